@@ -1,0 +1,264 @@
+/**
+ * A `deno lint` plugin that holds the import arrows of ARCHITECTURE.md.
+ *
+ * ```text
+ * errors ← bytes ← qemu, txn, nbd, qmp, packet ← replica ← host ← fixtures ← bench ← cli ← main.ts
+ *               ← report ← bench, cli
+ * ```
+ *
+ * Four rules:
+ * - `arrows`: a file imports from its own room or from a room to the left of it; rooms of one rank
+ *   (the protocols) never import each other.
+ * - `import-map`: packages come through deno.json's import map only.
+ * - `no-io`: outside the rooms that may, no `Deno`, no other runtime global and no `node:` module
+ *   that does I/O.
+ * - `no-clock`: the rooms below `host` are state machines; time is handed to them.
+ */
+
+interface Room {
+  /** Imports go to a smaller rank only. */
+  readonly rank: number;
+  /** Whether the room may touch the outside world. */
+  readonly io: boolean;
+}
+
+/** Every room there is. A new folder under `lib/` has to be entered here. */
+const ROOMS: Readonly<Record<string, Room>> = {
+  errors: { rank: 0, io: false },
+  bytes: { rank: 1, io: false },
+  qemu: { rank: 2, io: false },
+  txn: { rank: 2, io: false },
+  nbd: { rank: 2, io: false },
+  qmp: { rank: 2, io: false },
+  packet: { rank: 2, io: false },
+  report: { rank: 2, io: false },
+  replica: { rank: 3, io: false },
+  host: { rank: 4, io: true },
+  fixtures: { rank: 5, io: true },
+  bench: { rank: 6, io: true },
+  cli: { rank: 7, io: false },
+  main: { rank: 8, io: true },
+  ci: { rank: 9, io: true },
+};
+
+/** Rooms that only these others may import, however far to the right the importer stands. */
+const READERS: Readonly<Record<string, readonly string[]>> = { report: ["bench", "cli", "ci"] };
+
+/** Rooms at or above this rank may look at the clock. */
+const CLOCK_RANK = 4;
+
+/** `node:` modules that compute and do nothing else. */
+const PURE_MODULES = new Set([
+  "node:assert",
+  "node:assert/strict",
+  "node:buffer",
+  "node:crypto",
+  "node:util",
+  "node:zlib",
+]);
+
+const IO_GLOBALS = new Set([
+  "Deno",
+  "EventSource",
+  "WebSocket",
+  "Worker",
+  "alert",
+  "confirm",
+  "console",
+  "fetch",
+  "localStorage",
+  "process",
+  "prompt",
+]);
+
+const CLOCK_GLOBALS = new Set([
+  "performance",
+  "setImmediate",
+  "setInterval",
+  "setTimeout",
+]);
+
+/** A place in the repository, as the rules see it. */
+interface Place {
+  readonly room: string;
+  readonly isTest: boolean;
+}
+
+/** Path segments with `.` and `..` worked out. */
+function normalize(path: string): string {
+  const kept: string[] = [];
+  for (const part of path.split("/")) {
+    if (part === "" || part === ".") continue;
+    if (part === ".." && kept.length > 0 && kept.at(-1) !== "..") kept.pop();
+    else kept.push(part);
+  }
+  return (path.startsWith("/") ? "/" : "") + kept.join("/");
+}
+
+/** The folder the plugin lives in tells where the repository is. */
+const ROOT = decodeURIComponent(new URL("../", import.meta.url).pathname);
+
+/** The path inside the repository; `undefined` for a path outside. */
+function insideRepository(filename: string): string | undefined {
+  const path = filename.startsWith("file:")
+    ? decodeURIComponent(new URL(filename).pathname)
+    : filename;
+  if (!path.startsWith("/")) return normalize(path);
+  const whole = normalize(path);
+  return whole.startsWith(ROOT) ? whole.slice(ROOT.length) : undefined;
+}
+
+/** The room of a repository path, `"data"` for a JSON or text asset, or `undefined` if it has none. */
+function placeOf(path: string): Place | undefined {
+  const isTest = /_test\.ts$/.test(path);
+  const [top, second] = path.split("/");
+  if (top === ".ci") return { room: "ci", isTest };
+  if (top === "fixtures" || top === "bench") return { room: top, isTest };
+  if (top === "main.ts" || top === "main_test.ts" || top === "main_e2e_test.ts") {
+    return { room: "main", isTest };
+  }
+  if (top !== "lib" || second === undefined) return undefined;
+  const room = second.replace(/(_test)?\.ts$/, "");
+  return Object.hasOwn(ROOMS, room) ? { room, isTest } : undefined;
+}
+
+/** Why `from` must not import `to`, or `undefined` if it may. */
+function objection(from: Place, to: Place): string | undefined {
+  if (from.room === to.room) return undefined;
+  if (from.isTest && to.room === "fixtures") return undefined;
+  if (to.isTest) return "a test is not imported";
+  const readers = READERS[to.room];
+  if (readers) {
+    return readers.includes(from.room) ? undefined : `only ${readers.join(", ")} may import it`;
+  }
+  if (from.room === "report") {
+    return ROOMS[to.room].rank < 2 ? undefined : "report draws results and knows nothing else";
+  }
+  const [mine, theirs] = [ROOMS[from.room].rank, ROOMS[to.room].rank];
+  if (theirs < mine) return undefined;
+  return theirs === mine
+    ? "rooms of one rank do not import each other"
+    : "imports go to the left only";
+}
+
+/** The text of an import's specifier, where it is written out. */
+function literalOf(node: Deno.lint.Node | null | undefined): string | undefined {
+  if (node?.type === "Literal" && typeof node.value === "string") return node.value;
+  if (node?.type === "TSLiteralType") return literalOf(node.literal as Deno.lint.Node);
+  return undefined;
+}
+
+/** Calls `seen` for every module specifier of a file, whatever the form of the import. */
+function eachSpecifier(seen: (node: Deno.lint.Node, specifier: string) => void) {
+  const visit = (node: Deno.lint.Node, source: Deno.lint.Node | null | undefined) => {
+    const specifier = literalOf(source);
+    if (specifier !== undefined) seen(node, specifier);
+  };
+  return {
+    ImportDeclaration: (node) => visit(node, node.source),
+    ExportNamedDeclaration: (node) => visit(node, node.source),
+    ExportAllDeclaration: (node) => visit(node, node.source),
+    ImportExpression: (node) => visit(node, node.source),
+    TSImportType: (node) => visit(node, node.argument),
+  } satisfies Deno.lint.LintVisitor;
+}
+
+/** Whether an identifier is a name of the runtime's, and not a property or key of that name. */
+function standsAlone(node: Deno.lint.Identifier): boolean {
+  const parent = node.parent;
+  if (parent.type === "MemberExpression" && parent.property === node && !parent.computed) {
+    return parent.object.type === "Identifier" && parent.object.name === "globalThis";
+  }
+  if (parent.type === "TSQualifiedName") return parent.left === node;
+  if (parent.type === "Property") return parent.value === node;
+  return !/^(TSPropertySignature|TSMethodSignature|PropertyDefinition|MethodDefinition)$/
+    .test(parent.type);
+}
+
+const arrows: Deno.lint.Rule = {
+  create(context) {
+    const path = insideRepository(context.filename);
+    if (path === undefined) return {};
+    const from = placeOf(path);
+    if (from === undefined) {
+      return {
+        Program: (node) =>
+          context.report({
+            node,
+            message: `${path} stands in no room`,
+            hint: "Enter the folder, with its rank, in ROOMS of .ci/layers.ts and ARCHITECTURE.md",
+          }),
+      };
+    }
+    const folder = path.slice(0, path.lastIndexOf("/") + 1);
+    return eachSpecifier((node, specifier) => {
+      if (!specifier.startsWith(".") || !specifier.endsWith(".ts")) return;
+      const target = normalize(folder + specifier);
+      const to = placeOf(target);
+      const why = to ? objection(from, to) : "it stands in no room";
+      if (why) {
+        context.report({ node, message: `${from.room} may not import ${target}: ${why}` });
+      }
+    });
+  },
+};
+
+const importMap: Deno.lint.Rule = {
+  create(context) {
+    return eachSpecifier((node, specifier) => {
+      if (!/^(npm|jsr|https?):/.test(specifier)) return;
+      context.report({
+        node,
+        message: `${specifier} is named outside the import map`,
+        hint: "Enter the package in deno.json's imports, with its version, and import that name",
+      });
+    });
+  },
+};
+
+const noIo: Deno.lint.Rule = {
+  create(context) {
+    const place = placeOf(insideRepository(context.filename) ?? "");
+    if (place === undefined || place.isTest || ROOMS[place.room].io) return {};
+    const hint = "Take what it gives as a parameter; lib/host does the I/O";
+    return {
+      ...eachSpecifier((node, specifier) => {
+        if (!specifier.startsWith("node:") || PURE_MODULES.has(specifier)) return;
+        context.report({ node, message: `${place.room} may not use ${specifier}`, hint });
+      }),
+      Identifier(node) {
+        if (!IO_GLOBALS.has(node.name) || !standsAlone(node)) return;
+        context.report({ node, message: `${place.room} may not use ${node.name}`, hint });
+      },
+    };
+  },
+};
+
+const noClock: Deno.lint.Rule = {
+  create(context) {
+    const place = placeOf(insideRepository(context.filename) ?? "");
+    if (place === undefined || place.isTest || ROOMS[place.room].rank >= CLOCK_RANK) return {};
+    const report = (node: Deno.lint.Node, name: string) =>
+      context.report({
+        node,
+        message: `${place.room} may not use ${name}`,
+        hint: "Take the time as a parameter (nowMs) and return when to be called again",
+      });
+    return {
+      Identifier(node) {
+        if (CLOCK_GLOBALS.has(node.name) && standsAlone(node)) report(node, node.name);
+      },
+      MemberExpression(node) {
+        const { object, property } = node;
+        if (object.type !== "Identifier" || property.type !== "Identifier") return;
+        if (object.name === "Date" && property.name === "now") report(node, "Date.now");
+      },
+    };
+  },
+};
+
+const plugin: Deno.lint.Plugin = {
+  name: "layers",
+  rules: { arrows, "import-map": importMap, "no-io": noIo, "no-clock": noClock },
+};
+export default plugin;

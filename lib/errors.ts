@@ -1,0 +1,154 @@
+/**
+ * The one error tree.
+ *
+ * ```text
+ * KemariError                    exit
+ * ├── UsageError                    2   the command line
+ * ├── WireError                     3   bytes from a stream or a peer
+ * ├── TransportError                4   a connection, file or process
+ * ├── QemuError                     5   QEMU refused, or cannot do it
+ * ├── StateError                   70   a bug of ours: an impossible order of calls
+ * └── InterruptedError            130   SIGINT or SIGTERM
+ * ```
+ *
+ * A message says what could not be done and what was found; the hint says what to do.
+ */
+
+/** Exit codes of every command; main.ts alone exits with them. */
+export const EXIT = {
+  done: 0,
+  usage: 2,
+  bytes: 3,
+  connection: 4,
+  qemu: 5,
+  bug: 70,
+  interrupted: 130,
+} as const;
+
+/** Options every kemari error takes. */
+export interface ErrorDetails {
+  /** One sentence: what the reader can do about it. */
+  readonly hint?: string;
+  readonly cause?: unknown;
+}
+
+/** The root: everything kemari itself throws. */
+export abstract class KemariError extends Error {
+  abstract readonly exitCode: number;
+  readonly hint?: string;
+
+  constructor(message: string, details: ErrorDetails = {}) {
+    super(message, details.cause === undefined ? undefined : { cause: details.cause });
+    this.name = new.target.name;
+    this.hint = details.hint;
+  }
+}
+
+/** The command line asks for something that does not exist or does not fit together. */
+export class UsageError extends KemariError {
+  override readonly exitCode = EXIT.usage;
+}
+
+/** Which language the faulty bytes were supposed to be in. */
+export type WireProtocol =
+  | "migration"
+  | "colo"
+  | "vmdesc"
+  | "transaction"
+  | "qmp"
+  | "nbd"
+  | "packet";
+
+/** What is wrong with the bytes. Scripts may match on it; it never changes meaning. */
+export type WireFault =
+  | "truncated"
+  | "bad-magic"
+  | "bad-version"
+  | "bad-value"
+  | "bad-length"
+  | "bad-order"
+  | "bad-checksum"
+  | "too-large"
+  | "unsupported"
+  | "refused"
+  | "busy";
+
+/** The bytes of a stream or of a peer are at fault. */
+export class WireError extends KemariError {
+  override readonly exitCode = EXIT.bytes;
+
+  /**
+   * @param protocol Whose bytes they are.
+   * @param offset Offset of the first faulty byte from the start of that stream or connection.
+   * @param fault The kind of fault.
+   * @param message What was found and what was expected.
+   */
+  constructor(
+    readonly protocol: WireProtocol,
+    readonly offset: number,
+    readonly fault: WireFault,
+    message: string,
+    details: ErrorDetails = {},
+  ) {
+    super(`${protocol} stream, offset ${offset}: ${message} (${fault})`, details);
+  }
+}
+
+/** In which phase of its life a transport failed. */
+export type TransportPhase =
+  | "resolve"
+  | "connect"
+  | "listen"
+  | "read"
+  | "write"
+  | "heartbeat"
+  | "spawn"
+  | "close";
+
+/** A connection, file or child process failed. */
+export class TransportError extends KemariError {
+  override readonly exitCode = EXIT.connection;
+
+  /** @param endpoint The address or path as the user wrote it. */
+  constructor(
+    readonly endpoint: string,
+    readonly phase: TransportPhase,
+    message: string,
+    details: ErrorDetails = {},
+  ) {
+    super(`${endpoint}: ${message}`, details);
+  }
+}
+
+/** QEMU refused a command, or cannot do what it would take. */
+export class QemuError extends KemariError {
+  override readonly exitCode = EXIT.qemu;
+
+  /**
+   * @param command The QMP command, or what was asked of QEMU.
+   * @param errorClass QMP's error class, such as `GenericError`.
+   */
+  constructor(
+    readonly command: string,
+    readonly errorClass: string,
+    message: string,
+    details: ErrorDetails = {},
+  ) {
+    super(`QEMU, ${command}: ${message}`, details);
+  }
+}
+
+/** An impossible order of calls: a bug in kemari. */
+export class StateError extends KemariError {
+  override readonly exitCode = EXIT.bug;
+}
+
+/** The user or the system asked the process to end. */
+export class InterruptedError extends KemariError {
+  override readonly exitCode = EXIT.interrupted;
+}
+
+/** The exit code that an error of any kind stands for. */
+export function exitCodeOf(error: unknown): number {
+  return error instanceof KemariError ? error.exitCode : EXIT.bug;
+}
