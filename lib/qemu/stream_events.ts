@@ -1,0 +1,90 @@
+/** What a migration stream says, as {@link StreamParser} reports it: the records and the visitor. */
+import type { DeviceSection } from "./device_state.ts";
+import type { RamBlock } from "./wire.ts";
+
+/** CONFIGURATION: which machine the stream is of. */
+export interface Configuration {
+  readonly machine: string;
+  /** log2 of the page size in bytes, where the stream names it. */
+  readonly targetPageBits?: number;
+  /** Capabilities that change the stream's shape, such as `x-ignore-shared`. */
+  readonly capabilities: readonly string[];
+  /** The section as received, type byte included; a copy that the event's reader owns. */
+  readonly raw: Uint8Array;
+}
+
+/** `offset` is the record's first byte, counted from the first byte ever parsed; `endOffset` is one past its last. */
+interface Located {
+  readonly offset: number;
+  readonly endOffset: number;
+}
+
+/** Everything in a stream but the RAM records, in order. */
+export type StreamEvent =
+  & Located
+  & (
+    | { readonly kind: "header"; readonly version: number }
+    | { readonly kind: "configuration"; readonly configuration: Configuration }
+    | { readonly kind: "command"; readonly command: number; readonly data: Uint8Array }
+    | {
+      readonly kind: "ram-section";
+      /** START, PART or END. */
+      readonly type: number;
+      readonly sectionId: number;
+    }
+    | { readonly kind: "ram-blocks"; readonly blocks: readonly RamBlock[] }
+    | {
+      /** All device sections of a plain stream or of a COLO first pass, EOF byte included. */
+      readonly kind: "device-state";
+      readonly state: Uint8Array;
+      /** The same bytes, told apart by the description that follows. */
+      readonly sections: readonly DeviceSection[];
+    }
+    | { readonly kind: "vmdescription"; readonly json: Uint8Array }
+    /** A whole stream has passed, VMDESCRIPTION included. */
+    | { readonly kind: "stream-complete" }
+    /** A COLO message from QEMU; VMSTATE_SIZE comes with its size in bytes. */
+    | { readonly kind: "colo"; readonly message: number; readonly sizeBytes?: number }
+    /** The EOF byte that ends a COLO checkpoint's RAM. */
+    | { readonly kind: "checkpoint-ram-end" }
+    /** A COLO checkpoint has passed; its device sections up to and including EOF. */
+    | { readonly kind: "checkpoint"; readonly state: Uint8Array }
+  );
+
+/**
+ * Takes the RAM records, one call each, while the parser runs.
+ *
+ * `bytes` is the caller's own buffer and valid during the call only. `recordOffset` is the
+ * stream offset of the record's header; `named` tells that the header carries the block's name
+ * (the records behind it may rely on that).
+ */
+export interface RamVisitor {
+  /** A whole page at `bytes[at, at + pageBytes)`. */
+  page(
+    block: number,
+    offset: number,
+    bytes: Uint8Array,
+    at: number,
+    recordOffset: number,
+    named: boolean,
+  ): void;
+  /** A page filled with one byte, nearly always 0. */
+  fill(block: number, offset: number, value: number, recordOffset: number, named: boolean): void;
+  /** A page as XBZRLE difference to its last content: `bytes[at, at + lengthBytes)`. */
+  xbzrle(
+    block: number,
+    offset: number,
+    bytes: Uint8Array,
+    at: number,
+    lengthBytes: number,
+    recordOffset: number,
+    named: boolean,
+  ): void;
+  /** HOOK or MULTIFD_FLUSH: marks whose content travels on other channels. */
+  mark(flag: number, recordOffset: number): void;
+}
+
+/** Takes what the parser finds. A throw from it ends the parsing. */
+export interface StreamVisitor extends RamVisitor {
+  event(event: StreamEvent): void;
+}

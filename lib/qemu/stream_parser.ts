@@ -1,0 +1,383 @@
+import { WireError } from "../errors.ts";
+import { decodeCheckpointMessage, decodeVmstateSize } from "./colo_records.ts";
+import { decodeConfiguration } from "./configuration.ts";
+import { DeviceCollector } from "./device_collector.ts";
+import { type KnownSection, sketchDeviceState } from "./device_sketch.ts";
+import { fail, NEED_MORE, type RamContext, RamRecords } from "./ram_records.ts";
+import {
+  decodeCommand,
+  decodeFooter,
+  decodeSectionPart,
+  decodeSectionStart,
+  decodeStreamHeader,
+  refuseEarlyDevice,
+} from "./section_records.ts";
+import { type ParserState, PLACES } from "./parser_state.ts";
+import type { StreamVisitor } from "./stream_events.ts";
+import {
+  COLO_MESSAGE,
+  COMMAND,
+  DEFAULT_PAGE_BYTES,
+  nameOf,
+  QEMU_VM_FILE_MAGIC,
+  type RamBlock,
+  SECTION,
+} from "./wire.ts";
+
+/** What a later parser needs in order to go on with a COLO stream's checkpoints. */
+export interface CheckpointContext {
+  readonly ram: RamContext;
+  readonly ramSectionId: number;
+  /** The first pass's device sections, whose sizes help to check later ones. */
+  readonly sections: readonly KnownSection[];
+}
+
+/**
+ * Parses QEMU's migration streams, plain or COLO, one after another, from any split of the bytes.
+ *
+ * The caller owns the bytes. {@link parse} takes whole records only and says how far it came; the
+ * caller presents the rest again with more behind it. What was found goes to the visitor at once.
+ *
+ * @see QEMU migration/savevm.c, qemu_loadvm_state_main(); migration/colo.c
+ */
+export class StreamParser {
+  readonly #visitor: StreamVisitor;
+  #state: ParserState = "header";
+  #consumed = 0;
+  /** Inside a COLO checkpoint, between VMSTATE_SEND and the end of its device state. */
+  #inCheckpoint = false;
+  /** CHECKPOINT_REQUEST has passed, VMSTATE_SEND has not. */
+  #requested = false;
+  #afterHeader = false;
+  #ramEnded = false;
+  #ram = new RamRecords(emptyContext(DEFAULT_PAGE_BYTES, false));
+  #ramSectionId = NEED_MORE;
+  #section = { type: 0, offset: 0 };
+  readonly #device = new DeviceCollector();
+  #known: readonly KnownSection[] = [];
+
+  constructor(visitor: StreamVisitor) {
+    this.#visitor = visitor;
+  }
+
+  /** A parser that stands where a checkpoint's RAM begins, just behind VMSTATE_SEND. */
+  static forCheckpoint(visitor: StreamVisitor, context: CheckpointContext): StreamParser {
+    const parser = new StreamParser(visitor);
+    parser.#ram = new RamRecords(context.ram);
+    parser.#ramSectionId = context.ramSectionId;
+    parser.#known = context.sections;
+    parser.#state = "sections";
+    parser.#inCheckpoint = true;
+    return parser;
+  }
+
+  /** Bytes taken so far: the stream offset of whatever comes next. */
+  get streamOffset(): number {
+    return this.#consumed;
+  }
+
+  /** True between streams, and between a COLO stream's checkpoints: nothing is half said. */
+  get atBoundary(): boolean {
+    return this.#state === "between" || (this.#state === "header" && this.#consumed === 0);
+  }
+
+  get pageBytes(): number {
+    return this.#ram.context.pageBytes;
+  }
+
+  /** What {@link forCheckpoint} needs to go on from here. */
+  get checkpointContext(): CheckpointContext {
+    return {
+      ram: this.#ram.context,
+      ramSectionId: this.#ramSectionId,
+      sections: this.#known,
+    };
+  }
+
+  /** In words, what the parser is inside of, for messages. */
+  get place(): string {
+    if (this.#state === "device" || this.#state === "checkpoint-device") {
+      return `device state (${this.#device.lengthBytes} bytes so far)`;
+    }
+    return (this.#inCheckpoint ? "a checkpoint, " : "") + PLACES[this.#state];
+  }
+
+  /** True while the device state of a plain stream or first pass is being collected. */
+  get inDeviceState(): boolean {
+    return this.#state === "device";
+  }
+
+  /**
+   * Parses as many whole records of `bytes[start, end)` as there are, or until a whole stream has
+   * passed: what follows a stream may be the caller's to decide on first.
+   *
+   * @returns One past the last byte taken. The bytes from there on must be presented again.
+   * @throws {WireError} at the first byte that cannot be accounted for.
+   */
+  parse(bytes: Uint8Array, start: number, end: number): number {
+    let at = start;
+    const base = this.#consumed - start;
+    while (at < end) {
+      const wasDevice = this.#state === "device";
+      const next = this.#step(bytes, at, end, base);
+      if (next === NEED_MORE) break;
+      at = next;
+      this.#consumed = base + at;
+      if (wasDevice && this.#state === "between") break;
+    }
+    return at;
+  }
+
+  /**
+   * Says that no more bytes will come.
+   *
+   * @param unparsedBytes How many bytes {@link parse} left.
+   * @throws {WireError} `truncated` unless the parser is at a boundary.
+   */
+  finish(unparsedBytes: number): void {
+    if (this.atBoundary && unparsedBytes === 0) return;
+    const offset = this.#consumed + unparsedBytes;
+    if (this.#state === "device" && this.#device.endsLikeDeviceState) {
+      fail(
+        offset,
+        "unsupported",
+        "the stream ends without VMDESCRIPTION, so the end of its device state cannot be checked",
+        "start the VM without -machine suppress-vmdesc=on",
+      );
+    }
+    throw new WireError("migration", offset, "truncated", `the stream ends inside ${this.place}`, {
+      hint: "the migration was cancelled, QEMU died, or the file was cut",
+    });
+  }
+
+  #step(bytes: Uint8Array, at: number, end: number, base: number): number {
+    switch (this.#state) {
+      case "header":
+        return this.#header(bytes, at, end, base);
+      case "sections":
+        return this.#sectionType(bytes, at, end, base);
+      case "ram":
+        return this.#ramRecords(bytes, at, end, base);
+      case "footer":
+        return this.#footer(bytes, at, end, base);
+      case "device":
+        return this.#deviceState(bytes, at, end);
+      case "between":
+        return this.#between(bytes, at, end, base);
+      case "size":
+        return this.#vmstateSize(bytes, at, end, base);
+      case "checkpoint-device":
+        return this.#checkpointDevice(bytes, at, end, base);
+    }
+  }
+
+  #header(bytes: Uint8Array, at: number, end: number, base: number): number {
+    const decoded = decodeStreamHeader(bytes, at, end, base);
+    if (decoded === undefined) return NEED_MORE;
+    const { version, next } = decoded;
+    this.#state = "sections";
+    this.#afterHeader = true;
+    this.#ramEnded = false;
+    this.#ramSectionId = NEED_MORE;
+    this.#ram = new RamRecords(emptyContext(DEFAULT_PAGE_BYTES, false));
+    this.#visitor.event({ kind: "header", offset: base + at, endOffset: base + next, version });
+    return next;
+  }
+
+  #sectionType(bytes: Uint8Array, at: number, end: number, base: number): number {
+    const type = bytes[at];
+    switch (type) {
+      case SECTION.QEMU_VM_CONFIGURATION:
+        return this.#configuration(bytes, at, end, base);
+      case SECTION.QEMU_VM_COMMAND:
+        return this.#command(bytes, at, end, base);
+      case SECTION.QEMU_VM_SECTION_START:
+        return this.#sectionStart(bytes, at, end, base);
+      case SECTION.QEMU_VM_SECTION_PART:
+      case SECTION.QEMU_VM_SECTION_END: {
+        const next = decodeSectionPart(bytes, at, end, base, this.#ramSectionId);
+        return next === undefined ? NEED_MORE : this.#beginRam(type, at, next, base);
+      }
+      case SECTION.QEMU_VM_SECTION_FULL:
+        if (this.#inCheckpoint) {
+          fail(base + at, "bad-order", "a device section before the end of a checkpoint's RAM");
+        }
+        if (!this.#ramEnded) return refuseEarlyDevice(bytes, at, end, base) ?? NEED_MORE;
+        return this.#beginDevice(at, base);
+      case SECTION.QEMU_VM_EOF:
+        return this.#endOfSections(at, base);
+      default:
+        return fail(
+          base + at,
+          "bad-value",
+          `byte 0x${type.toString(16).padStart(2, "0")} (${
+            nameOf(SECTION, type)
+          }) where a section begins`,
+        );
+    }
+  }
+
+  #endOfSections(at: number, base: number): number {
+    if (!this.#inCheckpoint) {
+      if (!this.#ramEnded) fail(base + at, "bad-order", "the state ends (EOF) before its RAM does");
+      return this.#beginDevice(at, base);
+    }
+    this.#state = "size";
+    this.#visitor.event({
+      kind: "checkpoint-ram-end",
+      offset: base + at,
+      endOffset: base + at + 1,
+    });
+    return at + 1;
+  }
+
+  #configuration(bytes: Uint8Array, at: number, end: number, base: number): number {
+    if (!this.#afterHeader) fail(base + at, "bad-order", "CONFIGURATION not behind the header");
+    const decoded = decodeConfiguration(bytes, at, end, base);
+    if (decoded === undefined) return NEED_MORE;
+    const { configuration, next } = decoded;
+    const unknown = configuration.capabilities.find((name) => name !== "x-ignore-shared");
+    if (unknown !== undefined) {
+      fail(
+        base + at,
+        "unsupported",
+        `the stream needs capability ${unknown}`,
+        `migrate_set_capability ${unknown} off`,
+      );
+    }
+    this.#ram = new RamRecords(emptyContext(
+      configuration.targetPageBits === undefined
+        ? DEFAULT_PAGE_BYTES
+        : 2 ** configuration.targetPageBits,
+      configuration.capabilities.includes("x-ignore-shared"),
+    ));
+    this.#afterHeader = false;
+    const offset = base + at;
+    this.#visitor.event({ kind: "configuration", offset, endOffset: base + next, configuration });
+    return next;
+  }
+
+  #command(bytes: Uint8Array, at: number, end: number, base: number): number {
+    const decoded = decodeCommand(bytes, at, end, base);
+    if (decoded === undefined) return NEED_MORE;
+    const { command, data, next } = decoded;
+    if (command === COMMAND.MIG_CMD_POSTCOPY_ADVISE) {
+      if (this.#ram.context.addressed) {
+        fail(base + at, "unsupported", "postcopy together with x-ignore-shared");
+      }
+      this.#ram = new RamRecords({ ...this.#ram.context, postcopyAdvised: true });
+    }
+    this.#afterHeader = false;
+    const offset = base + at;
+    this.#visitor.event({ kind: "command", offset, endOffset: base + next, command, data });
+    return next;
+  }
+
+  #sectionStart(bytes: Uint8Array, at: number, end: number, base: number): number {
+    const decoded = decodeSectionStart(bytes, at, end, base);
+    if (decoded === undefined) return NEED_MORE;
+    if (this.#inCheckpoint) fail(base + at, "bad-order", "ram START inside a checkpoint");
+    this.#ramSectionId = decoded.sectionId;
+    return this.#beginRam(SECTION.QEMU_VM_SECTION_START, at, decoded.next, base);
+  }
+
+  #beginRam(type: number, at: number, next: number, base: number): number {
+    this.#section = { type, offset: base + at };
+    this.#afterHeader = false;
+    this.#state = "ram";
+    return next;
+  }
+
+  #ramRecords(bytes: Uint8Array, at: number, end: number, base: number): number {
+    const next = this.#ram.parse(bytes, at, end, base, this.#visitor);
+    if (this.#ram.announced !== undefined) {
+      const blocks: readonly RamBlock[] = this.#ram.announced;
+      const offset = base + at;
+      this.#visitor.event({ kind: "ram-blocks", offset, endOffset: base + next, blocks });
+    }
+    if (this.#ram.ended) this.#state = "footer";
+    return next === at ? NEED_MORE : next;
+  }
+
+  #footer(bytes: Uint8Array, at: number, end: number, base: number): number {
+    const sectionId = this.#ramSectionId;
+    const next = decodeFooter(bytes, at, end, base, sectionId);
+    if (next === undefined) return NEED_MORE;
+    const { type, offset } = this.#section;
+    if (type === SECTION.QEMU_VM_SECTION_END) this.#ramEnded = true;
+    this.#state = "sections";
+    this.#visitor.event({ kind: "ram-section", offset, endOffset: base + next, type, sectionId });
+    return next;
+  }
+
+  #beginDevice(at: number, base: number): number {
+    this.#state = "device";
+    this.#device.start(base + at);
+    return at;
+  }
+
+  /** Collects until EOF and VMDESCRIPTION are found; what lies behind them is given back. */
+  #deviceState(bytes: Uint8Array, at: number, end: number): number {
+    const before = this.#device.lengthBytes;
+    this.#device.add(bytes, at, end);
+    const found = this.#device.described();
+    if (found === undefined) return end;
+    const { state, json, sections, totalBytes } = found;
+    const offset = this.#device.offset;
+    const endOffset = offset + totalBytes;
+    this.#state = "between";
+    this.#known = sections.map(({ name, instance, sectionId, sizeBytes }) => {
+      return { name, instance, sectionId, sizeBytes };
+    });
+    const stateEnd = offset + state.length;
+    this.#visitor.event({ kind: "device-state", offset, endOffset: stateEnd, state, sections });
+    this.#visitor.event({ kind: "vmdescription", offset: stateEnd, endOffset, json });
+    this.#visitor.event({ kind: "stream-complete", offset: endOffset, endOffset });
+    return at + totalBytes - before;
+  }
+
+  #between(bytes: Uint8Array, at: number, end: number, base: number): number {
+    if (bytes[at] === QEMU_VM_FILE_MAGIC >>> 24 && !this.#requested) {
+      this.#state = "header";
+      return at;
+    }
+    const decoded = decodeCheckpointMessage(bytes, at, end, base, this.#requested);
+    if (decoded === undefined) return NEED_MORE;
+    const { message, next } = decoded;
+    this.#requested = message === COLO_MESSAGE.CHECKPOINT_REQUEST;
+    if (message === COLO_MESSAGE.VMSTATE_SEND) {
+      this.#state = "sections";
+      this.#inCheckpoint = true;
+    }
+    this.#visitor.event({ kind: "colo", offset: base + at, endOffset: base + next, message });
+    return next;
+  }
+
+  #vmstateSize(bytes: Uint8Array, at: number, end: number, base: number): number {
+    const decoded = decodeVmstateSize(bytes, at, end, base);
+    if (decoded === undefined) return NEED_MORE;
+    const { message, sizeBytes, next } = decoded;
+    this.#state = "checkpoint-device";
+    this.#device.start(base + next, sizeBytes);
+    const offset = base + at;
+    this.#visitor.event({ kind: "colo", offset, endOffset: base + next, message, sizeBytes });
+    return next;
+  }
+
+  #checkpointDevice(bytes: Uint8Array, at: number, end: number, base: number): number {
+    const next = Math.min(end, at + this.#device.wantedBytes - this.#device.lengthBytes);
+    this.#device.add(bytes, at, next);
+    if (this.#device.lengthBytes < this.#device.wantedBytes) return next;
+    const state = this.#device.take();
+    const offset = this.#device.offset;
+    sketchDeviceState(state, this.#known, offset);
+    this.#state = "between";
+    this.#inCheckpoint = false;
+    this.#visitor.event({ kind: "checkpoint", offset, endOffset: base + next, state });
+    return next;
+  }
+}
+
+function emptyContext(pageBytes: number, addressed: boolean): RamContext {
+  return { pageBytes, blocks: [], lastBlock: -1, addressed, postcopyAdvised: false };
+}

@@ -1,0 +1,84 @@
+import assert from "node:assert/strict";
+import fc from "fast-check";
+import { WireError } from "../errors.ts";
+import { decodeXbzrle } from "./xbzrle.ts";
+
+/** Encodes as QEMU does: runs of equal bytes and of new ones, a trailing equal run left out. */
+function encode(old: Uint8Array, fresh: Uint8Array): Uint8Array {
+  const out: number[] = [];
+  const length = (value: number) => value < 0x80 ? [value] : [0x80 | value & 0x7f, value >> 7];
+  for (let at = 0; at < fresh.length;) {
+    let equal = at;
+    while (equal < fresh.length && old[equal] === fresh[equal]) equal++;
+    if (equal === fresh.length) break;
+    let end = equal;
+    while (end < fresh.length && old[end] !== fresh[end]) end++;
+    out.push(...length(equal - at), ...length(end - equal), ...fresh.subarray(equal, end));
+    at = end;
+  }
+  return Uint8Array.from(out);
+}
+
+Deno.test("a difference applied to the old page gives the new one", () => {
+  const pages = fc.tuple(
+    fc.uint8Array({ minLength: 4096, maxLength: 4096 }),
+    fc.array(
+      fc.tuple(fc.nat(4095), fc.uint8Array({ minLength: 1, maxLength: 300 })),
+      { maxLength: 9 },
+    ),
+    fc.nat(50),
+  );
+  fc.assert(
+    fc.property(pages, ([old, changes, at]) => {
+      const fresh = old.slice();
+      for (const [to, bytes] of changes) fresh.set(bytes.subarray(0, 4096 - to), to);
+      const difference = encode(old, fresh);
+      const source = new Uint8Array(at + difference.length + 3).fill(0xee);
+      source.set(difference, at);
+      const page = old.slice();
+      decodeXbzrle(source, at, difference.length, page, 0);
+      assert.deepEqual(page, fresh);
+    }),
+    { numRuns: 100, seed: 7 },
+  );
+});
+
+const FAULTS: readonly (readonly [string, readonly number[], RegExp, number])[] = [
+  ["a skip without a run", [5], /inside a length/, 1],
+  ["half a length", [0x80], /inside a length/, 1],
+  ["a length of three bytes", [0x80, 0x80, 1], /more than two bytes/, 2],
+  ["a skip beyond the page", [0x81, 0x20, 1, 9], /skips to byte 4097/, 2],
+  ["an empty run", [1, 0, 1, 1, 9], /empty run/, 2],
+  ["a run beyond the difference", [0, 3, 1, 2], /inside a run/, 2],
+  ["a run beyond the page", [0xff, 0x1f, 2, 1, 2], /writes to byte 4097/, 3],
+];
+
+for (const [of, bytes, message, at] of FAULTS) {
+  Deno.test(`XBZRLE with ${of} is refused`, () => {
+    const source = Uint8Array.from(bytes);
+    assert.throws(
+      () => decodeXbzrle(source, 0, source.length, new Uint8Array(4096), 500),
+      (error) => {
+        assert.ok(error instanceof WireError);
+        assert.match(error.message, message);
+        assert.deepEqual([error.fault, error.offset], ["bad-length", 500 + at]);
+        return true;
+      },
+    );
+  });
+}
+
+Deno.test("any bytes decode within the page or are refused", () => {
+  fc.assert(
+    fc.property(fc.uint8Array({ maxLength: 100 }), (source) => {
+      const page = new Uint8Array(1024);
+      try {
+        decodeXbzrle(source, 0, source.length, page, 0);
+      } catch (error) {
+        assert.ok(error instanceof WireError);
+      }
+      assert.equal(page.length, 1024);
+    }),
+    { numRuns: 500, seed: 8 },
+  );
+});
