@@ -1,0 +1,73 @@
+import { decodeHeader, type FrameHeader, HEADER_BYTES, refuse, TXN } from "./wire.ts";
+
+/** Takes frames. The bytes are the caller's and valid during the call only. */
+export interface FrameVisitor {
+  /** A CONTINUE or EVENT frame begins; its payload follows in any number of pieces. */
+  streamed(header: FrameHeader, offset: number): void;
+  /** `bytes[at, end)` is the next piece of that frame's payload. */
+  piece(bytes: Uint8Array, at: number, end: number): void;
+  /** Any other frame, whole. */
+  frame(header: FrameHeader, payload: Uint8Array, offset: number): void;
+}
+
+/**
+ * Cuts a connection's bytes into frames. Payloads of CONTINUE and EVENT are passed on as they
+ * arrive; what is left over (a header or a small frame, cut) must be presented again.
+ */
+export class FrameDecoder {
+  #consumed = 0;
+  #pieceBytes = 0;
+
+  /** Bytes taken so far. */
+  get offset(): number {
+    return this.#consumed;
+  }
+
+  /** True between frames. */
+  get atBoundary(): boolean {
+    return this.#pieceBytes === 0;
+  }
+
+  /** @returns One past the last byte taken of `bytes[start, end)`. */
+  decode(bytes: Uint8Array, start: number, end: number, visitor: FrameVisitor): number {
+    let at = start;
+    const base = this.#consumed - start;
+    while (at < end) {
+      if (this.#pieceBytes > 0) {
+        const pieceEnd = Math.min(end, at + this.#pieceBytes);
+        this.#pieceBytes -= pieceEnd - at;
+        this.#consumed = base + pieceEnd;
+        visitor.piece(bytes, at, pieceEnd);
+        at = pieceEnd;
+        continue;
+      }
+      const header = decodeHeader(bytes, at, end, base + at);
+      if (header === undefined) break;
+      const body = at + HEADER_BYTES;
+      if (header.command === TXN.CONTINUE || header.command === TXN.EVENT) {
+        this.#pieceBytes = header.lengthBytes;
+        this.#consumed = base + body;
+        visitor.streamed(header, base + at);
+        at = body;
+        continue;
+      }
+      if (end - body < header.lengthBytes) break;
+      const next = body + header.lengthBytes;
+      this.#consumed = base + next;
+      visitor.frame(header, bytes.subarray(body, next), base + at);
+      at = next;
+    }
+    return at;
+  }
+
+  /** Says that the connection ended; throws `truncated` if a frame was cut. */
+  finish(unparsedBytes: number): void {
+    if (this.atBoundary && unparsedBytes === 0) return;
+    refuse(
+      this.#consumed + unparsedBytes,
+      "truncated",
+      "the connection ended inside a frame",
+      "the peer died or the link broke",
+    );
+  }
+}

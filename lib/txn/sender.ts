@@ -1,0 +1,350 @@
+import { crc32 } from "node:zlib";
+import { StateError, WireError } from "../errors.ts";
+import { FrameDecoder, type FrameVisitor } from "./frame_decoder.ts";
+import {
+  BEGIN_FLAG,
+  decodeHello,
+  DIGEST_LAST,
+  encodeHeader,
+  encodeHello,
+  type FrameHeader,
+  heartbeatPeriodMs,
+  type Hello,
+  MAX_PAYLOAD_BYTES,
+  NACK_REASON,
+  OFFERED_FEATURES,
+  PROTOCOL_VERSION,
+  refuse,
+  TXN,
+} from "./wire.ts";
+
+/** How a sender presents itself, and how patient it is. */
+export interface SenderOptions {
+  readonly session: Uint8Array;
+  readonly heartbeatMs: number;
+  /** Silence from the peer after which it counts as lost. */
+  readonly graceMs: number;
+  readonly software: string;
+}
+
+/** What the peer said, or failed to say. */
+export type SenderEvent =
+  | { readonly kind: "ready"; readonly hello: Hello }
+  /** The secondary has the transaction; `roundTripMs` counts from its COMMIT. */
+  | { readonly kind: "acked"; readonly transaction: number; readonly roundTripMs: number }
+  | { readonly kind: "digests"; readonly payload: Uint8Array; readonly last: boolean }
+  | { readonly kind: "handed-over" }
+  /** Nothing was heard for longer than the grace time. */
+  | { readonly kind: "lost"; readonly silentMs: number };
+
+/** A transaction whose COMMIT is on its way. */
+export interface InFlight {
+  readonly transaction: number;
+  readonly bytes: number;
+  readonly committedAt: number;
+}
+
+type State = "hello" | "ready" | "open" | "handover" | "done";
+
+/**
+ * The sender's half of ft-transaction, without I/O or clock.
+ *
+ * ```text
+ * hello ──HELLO──► ready ──begin()──► open ──commit()/cancel()──► ready
+ *                    └──handover()──► handover ──ACK──► done
+ * ```
+ *
+ * Output is a list of views: headers of its own and the payloads given to {@link forward}, which
+ * stay the caller's and must not change until they have been written.
+ */
+export class TxnSender implements FrameVisitor {
+  readonly #options: SenderOptions;
+  readonly #decoder = new FrameDecoder();
+  #state: State = "hello";
+  #output: Uint8Array[] = [];
+  #events: SenderEvent[] = [];
+  #peer: Hello | undefined;
+  #transaction = 0;
+  #sequence = 0;
+  #payloadBytes = 0;
+  #checksum = 0;
+  #inFlight: InFlight[] = [];
+  #heardAt: number;
+  #saidAt: number;
+  #now: number;
+  #lost = false;
+  #digestsAwaited = false;
+
+  constructor(options: SenderOptions, now: number) {
+    this.#options = options;
+    this.#now = this.#heardAt = this.#saidAt = now;
+    this.#frame(
+      TXN.HELLO,
+      0,
+      0,
+      encodeHello({
+        version: PROTOCOL_VERSION,
+        features: OFFERED_FEATURES,
+        session: options.session,
+        heartbeatMs: options.heartbeatMs,
+        graceMs: options.graceMs,
+        committed: 0,
+        maxTransactionBytes: 0,
+        software: options.software,
+      }),
+    );
+  }
+
+  /** What the peer said of itself, once it has. */
+  get peer(): Hello | undefined {
+    return this.#peer;
+  }
+  /** True while a transaction is open. */
+  get open(): boolean {
+    return this.#state === "open";
+  }
+  get ready(): boolean {
+    return this.#state === "ready";
+  }
+  /** The transaction that is open, or was last. */
+  get transaction(): number {
+    return this.#transaction;
+  }
+  /** Transactions that were committed here and not yet acknowledged, oldest first. */
+  get inFlight(): readonly InFlight[] {
+    return this.#inFlight;
+  }
+
+  /** Opens the next transaction. `base` says what pages that go unmentioned hold. */
+  begin(kind: "full" | "full-on-replica" | "checkpoint"): number {
+    this.#expect("ready", "begin");
+    this.#state = "open";
+    this.#transaction++;
+    this.#sequence = 0;
+    this.#payloadBytes = 0;
+    this.#checksum = 0;
+    const flags = kind === "checkpoint"
+      ? 0
+      : kind === "full"
+      ? BEGIN_FLAG.FULL
+      : BEGIN_FLAG.FULL | BEGIN_FLAG.BASED;
+    this.#frame(TXN.BEGIN, flags, this.#transaction);
+    return this.#transaction;
+  }
+
+  /** Sends bytes of the stream as they are; long ones in several frames. */
+  forward(bytes: Uint8Array): void {
+    this.#expect("open", "forward");
+    for (let at = 0; at < bytes.length; at += MAX_PAYLOAD_BYTES) {
+      const piece = bytes.length <= MAX_PAYLOAD_BYTES
+        ? bytes
+        : bytes.subarray(at, at + MAX_PAYLOAD_BYTES);
+      this.#checksum = crc32(piece, this.#checksum);
+      this.#payloadBytes += piece.length;
+      this.#frame(TXN.CONTINUE, 0, this.#transaction, piece);
+    }
+  }
+
+  /**
+   * Sends held output of the VM with the open transaction.
+   *
+   * @param pieces One EVENT payload of at most MAX_PAYLOAD_BYTES, in pieces; the caller's, as in
+   *   {@link forward}.
+   */
+  event(pieces: readonly Uint8Array[]): void {
+    this.#expect("open", "event");
+    let lengthBytes = 0;
+    for (const piece of pieces) {
+      this.#checksum = crc32(piece, this.#checksum);
+      lengthBytes += piece.length;
+    }
+    if (lengthBytes > MAX_PAYLOAD_BYTES) throw new StateError(`an event of ${lengthBytes} bytes`);
+    this.#payloadBytes += lengthBytes;
+    this.#header(TXN.EVENT, 0, this.#transaction, lengthBytes);
+    for (const piece of pieces) if (piece.length > 0) this.#output.push(piece);
+  }
+
+  /** Says that the output held for a transaction, and for all before it, has been let go. */
+  released(transaction: number): void {
+    this.#frame(TXN.RELEASED, 0, transaction);
+  }
+
+  /** Ends the transaction: `u32 CRC-32 of all its payload, u64 payload bytes`. */
+  commit(now: number): number {
+    this.#expect("open", "commit");
+    const payload = new Uint8Array(12);
+    const view = new DataView(payload.buffer);
+    view.setUint32(0, this.#checksum);
+    view.setBigUint64(4, BigInt(this.#payloadBytes));
+    this.#frame(TXN.COMMIT, 0, this.#transaction, payload);
+    this.#state = "ready";
+    this.#inFlight.push({
+      transaction: this.#transaction,
+      bytes: this.#payloadBytes,
+      committedAt: now,
+    });
+    return this.#transaction;
+  }
+
+  /** Drops the open transaction; its id is used again. */
+  cancel(): void {
+    this.#expect("open", "cancel");
+    this.#frame(TXN.CANCEL, 0, this.#transaction);
+    this.#transaction--;
+    this.#state = "ready";
+  }
+
+  /** Gives the VM away: the secondary is to activate the last committed transaction. */
+  handover(): void {
+    this.#expect("ready", "handover");
+    this.#frame(TXN.HANDOVER, 0, this.#transaction);
+    this.#state = "handover";
+  }
+
+  /** Asks for the digests of the replica's pages: `u32 seed, u32 seed`. */
+  queryDigests(seedLow: number, seedHigh: number): void {
+    this.#expect("ready", "query digests");
+    const payload = new Uint8Array(8);
+    const view = new DataView(payload.buffer);
+    view.setUint32(0, seedLow);
+    view.setUint32(4, seedHigh);
+    this.#digestsAwaited = true;
+    this.#frame(TXN.DIGEST_QUERY, 0, 0, payload);
+  }
+
+  /**
+   * Takes bytes from the peer.
+   *
+   * @returns One past the last byte taken; the rest must be presented again.
+   * @throws {WireError} where the peer breaks the protocol, or refuses (`refused`, its reason).
+   */
+  receive(bytes: Uint8Array, start: number, end: number, now: number): number {
+    this.#now = now;
+    this.#heardAt = now;
+    return this.#decoder.decode(bytes, start, end, this);
+  }
+
+  /** Lets time pass: heartbeats are sent, silence is noticed. Call it often. */
+  tick(now: number): void {
+    this.#now = now;
+    if (this.#state === "done") return;
+    if (
+      this.#state !== "hello" && now - this.#saidAt >= heartbeatPeriodMs(this.#options, this.#peer)
+    ) {
+      this.#frame(TXN.HEARTBEAT, 0, 0);
+    }
+    const silentMs = now - this.#heardAt;
+    if (!this.#lost && silentMs > this.#options.graceMs) {
+      this.#lost = true;
+      this.#events.push({ kind: "lost", silentMs });
+    }
+  }
+
+  /**
+   * Takes what is to be written, in order. A BEGIN that stands alone waits for what follows it:
+   * the receiver would wake up to learn nothing, once for every checkpoint.
+   */
+  takeOutput(): Uint8Array[] {
+    const output = this.#output;
+    const onlyBegin = output.length === 1 && this.#state === "open" && this.#sequence === 1;
+    if (output.length === 0 || onlyBegin) return [];
+    this.#output = [];
+    return output;
+  }
+
+  /** Takes what happened since the last call. */
+  takeEvents(): SenderEvent[] {
+    const events = this.#events;
+    if (events.length > 0) this.#events = [];
+    return events;
+  }
+
+  streamed(header: FrameHeader, offset: number): void {
+    refuse(offset, "bad-order", `the receiver sent command ${header.command}`);
+  }
+
+  piece(): void {}
+
+  frame(header: FrameHeader, payload: Uint8Array, offset: number): void {
+    if (header.command === TXN.NACK) this.#refused(header, payload, offset);
+    if (this.#state === "hello") {
+      if (header.command !== TXN.HELLO) {
+        refuse(offset, "bad-order", `command ${header.command} before HELLO`);
+      }
+      this.#peer = decodeHello(payload, offset);
+      if (this.#peer.session.some((byte, i) => byte !== this.#options.session[i])) {
+        refuse(offset, "bad-value", "HELLO answers another session");
+      }
+      this.#transaction = this.#peer.committed;
+      this.#state = "ready";
+      this.#events.push({ kind: "ready", hello: this.#peer });
+      return;
+    }
+    switch (header.command) {
+      case TXN.HEARTBEAT:
+        return;
+      case TXN.ACK:
+        return this.#acked(header, offset);
+      case TXN.DIGEST: {
+        if (!this.#digestsAwaited) refuse(offset, "bad-order", "digests that were not asked for");
+        const last = (header.flags & DIGEST_LAST) !== 0;
+        this.#digestsAwaited = !last;
+        this.#events.push({ kind: "digests", payload: payload.slice(), last });
+        return;
+      }
+      default:
+        refuse(offset, "bad-order", `the receiver sent command ${header.command}`);
+    }
+  }
+
+  #acked(header: FrameHeader, offset: number): void {
+    const oldest = this.#inFlight.shift();
+    if (oldest !== undefined && oldest.transaction === header.transaction) {
+      const roundTripMs = this.#now - oldest.committedAt;
+      this.#events.push({ kind: "acked", transaction: header.transaction, roundTripMs });
+    } else if (
+      oldest === undefined && this.#state === "handover" &&
+      header.transaction === this.#transaction
+    ) {
+      this.#state = "done";
+      this.#events.push({ kind: "handed-over" });
+    } else {
+      refuse(
+        offset,
+        "bad-order",
+        `an ACK of transaction ${header.transaction}, awaited was ${oldest?.transaction ?? "none"}`,
+      );
+    }
+  }
+
+  /** NACK: `u16 reason, text`. */
+  #refused(header: FrameHeader, payload: Uint8Array, offset: number): never {
+    const code = payload.length >= 2 ? payload[0] << 8 | payload[1] : 0;
+    const name = Object.entries(NACK_REASON).find(([, value]) => value === code)?.[0] ?? "unknown";
+    const text = new TextDecoder().decode(payload.subarray(2));
+    const what = header.transaction === 0 ? "the connection" : `transaction ${header.transaction}`;
+    throw new WireError(
+      "transaction",
+      offset,
+      name === "busy" ? "busy" : "refused",
+      `the receiver refused ${what}: ${text || name}`,
+      { hint: name === "too-large" ? "raise recv's --max-transaction" : undefined },
+    );
+  }
+
+  #frame(command: number, flags: number, transaction: number, payload?: Uint8Array): void {
+    this.#header(command, flags, transaction, payload?.length ?? 0);
+    if (payload !== undefined && payload.length > 0) this.#output.push(payload);
+  }
+
+  #header(command: number, flags: number, transaction: number, lengthBytes: number): void {
+    const inTransaction = command >= TXN.BEGIN && command <= TXN.CANCEL || command === TXN.EVENT;
+    const sequence = inTransaction ? this.#sequence++ : 0;
+    this.#output.push(encodeHeader({ command, flags, sequence, transaction, lengthBytes }));
+    this.#saidAt = this.#now;
+  }
+
+  #expect(state: State, what: string): void {
+    if (this.#state !== state) throw new StateError(`${what} while ${this.#state}`);
+  }
+}

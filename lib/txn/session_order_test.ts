@@ -1,0 +1,168 @@
+import assert from "node:assert/strict";
+import { StateError, WireError, type WireFault } from "../errors.ts";
+import { TxnReceiver } from "./receiver.ts";
+import { TxnSender } from "./sender.ts";
+import { encodeHello, TXN } from "./wire.ts";
+
+import { Desk, feed, frame, Link, OPTIONS, SESSION, wireFault } from "./session_pair.ts";
+
+const begin = frame({ command: TXN.BEGIN, transaction: 1, flags: 1 });
+const commitEmpty = frame({ command: TXN.COMMIT, transaction: 1, sequence: 1 }, new Uint8Array(12));
+const ORDER: readonly (readonly [string, Uint8Array[][], WireFault, RegExp])[] = [
+  [
+    "a gap in the sequence",
+    [
+      begin,
+      frame({ command: TXN.CONTINUE, transaction: 1, sequence: 2 }),
+    ],
+    "bad-order",
+    /frame 2 .* awaited was frame 1/,
+  ],
+  [
+    "a frame of another transaction",
+    [
+      begin,
+      frame({ command: TXN.CONTINUE, transaction: 2, sequence: 1 }),
+    ],
+    "bad-order",
+    /transaction 2, awaited/,
+  ],
+  [
+    "a payload without BEGIN",
+    [frame({ command: TXN.CONTINUE, transaction: 1 })],
+    "bad-order",
+    /awaited was a BEGIN/,
+  ],
+  ["a BEGIN in a transaction", [begin, begin], "bad-order", /BEGIN while open/],
+  [
+    "a BEGIN that skips one",
+    [frame({ command: TXN.BEGIN, transaction: 2 })],
+    "bad-order",
+    /transaction 2 behind 0/,
+  ],
+  [
+    "a transaction twice",
+    [begin, commitEmpty, begin],
+    "bad-order",
+    /transaction 1 behind 1/,
+  ],
+  [
+    "BASED without FULL",
+    [frame({ command: TXN.BEGIN, transaction: 1, flags: 2 })],
+    "bad-value",
+    /BASED/,
+  ],
+  [
+    "a COMMIT that is too short",
+    [begin, frame({ command: TXN.COMMIT, transaction: 1, sequence: 1 }, new Uint8Array(11))],
+    "bad-length",
+    /COMMIT of 11/,
+  ],
+  ["a HANDOVER of nothing", [frame({ command: TXN.HANDOVER })], "bad-order", /of nothing/],
+  [
+    "a HANDOVER of what is not committed",
+    [begin, frame({ command: TXN.HANDOVER, transaction: 1 })],
+    "bad-order",
+    /HANDOVER of transaction 1/,
+  ],
+  [
+    "a HANDOVER of an old transaction",
+    [begin, commitEmpty, frame({ command: TXN.HANDOVER })],
+    "bad-order",
+    /HANDOVER of transaction 0/,
+  ],
+  [
+    "a BEGIN after the HANDOVER",
+    [
+      begin,
+      commitEmpty,
+      frame({ command: TXN.HANDOVER, transaction: 1 }),
+      frame({ command: TXN.BEGIN, transaction: 2 }),
+    ],
+    "bad-order",
+    /BEGIN while over/,
+  ],
+  [
+    "a digest query in a transaction",
+    [
+      begin,
+      frame({ command: TXN.DIGEST_QUERY }, new Uint8Array(8)),
+    ],
+    "bad-order",
+    /DIGEST_QUERY/,
+  ],
+  [
+    "a digest query without a seed",
+    [frame({ command: TXN.DIGEST_QUERY }, new Uint8Array(7))],
+    "bad-length",
+    /seed/,
+  ],
+  ["an EVENT outside of a transaction", [frame({ command: TXN.EVENT })], "bad-order", /BEGIN/],
+  [
+    "an EVENT without a payload",
+    [begin, frame({ command: TXN.EVENT, transaction: 1, sequence: 1 })],
+    "bad-length",
+    /EVENT/,
+  ],
+  ["an ACK from a sender", [frame({ command: TXN.ACK })], "bad-order", /command 6/],
+];
+
+for (const [of, frames, fault, message] of ORDER) {
+  Deno.test(`the receiver refuses ${of}`, () => {
+    const link = new Link();
+    assert.throws(() => feed(link.receiver, ...frames), wireFault(fault, message));
+  });
+}
+
+Deno.test("a receiver takes nothing before HELLO", () => {
+  for (const each of [begin, frame({ command: TXN.CONTINUE }), frame({ command: TXN.HEARTBEAT })]) {
+    const receiver = new TxnReceiver(OPTIONS, new Desk(), 0);
+    assert.throws(() => feed(receiver, each), WireError);
+  }
+});
+
+Deno.test("the sender refuses what no receiver says", () => {
+  const hello = (change: Partial<Parameters<typeof encodeHello>[0]>) =>
+    frame(
+      { command: TXN.HELLO },
+      encodeHello({
+        ...OPTIONS,
+        version: 1,
+        features: 0,
+        session: SESSION,
+        ...change,
+      }),
+    );
+  const cases: readonly (readonly [Uint8Array[][], WireFault, RegExp])[] = [
+    [[frame({ command: TXN.ACK, transaction: 1 })], "bad-order", /before HELLO/],
+    [[hello({ version: 3 })], "bad-version", /version 3/],
+    [[hello({ session: new Uint8Array(16) })], "bad-value", /another session/],
+    [[hello({}), hello({})], "bad-order", /command 1/],
+    [[hello({}), frame({ command: TXN.ACK, transaction: 1 })], "bad-order", /awaited was none/],
+    [[hello({}), begin], "bad-order", /command 2/],
+    [[hello({}), frame({ command: TXN.CONTINUE })], "bad-order", /command 3/],
+  ];
+  for (const [frames, fault, message] of cases) {
+    const sender = new TxnSender({ ...OPTIONS, session: SESSION }, 0);
+    assert.throws(() => feed(sender, ...frames), wireFault(fault, message));
+  }
+  const sender = new TxnSender({ ...OPTIONS, session: SESSION }, 0);
+  feed(sender, hello({}));
+  sender.begin("full");
+  sender.commit(0);
+  assert.throws(
+    () => feed(sender, frame({ command: TXN.ACK, transaction: 2 })),
+    wireFault("bad-order", /transaction 2, awaited was 1/),
+  );
+});
+
+Deno.test("calls out of order are bugs of ours", () => {
+  const link = new Link();
+  assert.throws(() => link.sender.commit(0), StateError);
+  assert.throws(() => link.sender.forward(new Uint8Array(1)), StateError);
+  assert.throws(() => link.sender.cancel(), StateError);
+  link.sender.begin("full");
+  for (const act of ["begin", "handover", "queryDigests"] as const) {
+    assert.throws(() => link.sender[act]("full" as never, 0), StateError);
+  }
+});

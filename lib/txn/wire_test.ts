@@ -1,0 +1,161 @@
+import assert from "node:assert/strict";
+import fc from "fast-check";
+import { WireError, type WireFault } from "../errors.ts";
+import {
+  BEGIN_FLAG,
+  decodeHeader,
+  decodeHello,
+  DIGEST_LAST,
+  encodeHeader,
+  encodeHello,
+  FEATURE,
+  HEADER_BYTES,
+  type Hello,
+  MAX_CONTROL_BYTES,
+  MAX_PAYLOAD_BYTES,
+  PROTOCOL_VERSION,
+  TXN,
+} from "./wire.ts";
+
+function expectFault(action: () => unknown, fault: WireFault, offset: number, message: RegExp) {
+  assert.throws(action, (error) => {
+    assert.ok(error instanceof WireError, `${error}`);
+    assert.match(error.message, message);
+    assert.deepEqual([error.protocol, error.fault, error.offset], ["transaction", fault, offset]);
+    return true;
+  });
+}
+
+const header = (command: number, lengthBytes = 0, flags = 0, transaction = 7, sequence = 3) =>
+  encodeHeader({ command, flags, sequence, transaction, lengthBytes });
+
+const HELLO: Hello = {
+  version: PROTOCOL_VERSION,
+  features: FEATURE.digests,
+  session: Uint8Array.from({ length: 16 }, (_, i) => i),
+  heartbeatMs: 100,
+  graceMs: 500,
+  committed: 41,
+  maxTransactionBytes: 2 ** 33,
+  software: "kemari 0.1.0",
+};
+
+Deno.test("a frame's header survives the wire", () => {
+  const commands = fc.constantFrom(
+    ...Object.values(TXN).filter((each) => each !== TXN.COMMIT && each !== TXN.NACK),
+  );
+  fc.assert(
+    fc.property(commands, fc.nat(2 ** 31), fc.maxSafeNat(), (command, sequence, transaction) => {
+      const plain = { command, flags: 0, sequence, transaction, lengthBytes: 0 };
+      const bytes = encodeHeader(plain);
+      assert.equal(bytes.length, HEADER_BYTES);
+      assert.deepEqual(decodeHeader(bytes, 0, bytes.length, 0), plain);
+    }),
+    { seed: 3 },
+  );
+});
+
+Deno.test("fewer bytes than a header are waited for, unless they begin otherwise", () => {
+  const bytes = header(TXN.BEGIN);
+  for (let length = 0; length < HEADER_BYTES; length++) {
+    assert.equal(decodeHeader(bytes, 0, length, 0), undefined);
+  }
+  const text = new TextEncoder().encode("HTTP/1.1 400");
+  assert.equal(decodeHeader(text, 0, 1, 0), undefined);
+  expectFault(() => decodeHeader(text, 0, 2, 9), "bad-magic", 9, /does not speak kemari.*0x4854/);
+});
+
+Deno.test("every command has its own bound on length, and on flags", () => {
+  const most: Record<keyof typeof TXN, number> = {
+    HELLO: MAX_CONTROL_BYTES,
+    BEGIN: 0,
+    CONTINUE: MAX_PAYLOAD_BYTES,
+    COMMIT: 12,
+    CANCEL: 0,
+    ACK: 0,
+    NACK: 4098,
+    EVENT: MAX_PAYLOAD_BYTES,
+    RELEASED: 0,
+    HEARTBEAT: 0,
+    HANDOVER: 0,
+    DIGEST_QUERY: 8,
+    DIGEST: MAX_CONTROL_BYTES,
+  };
+  const flags: Record<number, number> = {
+    [TXN.BEGIN]: BEGIN_FLAG.FULL | BEGIN_FLAG.BASED,
+    [TXN.DIGEST]: DIGEST_LAST,
+  };
+  for (const [name, bytes] of Object.entries(most)) {
+    const command = TXN[name as keyof typeof TXN];
+    assert.equal(decodeHeader(header(command, bytes), 0, 20, 0)?.lengthBytes, bytes);
+    for (const over of [bytes + 1, 0xffffffff]) {
+      expectFault(
+        () => decodeHeader(header(command, over), 0, 20, 100),
+        "bad-length",
+        116,
+        /bytes/,
+      );
+    }
+    for (let bit = 1; bit < 256; bit *= 2) {
+      const decode = () => decodeHeader(header(command, 0, bit), 0, 20, 100);
+      if ((flags[command] ?? 0) & bit) assert.equal(decode()?.flags, bit);
+      else expectFault(decode, "bad-value", 103, /flags/);
+    }
+  }
+});
+
+Deno.test("unknown commands and unsafe transaction ids are refused", () => {
+  for (const command of [0, 14, 255]) {
+    expectFault(() => decodeHeader(header(command), 0, 20, 0), "bad-value", 2, /command/);
+  }
+  const bytes = header(TXN.BEGIN);
+  new DataView(bytes.buffer).setBigUint64(8, 2n ** 53n);
+  expectFault(() => decodeHeader(bytes, 0, 20, 0), "bad-value", 8, /2\^53/);
+});
+
+Deno.test("HELLO survives the wire, and what later versions add behind it is passed over", () => {
+  const bytes = encodeHello(HELLO);
+  assert.deepEqual(decodeHello(bytes, 0), HELLO);
+  const longer = new Uint8Array(bytes.length + 40);
+  longer.set(bytes);
+  assert.deepEqual(decodeHello(longer, 0), HELLO);
+  const wordy = decodeHello(encodeHello({ ...HELLO, software: "k".repeat(999) }), 0);
+  assert.equal(wordy.software.length, 255);
+});
+
+Deno.test("HELLO cut anywhere is refused", () => {
+  const bytes = encodeHello(HELLO);
+  for (let length = 0; length < bytes.length; length++) {
+    assert.throws(() => decodeHello(bytes.subarray(0, length), 50), WireError);
+  }
+});
+
+Deno.test("HELLO of another kind is refused by what is wrong with it", () => {
+  const changed = (at: number, ...values: number[]) => {
+    const bytes = encodeHello(HELLO);
+    bytes.set(values, at);
+    return () => decodeHello(bytes, 20);
+  };
+  expectFault(changed(6, 10), "bad-magic", 20, /magic/);
+  expectFault(changed(8, 0, 0, 0, 2), "bad-version", 28, /version 2 .* this end version 1/);
+  expectFault(changed(12, 0x80), "unsupported", 32, /demands features 0x80000000/);
+  expectFault(changed(40, 0, 0x20), "bad-value", 60, /2\^53/);
+  expectFault(changed(48, 0x80), "bad-value", 68, /2\^53/);
+  expectFault(changed(56, 9), "bad-length", 76, /name/);
+  assert.equal(decodeHello(encodeHello({ ...HELLO, features: 0xfff1 }), 0).features, 0xfff1);
+});
+
+Deno.test("any bytes are a HELLO or are refused", () => {
+  fc.assert(
+    fc.property(fc.uint8Array({ maxLength: 90 }), fc.nat(80), fc.boolean(), (noise, at, magic) => {
+      const bytes = encodeHello(HELLO);
+      bytes.set(noise.subarray(0, Math.max(0, bytes.length - at)), Math.min(at, bytes.length));
+      try {
+        decodeHello(magic ? bytes : noise, 0);
+      } catch (error) {
+        assert.ok(error instanceof WireError, `${error}`);
+      }
+    }),
+    { numRuns: 1000, seed: 5 },
+  );
+});
