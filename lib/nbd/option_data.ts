@@ -1,0 +1,73 @@
+/** What stands inside an option's data, decoded and bounded. */
+import { MAX_STRING_BYTES, readU16, readU32 } from "./wire.ts";
+
+/** Data of NBD_OPT_INFO and NBD_OPT_GO: `u32 n, name, u16 count, count × u16 NBD_INFO_*`. */
+export interface InfoQuery {
+  readonly name: string;
+  readonly wanted: readonly number[];
+}
+
+/** Data of NBD_OPT_*_META_CONTEXT: `u32 n, name, u32 count, count × (u32 n, query)`. */
+export interface ContextQuery {
+  readonly name: string;
+  readonly queries: readonly string[];
+}
+
+const utf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
+
+/** @returns The text, or `undefined` where it is too long, no UTF-8 or has a NUL in it. */
+export function decodeString(bytes: Uint8Array): string | undefined {
+  if (bytes.length > MAX_STRING_BYTES) return undefined;
+  try {
+    const text = utf8.decode(bytes);
+    return text.includes("\0") ? undefined : text;
+  } catch {
+    return undefined;
+  }
+}
+
+/** Takes length-prefixed strings off the front of an option's data. */
+class Fields {
+  #at = 0;
+  constructor(readonly data: Uint8Array) {}
+
+  get left(): number {
+    return this.data.length - this.#at;
+  }
+  u16(): number | undefined {
+    return this.left < 2 ? undefined : readU16(this.data, (this.#at += 2) - 2);
+  }
+  u32(): number | undefined {
+    return this.left < 4 ? undefined : readU32(this.data, (this.#at += 4) - 4);
+  }
+  string(): string | undefined {
+    const length = this.u32();
+    if (length === undefined || length > this.left) return undefined;
+    return decodeString(this.data.subarray(this.#at, this.#at += length));
+  }
+}
+
+/** @returns `undefined` where the data does not have that shape, to the byte. */
+export function decodeInfoQuery(data: Uint8Array): InfoQuery | undefined {
+  const fields = new Fields(data);
+  const name = fields.string();
+  const count = fields.u16();
+  if (name === undefined || count === undefined || fields.left !== 2 * count) return undefined;
+  return { name, wanted: Array.from({ length: count }, () => fields.u16()!) };
+}
+
+/** @returns `undefined` where the data does not have that shape, to the byte. */
+export function decodeContextQuery(data: Uint8Array): ContextQuery | undefined {
+  const fields = new Fields(data);
+  const name = fields.string();
+  const count = fields.u32();
+  // Every query takes four bytes at least: a count that cannot be true is not looped over.
+  if (name === undefined || count === undefined || 4 * count > fields.left) return undefined;
+  const queries: string[] = [];
+  for (let i = 0; i < count; i++) {
+    const query = fields.string();
+    if (query === undefined) return undefined;
+    queries.push(query);
+  }
+  return fields.left === 0 ? { name, queries } : undefined;
+}

@@ -1,0 +1,185 @@
+/**
+ * How a QEMU's migration is steered over QMP: every command kemari gives for it, as data.
+ *
+ * @see QEMU qapi/migration.json, migration/options.c, docs/system/qemu-colo.rst
+ */
+import type { QmpCommand } from "./codec.ts";
+import type { MigrationSupport } from "./migration_support.ts";
+
+/**
+ * Capabilities that change the stream or its end in a way kemari does not follow. They are switched off.
+ * `return-path` is decided by the mode; `xbzrle` and the throttles may stay as they are.
+ */
+const UNFIT_CAPABILITIES: readonly string[] = [
+  "background-snapshot",
+  "block",
+  "compress",
+  "dirty-bitmaps",
+  "mapped-ram",
+  "multifd",
+  "pause-before-switchover",
+  "postcopy-blocktime",
+  "postcopy-preempt",
+  "postcopy-ram",
+  "rdma-pin-all",
+  "release-ram",
+  "switchover-ack",
+  "x-ignore-shared",
+  "zero-copy-send",
+];
+
+/** Bytes a second: more than any link, so that QEMU never waits for its own limit. */
+const UNLIMITED_BANDWIDTH = 2 ** 40;
+
+/** What to set before a continuous migration. */
+export interface ColoSettings {
+  /** Between checkpoints when nothing else asks for one. */
+  readonly checkpointDelayMs: number;
+}
+
+/** Sets QEMU up for checkpoint after checkpoint. */
+export function enableColo(support: MigrationSupport, settings: ColoSettings): QmpCommand[] {
+  return [
+    setCapabilities(support, { "x-colo": true, "return-path": support.coloNeedsReturnPath }),
+    setParameters({
+      "max-bandwidth": UNLIMITED_BANDWIDTH,
+      "x-checkpoint-delay": settings.checkpointDelayMs,
+    }),
+  ];
+}
+
+/** Sets QEMU up for one whole migration after another. */
+export function enableSnapshots(support: MigrationSupport): QmpCommand[] {
+  return [
+    setCapabilities(support, { "x-colo": false, "return-path": false }),
+    setParameters({ "max-bandwidth": UNLIMITED_BANDWIDTH }),
+  ];
+}
+
+/** Puts back what {@link enableColo} changed, so that an ordinary migration works afterwards. */
+export function disableColo(support: MigrationSupport): QmpCommand[] {
+  return [setCapabilities(support, { "x-colo": false, "return-path": false })];
+}
+
+/** Starts a migration; the answer comes before it has begun to send. */
+export function startMigration(uri: string): QmpCommand {
+  return { execute: "migrate", arguments: { uri } };
+}
+
+/**
+ * Starts a checkpoint at once, and sets the time to the next one.
+ *
+ * Setting the delay re-arms QEMU's timer from the last checkpoint's end; in COLO state QEMU also
+ * takes it as the word to begin.
+ */
+export function triggerCheckpoint(checkpointDelayMs: number): QmpCommand {
+  return setParameters({ "x-checkpoint-delay": checkpointDelayMs });
+}
+
+/** Ends COLO on the primary, whose VM goes on by itself: the other side is gone. */
+export function lostHeartbeat(): QmpCommand {
+  return { execute: "x-colo-lost-heartbeat" };
+}
+
+/** Cuts the migration's connections where QEMU hangs in one. Comes before {@link lostHeartbeat}. */
+export function yankMigration(): QmpCommand {
+  return {
+    execute: "yank",
+    arguments: { instances: [{ type: "migration" }] },
+    outOfBand: true,
+  };
+}
+
+/** Gives up a migration that has not reached COLO; the VM runs on. */
+export function cancelMigration(): QmpCommand {
+  return { execute: "migrate_cancel" };
+}
+
+/** Lets the VM run, as after a completed migration of the snapshot loop. */
+export function resumeVm(): QmpCommand {
+  return { execute: "cont" };
+}
+
+/** Stops the VM. */
+export function stopVm(): QmpCommand {
+  return { execute: "stop" };
+}
+
+/** Asks how the migration goes; {@link decodeMigrationStatus} reads the answer. */
+export function queryMigration(): QmpCommand {
+  return { execute: "query-migrate" };
+}
+
+/**
+ * One round of the snapshot loop: give `start`; ask `poll` (or wait for a MIGRATION event) until
+ * the phase is `completed`; give `resume`. On `failed` the VM still runs, unless it stopped at the
+ * switchover: `resume` is right then too.
+ */
+export interface SnapshotRound {
+  readonly start: readonly QmpCommand[];
+  readonly poll: QmpCommand;
+  readonly resume: readonly QmpCommand[];
+}
+
+/** The commands of one round of the snapshot loop. */
+export function snapshotRound(uri: string): SnapshotRound {
+  return { start: [startMigration(uri)], poll: queryMigration(), resume: [resumeVm()] };
+}
+
+/** Where a migration stands. */
+export interface MigrationStatus {
+  readonly phase: "none" | "running" | "colo" | "completed" | "failed" | "cancelled";
+  /** QEMU's own word, such as `pre-switchover`. */
+  readonly status: string;
+  /** QEMU's reason for a failure. */
+  readonly error?: string;
+  readonly blockedReasons: readonly string[];
+}
+
+/** Reads `query-migrate`'s answer, or a MIGRATION event's data. */
+export function decodeMigrationStatus(reply: unknown): MigrationStatus {
+  const object = typeof reply === "object" && reply !== null
+    ? reply as Record<string, unknown>
+    : {};
+  const status = typeof object.status === "string" ? object.status : "none";
+  const reasons = object["blocked-reasons"];
+  const error = object["error-desc"];
+  return {
+    phase: phaseOf(status),
+    status,
+    ...(typeof error === "string" ? { error } : {}),
+    blockedReasons: Array.isArray(reasons)
+      ? reasons.filter((each) => typeof each === "string")
+      : [],
+  };
+}
+
+function phaseOf(status: string): MigrationStatus["phase"] {
+  switch (status) {
+    case "none":
+    case "colo":
+    case "completed":
+    case "cancelled":
+    case "failed":
+      return status;
+    default:
+      return "running";
+  }
+}
+
+/** One command: QEMU checks capabilities against each other, so they must change together. */
+function setCapabilities(
+  support: MigrationSupport,
+  wanted: Readonly<Record<string, boolean>>,
+): QmpCommand {
+  const changes: Record<string, boolean> = { events: true, ...wanted };
+  for (const name of UNFIT_CAPABILITIES) changes[name] = false;
+  const capabilities = Object.entries(changes)
+    .filter(([name]) => name in support.capabilities)
+    .map(([capability, state]) => ({ capability, state }));
+  return { execute: "migrate-set-capabilities", arguments: { capabilities } };
+}
+
+function setParameters(parameters: Readonly<Record<string, number>>): QmpCommand {
+  return { execute: "migrate-set-parameters", arguments: parameters };
+}

@@ -1,0 +1,244 @@
+/**
+ * Whether a running QEMU can be protected, and how: knowledge about QEMU's versions, applied to
+ * what one QEMU says of itself.
+ *
+ * @see QEMU migration/colo.c, migration/options.c; the table of measured versions in docs
+ */
+import { QemuError } from "../errors.ts";
+import type { JsonObject, QmpCommand } from "./codec.ts";
+import { decodeMigrationStatus } from "./migration.ts";
+
+/** How a VM can be protected: by QEMU's endless migration, or by one whole migration after another. */
+export type ProtectionMode = "colo" | "snapshot";
+
+/** Whose version it is, as QEMU says it. */
+export interface QemuVersion {
+  readonly major: number;
+  readonly minor: number;
+  readonly micro: number;
+  /** With the distribution's package, where there is one. */
+  readonly text: string;
+}
+
+/** What a QEMU can do. Holds JSON values only. */
+export interface MigrationSupport {
+  readonly version: QemuVersion;
+  /** `kvm`, `tcg`, or what else runs the vCPUs. */
+  readonly accelerator: string;
+  /** `query-status`'s word, such as `running`. */
+  readonly runState: string;
+  /** Every migration capability that this QEMU knows, and whether it is on. */
+  readonly capabilities: Readonly<Record<string, boolean>>;
+  /** Whether a return path can be had at all. */
+  readonly returnPath: boolean;
+  /** Whether `x-colo` is refused without `return-path`. */
+  readonly coloNeedsReturnPath: boolean;
+  readonly colo: boolean;
+  readonly coloReason: string;
+  readonly mode: ProtectionMode;
+  /** Why this mode. */
+  readonly reason: string;
+  /** Why the VM cannot be protected as it is; empty if it can. Whole sentences. */
+  readonly blockers: readonly string[];
+  /** What the operator should know. Whole sentences. */
+  readonly warnings: readonly string[];
+}
+
+/** What is asked for the decision. Any of them may be unknown to a QEMU, which is then no error. */
+export const SUPPORT_QUERIES = {
+  version: { execute: "query-version" },
+  capabilities: { execute: "query-migrate-capabilities" },
+  parameters: { execute: "query-migrate-parameters" },
+  kvm: { execute: "query-kvm" },
+  accelerators: { execute: "query-accelerators" },
+  migration: { execute: "query-migrate" },
+  status: { execute: "query-status" },
+  block: { execute: "query-block" },
+  suppressVmdesc: {
+    execute: "qom-get",
+    arguments: { path: "/machine", property: "suppress-vmdesc" },
+  },
+} as const satisfies Record<string, QmpCommand>;
+
+/** Answers by the name of the question; one is missing where QEMU refused it. */
+export type SupportReplies = { readonly [name in keyof typeof SUPPORT_QUERIES]?: unknown };
+
+/** Run states in which a VM is there to be protected. `postmigrate` needs `cont` only. */
+const PROTECTABLE_STATES: ReadonlySet<string> = new Set([
+  "running",
+  "paused",
+  "postmigrate",
+  "prelaunch",
+  "suspended",
+  "finish-migrate",
+]);
+
+/**
+ * Decides what a QEMU can do.
+ *
+ * @throws {QemuError} If it did not even tell its version.
+ */
+export function probeCapabilities(replies: SupportReplies): MigrationSupport {
+  const version = decodeVersion(replies.version);
+  const accelerator = acceleratorOf(replies);
+  const capabilities = decodeCapabilities(replies.capabilities);
+  const { colo, coloReason } = judgeColo(version, accelerator, capabilities);
+  const runState = textAt(replies.status, "status") ?? "unknown";
+  return {
+    version,
+    accelerator,
+    runState,
+    capabilities,
+    returnPath: "return-path" in capabilities,
+    coloNeedsReturnPath: version.major >= 11,
+    colo,
+    coloReason,
+    mode: colo ? "colo" : "snapshot",
+    reason: colo
+      ? `continuous checkpoints (COLO): ${coloReason}`
+      : `one whole migration after another: ${coloReason}`,
+    blockers: findBlockers(replies, runState, capabilities),
+    warnings: findWarnings(replies),
+  };
+}
+
+/** The refusal, if there is a reason for one. */
+export function refusalOf(support: MigrationSupport): QemuError | undefined {
+  if (support.blockers.length === 0) return undefined;
+  return new QemuError("migrate", "Blocked", support.blockers.join(" "), {
+    hint: "`kemari doctor` checks it again once that is changed",
+  });
+}
+
+function judgeColo(
+  version: QemuVersion,
+  accelerator: string,
+  capabilities: Readonly<Record<string, boolean>>,
+): { readonly colo: boolean; readonly coloReason: string } {
+  const name = `QEMU ${version.major}.${version.minor}`;
+  if (!("x-colo" in capabilities)) {
+    return { colo: false, coloReason: `this ${name} was built without COLO (no x-colo)` };
+  }
+  if (version.major >= 11) {
+    if (!("return-path" in capabilities)) {
+      return { colo: false, coloReason: `${name} wants a return path for COLO and offers none` };
+    }
+    return {
+      colo: true,
+      coloReason: accelerator === "tcg"
+        ? `${name} can keep them up under tcg`
+        : `${name} is expected to keep them up under ${accelerator} (not measured)`,
+    };
+  }
+  if (version.major === 10) {
+    return { colo: false, coloReason: `${name} cannot be relied on to enter COLO` };
+  }
+  if (accelerator !== "kvm") {
+    return { colo: false, coloReason: `${name} hangs in COLO under ${accelerator}` };
+  }
+  return { colo: true, coloReason: `${name} is expected to keep them up under kvm (not measured)` };
+}
+
+function findBlockers(
+  replies: SupportReplies,
+  runState: string,
+  capabilities: Readonly<Record<string, boolean>>,
+): string[] {
+  const blockers: string[] = [];
+  const migration = decodeMigrationStatus(replies.migration);
+  for (const reason of migration.blockedReasons) blockers.push(explainBlock(reason));
+  if (migration.phase === "running" || migration.phase === "colo") {
+    blockers.push(
+      `A migration is under way already (${migration.status}): wait for it, or cancel it.`,
+    );
+  }
+  if (runState === "inmigrate") {
+    blockers.push("This QEMU waits for an incoming migration: it is the secondary, not a VM.");
+  } else if (runState !== "unknown" && !PROTECTABLE_STATES.has(runState)) {
+    blockers.push(`The VM is in state ${runState}: it must run, or be paused, to be protected.`);
+  }
+  if (replies.suppressVmdesc === true) {
+    blockers.push(
+      "The machine has suppress-vmdesc=on, so its stream does not describe itself: start it without.",
+    );
+  }
+  if (textAt(replies.parameters, "tls-creds")) {
+    blockers.push(
+      "The migration parameter tls-creds is set, and kemari's end of the socket has no TLS: clear it.",
+    );
+  }
+  if (Object.keys(capabilities).length === 0) {
+    blockers.push("This QEMU tells no migration capabilities: it cannot migrate.");
+  }
+  return blockers;
+}
+
+/** QEMU's reason, and what can be done about it where that is known. */
+function explainBlock(reason: string): string {
+  const text = reason.replace(/\.$/, "");
+  const advice = /non-migratable device|unmigratable|vfio|hostdev/i.test(reason)
+    ? "remove that device, or use one that can migrate"
+    : /invtsc/i.test(reason)
+    ? "start the guest without the invtsc CPU flag"
+    : /9p|virtfs/i.test(reason)
+    ? "unmount the shared folder in the guest"
+    : undefined;
+  return `Migration is blocked (${text})${advice === undefined ? "" : `: ${advice}`}.`;
+}
+
+function findWarnings(replies: SupportReplies): string[] {
+  const drives = Array.isArray(replies.block) ? replies.block : [];
+  const local = drives.filter((drive) => {
+    const inserted = objectAt(drive, "inserted");
+    return inserted?.ro === false && !/^nbd/.test(textAt(inserted, "file") ?? "");
+  }).map((drive) => textAt(drive, "device") || textAt(drive, "qdev") || "a drive");
+  if (local.length === 0) return [];
+  return [
+    `Writes to ${local.join(", ")} do not pass through kemari: ` +
+    "the secondary must reach the same storage, or it resumes with a disk of its own.",
+  ];
+}
+
+function acceleratorOf(replies: SupportReplies): string {
+  const enabled = textAt(replies.accelerators, "enabled");
+  if (enabled !== undefined) return enabled;
+  return valueAt(replies.kvm, "enabled") === true ? "kvm" : "tcg";
+}
+
+function decodeVersion(reply: unknown): QemuVersion {
+  const qemu = objectAt(reply, "qemu");
+  const part = (name: string) => {
+    const value = valueAt(qemu, name);
+    return typeof value === "number" ? value : undefined;
+  };
+  const [major, minor, micro] = [part("major"), part("minor"), part("micro")];
+  if (major === undefined || minor === undefined) {
+    throw new QemuError("query-version", "?", "the answer names no version");
+  }
+  const vendor = textAt(reply, "package");
+  const number = `${major}.${minor}.${micro ?? 0}`;
+  return { major, minor, micro: micro ?? 0, text: vendor ? `${number} (${vendor})` : number };
+}
+
+function decodeCapabilities(reply: unknown): Record<string, boolean> {
+  const capabilities: Record<string, boolean> = {};
+  for (const item of Array.isArray(reply) ? reply : []) {
+    const name = textAt(item, "capability");
+    if (name !== undefined) capabilities[name] = valueAt(item, "state") === true;
+  }
+  return capabilities;
+}
+
+function valueAt(value: unknown, key: string): unknown {
+  return typeof value === "object" && value !== null ? (value as JsonObject)[key] : undefined;
+}
+
+function objectAt(value: unknown, key: string): JsonObject | undefined {
+  const found = valueAt(value, key);
+  return typeof found === "object" && found !== null ? found as JsonObject : undefined;
+}
+
+function textAt(value: unknown, key: string): string | undefined {
+  const found = valueAt(value, key);
+  return typeof found === "string" ? found : undefined;
+}

@@ -1,0 +1,136 @@
+import assert from "node:assert/strict";
+import { QemuError } from "../errors.ts";
+import { probeCapabilities, refusalOf, type SupportReplies } from "./migration_support.ts";
+
+/** A QEMU that can be protected; `changes` make it another. */
+function replies(major: number, minor: number, changes: SupportReplies = {}): SupportReplies {
+  return {
+    version: { qemu: { major, minor, micro: 3 }, package: "Debian 1" },
+    capabilities: ["x-colo", "return-path", "events"].map((capability) => ({
+      capability,
+      state: false,
+    })),
+    parameters: { "tls-creds": "" },
+    kvm: { enabled: false, present: true },
+    migration: {},
+    status: { status: "running", running: true },
+    block: [],
+    suppressVmdesc: false,
+    ...changes,
+  };
+}
+
+const KVM = { kvm: { enabled: true, present: true } };
+
+Deno.test("probeCapabilities chooses the mode that this QEMU can keep up", async (t) => {
+  const noColo = { capabilities: [{ capability: "return-path", state: false }] };
+  const noReturnPath = { capabilities: [{ capability: "x-colo", state: false }] };
+  const cases: [string, SupportReplies, "colo" | "snapshot", RegExp][] = [
+    ["7.2 under TCG", replies(7, 2), "snapshot", /7\.2 hangs in COLO under tcg/],
+    ["7.2 under KVM", replies(7, 2, KVM), "colo", /not measured/],
+    ["9.2 under TCG", replies(9, 2), "snapshot", /hangs/],
+    ["10.0 under TCG", replies(10, 0), "snapshot", /10\.0 cannot be relied on/],
+    ["10.1 under KVM", replies(10, 1, KVM), "snapshot", /10\.1 cannot be relied on/],
+    ["11.1 under TCG", replies(11, 1), "colo", /under tcg/],
+    ["11.1 under KVM", replies(11, 1, KVM), "colo", /under kvm/],
+    ["12.0", replies(12, 0), "colo", /12\.0/],
+    ["built without COLO", replies(11, 1, noColo), "snapshot", /no x-colo/],
+    ["without return path", replies(11, 1, noReturnPath), "snapshot", /return path/],
+  ];
+  for (const [name, given, mode, reason] of cases) {
+    await t.step(name, () => {
+      const support = probeCapabilities(given);
+      assert.equal(support.mode, mode);
+      assert.equal(support.colo, mode === "colo");
+      assert.match(support.coloReason, reason);
+      assert.match(support.reason, reason);
+      assert.deepEqual(support.blockers, []);
+      assert.equal(refusalOf(support), undefined);
+    });
+  }
+});
+
+Deno.test("probeCapabilities tells version, accelerator and state", () => {
+  const support = probeCapabilities(replies(11, 1, { accelerators: { enabled: "mshv" } }));
+  assert.deepEqual(support.version, { major: 11, minor: 1, micro: 3, text: "11.1.3 (Debian 1)" });
+  assert.equal(support.accelerator, "mshv");
+  assert.equal(support.runState, "running");
+  assert.equal(support.returnPath, true);
+  assert.deepEqual(JSON.parse(JSON.stringify(support)), support);
+});
+
+Deno.test("probeCapabilities names everything that stands in the way", async (t) => {
+  const cases: [string, SupportReplies, RegExp][] = [
+    [
+      "a device that cannot migrate",
+      { migration: { "blocked-reasons": ["non-migratable device: 0000:00:02.0/nvme"] } },
+      /0000:00:02\.0\/nvme\): remove that device/,
+    ],
+    [
+      "a CPU flag",
+      { migration: { "blocked-reasons": ["State blocked by non-migratable CPU (invtsc flag)"] } },
+      /without the invtsc/,
+    ],
+    ["an unknown reason", { migration: { "blocked-reasons": ["Moon."] } }, /blocked \(Moon\)\.$/],
+    ["a running migration", { migration: { status: "active" } }, /under way already \(active\)/],
+    ["COLO already", { migration: { status: "colo" } }, /under way already \(colo\)/],
+    ["a secondary", { status: { status: "inmigrate" } }, /waits for an incoming migration/],
+    ["a crashed guest", { status: { status: "guest-panicked" } }, /state guest-panicked/],
+    ["no description", { suppressVmdesc: true }, /suppress-vmdesc=on/],
+    ["TLS", { parameters: { "tls-creds": "tls0" } }, /tls-creds/],
+    ["no capabilities", { capabilities: undefined }, /cannot migrate/],
+  ];
+  for (const [name, changes, message] of cases) {
+    await t.step(name, () => {
+      const support = probeCapabilities(replies(11, 1, changes));
+      assert.equal(support.blockers.length, 1);
+      assert.match(support.blockers[0], message);
+      const refusal = refusalOf(support);
+      assert.ok(refusal instanceof QemuError);
+      assert.match(refusal.message, message);
+    });
+  }
+});
+
+Deno.test("probeCapabilities accepts a failed or completed migration before it", () => {
+  for (const status of ["failed", "completed", "cancelled"]) {
+    const support = probeCapabilities(
+      replies(11, 1, { migration: { status }, status: { status: "postmigrate" } }),
+    );
+    assert.deepEqual(support.blockers, []);
+  }
+});
+
+Deno.test("probeCapabilities warns of writable disks that do not pass through kemari", () => {
+  const disk = (device: string, file: string, ro: boolean) => ({ device, inserted: { ro, file } });
+  const support = probeCapabilities(replies(11, 1, {
+    block: [
+      disk("d0", "/srv/a.raw", false),
+      disk("cd0", "/srv/b.iso", true),
+      disk("d1", "nbd+unix://?socket=/run/k", false),
+      disk("d2", "nbd:unix:/run/k", false),
+      { device: "fd0" },
+    ],
+  }));
+  assert.equal(support.warnings.length, 1);
+  assert.match(support.warnings[0], /^Writes to d0 do not/);
+});
+
+Deno.test("probeCapabilities makes do with what a QEMU answers, and needs the version", () => {
+  const support = probeCapabilities({ version: { qemu: { major: 6, minor: 0 } } });
+  assert.equal(support.mode, "snapshot");
+  assert.equal(support.version.text, "6.0.0");
+  for (const odd of [undefined, null, 3, "x", [], {}]) {
+    assert.throws(() => probeCapabilities({ version: odd }), QemuError);
+    assert.ok(probeCapabilities({
+      ...replies(11, 1),
+      capabilities: odd,
+      kvm: odd,
+      migration: odd,
+      status: odd,
+      block: odd,
+      parameters: odd,
+      accelerators: odd,
+    }));
+  }
+});

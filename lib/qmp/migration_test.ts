@@ -1,0 +1,98 @@
+import assert from "node:assert/strict";
+import {
+  decodeMigrationStatus,
+  disableColo,
+  enableColo,
+  enableSnapshots,
+  snapshotRound,
+  triggerCheckpoint,
+  yankMigration,
+} from "./migration.ts";
+import { probeCapabilities } from "./migration_support.ts";
+
+function support(major: number, names: readonly string[]) {
+  return probeCapabilities({
+    version: { qemu: { major, minor: 1, micro: 0 } },
+    capabilities: names.map((capability) => ({ capability, state: false })),
+  });
+}
+
+const NAMES_11 = ["xbzrle", "events", "postcopy-ram", "x-colo", "return-path", "multifd"];
+
+function states(command: { arguments?: Readonly<Record<string, unknown>> }) {
+  const list = command.arguments?.capabilities as { capability: string; state: boolean }[];
+  return Object.fromEntries(list.map(({ capability, state }) => [capability, state]));
+}
+
+Deno.test("enableColo sets what the QEMU knows, in one command, and nothing else", () => {
+  const [capabilities, parameters] = enableColo(support(11, NAMES_11), { checkpointDelayMs: 50 });
+  assert.equal(capabilities.execute, "migrate-set-capabilities");
+  assert.deepEqual(states(capabilities), {
+    "events": true,
+    "x-colo": true,
+    "return-path": true,
+    "multifd": false,
+    "postcopy-ram": false,
+  });
+  assert.equal(parameters.execute, "migrate-set-parameters");
+  assert.equal(parameters.arguments?.["x-checkpoint-delay"], 50);
+});
+
+Deno.test("enableColo leaves the return path off where COLO does not need it", () => {
+  const [capabilities] = enableColo(support(7, NAMES_11), { checkpointDelayMs: 50 });
+  assert.equal(states(capabilities)["return-path"], false);
+  assert.equal(states(capabilities)["x-colo"], true);
+});
+
+Deno.test("enableSnapshots and disableColo switch COLO off", () => {
+  const each = [enableSnapshots(support(10, NAMES_11))[0], disableColo(support(11, NAMES_11))[0]];
+  for (const command of each) {
+    assert.equal(states(command)["x-colo"], false);
+    assert.equal(states(command)["return-path"], false);
+  }
+});
+
+Deno.test("the single commands are QEMU's", () => {
+  assert.deepEqual(triggerCheckpoint(20), {
+    execute: "migrate-set-parameters",
+    arguments: { "x-checkpoint-delay": 20 },
+  });
+  assert.deepEqual(yankMigration(), {
+    execute: "yank",
+    arguments: { instances: [{ type: "migration" }] },
+    outOfBand: true,
+  });
+  assert.deepEqual(snapshotRound("unix:/run/x"), {
+    start: [{ execute: "migrate", arguments: { uri: "unix:/run/x" } }],
+    poll: { execute: "query-migrate" },
+    resume: [{ execute: "cont" }],
+  });
+});
+
+Deno.test("decodeMigrationStatus sorts QEMU's states", () => {
+  const phases = {
+    setup: "running",
+    active: "running",
+    device: "running",
+    "pre-switchover": "running",
+    cancelling: "running",
+    colo: "colo",
+    completed: "completed",
+    failed: "failed",
+    cancelled: "cancelled",
+    none: "none",
+  };
+  for (const [status, phase] of Object.entries(phases)) {
+    assert.equal(decodeMigrationStatus({ status }).phase, phase, status);
+  }
+  assert.deepEqual(decodeMigrationStatus({}), {
+    phase: "none",
+    status: "none",
+    blockedReasons: [],
+  });
+  assert.deepEqual(decodeMigrationStatus(null).phase, "none");
+  assert.deepEqual(
+    decodeMigrationStatus({ status: "failed", "error-desc": "no", "blocked-reasons": ["a", 1] }),
+    { phase: "failed", status: "failed", error: "no", blockedReasons: ["a"] },
+  );
+});
