@@ -1,0 +1,233 @@
+import { type DiskMode, MAX_EVENT_DATA_BYTES, type TapEvent } from "./tap_events.ts";
+
+/** Where a disk's bytes are. Calls are synchronous and may throw. */
+export interface DiskStore {
+  readonly sizeBytes: number;
+  /** Fills `into` with what lies at `offset`. */
+  read(into: Uint8Array<ArrayBuffer>, offset: number): void;
+  write(offset: number, data: Uint8Array): void;
+  zero(offset: number, lengthBytes: number): void;
+}
+
+/** How the overlay is divided: what guests write in. */
+const OVERLAY_PAGE_BYTES = 4096;
+
+interface OverlayPage {
+  readonly bytes: Uint8Array;
+  /** The transaction that ends the epoch of its last write; Infinity while that is open. */
+  epoch: number;
+}
+
+/**
+ * One protected disk at the primary.
+ *
+ * *replicated*: every write goes to the primary's own copy at once, and is recorded, to travel
+ * with its epoch's transaction. *shared*: while the tap holds, writes stay in an overlay in
+ * memory, which serves reads, and reach the shared image when their epoch is released.
+ *
+ * Writes are answered at once in both modes: a checkpoint drains the disk, and a write that waited
+ * for its commit would wait for ever. What the guest says because of a write is held instead.
+ */
+export class DiskTap {
+  readonly name: string;
+  readonly mode: DiskMode;
+  readonly #store: DiskStore;
+  #isRecording = false;
+  #recorded: TapEvent[] = [];
+  #recordedBytes = 0;
+  readonly #overlay = new Map<number, OverlayPage>();
+  /** Shared mode: writes of the open epoch, and of closed ones by transaction. */
+  #open: TapEvent[] = [];
+  #closed: { readonly transaction: number; readonly events: TapEvent[] }[] = [];
+
+  /** Called when a write is recorded, which may be reason enough to synchronize. */
+  onRecorded: () => void = () => {};
+
+  constructor(name: string, mode: DiskMode, store: DiskStore) {
+    this.name = name;
+    this.mode = mode;
+    this.#store = store;
+  }
+
+  get sizeBytes(): number {
+    return this.#store.sizeBytes;
+  }
+  /** True while a secondary takes part in this disk. */
+  get isProtected(): boolean {
+    return this.#isRecording;
+  }
+  /** True while reads differ from what the image holds. */
+  get hasOverlay(): boolean {
+    return this.#overlay.size > 0;
+  }
+  /** Bytes of memory in recorded writes and the overlay. */
+  get heldBytes(): number {
+    return this.#recordedBytes + this.#overlay.size * OVERLAY_PAGE_BYTES;
+  }
+  /** Writes that the shared image does not have yet. */
+  get unreleasedWrites(): number {
+    return this.#open.length + this.#closed.reduce((sum, { events }) => sum + events.length, 0);
+  }
+
+  /** A secondary listens: it is told of the disk, and replicated writes are recorded. */
+  start(): void {
+    this.#isRecording = this.mode === "replicated";
+    this.#recorded.push({
+      kind: "disk",
+      tap: this.name,
+      sizeBytes: this.sizeBytes,
+      mode: this.mode,
+    });
+  }
+
+  /**
+   * The secondary has the VM's state: from here on the shared image does not get ahead of it.
+   * Until then there is nothing that it could be ahead of.
+   */
+  hold(): void {
+    this.#isRecording = true;
+  }
+
+  /** Reads as the guest sees the disk. */
+  read(bytes: Uint8Array<ArrayBuffer>, offset: number): void {
+    this.#store.read(bytes, offset);
+    if (this.#overlay.size === 0) return;
+    const end = offset + bytes.length;
+    for (let page = pageOf(offset); page * OVERLAY_PAGE_BYTES < end; page++) {
+      const overlay = this.#overlay.get(page);
+      if (overlay === undefined) continue;
+      const from = Math.max(offset, page * OVERLAY_PAGE_BYTES);
+      const to = Math.min(end, (page + 1) * OVERLAY_PAGE_BYTES);
+      const within = from - page * OVERLAY_PAGE_BYTES;
+      bytes.set(overlay.bytes.subarray(within, within + to - from), from - offset);
+    }
+  }
+
+  /** Writes. @param data May be reused on return. */
+  write(offset: number, data: Uint8Array): void {
+    const held = this.#isRecording && this.mode === "shared";
+    if (!held) this.#store.write(offset, data);
+    if (!this.#isRecording) return;
+    if (held) {
+      this.#overlayWrite(offset, data.length, (bytes, at, from) => {
+        bytes.set(data.subarray(from, from + bytes.length - at), at);
+      });
+    }
+    for (let at = 0; at < data.length; at += MAX_EVENT_DATA_BYTES) {
+      const part = data.slice(at, at + MAX_EVENT_DATA_BYTES);
+      this.#record({ kind: "write", tap: this.name, offset: offset + at, data: part });
+    }
+  }
+
+  /** Writes zeros, or trims: a trimmed range reads as zeros. */
+  zero(offset: number, lengthBytes: number): void {
+    const held = this.#isRecording && this.mode === "shared";
+    if (!held) this.#store.zero(offset, lengthBytes);
+    if (!this.#isRecording) return;
+    if (held) {
+      this.#overlayWrite(offset, lengthBytes, (bytes, at, from) => {
+        bytes.fill(0, at, Math.min(bytes.length, at + lengthBytes - from));
+      });
+    }
+    this.#record({ kind: "zero", tap: this.name, offset, lengthBytes });
+  }
+
+  /** Adds something that is no write of the guest's, such as a part of the first copy. */
+  add(event: TapEvent): void {
+    this.#recorded.push(event);
+    if (event.kind === "copy") this.#recordedBytes += event.data.length;
+  }
+
+  /** Takes what was recorded since the last call, in order. */
+  takeEvents(): TapEvent[] {
+    const recorded = this.#recorded;
+    this.#recorded = [];
+    this.#recordedBytes = 0;
+    return recorded;
+  }
+
+  /** The open epoch ends with this transaction. */
+  closeEpoch(transaction: number): void {
+    if (this.mode !== "shared" || this.#open.length === 0) return;
+    this.#closed.push({ transaction, events: this.#open });
+    this.#open = [];
+    for (const page of this.#overlay.values()) {
+      if (page.epoch === Infinity) page.epoch = transaction;
+    }
+  }
+
+  /**
+   * The transaction and all before it are at the secondary: their writes go to the shared image.
+   *
+   * @throws what the image throws; what was not written stays in the overlay, for another call.
+   */
+  release(transaction: number): void {
+    while (this.#closed.length > 0 && this.#closed[0].transaction <= transaction) {
+      this.#writeOut(this.#closed[0].events);
+      this.#closed.shift();
+    }
+    for (const [number, page] of this.#overlay) {
+      if (page.epoch <= transaction) this.#overlay.delete(number);
+    }
+  }
+
+  /** The secondary is lost and the VM goes on: everything held goes to the image, in order. */
+  passThrough(): void {
+    this.#isRecording = false;
+    this.takeEvents();
+    for (const { events } of this.#closed) this.#writeOut(events);
+    this.#closed = [];
+    this.#writeOut(this.#open);
+    this.#open = [];
+    this.#overlay.clear();
+  }
+
+  /** Writes events out from the front, and forgets each once it is written. */
+  #writeOut(events: TapEvent[]): void {
+    let done = 0;
+    try {
+      for (const event of events) {
+        if (event.kind === "write") this.#store.write(event.offset, event.data);
+        else if (event.kind === "zero") this.#store.zero(event.offset, event.lengthBytes);
+        done++;
+      }
+    } finally {
+      events.splice(0, done);
+    }
+  }
+
+  #record(event: TapEvent): void {
+    this.#recorded.push(event);
+    if (event.kind === "write") this.#recordedBytes += event.data.length;
+    if (this.mode === "shared") this.#open.push(event);
+    this.onRecorded();
+  }
+
+  /** Brings a range's pages into the overlay and changes them. */
+  #overlayWrite(
+    offset: number,
+    lengthBytes: number,
+    change: (bytes: Uint8Array, at: number, from: number) => void,
+  ): void {
+    const end = offset + lengthBytes;
+    for (let number = pageOf(offset); number * OVERLAY_PAGE_BYTES < end; number++) {
+      const start = number * OVERLAY_PAGE_BYTES;
+      let page = this.#overlay.get(number);
+      if (page === undefined) {
+        const size = Math.min(OVERLAY_PAGE_BYTES, this.sizeBytes - start);
+        const covered = offset <= start && end >= start + size;
+        const bytes = new Uint8Array(size);
+        if (!covered) this.#store.read(bytes, start);
+        this.#overlay.set(number, page = { bytes, epoch: Infinity });
+      }
+      page.epoch = Infinity;
+      const from = Math.max(0, start - offset);
+      const at = Math.max(0, offset - start);
+      change(page.bytes.subarray(0, Math.min(page.bytes.length, end - start)), at, from);
+    }
+  }
+}
+
+function pageOf(offset: number): number {
+  return Math.floor(offset / OVERLAY_PAGE_BYTES);
+}

@@ -1,0 +1,126 @@
+import assert from "node:assert/strict";
+import fc from "fast-check";
+import { type DiskStore, DiskTap } from "./disk_tap.ts";
+import type { DiskMode } from "./tap_events.ts";
+
+const SIZE = 3 * 4096 + 512;
+
+class MemoryStore implements DiskStore {
+  readonly sizeBytes = SIZE;
+  readonly bytes = new Uint8Array(SIZE);
+  writesLeft = Infinity;
+
+  read(into: Uint8Array, offset: number): void {
+    into.set(this.bytes.subarray(offset, offset + into.length));
+  }
+  write(offset: number, data: Uint8Array): void {
+    if (this.writesLeft-- <= 0) throw new Error("disk full");
+    this.bytes.set(data, offset);
+  }
+  zero(offset: number, lengthBytes: number): void {
+    this.bytes.fill(0, offset, offset + lengthBytes);
+  }
+}
+
+function tapOf(mode: DiskMode): { tap: DiskTap; store: MemoryStore } {
+  const store = new MemoryStore();
+  const tap = new DiskTap("d", mode, store);
+  tap.start();
+  tap.hold();
+  return { tap, store };
+}
+
+function read(tap: DiskTap, offset: number, lengthBytes: number): Uint8Array {
+  const bytes = new Uint8Array(lengthBytes);
+  tap.read(bytes, offset);
+  return bytes;
+}
+
+Deno.test("a replicated write is on the primary's disk at once, and travels with its epoch", () => {
+  const { tap, store } = tapOf("replicated");
+  const buffer = Uint8Array.of(1, 2);
+  tap.write(4095, buffer);
+  buffer.fill(9);
+  assert.deepEqual([...store.bytes.subarray(4095, 4097)], [1, 2]);
+  assert.deepEqual(tap.takeEvents(), [
+    { kind: "disk", tap: "d", sizeBytes: SIZE, mode: "replicated" },
+    { kind: "write", tap: "d", offset: 4095, data: Uint8Array.of(1, 2) },
+  ]);
+  assert.equal(tap.heldBytes, 0);
+});
+
+Deno.test("a shared write is read back at once, and reaches the image when its epoch is released", () => {
+  const { tap, store } = tapOf("shared");
+  store.bytes.fill(7);
+  tap.write(10, Uint8Array.of(1));
+  tap.closeEpoch(1);
+  tap.write(11, Uint8Array.of(2));
+  tap.zero(12, 1);
+  tap.closeEpoch(2);
+  tap.write(10, Uint8Array.of(3));
+  assert.deepEqual([...read(tap, 9, 5)], [7, 3, 2, 0, 7]);
+  assert.deepEqual([...store.bytes.subarray(9, 14)], [7, 7, 7, 7, 7]);
+  tap.release(1);
+  assert.deepEqual([...store.bytes.subarray(9, 14)], [7, 1, 7, 7, 7]);
+  assert.deepEqual([...read(tap, 9, 5)], [7, 3, 2, 0, 7]);
+  tap.release(2);
+  assert.deepEqual([...store.bytes.subarray(9, 14)], [7, 1, 2, 0, 7]);
+  assert.equal(tap.unreleasedWrites, 1);
+  tap.passThrough();
+  assert.deepEqual([...store.bytes.subarray(9, 14)], [7, 3, 2, 0, 7]);
+  assert.equal(tap.heldBytes, 0);
+});
+
+Deno.test("an image that refuses keeps the write readable, and gets it later", () => {
+  const { tap, store } = tapOf("shared");
+  tap.write(0, Uint8Array.of(1));
+  tap.write(1, Uint8Array.of(2));
+  tap.closeEpoch(1);
+  store.writesLeft = 1;
+  assert.throws(() => tap.release(1), /disk full/);
+  assert.deepEqual([...read(tap, 0, 2)], [1, 2]);
+  store.writesLeft = Infinity;
+  tap.release(1);
+  assert.deepEqual([...store.bytes.subarray(0, 2)], [1, 2]);
+});
+
+Deno.test("whatever is written, held and released: reads see every write, the image every released one", () => {
+  const action = fc.oneof(
+    fc.record({
+      kind: fc.constant("write" as const),
+      offset: fc.nat(SIZE - 1),
+      length: fc.integer({ min: 1, max: 6000 }),
+      value: fc.integer({ min: 1, max: 255 }),
+    }),
+    fc.record({
+      kind: fc.constant("zero" as const),
+      offset: fc.nat(SIZE - 1),
+      length: fc.integer({ min: 1, max: 6000 }),
+    }),
+    fc.constant({ kind: "close" as const }),
+    fc.constant({ kind: "release" as const }),
+  );
+  for (const mode of ["shared", "replicated"] as const) {
+    fc.assert(fc.property(fc.array(action, { maxLength: 40 }), (actions) => {
+      const { tap, store } = tapOf(mode);
+      const seen = new Uint8Array(SIZE);
+      const closed: Uint8Array[] = [seen.slice()];
+      let released = 0;
+      for (const each of actions) {
+        if (each.kind === "close") {
+          tap.closeEpoch(closed.length);
+          closed.push(seen.slice());
+        } else if (each.kind === "release") {
+          if (released + 1 < closed.length) tap.release(++released);
+        } else {
+          const length = Math.min(each.length, SIZE - each.offset);
+          seen.fill(each.kind === "write" ? each.value : 0, each.offset, each.offset + length);
+          if (each.kind === "zero") tap.zero(each.offset, length);
+          else tap.write(each.offset, new Uint8Array(length).fill(each.value));
+        }
+        assert.deepEqual(read(tap, 0, SIZE), seen);
+        assert.deepEqual(store.bytes, mode === "shared" ? closed[released] : seen);
+      }
+    }));
+  }
+});

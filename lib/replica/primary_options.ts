@@ -1,0 +1,47 @@
+/** What the primary's end is told, and what it tells. */
+
+/** How the primary's end behaves. */
+export interface PrimaryOptions {
+  /** `sync`: the VM goes on after the ACK. `async`: as soon as its checkpoint has been read. */
+  readonly commit: "sync" | "async";
+  /**
+   * What the stream is, where it does not say so itself; `auto` finds out. `snapshots` are plain
+   * streams, each of which may end the bytes, and none of which gives the VM away.
+   */
+  readonly stream: "auto" | "plain" | "colo" | "snapshots";
+  /** Bytes of transactions without an ACK above which QEMU's next checkpoint has to wait. */
+  readonly maxInFlightBytes: number;
+  /** What the guest says to the world, and writes; nothing is held without it. */
+  readonly taps?: PrimaryTaps;
+}
+
+/**
+ * The primary's share of the event-tap, as the transactions drive it.
+ *
+ * An epoch is the time between two checkpoints. What the guest said in it is let go when the
+ * transaction that ends it is acknowledged.
+ */
+export interface PrimaryTaps {
+  /** QEMU asks for a checkpoint: the VM is about to be stopped. */
+  checkpointRequested(): void;
+  /** The VM stands still: takes in what it said and nobody has read yet. */
+  drain(): void;
+  /** What was recorded since the last call, in order, as EVENT payloads in pieces. */
+  takeEvents(): Uint8Array[][];
+  /** The open epoch ends with this transaction; what is recorded by now belongs to it. */
+  closeEpoch(transaction: number): void;
+  /**
+   * The transaction is acknowledged: lets its epoch, and all before it, go. When they are out,
+   * `Primary.released` is to be called.
+   */
+  release(transaction: number): void;
+}
+
+/** What to do next, other than moving bytes. */
+export type PrimaryEvent =
+  /** A plain stream and everything of it is at the secondary, which is now the VM's host. */
+  | { readonly kind: "handed-over"; readonly transaction: number }
+  /** The secondary has the transaction. */
+  | { readonly kind: "committed"; readonly transaction: number }
+  /** Transactions of the COLO stream follow from here on. */
+  | { readonly kind: "colo" };

@@ -1,0 +1,383 @@
+import { StateError, WireError } from "../errors.ts";
+import {
+  composeNamedHeader,
+  composePrologue,
+  composeRamEnd,
+  composeVmdescription,
+} from "../qemu/compose.ts";
+import type { StreamEvent, StreamVisitor } from "../qemu/stream_events.ts";
+import { type CheckpointContext, StreamParser } from "../qemu/stream_parser.ts";
+import { nameOf, RAM_SAVE_FLAG, type RamBlock } from "../qemu/wire.ts";
+import { checkStaged, RamImage } from "./ram_image.ts";
+import { type AllocateSlab, SlotPool } from "./slot_pool.ts";
+import { ReplicaTaps } from "./replica_taps.ts";
+import type { TransactionKind } from "../txn/receiver.ts";
+import { Carry } from "../bytes/carry.ts";
+
+/** A VM's state as of a committed transaction, all but the RAM. */
+interface MachineState {
+  readonly configuration: Uint8Array;
+  readonly machine: string;
+  readonly device: Uint8Array;
+  readonly vmdescription: Uint8Array;
+  readonly context: CheckpointContext;
+}
+
+/** What a transaction brought. */
+export interface TransactionSize {
+  readonly pages: number;
+  readonly zeroPages: number;
+  readonly deviceStateBytes: number;
+}
+
+/**
+ * The secondary's copy of the VM. It changes at {@link commit} and only then, completely.
+ *
+ * ```text
+ * idle ──begin()──► staging ──receive()…──► staging ──commit()──► idle (the transaction's state)
+ *                      └───────────abort()──────────────────────► idle (the last one's)
+ * ```
+ */
+export class Replica implements StreamVisitor {
+  readonly #maxTransactionBytes: number;
+  readonly #allocate: AllocateSlab | undefined;
+  #pool: SlotPool | undefined;
+  #image: RamImage | undefined;
+  #machine: MachineState | undefined;
+  #committed = 0;
+
+  #parser: StreamParser | undefined;
+  #carry = new Carry();
+  #kind: TransactionKind = { full: true, based: false };
+  #staging: RamImage | undefined;
+  #staged: { -readonly [K in keyof MachineState]?: MachineState[K] } = {};
+  #complete = false;
+  #size = { pages: 0, zeroPages: 0, deviceStateBytes: 0 };
+
+  /**
+   * @param maxTransactionBytes Bytes of pages, and of events, that one transaction may stage.
+   * @param taps What the secondary serves beside the VM's own state; nothing by default.
+   */
+  constructor(
+    maxTransactionBytes: number,
+    allocate?: AllocateSlab,
+    readonly taps = new ReplicaTaps(new Map(), new Set()),
+  ) {
+    this.#maxTransactionBytes = maxTransactionBytes;
+    this.#allocate = allocate;
+  }
+
+  /** The last committed transaction; 0 before the first. */
+  get committed(): number {
+    return this.#committed;
+  }
+  /** The machine type, once one is committed. */
+  get machine(): string | undefined {
+    return this.#machine?.machine;
+  }
+  get blocks(): readonly RamBlock[] {
+    return this.#image?.blocks ?? [];
+  }
+  /** The committed RAM. */
+  get image(): RamImage | undefined {
+    return this.#image;
+  }
+  /** True while a transaction is open. */
+  get staging(): boolean {
+    return this.#parser !== undefined;
+  }
+  /** Bytes of memory in use for pages, committed and staged. */
+  get memoryBytes(): number {
+    return this.#pool === undefined ? 0 : this.#pool.live * this.#pool.pageBytes;
+  }
+
+  /** Opens a transaction. */
+  begin(kind: TransactionKind): void {
+    if (this.#parser !== undefined) throw new StateError("a transaction is already open");
+    if (!kind.full && this.#machine === undefined) {
+      throw new WireError("transaction", 0, "bad-order", "a checkpoint before any full state");
+    }
+    this.#kind = kind;
+    this.#complete = false;
+    // A machine without CONFIGURATION is composed without one, whatever was committed before.
+    this.#staged = kind.full ? { configuration: new Uint8Array(0), machine: "unnamed" } : {};
+    this.#size = { pages: 0, zeroPages: 0, deviceStateBytes: 0 };
+    if (kind.full) this.#parser = new StreamParser(this);
+    else {
+      this.#parser = StreamParser.forCheckpoint(this, this.#machine!.context);
+      this.#staging = this.#image;
+    }
+  }
+
+  /** Takes a piece of the open transaction's payload; nothing of it shows before commit. */
+  receive(bytes: Uint8Array, at: number, end: number): void {
+    const parser = this.#parser;
+    if (parser === undefined) throw new StateError("payload without a transaction");
+    if (this.#complete && end > at) this.#refuseTrailing(parser);
+    this.#carry.feed(bytes, at, end, (buffer, start, stop) => {
+      const next = parser.parse(buffer, start, stop);
+      if (this.#complete && next < stop) this.#refuseTrailing(parser);
+      return next;
+    });
+  }
+
+  /** Takes one EVENT of the open transaction. @param payload Is the replica's from then on. */
+  receiveEvent(payload: Uint8Array, offset: number): void {
+    this.taps.stage(payload, offset);
+    if (this.taps.stagedBytes <= this.#maxTransactionBytes) return;
+    throw new WireError(
+      "transaction",
+      offset,
+      "too-large",
+      `the transaction holds more than ${this.#maxTransactionBytes} bytes of events`,
+    );
+  }
+
+  /**
+   * Makes the transaction the replica's state, whole.
+   *
+   * @returns what it brought.
+   * @throws {WireError} if it is not complete: nothing has changed. Whatever else is thrown comes
+   *   from a disk's copy: then the transaction is committed, and the copy has writes pending.
+   */
+  commit(transaction: number): TransactionSize {
+    const parser = this.#parser;
+    if (parser === undefined) throw new StateError("commit without a transaction");
+    if (!this.#complete) {
+      throw new WireError(
+        "migration",
+        parser.streamOffset + this.#carry.pendingBytes,
+        "truncated",
+        `the transaction ends inside ${parser.place}`,
+      );
+    }
+    const image = this.#staging!;
+    image.commit();
+    if (image !== this.#image) {
+      this.#image?.release();
+      this.#image = image;
+    }
+    this.#machine = {
+      ...this.#machine,
+      ...this.#staged,
+      context: parser.checkpointContext,
+    } as MachineState;
+    this.#committed = transaction;
+    this.#close();
+    this.taps.commit(transaction);
+    return this.#size;
+  }
+
+  /** Drops the open transaction, if there is one. */
+  abort(): void {
+    if (this.#parser === undefined) return;
+    if (this.#staging !== this.#image) this.#staging?.release();
+    else this.#staging?.abort();
+    this.taps.abort();
+    this.#close();
+  }
+
+  #close(): void {
+    this.#parser = undefined;
+    this.#staging = undefined;
+    this.#staged = {};
+    this.#carry = new Carry();
+  }
+
+  #refuseTrailing(parser: StreamParser): never {
+    throw new WireError(
+      "migration",
+      parser.streamOffset,
+      "bad-length",
+      "bytes behind the end of the transaction's state",
+    );
+  }
+
+  /**
+   * The last committed state as one stream that QEMU loads.
+   *
+   * @yields Views into the replica, which must not change before they are written.
+   */
+  *compose(): Generator<Uint8Array> {
+    const image = this.#image;
+    const machine = this.#machine;
+    if (image === undefined || machine === undefined) {
+      throw new StateError("nothing was committed that could be activated");
+    }
+    yield composePrologue(machine.configuration, image.blocks);
+    for (let block = 0; block < image.blocks.length; block++) {
+      const { name, lengthBytes } = image.blocks[block];
+      const pages = lengthBytes / image.pageBytes;
+      let headers = new RecordHeaders();
+      let named = false;
+      for (let page = 0; page < pages; page++) {
+        const content = image.page(block, page);
+        const flag = content === undefined ? RAM_SAVE_FLAG.ZERO : RAM_SAVE_FLAG.PAGE;
+        if (!named) {
+          yield composeNamedHeader(name, page * image.pageBytes, flag);
+          named = true;
+          yield content ?? ZERO_FILL;
+          continue;
+        }
+        if (headers.full) headers = new RecordHeaders();
+        yield headers.next(page * image.pageBytes, flag | RAM_SAVE_FLAG.CONTINUE);
+        yield content ?? ZERO_FILL;
+      }
+    }
+    yield composeRamEnd();
+    yield machine.device;
+    yield composeVmdescription(machine.vmdescription);
+  }
+
+  // What the parser finds in a transaction:
+
+  event(event: StreamEvent): void {
+    // The parser would go on to the next checkpoint; a transaction has one.
+    if (this.#complete) this.#refuseTrailing(this.#parser!);
+    switch (event.kind) {
+      case "configuration":
+        this.#staged.configuration = event.configuration.raw;
+        this.#staged.machine = event.configuration.machine;
+        if (event.configuration.capabilities.includes("x-ignore-shared")) {
+          throw new WireError(
+            "migration",
+            event.offset,
+            "unsupported",
+            "the stream leaves out RAM that is shared with a file",
+            { hint: "migrate_set_capability x-ignore-shared off" },
+          );
+        }
+        return;
+      case "ram-blocks":
+        this.#beginImage(event.blocks, event.offset);
+        return;
+      case "device-state":
+        this.#stageDevice(event.state);
+        return;
+      case "vmdescription":
+        this.#staged.vmdescription = event.json;
+        return;
+      case "stream-complete":
+        this.#requireImage(event.offset);
+        this.#complete = true;
+        return;
+      case "checkpoint":
+        this.#stageDevice(event.state);
+        this.#complete = true;
+        return;
+    }
+  }
+
+  page(block: number, offset: number, bytes: Uint8Array, at: number, recordOffset: number): void {
+    const image = this.#requireImage(recordOffset);
+    image.stage(block, offset, bytes, at);
+    this.#size.pages++;
+    checkStaged(image, this.#maxTransactionBytes, recordOffset);
+  }
+
+  fill(block: number, offset: number, value: number, recordOffset: number): void {
+    const image = this.#requireImage(recordOffset);
+    image.stageFill(block, offset, value);
+    this.#size.zeroPages++;
+    if (value !== 0) checkStaged(image, this.#maxTransactionBytes, recordOffset);
+  }
+
+  xbzrle(
+    block: number,
+    offset: number,
+    bytes: Uint8Array,
+    at: number,
+    lengthBytes: number,
+    recordOffset: number,
+    named: boolean,
+  ): void {
+    const image = this.#requireImage(recordOffset);
+    const headerBytes = 8 + (named ? 1 + image.blocks[block].name.length : 0) + 3;
+    image.stageXbzrle(block, offset, bytes, at, lengthBytes, recordOffset + headerBytes);
+    this.#size.pages++;
+    checkStaged(image, this.#maxTransactionBytes, recordOffset);
+  }
+
+  mark(flag: number, recordOffset: number): void {
+    throw unsupportedMark(flag, recordOffset);
+  }
+
+  #stageDevice(state: Uint8Array): void {
+    this.#staged.device = state;
+    this.#size.deviceStateBytes = state.length;
+  }
+
+  #requireImage(offset: number): RamImage {
+    if (this.#staging !== undefined) return this.#staging;
+    throw new WireError("migration", offset, "bad-order", "RAM pages before the list of blocks");
+  }
+
+  #beginImage(blocks: readonly RamBlock[], offset: number): void {
+    if (!this.#kind.full) {
+      throw new WireError("migration", offset, "bad-order", "a block list inside a checkpoint");
+    }
+    if (this.#kind.based) {
+      const image = this.#image;
+      if (
+        image === undefined || image.pageBytes !== this.#parser!.pageBytes ||
+        !sameBlocks(image.blocks, blocks)
+      ) {
+        throw new WireError(
+          "migration",
+          offset,
+          "bad-value",
+          "the transaction builds on a replica with other RAM blocks",
+          { hint: "connect again: a new session starts from the replica as it is" },
+        );
+      }
+      this.#staging = image;
+      return;
+    }
+    const pageBytes = this.#parser!.pageBytes;
+    if (this.#pool === undefined || this.#pool.pageBytes !== pageBytes) {
+      if (this.#image !== undefined) {
+        throw new WireError("migration", offset, "bad-value", "another page size than before");
+      }
+      this.#pool = new SlotPool(pageBytes, this.#allocate);
+    }
+    this.#staging = new RamImage(blocks, this.#pool);
+  }
+}
+
+/** Whether two lists name the same blocks of the same lengths, in the same order. */
+export function sameBlocks(a: readonly RamBlock[], b: readonly RamBlock[]): boolean {
+  return a.length === b.length &&
+    a.every((block, i) => block.name === b[i].name && block.lengthBytes === b[i].lengthBytes);
+}
+
+/** The error for a RAM record whose content travels on channels of its own. */
+export function unsupportedMark(flag: number, recordOffset: number): WireError {
+  const name = nameOf(RAM_SAVE_FLAG, flag);
+  return new WireError(
+    "migration",
+    recordOffset,
+    "unsupported",
+    `a ${name} record: pages travel outside this stream`,
+    { hint: "migrate over one plain channel: multifd off, no rdma:" },
+  );
+}
+
+const ZERO_FILL = new Uint8Array(1);
+
+/** Record headers of 8 bytes each, packed so that a million pages do not make a million buffers. */
+class RecordHeaders {
+  readonly #bytes = new Uint8Array(8 * 4096);
+  readonly #view = new DataView(this.#bytes.buffer);
+  #at = 0;
+
+  get full(): boolean {
+    return this.#at === this.#bytes.length;
+  }
+
+  next(offset: number, flags: number): Uint8Array {
+    this.#view.setUint32(this.#at, Math.floor(offset / 0x1_0000_0000));
+    this.#view.setUint32(this.#at + 4, (offset % 0x1_0000_0000) | flags);
+    this.#at += 8;
+    return this.#bytes.subarray(this.#at - 8, this.#at);
+  }
+}

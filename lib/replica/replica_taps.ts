@@ -1,0 +1,177 @@
+import { WireError } from "../errors.ts";
+import { decodeTapEvent, type DiskMode, type TapEvent } from "./tap_events.ts";
+
+/** The secondary's own copy of a disk. Calls may throw; what was written stays written. */
+export interface DiskCopy {
+  readonly sizeBytes: number;
+  write(offset: number, data: Uint8Array): void;
+  zero(offset: number, lengthBytes: number): void;
+}
+
+/** A disk that the secondary was told of on its command line. */
+export interface ReplicaDisk {
+  readonly mode: DiskMode;
+  /** The copy to keep; the shared image is not touched before activation. */
+  readonly copy?: DiskCopy;
+}
+
+/** A packet or a write to a shared disk that the primary may not have let go. */
+export interface Unreleased {
+  readonly transaction: number;
+  readonly event: TapEvent;
+}
+
+/**
+ * The secondary's share of the event-tap: what travelled in EVENT frames.
+ *
+ * ```text
+ * EVENT ─stage()─► staged ─commit(n)─► replicated writes: applied, in order
+ *                    │                 packets, shared writes: kept until released(n)
+ *                    └─abort()─► gone
+ * ```
+ *
+ * Applying is separate from committing: a disk that refuses a write leaves the rest pending, and
+ * {@link applyPending} tries again. Activation must not begin before it has succeeded.
+ */
+export class ReplicaTaps {
+  readonly #disks: ReadonlyMap<string, ReplicaDisk>;
+  readonly #nets: ReadonlySet<string>;
+  #staged: TapEvent[] = [];
+  #stagedBytes = 0;
+  #pending: TapEvent[] = [];
+  #unreleased: Unreleased[] = [];
+  /** Replicated disks whose first copy is complete in a committed transaction. */
+  readonly #copied = new Set<string>();
+  readonly #announced = new Set<string>();
+  readonly #macs = new Map<string, Uint8Array>();
+
+  constructor(disks: ReadonlyMap<string, ReplicaDisk>, nets: ReadonlySet<string>) {
+    this.#disks = disks;
+    this.#nets = nets;
+  }
+
+  /** Bytes of events in the open transaction. */
+  get stagedBytes(): number {
+    return this.#stagedBytes;
+  }
+  /** Writes that are committed and could not be applied yet. */
+  get pendingWrites(): number {
+    return this.#pending.length;
+  }
+  get unreleased(): readonly Unreleased[] {
+    return this.#unreleased;
+  }
+  /** The hardware address that each NIC last sent from, by tap. */
+  get macs(): ReadonlyMap<string, Uint8Array> {
+    return this.#macs;
+  }
+  /** Replicated disks that are no complete copy yet. */
+  get incomplete(): readonly string[] {
+    return [...this.#announced].filter((name) =>
+      this.#disks.get(name)?.mode === "replicated" && !this.#copied.has(name)
+    );
+  }
+
+  /** Takes one EVENT payload, which is this object's from then on. @throws {WireError} */
+  stage(payload: Uint8Array, offset: number): void {
+    const event = decodeTapEvent(payload, offset);
+    this.#check(event, offset);
+    this.#staged.push(event);
+    this.#stagedBytes += payload.length;
+  }
+
+  /**
+   * Makes the staged events part of the committed state.
+   *
+   * @throws what a disk's copy throws; the commit has happened all the same, see
+   *   {@link applyPending}.
+   */
+  commit(transaction: number): void {
+    for (const event of this.#staged) {
+      switch (event.kind) {
+        case "packet":
+          this.#unreleased.push({ transaction, event });
+          this.#macs.set(event.tap, event.frame.subarray(6, 12));
+          break;
+        case "disk":
+          this.#announced.add(event.tap);
+          this.#copied.delete(event.tap);
+          break;
+        default:
+          if (event.kind !== "copied" && this.#disks.get(event.tap)!.mode === "shared") {
+            this.#unreleased.push({ transaction, event });
+          } else this.#pending.push(event);
+      }
+    }
+    this.abort();
+    this.applyPending();
+  }
+
+  /** Drops what the open transaction staged. */
+  abort(): void {
+    this.#staged = [];
+    this.#stagedBytes = 0;
+  }
+
+  /** The primary let go everything up to this transaction. */
+  released(transaction: number): void {
+    let kept = 0;
+    while (
+      kept < this.#unreleased.length && this.#unreleased[kept].transaction <= transaction
+    ) kept++;
+    if (kept > 0) this.#unreleased = this.#unreleased.slice(kept);
+  }
+
+  /** Applies committed writes to the copies, in order; stops at the first that fails. */
+  applyPending(): void {
+    let done = 0;
+    try {
+      for (const event of this.#pending) {
+        const copy = this.#disks.get(event.tap)!.copy;
+        if (event.kind === "write" || event.kind === "copy") copy?.write(event.offset, event.data);
+        else if (event.kind === "zero") copy?.zero(event.offset, event.lengthBytes);
+        else if (event.kind === "copied") this.#copied.add(event.tap);
+        done++;
+      }
+    } finally {
+      this.#pending = done === this.#pending.length ? [] : this.#pending.slice(done);
+    }
+  }
+
+  #check(event: TapEvent, offset: number): void {
+    const fail = (what: string, hint: string): never => {
+      throw new WireError("transaction", offset, "bad-value", what, { hint });
+    };
+    if (event.kind === "packet") {
+      if (this.#nets.has(event.tap)) return;
+      return fail(`a packet of net tap ${event.tap}`, `give recv --net ${event.tap}=IN,OUT`);
+    }
+    const disk = this.#disks.get(event.tap);
+    if (disk === undefined) {
+      return fail(
+        `a write to disk tap ${event.tap}`,
+        `give recv --disk ${event.tap}=PATH,unix:SOCK`,
+      );
+    }
+    if (event.kind === "disk") {
+      if (event.mode !== disk.mode) {
+        fail(
+          `disk ${event.tap} is ${event.mode} at the primary and ${disk.mode} here`,
+          "give both sides the same mode=",
+        );
+      }
+      if (disk.copy !== undefined && disk.copy.sizeBytes !== event.sizeBytes) {
+        fail(
+          `disk ${event.tap} has ${event.sizeBytes} bytes at the primary and ${disk.copy.sizeBytes} here`,
+          `truncate -s ${event.sizeBytes} the image here`,
+        );
+      }
+      return;
+    }
+    if (event.kind === "copied" || disk.copy === undefined) return;
+    const length = event.kind === "zero" ? event.lengthBytes : event.data.length;
+    if (event.offset + length > disk.copy.sizeBytes) {
+      fail(`a write beyond disk ${event.tap}, at ${event.offset}`, "the images differ in size");
+    }
+  }
+}

@@ -1,0 +1,160 @@
+import assert from "node:assert/strict";
+import fc from "fast-check";
+import { WireError } from "../errors.ts";
+import { type DiskCopy, ReplicaTaps } from "./replica_taps.ts";
+import { decodeTapEvent, encodeTapEvent, type TapEvent } from "./tap_events.ts";
+
+function payload(event: TapEvent): Uint8Array {
+  const pieces = encodeTapEvent(event);
+  const bytes = new Uint8Array(pieces.reduce((sum, { length }) => sum + length, 0));
+  let at = 0;
+  for (const piece of pieces) {
+    bytes.set(piece, at);
+    at += piece.length;
+  }
+  return bytes;
+}
+
+/** A disk in memory that can be made to refuse. */
+class MemoryDisk implements DiskCopy {
+  readonly bytes: Uint8Array;
+  writesLeft = Infinity;
+
+  constructor(readonly sizeBytes: number) {
+    this.bytes = new Uint8Array(sizeBytes);
+  }
+
+  write(offset: number, data: Uint8Array): void {
+    if (this.writesLeft-- <= 0) throw new Error("disk full");
+    this.bytes.set(data, offset);
+  }
+
+  zero(offset: number, lengthBytes: number): void {
+    this.bytes.fill(0, offset, offset + lengthBytes);
+  }
+}
+
+const write = (offset: number, ...data: number[]): TapEvent => {
+  return { kind: "write", tap: "d", offset, data: Uint8Array.from(data) };
+};
+const packet = (...frame: number[]): TapEvent => {
+  return { kind: "packet", tap: "n", frame: Uint8Array.from(frame) };
+};
+
+function taps(mode: "replicated" | "shared" = "replicated") {
+  const disk = new MemoryDisk(16);
+  const copy = mode === "replicated" ? disk : undefined;
+  return { disk, taps: new ReplicaTaps(new Map([["d", { mode, copy }]]), new Set(["n"])) };
+}
+
+function stage(replica: ReplicaTaps, ...events: TapEvent[]): void {
+  for (const event of events) replica.stage(payload(event), 0);
+}
+
+Deno.test("every event survives its encoding", () => {
+  const bytes = fc.uint8Array({ maxLength: 64 });
+  const size = fc.nat({ max: Number.MAX_SAFE_INTEGER });
+  const tap = fc.string({ minLength: 1, maxLength: 20 });
+  const event: fc.Arbitrary<TapEvent> = fc.oneof(
+    fc.record({ kind: fc.constant("packet" as const), tap, frame: bytes }),
+    fc.record({ kind: fc.constant("write" as const), tap, offset: size, data: bytes }),
+    fc.record({ kind: fc.constant("copy" as const), tap, offset: size, data: bytes }),
+    fc.record({ kind: fc.constant("zero" as const), tap, offset: size, lengthBytes: size }),
+    fc.record({
+      kind: fc.constant("disk" as const),
+      tap,
+      sizeBytes: size,
+      mode: fc.constantFrom("replicated" as const, "shared" as const),
+    }),
+    fc.record({ kind: fc.constant("copied" as const), tap }),
+  );
+  fc.assert(fc.property(event, (each) => {
+    assert.deepEqual(decodeTapEvent(payload(each), 0), { ...each });
+  }));
+});
+
+Deno.test("an event that is cut, or of no known kind, is refused", () => {
+  const whole = payload({ kind: "disk", tap: "d", sizeBytes: 16, mode: "shared" });
+  for (let length = 0; length < whole.length; length++) {
+    assert.throws(() => decodeTapEvent(whole.subarray(0, length), 7), WireError);
+  }
+  assert.throws(() => decodeTapEvent(Uint8Array.of(9, 1, 100), 7), /of kind 9/);
+});
+
+Deno.test("replicated writes reach the copy at commit and not before, in order", () => {
+  const { disk, taps: replica } = taps();
+  stage(replica, write(0, 1, 1, 1), write(1, 2), {
+    kind: "zero",
+    tap: "d",
+    offset: 2,
+    lengthBytes: 1,
+  });
+  assert.deepEqual([...disk.bytes.subarray(0, 3)], [0, 0, 0]);
+  replica.commit(1);
+  assert.deepEqual([...disk.bytes.subarray(0, 3)], [1, 2, 0]);
+});
+
+Deno.test("an aborted transaction leaves no write", () => {
+  const { disk, taps: replica } = taps();
+  stage(replica, write(0, 1), packet(1));
+  replica.abort();
+  replica.commit(1);
+  assert.equal(disk.bytes[0], 0);
+  assert.deepEqual(replica.unreleased, []);
+});
+
+Deno.test("packets and shared writes are kept, in order, until released", () => {
+  const { disk, taps: replica } = taps("shared");
+  stage(replica, packet(1), write(0, 5));
+  replica.commit(1);
+  stage(replica, packet(2));
+  replica.commit(2);
+  stage(replica, write(1, 6), packet(3));
+  replica.commit(3);
+  assert.equal(disk.bytes[0], 0, "the shared image is the primary's until activation");
+  replica.released(2);
+  assert.deepEqual(
+    replica.unreleased.map(({ transaction, event }) => [transaction, event.kind]),
+    [[3, "write"], [3, "packet"]],
+  );
+  replica.released(3);
+  assert.deepEqual(replica.unreleased, []);
+});
+
+Deno.test("a copy that refuses a write keeps the rest pending, and catches up", () => {
+  const { disk, taps: replica } = taps();
+  disk.writesLeft = 1;
+  stage(replica, write(0, 1), write(1, 2), write(2, 3));
+  assert.throws(() => replica.commit(1), /disk full/);
+  assert.equal(replica.pendingWrites, 2);
+  disk.writesLeft = Infinity;
+  replica.applyPending();
+  assert.equal(replica.pendingWrites, 0);
+  assert.deepEqual([...disk.bytes.subarray(0, 3)], [1, 2, 3]);
+});
+
+Deno.test("a replicated disk is incomplete until its first copy is committed", () => {
+  const { taps: replica } = taps();
+  stage(replica, { kind: "disk", tap: "d", sizeBytes: 16, mode: "replicated" });
+  replica.commit(1);
+  assert.deepEqual(replica.incomplete, ["d"]);
+  stage(replica, { kind: "copied", tap: "d" });
+  assert.deepEqual(replica.incomplete, ["d"]);
+  replica.commit(2);
+  assert.deepEqual(replica.incomplete, []);
+});
+
+const REFUSED: readonly (readonly [string, TapEvent, RegExp])[] = [
+  ["an unknown disk", { ...write(0, 1), tap: "other" } as TapEvent, /disk tap other/],
+  ["an unknown net", { ...packet(1), tap: "other" } as TapEvent, /net tap other/],
+  ["a write beyond the end", write(15, 1, 2), /beyond disk d/],
+  ["another mode", { kind: "disk", tap: "d", sizeBytes: 16, mode: "shared" }, /shared at the/],
+  ["another size", { kind: "disk", tap: "d", sizeBytes: 17, mode: "replicated" }, /17 bytes/],
+];
+for (const [of, event, message] of REFUSED) {
+  Deno.test(`${of} is refused before anything is staged`, () => {
+    const { taps: replica } = taps();
+    assert.throws(() => stage(replica, event), message);
+    assert.equal(replica.stagedBytes, 0);
+  });
+}

@@ -1,0 +1,207 @@
+import { KemariError, StateError, WireError } from "../errors.ts";
+import {
+  type ReceiverOptions,
+  type TransactionKind,
+  type TransactionVisitor,
+  TxnReceiver,
+} from "../txn/receiver.ts";
+import type { Hello, NackReason } from "../txn/wire.ts";
+import { LatencyWindow } from "./latency.ts";
+import { digestPayloads, type PageDigest } from "./page_digest.ts";
+import type { Replica, TransactionSize } from "./replica.ts";
+
+/** What to do next, other than moving bytes. */
+export type SecondaryEvent =
+  | { readonly kind: "hello"; readonly hello: Hello }
+  | { readonly kind: "committed"; readonly transaction: number; readonly size: TransactionSize }
+  /** The sender dropped a transaction on purpose. */
+  | { readonly kind: "cancelled"; readonly transaction: number }
+  /** Answer with {@link Secondary.answerDigests}, by a digest under this seed. */
+  | { readonly kind: "digest-query"; readonly seedLow: number; readonly seedHigh: number }
+  /** The VM is ours: activate once the output has been written. */
+  | { readonly kind: "handover"; readonly transaction: number };
+
+/** Counters since the start, over all sessions. */
+export interface SecondaryCounters {
+  committed: number;
+  pages: number;
+  zeroPages: number;
+  payloadBytes: number;
+  lastPayloadBytes: number;
+}
+
+/**
+ * The secondary's end of one session: frames in, a replica that changes at COMMIT, answers out.
+ * No I/O, and the clock is handed in. The replica outlives the session.
+ *
+ * ```text
+ *        BEGIN            CONTINUE          COMMIT (checksum right, state complete)
+ * idle ────────► staging ─────────► staging ────────────────────► applied ──ACK──► idle
+ *                   └── CANCEL, loss, any fault: abort() ──► idle, the replica as it was
+ * ```
+ */
+export class Secondary implements TransactionVisitor {
+  readonly #replica: Replica;
+  readonly #clock: () => number;
+  readonly #receiver: TxnReceiver;
+  #events: SecondaryEvent[] = [];
+  #openBytes = 0;
+  #begunAt = 0;
+  #refused = false;
+
+  /** COMMIT read → applied. */
+  readonly applying = new LatencyWindow();
+  /** BEGIN read → applied. */
+  readonly arriving = new LatencyWindow();
+
+  constructor(
+    replica: Replica,
+    readonly counters: SecondaryCounters,
+    options: ReceiverOptions,
+    clock: () => number,
+  ) {
+    this.#replica = replica;
+    this.#clock = clock;
+    this.#receiver = new TxnReceiver(options, this, clock());
+  }
+
+  get peer(): Hello | undefined {
+    return this.#receiver.peer;
+  }
+  /** True while a transaction is arriving. */
+  get open(): boolean {
+    return this.#receiver.open;
+  }
+
+  /**
+   * Takes bytes from the sender.
+   *
+   * @returns One past the last byte taken; the rest must be presented again.
+   * @throws {KemariError} when the session is over because of what the sender sent. The refusal
+   *   is in the output; write it, then close. The replica is as last committed.
+   */
+  receive(bytes: Uint8Array, start: number, end: number): number {
+    try {
+      return this.#receiver.receive(bytes, start, end, this.#clock());
+    } catch (error) {
+      this.refuse(error);
+      throw error;
+    }
+  }
+
+  /** Tells the sender why this end gives up, and drops the open transaction. */
+  refuse(error: unknown, reason: NackReason = reasonOf(error)): void {
+    if (this.#refused) return;
+    this.#refused = true;
+    const open = this.#receiver.open || this.#replica.staging;
+    this.#replica.abort();
+    const text = error instanceof Error ? error.message : String(error);
+    this.#receiver.nack(open ? this.#receiver.transaction : 0, reason, text);
+  }
+
+  /** Drops what a lost connection leaves half-way. */
+  abort(): void {
+    this.#replica.abort();
+  }
+
+  /** Lets time pass. @returns Milliseconds of silence beyond the grace time, or 0. */
+  tick(): number {
+    return this.#receiver.tick(this.#clock());
+  }
+
+  /** Takes what is to be written to the sender, in order. */
+  takeOutput(): Uint8Array[] {
+    return this.#receiver.takeOutput();
+  }
+
+  takeEvents(): SecondaryEvent[] {
+    const events = this.#events;
+    if (events.length > 0) this.#events = [];
+    return events;
+  }
+
+  /**
+   * Answers a digest query, a frame for each step, so that reading a large replica's RAM does not
+   * keep heartbeats waiting. The sender begins no transaction before it has the last one.
+   *
+   * @yields After every frame; write {@link takeOutput} then.
+   */
+  *answerDigests(digest: PageDigest): Generator<void> {
+    const image = this.#replica.image;
+    if (image !== undefined) {
+      for (const payload of digestPayloads(image, digest)) {
+        this.#receiver.digests(payload, false);
+        yield;
+      }
+    }
+    this.#receiver.digests(new Uint8Array(0), true);
+  }
+
+  // What the sender does:
+
+  hello(hello: Hello): void {
+    this.#events.push({ kind: "hello", hello });
+  }
+
+  begin(_transaction: number, kind: TransactionKind): void {
+    this.#openBytes = 0;
+    this.#begunAt = this.#clock();
+    this.#replica.begin(kind);
+  }
+
+  payload(bytes: Uint8Array, at: number, end: number): void {
+    this.#openBytes += end - at;
+    this.#replica.receive(bytes, at, end);
+  }
+
+  event(payload: Uint8Array, offset: number): void {
+    this.#openBytes += payload.length;
+    this.#replica.receiveEvent(payload, offset);
+  }
+
+  released(transaction: number): void {
+    this.#replica.taps.released(transaction);
+  }
+
+  commit(transaction: number): void {
+    const commitAt = this.#clock();
+    const size = this.#replica.commit(transaction);
+    this.#receiver.ack(transaction);
+    const now = this.#clock();
+    this.applying.add(now - commitAt);
+    this.arriving.add(now - this.#begunAt);
+    this.counters.committed++;
+    this.counters.pages += size.pages;
+    this.counters.zeroPages += size.zeroPages;
+    this.counters.payloadBytes += this.#openBytes;
+    this.counters.lastPayloadBytes = this.#openBytes;
+    this.#events.push({ kind: "committed", transaction, size });
+  }
+
+  cancel(transaction: number): void {
+    this.#replica.abort();
+    this.#events.push({ kind: "cancelled", transaction });
+  }
+
+  handover(transaction: number): void {
+    this.#receiver.ack(transaction);
+    this.#events.push({ kind: "handover", transaction });
+  }
+
+  digestQuery(seedLow: number, seedHigh: number): void {
+    this.#events.push({ kind: "digest-query", seedLow, seedHigh });
+  }
+}
+
+function reasonOf(error: unknown): NackReason {
+  if (error instanceof WireError) {
+    if (error.fault === "bad-checksum") return "checksum";
+    if (error.protocol === "transaction") {
+      if (error.fault === "bad-version" || error.fault === "unsupported") return "version";
+      return error.fault === "too-large" ? "too-large" : "protocol";
+    }
+    return "stream";
+  }
+  if (error instanceof StateError || !(error instanceof KemariError)) return "internal";
+  return "stopping";
+}
