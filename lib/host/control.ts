@@ -1,0 +1,202 @@
+/**
+ * The control socket: one JSON line in, one JSON line out.
+ *
+ * `{"command":"status"}` answers with the end's status, `{"command":"failover"}` with
+ * `{"ok":true}` or `{"error":…,"hint":…,"exitCode":…}`.
+ */
+import { TransportError, WireError } from "../errors.ts";
+import { libc } from "./libc.ts";
+import { OutputQueue, readSome } from "./channel.ts";
+import type { Reactor, Watch } from "./reactor.ts";
+import { type Listener, listenSocket } from "./socket.ts";
+
+/** What a running end lets others ask of it. */
+export interface ControlHandlers {
+  status(): object;
+  /** Resolves when it is done, rejects with the reason it cannot be. */
+  failover?(): Promise<void>;
+}
+
+const MAX_REQUEST_BYTES = 4096;
+
+/** Serves a control socket on the reactor. */
+export class ControlServer {
+  readonly #reactor: Reactor;
+  readonly #listener: Listener;
+  readonly #handlers: ControlHandlers;
+  readonly #watch: Watch;
+  readonly #clients = new Set<ControlClient>();
+
+  /** @throws {TransportError} if the path cannot be used. */
+  static async open(
+    path: string,
+    handlers: ControlHandlers,
+    reactor: Reactor,
+    signal: AbortSignal,
+  ): Promise<ControlServer> {
+    const address = { kind: "unix", path, text: path } as const;
+    return new ControlServer(await listenSocket(address, reactor, signal), handlers, reactor);
+  }
+
+  private constructor(listener: Listener, handlers: ControlHandlers, reactor: Reactor) {
+    this.#listener = listener;
+    this.#handlers = handlers;
+    this.#reactor = reactor;
+    this.#watch = reactor.watch(listener.fd, {
+      readable: () => {
+        const fd = this.#listener.accept();
+        if (fd === undefined) return;
+        const client = new ControlClient(fd, this.#reactor, this.#handlers, () => {
+          this.#clients.delete(client);
+        });
+        this.#clients.add(client);
+      },
+    });
+    this.#watch.want(true, false);
+  }
+
+  close(): void {
+    for (const client of this.#clients) client.close();
+    this.#watch.stop();
+    this.#listener.close();
+  }
+}
+
+class ControlClient {
+  readonly #fd: number;
+  readonly #handlers: ControlHandlers;
+  readonly #output: OutputQueue;
+  readonly #watch: Watch;
+  readonly #onClose: () => void;
+  #request = "";
+  #answered: Promise<void> = Promise.resolve();
+  #closed = false;
+
+  constructor(fd: number, reactor: Reactor, handlers: ControlHandlers, onClose: () => void) {
+    this.#fd = fd;
+    this.#handlers = handlers;
+    this.#onClose = onClose;
+    this.#output = new OutputQueue(fd, "control socket");
+    this.#watch = reactor.watch(fd, {
+      readable: () => this.#guard(() => this.#read()),
+      writable: () => this.#guard(() => this.#flush()),
+    });
+    this.#watch.want(true, false);
+  }
+
+  close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.#watch.stop();
+    libc().close(this.#fd);
+    this.#onClose();
+  }
+
+  /** A client's connection failing is the client's affair. */
+  #guard(action: () => void): void {
+    try {
+      action();
+    } catch {
+      this.close();
+    }
+  }
+
+  #read(): void {
+    const buffer = new Uint8Array(MAX_REQUEST_BYTES);
+    const count = readSome(this.#fd, buffer, "control socket");
+    if (count === undefined) return;
+    if (count === 0) return this.close();
+    this.#request += new TextDecoder().decode(buffer.subarray(0, count));
+    const lines = this.#request.split("\n");
+    this.#request = lines.pop()!;
+    if (this.#request.length > MAX_REQUEST_BYTES) return this.close();
+    for (const line of lines) {
+      // In the order of the requests: a failover takes its time, a status behind it waits.
+      this.#answered = this.#answered.then(() => this.#answer(line)).then((reply) =>
+        this.#guard(() => {
+          if (this.#closed) return;
+          this.#output.push([new TextEncoder().encode(JSON.stringify(reply) + "\n")]);
+          this.#flush();
+        })
+      );
+    }
+  }
+
+  async #answer(line: string): Promise<object> {
+    let command: unknown;
+    try {
+      command = JSON.parse(line)?.command;
+    } catch {
+      return { error: "the request is not JSON" };
+    }
+    if (command === "status") return this.#handlers.status();
+    if (command !== "failover") return { error: `no such command: ${String(command)}` };
+    if (this.#handlers.failover === undefined) {
+      return {
+        error: "this end is a sender: it cannot take over",
+        hint: "ask the secondary's kemari recv",
+      };
+    }
+    try {
+      await this.#handlers.failover();
+      return { ok: true };
+    } catch (error) {
+      const { message, hint } = error as { message: string; hint?: string };
+      return { error: message, hint };
+    }
+  }
+
+  #flush(): void {
+    this.#watch.want(true, !this.#output.flush());
+  }
+}
+
+/**
+ * Asks a running end.
+ *
+ * @returns Its answer.
+ * @throws {TransportError} if nobody answers there.
+ */
+export async function askControl(
+  path: string,
+  command: "status" | "failover",
+  signal: AbortSignal,
+): Promise<Record<string, unknown>> {
+  let connection: Deno.UnixConn;
+  try {
+    connection = await Deno.connect({ transport: "unix", path });
+  } catch (cause) {
+    throw new TransportError(path, "connect", "nobody answers on this control socket", {
+      hint: "start kemari with --control " + path,
+      cause,
+    });
+  }
+  const abort = () => connection.close();
+  signal.addEventListener("abort", abort);
+  try {
+    await connection.write(new TextEncoder().encode(JSON.stringify({ command }) + "\n"));
+    let text = "";
+    for await (const chunk of connection.readable.pipeThrough(new TextDecoderStream())) {
+      text += chunk;
+      if (text.includes("\n")) break;
+    }
+    if (!text.includes("\n")) {
+      throw new TransportError(path, "read", "the answer broke off: that end has just ended");
+    }
+    return JSON.parse(text);
+  } catch (error) {
+    signal.throwIfAborted();
+    if (error instanceof SyntaxError) {
+      throw new WireError("transaction", 0, "bad-value", `${path}: the answer is not JSON`);
+    }
+    if (error instanceof TransportError) throw error;
+    throw new TransportError(path, "read", "the control socket failed", { cause: error });
+  } finally {
+    signal.removeEventListener("abort", abort);
+    try {
+      connection.close();
+    } catch {
+      // Closed by reading it to its end.
+    }
+  }
+}

@@ -1,0 +1,51 @@
+import { UsageError } from "../errors.ts";
+import type { DiskMode } from "../replica/tap_events.ts";
+import { parseAddress } from "./address.ts";
+import type { UnixAddress } from "./tap_options.ts";
+
+/** One `--disk NAME=PATH,unix:SOCK[,mode=replicated|shared]`. */
+export interface DiskTapAddress {
+  /** Tells disks apart, also between the two ends: the same on both. */
+  readonly name: string;
+  /** A raw image or a block device. */
+  readonly path: string;
+  /** Where QEMU finds the disk, as an NBD export of that name (or without one). */
+  readonly socket: UnixAddress;
+  readonly mode: DiskMode;
+}
+
+const SHAPE = "write NAME=PATH,unix:SOCK or NAME=PATH,unix:SOCK,mode=shared, " +
+  "such as disk0=/var/lib/vm1.img,unix:/run/vm1.nbd";
+
+/**
+ * Reads `NAME=PATH,unix:SOCK[,mode=MODE]`.
+ *
+ * ```ts
+ * import assert from "node:assert/strict";
+ * assert.equal(parseDiskTap("d=/img,unix:/s").mode, "replicated");
+ * assert.equal(parseDiskTap("d=/img,unix:/s,mode=shared").path, "/img");
+ * ```
+ *
+ * @throws {UsageError}
+ */
+export function parseDiskTap(text: string): DiskTapAddress {
+  const refuse = (what: string): never => {
+    throw new UsageError(`--disk "${text}": ${what}`, { hint: SHAPE });
+  };
+  const parts = /^([A-Za-z0-9_.-]{1,32})=([^,]+),(unix:[^,]+)(?:,mode=([a-z]+))?$/.exec(text);
+  if (parts === null) return refuse("it is not of that shape");
+  const [, name, path, socket, mode = "replicated"] = parts;
+  if (mode !== "replicated" && mode !== "shared") return refuse(`there is no mode ${mode}`);
+  return { name, path, socket: parseAddress(socket) as UnixAddress, mode };
+}
+
+/** @throws {UsageError} if two disks have the same name, image or socket. */
+export function checkDiskTaps(disks: readonly DiskTapAddress[]): void {
+  const seen = new Set<string>();
+  for (const { name, path, socket } of disks) {
+    for (const claim of [`name ${name}`, `image ${path}`, socket.text]) {
+      if (seen.has(claim)) throw new UsageError(`--disk: ${claim} is used twice`, { hint: SHAPE });
+      seen.add(claim);
+    }
+  }
+}

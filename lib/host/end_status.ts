@@ -1,0 +1,154 @@
+/** What `kemari status` tells of a running end: the JSON is a contract, see README. */
+import type { LatencySummary } from "../replica/latency.ts";
+import type { ReceiverEnd } from "./receiver_end.ts";
+import type { RateMeter } from "./rate_meter.ts";
+import type { SenderLink } from "./sender_link.ts";
+
+interface CommonStatus {
+  /** The last transaction that the secondary has; 0 before the first. */
+  readonly lastCommitted: number;
+  /** Milliseconds since; null before the first. */
+  readonly lastCommittedAgeMs: number | null;
+  readonly syncs: number;
+  readonly syncsPerSecond: number;
+  readonly pages: number;
+  readonly zeroPages: number;
+  /** Bytes of transactions' payload. */
+  readonly payloadBytes: number;
+  /** Bytes on the connection, framing included. */
+  readonly wireBytes: number;
+}
+
+export interface SenderStatus extends CommonStatus {
+  readonly role: "sender";
+  readonly state:
+    | "connecting"
+    | "waiting for QEMU"
+    | "first pass"
+    | "synchronizing"
+    | "unprotected";
+  readonly mode: "colo" | "stream" | "snapshots";
+  readonly peer: string;
+  /** Pages left out because the replica has them. */
+  readonly unchangedPages: number;
+  /** The VM's pause at a checkpoint, ms. */
+  readonly pause: LatencySummary;
+  /** The part of it in which QEMU sends, ms. */
+  readonly receiving: LatencySummary;
+  /** COMMIT to ACK, ms. */
+  readonly roundTrip: LatencySummary;
+  /** Transactions sent and not acknowledged. */
+  readonly inFlight: number;
+  readonly pendingBytes: number;
+}
+
+export interface ReceiverStatus extends CommonStatus {
+  readonly role: "receiver";
+  readonly state: "listening" | "receiving" | "waiting" | "activating" | "active";
+  readonly machine: string | null;
+  readonly sender: string | null;
+  /** Memory that holds guest pages. */
+  readonly replicaBytes: number;
+  /** COMMIT read to applied, ms. */
+  readonly applying: LatencySummary | null;
+  /** Why the last session ended. */
+  readonly lastLoss: string | null;
+}
+
+export type EndStatus = SenderStatus | ReceiverStatus;
+
+/** @param link The session, if there is one. */
+export function senderStatus(
+  link: SenderLink,
+  state: SenderStatus["state"] | undefined,
+  mode: SenderStatus["mode"] | undefined,
+  peer: string,
+  rate: RateMeter,
+): SenderStatus {
+  const { primary } = link;
+  const { committed, pages, zeroPages, unchangedPages, payloadBytes } = primary.counters;
+  const lastCommitted = link.transaction - link.inFlight - (link.open ? 1 : 0);
+  return {
+    role: "sender",
+    state: state ??
+      (!link.ready
+        ? "connecting"
+        : primary.streamOffset === 0
+        ? "waiting for QEMU"
+        : committed === 0
+        ? "first pass"
+        : "synchronizing"),
+    mode: mode ?? (primary.isColo ? "colo" : "stream"),
+    peer,
+    lastCommitted,
+    lastCommittedAgeMs: committed === 0 ? null : performance.now() - primary.committedAt,
+    syncs: committed,
+    syncsPerSecond: rate.perSecond,
+    pages,
+    zeroPages,
+    unchangedPages,
+    payloadBytes,
+    wireBytes: link.wireBytes,
+    pause: primary.pause.summary(),
+    receiving: primary.receiving.summary(),
+    roundTrip: primary.roundTrip.summary(),
+    inFlight: link.inFlight,
+    pendingBytes: link.pendingBytes,
+  };
+}
+
+export function receiverStatus(
+  end: ReceiverEnd,
+  state: ReceiverStatus["state"],
+  rate: RateMeter,
+): ReceiverStatus {
+  const { committed, pages, zeroPages, payloadBytes } = end.counters;
+  return {
+    role: "receiver",
+    state,
+    machine: end.replica.machine ?? null,
+    sender: end.session?.software ?? null,
+    lastCommitted: end.replica.committed,
+    lastCommittedAgeMs: end.committedAt === 0 ? null : performance.now() - end.committedAt,
+    syncs: committed,
+    syncsPerSecond: rate.perSecond,
+    pages,
+    zeroPages,
+    payloadBytes,
+    wireBytes: end.session?.wireBytes ?? 0,
+    replicaBytes: end.replica.memoryBytes,
+    applying: end.session?.secondary.applying.summary() ?? null,
+    lastLoss: end.lastLoss ?? null,
+  };
+}
+
+/** One line for people. */
+export function statusLine(status: EndStatus): string {
+  const parts: string[] = [status.state];
+  if (status.syncs > 0) {
+    parts.push(
+      `transaction ${status.lastCommitted}`,
+      `${status.syncsPerSecond.toFixed(1)} syncs/s`,
+      `${formatBytes(status.wireBytes)} sent`,
+    );
+  } else if (status.wireBytes > 0) parts.push(formatBytes(status.wireBytes));
+  if (status.role === "sender") {
+    if (status.pause.count > 0) {
+      parts.push(`pause p50 ${status.pause.p50.toFixed(1)} p99 ${status.pause.p99.toFixed(1)} ms`);
+    }
+    if (status.inFlight > 0) parts.push(`${status.inFlight} in flight`);
+  } else parts.push(`${formatBytes(status.replicaBytes)} of pages`);
+  return parts.join(", ");
+}
+
+/** A size for people, in binary units. */
+export function formatBytes(bytes: number): string {
+  const units = ["B", "KiB", "MiB", "GiB", "TiB"];
+  let value = bytes;
+  let unit = 0;
+  while (value >= 1024 && unit < units.length - 1) {
+    value /= 1024;
+    unit++;
+  }
+  return `${value >= 100 || unit === 0 ? value.toFixed(0) : value.toFixed(1)} ${units[unit]}`;
+}

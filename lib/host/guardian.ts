@@ -1,0 +1,95 @@
+/**
+ * A second process that outlives a killed `kemari protect`.
+ *
+ * A VM in COLO stands still once its secondary stops answering, until somebody tells QEMU. When
+ * kemari itself is killed, nobody would: so the guardian holds the other end of a pipe, and when
+ * that breaks without a farewell it tells QEMU in kemari's place.
+ */
+import { getLogger } from "@logtape/logtape";
+import { QmpClient } from "./qmp_client.ts";
+import { type OnSecondaryLoss, releaseVm } from "./release_vm.ts";
+import { selfCommand } from "./self_command.ts";
+
+const log = getLogger(["kemari", "guard"]);
+
+const FAREWELL = "bye\n";
+const CONNECT_TIMEOUT_MS = 10_000;
+
+/** The guardian as its owner sees it. */
+export interface Guardian {
+  /** Sends it home: whatever had to be told to QEMU has been. */
+  dismiss(): Promise<void>;
+}
+
+/**
+ * Starts a guardian for this process. It leads a session of its own, out of Ctrl-C's reach.
+ *
+ * @param wasRunning Whether the VM was running before it was protected.
+ * @param folder A temporary folder that the guardian removes in our place.
+ */
+export function startGuardian(
+  qmp: string,
+  action: OnSecondaryLoss,
+  wasRunning: boolean,
+  folder: string,
+): Guardian {
+  const child = new Deno.Command("setsid", {
+    args: selfCommand(["guard", qmp, action, wasRunning ? "running" : "stopped", folder]),
+    stdin: "piped",
+    stdout: "null",
+    stderr: "inherit",
+  }).spawn();
+  child.status.catch(() => {});
+  const writer = child.stdin.getWriter();
+  return {
+    async dismiss() {
+      try {
+        await writer.write(new TextEncoder().encode(FAREWELL));
+        await writer.close();
+      } catch {
+        // It is gone already.
+      }
+      await child.status;
+    },
+  };
+}
+
+/** The guardian's own life: waits for the pipe to end, and acts unless it was dismissed. */
+export async function guard(
+  qmp: string,
+  action: OnSecondaryLoss,
+  wasRunning: boolean,
+  folder: string,
+): Promise<void> {
+  for (const signal of ["SIGINT", "SIGHUP", "SIGTERM"] as const) {
+    Deno.addSignalListener(signal, () => {});
+  }
+  let words = "";
+  for await (const text of Deno.stdin.readable.pipeThrough(new TextDecoderStream())) words += text;
+  if (words.endsWith(FAREWELL)) return;
+  await Deno.remove(folder, { recursive: true }).catch(() => {});
+  const until = performance.now() + CONNECT_TIMEOUT_MS;
+  for (;;) {
+    try {
+      await using client = await QmpClient.connect(qmp, { timeoutMs: 2000 });
+      const state = await releaseVm(client, action, wasRunning);
+      log.warn("kemari protect died; the VM is {state}", { state });
+      return;
+    } catch (error) {
+      if (isGone(error)) return;
+      if (performance.now() > until) {
+        log.error("kemari protect died, and QEMU was not told: {reason}", {
+          reason: (error as Error).message,
+        });
+        return;
+      }
+      await new Promise((resolve) => setTimeout(resolve, 100));
+    }
+  }
+}
+
+/** Whether QEMU has ended too: then there is nobody to tell. */
+function isGone(error: unknown): boolean {
+  const cause = (error as Error).cause;
+  return cause instanceof Deno.errors.NotFound || cause instanceof Deno.errors.ConnectionRefused;
+}

@@ -1,0 +1,290 @@
+import { getLogger } from "@logtape/logtape";
+import { QemuError, TransportError, UsageError, WireError } from "../errors.ts";
+import { disableColo, triggerCheckpoint } from "../qmp/migration.ts";
+import { type MigrationSupport, refusalOf } from "../qmp/migration_support.ts";
+import { type Address, parseAddress } from "./address.ts";
+import { ControlServer } from "./control.ts";
+import { type SenderStatus, senderStatus, statusLine } from "./end_status.ts";
+import { startGuardian } from "./guardian.ts";
+import { connectPeer } from "./peer.ts";
+import { protectByColo } from "./protect_colo.ts";
+import { protectBySnapshots } from "./protect_snapshots.ts";
+import { QmpClient, readMigrationSupport } from "./qmp_client.ts";
+import { RateMeter } from "./rate_meter.ts";
+import { Reactor } from "./reactor.ts";
+import { followVm, type OnSecondaryLoss, releaseVm } from "./release_vm.ts";
+import { CONNECT_TIMEOUT_MS, type ProgressLine } from "./send.ts";
+import { type LinkTiming, SenderLink } from "./sender_link.ts";
+import { type Listener, listenSocket } from "./socket.ts";
+import { serveUntilUnused } from "./serve_taps.ts";
+import { SOFTWARE } from "./software.ts";
+import { SyncTrigger } from "./sync_trigger.ts";
+import { type SyncOn, TapSet, type TapSettings } from "./tap_set.ts";
+
+const log = getLogger(["kemari", "protect"]);
+
+export interface ProtectSettings extends LinkTiming {
+  readonly target: string;
+  readonly qmp: string;
+  readonly mode: "auto" | "colo" | "snapshot";
+  readonly commit: "sync" | "async";
+  readonly maxInFlightBytes: number;
+  readonly syncIntervalMs: number;
+  readonly onSecondaryLoss: OnSecondaryLoss;
+  readonly retry: boolean;
+  readonly control?: string;
+  readonly sessionName?: string;
+  readonly taps: TapSettings;
+  readonly syncOn: SyncOn;
+  /** The least time between two synchronizations that held output asks for. */
+  readonly syncMinIntervalMs: number;
+}
+
+/** What both modes work with. */
+export interface ProtectContext {
+  readonly reactor: Reactor;
+  readonly settings: ProtectSettings;
+  readonly support: MigrationSupport;
+  readonly qmp: QmpClient;
+  readonly link: SenderLink;
+  readonly trigger: SyncTrigger;
+  /** Where QEMU is told to migrate to. */
+  readonly listener: Listener;
+  readonly signal: AbortSignal;
+}
+
+/** For what has to be done after an interruption too. */
+const uninterrupted = new AbortController().signal;
+
+const RETRY_MS = 1000;
+const QEMU_POLL_MS = 100;
+
+/**
+ * `kemari protect`: attaches to a running QEMU and keeps it synchronized, over lost secondaries
+ * and back, until it is interrupted or QEMU ends.
+ *
+ * ```text
+ * connecting ──► protecting (COLO or snapshots) ──secondary lost──► VM released ──retry──► connecting
+ *                      └──QEMU lost──► TransportError     signal ──► VM released, InterruptedError
+ * ```
+ *
+ * @throws {QemuError} QEMU cannot be protected, or refuses; {TransportError} QEMU is lost, or the
+ *   secondary where no retry is wanted.
+ */
+export async function protect(
+  settings: ProtectSettings,
+  progress: ProgressLine,
+  signal: AbortSignal,
+): Promise<void> {
+  const target = parseAddress(settings.target);
+  if (target.kind === "stdio") {
+    throw new UsageError("stdio: is no target for protect", { hint: "use exec:COMMAND" });
+  }
+  const reactor = new Reactor();
+  const taps = await TapSet.open(settings.taps, reactor, signal).catch((error) => {
+    reactor.close();
+    throw error;
+  });
+  try {
+    await protectTapped(settings, target, reactor, taps, progress, signal);
+  } catch (error) {
+    // The VM's disks and NICs are here: without us it would lose them too.
+    if (taps.isUsed && !signal.aborted) {
+      log.error("{reason}; serving the taps on, until QEMU lets go of them", {
+        reason: (error as Error).message,
+      });
+      await serveUntilUnused(taps, reactor, signal);
+    }
+    throw error;
+  } finally {
+    taps.close();
+    reactor.close();
+  }
+}
+
+/** The rest, with the taps served: QEMU may start only now, and needs them. */
+async function protectTapped(
+  settings: ProtectSettings,
+  target: Address,
+  reactor: Reactor,
+  taps: TapSet,
+  progress: ProgressLine,
+  signal: AbortSignal,
+): Promise<void> {
+  const qmp = await connectQemu(settings.qmp, taps, reactor, signal);
+  const support = await reactor.during(readMigrationSupport(qmp), signal);
+  const refusal = refusalOf(support);
+  if (refusal !== undefined) throw refusal;
+  for (const warning of support.warnings) log.warn("{warning}", { warning });
+  const mode = settings.mode === "auto" ? support.mode : settings.mode;
+  if (mode === "colo" && !support.colo) {
+    throw new QemuError("x-colo", "GenericError", `no COLO: ${support.coloReason}`, {
+      hint: "use --mode snapshot",
+    });
+  }
+  log.info("QEMU {version} ({accelerator}), mode {mode}: {reason}", {
+    version: support.version.text,
+    accelerator: support.accelerator,
+    mode,
+    reason: settings.mode === "auto" ? support.reason : "as asked",
+  });
+  const wasRunning = support.runState !== "paused" && support.runState !== "prelaunch";
+  const rate = new RateMeter();
+  const folder = await Deno.makeTempDir({ prefix: "kemari-" });
+  let link: SenderLink | undefined;
+  let last: SenderLink | undefined;
+  let control: ControlServer | undefined;
+  let listener: Listener | undefined;
+  qmp.closed.then((cause) => {
+    reactor.fail(
+      new TransportError("QEMU", "read", "the QMP connection ended: QEMU is gone", { cause }),
+    );
+  });
+  const guardian = startGuardian(settings.qmp, settings.onSecondaryLoss, wasRunning, folder);
+  const trigger = new SyncTrigger(reactor, settings.syncMinIntervalMs, () => {
+    // Snapshots look at the trigger themselves; in COLO QEMU is told.
+    if (mode === "colo") {
+      qmp.run(triggerCheckpoint(settings.syncIntervalMs)).catch((error) => reactor.fail(error));
+    }
+    reactor.wake();
+  });
+  taps.onHeld = (cause) => {
+    if (link !== undefined && settings.syncOn.includes(cause)) trigger.request();
+  };
+  taps.onCheckpoint = () => trigger.begun();
+  taps.onEpochClosed = () => trigger.closed();
+  void followVm(qmp, () => trigger.ended());
+  const status = (): SenderStatus | object =>
+    last === undefined
+      ? { role: "sender", state: "connecting", mode, peer: target.text, syncs: 0 }
+      : {
+        ...senderStatus(
+          last,
+          link === undefined ? "unprotected" : undefined,
+          mode === "colo" ? "colo" : "snapshots",
+          target.text,
+          rate,
+        ),
+        ...(taps.isEmpty ? {} : { taps: taps.status }),
+      };
+  try {
+    const path = `${folder}/migration`;
+    listener = await listenSocket({ kind: "unix", path, text: path }, reactor, signal);
+    if (settings.control !== undefined) {
+      control = await ControlServer.open(settings.control, { status }, reactor, signal);
+    }
+    reactor.every(250, () => {
+      rate.update(last?.primary.counters.committed ?? 0);
+      if (progress.isShown && last !== undefined) {
+        progress.set(statusLine(status() as SenderStatus));
+      }
+    });
+    for (let first = true;; first = false) {
+      try {
+        const peer = await connectSecondary(target, reactor, signal, first || !settings.retry);
+        last = link = new SenderLink(reactor, peer, {
+          ...settings,
+          taps,
+          stream: mode === "colo" ? "colo" : "snapshots",
+          software: settings.sessionName ? `${SOFTWARE} (${settings.sessionName})` : SOFTWARE,
+        });
+        const context = { reactor, settings, support, qmp, link, trigger, listener, signal };
+        await reactor.run(() => last!.ready, signal);
+        log.info("connected to {peer}: {software}", {
+          peer: target.text,
+          software: link.peerSoftware,
+        });
+        if (mode === "colo") await protectByColo(context);
+        else await protectBySnapshots(context, wasRunning);
+        return;
+      } catch (error) {
+        const wasLinked = link !== undefined;
+        link?.close();
+        link = undefined;
+        if (settings.onSecondaryLoss === "continue") taps.passThrough();
+        // The taps go on meanwhile: QEMU may wait for its disk before it answers.
+        if (wasLinked) {
+          await reactor.during(release(qmp, settings, wasRunning, support), uninterrupted);
+        }
+        const mayRetry = isSecondaryLoss(error, target) && settings.retry &&
+          settings.onSecondaryLoss === "continue";
+        // A secondary that was never there is the caller's mistake, unless QEMU depends on us.
+        if (!mayRetry || first && !wasLinked && taps.isEmpty) throw error;
+        log.warn(
+          wasLinked
+            ? "secondary lost: {reason}; the VM goes on unprotected, trying again"
+            : "{reason}; the VM is unprotected, trying again",
+          { reason: (error as Error).message },
+        );
+      }
+    }
+  } finally {
+    link?.close();
+    listener?.close();
+    control?.close();
+    await guardian.dismiss();
+    await qmp.close().catch(() => {});
+    await Deno.remove(folder, { recursive: true }).catch(() => {});
+  }
+}
+
+/** Connects to QEMU. One whose disks and NICs we serve is waited for: it starts after us. */
+async function connectQemu(
+  path: string,
+  taps: TapSet,
+  reactor: Reactor,
+  signal: AbortSignal,
+): Promise<QmpClient> {
+  for (let told = false;; told = true) {
+    try {
+      return await reactor.during(QmpClient.connect(path), signal);
+    } catch (error) {
+      if (taps.isEmpty || !(error instanceof TransportError)) throw error;
+      if (!told) log.info("the taps are served; waiting for QEMU at {path}", { path });
+      await reactor.sleep(QEMU_POLL_MS, signal);
+    }
+  }
+}
+
+/** Connects; except at the first time, a secondary that is not there yet is waited for. */
+async function connectSecondary(
+  target: Address,
+  reactor: Reactor,
+  signal: AbortSignal,
+  once: boolean,
+) {
+  for (;;) {
+    try {
+      return await connectPeer(target, reactor, CONNECT_TIMEOUT_MS, signal);
+    } catch (error) {
+      if (once || !(error instanceof TransportError)) throw error;
+      await reactor.sleep(RETRY_MS, signal);
+    }
+  }
+}
+
+/** Tells QEMU that it is alone; said loudly when QEMU does not hear it. */
+async function release(
+  qmp: QmpClient,
+  settings: ProtectSettings,
+  wasRunning: boolean,
+  support: MigrationSupport,
+): Promise<void> {
+  try {
+    const state = await releaseVm(qmp, settings.onSecondaryLoss, wasRunning);
+    log.info("the VM is {state}, unprotected", { state });
+    for (const command of disableColo(support)) await qmp.run(command);
+  } catch (error) {
+    // A QEMU that is gone need not be told, and its end is what protect is about to report.
+    if (error instanceof TransportError) return;
+    log.error("QEMU was not told that it is unprotected: {reason}", {
+      reason: (error as Error).message,
+    });
+  }
+}
+
+/** Whether another secondary, or the same one come back, would mend it. */
+function isSecondaryLoss(error: unknown, target: Address): boolean {
+  if (error instanceof TransportError) return error.endpoint === target.text;
+  return error instanceof WireError && error.fault === "busy";
+}

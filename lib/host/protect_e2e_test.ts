@@ -1,0 +1,143 @@
+import assert from "node:assert/strict";
+import { failover, ProtectedPair, until } from "../../fixtures/protected_pair.ts";
+import { FROM_SOURCE } from "../../fixtures/watched_kemari.ts";
+import { QmpClient } from "./qmp_client.ts";
+
+Deno.test("e2e: COLO over protect: the guest goes on from the last committed transaction", async () => {
+  await using pair = await ProtectedPair.boot("11.1");
+  const recv = await pair.recv();
+  const secondary = await pair.secondary();
+  const protect = pair.protect("--sync-interval", "20");
+  const status = await pair.syncs(50);
+  assert.equal(status.mode, "colo");
+  await pair.primary.powerCut();
+  assert.equal((await protect.ended()).code, 4);
+  await failover(pair);
+  assert.equal((await recv.ended()).code, 0);
+  await pair.assertTakenOver(secondary);
+});
+
+Deno.test("e2e: a lost secondary does not stop the VM, and another one is protected again", async () => {
+  await using pair = await ProtectedPair.boot("11.1");
+  const recv = await pair.recv();
+  await pair.secondary();
+  const protect = pair.protect("--sync-interval", "20", "--commit", "sync");
+  await pair.syncs(20);
+  recv.signal("SIGKILL");
+  await pair.senderStatus(({ state }) => state === "unprotected");
+  await pair.assertRunning(pair.primary);
+  await pair.recv();
+  const secondary = await pair.secondary();
+  await pair.senderStatus(({ state, syncs }) => state === "synchronizing" && syncs >= 10);
+  await pair.primary.powerCut();
+  assert.equal((await protect.ended()).code, 4);
+  await failover(pair);
+  await pair.assertTakenOver(secondary);
+});
+
+Deno.test("e2e: a sender that comes back sends only what the replica lacks", async () => {
+  await using pair = await ProtectedPair.boot("11.1");
+  await pair.recv();
+  await pair.secondary();
+  const first = pair.protect("--sync-interval", "20");
+  const before = await pair.syncs(10);
+  first.signal("SIGINT");
+  assert.equal((await first.ended()).code, 130);
+  await pair.assertRunning(pair.primary);
+  pair.protect("--sync-interval", "20");
+  const after = await pair.syncs(10);
+  assert.ok(after.lastCommitted > before.lastCommitted, "the transactions are counted on");
+  assert.ok(after.unchangedPages > before.pages / 2, `${after.unchangedPages} pages left out`);
+  assert.ok(after.payloadBytes < before.payloadBytes / 2, `${after.payloadBytes} bytes sent`);
+});
+
+Deno.test("e2e: a killed kemari protect does not leave the VM stopped", async () => {
+  await using pair = await ProtectedPair.boot("11.1");
+  await pair.recv();
+  await pair.secondary();
+  const protect = pair.protect("--sync-interval", "5");
+  await pair.syncs(20);
+  protect.signal("SIGKILL");
+  await protect.ended();
+  await using qmp = await QmpClient.connect(pair.primary.spareQmpPath);
+  await until(async () => {
+    const { status } = await qmp.execute("query-migrate") as { status: string };
+    return status !== "colo";
+  }, "COLO to end");
+  await pair.assertRunning(pair.primary);
+});
+
+Deno.test("e2e: --on-secondary-loss stop leaves the VM stopped, and says so", async () => {
+  await using pair = await ProtectedPair.boot("11.1");
+  const recv = await pair.recv();
+  await pair.secondary();
+  const protect = pair.protect("--sync-interval", "20", "--on-secondary-loss", "stop");
+  await pair.syncs(10);
+  recv.signal("SIGKILL");
+  const { code, stderr } = await protect.ended();
+  assert.equal(code, 4);
+  assert.match(stderr, /the VM is paused/);
+  await using qmp = await QmpClient.connect(pair.primary.spareQmpPath);
+  const { running } = await qmp.execute("query-status") as { running: boolean };
+  assert.equal(running, false);
+});
+
+Deno.test("e2e: COLO over exec: QEMU starts kemari send itself", async () => {
+  await using pair = await ProtectedPair.boot("11.1");
+  await pair.recv();
+  const secondary = await pair.secondary();
+  await using qmp = await QmpClient.connect(pair.primary.qmpPath);
+  await qmp.execute("migrate-set-capabilities", {
+    capabilities: ["return-path", "x-colo"].map((capability) => ({ capability, state: true })),
+  });
+  await qmp.execute("migrate-set-parameters", { "x-checkpoint-delay": 20 });
+  const send = [...FROM_SOURCE, "send", pair.link, "--control", pair.sendControl];
+  await qmp.execute("migrate", { uri: `exec:exec ${send.join(" ")}` });
+  const { mode } = await pair.syncs(50);
+  assert.equal(mode, "colo");
+  await pair.primary.powerCut();
+  await pair.receiverStatus(({ state }) => state === "waiting");
+  await failover(pair);
+  await pair.assertTakenOver(secondary);
+});
+
+Deno.test("e2e: QEMU 7.2 is protected by a loop of snapshots", async () => {
+  await using pair = await ProtectedPair.boot("7.2");
+  await pair.recv();
+  const secondary = await pair.secondary();
+  const protect = pair.protect("--sync-interval", "50");
+  const status = await pair.syncs(8);
+  assert.equal(status.mode, "snapshots");
+  assert.ok(status.unchangedPages > status.pages, "most pages are not sent again");
+  assert.ok(status.pause.count > 0, "pauses are measured");
+  await pair.assertRunning(pair.primary);
+  await pair.primary.powerCut();
+  assert.equal((await protect.ended()).code, 4);
+  await failover(pair);
+  await pair.assertTakenOver(secondary, 40);
+});
+
+for (const version of ["7.2", "11.1"] as const) {
+  Deno.test(`e2e: plain handover ${version} to ${version}, through exec: on both sides`, async () => {
+    await using pair = await ProtectedPair.boot(version);
+    const recv = await pair.recv();
+    const secondary = await pair.secondary();
+    await using qmp = await QmpClient.connect(pair.primary.qmpPath);
+    const send = [...FROM_SOURCE, "send", pair.link];
+    await qmp.execute("migrate", { uri: `exec:exec ${send.join(" ")}` });
+    const { code, stderr } = await recv.ended(30_000);
+    assert.equal(code, 0, stderr);
+    assert.match(stderr, /handover/);
+    await pair.assertTakenOver(secondary, 0);
+    const { running } = await qmp.execute("query-status") as { running: boolean };
+    assert.equal(running, false, "only one side runs");
+  });
+}
+
+Deno.test("e2e: a secondary that is not there ends protect at once, and the VM runs on", async () => {
+  await using pair = await ProtectedPair.boot("11.1");
+  const { code, stderr } = await pair.protect().ended();
+  assert.equal(code, 4);
+  assert.match(stderr, /cannot connect: no such file[^]*hint: is `kemari recv` running there/);
+  await pair.assertRunning(pair.primary);
+});

@@ -1,0 +1,69 @@
+import { getLogger } from "@logtape/logtape";
+import { enableSnapshots, resumeVm, startMigration } from "../qmp/migration.ts";
+import { libc } from "./libc.ts";
+import type { ProtectContext } from "./protect.ts";
+import { failIfFailed, startAndAccept, uriOf } from "./protect_colo.ts";
+
+const log = getLogger(["kemari", "protect"]);
+
+const POLL_MS = 2;
+
+/**
+ * Protects by one whole migration after another, for a QEMU without COLO. Each is one transaction;
+ * pages that the replica has are left out.
+ *
+ * The VM runs while its RAM is read, and stands still for the last of it; with `--commit sync`
+ * until the secondary has it.
+ *
+ * @throws when either side is lost; it does not end otherwise.
+ */
+export async function protectBySnapshots(
+  context: ProtectContext,
+  wasRunning: boolean,
+): Promise<never> {
+  const { reactor, settings, support, qmp, link, trigger, signal } = context;
+  await reactor.during(qmp.runAll(enableSnapshots(support)), signal);
+  void measurePauses(context);
+  for (let round = 1;; round++) {
+    const begunAt = performance.now();
+    const fd = await reactor.during(
+      startAndAccept(context, () => qmp.run(startMigration(uriOf(context)))),
+      signal,
+    );
+    try {
+      link.attach({ input: fd, output: -1, name: "QEMU" });
+      await reactor.run(() => link.qemuEnded, signal);
+    } finally {
+      link.detach();
+      libc().close(fd);
+    }
+    await reactor.during(completed(), signal);
+    if (settings.commit === "sync") await reactor.run(() => link.inFlight === 0, signal);
+    if (wasRunning) await reactor.during(qmp.run(resumeVm()), signal);
+    await reactor.run(() => link.inFlight === 0, signal);
+    if (round === 1) log.info("protected: snapshots follow");
+    const restMs = settings.syncIntervalMs - (performance.now() - begunAt);
+    let rested = false;
+    const cancel = reactor.after(restMs, () => rested = true);
+    await reactor.run(() => rested || trigger.pending, signal);
+    cancel();
+  }
+
+  async function completed(): Promise<void> {
+    while (await failIfFailed(qmp) !== "completed") {
+      await new Promise((resolve) => setTimeout(resolve, POLL_MS));
+    }
+  }
+}
+
+/** Notes how long the VM stands still, from QEMU's own STOP and RESUME. */
+async function measurePauses({ qmp, link }: ProtectContext): Promise<void> {
+  let stoppedAt: number | undefined;
+  for await (const { name } of qmp.events()) {
+    if (name === "STOP") stoppedAt = performance.now();
+    else if (name === "RESUME" && stoppedAt !== undefined) {
+      link.primary.pause.add(performance.now() - stoppedAt);
+      stoppedAt = undefined;
+    }
+  }
+}

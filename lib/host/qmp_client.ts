@@ -1,0 +1,378 @@
+/** QMP over a Unix socket: what `kemari protect` and `kemari doctor` talk to QEMU with. */
+import { type KemariError, QemuError, TransportError } from "../errors.ts";
+import type { JsonObject, QmpCommand } from "../qmp/codec.ts";
+import {
+  type MigrationSupport,
+  probeCapabilities,
+  SUPPORT_QUERIES,
+} from "../qmp/migration_support.ts";
+import { type QmpEvent, type QmpGreeting, QmpSession } from "../qmp/session.ts";
+
+const READ_BYTES = 64 * 1024;
+/** Events kept for a reader that does not read; the oldest go first. */
+const MAX_WAITING_EVENTS = 10_000;
+const DEFAULT_TIMEOUT_MS = 10_000;
+
+/** How long to wait, and how to send. */
+export interface ExecuteOptions {
+  /** Default: 10,000. */
+  readonly timeoutMs?: number;
+  /** Ahead of commands that still run, where QEMU offers it. */
+  readonly outOfBand?: boolean;
+}
+
+interface Waiting {
+  resolve(value: unknown): void;
+  reject(error: KemariError): void;
+}
+
+/**
+ * One connection to a QEMU. Commands may overlap; each answer finds its own.
+ *
+ * Whoever connects owns the client and closes it. When the connection ends, every open command
+ * is rejected with the reason, event readers end, and {@link closed} resolves.
+ */
+export class QmpClient implements AsyncDisposable {
+  readonly #path: string;
+  readonly #connection: Deno.UnixConn;
+  readonly #session = new QmpSession();
+  readonly #waiting = new Map<number, Waiting>();
+  readonly #readers = new Set<EventReader>();
+  readonly #ready = Promise.withResolvers<QmpGreeting>();
+  readonly #closed = Promise.withResolvers<KemariError | undefined>();
+  #writing: Promise<void> = Promise.resolve();
+  #failure: KemariError | undefined;
+  #isClosing = false;
+  #reading: Promise<void> = Promise.resolve();
+
+  private constructor(path: string, connection: Deno.UnixConn) {
+    this.#path = path;
+    this.#connection = connection;
+    // Nobody may be waiting for it when it fails.
+    this.#ready.promise.catch(() => {});
+  }
+
+  /**
+   * Connects and negotiates.
+   *
+   * @param path QEMU's QMP socket.
+   * @param options `timeoutMs` for all of it; default 10,000.
+   * @throws {TransportError} If there is no such socket, or no greeting in time.
+   * @throws {WireError} If what answers is not QMP.
+   */
+  static async connect(path: string, options: { timeoutMs?: number } = {}): Promise<QmpClient> {
+    let connection: Deno.UnixConn;
+    try {
+      connection = await Deno.connect({ transport: "unix", path });
+    } catch (cause) {
+      throw connectFailure(path, cause);
+    }
+    const client = new QmpClient(path, connection);
+    client.#reading = client.#readAll();
+    try {
+      await client.#inTime(
+        client.#ready.promise,
+        options.timeoutMs,
+        () =>
+          new TransportError(path, "connect", "QEMU sends no QMP greeting", {
+            hint:
+              "QEMU serves one client at a time on a QMP socket: close the other one, or start " +
+              "QEMU with a second -qmp",
+          }),
+      );
+    } catch (error) {
+      await client.close();
+      throw error;
+    }
+    return client;
+  }
+
+  /** The socket's path. */
+  get path(): string {
+    return this.#path;
+  }
+
+  /** What QEMU said of itself. */
+  greeting(): Promise<QmpGreeting> {
+    return this.#ready.promise;
+  }
+
+  /** Resolves when the connection has ended: with the reason, or `undefined` after `close()`. */
+  get closed(): Promise<KemariError | undefined> {
+    return this.#closed.promise;
+  }
+
+  /**
+   * Executes a command.
+   *
+   * @returns What QEMU returned.
+   * @throws {QemuError} If QEMU refuses it.
+   * @throws {TransportError} If the connection ends, or there is no answer in time.
+   */
+  execute(command: string, args?: JsonObject, options: ExecuteOptions = {}): Promise<unknown> {
+    return this.run(
+      { execute: command, arguments: args, outOfBand: options.outOfBand },
+      options,
+    );
+  }
+
+  /** Executes a command that comes as data; otherwise as {@link execute}. */
+  async run(command: QmpCommand, options: { timeoutMs?: number } = {}): Promise<unknown> {
+    if (this.#failure !== undefined) throw this.#failure;
+    if (this.#isClosing) throw this.#ended("the connection was closed");
+    const id = this.#session.command(command);
+    const { promise, resolve, reject } = Promise.withResolvers<unknown>();
+    this.#waiting.set(id, { resolve, reject });
+    this.#flush();
+    const { timeoutMs } = options;
+    try {
+      return await this.#inTime(
+        promise,
+        timeoutMs,
+        (limit) =>
+          new TransportError(this.#path, "read", `no answer to ${command.execute} in ${limit} ms`, {
+            hint: "QEMU hangs, or its main loop is busy",
+          }),
+      );
+    } finally {
+      this.#waiting.delete(id);
+    }
+  }
+
+  /** Executes commands one after another; the first that fails ends it. */
+  async runAll(commands: Iterable<QmpCommand>, options: { timeoutMs?: number } = {}) {
+    for (const command of commands) await this.run(command, options);
+  }
+
+  /**
+   * QEMU's events from now on. Each call reads on its own; ending the loop ends the reading. The
+   * iteration ends when the connection does.
+   */
+  events(): AsyncIterableIterator<QmpEvent, undefined> {
+    const reader = new EventReader((self) => this.#readers.delete(self));
+    if (this.#failure !== undefined || this.#isClosing) reader.end();
+    else this.#readers.add(reader);
+    return reader;
+  }
+
+  /**
+   * Waits for the next event of a name. Events before the call do not count: call it before the
+   * command that causes the event, and await it after.
+   *
+   * @throws {TransportError} If it does not come in time, or the connection ends.
+   */
+  async waitEvent(
+    name: string,
+    timeoutMs: number,
+    matches: (event: QmpEvent) => boolean = () => true,
+  ): Promise<QmpEvent> {
+    const reader = this.events();
+    const search = async () => {
+      for await (const event of reader) {
+        if (event.name === name && matches(event)) return event;
+      }
+      throw this.#failure ?? this.#ended("the connection was closed");
+    };
+    try {
+      return await this.#inTime(
+        search(),
+        timeoutMs,
+        (limit) => new TransportError(this.#path, "read", `no event ${name} in ${limit} ms`),
+      );
+    } finally {
+      await reader.return?.();
+    }
+  }
+
+  /** Closes the connection. QEMU and its VM run on. */
+  async close(): Promise<void> {
+    this.#isClosing = true;
+    closeQuietly(this.#connection);
+    await this.#reading;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close();
+  }
+
+  async #readAll(): Promise<void> {
+    const buffer = new Uint8Array(READ_BYTES);
+    let failure: KemariError | undefined;
+    try {
+      for (;;) {
+        const length = await this.#connection.read(buffer);
+        if (length === null) break;
+        this.#session.receive(buffer.subarray(0, length));
+        this.#dispatch();
+        this.#flush();
+      }
+      this.#session.end();
+      failure = this.#ended("QEMU closed the QMP connection: it has ended or crashed");
+    } catch (error) {
+      failure = error instanceof Error && "exitCode" in error
+        ? error as KemariError
+        : new TransportError(this.#path, "read", "the QMP connection broke", { cause: error });
+    }
+    this.#finish(failure);
+  }
+
+  #dispatch(): void {
+    for (;;) {
+      const notice = this.#session.take();
+      if (notice === undefined) return;
+      switch (notice.kind) {
+        case "ready":
+          this.#ready.resolve(notice.greeting);
+          break;
+        case "reply":
+          this.#waiting.get(notice.id)?.resolve(notice.value);
+          break;
+        case "failure":
+          this.#waiting.get(notice.id)?.reject(notice.error);
+          break;
+        case "event":
+          for (const reader of this.#readers) reader.push(notice.event);
+      }
+    }
+  }
+
+  /** Writes what the session has to say, after what is being written. */
+  #flush(): void {
+    this.#writing = this.#writing.then(async () => {
+      for (;;) {
+        let bytes = this.#session.takeOutput();
+        if (bytes === undefined) return;
+        while (bytes.length > 0) bytes = bytes.subarray(await this.#connection.write(bytes));
+      }
+    }).catch(() => {
+      // The reader finds the same connection broken, and knows why.
+      closeQuietly(this.#connection);
+    });
+  }
+
+  #finish(failure: KemariError): void {
+    this.#failure = this.#isClosing ? this.#ended("the connection was closed") : failure;
+    this.#ready.reject(this.#failure);
+    for (const { reject } of this.#waiting.values()) reject(this.#failure);
+    for (const reader of this.#readers) reader.end();
+    closeQuietly(this.#connection);
+    this.#closed.resolve(this.#isClosing ? undefined : failure);
+  }
+
+  #ended(message: string): TransportError {
+    return new TransportError(this.#path, "read", message);
+  }
+
+  async #inTime<Value>(
+    work: Promise<Value>,
+    timeoutMs: number = DEFAULT_TIMEOUT_MS,
+    failure: (timeoutMs: number) => KemariError,
+  ): Promise<Value> {
+    let timer: ReturnType<typeof setTimeout> | undefined;
+    const late = new Promise<never>((_, reject) => {
+      timer = setTimeout(() => reject(failure(timeoutMs)), timeoutMs);
+    });
+    // Whichever comes second must not be reported as unhandled.
+    work.catch(() => {});
+    try {
+      return await Promise.race([work, late]);
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+}
+
+/**
+ * Asks a QEMU everything that decides how it can be protected.
+ *
+ * @throws {QemuError} If it does not tell its version.
+ * @throws {TransportError} As {@link QmpClient.execute}.
+ */
+export async function readMigrationSupport(client: QmpClient): Promise<MigrationSupport> {
+  const replies: Record<string, unknown> = {};
+  for (const [name, query] of Object.entries(SUPPORT_QUERIES)) {
+    try {
+      replies[name] = await client.run(query);
+    } catch (error) {
+      // Older QEMUs lack some of the questions; what is not answered is decided without.
+      if (!(error instanceof QemuError)) throw error;
+    }
+  }
+  return probeCapabilities(replies);
+}
+
+/** A queue of events that one reader takes from. */
+class EventReader implements AsyncIterableIterator<QmpEvent, undefined> {
+  readonly #events: QmpEvent[] = [];
+  readonly #forget: (self: EventReader) => void;
+  #hasEnded = false;
+  #wake: (() => void) | undefined;
+
+  constructor(forget: (self: EventReader) => void) {
+    this.#forget = forget;
+  }
+
+  push(event: QmpEvent): void {
+    this.#events.push(event);
+    if (this.#events.length > MAX_WAITING_EVENTS) this.#events.shift();
+    this.#wake?.();
+  }
+
+  end(): void {
+    this.#hasEnded = true;
+    this.#wake?.();
+  }
+
+  async next(): Promise<IteratorResult<QmpEvent, undefined>> {
+    for (;;) {
+      const event = this.#events.shift();
+      if (event !== undefined) return { value: event, done: false };
+      if (this.#hasEnded) return { value: undefined, done: true };
+      await new Promise<void>((resolve) => this.#wake = resolve);
+    }
+  }
+
+  return(): Promise<IteratorResult<QmpEvent, undefined>> {
+    this.end();
+    this.#forget(this);
+    return Promise.resolve({ value: undefined, done: true });
+  }
+
+  [Symbol.asyncIterator](): this {
+    return this;
+  }
+}
+
+function connectFailure(path: string, cause: unknown): TransportError {
+  if (cause instanceof Deno.errors.NotFound) {
+    return new TransportError(path, "connect", "there is no such socket", {
+      hint: `start QEMU with -qmp unix:${path},server=on,wait=off`,
+      cause,
+    });
+  }
+  if (cause instanceof Deno.errors.ConnectionRefused) {
+    return new TransportError(path, "connect", "nothing listens on this socket", {
+      hint: "its QEMU has ended; start it again, or name the socket of the one that runs",
+      cause,
+    });
+  }
+  if (cause instanceof Deno.errors.PermissionDenied) {
+    return new TransportError(path, "connect", "this user may not use the socket", {
+      hint: "run kemari as the user that runs QEMU",
+      cause,
+    });
+  }
+  const reason = cause instanceof Error ? cause.message : String(cause);
+  return new TransportError(path, "connect", `cannot connect: ${reason}`, {
+    hint: `start QEMU with -qmp unix:${path},server=on,wait=off`,
+    cause,
+  });
+}
+
+function closeQuietly(connection: Deno.UnixConn): void {
+  try {
+    connection.close();
+  } catch {
+    // Closed before.
+  }
+}

@@ -1,0 +1,215 @@
+import { getLogger } from "@logtape/logtape";
+import { type KemariError, TransportError } from "../errors.ts";
+import { Replica } from "../replica/replica.ts";
+import type { ReplicaTaps } from "../replica/replica_taps.ts";
+import type { SecondaryCounters, SecondaryEvent } from "../replica/secondary.ts";
+import type { Address } from "./address.ts";
+import { allocateSlab } from "./libc.ts";
+import { connectPeer, type PeerConnection, socketConnection } from "./peer.ts";
+import type { Reactor, Watch } from "./reactor.ts";
+import { ReceiverSession, refuseBusy, type SessionOptions } from "./receiver_session.ts";
+import { type Listener, listenSocket } from "./socket.ts";
+
+const log = getLogger(["kemari", "recv"]);
+
+export interface ReceiverOptions extends SessionOptions {
+  readonly listen: Address;
+  readonly onLoss: "wait" | "activate" | "exit";
+  /** Whether anyone can tell us to activate while no sender can come back. */
+  readonly controlled: boolean;
+  /** What of the event-tap the replica keeps; nothing by default. */
+  readonly taps?: ReplicaTaps;
+}
+
+/** Why the secondary activates. */
+export type Verdict = "handover" | "loss" | "failover";
+
+/**
+ * The secondary's side on real descriptors: sessions come and go, the replica stays.
+ *
+ * ```text
+ * listening ──connection──► receiving ──HANDOVER──────────────► activating
+ *     ▲                         └──loss──► wait: listening ──kemari failover──► activating
+ *     └─────────────────────────────────┘    └── activate: activating; exit: the error
+ * ```
+ */
+export class ReceiverEnd {
+  readonly #reactor: Reactor;
+  readonly #options: ReceiverOptions;
+  readonly replica: Replica;
+  readonly counters: SecondaryCounters = {
+    committed: 0,
+    pages: 0,
+    zeroPages: 0,
+    payloadBytes: 0,
+    lastPayloadBytes: 0,
+  };
+  #listener: Listener | undefined;
+  #listenerWatch: Watch | undefined;
+  #session: ReceiverSession | undefined;
+  #verdict: Verdict | undefined;
+  #lastLoss: KemariError | undefined;
+  #committedAt = 0;
+  #senders = 0;
+
+  constructor(reactor: Reactor, options: ReceiverOptions) {
+    this.#reactor = reactor;
+    this.#options = options;
+    this.replica = new Replica(options.maxTransactionBytes, allocateSlab, options.taps);
+  }
+
+  /** When the last transaction was committed, in milliseconds of performance.now(); 0 if never. */
+  get committedAt(): number {
+    return this.#committedAt;
+  }
+  get session(): ReceiverSession | undefined {
+    return this.#session;
+  }
+  /** Sessions so far. */
+  get senders(): number {
+    return this.#senders;
+  }
+  get state(): "listening" | "receiving" | "waiting" | "activating" {
+    if (this.#verdict !== undefined) return "activating";
+    if (this.#session !== undefined) return "receiving";
+    return this.replica.committed > 0 ? "waiting" : "listening";
+  }
+
+  /** Begins to listen, or opens the one connection that `exec:` and `stdio:` stand for. */
+  async open(signal: AbortSignal): Promise<void> {
+    const { listen } = this.#options;
+    if (listen.kind === "exec" || listen.kind === "stdio") {
+      const peer = await connectPeer(listen, this.#reactor, this.#options.graceMs, signal);
+      this.#begin(peer);
+      return;
+    }
+    const listener = await listenSocket(listen, this.#reactor, signal);
+    this.#listener = listener;
+    this.#listenerWatch = this.#reactor.watch(listener.fd, { readable: () => this.#accept() });
+    this.#listenerWatch.want(true, false);
+    log.info("listening on {address}", { address: listener.text });
+  }
+
+  /**
+   * Receives until the VM is to be activated here. All sessions are closed by then.
+   *
+   * @throws {KemariError} on loss where the options say `exit`, or where nobody can come back.
+   */
+  async receive(signal: AbortSignal): Promise<Verdict> {
+    await this.#reactor.run(() => this.#verdict !== undefined, signal);
+    return this.#verdict!;
+  }
+
+  /** Activates now. @throws {KemariError} if there is nothing to activate. */
+  failover(): void {
+    if (this.replica.committed === 0) {
+      throw new TransportError("recv", "read", "nothing to activate: no transaction is committed", {
+        hint: "is the sender connected? see kemari status",
+      });
+    }
+    if (this.#verdict !== undefined) return;
+    this.#endSession();
+    this.#decide("failover");
+  }
+
+  /** Goes back to waiting: an activation did not succeed, and the replica is whole. */
+  resume(): void {
+    this.#verdict = undefined;
+  }
+
+  close(): void {
+    this.#endSession();
+    this.#listenerWatch?.stop();
+    this.#listener?.close();
+    this.#listener = undefined;
+  }
+
+  #decide(verdict: Verdict): void {
+    this.#verdict = verdict;
+    this.#reactor.wake();
+  }
+
+  #accept(): void {
+    const fd = this.#listener!.accept();
+    if (fd === undefined) return;
+    const peer = socketConnection(fd, this.#listener!.text);
+    this.#session?.makeWay();
+    if (this.#session !== undefined || this.#verdict !== undefined) {
+      log.warn("another sender connected while one is served: refused");
+      refuseBusy(peer, this.#reactor);
+      return;
+    }
+    this.#begin(peer);
+  }
+
+  #begin(peer: PeerConnection): void {
+    this.#senders++;
+    this.#session = new ReceiverSession(
+      this.#reactor,
+      peer,
+      this.replica,
+      this.counters,
+      this.#options,
+      {
+        event: (event) => this.#event(event),
+        ended: (error) => this.#lost(error),
+      },
+    );
+  }
+
+  #event(event: SecondaryEvent): void {
+    switch (event.kind) {
+      case "hello":
+        log.info("sender connected: {software}", { software: event.hello.software });
+        return;
+      case "committed":
+        if (this.#committedAt === 0) {
+          log.info("first transaction committed: {machine}, {pages} pages, {zero} zero", {
+            machine: this.replica.machine,
+            pages: event.size.pages,
+            zero: event.size.zeroPages,
+          });
+        }
+        this.#committedAt = performance.now();
+        return;
+      case "handover":
+        log.info("handover after transaction {transaction}", { transaction: event.transaction });
+        this.#endSession();
+        this.#decide("handover");
+        return;
+    }
+  }
+
+  #endSession(): void {
+    const session = this.#session;
+    this.#session = undefined;
+    session?.close();
+  }
+
+  #lost(error: KemariError): void {
+    const wasSender = this.#session?.secondary.peer !== undefined;
+    this.#endSession();
+    if (!wasSender && this.#listener !== undefined) {
+      // A port scanner, say: its going is no loss, and must not start a failover.
+      log.warn("a connection that was no sender's: {reason}", { reason: error.message });
+      return;
+    }
+    this.#lastLoss = error;
+    const committed = this.replica.committed;
+    const mayComeBack = this.#listener !== undefined || this.#options.controlled;
+    if (this.#options.onLoss === "activate" && committed > 0) {
+      log.warn("primary lost: {reason}", { reason: error.message });
+      this.#decide("loss");
+    } else if (this.#options.onLoss === "exit" || !mayComeBack) this.#reactor.fail(error);
+    else {
+      const kept = committed > 0
+        ? `keeping transaction ${committed}: a sender may come back, or run kemari failover`
+        : "waiting for another sender";
+      log.warn("sender lost: {reason}; {kept}", { reason: error.message, kept });
+    }
+  }
+
+  get lastLoss(): string | undefined {
+    return this.#lastLoss?.message;
+  }
+}

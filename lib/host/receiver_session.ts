@@ -1,0 +1,253 @@
+/** Digests that wait to be written before more are computed. */
+const DIGESTS_PENDING_BYTES = 1 << 20;
+
+/** One sender's connection to the receiver, from its HELLO to its end. */
+import { KemariError, StateError, TransportError } from "../errors.ts";
+import { Carry } from "../bytes/carry.ts";
+import { createPageDigest } from "../replica/page_digest.ts";
+import { Replica } from "../replica/replica.ts";
+import { Secondary, type SecondaryCounters, type SecondaryEvent } from "../replica/secondary.ts";
+import { OutputQueue, readSome, shutdownWrite } from "./channel.ts";
+import type { PeerConnection } from "./peer.ts";
+import type { Reactor, Watch } from "./reactor.ts";
+import type { LinkTiming } from "./sender_link.ts";
+
+/** How a session behaves. */
+export interface SessionOptions extends LinkTiming {
+  readonly maxTransactionBytes: number;
+  readonly software: string;
+}
+
+/** Time for a refusal to reach a sender that is still sending. */
+const LINGER_MS = 1000;
+/** Time for a sender to say HELLO, before another connection takes its place. */
+const HELLO_MS = 500;
+
+/** What a session tells its owner. */
+export interface SessionOwner {
+  event(event: SecondaryEvent): void;
+  /** The session is over for this reason; the replica is as last committed. */
+  ended(error: KemariError): void;
+}
+
+/** Runs a {@link Secondary} on real descriptors. The replica outlives it. */
+export class ReceiverSession {
+  readonly #reactor: Reactor;
+  readonly #peer: PeerConnection;
+  readonly #owner: SessionOwner;
+  readonly secondary: Secondary;
+  readonly #output: OutputQueue;
+  readonly #input: Watch;
+  readonly #writable: Watch;
+  readonly #carry = new Carry();
+  readonly #buffer = new Uint8Array(512 * 1024);
+  readonly #cancelTick: () => void;
+  readonly #begunAt = performance.now();
+  #readBytes = 0;
+  /** Digests of the replica's pages that the sender still waits for. */
+  #digests: Generator<void> | undefined;
+  #closed = false;
+  #error: KemariError | undefined;
+
+  constructor(
+    reactor: Reactor,
+    peer: PeerConnection,
+    replica: Replica,
+    counters: SecondaryCounters,
+    options: SessionOptions,
+    owner: SessionOwner,
+  ) {
+    this.#reactor = reactor;
+    this.#peer = peer;
+    this.#owner = owner;
+    this.secondary = new Secondary(
+      replica,
+      counters,
+      {
+        heartbeatMs: options.heartbeatMs,
+        graceMs: options.graceMs,
+        maxTransactionBytes: options.maxTransactionBytes,
+        committed: replica.committed,
+        software: options.software,
+      },
+      () => performance.now(),
+    );
+    this.#output = new OutputQueue(peer.output, peer.name);
+    this.#input = reactor.watch(peer.input, { readable: () => this.#guard(() => this.#read()) });
+    this.#writable = reactor.watch(peer.output, {
+      writable: () => this.#guard(() => this.#pump()),
+    });
+    const period = Math.max(1, Math.min(options.heartbeatMs / 4, 50));
+    this.#cancelTick = reactor.every(period, () => this.#guard(() => this.#tick()));
+    this.#pump();
+  }
+
+  get software(): string {
+    return this.secondary.peer?.software ?? "";
+  }
+  /** Bytes read from the sender, framing included. */
+  get wireBytes(): number {
+    return this.#readBytes;
+  }
+
+  close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.#cancelTick();
+    this.#cancelLinger();
+    this.#input.stop();
+    this.#writable.stop();
+    this.secondary.abort();
+    try {
+      this.#output.push(this.secondary.takeOutput());
+      this.#output.flush();
+    } catch {
+      // The sender is gone.
+    }
+    this.#peer.close();
+  }
+
+  /** Someone else has connected: ends a session that is refused already, or was never begun. */
+  makeWay(): void {
+    if (this.#lingering !== undefined) return this.#lingering();
+    const mute = this.secondary.peer === undefined &&
+      performance.now() - this.#begunAt > HELLO_MS;
+    if (mute) {
+      const seconds = HELLO_MS / 1000;
+      this.#owner.ended(
+        new TransportError(this.#peer.name, "read", `no HELLO in ${seconds} s, and another comes`),
+      );
+    }
+  }
+
+  /** Faults end the session, not the process. */
+  #guard(action: () => void): void {
+    if (this.#closed) return;
+    try {
+      action();
+    } catch (error) {
+      if (!(error instanceof KemariError) || error instanceof StateError) throw error;
+      this.#end(error);
+    }
+  }
+
+  /** Gets the refusal out before the connection is closed over unread bytes, which would eat it. */
+  #end(error: KemariError): void {
+    if (this.#error !== undefined) return;
+    this.#error = error;
+    this.#cancelTick();
+    this.secondary.refuse(error);
+    this.#output.push(this.secondary.takeOutput());
+    let gone = error instanceof TransportError;
+    try {
+      this.#output.flush();
+    } catch {
+      gone = true;
+    }
+    if (gone || !this.#peer.isSocket) return this.#owner.ended(error);
+    shutdownWrite(this.#peer.output);
+    const finish = () => {
+      this.#cancelLinger();
+      this.#owner.ended(error);
+    };
+    this.#cancelLinger = this.#reactor.after(LINGER_MS, finish);
+    this.#lingering = finish;
+    this.#input.want(true, false);
+    this.#writable.want(false, false);
+  }
+
+  #lingering: (() => void) | undefined;
+  #cancelLinger: () => void = () => {};
+
+  #read(): void {
+    let count: number | undefined;
+    try {
+      count = readSome(this.#peer.input, this.#buffer, this.#peer.name);
+    } catch (error) {
+      if (this.#lingering !== undefined) return this.#lingering();
+      throw error;
+    }
+    if (count === undefined) return;
+    if (this.#lingering !== undefined) {
+      if (count === 0) this.#lingering();
+      return;
+    }
+    if (count === 0) {
+      throw new TransportError(
+        this.#peer.name,
+        "read",
+        this.secondary.open
+          ? "the sender closed the connection inside a transaction"
+          : "the sender closed the connection",
+      );
+    }
+    this.#readBytes += count;
+    this.#carry.feed(this.#buffer, 0, count, (bytes, start, end) => {
+      return this.secondary.receive(bytes, start, end);
+    });
+    this.#pump();
+  }
+
+  #tick(): void {
+    const silentMs = this.secondary.tick();
+    if (silentMs > 0) {
+      throw new TransportError(
+        this.#peer.name,
+        "heartbeat",
+        `nothing was heard from the sender for ${Math.round(silentMs)} ms`,
+      );
+    }
+    this.#pump();
+  }
+
+  #pump(): void {
+    for (const event of this.secondary.takeEvents()) {
+      if (event.kind === "digest-query") this.#prepareDigests(event.seedLow, event.seedHigh);
+      this.#owner.event(event);
+      if (this.#closed) return;
+    }
+    if (this.#output.pendingBytes < DIGESTS_PENDING_BYTES && this.#digests?.next().done) {
+      this.#digests = undefined;
+    }
+    this.#output.push(this.secondary.takeOutput());
+    const written = this.#output.flush();
+    this.#input.want(true, false);
+    this.#writable.want(false, !written);
+    if (written && this.#digests !== undefined) {
+      this.#reactor.after(0, () => this.#guard(() => this.#pump()));
+    }
+  }
+
+  #prepareDigests(seedLow: number, seedHigh: number): void {
+    createPageDigest(seedLow, seedHigh).then((digest) => {
+      this.#digests = this.secondary.answerDigests(digest);
+      this.#guard(() => this.#pump());
+    }).catch((error) => this.#reactor.fail(error));
+  }
+}
+
+/** Says that there is one sender at a time, and leaves that one alone. */
+export function refuseBusy(peer: PeerConnection, reactor: Reactor): void {
+  const options = {
+    heartbeatMs: 0,
+    graceMs: 0,
+    maxTransactionBytes: 0,
+    committed: 0,
+    software: "",
+  };
+  const counters = { committed: 0, pages: 0, zeroPages: 0, payloadBytes: 0, lastPayloadBytes: 0 };
+  const secondary = new Secondary(new Replica(0), counters, options, () => 0);
+  secondary.refuse(
+    new TransportError(peer.name, "connect", "another sender is being served"),
+    "busy",
+  );
+  const output = new OutputQueue(peer.output, peer.name);
+  try {
+    output.push(secondary.takeOutput());
+    output.flush();
+    shutdownWrite(peer.output);
+  } catch {
+    // It has given up by itself.
+  }
+  reactor.after(LINGER_MS, () => peer.close());
+}

@@ -1,0 +1,209 @@
+import { getLogger } from "@logtape/logtape";
+import { TransportError, UsageError } from "../errors.ts";
+import {
+  fence,
+  isDiskFull,
+  type StreamConsumer,
+  writeToCommand,
+  writeToStdout,
+} from "./activation.ts";
+import { parseAddress } from "./address.ts";
+import { ControlServer } from "./control.ts";
+import { formatBytes, type ReceiverStatus, receiverStatus, statusLine } from "./end_status.ts";
+import { RateMeter } from "./rate_meter.ts";
+import { Reactor } from "./reactor.ts";
+import type { DiskTapAddress } from "./disk_options.ts";
+import { type ReplaySettings, ReplicaTapSet } from "./replica_tap_set.ts";
+import { ReceiverEnd, type Verdict } from "./receiver_end.ts";
+import type { ProgressLine } from "./send.ts";
+import type { LinkTiming } from "./sender_link.ts";
+import { serveUntilUnused } from "./serve_taps.ts";
+import { SOFTWARE } from "./software.ts";
+import type { NetTapAddress } from "./tap_options.ts";
+
+const log = getLogger(["kemari", "recv"]);
+
+export interface RecvSettings extends LinkTiming {
+  readonly listen: string;
+  readonly onLoss: "wait" | "activate" | "exit";
+  readonly fence?: string;
+  readonly fenceTimeoutMs: number;
+  readonly exec?: string;
+  /** Bytes of pages one transaction may stage; half of the free memory if undefined. */
+  readonly maxTransactionBytes?: number;
+  readonly control?: string;
+  /** The primary's taps, by the same names, to be offered to the QEMU that goes on. */
+  readonly nets: readonly NetTapAddress[];
+  readonly disks: readonly DiskTapAddress[];
+  readonly replay: ReplaySettings;
+}
+
+/** Endpoints whose failure an operator can mend before another `kemari failover`. */
+const MENDABLE = /^(--fence|disk )/;
+
+/**
+ * `kemari recv`: transactions in; on activation one complete migration stream on stdout, or into
+ * the command's stdin.
+ *
+ * @returns The command's exit code, or 0.
+ * @throws {TransportError} on loss where the settings say so, or when activation is impossible.
+ */
+export async function recv(
+  settings: RecvSettings,
+  progress: ProgressLine,
+  signal: AbortSignal,
+): Promise<number> {
+  const listen = parseAddress(settings.listen);
+  if (listen.kind === "stdio" && settings.exec === undefined) {
+    throw new UsageError("with stdio: stdout belongs to the sender, not to the activated stream", {
+      hint: 'give --exec "qemu-system-x86_64 … -incoming fd:0"',
+    });
+  }
+  const reactor = new Reactor();
+  const taps = await ReplicaTapSet.open(settings.nets, settings.disks, reactor, signal)
+    .catch((error) => {
+      reactor.close();
+      throw error;
+    });
+  const end = new ReceiverEnd(reactor, {
+    ...settings,
+    taps: taps.replicaTaps,
+    listen,
+    maxTransactionBytes: settings.maxTransactionBytes ?? Math.floor(freeMemoryBytes() / 2),
+    software: SOFTWARE,
+    controlled: settings.control !== undefined,
+  });
+  const rate = new RateMeter();
+  let active: StreamConsumer | undefined;
+  const state = (): ReceiverStatus["state"] => active === undefined ? end.state : "active";
+  const status = () => receiverStatus(end, state(), rate);
+  let control: ControlServer | undefined;
+  // Whoever asked for failover learns whether the guest's state has been handed to QEMU.
+  let asked: { resolve(): void; reject(error: unknown): void }[] = [];
+  const failover = () => {
+    if (active !== undefined) {
+      return Promise.reject(new TransportError("recv", "read", "this end is active already"));
+    }
+    return new Promise<void>((resolve, reject) => {
+      end.failover();
+      asked.push({ resolve, reject });
+    });
+  };
+  try {
+    await end.open(signal);
+    if (settings.control !== undefined) {
+      control = await ControlServer.open(settings.control, { status, failover }, reactor, signal);
+    }
+    reactor.every(250, () => {
+      rate.update(end.counters.committed);
+      if (progress.isShown) progress.set(statusLine(status()));
+    });
+    for (;;) {
+      const verdict = await end.receive(signal);
+      try {
+        active = await activate(verdict);
+      } catch (error) {
+        for (const { reject } of asked) reject(error);
+        asked = [];
+        if (!mayTryAgain(error)) throw withoutSecondTry(error);
+        log.error("not activated: {reason}; keeping transaction {transaction}", {
+          reason: (error as Error).message,
+          transaction: end.replica.committed,
+        });
+        end.resume();
+        continue;
+      }
+      for (const { resolve } of asked) resolve();
+      // The answer gets out before the loop ends.
+      if (asked.length > 0) await settle(reactor, signal);
+      if (active === undefined) {
+        await serveTaps();
+        return 0;
+      }
+      let code: number | undefined;
+      active.exitCode.then((ended) => {
+        code = ended;
+        reactor.wake();
+      });
+      await reactor.run(() => code !== undefined, signal);
+      // Our own kill ended it: that is no exit code of its.
+      signal.throwIfAborted();
+      return code!;
+    }
+  } finally {
+    active?.kill();
+    taps.close();
+    end.close();
+    control?.close();
+    reactor.close();
+  }
+
+  async function activate(verdict: Verdict): Promise<StreamConsumer | undefined> {
+    const begun = performance.now();
+    if (verdict !== "handover" && settings.fence !== undefined && settings.fence !== "none") {
+      await reactor.during(
+        fence(settings.fence, settings.fenceTimeoutMs, signal, (line) => {
+          log.info("fence: {line}", { line });
+        }),
+        signal,
+      );
+    }
+    const fenced = performance.now();
+    taps.activate(settings.replay);
+    const onProgress = (bytes: number) => {
+      if (progress.isShown) progress.set(`activating, ${formatBytes(bytes)} to QEMU`);
+    };
+    let consumer: StreamConsumer | undefined;
+    if (settings.exec === undefined) {
+      await writeToStdout(end.replica, reactor, signal, onProgress);
+    } else {
+      const writing = writeToCommand(end.replica, settings.exec, signal, onProgress);
+      consumer = await reactor.during(writing, signal);
+    }
+    log.info(
+      "activated transaction {transaction} after {cause}: fenced in {fence} ms, " +
+        "state passed on in {load} ms",
+      {
+        transaction: end.replica.committed,
+        cause: verdict,
+        fence: Math.round(fenced - begun),
+        load: Math.round(performance.now() - fenced),
+      },
+    );
+    return consumer;
+  }
+
+  /** The stream is out, but a QEMU's disks and NICs go through us: as long as it uses them. */
+  async function serveTaps(): Promise<void> {
+    if (taps.isEmpty) return;
+    log.info("serving the taps until QEMU lets go of them");
+    await serveUntilUnused(taps, reactor, signal);
+  }
+
+  function mayTryAgain(error: unknown): boolean {
+    if (signal.aborted || settings.control === undefined) return false;
+    return isDiskFull(error) || error instanceof TransportError && MENDABLE.test(error.endpoint) ||
+      settings.exec !== undefined && error instanceof TransportError;
+  }
+}
+
+/** Says what it means that this process ends now, with the only copy of the replica. */
+function withoutSecondTry(error: unknown): unknown {
+  if (!isDiskFull(error)) return error;
+  const { endpoint, phase, message } = error as TransportError;
+  return new TransportError(endpoint, phase, message.replace(`${endpoint}: `, ""), {
+    hint: "the replica ends with this process: continue the VM on the primary; with --control, " +
+      "recv keeps it for another kemari failover",
+    cause: (error as TransportError).cause,
+  });
+}
+
+async function settle(reactor: Reactor, signal: AbortSignal): Promise<void> {
+  let done = false;
+  reactor.after(50, () => done = true);
+  await reactor.run(() => done, signal);
+}
+
+function freeMemoryBytes(): number {
+  return Deno.systemMemoryInfo().available;
+}

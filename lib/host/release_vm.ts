@@ -1,0 +1,83 @@
+/** Sets a VM free from a migration whose other side is gone. */
+import {
+  decodeMigrationStatus,
+  lostHeartbeat,
+  queryMigration,
+  resumeVm,
+  stopVm,
+  yankMigration,
+} from "../qmp/migration.ts";
+import type { QmpClient } from "./qmp_client.ts";
+
+/** Whether the VM goes on unprotected or stands still until somebody decides. */
+export type OnSecondaryLoss = "continue" | "stop";
+
+/** Run states in which only a migration keeps the VM from running. */
+const HELD_STATES: ReadonlySet<string> = new Set(["colo", "postmigrate", "finish-migrate"]);
+
+const SETTLE_MS = 5000;
+const POLL_MS = 20;
+
+/**
+ * Ends COLO or a migration under way, and leaves the VM running or stopped.
+ *
+ * @param wasRunning Whether the VM was running before it was protected; if not, it is left alone.
+ * @returns The run state that QEMU reports afterwards.
+ * @throws {QemuError | TransportError} if QEMU refuses or cannot be reached.
+ */
+export async function releaseVm(
+  client: QmpClient,
+  action: OnSecondaryLoss,
+  wasRunning = true,
+): Promise<string> {
+  const migration = async () => decodeMigrationStatus(await client.run(queryMigration()));
+  const before = await migration();
+  if (before.phase === "colo" || before.phase === "running") {
+    // A channel in which QEMU hangs would keep it from hearing the next command.
+    await ignoring(client.run(yankMigration()));
+    if (before.phase === "colo") await ignoring(client.run(lostHeartbeat()));
+    const until = performance.now() + SETTLE_MS;
+    for (;;) {
+      const { phase } = await migration();
+      if (phase !== "colo" && phase !== "running") break;
+      if (performance.now() > until) break;
+      if (phase === "colo" && before.phase !== "colo") await ignoring(client.run(lostHeartbeat()));
+      await new Promise((resolve) => setTimeout(resolve, POLL_MS));
+    }
+  }
+  // QEMU's COLO thread lets the VM run when it has heard; a `stop` before that would be undone.
+  const state = await settled(client);
+  if (action === "stop") {
+    if (state === "running" || HELD_STATES.has(state)) await client.run(stopVm());
+  } else if (wasRunning && HELD_STATES.has(state)) await client.run(resumeVm());
+  return await runState(client);
+}
+
+/** The run state, once it is no longer one that COLO is about to leave by itself. */
+async function settled(client: QmpClient): Promise<string> {
+  const until = performance.now() + SETTLE_MS;
+  for (;;) {
+    const state = await runState(client);
+    if (state !== "colo" || performance.now() > until) return state;
+    await new Promise((resolve) => setTimeout(resolve, POLL_MS));
+  }
+}
+
+async function runState(client: QmpClient): Promise<string> {
+  const reply = await client.execute("query-status") as { status?: unknown } | null;
+  return typeof reply?.status === "string" ? reply.status : "unknown";
+}
+
+/** For commands that are refused where they are not needed. */
+async function ignoring(task: Promise<unknown>): Promise<void> {
+  try {
+    await task;
+  } catch {
+    // QEMU says so when there is nothing to yank or to fail over.
+  }
+}
+
+/** Calls back whenever the VM goes on after a stop, until the connection ends. */
+export async function followVm(client: QmpClient, onResume: () => void): Promise<void> {
+  for await (const { name } of client.events()) if (name === "RESUME") onResume();
+}

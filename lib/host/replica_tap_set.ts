@@ -1,0 +1,218 @@
+import { getLogger } from "@logtape/logtape";
+import { TransportError } from "../errors.ts";
+import { type ReplicaDisk, ReplicaTaps } from "../replica/replica_taps.ts";
+import type { BlockBackend, ZeroOptions } from "./block_backend.ts";
+import type { DiskTapAddress } from "./disk_options.ts";
+import { ImageFile } from "./image_file.ts";
+import type { Extent } from "../nbd/reply_writer.ts";
+import { NbdServer } from "./nbd_server.ts";
+import { NetTap } from "./net_tap.ts";
+import type { Reactor } from "./reactor.ts";
+import type { NetTapAddress } from "./tap_options.ts";
+import { storeOf } from "./tapped_disk.ts";
+
+const log = getLogger(["kemari", "tap"]);
+
+/** What `--replay` lets be let go again on activation. */
+export interface ReplaySettings {
+  readonly net: boolean;
+  readonly disk: boolean;
+}
+
+const EPERM = 1;
+
+/** A disk that nobody may write before the VM is active here. */
+class GatedDisk implements BlockBackend {
+  readonly readOnly = false;
+  isOpen = false;
+
+  constructor(readonly image: ImageFile) {}
+
+  get name(): string {
+    return this.image.name;
+  }
+  get sizeBytes(): number {
+    return this.image.sizeBytes;
+  }
+  read(into: Uint8Array<ArrayBuffer>, offset: number): void {
+    this.image.read(into, offset);
+  }
+  write(data: Uint8Array, offset: number, fua: boolean): void {
+    this.#check();
+    this.image.write(data, offset, fua);
+  }
+  flush(): void {
+    if (this.isOpen) this.image.flush();
+  }
+  trim(offset: number, lengthBytes: number, fua: boolean): void {
+    this.#check();
+    this.image.trim(offset, lengthBytes, fua);
+  }
+  zero(offset: number, lengthBytes: number, options: ZeroOptions): void {
+    this.#check();
+    this.image.zero(offset, lengthBytes, options);
+  }
+  status(offset: number, lengthBytes: number, mostExtents: number): Extent[] {
+    return this.image.status(offset, lengthBytes, mostExtents);
+  }
+
+  #check(): void {
+    if (this.isOpen) return;
+    throw new TransportError(this.name, "write", "the VM is not active on this host", {
+      cause: EPERM,
+    });
+  }
+}
+
+interface SecondaryDisk {
+  readonly address: DiskTapAddress;
+  readonly gate: GatedDisk;
+  readonly server: NbdServer;
+}
+
+/**
+ * The secondary's taps: the same NICs and disks, offered to the QEMU that goes on. Until then disks
+ * can be read and not written, and NICs are silent because their guest stands still.
+ */
+export class ReplicaTapSet {
+  readonly #disks: SecondaryDisk[] = [];
+  readonly #nets: NetTap[] = [];
+  readonly replicaTaps: ReplicaTaps;
+  #isActive = false;
+
+  private constructor(disks: SecondaryDisk[], nets: NetTap[]) {
+    this.#disks = disks;
+    this.#nets = nets;
+    const replicaDisks = disks.map(({ address, gate }): [string, ReplicaDisk] => {
+      const { name, mode } = address;
+      return [name, {
+        mode,
+        copy: mode === "replicated" ? copyOf(gate.image) : undefined,
+      }];
+    });
+    this.replicaTaps = new ReplicaTaps(
+      new Map(replicaDisks),
+      new Set(nets.map(({ name }) => name)),
+    );
+  }
+
+  /** @throws {TransportError} if an image, a socket or a TAP cannot be opened; nothing is left open. */
+  static async open(
+    nets: readonly NetTapAddress[],
+    disks: readonly DiskTapAddress[],
+    reactor: Reactor,
+    signal: AbortSignal,
+  ): Promise<ReplicaTapSet> {
+    const openDisks: SecondaryDisk[] = [];
+    const openNets: NetTap[] = [];
+    try {
+      for (const address of disks) {
+        const gate = new GatedDisk(ImageFile.open(address.path));
+        try {
+          const server = await NbdServer.listen(
+            {
+              address: address.socket,
+              exports: [{ name: address.name, backend: gate }],
+              onFailure: (name, error) =>
+                log.error("disk {name}: {reason}", { name, reason: error.message }),
+            },
+            reactor,
+            signal,
+          );
+          openDisks.push({ address, gate, server });
+        } catch (error) {
+          gate.image.close();
+          throw error;
+        }
+      }
+      for (const address of nets) {
+        const fault = (error: Error) =>
+          log.error("net {name}: {reason}", { name: address.name, reason: error.message });
+        openNets.push(await NetTap.open(address, reactor, { events: { fault } }, signal));
+      }
+      return new ReplicaTapSet(openDisks, openNets);
+    } catch (error) {
+      openNets.forEach((net) => net.close());
+      openDisks.forEach(({ gate, server }) => {
+        server.close();
+        gate.image.close();
+      });
+      throw error;
+    }
+  }
+
+  get isEmpty(): boolean {
+    return this.#disks.length + this.#nets.length === 0;
+  }
+  /** Whether a QEMU uses any of the taps. */
+  get isUsed(): boolean {
+    return this.#disks.some(({ server }) => server.connections > 0) ||
+      this.#nets.some((net) => net.counters.guestConnected);
+  }
+
+  /**
+   * Makes the taps the VM's own: finishes what was committed, lets go again what the primary may
+   * not have, and opens the disks.
+   *
+   * @throws {TransportError} if a disk is no whole copy, or refuses a committed write.
+   */
+  activate(replay: ReplaySettings): void {
+    if (this.#isActive) return;
+    const taps = this.replicaTaps;
+    if (taps.incomplete.length > 0) {
+      throw new TransportError(
+        `disk ${taps.incomplete.join(", ")}`,
+        "write",
+        "the first copy from the primary was not complete",
+        { hint: "the VM cannot go on here; start it at the primary, and let the copy finish" },
+      );
+    }
+    taps.applyPending();
+    const frames = new Map<string, Uint8Array[]>();
+    const macs = taps.macs;
+    let writes = 0;
+    for (const { event } of taps.unreleased) {
+      if (event.kind === "packet") {
+        frames.set(event.tap, [...frames.get(event.tap) ?? [], event.frame]);
+      } else if (replay.disk && (event.kind === "write" || event.kind === "zero")) {
+        const disk = this.#disks.find(({ address }) => address.name === event.tap)!;
+        const store = storeOf(disk.gate.image);
+        if (event.kind === "write") store.write(event.offset, event.data);
+        else store.zero(event.offset, event.lengthBytes);
+        writes++;
+      }
+    }
+    let packets = 0;
+    for (const net of this.#nets) {
+      const held = frames.get(net.name) ?? [];
+      if (replay.net) {
+        net.replay(held);
+        packets += held.length;
+      }
+      const mac = macs.get(net.name);
+      if (mac !== undefined) net.announce(mac);
+    }
+    for (const { gate } of this.#disks) gate.isOpen = true;
+    this.#isActive = true;
+    if (packets + writes > 0) {
+      log.info("replayed {packets} packets and {writes} disk writes", { packets, writes });
+    }
+  }
+
+  close(): void {
+    for (const net of this.#nets) net.close();
+    for (const { server, gate } of this.#disks) {
+      server.close();
+      gate.image.close();
+    }
+  }
+}
+
+function copyOf(image: ImageFile) {
+  const store = storeOf(image);
+  return {
+    sizeBytes: image.sizeBytes,
+    write: (offset: number, data: Uint8Array) => store.write(offset, data),
+    zero: (offset: number, lengthBytes: number) => store.zero(offset, lengthBytes),
+  };
+}

@@ -1,0 +1,59 @@
+/** A buffer that QEMU's stream is read into and sent from. */
+export interface Segment {
+  readonly bytes: Uint8Array<ArrayBuffer>;
+  /** First byte that has not been parsed. */
+  start: number;
+  /** One past the last byte read. */
+  end: number;
+  /** The output's byte count from which on nothing of it is waiting to be written. */
+  pinnedUntil: number;
+}
+
+const SEGMENT_BYTES = 1 << 20;
+/** A read shorter than this is not worth its system call. */
+const MIN_ROOM_BYTES = 256 * 1024;
+
+/**
+ * Hands out segments for reading, and reuses each once everything sent from it was written.
+ *
+ * Unparsed bytes move to the front of the next segment; they are less than a record, and the
+ * longest record (a list of RAM blocks) fits several times.
+ */
+export class SegmentPool {
+  #all: Segment[] = [makeSegment()];
+  current: Segment = this.#all[0];
+
+  /** Says that output up to this byte count may refer to the current segment. */
+  pin(queued: number): void {
+    this.current.pinnedUntil = queued;
+  }
+
+  /**
+   * A segment with room behind `end`, whose unparsed bytes stand at `start`.
+   *
+   * @param written Bytes of output written so far.
+   * @param idle Whether all output is written, so that no segment is pinned.
+   */
+  writable(written: number, idle: boolean): Segment {
+    const segment = this.current;
+    const free = idle || segment.pinnedUntil <= written;
+    if (segment.start === segment.end && free) segment.start = segment.end = 0;
+    if (SEGMENT_BYTES - segment.end >= MIN_ROOM_BYTES) return segment;
+    if (free) {
+      segment.bytes.copyWithin(0, segment.start, segment.end);
+      segment.end -= segment.start;
+      segment.start = 0;
+      return segment;
+    }
+    let next = this.#all.find((other) => other !== segment && other.pinnedUntil <= written);
+    if (next === undefined) this.#all.push(next = makeSegment());
+    next.bytes.set(segment.bytes.subarray(segment.start, segment.end));
+    next.end = segment.end - segment.start;
+    next.start = 0;
+    return this.current = next;
+  }
+}
+
+function makeSegment(): Segment {
+  return { bytes: new Uint8Array(SEGMENT_BYTES), start: 0, end: 0, pinnedUntil: 0 };
+}

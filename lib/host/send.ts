@@ -1,0 +1,181 @@
+import { getLogger } from "@logtape/logtape";
+import { TransportError, UsageError } from "../errors.ts";
+import { parseAddress } from "./address.ts";
+import { adopt } from "./channel.ts";
+import { ControlServer } from "./control.ts";
+import { formatBytes, senderStatus, statusLine } from "./end_status.ts";
+import { connectPeer, type PeerConnection } from "./peer.ts";
+import { QmpClient } from "./qmp_client.ts";
+import { RateMeter } from "./rate_meter.ts";
+import { Reactor } from "./reactor.ts";
+import { followVm, releaseVm } from "./release_vm.ts";
+import { SenderLink, type SenderLinkOptions } from "./sender_link.ts";
+import { triggerCheckpoint } from "../qmp/migration.ts";
+import { serveUntilUnused } from "./serve_taps.ts";
+import { SOFTWARE } from "./software.ts";
+import { SyncTrigger } from "./sync_trigger.ts";
+import { type SyncOn, TapSet, type TapSettings } from "./tap_set.ts";
+
+const log = getLogger(["kemari", "send"]);
+
+/** How long a connection may take to come about. */
+export const CONNECT_TIMEOUT_MS = 10_000;
+
+export interface SendSettings extends Omit<SenderLinkOptions, "software" | "taps"> {
+  readonly target: string;
+  readonly control?: string;
+  readonly sessionName?: string;
+  /** QMP socket by which a VM that COLO left stopped is set running when the secondary is lost. */
+  readonly qmp?: string;
+  readonly taps: TapSettings;
+  readonly syncOn: SyncOn;
+  readonly syncMinIntervalMs: number;
+  /** What QEMU's own timer is set to whenever a synchronization is asked for. */
+  readonly syncIntervalMs: number;
+}
+
+/** The one line that tells a person how far things are. */
+export interface ProgressLine {
+  readonly isShown: boolean;
+  set(text: string): void;
+}
+
+/**
+ * `kemari send`: QEMU's stream on stdin, its return path on stdout, transactions to the target.
+ *
+ * @returns When a stream that ends has been committed and handed over.
+ * @throws {WireError} the stream or the peer is at fault; {TransportError} either is lost.
+ */
+export async function send(
+  settings: SendSettings,
+  progress: ProgressLine,
+  signal: AbortSignal,
+): Promise<void> {
+  const address = parseAddress(settings.target);
+  if (address.kind === "stdio") {
+    throw new UsageError("stdio: is no target for send: stdin and stdout belong to QEMU", {
+      hint: "use exec:COMMAND to speak through another program's stdin and stdout",
+    });
+  }
+  const reactor = new Reactor();
+  const input = adopt(0, "read");
+  const output = adopt(1, "write");
+  const rate = new RateMeter();
+  let peer: PeerConnection | undefined;
+  let link: SenderLink | undefined;
+  let control: ControlServer | undefined;
+  let taps: TapSet | undefined;
+  let qmp: QmpClient | undefined;
+  try {
+    taps = await TapSet.open(settings.taps, reactor, signal);
+    peer = await connectPeer(address, reactor, CONNECT_TIMEOUT_MS, signal);
+    link = new SenderLink(reactor, peer, {
+      ...settings,
+      taps,
+      software: settings.sessionName ? `${SOFTWARE} (${settings.sessionName})` : SOFTWARE,
+    });
+    const session = link;
+    const tapped = taps;
+    const status = () => ({
+      ...senderStatus(session, undefined, undefined, address.text, rate),
+      ...(tapped.isEmpty ? {} : { taps: tapped.status }),
+    });
+    if (!taps.isEmpty && settings.qmp !== undefined) {
+      qmp = await reactor.during(QmpClient.connect(settings.qmp), signal);
+      triggerBy(qmp, taps, settings, reactor);
+    }
+    if (settings.control !== undefined) {
+      control = await ControlServer.open(settings.control, { status }, reactor, signal);
+    }
+    reactor.every(250, () => {
+      rate.update(session.primary.counters.committed);
+      if (progress.isShown) progress.set(statusLine(status()));
+    });
+    link.onEvent = (event) => {
+      switch (event.kind) {
+        case "colo":
+          log.info("COLO: the VM is protected, checkpoints follow");
+          return;
+        case "handed-over":
+          log.info("handed over after transaction {transaction}: {bytes} sent", {
+            transaction: event.transaction,
+            bytes: formatBytes(session.wireBytes),
+          });
+          return;
+      }
+    };
+    link.attach({ input: input.fd, output: output.fd, name: "QEMU" });
+    await reactor.run(() => session.handedOver, signal);
+  } catch (error) {
+    if (settings.qmp !== undefined && link?.primary.isColo) {
+      link.close();
+      await qmp?.close();
+      // The taps go on meanwhile: QEMU may wait for its disk before it answers.
+      await reactor.during(release(settings.qmp), new AbortController().signal);
+    }
+    if (taps?.isUsed && !signal.aborted) {
+      // The VM's disks and NICs are here: without us it would lose them too.
+      taps.passThrough();
+      log.error("{reason}; serving the taps on, unprotected, until QEMU lets go of them", {
+        reason: (error as Error).message,
+      });
+      await serveUntilUnused(taps, reactor, signal);
+    }
+    throw await explained(error, peer);
+  } finally {
+    taps?.close();
+    await qmp?.close();
+    link?.close();
+    control?.close();
+    input.release();
+    output.release();
+    reactor.close();
+  }
+}
+
+/** Lets held output ask QEMU for a checkpoint. */
+function triggerBy(qmp: QmpClient, taps: TapSet, settings: SendSettings, reactor: Reactor): void {
+  const trigger = new SyncTrigger(reactor, settings.syncMinIntervalMs, () => {
+    qmp.run(triggerCheckpoint(settings.syncIntervalMs)).catch((error) => reactor.fail(error));
+    reactor.wake();
+  });
+  taps.onHeld = (cause) => {
+    if (settings.syncOn.includes(cause)) trigger.request();
+  };
+  taps.onCheckpoint = () => trigger.begun();
+  taps.onEpochClosed = () => trigger.closed();
+  void followVm(qmp, () => trigger.ended());
+}
+
+/** How long the end of a command may come after the end of its output. */
+const EXIT_WAIT_MS = 500;
+
+/** A connection that a command was says less than how the command ended. */
+async function explained(error: unknown, peer: PeerConnection | undefined): Promise<unknown> {
+  if (peer?.exitCode === undefined) return error;
+  if (!(error instanceof TransportError) || error.endpoint !== peer.name) return error;
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const timeout = new Promise<undefined>((resolve) => {
+    timer = setTimeout(() => resolve(undefined), EXIT_WAIT_MS);
+  });
+  const code = await Promise.race([peer.exitCode, timeout]);
+  clearTimeout(timer);
+  if (code === undefined) return error;
+  return new TransportError(peer.name, error.phase, `the command ended with exit code ${code}`, {
+    hint: "see what it says; it has to run `kemari recv stdio:` in the end",
+    cause: error,
+  });
+}
+
+/** Ends COLO in a QEMU whose secondary is lost, so that its VM does not stand still for ever. */
+async function release(qmp: string): Promise<void> {
+  try {
+    await using client = await QmpClient.connect(qmp, { timeoutMs: 2000 });
+    await releaseVm(client, "continue");
+    log.warn("the VM goes on unprotected");
+  } catch (error) {
+    log.error("QEMU was not told that the secondary is lost: {reason}", {
+      reason: (error as Error).message,
+    });
+  }
+}

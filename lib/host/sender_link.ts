@@ -1,0 +1,337 @@
+import { randomBytes } from "node:crypto";
+import { StateError, TransportError } from "../errors.ts";
+import { createPageDigest, DigestTable, type PageDigest } from "../replica/page_digest.ts";
+import { Primary, type PrimaryEvent, type PrimaryOptions } from "../replica/primary.ts";
+import { TxnSender } from "../txn/sender.ts";
+import { FEATURE } from "../txn/wire.ts";
+import { Carry } from "../bytes/carry.ts";
+import { OutputQueue, readSome } from "./channel.ts";
+import type { PeerConnection } from "./peer.ts";
+import type { Reactor, Watch } from "./reactor.ts";
+import { SegmentPool } from "./segment_pool.ts";
+import type { TapSet } from "./tap_set.ts";
+
+/** How the two ends of a link tell a dead peer from a quiet one. */
+export interface LinkTiming {
+  readonly heartbeatMs: number;
+  readonly graceMs: number;
+}
+
+export interface SenderLinkOptions extends LinkTiming, Omit<PrimaryOptions, "taps"> {
+  readonly software: string;
+  /** The VM's taps; they outlive the link. */
+  readonly taps?: TapSet;
+}
+
+/** QEMU's side: where its stream comes from and where its return path goes. */
+export interface QemuChannel {
+  readonly input: number;
+  /** Negative where there is none. */
+  readonly output: number;
+  readonly name: string;
+}
+
+/** How many bytes of a full stream wait for the peer before QEMU has to. */
+const FULL_PENDING_BYTES = 8 * 2 ** 20;
+
+/**
+ * Runs a {@link Primary} and a {@link TxnSender} on real descriptors: QEMU's stream is read into
+ * segments, and what they hold goes out from there without another copy.
+ *
+ * One link is one session with one peer. QEMU's channel may change under it: a snapshot loop has
+ * one for each round. Both ends of the link run on the reactor; errors end its run().
+ */
+export class SenderLink {
+  readonly #reactor: Reactor;
+  readonly #peer: PeerConnection;
+  readonly #txn: TxnSender;
+  readonly primary: Primary;
+  readonly #output: OutputQueue;
+  readonly #peerWatch: { input: Watch; output: Watch };
+  readonly #peerCarry = new Carry();
+  readonly #peerBuffer = new Uint8Array(256 * 1024);
+  readonly #cancelTick: () => void;
+  readonly #segments = new SegmentPool();
+  readonly #maxPendingBytes: number;
+  readonly #taps: TapSet | undefined;
+
+  #qemu: QemuChannel | undefined;
+  #qemuWatch: { input: Watch; output: Watch } | undefined;
+  #replies: OutputQueue | undefined;
+  #qemuEnded = false;
+  #digesting = false;
+  #digest: PageDigest | undefined;
+  #table = new DigestTable();
+  #tableBlocks = new Map<string, number>();
+  #handedOver = false;
+  #closed = false;
+
+  /** Called for everything the primary reports, on the loop. */
+  onEvent: (event: PrimaryEvent) => void = () => {};
+
+  constructor(reactor: Reactor, peer: PeerConnection, options: SenderLinkOptions) {
+    this.#reactor = reactor;
+    this.#peer = peer;
+    const clock = () => performance.now();
+    this.#txn = new TxnSender(
+      {
+        session: randomBytes(16),
+        heartbeatMs: options.heartbeatMs,
+        graceMs: options.graceMs,
+        software: options.software,
+      },
+      clock(),
+    );
+    this.primary = new Primary(options, this.#txn, clock);
+    this.#maxPendingBytes = options.maxInFlightBytes;
+    this.#taps = options.taps;
+    if (this.#taps !== undefined) {
+      this.#taps.onReleased = (transaction) => this.primary.released(transaction);
+    }
+    this.#output = new OutputQueue(peer.output, peer.name);
+    this.#peerWatch = {
+      input: reactor.watch(peer.input, { readable: () => this.#readPeer() }),
+      output: reactor.watch(peer.output, { writable: () => this.#pump() }),
+    };
+    this.#cancelTick = reactor.every(Math.max(1, Math.min(options.heartbeatMs / 4, 50)), () => {
+      this.#txn.tick(performance.now());
+      this.#pump();
+    });
+    try {
+      this.#pump();
+    } catch (error) {
+      // Nobody has this link to close it.
+      this.close();
+      throw error;
+    }
+  }
+
+  /** True once the peer has said who it is. */
+  get ready(): boolean {
+    return this.#txn.peer !== undefined;
+  }
+  get peerSoftware(): string {
+    return this.#txn.peer?.software ?? "";
+  }
+  /** True once the secondary is the VM's host. */
+  get handedOver(): boolean {
+    return this.#handedOver;
+  }
+  /** True when QEMU's channel has ended and every byte of it was dealt with. */
+  get qemuEnded(): boolean {
+    return this.#qemuEnded;
+  }
+  /** Transactions without an ACK. */
+  get inFlight(): number {
+    return this.#txn.inFlight.length;
+  }
+  /** True while a transaction is being sent. */
+  get open(): boolean {
+    return this.#txn.open;
+  }
+  /** The transaction that is open, or was last. */
+  get transaction(): number {
+    return this.#txn.transaction;
+  }
+  /** Bytes written to the peer, framing included. */
+  get wireBytes(): number {
+    return this.#output.written;
+  }
+  get pendingBytes(): number {
+    return this.#output.pendingBytes;
+  }
+
+  /** Begins to take QEMU's stream from this channel, which stays the caller's to close. */
+  attach(qemu: QemuChannel): void {
+    if (this.#qemu !== undefined) throw new StateError("QEMU is attached already");
+    this.#qemu = qemu;
+    this.#qemuEnded = false;
+    if (qemu.output >= 0) this.#replies = new OutputQueue(qemu.output, qemu.name);
+    this.#qemuWatch = {
+      input: this.#reactor.watch(qemu.input, { readable: () => this.#readQemu() }),
+      output: this.#reactor.watch(qemu.output, { writable: () => this.#pump() }),
+    };
+    this.#pump();
+  }
+
+  /** Lets go of QEMU's channel, for the next one or for good. */
+  detach(): void {
+    this.#qemuWatch?.input.stop();
+    this.#qemuWatch?.output.stop();
+    this.#qemu = undefined;
+    this.#qemuWatch = undefined;
+    this.#replies = undefined;
+  }
+
+  /** Ends the session; what has been queued is given one chance to get out. */
+  close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.detach();
+    this.#cancelTick();
+    this.#peerWatch.input.stop();
+    this.#peerWatch.output.stop();
+    try {
+      if (this.#txn.open) this.#txn.cancel();
+      this.#output.push(this.#txn.takeOutput());
+      this.#output.flush();
+    } catch {
+      // The peer is gone: it has nothing to be told.
+    }
+    this.#peer.close();
+    if (!this.ready) this.#peer.kill?.();
+  }
+
+  #readPeer(): void {
+    for (;;) {
+      const count = readSome(this.#peer.input, this.#peerBuffer, this.#peer.name);
+      if (count === undefined) break;
+      if (count === 0) {
+        if (this.#handedOver) return;
+        throw new TransportError(this.#peer.name, "read", "the secondary closed the connection", {
+          hint: "see what `kemari recv` says there",
+        });
+      }
+      const now = performance.now();
+      this.#peerCarry.feed(this.#peerBuffer, 0, count, (bytes, start, end) => {
+        return this.#txn.receive(bytes, start, end, now);
+      });
+      if (count < this.#peerBuffer.length) break;
+    }
+    this.#pump();
+  }
+
+  #readQemu(): void {
+    const segment = this.#segments.writable(this.#output.written, this.#output.pendingBytes === 0);
+    const room = segment.bytes.subarray(segment.end);
+    const count = readSome(this.#qemu!.input, room, this.#qemu!.name);
+    if (count === undefined) return;
+    if (count === 0) {
+      this.#qemuEnded = true;
+      this.primary.endOfStream(segment.end - segment.start);
+    } else {
+      segment.end += count;
+      this.#parse();
+    }
+    this.#pump();
+  }
+
+  /** Lets the primary take what has been read, unless it must first know the replica's pages. */
+  #parse(): void {
+    const segment = this.#segments.current;
+    while (segment.start < segment.end && !this.#digesting) {
+      if (this.primary.wantsDigests(segment.bytes[segment.start])) {
+        this.#queryDigests();
+        return;
+      }
+      const next = this.primary.receiveStream(segment.bytes, segment.start, segment.end);
+      const progress = next - segment.start;
+      segment.start = next;
+      if (progress === 0) return;
+    }
+  }
+
+  #queryDigests(): void {
+    this.#digesting = true;
+    this.#table = new DigestTable();
+    this.#tableBlocks = new Map();
+    const seed = new Uint32Array(randomBytes(8).buffer.slice(0, 8));
+    createPageDigest(seed[0], seed[1]).then((digest) => {
+      if (this.#closed) return;
+      this.#digest = digest;
+      this.#txn.queryDigests(seed[0], seed[1]);
+      this.#pump();
+    }).catch((error) => this.#reactor.fail(error));
+  }
+
+  /** Moves everything that can move, then says what to wait for. */
+  #pump(): void {
+    if (this.#closed) return;
+    this.primary.tick();
+    for (const event of this.#txn.takeEvents()) {
+      switch (event.kind) {
+        case "ready":
+          this.#beginTaps(event.hello.features, event.hello.committed);
+          break;
+        case "acked":
+          this.primary.acked(event.transaction, event.roundTripMs);
+          break;
+        case "handed-over":
+          this.#handedOver = true;
+          this.primary.handedOver();
+          break;
+        case "digests":
+          this.#table.receive(event.payload, this.#tableBlocks);
+          if (!event.last) break;
+          this.primary.setDigests(this.#table, this.#tableBlocks, this.#digest!);
+          this.#digesting = false;
+          this.#parse();
+          break;
+        case "lost":
+          throw new TransportError(
+            this.#peer.name,
+            "heartbeat",
+            `nothing was heard from the secondary for ${Math.round(event.silentMs)} ms`,
+            { hint: "its host or the link is down; --grace sets how long to wait" },
+          );
+      }
+    }
+    // QEMU first: the VM stands still until it has its answer, and the peer's write takes longer.
+    let answered = true;
+    if (this.#replies !== undefined) {
+      this.#replies.push(this.primary.takeReplies());
+      answered = this.#replies.flush();
+    }
+    this.#output.push(this.#txn.takeOutput());
+    const written = this.#flushOutput();
+    if (!written) this.#segments.pin(this.#output.queued);
+    this.#peerWatch.input.want(true, false);
+    this.#peerWatch.output.want(false, !written);
+    this.#qemuWatch?.input.want(this.#mayRead(), false);
+    this.#qemuWatch?.output.want(false, !answered);
+    for (const event of this.primary.takeEvents()) this.onEvent(event);
+  }
+
+  /** A peer that closes says why before: that is the better reason than a failed write. */
+  #flushOutput(): boolean {
+    try {
+      return this.#output.flush();
+    } catch (error) {
+      this.#hearLastWords();
+      throw error;
+    }
+  }
+
+  /** @throws {WireError} if the peer refused. */
+  #hearLastWords(): void {
+    const now = performance.now();
+    for (;;) {
+      let count: number | undefined;
+      try {
+        count = readSome(this.#peer.input, this.#peerBuffer, this.#peer.name);
+      } catch {
+        return;
+      }
+      if (!count) return;
+      this.#peerCarry.feed(this.#peerBuffer, 0, count, (bytes, start, end) => {
+        return this.#txn.receive(bytes, start, end, now);
+      });
+    }
+  }
+
+  #beginTaps(features: number, committed: number): void {
+    if (this.#taps === undefined || this.#taps.isEmpty) return;
+    if ((features & FEATURE.events) === 0) {
+      throw new TransportError(this.#peer.name, "connect", "the secondary does not take events", {
+        hint: "run the same kemari on both hosts",
+      });
+    }
+    this.#taps.begin(committed);
+  }
+
+  #mayRead(): boolean {
+    if (!this.ready || this.#digesting || this.#qemuEnded) return false;
+    const most = this.primary.isColo ? this.#maxPendingBytes : FULL_PENDING_BYTES;
+    return this.#output.pendingBytes < most;
+  }
+}

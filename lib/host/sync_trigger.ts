@@ -1,0 +1,81 @@
+import type { Reactor } from "./reactor.ts";
+
+/** How long a checkpoint may go on before the trigger stops waiting for its end. */
+const CHECKPOINT_LIMIT_MS = 1000;
+
+/**
+ * Turns held output into requests for a synchronization: one at a time, not too often, and never
+ * while QEMU is in a checkpoint. A request in the middle of one is lost now and then, and has been
+ * seen to hang QEMU 11.1 (measured with QEMU's own COLO pair).
+ *
+ * ```text
+ * idle ──request()──► (least interval) ──► asked ──begun()──► busy ──ended()──► idle
+ *                                                        request(): remembered until ended()
+ * ```
+ */
+export class SyncTrigger {
+  readonly #reactor: Reactor;
+  readonly #ask: () => void;
+  readonly #minIntervalMs: number;
+  #wanted = false;
+  #busy = false;
+  #askedAt = -Infinity;
+  #cancelAsk: (() => void) | undefined;
+  #cancelLimit: () => void = () => {};
+
+  /** @param ask Asks QEMU for a checkpoint; must not throw. */
+  constructor(reactor: Reactor, minIntervalMs: number, ask: () => void) {
+    this.#reactor = reactor;
+    this.#minIntervalMs = minIntervalMs;
+    this.#ask = ask;
+  }
+
+  /** True while something waits for a synchronization that has not begun. */
+  get pending(): boolean {
+    return this.#wanted || this.#cancelAsk !== undefined;
+  }
+
+  /** Something is held that waits for a commit. */
+  request(): void {
+    this.#wanted = true;
+    this.#schedule();
+  }
+
+  /** A checkpoint begins. What is held until the VM stands still is part of it. */
+  begun(): void {
+    this.#busy = true;
+    this.#cancelAsk?.();
+    this.#cancelAsk = undefined;
+    this.#cancelLimit();
+    this.#cancelLimit = this.#reactor.after(CHECKPOINT_LIMIT_MS, () => this.ended());
+  }
+
+  /** The VM stands still: what was held is taken care of, what comes is for the next one. */
+  closed(): void {
+    this.#wanted = false;
+  }
+
+  /** The VM runs again. */
+  ended(): void {
+    this.#cancelLimit();
+    this.#busy = false;
+    if (this.#wanted) this.#schedule();
+  }
+
+  #schedule(): void {
+    if (this.#busy || this.#cancelAsk !== undefined) return;
+    const waitMs = this.#askedAt + this.#minIntervalMs - performance.now();
+    if (waitMs <= 0) return this.#fire();
+    this.#cancelAsk = this.#reactor.after(waitMs, () => {
+      this.#cancelAsk = undefined;
+      this.#fire();
+    });
+  }
+
+  #fire(): void {
+    this.#askedAt = performance.now();
+    // Until the checkpoint has come, the one request stands for all.
+    this.begun();
+    this.#ask();
+  }
+}

@@ -1,0 +1,335 @@
+import { getLogger } from "@logtape/logtape";
+import { type DiskMode, encodeTapEvent } from "../replica/tap_events.ts";
+import { DiskTap } from "../replica/disk_tap.ts";
+import { LatencyWindow } from "../replica/latency.ts";
+import type { PrimaryTaps } from "../replica/primary.ts";
+import { DiskCopier } from "./disk_copier.ts";
+import type { DiskTapAddress } from "./disk_options.ts";
+import { ImageFile } from "./image_file.ts";
+import { NbdServer } from "./nbd_server.ts";
+import { NetTap } from "./net_tap.ts";
+import type { NetTapCounters } from "./net_tap_events.ts";
+import type { Reactor } from "./reactor.ts";
+import type { NetTapAddress } from "./tap_options.ts";
+import { storeOf, TappedDisk } from "./tapped_disk.ts";
+
+const log = getLogger(["kemari", "tap"]);
+
+/** What the command line asks to tap. */
+export interface TapSettings {
+  readonly nets: readonly NetTapAddress[];
+  readonly disks: readonly DiskTapAddress[];
+  /** Whether a replicated disk is copied to the secondary first, or is known to be equal. */
+  readonly diskSync: "full" | "none";
+}
+
+/** Why output is held. */
+export type HeldClass = "net" | "disk";
+
+/** One disk in `kemari status`. */
+export interface DiskStatus {
+  readonly name: string;
+  readonly mode: DiskMode;
+  readonly sizeBytes: number;
+  /** Share of the first copy that has been sent, 0 to 1. */
+  readonly copied: number;
+  readonly heldBytes: number;
+  readonly unreleasedWrites: number;
+}
+
+export interface TapStatus {
+  readonly nets: Readonly<Record<string, NetTapCounters>>;
+  readonly disks: readonly DiskStatus[];
+  /** First write of an epoch to its release, ms. */
+  readonly diskHold: ReturnType<LatencyWindow["summary"]>;
+}
+
+/** Which held output asks for a synchronization. */
+export type SyncOn = readonly HeldClass[];
+
+/**
+ * What asks for a synchronization unless told otherwise: packets; and writes too where an image is
+ * shared, since those wait in memory.
+ */
+export function defaultSyncOn(settings: TapSettings): SyncOn {
+  const shared = settings.disks.some(({ mode }) => mode === "shared");
+  return shared ? ["net", "disk"] : ["net"];
+}
+
+/** Recorded writes beyond which a synchronization is asked for, whatever `--sync-on` says. */
+const MAX_HELD_BYTES = 32 * 2 ** 20;
+const COPY_PERIOD_MS = 5;
+const COPY_BUDGET_BYTES = 2 * 2 ** 20;
+const COPY_AHEAD_BYTES = 16 * 2 ** 20;
+
+interface PrimaryDisk {
+  readonly tap: DiskTap;
+  readonly image: ImageFile;
+  readonly copier: DiskCopier;
+  readonly server: NbdServer;
+}
+
+/**
+ * The primary's taps: all NICs and disks of one VM, driven by the transactions of one link after
+ * another. They outlive links, since QEMU stays connected to them.
+ *
+ * ```text
+ * passing ──begin() a link──► recording ──first full state committed──► holding
+ *    ▲                            │                                        │
+ *    └─────────────────── passThrough(): secondary lost ◄──────────────────┘
+ * ```
+ */
+export class TapSet implements PrimaryTaps {
+  readonly #nets: NetTap[] = [];
+  readonly #disks: PrimaryDisk[] = [];
+  readonly #left = new Map<NetTap, number>();
+  readonly #diskHold = new LatencyWindow();
+  readonly #reactor: Reactor;
+  readonly #settings: TapSettings;
+  #events: Uint8Array[][] = [];
+  #recording = false;
+  #holding = false;
+  #released = 0;
+  #reported = 0;
+  /** Epochs of the taps count on over sessions, whose transactions may begin again at 1. */
+  #epochBase = 0;
+  #lastEpoch = 0;
+  /** First write of the open epoch, and of closed ones by transaction. */
+  #firstWriteAt = 0;
+  #writeTimes: { readonly transaction: number; readonly at: number }[] = [];
+  #cancelCopy: () => void = () => {};
+
+  /** Something waits for a commit. */
+  onHeld: (cause: HeldClass) => void = () => {};
+  /** QEMU is about to stop the VM for a checkpoint. */
+  onCheckpoint: () => void = () => {};
+  /** A synchronization has closed the open epoch. */
+  onEpochClosed: () => void = () => {};
+  /** All output held for this transaction, and those before, is out. */
+  onReleased: (transaction: number) => void = () => {};
+
+  private constructor(reactor: Reactor, settings: TapSettings) {
+    this.#reactor = reactor;
+    this.#settings = settings;
+  }
+
+  /** @throws {TransportError} if an image, a socket or a TAP cannot be opened; nothing is left open. */
+  static async open(
+    settings: TapSettings,
+    reactor: Reactor,
+    signal: AbortSignal,
+  ): Promise<TapSet> {
+    const taps = new TapSet(reactor, settings);
+    try {
+      for (const disk of settings.disks) await taps.#openDisk(disk, signal);
+      for (const net of settings.nets) await taps.#openNet(net, signal);
+      return taps;
+    } catch (error) {
+      taps.close();
+      throw error;
+    }
+  }
+
+  get isEmpty(): boolean {
+    return this.#nets.length + this.#disks.length === 0;
+  }
+  /** Whether a QEMU uses any of the taps. */
+  get isUsed(): boolean {
+    return this.#disks.some(({ server }) => server.connections > 0) ||
+      this.#nets.some((net) => net.counters.guestConnected);
+  }
+  /** Whether every replicated disk has been sent whole. */
+  get copied(): boolean {
+    return this.#disks.every(({ tap, copier }) => tap.mode === "shared" || copier.done);
+  }
+
+  get status(): TapStatus {
+    return {
+      nets: Object.fromEntries(this.#nets.map((net) => [net.name, net.counters])),
+      disks: this.#disks.map(({ tap, copier, image }) => ({
+        name: tap.name,
+        mode: tap.mode,
+        sizeBytes: image.sizeBytes,
+        copied: tap.mode === "shared" || copier.done
+          ? 1
+          : copier.copiedBytes / Math.max(1, image.sizeBytes),
+        heldBytes: tap.heldBytes,
+        unreleasedWrites: tap.unreleasedWrites,
+      })),
+      diskHold: this.#diskHold.summary(),
+    };
+  }
+
+  /** A secondary is there: disks are announced to it, and copied if need be. */
+  begin(lastTransaction: number): void {
+    this.#recording = true;
+    this.#released = this.#reported = lastTransaction;
+    this.#epochBase = this.#lastEpoch - lastTransaction;
+    for (const net of this.#nets) this.#left.set(net, lastTransaction);
+    for (const { tap, copier } of this.#disks) {
+      tap.start();
+      if (tap.mode === "shared") continue;
+      copier.restart();
+      if (this.#settings.diskSync === "none") tap.add({ kind: "copied", tap: tap.name });
+    }
+    if (this.#settings.diskSync === "none") return;
+    this.#cancelCopy();
+    this.#cancelCopy = this.#reactor.every(COPY_PERIOD_MS, () => this.#copy());
+  }
+
+  checkpointRequested(): void {
+    this.onCheckpoint();
+  }
+
+  drain(): void {
+    for (const net of this.#nets) net.drain();
+  }
+
+  takeEvents(): Uint8Array[][] {
+    for (const { tap } of this.#disks) {
+      for (const event of tap.takeEvents()) this.#events.push(encodeTapEvent(event));
+    }
+    const events = this.#events;
+    this.#events = [];
+    return events;
+  }
+
+  closeEpoch(transaction: number): void {
+    this.#lastEpoch = transaction + this.#epochBase;
+    for (const { tap } of this.#disks) tap.closeEpoch(transaction);
+    if (this.#firstWriteAt > 0) {
+      this.#writeTimes.push({ transaction, at: this.#firstWriteAt });
+      this.#firstWriteAt = 0;
+    }
+    for (const net of this.#nets) {
+      for (const frame of net.closeEpoch(this.#lastEpoch).frames) {
+        this.#events.push(encodeTapEvent({ kind: "packet", tap: net.name, frame }));
+      }
+    }
+    this.onEpochClosed();
+    if (this.#holding) return;
+    // The first full state is complete: from here on there is something to fall behind of.
+    this.#holding = true;
+    for (const net of this.#nets) net.hold();
+    for (const { tap } of this.#disks) tap.hold();
+  }
+
+  release(transaction: number): void {
+    this.#released = transaction;
+    for (const { tap } of this.#disks) {
+      try {
+        tap.release(transaction);
+      } catch (error) {
+        // The writes stay in the overlay and are tried again with the next transaction.
+        log.error("disk {name}: {reason}; writes are kept in memory", {
+          name: tap.name,
+          reason: (error as Error).message,
+        });
+        return;
+      }
+    }
+    const now = performance.now();
+    while (this.#writeTimes.length > 0 && this.#writeTimes[0].transaction <= transaction) {
+      this.#diskHold.add(now - this.#writeTimes.shift()!.at);
+    }
+    for (const net of this.#nets) net.release(transaction + this.#epochBase);
+    this.#report();
+  }
+
+  /** The secondary is lost and the VM goes on: everything held gets out, in order. */
+  passThrough(): void {
+    this.#recording = false;
+    this.#holding = false;
+    this.#cancelCopy();
+    this.#events = [];
+    this.#writeTimes = [];
+    this.#firstWriteAt = 0;
+    for (const { tap } of this.#disks) {
+      try {
+        tap.passThrough();
+      } catch (error) {
+        log.error("disk {name}: {reason}; writes are kept in memory", {
+          name: tap.name,
+          reason: (error as Error).message,
+        });
+      }
+    }
+    for (const net of this.#nets) net.passThrough();
+  }
+
+  close(): void {
+    this.#cancelCopy();
+    for (const net of this.#nets) net.close();
+    for (const { server, image } of this.#disks) {
+      server.close();
+      image.close();
+    }
+  }
+
+  #report(): void {
+    let left = this.#released;
+    for (const net of this.#nets) left = Math.min(left, this.#left.get(net) ?? 0);
+    if (left <= this.#reported) return;
+    this.#reported = left;
+    this.onReleased(left);
+  }
+
+  #copy(): void {
+    let behind = false;
+    for (const { tap, copier } of this.#disks) {
+      if (tap.mode === "shared" || copier.done) continue;
+      if (tap.heldBytes < COPY_AHEAD_BYTES) copier.step(COPY_BUDGET_BYTES);
+      if (copier.done) log.info("disk {name}: first copy sent", { name: tap.name });
+      else behind = true;
+    }
+    if (!behind) this.#cancelCopy();
+  }
+
+  async #openDisk(address: DiskTapAddress, signal: AbortSignal): Promise<void> {
+    const image = ImageFile.open(address.path);
+    const tap = new DiskTap(address.name, address.mode, storeOf(image));
+    tap.onRecorded = () => {
+      if (this.#firstWriteAt === 0) this.#firstWriteAt = performance.now();
+      if (tap.heldBytes > MAX_HELD_BYTES || this.#holding) this.onHeld("disk");
+    };
+    let server: NbdServer;
+    try {
+      server = await NbdServer.listen(
+        {
+          address: address.socket,
+          exports: [{ name: address.name, backend: new TappedDisk(address.path, tap, image) }],
+          onFailure: (name, error) =>
+            log.error("disk {name}: {reason}", { name, reason: error.message }),
+        },
+        this.#reactor,
+        signal,
+      );
+    } catch (error) {
+      image.close();
+      throw error;
+    }
+    this.#disks.push({ tap, image, copier: new DiskCopier(tap, image), server });
+  }
+
+  async #openNet(address: NetTapAddress, signal: AbortSignal): Promise<void> {
+    const net: NetTap = await NetTap.open(
+      address,
+      this.#reactor,
+      {
+        events: {
+          held: () => this.onHeld("net"),
+          full: () => this.onHeld("net"),
+          released: (epoch) => {
+            this.#left.set(net, epoch - this.#epochBase);
+            if (this.#recording) this.#report();
+          },
+          fault: (error) =>
+            log.error("net {name}: {reason}", { name: address.name, reason: error.message }),
+          restored: () => log.info("net {name}: OUT is there again", { name: address.name }),
+        },
+      },
+      signal,
+    );
+    this.#nets.push(net);
+  }
+}

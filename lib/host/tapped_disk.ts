@@ -1,0 +1,56 @@
+import type { Extent } from "../nbd/reply_writer.ts";
+import type { DiskStore, DiskTap } from "../replica/disk_tap.ts";
+import type { BlockBackend, ZeroOptions } from "./block_backend.ts";
+
+/** An image as the event-tap's pure half wants it. */
+export function storeOf(image: BlockBackend): DiskStore {
+  return {
+    sizeBytes: image.sizeBytes,
+    read: (into, offset) => image.read(into, offset),
+    write: (offset, data) => image.write(data, offset, false),
+    zero: (offset, lengthBytes) =>
+      image.zero(offset, lengthBytes, { fua: false, mayUnmap: true, fast: false }),
+  };
+}
+
+/**
+ * A tapped disk as the NBD server wants it.
+ *
+ * Flushes and FUA are answered without waiting for stable storage: what the guest has been told is
+ * durable is so because the secondary has it before the guest can say so to anybody.
+ */
+export class TappedDisk implements BlockBackend {
+  readonly readOnly = false;
+
+  constructor(readonly name: string, readonly tap: DiskTap, private readonly image: BlockBackend) {}
+
+  get sizeBytes(): number {
+    return this.image.sizeBytes;
+  }
+
+  read(into: Uint8Array<ArrayBuffer>, offset: number): void {
+    this.tap.read(into, offset);
+  }
+
+  write(data: Uint8Array, offset: number, _fua: boolean): void {
+    this.tap.write(offset, data);
+  }
+
+  flush(): void {
+    if (!this.tap.isProtected) this.image.flush();
+  }
+
+  trim(offset: number, lengthBytes: number): void {
+    this.tap.zero(offset, lengthBytes);
+  }
+
+  zero(offset: number, lengthBytes: number, _options: ZeroOptions): void {
+    this.tap.zero(offset, lengthBytes);
+  }
+
+  status(offset: number, lengthBytes: number, mostExtents: number): Extent[] {
+    // The overlay may hold data where the image has a hole.
+    if (this.tap.hasOverlay) return [{ lengthBytes, flags: 0 }];
+    return this.image.status(offset, lengthBytes, mostExtents);
+  }
+}
