@@ -1,0 +1,55 @@
+import assert from "node:assert/strict";
+import { ensureQemu, type QemuVersion } from "../../fixtures/provision/qemu.ts";
+import { runKemari } from "../../fixtures/run_kemari.ts";
+import { startVm } from "../../fixtures/vm.ts";
+
+const MODES: readonly (readonly [QemuVersion, string])[] = [
+  ["11.1", "colo"],
+  ["10.0", "snapshot"],
+  ["7.2", "snapshot"],
+];
+
+for (const [version, mode] of MODES) {
+  Deno.test(`kemari doctor finds out what a real QEMU ${version} can do`, async () => {
+    const install = await ensureQemu(version);
+    const ended = await runKemari(["doctor", "--json", "--qemu", install.program]);
+    assert.deepEqual([ended.code, ended.stderr], [0, ""]);
+    const { qemu, vm, protectable } = JSON.parse(ended.stdout);
+    assert.deepEqual([vm, protectable, qemu.underTcg.mode], [null, true, mode]);
+    assert.ok(qemu.support.version.text.startsWith(install.fullVersion));
+    assert.deepEqual(qemu.support.blockers, []);
+    assert.equal("x-colo" in qemu.support.capabilities, true);
+  });
+
+  Deno.test(`kemari doctor --qmp looks at a running ${version} and leaves it running`, async () => {
+    const install = await ensureQemu(version);
+    await using machine = await startVm({
+      qemu: install.program,
+      name: "doctor",
+      memoryMiB: 64,
+    });
+    for (let round = 1; round <= 2; round++) {
+      const ended = await runKemari(["doctor", "--json", "--qmp", machine.qmpPath]);
+      assert.deepEqual([ended.code, ended.stderr], [0, ""]);
+      const report = JSON.parse(ended.stdout);
+      assert.deepEqual([report.mode, report.vm.memoryBytes], [mode, 64 * 2 ** 20]);
+      assert.match(report.vm.machine, /^pc-i440fx-/);
+      assert.equal(report.vm.support.runState, "running");
+      assert.equal(report.vm.support.accelerator, "tcg");
+    }
+  });
+}
+
+Deno.test("kemari doctor --qmp names what keeps a real VM from being protected", async () => {
+  const install = await ensureQemu("11.1");
+  await using machine = await startVm({
+    qemu: install.program,
+    name: "doctor",
+    memoryMiB: 64,
+    machine: "pc,suppress-vmdesc=on",
+  });
+  const { code, stdout, stderr } = await runKemari(["doctor", "--qmp", machine.qmpPath]);
+  assert.equal(code, 5);
+  assert.match(stdout, /\n {2}blocker +The machine has suppress-vmdesc=on/);
+  assert.match(stderr, /^kemari: QEMU, doctor: The machine has suppress-vmdesc=on/);
+});

@@ -1,0 +1,21 @@
+import { TransportError, WireError } from "../errors.ts";
+import { askControl } from "../host/control.ts";
+import type { CommandContext } from "./context.ts";
+import type { FailoverOptions } from "./options.ts";
+
+export async function run(options: FailoverOptions, context: CommandContext): Promise<void> {
+  const answer = await askControl(options.socket, "failover", context.signal);
+  if (answer?.ok === true) return;
+  if (typeof answer?.error !== "string") {
+    throw new WireError(
+      "transaction",
+      0,
+      "bad-value",
+      `${options.socket}: the answer is not kemari's`,
+      { hint: "name the socket that was given to kemari recv as --control" },
+    );
+  }
+  throw new TransportError(options.socket, "read", answer.error, {
+    hint: answer.hint === undefined ? undefined : String(answer.hint),
+  });
+}

@@ -1,0 +1,62 @@
+/** How an error that ends a command is said on stderr. */
+import { EXIT, exitCodeOf, KemariError } from "../errors.ts";
+import type { LogFormat } from "./options.ts";
+
+/** Fields of the error classes that scripts may want to match on. */
+const DETAILS = ["protocol", "offset", "fault", "endpoint", "phase", "command", "errorClass"];
+
+/** A property of an unknown value, if it has it. */
+function field(error: unknown, name: string): unknown {
+  return typeof error === "object" && error !== null ? Reflect.get(error, name) : undefined;
+}
+
+/**
+ * Which format a command line asks for. Parsing it may be what failed, so this only looks.
+ *
+ * @param args The arguments after `kemari`.
+ */
+export function wantedLogFormat(args: readonly string[]): LogFormat {
+  const at = args.lastIndexOf("--log-format");
+  const isJson = args.includes("--log-format=json") || (at >= 0 && args[at + 1] === "json");
+  return isJson ? "json" : "text";
+}
+
+/**
+ * The lines that tell why a command ended, each with its line break.
+ *
+ * A bug of ours also shows its stack and asks to be reported.
+ *
+ * @param timeMs The time of the failure, in milliseconds since 1970; JSON carries it.
+ */
+export function formatFailure(error: unknown, format: LogFormat, timeMs: number): string {
+  const exitCode = exitCodeOf(error);
+  const isBug = exitCode === EXIT.bug;
+  const message = error instanceof Error ? error.message : String(error);
+  const hint = error instanceof KemariError ? error.hint : undefined;
+  const stack = isBug ? field(error, "stack") : undefined;
+  if (format === "json") {
+    const line: Record<string, unknown> = {
+      time: new Date(timeMs).toISOString(),
+      level: "error",
+      logger: "kemari",
+      message,
+      hint,
+      error: field(error, "name"),
+      exitCode,
+    };
+    for (const name of DETAILS) {
+      const value = field(error, name);
+      if (typeof value === "string" || typeof value === "number") line[name] = value;
+    }
+    return JSON.stringify({ ...line, stack }) + "\n";
+  }
+  const lines = [`kemari: ${message}`];
+  if (hint !== undefined) lines.push(`hint: ${hint}`);
+  if (isBug) {
+    lines.push(String(stack ?? ""));
+    lines.push(
+      "This is a bug in kemari. Please report it, with these lines and `kemari --version`.",
+    );
+  }
+  return lines.filter((line) => line !== "").join("\n") + "\n";
+}

@@ -1,0 +1,189 @@
+/** What stands below the options in each command's help: examples and exit status. */
+import { EXIT } from "../errors.ts";
+
+/** A command's own words for the exit codes it can end with. */
+type ExitStatus = Partial<Record<keyof typeof EXIT, string>>;
+
+interface HelpText {
+  readonly notes?: string;
+  readonly examples: readonly string[];
+  readonly exits: ExitStatus;
+}
+
+/** What TARGET and LISTEN may look like. */
+const ADDRESSES = `Addresses:
+  HOST:PORT, tcp:HOST:PORT   TCP
+  unix:PATH                  a Unix socket
+  exec:CMD                   the stdin and stdout of a shell command, such as "ssh host kemari recv stdio:"
+  stdio:                     this process's own stdin and stdout
+  Durations are milliseconds unless they say ms, s, m or h; sizes take K, M, G or T (binary).`;
+
+const COMMON_EXITS: ExitStatus = {
+  usage: "the command line is wrong",
+  bug: "a bug in kemari",
+  interrupted: "SIGINT or SIGTERM",
+};
+
+const CONNECTION = "a connection, file or process failed";
+
+const TEXTS = {
+  send: {
+    notes: ADDRESSES,
+    examples: [
+      `migrate "exec:kemari send secondary:4000"      # typed into QEMU's monitor`,
+      `kemari send unix:/run/kemari.sock < vm.stream`,
+      `kemari send "exec:ssh secondary kemari recv stdio:" < vm.stream`,
+    ],
+    exits: {
+      done: "the stream ended and the secondary has committed it",
+      bytes: "the stream is at fault, or the secondary refused it",
+      connection: "the secondary is lost or was never reached",
+      qemu: "QEMU refused a QMP command",
+    },
+  },
+  recv: {
+    notes: `${ADDRESSES}
+
+On loss:
+  A stream that ends is a handover: the secondary activates. A connection that dies is a loss, and
+  does not prove that the primary is dead. "activate" therefore needs --fence: a command that makes
+  sure of it, or "none" if something else does. Without fencing both VMs may run at once.`,
+    examples: [
+      `kemari recv 0.0.0.0:4000 | qemu-system-x86_64 … -incoming fd:0`,
+      `kemari recv unix:/run/kemari.sock > vm.stream`,
+      `kemari recv 0.0.0.0:4000 --on-loss activate --fence "ipmitool … power off" \\
+      --exec "qemu-system-x86_64 … -incoming fd:0"`,
+    ],
+    exits: {
+      done: "activated: the whole stream has been written (with --exec: the command's own status)",
+      bytes: "the primary's bytes are at fault",
+      connection: "the primary is lost (--on-loss exit), or fencing or writing failed",
+    },
+  },
+  protect: {
+    notes: ADDRESSES,
+    examples: [
+      `kemari protect secondary:4000 --qmp /run/vm/qmp.sock`,
+      `kemari protect secondary:4000 --qmp /run/vm/qmp.sock --commit sync --on-secondary-loss stop`,
+    ],
+    exits: {
+      done: "the VM ended by itself, or was handed over",
+      bytes: "QEMU's stream or the secondary's bytes are at fault",
+      connection: "the secondary is lost (--no-retry), or the QMP socket failed",
+      qemu: "this QEMU or this VM cannot be protected, or a command was refused",
+    },
+  },
+  failover: {
+    examples: ["kemari failover /run/kemari.ctl"],
+    exits: {
+      done: "the secondary has begun to activate",
+      bytes: "something else than kemari answered",
+      connection: "nothing answers at the socket, or that end cannot take over",
+    },
+  },
+  status: {
+    examples: [
+      "kemari status /run/kemari.ctl",
+      "kemari status /run/kemari.ctl --json | jq .lastCommitted",
+      "kemari status /run/kemari.ctl --watch",
+    ],
+    exits: {
+      done: "the status was printed",
+      bytes: "something else than kemari answered",
+      connection: "nothing answers at the socket",
+    },
+  },
+  inspect: {
+    notes:
+      `The file may hold several streams one after another, and COLO checkpoints. What precedes a
+fault is printed; with --json the document is complete and tells the fault in .fault.`,
+    examples: [
+      "kemari inspect vm.stream",
+      "kemari inspect vm.stream --fields | less",
+      "kemari inspect vm.stream --json | jq '.streams[0].ramBlocks'",
+      "zstd -dc vm.stream.zst | kemari inspect -",
+    ],
+    exits: {
+      done: "the whole file was understood",
+      bytes: "the file is no migration stream, a cut or a damaged one",
+      connection: "the file cannot be read",
+    },
+  },
+  doctor: {
+    notes:
+      `Without --qmp and --qemu it looks at KEMARI_QEMU, else at qemu-system-x86_64 on PATH, else at
+what deno task setup has fetched. It starts that QEMU for a moment, without a guest. The VM behind
+--qmp is only asked, and runs on undisturbed.`,
+    examples: [
+      "kemari doctor",
+      "kemari doctor --qmp /run/vm/qmp.sock",
+      "kemari doctor --qemu /usr/bin/qemu-system-x86_64 --json",
+    ],
+    exits: {
+      done: "it can be protected",
+      bytes: "what answers at the socket is not QMP",
+      connection: "nothing answers at the QMP socket, or the QEMU does not start",
+      qemu: "it cannot be protected, or there is no QEMU; the reasons are printed",
+    },
+  },
+  drill: {
+    notes: `Forms:
+  client  Two hosts in network namespaces (needs root). A client outside keeps one TCP connection to a
+          service in the guest, which writes each message to the protected disk. Checked: the same
+          connection, every acknowledged message on disk and in memory once, a clean file system.
+  memory  The guest counts on its console and in memory. Checked: the count, a checksum over a
+          large file in memory, the same boot.
+  Both kill -9 the primary's QEMU and its kemari. Where no QEMU can be had, a recorded one is replayed.`,
+    examples: ["kemari drill", "kemari drill --runs 3 --json", "kemari drill --form memory"],
+    exits: {
+      done: "every check of every run held",
+      bytes: "a check did not hold",
+      connection: CONNECTION,
+      qemu: "QEMU refused or could not be set up",
+    },
+  },
+  bench: {
+    examples: ["kemari bench", "kemari bench stream --quick --json samples.json"],
+    exits: {
+      done: "every experiment ran",
+      bytes: "a stream was at fault",
+      connection: CONNECTION,
+      qemu: "QEMU refused or could not be set up",
+    },
+  },
+} satisfies Record<string, HelpText>;
+
+/** The commands that have a help text: all of them. */
+export type CommandName = keyof typeof TEXTS;
+
+/** `Exit status:` with one line a code, in the order of the codes. */
+function sayExits(exits: ExitStatus): string {
+  const said: ExitStatus = { ...COMMON_EXITS, ...exits };
+  const names = Object.keys(EXIT) as (keyof typeof EXIT)[];
+  const lines = names.filter((name) => said[name] !== undefined)
+    .map((name) => `  ${String(EXIT[name]).padEnd(5)}${said[name]}`);
+  return `Exit status:\n${lines.join("\n")}`;
+}
+
+/** The text below a command's options. */
+export function helpAfter(name: CommandName): string {
+  const text: HelpText = TEXTS[name];
+  const examples = `Examples:\n${text.examples.map((example) => `  ${example}`).join("\n")}`;
+  const parts = [text.notes, examples, sayExits(text.exits)];
+  return "\n" + parts.filter((part) => part !== undefined).join("\n\n");
+}
+
+/** The text below the list of commands. */
+export const PROGRAM_HELP_AFTER = `
+Two ends of a pipe:
+  secondary$ kemari recv 0.0.0.0:4000 | qemu-system-x86_64 … -incoming fd:0
+  primary$   echo 'migrate "exec:kemari send secondary:4000"' | …QEMU's monitor…
+
+${
+  sayExits({
+    done: "done",
+    bytes: "the bytes of a stream or a peer are at fault",
+    connection: CONNECTION,
+    qemu: "QEMU refused, or cannot do it",
+  })
+}`;

@@ -1,0 +1,241 @@
+/**
+ * What each command is told, and how the words of a command line become values.
+ *
+ * Addresses stay strings here: lib/host knows which kinds there are.
+ */
+import { UsageError } from "../errors.ts";
+
+/** How a command speaks on stderr. */
+export interface LogOptions {
+  readonly logFormat: LogFormat;
+  /** Warnings and errors only. */
+  readonly quiet: boolean;
+  readonly progress: "auto" | "always" | "never";
+}
+
+export type LogFormat = "text" | "json";
+
+/** When the primary VM goes on: after the secondary's ACK, or as soon as the checkpoint is read. */
+export type CommitMode = "sync" | "async";
+
+/** How both ends tell a dead peer from a quiet one. */
+export interface LinkOptions {
+  /** Time between two heartbeats, in milliseconds. */
+  readonly heartbeatMs: number;
+  /** Silence after which the peer counts as lost, in milliseconds. */
+  readonly graceMs: number;
+  /** Path of the Unix socket that `kemari status` and `kemari failover` talk to. */
+  readonly control?: string;
+}
+
+/** NICs and disks that go through kemari; the names are the same on both sides. */
+export interface TapOptions {
+  /** `NAME=IN,OUT`, as lib/host reads it. */
+  readonly net: readonly string[];
+  /** `NAME=PATH,unix:SOCK[,mode=…]`, as lib/host reads it. */
+  readonly disk: readonly string[];
+}
+
+/** What the primary's end does with its taps. */
+export interface PrimaryTapOptions extends TapOptions {
+  readonly diskSync: "full" | "none";
+  /** Comma-separated; chosen by the disks' mode if absent. */
+  readonly syncOn?: string;
+  readonly syncMinIntervalMs: number;
+  /** The longest time between two synchronizations, in milliseconds. */
+  readonly syncIntervalMs: number;
+}
+
+export interface SendOptions extends LogOptions, LinkOptions, PrimaryTapOptions {
+  readonly target: string;
+  /** QEMU's QMP socket, for what the stream alone cannot ask for. */
+  readonly qmp?: string;
+  /** `auto` finds out whether a stream ends (a handover) or goes on as COLO. */
+  readonly stream: "auto" | "plain" | "colo";
+  readonly commit: CommitMode;
+  /** Bytes sent and not yet acknowledged, above which QEMU is made to wait. */
+  readonly maxInFlightBytes: number;
+  readonly sessionName?: string;
+}
+
+export interface RecvOptions extends LogOptions, LinkOptions, TapOptions {
+  readonly listen: string;
+  readonly onLoss: "wait" | "activate" | "exit";
+  /** Shell command that must succeed before activation; `"none"` if the user said so. */
+  readonly fence?: string;
+  readonly fenceTimeoutMs: number;
+  /** Shell command that gets the composed stream on stdin; without it, stdout gets the stream. */
+  readonly exec?: string;
+  /** Comma-separated: which held output is let go again on activation. */
+  readonly replay: string;
+  /** The largest transaction that is buffered, in bytes; half of the free memory by default. */
+  readonly maxTransactionBytes?: number;
+}
+
+export interface ProtectOptions extends LogOptions, LinkOptions, PrimaryTapOptions {
+  readonly target: string;
+  readonly qmp: string;
+  readonly mode: "auto" | "colo" | "snapshot";
+  readonly commit: CommitMode;
+  readonly maxInFlightBytes: number;
+  readonly onSecondaryLoss: "continue" | "stop";
+  /** Whether to connect again after the secondary was lost. */
+  readonly retry: boolean;
+  readonly sessionName?: string;
+}
+
+/** What `kemari protect` tells its guardian. */
+export interface GuardOptions extends LogOptions {
+  readonly qmp: string;
+  readonly action: string;
+  /** `running` if the VM was before it was protected. */
+  readonly runState: string;
+  /** Temporary folder to remove. */
+  readonly folder: string;
+}
+
+export interface FailoverOptions extends LogOptions {
+  readonly socket: string;
+}
+
+export interface StatusOptions extends LogOptions {
+  readonly socket: string;
+  readonly json: boolean;
+  readonly watch: boolean;
+}
+
+export interface InspectOptions extends LogOptions {
+  /** A path, or `-` for stdin. */
+  readonly file: string;
+  readonly json: boolean;
+  /** Also print every device's fields; JSON has them anyway. */
+  readonly fields: boolean;
+}
+
+export interface DoctorOptions extends LogOptions {
+  readonly qmp?: string;
+  /** Path of the QEMU to look at. */
+  readonly qemu?: string;
+  readonly json: boolean;
+}
+
+/** What `kemari drill` tells its client. */
+export interface DrillClientOptions extends LogOptions {
+  readonly host: string;
+  readonly port: string;
+}
+
+export interface DrillOptions extends LogOptions {
+  /** With a client outside of the guest, or what the guest says by itself. */
+  readonly form: "auto" | "client" | "memory";
+  readonly runs: number;
+  readonly json: boolean;
+  /** How long each run synchronizes before the kill, in seconds. */
+  readonly seconds: number;
+  /** The guest's RAM, in MiB. */
+  readonly memoryMiB: number;
+  /** Leave the working folder behind. */
+  readonly keep: boolean;
+}
+
+export interface BenchOptions extends LogOptions {
+  /** Names of experiments; all of them if empty. */
+  readonly names: readonly string[];
+  /** File for the samples. */
+  readonly jsonFile?: string;
+  /** Folder for JSON and tables. */
+  readonly outFolder?: string;
+  readonly quick: boolean;
+}
+
+const MS_PER_UNIT: Readonly<Record<string, number>> = { ms: 1, s: 1000, m: 60_000, h: 3_600_000 };
+
+/** The longest timer that a runtime keeps: 2³¹−1 ms, 24 days. */
+const MAX_DURATION_MS = 2 ** 31 - 1;
+
+/**
+ * Reads a duration: `50` and `50ms` are milliseconds, `2s`, `1.5m` and `1h` say their unit.
+ *
+ * ```ts
+ * import assert from "node:assert/strict";
+ * assert.equal(parseDurationMs("2s"), 2000);
+ * ```
+ *
+ * @returns Whole milliseconds, at least 1.
+ * @throws {UsageError} Not a duration, shorter than a millisecond, or longer than 24 days.
+ */
+export function parseDurationMs(text: string): number {
+  const parts = /^(\d+(?:\.\d+)?)(ms|s|m|h)?$/.exec(text.trim());
+  const durationMs = parts ? Math.round(Number(parts[1]) * MS_PER_UNIT[parts[2] ?? "ms"]) : NaN;
+  if (durationMs >= 1 && durationMs <= MAX_DURATION_MS) return durationMs;
+  throw new UsageError(`"${text}" is not a duration between 1ms and 24 days`, {
+    hint: 'Write milliseconds ("50", "50ms"), seconds ("2s"), minutes ("1m") or hours ("1h")',
+  });
+}
+
+const SIZE_UNITS = "KMGT";
+
+/**
+ * Reads a size in bytes, with binary units as QEMU's: `64M` and `64MiB` are 64·2²⁰.
+ *
+ * ```ts
+ * import assert from "node:assert/strict";
+ * assert.equal(parseSizeBytes("64M"), 64 * 1024 * 1024);
+ * ```
+ *
+ * @returns Whole bytes, at least 1.
+ * @throws {UsageError} Not a size, zero, or beyond 2⁵³.
+ */
+export function parseSizeBytes(text: string): number {
+  const parts = /^(\d+(?:\.\d+)?)(?:([KMGT])(?:i?B)?|B)?$/i.exec(text.trim());
+  const power = parts?.[2] ? SIZE_UNITS.indexOf(parts[2].toUpperCase()) + 1 : 0;
+  const sizeBytes = parts ? Math.round(Number(parts[1]) * 1024 ** power) : NaN;
+  if (sizeBytes >= 1 && Number.isSafeInteger(sizeBytes)) return sizeBytes;
+  throw new UsageError(`"${text}" is not a size`, {
+    hint: 'Write bytes ("4096") or a binary unit ("64K", "64M", "2G", "1T")',
+  });
+}
+
+/**
+ * Reads a count: digits only, at least 1.
+ *
+ * @throws {UsageError} Anything else.
+ */
+export function parseCount(text: string): number {
+  const count = /^\d+$/.test(text.trim()) ? Number(text) : NaN;
+  if (count >= 1 && Number.isSafeInteger(count)) return count;
+  throw new UsageError(`"${text}" is not a whole number of 1 or more`);
+}
+
+/**
+ * Refuses timings under which a live peer would be declared dead.
+ *
+ * @throws {UsageError} The grace time is not longer than the time between two heartbeats.
+ */
+export function checkLink(link: LinkOptions): void {
+  if (link.graceMs > link.heartbeatMs) return;
+  throw new UsageError(
+    `--grace (${link.graceMs} ms) must be longer than --heartbeat (${link.heartbeatMs} ms)`,
+    { hint: "Let several heartbeats fit into the grace time: a late one is not a dead peer" },
+  );
+}
+
+/**
+ * Refuses an activation that could leave two VMs running.
+ *
+ * @throws {UsageError} `--on-loss activate` without a word on fencing.
+ */
+export function checkFencing(options: Pick<RecvOptions, "onLoss" | "fence">): void {
+  if (options.fence !== undefined && options.fence.trim() === "") {
+    throw new UsageError("--fence needs a command", { hint: 'Or say "--fence none" out loud' });
+  }
+  if (options.onLoss !== "activate" || options.fence !== undefined) return;
+  throw new UsageError(
+    "--on-loss activate needs --fence: a lost connection does not prove that the primary is dead. " +
+      "If only the network failed, both VMs would run with the same addresses and disks (split brain)",
+    {
+      hint: "Give --fence CMD, a command that makes sure the primary is off (it must exit 0), " +
+        'or "--fence none" if something else guarantees it',
+    },
+  );
+}

@@ -1,0 +1,266 @@
+import assert from "node:assert/strict";
+import { UsageError } from "../errors.ts";
+import { type Commands, runProgram } from "./program.ts";
+
+const NAMES: readonly (keyof Commands)[] = [
+  "send",
+  "recv",
+  "protect",
+  "failover",
+  "status",
+  "inspect",
+  "doctor",
+  "drill",
+  "bench",
+];
+
+/** What a command line did: which command got which options, and what was written. */
+async function runLine(line: string, options: { isTerminal?: boolean; exitCode?: number } = {}) {
+  const done = {
+    called: [] as [string, unknown][],
+    out: "",
+    err: "",
+    isShown: false,
+    exitCode: -1,
+  };
+  const entries = NAMES.map((name) => [
+    name,
+    (given: unknown, context: { status: { isShown: boolean } }) => {
+      done.called.push([name, given]);
+      done.isShown = context.status.isShown;
+      return Promise.resolve(options.exitCode);
+    },
+  ]);
+  const io = {
+    writeOut: (text: string) => void (done.out += text),
+    stderr: {
+      write: (text: string) => void (done.err += text),
+      isTerminal: options.isTerminal ?? false,
+      columns: () => 80,
+    },
+    signal: new AbortController().signal,
+  };
+  const args = line.split(" ").filter((word) => word !== "");
+  done.exitCode = await runProgram(args, "1.2.3", io, Object.fromEntries(entries) as Commands);
+  return done;
+}
+
+const log = { logFormat: "text", quiet: false, progress: "auto" };
+const link = { heartbeatMs: 500, graceMs: 3000 };
+const send = {
+  target: "h:1",
+  commit: "async",
+  maxInFlightBytes: 64 * 2 ** 20,
+  net: [],
+  disk: [],
+  diskSync: "full",
+  syncIntervalMs: 100,
+  syncMinIntervalMs: 1,
+  ...link,
+  ...log,
+};
+const recv = {
+  listen: "unix:/s",
+  onLoss: "wait",
+  fenceTimeoutMs: 30_000,
+  maxTransactionBytes: undefined,
+  net: [],
+  disk: [],
+  replay: "net,disk",
+  ...link,
+  ...log,
+};
+const protect = {
+  ...send,
+  qmp: "/q",
+  mode: "auto",
+  syncIntervalMs: 100,
+  onSecondaryLoss: "continue",
+  retry: true,
+};
+
+const parsed: readonly (readonly [string, string, unknown])[] = [
+  ["send h:1", "send", { ...send, stream: "auto" }],
+  ["send h:1 --stream colo", "send", { ...send, stream: "colo" }],
+  ["send --commit sync --max-in-flight 1G h:1", "send", {
+    ...send,
+    stream: "auto",
+    commit: "sync",
+    maxInFlightBytes: 2 ** 30,
+  }],
+  [
+    "send h:1 --qmp /q --control /c --session-name vm1 --heartbeat 50 --grace 2s -q --progress never",
+    "send",
+    {
+      ...send,
+      stream: "auto",
+      qmp: "/q",
+      control: "/c",
+      sessionName: "vm1",
+      heartbeatMs: 50,
+      graceMs: 2000,
+      quiet: true,
+      progress: "never",
+    },
+  ],
+  ["recv unix:/s", "recv", recv],
+  ["recv unix:/s --on-loss activate --fence none --fence-timeout 1m", "recv", {
+    ...recv,
+    onLoss: "activate",
+    fence: "none",
+    fenceTimeoutMs: 60_000,
+  }],
+  ["recv unix:/s --on-loss exit --exec cat --max-transaction 4096 --log-format json", "recv", {
+    ...recv,
+    onLoss: "exit",
+    exec: "cat",
+    maxTransactionBytes: 4096,
+    logFormat: "json",
+  }],
+  ["protect h:1 --qmp /q", "protect", protect],
+  ["protect h:1 --qmp /q --retry", "protect", protect],
+  ["protect h:1 --qmp /q --no-retry --mode colo --on-secondary-loss stop", "protect", {
+    ...protect,
+    retry: false,
+    mode: "colo",
+    onSecondaryLoss: "stop",
+  }],
+  ["protect h:1 --qmp /q --sync-interval 20ms", "protect", { ...protect, syncIntervalMs: 20 }],
+  ["protect h:1 --qmp /q --net a=b --net c=d --disk e --sync-on net --disk-sync none", "protect", {
+    ...protect,
+    net: ["a=b", "c=d"],
+    disk: ["e"],
+    syncOn: "net",
+    diskSync: "none",
+  }],
+  ["failover /c", "failover", { socket: "/c", ...log }],
+  ["status /c", "status", { socket: "/c", json: false, watch: false, ...log }],
+  ["status /c --json -w", "status", { socket: "/c", json: true, watch: true, ...log }],
+  ["inspect f --json", "inspect", { file: "f", json: true, fields: false, ...log }],
+  ["inspect - --fields", "inspect", { file: "-", json: false, fields: true, ...log }],
+  ["doctor", "doctor", { json: false, ...log }],
+  ["doctor --qmp /q --qemu /e --json", "doctor", { qmp: "/q", qemu: "/e", json: true, ...log }],
+  ["drill", "drill", {
+    runs: 1,
+    seconds: 5,
+    memoryMiB: 256,
+    form: "auto",
+    keep: false,
+    json: false,
+    ...log,
+  }],
+  ["drill --runs 3 --seconds 9 --memory 512 --keep --json --form memory", "drill", {
+    form: "memory",
+    runs: 3,
+    seconds: 9,
+    memoryMiB: 512,
+    keep: true,
+    json: true,
+    ...log,
+  }],
+  ["bench", "bench", {
+    names: [],
+    quick: false,
+    jsonFile: undefined,
+    outFolder: undefined,
+    ...log,
+  }],
+  ["bench a b --quick --json f --out d", "bench", {
+    names: ["a", "b"],
+    quick: true,
+    jsonFile: "f",
+    outFolder: "d",
+    ...log,
+  }],
+];
+
+for (const [line, name, options] of parsed) {
+  Deno.test(`kemari ${line} is understood`, async () => {
+    const done = await runLine(line);
+    assert.deepEqual(done.called, [[name, options]]);
+    assert.deepEqual([done.exitCode, done.out, done.err], [0, "", ""]);
+  });
+}
+
+const refused: readonly (readonly [string, RegExp])[] = [
+  ["snd", /unknown command 'snd'.*send/],
+  ["--what", /unknown option '--what'/],
+  ["send", /missing required argument 'target'/],
+  ["send a b", /too many arguments/],
+  ["send a --commit later", /sync, async/],
+  ["send a --heartbeat 0", /--heartbeat: "0" is not a duration/],
+  ["send a --heartbeat 5x", /--heartbeat: "5x" is not a duration/],
+  ["send a --heartbeat 30d", /not a duration/],
+  ["send a --grace 1000h", /not a duration between 1ms and 24 days/],
+  ["send a --heartbeat 3s --grace 3s", /--grace \(3000 ms\) must be longer than --heartbeat/],
+  ["send a --max-in-flight 0", /--max-in-flight: "0" is not a size/],
+  ["send a --max-in-flight -1", /not a size/],
+  ["send a --max-in-flight 9000000T", /not a size/],
+  ["send a --max-in-flight 1e3", /not a size/],
+  ["recv a --on-loss activate", /split brain/],
+  ["recv a --on-loss never", /wait, activate, exit/],
+  ["protect a", /required option '--qmp <socket>'/],
+  ["drill --runs 0", /--runs: "0" is not a whole number/],
+  ["drill --runs 1.5", /not a whole number/],
+  ["drill now", /too many arguments/],
+  ["failover", /missing required argument 'socket'/],
+];
+
+for (const [line, message] of refused) {
+  Deno.test(`kemari ${line} is a usage error`, async () => {
+    await assert.rejects(runLine(line), (error) => {
+      assert.ok(error instanceof UsageError);
+      assert.match(error.message, message);
+      assert.doesNotMatch(error.message, /^error:/);
+      return true;
+    });
+  });
+}
+
+for (const name of NAMES) {
+  Deno.test(`kemari ${name} --help explains itself on stdout and runs nothing`, async () => {
+    const done = await runLine(`${name} --help`);
+    assert.deepEqual([done.exitCode, done.called, done.err], [0, [], ""]);
+    assert.match(done.out, new RegExp(`^Usage: kemari ${name} `));
+    assert.match(done.out, /\nExamples:\n {2}\S/);
+    assert.match(done.out, /\nExit status:\n {2}0 {4}\S[^]*\n {2}2 {4}\S[^]*\n {2}130 {2}\S/);
+    assert.equal((await runLine(`help ${name}`)).out, done.out);
+  });
+}
+
+Deno.test("kemari --help lists every command and every exit code", async () => {
+  const { out } = await runLine("--help");
+  for (const name of NAMES) assert.match(out, new RegExp(`^  ${name} `, "m"));
+  for (const code of [0, 2, 3, 4, 5, 70, 130]) assert.match(out, new RegExp(`^  ${code} `, "m"));
+});
+
+Deno.test("kemari alone shows its help on stderr and counts as wrong usage", async () => {
+  const done = await runLine("");
+  assert.equal(done.exitCode, 2);
+  assert.equal(done.out, "");
+  assert.match(done.err, /^Usage: kemari /);
+});
+
+Deno.test("kemari --version prints one line", async () => {
+  const done = await runLine("--version");
+  assert.deepEqual([done.exitCode, done.out, done.err], [0, "kemari 1.2.3\n", ""]);
+});
+
+Deno.test("a command's own exit code is passed on", async () => {
+  assert.equal((await runLine("recv a", { exitCode: 7 })).exitCode, 7);
+});
+
+const shown: readonly (readonly [string, boolean, boolean])[] = [
+  ["send a", true, true],
+  ["send a", false, false],
+  ["send a -q", true, false],
+  ["send a --progress never", true, false],
+  ["send a --progress always", false, true],
+  ["send a --progress always --log-format json", true, false],
+];
+for (const [line, isTerminal, expected] of shown) {
+  const place = isTerminal ? "on a terminal" : "away from a terminal";
+  Deno.test(`kemari ${line} ${place} shows ${expected ? "a" : "no"} status line`, async () => {
+    assert.equal((await runLine(line, { isTerminal })).isShown, expected);
+  });
+}

@@ -1,0 +1,290 @@
+/** `kemari send` and `kemari recv` as a shell sees them: everything that can go wrong between them. */
+import assert from "node:assert/strict";
+import { KemariProcess } from "../../fixtures/watched_kemari.ts";
+import { loadStream } from "../../fixtures/streams.ts";
+import { vmStateOf } from "../../fixtures/vm_state.ts";
+import { concat } from "../qemu/synthetic_stream.ts";
+
+const STREAM = loadStream("plain-7.2-bios");
+const OTHER = loadStream("plain-11.1-bios");
+const QUICK = ["--heartbeat", "50ms", "--grace", "400ms"];
+
+async function inFolder(body: (folder: string) => Promise<void>) {
+  const folder = await Deno.makeTempDir({ prefix: "kemari-faults-" });
+  try {
+    await body(folder);
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+}
+
+/** Sends what is in `bytes` to an address; it ends by itself. */
+async function sendBytes(bytes: Uint8Array, ...args: string[]) {
+  await using send = new KemariProcess(["send", ...args], { stdin: "piped" });
+  await send.write(bytes);
+  await send.closeStdin();
+  return await send.ended();
+}
+
+function failover(control: string) {
+  return new KemariProcess(["failover", control]).ended();
+}
+
+Deno.test("bad streams: exit 3, what and where, and recv waits for a better one", () =>
+  inFolder(async (folder) => {
+    const socket = `unix:${folder}/s`;
+    await using recv = new KemariProcess(["recv", socket]);
+    await recv.listening();
+    const version = STREAM.slice();
+    version[7] = 2;
+    const cases: [Uint8Array, RegExp][] = [
+      [new Uint8Array(0), /offset 0: there is no stream: stdin is empty \(truncated\)\nhint: /],
+      [new TextEncoder().encode("garbage, no stream"), /offset 0: .*bad-magic/],
+      [version, /offset 4: .*version 2.*bad-version/],
+      [STREAM.subarray(0, 3), /offset 3: .*truncated/],
+      [STREAM.subarray(0, 100_000), /offset 100000: .*ram.*truncated/],
+      [STREAM.subarray(0, STREAM.length - 1), /\((truncated|unsupported)\)/],
+      [concat(STREAM, "more"), /bad-magic|bad-order|bad-value/],
+    ];
+    for (const [bytes, message] of cases) {
+      const { code, stdout, stderr } = await sendBytes(bytes, socket);
+      assert.deepEqual([code, stdout.length], [3, 0], stderr);
+      assert.match(stderr, message);
+    }
+    assert.equal(recv.stdoutBytes, 0);
+    assert.equal((await sendBytes(OTHER, socket)).code, 0);
+    const { code, stdout } = await recv.ended();
+    assert.equal(code, 0);
+    assert.deepEqual(vmStateOf(stdout), vmStateOf(OTHER));
+  }));
+
+Deno.test("nobody to send to: exit 4, which address, and what to do", () =>
+  inFolder(async (folder) => {
+    await Deno.writeTextFile(`${folder}/file`, "");
+    const cases: [string, RegExp][] = [
+      ["127.0.0.1:1", /127\.0\.0\.1:1: cannot connect: connection refused\nhint: is `kemari recv`/],
+      [`unix:${folder}/none`, /cannot connect: no such file\nhint: /],
+      [`unix:${folder}/file`, /cannot connect: .*\nhint: /],
+      ["no-such-host.invalid:4000", /no such host: no-such-host\.invalid\nhint: /],
+      ["exec:exit 3", /exec:exit 3: the command ended with exit code 3\nhint: /],
+      ["exec:/no/such/program", /: the command ended with exit code 127\nhint: /],
+    ];
+    for (const [address, message] of cases) {
+      const { code, stdout, stderr } = await sendBytes(new Uint8Array(0), address);
+      assert.deepEqual([code, stdout.length], [4, 0], `${address}: ${stderr}`);
+      assert.match(stderr, message);
+    }
+    for (
+      const listen of ["no-such-host.invalid:4000", `unix:${folder}/none/s`, `unix:${folder}/file`]
+    ) {
+      const { code, stderr } = await new KemariProcess(["recv", listen]).ended();
+      assert.equal(code, 4, stderr);
+    }
+    assert.equal(Deno.statSync(`${folder}/file`).isFile, true);
+  }));
+
+Deno.test("a port that is taken, a socket that is alive, a socket left behind", () =>
+  inFolder(async (folder) => {
+    await using first = new KemariProcess(["recv", "127.0.0.1:0", "--control", `${folder}/c`]);
+    const address = await first.listening();
+    const taken = await new KemariProcess(["recv", address]).ended();
+    assert.equal(taken.code, 4);
+    assert.match(taken.stderr, /address already in use\nhint: choose another port/);
+    const second = await new KemariProcess(["recv", "127.0.0.1:0", "--control", `${folder}/c`])
+      .ended();
+    assert.equal(second.code, 4);
+    assert.match(second.stderr, /another process listens there/);
+    // The one that lives was not disturbed.
+    const status = new KemariProcess(["failover", `${folder}/c`]);
+    const none = await status.ended();
+    assert.equal(none.code, 4);
+    assert.match(none.stderr, /nothing to activate: no transaction is committed\nhint: /);
+    first.signal("SIGKILL");
+    await first.ended();
+    assert.ok(Deno.statSync(`${folder}/c`).isSocket);
+    await using third = new KemariProcess(["recv", "127.0.0.1:0", "--control", `${folder}/c`]);
+    await third.listening();
+    third.signal("SIGTERM");
+    assert.equal((await third.ended(3000)).code, 130);
+    assert.deepEqual([...Deno.readDirSync(folder)], []);
+  }));
+
+Deno.test("HTTP, silence, and a server of something else", () =>
+  inFolder(async (folder) => {
+    await using recv = new KemariProcess(["recv", "127.0.0.1:0", "--on-loss", "exit", ...QUICK]);
+    const address = await recv.listening();
+    await assert.rejects(fetch(`http://${address}/`));
+    await recv.waitFor(/no sender's: .*does not speak kemari: .*0x4745/);
+    const [hostname, port] = address.split(":");
+    using _silent = await Deno.connect({ hostname, port: Number(port) });
+    await recv.waitFor(/no sender's: .*nothing was heard from the sender/);
+    assert.equal((await sendBytes(STREAM, address)).code, 0);
+    assert.equal((await recv.ended()).code, 0);
+
+    using server = Deno.listen({ transport: "unix", path: `${folder}/s` });
+    const answering = (async () => {
+      using peer = await server.accept();
+      await peer.write(new TextEncoder().encode("220 smtp.example.org ESMTP\r\n"));
+      await peer.read(new Uint8Array(1000));
+      using _mute = await server.accept();
+      await new Promise((resolve) => setTimeout(resolve, 1500));
+    })();
+    const smtp = await sendBytes(STREAM, `unix:${folder}/s`);
+    assert.equal(smtp.code, 3);
+    assert.match(smtp.stderr, /the peer does not speak kemari: .*\nhint: /);
+    const mute = await sendBytes(STREAM, `unix:${folder}/s`, ...QUICK);
+    assert.equal(mute.code, 4);
+    assert.match(mute.stderr, /nothing was heard from the secondary for \d+ ms\nhint: /);
+    await answering;
+  }));
+
+Deno.test("a receiver that is stopped is noticed after --grace", () =>
+  inFolder(async (folder) => {
+    const socket = `unix:${folder}/s`;
+    await using recv = new KemariProcess(["recv", socket, ...QUICK]);
+    await recv.listening();
+    await using send = new KemariProcess(["send", socket, ...QUICK], { stdin: "piped" });
+    await recv.waitFor(/sender connected/);
+    recv.signal("SIGSTOP");
+    // More than any buffer between the two holds: QEMU is made to wait, not lost.
+    const feeding = (async () => {
+      while (await send.write(STREAM));
+    })();
+    const { code, stderr } = await send.ended(5000);
+    assert.equal(code, 4);
+    assert.match(stderr, /nothing was heard from the secondary/);
+    await feeding;
+    recv.signal("SIGCONT");
+    await recv.waitFor(/sender lost/);
+    assert.equal(recv.stdoutBytes, 0);
+  }));
+
+Deno.test("sender killed in a transaction: failover gives exactly the committed one", () =>
+  inFolder(async (folder) => {
+    const socket = `unix:${folder}/s`;
+    const control = `${folder}/c`;
+    await using recv = new KemariProcess(["recv", socket, "--control", control]);
+    await recv.listening();
+    await using send = new KemariProcess(["send", socket], { stdin: "piped" });
+    await send.write(concat(STREAM, OTHER.subarray(0, 300_000)));
+    await recv.waitFor(/first transaction committed/);
+    send.signal("SIGKILL");
+    await recv.waitFor(/sender lost: .*; keeping transaction 1/);
+    assert.equal(recv.stdoutBytes, 0);
+
+    // Another sender comes, and it dies as well.
+    await using next = new KemariProcess(["send", socket], { stdin: "piped" });
+    await next.write(OTHER.subarray(0, 500_000));
+    await recv.waitFor(/sender connected[^]*sender connected/);
+    next.signal("SIGKILL");
+    await recv.waitFor(/sender lost[^]*sender lost/);
+
+    assert.equal((await failover(control)).code, 0);
+    const { code, stdout, stderr } = await recv.ended();
+    assert.equal(code, 0);
+    assert.deepEqual(vmStateOf(stdout), vmStateOf(STREAM), stderr);
+    assert.deepEqual([...Deno.readDirSync(folder)], []);
+  }));
+
+Deno.test("receiver killed in a transaction: the sender ends at once", () =>
+  inFolder(async (folder) => {
+    const socket = `unix:${folder}/s`;
+    await using recv = new KemariProcess(["recv", socket]);
+    await recv.listening();
+    await using send = new KemariProcess(["send", socket], { stdin: "piped" });
+    await send.write(STREAM.subarray(0, 300_000));
+    await recv.waitFor(/sender connected/);
+    recv.signal("SIGKILL");
+    const { code, stderr } = await send.ended(2000);
+    assert.equal(code, 4);
+    assert.match(
+      stderr,
+      /the secondary closed the connection\nhint: |connection reset|reader is gone/,
+    );
+  }));
+
+Deno.test("a transaction that is too large is refused, and the sender says so", () =>
+  inFolder(async (folder) => {
+    const socket = `unix:${folder}/s`;
+    await using recv = new KemariProcess(["recv", socket, "--max-transaction", "100K"]);
+    await recv.listening();
+    const { code, stderr } = await sendBytes(STREAM, socket);
+    assert.equal(code, 3);
+    assert.match(
+      stderr,
+      /the receiver refused transaction 1: .*\nhint: raise recv's --max-transaction/,
+    );
+    // Through pipes the refusal arrives as well.
+    const words = [Deno.execPath(), "run", "-A", "--no-check", "--quiet"].join(" ");
+    const main = new URL("../../main.ts", import.meta.url).pathname;
+    const exec = `exec:${words} ${main} recv stdio: --max-transaction 100K --exec cat`;
+    const piped = await sendBytes(STREAM, exec);
+    assert.equal(piped.code, 3, piped.stderr);
+    assert.match(piped.stderr, /kemari: .*the receiver refused transaction 1: /);
+  }));
+
+Deno.test("two senders: the second is refused, the first goes on", () =>
+  inFolder(async (folder) => {
+    const socket = `unix:${folder}/s`;
+    await using recv = new KemariProcess(["recv", socket]);
+    await recv.listening();
+    await using first = new KemariProcess(["send", socket], { stdin: "piped" });
+    await first.write(STREAM.subarray(0, 200_000));
+    await recv.waitFor(/sender connected/);
+    const second = await sendBytes(STREAM, socket);
+    assert.equal(second.code, 3);
+    assert.match(second.stderr, /another sender is being served/);
+    await first.write(STREAM.subarray(200_000));
+    await first.closeStdin();
+    assert.equal((await first.ended()).code, 0);
+    const { stdout } = await recv.ended();
+    assert.deepEqual(vmStateOf(stdout), vmStateOf(STREAM));
+  }));
+
+Deno.test("a sender that comes back sends what has changed, and no more", () =>
+  inFolder(async (folder) => {
+    const socket = `unix:${folder}/s`;
+    await using recv = new KemariProcess(["recv", socket, "--log-format", "json"]);
+    await recv.waitFor(/listening/);
+    await using first = new KemariProcess(["send", socket], { stdin: "piped" });
+    await first.write(STREAM);
+    await recv.waitFor(/first transaction committed/);
+    first.signal("SIGINT");
+    assert.equal((await first.ended(3000)).code, 130);
+    await recv.waitFor(/sender lost/);
+    const again = await sendBytes(STREAM, socket, "--log-format", "json");
+    assert.equal(again.code, 0, again.stderr);
+    const { stdout, stderr } = await recv.ended();
+    assert.deepEqual(vmStateOf(stdout), vmStateOf(STREAM));
+    for (const line of (stderr + again.stderr).trimEnd().split("\n")) {
+      const record = JSON.parse(line);
+      assert.deepEqual(Object.keys(record).slice(0, 4), ["time", "level", "logger", "message"]);
+    }
+    assert.match(
+      again.stderr,
+      /handed over after transaction 2: \d+ (B|KiB) sent|"bytes":"[\d.]+ KiB"/,
+    );
+  }));
+
+Deno.test("--on-loss exit: the reason, and exit 4", () =>
+  inFolder(async (folder) => {
+    const socket = `unix:${folder}/s`;
+    await using recv = new KemariProcess(["recv", socket, "--on-loss", "exit"]);
+    await recv.listening();
+    await using send = new KemariProcess(["send", socket], { stdin: "piped" });
+    await send.write(STREAM.subarray(0, 300_000));
+    await recv.waitFor(/sender connected/);
+    send.signal("SIGKILL");
+    const { code, stdout, stderr } = await recv.ended();
+    assert.deepEqual([code, stdout.length], [4, 0], stderr);
+    assert.match(stderr, /the sender closed the connection|connection reset by the peer/);
+    assert.deepEqual([...Deno.readDirSync(folder)], []);
+  }));
+
+Deno.test("recv stdio: ends with the connection when nobody can come back", async () => {
+  await using recv = new KemariProcess(["recv", "stdio:", "--exec", "cat"], { stdin: "piped" });
+  await recv.closeStdin();
+  const { code, stderr } = await recv.ended();
+  assert.equal(code, 4);
+  assert.match(stderr, /stdio: the sender closed the connection/);
+});

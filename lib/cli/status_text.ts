@@ -1,0 +1,91 @@
+/** `kemari status` for people: a small block with units. */
+import { type EndStatus, formatBytes } from "../host/end_status.ts";
+import { formatPairs } from "../report/text_table.ts";
+
+type Pair = readonly [string, string];
+
+/** Percentiles in milliseconds; a status carries more of them than is shown. */
+interface Percentiles {
+  readonly count: number;
+  readonly p50: number;
+  readonly p99: number;
+  readonly max: number;
+}
+
+/**
+ * Lays a status out as lines of a name and a value.
+ *
+ * What a status does not have is left out: an end that has just begun answers with little.
+ *
+ * @returns Text that ends with a line break.
+ */
+export function formatStatus(status: EndStatus): string {
+  return formatPairs(status.role === "sender" ? senderPairs(status) : receiverPairs(status))
+    .map((line) => line + "\n").join("");
+}
+
+function senderPairs(status: Extract<EndStatus, { role: "sender" }>): Pair[] {
+  const pairs: Pair[] = [["sender", withMode(status.state, status.mode)], ["peer", status.peer]];
+  pairs.push(...transactionPairs(status));
+  pairs.push(
+    ...latencyPair("pause", status.pause),
+    ...latencyPair("  QEMU sends", status.receiving),
+    ...latencyPair("round trip", status.roundTrip),
+  );
+  if (status.inFlight !== undefined) {
+    pairs.push([
+      "in flight",
+      `${status.inFlight} transactions, ${formatBytes(status.pendingBytes)}`,
+    ]);
+  }
+  return pairs;
+}
+
+function receiverPairs(status: Extract<EndStatus, { role: "receiver" }>): Pair[] {
+  const pairs: Pair[] = [["receiver", status.state]];
+  if (status.machine) pairs.push(["machine", status.machine]);
+  if (status.sender) pairs.push(["sender", status.sender]);
+  pairs.push(...transactionPairs(status));
+  if (status.replicaBytes !== undefined) {
+    pairs.push(["replica", `${formatBytes(status.replicaBytes)} of pages`]);
+  }
+  if (status.applying) pairs.push(...latencyPair("applying", status.applying));
+  if (status.lastLoss) pairs.push(["last loss", status.lastLoss]);
+  return pairs;
+}
+
+function withMode(state: string, mode: string | undefined): string {
+  return mode === undefined ? state : `${state} (${mode})`;
+}
+
+function transactionPairs(status: EndStatus): Pair[] {
+  if (status.lastCommitted === undefined) return [];
+  const { lastCommitted, lastCommittedAgeMs } = status;
+  const committed: Pair = lastCommittedAgeMs === null
+    ? ["committed", "nothing yet"]
+    : ["committed", `transaction ${lastCommitted}, ${formatAge(lastCommittedAgeMs)} ago`];
+  const unchanged = status.role === "sender" && status.unchangedPages > 0
+    ? ` (${status.unchangedPages} unchanged, not sent)`
+    : "";
+  return [
+    committed,
+    ["syncs", `${status.syncs}, ${status.syncsPerSecond.toFixed(1)}/s`],
+    ["pages", `${status.pages} + ${status.zeroPages} zero${unchanged}`],
+    ["payload", formatBytes(status.payloadBytes)],
+    ["on the wire", formatBytes(status.wireBytes)],
+  ];
+}
+
+function latencyPair(name: string, latency: Percentiles | undefined): Pair[] {
+  if (latency === undefined || latency.count === 0) return [];
+  const { p50, p99, max } = latency;
+  return [[name, `p50 ${formatMs(p50)}, p99 ${formatMs(p99)}, max ${formatMs(max)}`]];
+}
+
+function formatMs(durationMs: number): string {
+  return `${durationMs.toFixed(durationMs < 10 ? 2 : 1)} ms`;
+}
+
+function formatAge(durationMs: number): string {
+  return durationMs < 1000 ? `${durationMs.toFixed(0)} ms` : `${(durationMs / 1000).toFixed(1)} s`;
+}

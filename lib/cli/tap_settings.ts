@@ -1,0 +1,40 @@
+/** What `--net`, `--disk` and `--sync-on` say, as lib/host takes it. */
+import { UsageError } from "../errors.ts";
+import { checkDiskTaps, type DiskTapAddress, parseDiskTap } from "../host/disk_options.ts";
+import { checkNetTaps, type NetTapAddress, parseNetTap } from "../host/tap_options.ts";
+import { defaultSyncOn, type HeldClass, type SyncOn, type TapSettings } from "../host/tap_set.ts";
+import type { PrimaryTapOptions, TapOptions } from "./options.ts";
+
+/** @throws {UsageError} */
+export function parseTaps(options: TapOptions): { nets: NetTapAddress[]; disks: DiskTapAddress[] } {
+  const nets = options.net.map(parseNetTap);
+  const disks = options.disk.map(parseDiskTap);
+  checkNetTaps(nets);
+  checkDiskTaps(disks);
+  return { nets, disks };
+}
+
+/** @throws {UsageError} */
+export function parsePrimaryTaps(
+  options: PrimaryTapOptions,
+): { taps: TapSettings; syncOn: SyncOn } {
+  const taps: TapSettings = { ...parseTaps(options), diskSync: options.diskSync };
+  const { syncOn } = options;
+  return {
+    taps,
+    syncOn: syncOn === undefined ? defaultSyncOn(taps) : parseClasses("--sync-on", syncOn),
+  };
+}
+
+/**
+ * Reads `net,disk`, `net`, `disk` or `none`.
+ *
+ * @throws {UsageError}
+ */
+export function parseClasses(option: string, text: string): readonly HeldClass[] {
+  if (text === "none") return [];
+  return text.split(",").map((word) => {
+    if (word === "net" || word === "disk") return word;
+    throw new UsageError(`${option}: there is no "${word}"`, { hint: "write net, disk or none" });
+  });
+}
