@@ -6,7 +6,8 @@ import {
   type BenchReport,
 } from "../lib/report/bench_result.ts";
 import { SOFTWARE } from "../lib/host/software.ts";
-import type { BenchContext } from "./bench_context.ts";
+import type { BenchContext, BenchSettings } from "./bench_context.ts";
+import { ProgressClock } from "./progress_clock.ts";
 import { benchColo } from "./colo.ts";
 import { sourceFolder } from "./kemari_program.ts";
 import { benchStart } from "./start.ts";
@@ -19,52 +20,108 @@ const EXPERIMENTS: Readonly<Record<string, (context: BenchContext) => Promise<Be
   colo: benchColo,
 };
 
+/** Stands for all of them. */
+export const ALL = "all";
+
 export const EXPERIMENT_NAMES: readonly string[] = Object.keys(EXPERIMENTS);
 
+/** What a run needs besides its settings. */
+export interface BenchHost {
+  readonly signal: AbortSignal;
+  say(text: string): void;
+  /** Called after every experiment, and when one hands in a part: with all there is. */
+  save(report: BenchReport): void;
+}
+
+/** The experiments that these names stand for; none and `all` stand for all. */
+export function experimentsOf(names: readonly string[]): readonly string[] {
+  for (const name of names) {
+    if (name !== ALL && !Object.hasOwn(EXPERIMENTS, name)) {
+      throw new UsageError(`no experiment is called "${name}"`, {
+        hint: `there are ${EXPERIMENT_NAMES.join(", ")}, and ${ALL}`,
+      });
+    }
+  }
+  return names.length === 0 || names.includes(ALL) ? EXPERIMENT_NAMES : [...new Set(names)];
+}
+
 /**
- * Runs experiments one after another.
+ * Runs experiments one after another. One that fails does not keep the others from running; an
+ * interruption does, and the report then says what is missing.
  *
  * @param names Which; all of them if empty.
+ * @returns The report, and the first failure or interruption if there was one.
  * @throws {UsageError} There is no experiment of that name.
  */
 export async function runBench(
   names: readonly string[],
-  context: BenchContext,
-): Promise<BenchReport> {
-  for (const name of names) {
-    if (!Object.hasOwn(EXPERIMENTS, name)) {
-      throw new UsageError(`no experiment is called "${name}"`, {
-        hint: `there are ${EXPERIMENT_NAMES.join(", ")}`,
-      });
-    }
-  }
-  const startedAt = new Date().toISOString();
-  const commit = await readCommit();
+  settings: BenchSettings,
+  host: BenchHost,
+): Promise<{ report: BenchReport; failure?: unknown }> {
+  const wanted = experimentsOf(names);
+  const { signal } = host;
+  const empty = await emptyReport(settings);
   const experiments: BenchExperiment[] = [];
-  for (const name of names.length > 0 ? names : EXPERIMENT_NAMES) {
+  const missing: { name: string; why: string }[] = [];
+  let part: BenchExperiment | undefined;
+  let failure: unknown;
+  const reportNow = (rest: readonly string[]): BenchReport => ({
+    ...empty,
+    experiments: part === undefined ? [...experiments] : [...experiments, part],
+    missing: [...missing, ...rest.map((name) => ({ name, why: "not run" }))],
+  });
+  for (const [index, name] of wanted.entries()) {
+    const rest = wanted.slice(index + 1);
+    const clock = new ProgressClock(wanted.length > 1 ? `${index + 1} of ${wanted.length}, ` : "");
+    const context: BenchContext = {
+      ...settings,
+      signal,
+      say: host.say,
+      progress: (of, done, total, what) => host.say(clock.tell(of, done, total, what)),
+      keep(soFar) {
+        part = soFar;
+        host.save(reportNow(rest));
+      },
+    };
     try {
+      signal.throwIfAborted();
       experiments.push(await EXPERIMENTS[name](context));
+      part = undefined;
     } catch (error) {
       // What an interrupted child or VM complains of is not the reason.
-      context.signal.throwIfAborted();
-      throw error;
+      const reason = signal.aborted ? signal.reason : error;
+      failure ??= reason;
+      if (part !== undefined) experiments.push(part);
+      part = undefined;
+      missing.push({ name, why: reason instanceof Error ? reason.message : String(reason) });
     }
+    host.save(reportNow(rest));
+    if (signal.aborted) return { report: reportNow(rest), failure };
   }
+  return { report: reportNow([]), failure };
+}
+
+async function emptyReport({ quick }: BenchSettings): Promise<BenchReport> {
+  const cpuInfo = Deno.readTextFileSync("/proc/cpuinfo");
   return {
     format: BENCH_FORMAT,
     version: BENCH_VERSION,
     kemari: SOFTWARE.replace(/^kemari /, ""),
-    commit,
-    startedAt,
-    quick: context.quick,
+    commit: await readCommit(),
+    startedAt: new Date().toISOString(),
+    quick,
     machine: {
-      cpu: cpuModel(),
+      cpu: /^model name\s*: (.*)$/m.exec(cpuInfo)?.[1] ?? "unknown",
       cores: navigator.hardwareConcurrency,
       memoryBytes: Deno.systemMemoryInfo().total,
       kernel: Deno.osRelease(),
       deno: Deno.version.deno,
+      // VMs of the fixtures are started with TCG, whatever the machine could do.
+      accelerator: "tcg",
+      virtual: /^flags\s*:.*\bhypervisor\b/m.test(cpuInfo),
     },
-    experiments,
+    experiments: [],
+    missing: [],
   };
 }
 
@@ -85,8 +142,4 @@ async function readCommit(): Promise<string | null> {
   } catch {
     return null;
   }
-}
-
-function cpuModel(): string {
-  return /^model name\s*: (.*)$/m.exec(Deno.readTextFileSync("/proc/cpuinfo"))?.[1] ?? "unknown";
 }

@@ -6,41 +6,25 @@ import {
 } from "../lib/report/bench_result.ts";
 import { formatBenchReport } from "../lib/report/bench_table.ts";
 
-/** Where a report goes, besides the terminal. */
-export interface ReportPlaces {
-  /** For the JSON. */
-  readonly jsonFile?: string;
-  /** Gets `bench.json` and `bench.md`; made if it is missing. */
-  readonly outFolder?: string;
-}
-
 /**
- * Writes a report.
+ * Writes a report into a folder, which is made if it is missing: `bench.json`, and `bench.md` with
+ * tables that are drawn from the JSON as written.
  *
- * @returns The table, drawn from the JSON as written.
  * @throws {TransportError} A file cannot be written.
  */
-export function saveReport(report: BenchReport, places: ReportPlaces): string {
+export function saveReport(report: BenchReport, folder: string): void {
   const json = encodeBenchReport(report);
-  const table = formatBenchReport(decodeBenchReport(json));
-  if (places.jsonFile !== undefined) write(places.jsonFile, json);
-  if (places.outFolder !== undefined) {
-    makeFolder(places.outFolder);
-    write(`${places.outFolder}/bench.json`, json);
-    write(`${places.outFolder}/bench.md`, table);
-  }
-  return table;
+  makeFolder(folder);
+  write(`${folder}/bench.json`, json);
+  write(`${folder}/bench.md`, formatBenchReport(decodeBenchReport(json)));
 }
 
-/** Refuses places that cannot be written to before an hour is spent on measuring. */
-export function checkPlaces(places: ReportPlaces): void {
-  if (places.outFolder !== undefined) makeFolder(places.outFolder);
-  if (places.jsonFile === undefined) return;
-  try {
-    Deno.openSync(places.jsonFile, { append: true, create: true }).close();
-  } catch (cause) {
-    throw notWritten(places.jsonFile, cause);
-  }
+/** Refuses a folder that cannot be written to before an hour is spent on measuring. */
+export function checkPlace(folder: string): void {
+  makeFolder(folder);
+  const probe = `${folder}/.kemari-probe`;
+  write(probe, "");
+  Deno.removeSync(probe);
 }
 
 function makeFolder(path: string): void {
@@ -51,9 +35,11 @@ function makeFolder(path: string): void {
   }
 }
 
+/** A reader never sees half a file, however the run ends. */
 function write(path: string, text: string): void {
   try {
-    Deno.writeTextFileSync(path, text);
+    Deno.writeTextFileSync(`${path}.tmp`, text);
+    Deno.renameSync(`${path}.tmp`, path);
   } catch (cause) {
     throw notWritten(path, cause);
   }

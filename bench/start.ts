@@ -37,6 +37,7 @@ export async function benchStart(context: BenchContext): Promise<BenchExperiment
   return {
     name: "start",
     about: "dist/kemari send --help, process start to exit, files in the page cache",
+    conditions: {},
     series: [{
       name: "send --help",
       unit: "ms",
@@ -44,6 +45,7 @@ export async function benchStart(context: BenchContext): Promise<BenchExperiment
       target: { kind: "at-most", value: TARGET_MS },
     }],
     notes: fresh ? [] : ["dist/kemari is older than the sources: deno task compile"],
+    cannotShow: [],
   };
 }
 

@@ -1,16 +1,25 @@
 import { getLogger } from "@logtape/logtape";
-import { runBench } from "../../bench/run_bench.ts";
-import { checkPlaces, saveReport } from "../../bench/save_report.ts";
+import { ALL, runBench } from "../../bench/run_bench.ts";
+import { checkPlace, saveReport } from "../../bench/save_report.ts";
+import { encodeBenchReport } from "../report/bench_result.ts";
+import { formatBenchReport } from "../report/bench_table.ts";
 import type { CommandContext } from "./context.ts";
 import type { BenchOptions } from "./options.ts";
 
 const log = getLogger(["kemari", "bench"]);
 
 export async function run(options: BenchOptions, context: CommandContext): Promise<void> {
-  checkPlaces(options);
+  const { names, full, links, outFolder, json } = options;
+  if (outFolder !== undefined) checkPlace(outFolder);
   const { signal, status } = context;
   const say = (text: string) => status.isShown ? status.set(text) : log.info("{text}", { text });
-  const report = await runBench(options.names, { quick: options.quick, signal, say });
+  const quick = options.quick || names.includes(ALL) && !full;
+  const { report, failure } = await runBench(names, { quick, full, links }, {
+    signal,
+    say,
+    save: (soFar) => outFolder === undefined ? undefined : saveReport(soFar, outFolder),
+  });
   status.clear();
-  context.writeOut(saveReport(report, options));
+  context.writeOut(json ? encodeBenchReport(report) : formatBenchReport(report));
+  if (failure !== undefined) throw failure;
 }

@@ -143,7 +143,14 @@ what deno task setup has fetched. It starts that QEMU for a moment, without a gu
     },
   },
   bench: {
-    examples: ["kemari bench", "kemari bench stream --quick --json samples.json"],
+    notes:
+      `Experiments run one after another; "all" uses the quick settings unless --full is said. One that
+fails does not keep the others from running. Ctrl-C leaves in --out what was measured until then.`,
+    examples: [
+      "kemari bench",
+      "kemari bench stream --quick --json > samples.json",
+      "kemari bench all --out report",
+    ],
     exits: {
       done: "every experiment ran",
       bytes: "a stream was at fault",

@@ -141,11 +141,14 @@ export interface DrillOptions extends LogOptions {
 export interface BenchOptions extends LogOptions {
   /** Names of experiments; all of them if empty. */
   readonly names: readonly string[];
-  /** File for the samples. */
-  readonly jsonFile?: string;
   /** Folder for JSON and tables. */
   readonly outFolder?: string;
+  /** JSON instead of tables on stdout. */
+  readonly json: boolean;
   readonly quick: boolean;
+  readonly full: boolean;
+  /** Sync links to measure over; each experiment's own choice if absent. */
+  readonly links?: readonly ("none" | "1G" | "10G")[];
 }
 
 const MS_PER_UNIT: Readonly<Record<string, number>> = { ms: 1, s: 1000, m: 60_000, h: 3_600_000 };
@@ -205,6 +208,18 @@ export function parseCount(text: string): number {
   const count = /^\d+$/.test(text.trim()) ? Number(text) : NaN;
   if (count >= 1 && Number.isSafeInteger(count)) return count;
   throw new UsageError(`"${text}" is not a whole number of 1 or more`);
+}
+
+/**
+ * Reads `--link`: `1G,10G,none`.
+ *
+ * @throws {UsageError} A rate that is none of these.
+ */
+export function parseLinkRates(text: string): ("none" | "1G" | "10G")[] {
+  return [...new Set(text.split(",").map((word) => word.trim()))].map((word) => {
+    if (word === "none" || word === "1G" || word === "10G") return word;
+    throw new UsageError(`"${word}" is no link`, { hint: "There are 1G, 10G and none" });
+  });
 }
 
 /**

@@ -20,6 +20,7 @@ import {
   type LogOptions,
   parseCount,
   parseDurationMs,
+  parseLinkRates,
   parseSizeBytes,
   type ProtectOptions,
   type RecvOptions,
@@ -331,14 +332,22 @@ function createProgram(version: string, io: ProcessIo, run: Runner) {
 
   program.command("bench")
     .description("run the experiments and micro-benchmarks")
-    .argument("[names...]", "which ones; all of them if none is named")
-    .option("--json <file>", "write the samples here")
-    .option("--out <folder>", "write JSON and tables here")
-    .option("--quick", "fewer samples, smaller guests", false)
+    .argument("[names...]", 'which ones; all of them if none is named, or with "all"')
+    .option("--out <folder>", "write JSON and tables here, after every experiment")
+    .addOption(new Option("--quick", "fewer samples, smaller guests").default(false))
+    .addOption(
+      new Option("--full", "more samples, larger files, every record size")
+        .default(false).conflicts("quick"),
+    )
+    .addOption(
+      new Option("--link <rates>", "sync links to measure over: 1G, 10G, none, with commas between")
+        .argParser(named("--link", parseLinkRates)),
+    )
+    .addOption(json)
     .addOption(logFormat).addOption(quiet).addOption(progress)
     .addHelpText("after", helpAfter("bench"))
-    .action((names, { json, out, ...rest }) =>
-      run("bench", { ...rest, names, jsonFile: json, outFolder: out })
+    .action((names, { out, link, ...rest }) =>
+      run("bench", { ...rest, names, links: link, outFolder: out })
     );
 
   program.command("drill-client", { hidden: true })

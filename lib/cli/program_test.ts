@@ -161,14 +161,18 @@ const parsed: readonly (readonly [string, string, unknown])[] = [
   ["bench", "bench", {
     names: [],
     quick: false,
-    jsonFile: undefined,
+    full: false,
+    json: false,
+    links: undefined,
     outFolder: undefined,
     ...log,
   }],
-  ["bench a b --quick --json f --out d", "bench", {
+  ["bench a b --quick --json --out d --link 1G,none", "bench", {
     names: ["a", "b"],
     quick: true,
-    jsonFile: "f",
+    full: false,
+    json: true,
+    links: ["1G", "none"],
     outFolder: "d",
     ...log,
   }],

@@ -6,7 +6,14 @@ import {
   decodeBenchReport,
   encodeBenchReport,
 } from "./bench_result.ts";
-import { median, pairedRatios, quantile, summarize } from "./bench_statistics.ts";
+import {
+  distributionOf,
+  median,
+  pairedRatios,
+  quantile,
+  ratioGrid,
+  summarize,
+} from "./bench_statistics.ts";
 import { formatBenchReport } from "./bench_table.ts";
 
 const REPORT: BenchReport = {
@@ -16,10 +23,20 @@ const REPORT: BenchReport = {
   commit: "0123456789ab",
   startedAt: "2026-01-02T03:04:05.000Z",
   quick: false,
-  machine: { cpu: "a CPU", cores: 2, memoryBytes: 24e9, kernel: "6.12", deno: "2.9.6" },
+  machine: {
+    cpu: "a CPU",
+    cores: 2,
+    memoryBytes: 24e9,
+    kernel: "6.12",
+    deno: "2.9.6",
+    accelerator: "tcg",
+    virtual: true,
+  },
+  missing: [{ name: "stream", why: "interrupted" }],
   experiments: [{
     name: "colo",
     about: "checkpoints",
+    conditions: { qemu: "11.1.3" },
     series: [
       { name: "kemari", unit: "syncs/s", samples: [400, 420, 410] },
       {
@@ -35,7 +52,22 @@ const REPORT: BenchReport = {
         target: { kind: "at-most", value: 150 },
       },
     ],
+    grids: [{
+      name: "throughput",
+      unit: "MB/s",
+      rows: ["unprotected", "kemari"],
+      columns: ["write", "read"],
+      cells: [[[10, 20], [100]], [[5, 15], []]],
+    }],
+    charts: [{
+      name: "traffic",
+      x: { name: "time", unit: "s" },
+      y: { name: "bytes", unit: "MB/s" },
+      curves: [{ name: "pages", points: [[0, 1.5], [1, null]] }],
+    }],
+    distributions: [distributionOf("pause", "ms", [3, 1, 2])!],
     notes: ["a note"],
+    cannotShow: ["KVM"],
   }],
 };
 
@@ -49,7 +81,7 @@ Deno.test("what is no report of this version is refused", () => {
     ["[]", /no benchmark's/],
     ["null", /no benchmark's/],
     ['{"format":"other"}', /no benchmark's/],
-    [JSON.stringify({ ...REPORT, version: 2 }), /version 2/],
+    [JSON.stringify({ ...REPORT, version: 1 }), /version 1/],
     [JSON.stringify({ ...REPORT, experiments: {} }), /incomplete/],
     [
       JSON.stringify({
@@ -61,6 +93,16 @@ Deno.test("what is no report of this version is refused", () => {
       }),
       /incomplete/,
     ],
+    ...[
+      { charts: [{ name: "x", x: {}, y: {}, curves: [] }] },
+      { grids: [{ name: "x", unit: "", rows: ["a"], columns: ["b", "c"], cells: [[[1]]] }] },
+      { distributions: [{ name: "x", unit: "", count: 1, quantiles: [[1]] }] },
+      { conditions: undefined },
+      { partial: 1 },
+    ].map((fault): [string, RegExp] => [
+      JSON.stringify({ ...REPORT, experiments: [{ ...REPORT.experiments[0], ...fault }] }),
+      /incomplete/,
+    ]),
   ];
   for (const [text, message] of cases) assert.throws(() => decodeBenchReport(text), message);
 });
@@ -70,10 +112,44 @@ Deno.test("a table has a row for each series, its median, its spread and its tar
   assert.match(table, /\| kemari +\| +410 \| syncs\/s \| +±1 % \| +400–420 \| 3 \|/);
   assert.match(table, /ratio .*0\.700.*≥ 0\.8 MISSED/);
   assert.match(table, /start .*85\.0.*≤ 150 met/);
-  assert.match(table, /- a note\n$/);
-  const widths = table.split("\n").filter((line) => line.startsWith("|"))
-    .map((line) => line.length);
-  assert.equal(new Set(widths).size, 1);
+  assert.match(table, /- a note\n- cannot be shown here: KVM\n/);
+  assert.match(table, /## Missing\n- stream: interrupted\n$/);
+  const widths = table.split("\n\n").map((part) =>
+    new Set(
+      part.split("\n").filter((line) => line.startsWith("|"))
+        .map((line) => line.length),
+    ).size
+  );
+  assert.ok(widths.every((count) => count <= 1), table);
+});
+
+Deno.test("grids, curves and distributions are told in tables", () => {
+  const table = formatBenchReport(REPORT);
+  assert.match(table, /\| kemari +\| +10\.0 ±25 % \| none \|/);
+  assert.match(table, /traffic: bytes \(MB\/s\) over time \(s\)/);
+  assert.match(table, /\| 0 +\| +1\.50 \|\n\| 1 +\| +\|/);
+  assert.match(table, /\| pause \| +ms \| 1\.00 \| 2\.00 \|/);
+});
+
+Deno.test("a grid of ratios compares what was measured in one round", () => {
+  const ratios = ratioGrid(REPORT.experiments[0].grids![0], "ratio", "unprotected");
+  assert.deepEqual(ratios, {
+    name: "ratio",
+    unit: "×",
+    rows: ["kemari"],
+    columns: ["write", "read"],
+    cells: [[[0.5, 0.75], []]],
+  });
+});
+
+Deno.test("a distribution keeps both ends and the middle", () => {
+  const values = Array.from({ length: 1001 }, (_, i) => 1000 - i);
+  const { count, quantiles } = distributionOf("x", "ms", values)!;
+  assert.equal(count, 1001);
+  assert.deepEqual(quantiles[0], [0, 0]);
+  assert.deepEqual(quantiles.at(-1), [1, 1000]);
+  assert.deepEqual(quantiles.find(([share]) => share === 0.99), [0.99, 990]);
+  assert.equal(distributionOf("x", "ms", []), undefined);
 });
 
 Deno.test("quantiles lie between their neighbours; of nothing there are none", () => {

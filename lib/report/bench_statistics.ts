@@ -1,3 +1,5 @@
+import type { BenchDistribution, BenchGrid } from "./bench_result.ts";
+
 /** What a handful of samples amounts to. */
 export interface SampleSummary {
   readonly count: number;
@@ -49,4 +51,56 @@ export function summarize(samples: readonly number[]): SampleSummary {
 export function pairedRatios(above: readonly number[], below: readonly number[]): number[] {
   const rounds = Math.min(above.length, below.length);
   return Array.from({ length: rounds }, (_, i) => above[i] / below[i]);
+}
+
+/** Shares at which a distribution is kept: dense at its upper end, where pauses hurt. */
+const SHARES = [
+  ...Array.from({ length: 50 }, (_, i) => i / 50),
+  ...[0.985, 0.99, 0.995, 0.999, 1],
+];
+
+/**
+ * Keeps many values as quantiles.
+ *
+ * @returns `undefined` of no values.
+ */
+export function distributionOf(
+  name: string,
+  unit: string,
+  values: readonly number[],
+): BenchDistribution | undefined {
+  if (values.length === 0) return undefined;
+  const sorted = Float64Array.from(values).sort();
+  const at = (share: number) => {
+    const place = share * (sorted.length - 1);
+    const below = Math.floor(place);
+    const above = Math.min(below + 1, sorted.length - 1);
+    return sorted[below] + (sorted[above] - sorted[below]) * (place - below);
+  };
+  return {
+    name,
+    unit,
+    count: values.length,
+    quantiles: SHARES.map((share) => [share, at(share)]),
+  };
+}
+
+/**
+ * Each cell against the cell of one row in the same column and round.
+ *
+ * @param baseline The row that all are compared with; it is left out of the result.
+ */
+export function ratioGrid(grid: BenchGrid, name: string, baseline: string): BenchGrid {
+  const base = grid.cells[grid.rows.indexOf(baseline)];
+  const others = grid.rows.map((row, i) => ({ row, cells: grid.cells[i] }))
+    .filter(({ row }) => row !== baseline);
+  return {
+    name,
+    unit: "×",
+    rows: others.map(({ row }) => row),
+    columns: grid.columns,
+    cells: others.map(({ cells }) =>
+      cells.map((samples, column) => pairedRatios(samples, base[column]))
+    ),
+  };
 }

@@ -1,5 +1,12 @@
-import type { BenchExperiment, BenchReport, BenchSeries } from "./bench_result.ts";
-import { summarize } from "./bench_statistics.ts";
+import type {
+  BenchChart,
+  BenchDistribution,
+  BenchExperiment,
+  BenchGrid,
+  BenchReport,
+  BenchSeries,
+} from "./bench_result.ts";
+import { median, quantile, summarize } from "./bench_statistics.ts";
 
 /** Draws a report for people, as Markdown that also reads well on a terminal. */
 export function formatBenchReport(report: BenchReport): string {
@@ -8,22 +15,38 @@ export function formatBenchReport(report: BenchReport): string {
     `kemari ${report.kemari}, commit ${report.commit ?? "unknown"}, ${report.startedAt}` +
     (report.quick ? ", quick: too few samples to cite" : ""),
     `${machine.cores} cores ${machine.cpu}, ${(machine.memoryBytes / 1e9).toFixed(0)} GB, ` +
-    `Linux ${machine.kernel}, Deno ${machine.deno}`,
+    `Linux ${machine.kernel}, Deno ${machine.deno}, ${machine.accelerator.toUpperCase()}` +
+    (machine.virtual ? ", itself a VM" : ""),
   ];
   for (const experiment of report.experiments) lines.push("", ...formatExperiment(experiment));
+  if (report.missing.length > 0) lines.push("", "## Missing");
+  for (const { name, why } of report.missing) lines.push(`- ${name}: ${why}`);
   return lines.join("\n") + "\n";
 }
 
 function formatExperiment(experiment: BenchExperiment): string[] {
+  const { name, about, partial, conditions } = experiment;
+  const lines = [`## ${name}${partial === undefined ? "" : ` (partial: ${partial})`}`, about];
+  const said = Object.entries(conditions).map(([key, value]) => `${key} ${value}`);
+  if (said.length > 0) lines.push(`Conditions: ${said.join(", ")}`);
   const rows = experiment.series.map(formatSeries);
-  const lines = [`## ${experiment.name}`, experiment.about, ""];
   if (rows.length > 0) {
-    lines.push(...alignRows([["", "median", "unit", "spread", "range", "n", "target"], ...rows]));
+    lines.push("", ...alignRows([SERIES_HEADING, ...rows]));
   }
-  if (experiment.notes.length > 0) lines.push("");
-  for (const note of experiment.notes) lines.push(`- ${note}`);
+  for (const grid of experiment.grids ?? []) lines.push("", ...formatGrid(grid));
+  for (const chart of experiment.charts ?? []) lines.push("", ...formatChart(chart));
+  const distributions = experiment.distributions ?? [];
+  if (distributions.length > 0) {
+    lines.push("", ...alignRows([DISTRIBUTION_HEADING, ...distributions.map(formatDistribution)]));
+  }
+  const { notes, cannotShow } = experiment;
+  if (notes.length + cannotShow.length > 0) lines.push("");
+  for (const note of notes) lines.push(`- ${note}`);
+  for (const limit of cannotShow) lines.push(`- cannot be shown here: ${limit}`);
   return lines;
 }
+
+const SERIES_HEADING = ["", "median", "unit", "spread", "range", "n", "target"];
 
 function formatSeries(series: BenchSeries): string[] {
   const { count, median, min, max, spreadPercent } = summarize(series.samples);
@@ -38,16 +61,66 @@ function formatSeries(series: BenchSeries): string[] {
   ];
 }
 
-function formatTarget({ target }: BenchSeries, median: number): string {
+/** Whether a series reached its target; empty if it has none. */
+export function formatTarget({ target }: BenchSeries, median: number): string {
   if (target === undefined) return "";
   const met = target.kind === "at-least" ? median >= target.value : median <= target.value;
   return `${target.kind === "at-least" ? "≥" : "≤"} ${target.value} ${met ? "met" : "MISSED"}`;
 }
 
+/** Medians, with the spread behind them where there is one. */
+function formatGrid(grid: BenchGrid): string[] {
+  const rows = grid.rows.map((row, i) => [row, ...grid.cells[i].map(formatCell)]);
+  return [`${grid.name}, ${grid.unit}`, "", ...alignRows([["", ...grid.columns], ...rows])];
+}
+
+/** The cell of a grid as text: `12.3 ±4 %`, or `none`. */
+export function formatCell(samples: readonly number[]): string {
+  if (samples.length === 0) return "none";
+  const { count, median, spreadPercent } = summarize(samples);
+  return count > 1 ? `${formatValue(median)} ±${spreadPercent.toFixed(0)} %` : formatValue(median);
+}
+
+/** A curve of many points is told by its middle and its ends; a short one by all of them. */
+const TOLD_POINTS = 16;
+
+function formatChart(chart: BenchChart): string[] {
+  const unit = (axis: { name: string; unit: string }) =>
+    axis.unit === "" ? axis.name : `${axis.name} (${axis.unit})`;
+  const title = `${chart.name}: ${unit(chart.y)} over ${unit(chart.x)}`;
+  const xs = [...new Set(chart.curves.flatMap(({ points }) => points.map(([x]) => x)))]
+    .sort((a, b) => a - b);
+  if (xs.length > TOLD_POINTS) {
+    const rows = chart.curves.map(({ name, points }) => {
+      const ys = points.flatMap(([, y]) => y === null ? [] : [y]);
+      return [name, ...[median(ys), quantile(ys, 0), quantile(ys, 1)].map(formatValue)]
+        .concat(String(ys.length));
+    });
+    return [title, "", ...alignRows([["", "median", "least", "most", "points"], ...rows])];
+  }
+  const rows = xs.map((x) => [
+    String(Number(x.toPrecision(6))),
+    ...chart.curves.map(({ points }) => {
+      const y = points.find((point) => point[0] === x)?.[1];
+      return y === undefined || y === null ? "" : formatValue(y);
+    }),
+  ]);
+  const heading = [unit(chart.x), ...chart.curves.map(({ name }) => name)];
+  return [title, "", ...alignRows([heading, ...rows])];
+}
+
+const DISTRIBUTION_HEADING = ["", "unit", "p0", "p50", "p90", "p99", "p100", "n"];
+
+function formatDistribution({ name, unit, count, quantiles }: BenchDistribution): string[] {
+  const at = (share: number) => quantiles.find(([each]) => each >= share)?.[1] ?? NaN;
+  return [name, unit, ...[0, 0.5, 0.9, 0.99, 1].map((share) => formatValue(at(share)))]
+    .concat(String(count));
+}
+
 /** Three digits that mean something. */
-function formatValue(value: number): string {
+export function formatValue(value: number): string {
   if (!Number.isFinite(value)) return "none";
-  const digits = Math.max(0, Math.min(3, 2 - Math.floor(Math.log10(Math.abs(value) || 1))));
+  const digits = Math.max(0, Math.min(5, 2 - Math.floor(Math.log10(Math.abs(value) || 1))));
   return value.toFixed(digits);
 }
 

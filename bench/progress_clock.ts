@@ -1,0 +1,34 @@
+/** Tells how far an experiment is, and estimates what is left from what is behind. */
+export class ProgressClock {
+  #begunMs: number | undefined;
+
+  /** @param prefix Which of several experiments it is. */
+  constructor(readonly prefix = "", readonly now: () => number = () => performance.now()) {}
+
+  /**
+   * One line: `iozone: 3 of 20 (write), about 4 min left`. Before the second step is behind there
+   * is nothing to estimate from: the first one often fetches and warms up.
+   */
+  tell(name: string, done: number, total: number, what: string): string {
+    this.#begunMs ??= this.now();
+    const line = `${this.prefix}${name}: ${Math.min(done + 1, total)} of ${total} (${what})`;
+    if (done === 0) return line;
+    const leftMs = (this.now() - this.#begunMs) / done * (total - done);
+    return `${line}, about ${sayDuration(leftMs)} left`;
+  }
+}
+
+/**
+ * A duration as one says it.
+ *
+ * ```ts
+ * import assert from "node:assert/strict";
+ * assert.equal(sayDuration(42_000), "42 s");
+ * assert.equal(sayDuration(250_000), "4 min");
+ * ```
+ */
+export function sayDuration(ms: number): string {
+  const seconds = Math.round(ms / 1000);
+  if (seconds < 100) return `${seconds} s`;
+  return seconds < 6000 ? `${Math.round(seconds / 60)} min` : `${(seconds / 3600).toFixed(1)} h`;
+}
