@@ -101,7 +101,7 @@ export async function runBench(
   return { report: reportNow([]), failure };
 }
 
-async function emptyReport({ quick }: BenchSettings): Promise<BenchReport> {
+async function emptyReport({ quick, full }: BenchSettings): Promise<BenchReport> {
   const cpuInfo = Deno.readTextFileSync("/proc/cpuinfo");
   return {
     format: BENCH_FORMAT,
@@ -110,6 +110,7 @@ async function emptyReport({ quick }: BenchSettings): Promise<BenchReport> {
     commit: await readCommit(),
     startedAt: new Date().toISOString(),
     quick,
+    full,
     machine: {
       cpu: /^model name\s*: (.*)$/m.exec(cpuInfo)?.[1] ?? "unknown",
       cores: navigator.hardwareConcurrency,

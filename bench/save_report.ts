@@ -4,7 +4,9 @@ import {
   decodeBenchReport,
   encodeBenchReport,
 } from "../lib/report/bench_result.ts";
+import { formatBenchHtml } from "../lib/report/bench_html.ts";
 import { formatBenchReport } from "../lib/report/bench_table.ts";
+import { drawCharts } from "./draw_charts.ts";
 
 /**
  * Writes a report into a folder, which is made if it is missing: `bench.json`, and `bench.md` with
@@ -17,6 +19,45 @@ export function saveReport(report: BenchReport, folder: string): void {
   makeFolder(folder);
   write(`${folder}/bench.json`, json);
   write(`${folder}/bench.md`, formatBenchReport(decodeBenchReport(json)));
+}
+
+/**
+ * Draws the charts of a report into its folder: `NAME.svg` each, and `bench.html` with all of them
+ * and the tables.
+ *
+ * @returns Path of the HTML file.
+ * @throws {TransportError} A file cannot be written.
+ */
+export async function saveCharts(report: BenchReport, folder: string): Promise<string> {
+  const charts = await drawCharts(report);
+  const byExperiment = new Map<string, string[]>();
+  for (const { experiment, name, svg } of charts) {
+    write(`${folder}/${name}.svg`, svg);
+    byExperiment.set(experiment, [...byExperiment.get(experiment) ?? [], svg]);
+  }
+  const file = `${folder}/bench.html`;
+  write(file, formatBenchHtml(report, byExperiment));
+  return file;
+}
+
+/**
+ * Reads a report.
+ *
+ * @param place The JSON file, or the folder of a run.
+ * @throws {TransportError} It cannot be read. @throws {UsageError} It is no report.
+ */
+export function readReport(place: string): BenchReport {
+  let text: string;
+  try {
+    const path = Deno.statSync(place).isDirectory ? `${place}/bench.json` : place;
+    text = Deno.readTextFileSync(path);
+  } catch (cause) {
+    throw new TransportError(place, "read", `cannot be read: ${(cause as Error).message}`, {
+      hint: "name a run's bench.json, or the folder that --out named",
+      cause,
+    });
+  }
+  return decodeBenchReport(text);
 }
 
 /** Refuses a folder that cannot be written to before an hour is spent on measuring. */

@@ -1,6 +1,6 @@
 import { getLogger } from "@logtape/logtape";
 import { ALL, runBench } from "../../bench/run_bench.ts";
-import { checkPlace, saveReport } from "../../bench/save_report.ts";
+import { checkPlace, saveCharts, saveReport } from "../../bench/save_report.ts";
 import { encodeBenchReport } from "../report/bench_result.ts";
 import { formatBenchReport } from "../report/bench_table.ts";
 import type { CommandContext } from "./context.ts";
@@ -19,6 +19,10 @@ export async function run(options: BenchOptions, context: CommandContext): Promi
     say,
     save: (soFar) => outFolder === undefined ? undefined : saveReport(soFar, outFolder),
   });
+  if (outFolder !== undefined) {
+    say("drawing the charts");
+    log.info("{file}", { file: await saveCharts(report, outFolder) });
+  }
   status.clear();
   context.writeOut(json ? encodeBenchReport(report) : formatBenchReport(report));
   if (failure !== undefined) throw failure;

@@ -150,12 +150,29 @@ fails does not keep the others from running. Ctrl-C leaves in --out what was mea
       "kemari bench",
       "kemari bench stream --quick --json > samples.json",
       "kemari bench all --out report",
+      "kemari bench compare report-of-yesterday report",
     ],
     exits: {
       done: "every experiment ran",
       bytes: "a stream was at fault",
       connection: CONNECTION,
       qemu: "QEMU refused or could not be set up",
+    },
+  },
+  benchCompare: {
+    notes:
+      `A and B are a run's bench.json, or the folder that --out named. A quantity has changed when
+its samples are ranked apart beyond chance (Mann–Whitney, p < 0.05) and its medians differ by more
+than 3 % and than both sides' spreads together. Runs of different machines, kernels, QEMUs, links or
+settings are not compared; different commits are.`,
+    examples: [
+      "kemari bench compare before/ after/",
+      "kemari bench compare before/bench.json after/bench.json stream --json",
+    ],
+    exits: {
+      done: "compared, whether anything changed or not",
+      usage: "a file is no result, or the runs were made under different conditions",
+      connection: "a file cannot be read",
     },
   },
 } satisfies Record<string, HelpText>;

@@ -151,6 +151,15 @@ export interface BenchOptions extends LogOptions {
   readonly links?: readonly ("none" | "1G" | "10G")[];
 }
 
+export interface BenchCompareOptions extends LogOptions {
+  /** JSON files or folders of two runs. */
+  readonly before: string;
+  readonly after: string;
+  /** Experiments to compare; all that both have if empty. */
+  readonly names: readonly string[];
+  readonly json: boolean;
+}
+
 const MS_PER_UNIT: Readonly<Record<string, number>> = { ms: 1, s: 1000, m: 60_000, h: 3_600_000 };
 
 /** The longest timer that a runtime keeps: 2³¹−1 ms, 24 days. */

@@ -5,9 +5,11 @@
  */
 import { Command, CommanderError, Option } from "@commander-js/extra-typings";
 import { EXIT, UsageError } from "../errors.ts";
+import { addBenchCommands } from "./bench_command.ts";
 import type { CommandContext, ProcessIo } from "./context.ts";
 import { helpAfter, PROGRAM_HELP_AFTER } from "./help_text.ts";
 import {
+  type BenchCompareOptions,
   type BenchOptions,
   checkFencing,
   checkLink,
@@ -20,7 +22,6 @@ import {
   type LogOptions,
   parseCount,
   parseDurationMs,
-  parseLinkRates,
   parseSizeBytes,
   type ProtectOptions,
   type RecvOptions,
@@ -62,6 +63,7 @@ export interface Commands {
   readonly doctor: Run<DoctorOptions>;
   readonly drill: Run<DrillOptions>;
   readonly bench: Run<BenchOptions>;
+  readonly benchCompare: Run<BenchCompareOptions>;
   readonly guard: Run<GuardOptions>;
   readonly drillClient: Run<DrillClientOptions>;
 }
@@ -77,6 +79,8 @@ export const COMMANDS: Commands = {
   doctor: async (options, context) => (await import("./doctor.ts")).run(options, context),
   drill: async (options, context) => (await import("./drill.ts")).run(options, context),
   bench: async (options, context) => (await import("./bench.ts")).run(options, context),
+  benchCompare: async (options, context) =>
+    (await import("./bench_compare.ts")).run(options, context),
   guard: async (options, context) => (await import("./guard.ts")).run(options, context),
   drillClient: async (options, context) =>
     (await import("./drill_client.ts")).run(options, context),
@@ -160,6 +164,8 @@ function createProgram(version: string, io: ProcessIo, run: Runner) {
   const program = new Command("kemari")
     .description("Keeps a running VM alive through the death of its host. Stock QEMU, two ends.")
     .version(`kemari ${version}`)
+    // Otherwise a command would take its own subcommand's options for its own.
+    .enablePositionalOptions()
     .configureOutput({
       writeOut: (text) => io.writeOut(text),
       writeErr: (text) => io.stderr.write(text),
@@ -330,25 +336,11 @@ function createProgram(version: string, io: ProcessIo, run: Runner) {
     .addHelpText("after", helpAfter("drill"))
     .action(({ memory, ...rest }) => run("drill", { ...rest, memoryMiB: memory }));
 
-  program.command("bench")
-    .description("run the experiments and micro-benchmarks")
-    .argument("[names...]", 'which ones; all of them if none is named, or with "all"')
-    .option("--out <folder>", "write JSON and tables here, after every experiment")
-    .addOption(new Option("--quick", "fewer samples, smaller guests").default(false))
-    .addOption(
-      new Option("--full", "more samples, larger files, every record size")
-        .default(false).conflicts("quick"),
-    )
-    .addOption(
-      new Option("--link <rates>", "sync links to measure over: 1G, 10G, none, with commas between")
-        .argParser(named("--link", parseLinkRates)),
-    )
-    .addOption(json)
-    .addOption(logFormat).addOption(quiet).addOption(progress)
-    .addHelpText("after", helpAfter("bench"))
-    .action((names, { out, link, ...rest }) =>
-      run("bench", { ...rest, names, links: link, outFolder: out })
-    );
+  addBenchCommands(
+    program,
+    (options) => run("bench", options),
+    (options) => run("benchCompare", options),
+  );
 
   program.command("drill-client", { hidden: true })
     .description("talk to the guest of a drill; not for people")

@@ -12,7 +12,11 @@ const NAMES: readonly (keyof Commands)[] = [
   "doctor",
   "drill",
   "bench",
+  "benchCompare",
 ];
+
+/** The words that call it. */
+const wordsOf = (name: string) => name === "benchCompare" ? "bench compare" : name;
 
 /** What a command line did: which command got which options, and what was written. */
 async function runLine(line: string, options: { isTerminal?: boolean; exitCode?: number } = {}) {
@@ -176,6 +180,14 @@ const parsed: readonly (readonly [string, string, unknown])[] = [
     outFolder: "d",
     ...log,
   }],
+  ["bench compare a b start --json -q", "benchCompare", {
+    before: "a",
+    after: "b",
+    names: ["start"],
+    json: true,
+    ...log,
+    quiet: true,
+  }],
 ];
 
 for (const [line, name, options] of parsed) {
@@ -208,6 +220,9 @@ const refused: readonly (readonly [string, RegExp])[] = [
   ["drill --runs 1.5", /not a whole number/],
   ["drill now", /too many arguments/],
   ["failover", /missing required argument 'socket'/],
+  ["bench --quick --full", /cannot be used with/],
+  ["bench --link 1G,2G", /--link: "2G" is no link/],
+  ["bench compare a", /missing required argument 'B'/],
 ];
 
 for (const [line, message] of refused) {
@@ -222,19 +237,22 @@ for (const [line, message] of refused) {
 }
 
 for (const name of NAMES) {
-  Deno.test(`kemari ${name} --help explains itself on stdout and runs nothing`, async () => {
-    const done = await runLine(`${name} --help`);
+  const words = wordsOf(name);
+  Deno.test(`kemari ${words} --help explains itself on stdout and runs nothing`, async () => {
+    const done = await runLine(`${words} --help`);
     assert.deepEqual([done.exitCode, done.called, done.err], [0, [], ""]);
-    assert.match(done.out, new RegExp(`^Usage: kemari ${name} `));
+    assert.match(done.out, new RegExp(`^Usage: kemari ${words} `));
     assert.match(done.out, /\nExamples:\n {2}\S/);
     assert.match(done.out, /\nExit status:\n {2}0 {4}\S[^]*\n {2}2 {4}\S[^]*\n {2}130 {2}\S/);
-    assert.equal((await runLine(`help ${name}`)).out, done.out);
+    if (words === name) assert.equal((await runLine(`help ${name}`)).out, done.out);
   });
 }
 
 Deno.test("kemari --help lists every command and every exit code", async () => {
   const { out } = await runLine("--help");
-  for (const name of NAMES) assert.match(out, new RegExp(`^  ${name} `, "m"));
+  for (const name of NAMES.filter((each) => wordsOf(each) === each)) {
+    assert.match(out, new RegExp(`^  ${name} `, "m"));
+  }
   for (const code of [0, 2, 3, 4, 5, 70, 130]) assert.match(out, new RegExp(`^  ${code} `, "m"));
 });
 

@@ -122,6 +122,7 @@ export interface BenchReport {
   /** ISO 8601. */
   readonly startedAt: string;
   readonly quick: boolean;
+  readonly full: boolean;
   readonly machine: BenchMachine;
   readonly experiments: readonly BenchExperiment[];
   /** Experiments that were asked for and did not run to their end, with the reason. */

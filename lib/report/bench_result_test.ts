@@ -23,6 +23,7 @@ const REPORT: BenchReport = {
   commit: "0123456789ab",
   startedAt: "2026-01-02T03:04:05.000Z",
   quick: false,
+  full: false,
   machine: {
     cpu: "a CPU",
     cores: 2,

@@ -1,0 +1,40 @@
+/** `kemari bench` and `kemari bench compare`, as they may be written. */
+import { type Command, Option } from "@commander-js/extra-typings";
+import { helpAfter } from "./help_text.ts";
+import { type BenchCompareOptions, type BenchOptions, parseLinkRates } from "./options.ts";
+import { json, logFormat, named, progress, quiet } from "./shared_options.ts";
+
+export function addBenchCommands(
+  program: Command,
+  run: (options: BenchOptions) => Promise<void>,
+  compare: (options: BenchCompareOptions) => Promise<void>,
+): void {
+  const bench = program.command("bench")
+    .description("run the experiments and micro-benchmarks")
+    .argument("[names...]", 'which ones; all of them if none is named, or with "all"')
+    .option("--out <folder>", "write JSON and tables here, after every experiment")
+    .addOption(new Option("--quick", "fewer samples, smaller guests").default(false))
+    .addOption(
+      new Option("--full", "more samples, larger files, every record size")
+        .default(false).conflicts("quick"),
+    )
+    .addOption(
+      new Option("--link <rates>", "sync links to measure over: 1G, 10G, none, with commas between")
+        .argParser(named("--link", parseLinkRates)),
+    )
+    .addOption(json)
+    .addOption(logFormat).addOption(quiet).addOption(progress)
+    .addHelpText("after", helpAfter("bench"))
+    .action((names, { out, link, ...rest }) => run({ ...rest, names, links: link, outFolder: out }))
+    .enablePositionalOptions();
+
+  bench.command("compare")
+    .description("tell what changed between two runs beyond noise")
+    .argument("<A>", "the run before: its bench.json, or its folder")
+    .argument("<B>", "the run after")
+    .argument("[names...]", "experiments to compare; all that both have if none is named")
+    .addOption(json)
+    .addOption(logFormat).addOption(quiet).addOption(progress)
+    .addHelpText("after", helpAfter("benchCompare"))
+    .action((before, after, names, options) => compare({ ...options, before, after, names }));
+}

@@ -1,0 +1,88 @@
+/** What there is to draw of an experiment: one picture for each group of numbers of one unit. */
+import type {
+  BenchChart,
+  BenchDistribution,
+  BenchExperiment,
+  BenchGrid,
+  BenchSeries,
+} from "./bench_result.ts";
+
+/** A picture, before a library draws it. */
+export type Drawing =
+  | { readonly kind: "bars"; readonly title: string; readonly grid: BenchGrid }
+  | { readonly kind: "curves"; readonly title: string; readonly chart: BenchChart };
+
+/** The drawings of an experiment, each with a name that is a file name and unique in it. */
+export function drawingsOf(experiment: BenchExperiment): { name: string; drawing: Drawing }[] {
+  const titled = (title: string) => `${experiment.name}: ${title}`;
+  const drawings: Drawing[] = [
+    ...(experiment.charts ?? []).map((chart): Drawing => ({
+      kind: "curves",
+      title: titled(chart.name),
+      chart,
+    })),
+    ...(experiment.grids ?? []).map((grid): Drawing => ({
+      kind: "bars",
+      title: titled(`${grid.name} (${grid.unit})`),
+      grid,
+    })),
+    ...distributionCharts(experiment.distributions ?? []).map((chart): Drawing => ({
+      kind: "curves",
+      title: titled(chart.name),
+      chart,
+    })),
+    ...seriesGrids(experiment.series).map((grid): Drawing => ({
+      kind: "bars",
+      title: titled(grid.unit),
+      grid,
+    })),
+  ];
+  const names = new Set<string>();
+  return drawings.filter(hasContent).map((drawing) => {
+    const base = drawing.title.replaceAll("×", "ratio").toLowerCase().replaceAll(/[^a-z0-9]+/g, "-")
+      .replaceAll(/^-|-$/g, "");
+    let name = base;
+    for (let i = 2; names.has(name); i++) name = `${base}-${i}`;
+    names.add(name);
+    return { name, drawing };
+  });
+}
+
+function hasContent(drawing: Drawing): boolean {
+  return drawing.kind === "bars"
+    ? drawing.grid.cells.some((row) => row.some((samples) => samples.length > 0))
+    : drawing.chart.curves.some(({ points }) => points.some(([, y]) => y !== null));
+}
+
+/** Series of one unit stand beside each other; a single one is no picture. */
+function seriesGrids(series: readonly BenchSeries[]): BenchGrid[] {
+  const units = [...new Set(series.map(({ unit }) => unit))];
+  return units.map((unit) => ({ unit, of: series.filter((each) => each.unit === unit) }))
+    .filter(({ of }) => of.length > 1)
+    .map(({ unit, of }) => ({
+      name: unit,
+      unit,
+      rows: [""],
+      columns: of.map(({ name }) => name),
+      cells: [of.map(({ samples }) => samples)],
+    }));
+}
+
+/** Distributions of one unit share a chart: which share of the values is at most so much. */
+function distributionCharts(distributions: readonly BenchDistribution[]): BenchChart[] {
+  const units = [...new Set(distributions.map(({ unit }) => unit))];
+  return units.map((unit) => {
+    const of = distributions.filter((each) => each.unit === unit);
+    const values = of.flatMap(({ quantiles }) => quantiles.map(([, value]) => value));
+    const wide = Math.min(...values) > 0 && Math.max(...values) > 20 * Math.min(...values);
+    return {
+      name: `distribution (${unit})`,
+      x: { name: "at most", unit, scale: wide ? "log" : "linear" },
+      y: { name: "share", unit: "%" },
+      curves: of.map(({ name, count, quantiles }) => ({
+        name: `${name} (n = ${count})`,
+        points: quantiles.map(([share, value]) => [value, share * 100] as const),
+      })),
+    };
+  });
+}
