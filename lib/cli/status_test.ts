@@ -22,6 +22,7 @@ const SENDER = {
   roundTrip: { count: 0, p50: 0, p99: 0, max: 0 },
   inFlight: 2,
   pendingBytes: 4096,
+  sent: { pages: 4 * 2 ** 20, deviceState: 2 ** 20, events: 0, framing: 3000 },
 };
 
 const RECEIVER = {
@@ -87,6 +88,7 @@ Deno.test("kemari status prints a sender as an aligned block with units", () =>
       "pause         p50 1.23 ms, p99 12.3 ms, max 100.0 ms",
       "  QEMU sends  p50 1.23 ms, p99 12.3 ms, max 100.0 ms",
       "in flight     2 transactions, 4.0 KiB",
+      "sent          4.0 MiB of pages, 1.0 MiB of device state, 0 B of events, 2.9 KiB of framing",
       "",
     ]);
   }));

@@ -38,6 +38,14 @@ function senderPairs(status: Extract<EndStatus, { role: "sender" }>): Pair[] {
       `${status.inFlight} transactions, ${formatBytes(status.pendingBytes)}`,
     ]);
   }
+  if (status.sent !== undefined) {
+    const { pages, deviceState, events, framing } = status.sent;
+    pairs.push([
+      "sent",
+      `${formatBytes(pages)} of pages, ${formatBytes(deviceState)} of device state, ` +
+      `${formatBytes(events)} of events, ${formatBytes(framing)} of framing`,
+    ]);
+  }
   return pairs;
 }
 

@@ -1,7 +1,8 @@
 /**
  * The control socket: one JSON line in, one JSON line out.
  *
- * `{"command":"status"}` answers with the end's status, `{"command":"failover"}` with
+ * `{"command":"status"}` answers with the end's status, `{"command":"durations"}` with the last
+ * thousands of each kind of duration (a sender only), `{"command":"failover"}` with
  * `{"ok":true}` or `{"error":…,"hint":…,"exitCode":…}`.
  */
 import { TransportError, WireError } from "../errors.ts";
@@ -13,6 +14,8 @@ import { type Listener, listenSocket } from "./socket.ts";
 /** What a running end lets others ask of it. */
 export interface ControlHandlers {
   status(): object;
+  /** The last durations of each kind, see {@link SenderDurations}. */
+  durations?(): object;
   /** Resolves when it is done, rejects with the reason it cannot be. */
   failover?(): Promise<void>;
 }
@@ -130,6 +133,8 @@ class ControlClient {
       return { error: "the request is not JSON" };
     }
     if (command === "status") return this.#handlers.status();
+    const { durations } = this.#handlers;
+    if (command === "durations" && durations !== undefined) return durations();
     if (command !== "failover") return { error: `no such command: ${String(command)}` };
     if (this.#handlers.failover === undefined) {
       return {
@@ -159,7 +164,7 @@ class ControlClient {
  */
 export async function askControl(
   path: string,
-  command: "status" | "failover",
+  command: "status" | "durations" | "failover",
   signal: AbortSignal,
 ): Promise<Record<string, unknown>> {
   let connection: Deno.UnixConn;

@@ -41,6 +41,8 @@ Deno.test("each request line gets its answer line", () =>
     assert.equal((status.big as string).length, 300_000);
     const refused = await askControl(path, "failover", never);
     assert.match(String(refused.error), /this end is a sender/);
+    const unasked = await askControl(path, "durations", never);
+    assert.match(String(unasked.error), /no such command: durations/);
     const two = '{"command":"none"}\n';
     assert.match(await talk(path, two, 1), /^\{"error":"no such command: none"\}\n$/);
     assert.match(await talk(path, "GET / HTTP/1.1\r\n\r\n", 1), /the request is not JSON/);

@@ -1,5 +1,5 @@
 /** What `kemari status` tells of a running end: the JSON is a contract, see README. */
-import type { LatencySummary } from "../replica/latency.ts";
+import type { LatencySummary, LatencyWindow, RecentDurations } from "../replica/latency.ts";
 import type { ReceiverEnd } from "./receiver_end.ts";
 import type { RateMeter } from "./rate_meter.ts";
 import type { SenderLink } from "./sender_link.ts";
@@ -31,6 +31,8 @@ export interface SenderStatus extends CommonStatus {
   readonly peer: string;
   /** Pages left out because the replica has them. */
   readonly unchangedPages: number;
+  /** What was made for the secondary since this session began, by what it is for. */
+  readonly sent: SentParts;
   /** The VM's pause at a checkpoint, ms. */
   readonly pause: LatencySummary;
   /** The part of it in which QEMU sends, ms. */
@@ -40,6 +42,28 @@ export interface SenderStatus extends CommonStatus {
   /** Transactions sent and not acknowledged. */
   readonly inFlight: number;
   readonly pendingBytes: number;
+}
+
+/** In bytes; together what is on the connection and what waits for it, unless it is packed. */
+export interface SentParts {
+  /** RAM records: pages, and what says where they go. */
+  readonly pages: number;
+  readonly deviceState: number;
+  /** The VM's packets and disk writes. */
+  readonly events: number;
+  /** ft-transaction's own. */
+  readonly framing: number;
+}
+
+/** What a sender answers to `durations`: what its percentiles are made of. */
+export interface SenderDurations {
+  readonly pause: RecentDurations;
+  readonly receiving: RecentDurations;
+  readonly roundTrip: RecentDurations;
+  /** How long each NIC's frames were held, by its name. */
+  readonly netHold: Readonly<Record<string, RecentDurations>>;
+  /** First write of an epoch to its release, of all disks. */
+  readonly diskHold: RecentDurations;
 }
 
 export interface ReceiverStatus extends CommonStatus {
@@ -66,7 +90,8 @@ export function senderStatus(
   rate: RateMeter,
 ): SenderStatus {
   const { primary } = link;
-  const { committed, pages, zeroPages, unchangedPages, payloadBytes } = primary.counters;
+  const { committed, pages, zeroPages, unchangedPages, payloadBytes, stateBytes } =
+    primary.counters;
   const lastCommitted = link.transaction - link.inFlight - (link.open ? 1 : 0);
   return {
     role: "sender",
@@ -89,11 +114,31 @@ export function senderStatus(
     unchangedPages,
     payloadBytes,
     wireBytes: link.wireBytes,
+    sent: {
+      pages: link.sent.stream - stateBytes,
+      deviceState: stateBytes,
+      events: link.sent.events,
+      framing: link.sent.framing,
+    },
     pause: primary.pause.summary(),
     receiving: primary.receiving.summary(),
     roundTrip: primary.roundTrip.summary(),
     inFlight: link.inFlight,
     pendingBytes: link.pendingBytes,
+  };
+}
+
+/** @param link The session, if there is one. */
+export function senderDurations(
+  link: SenderLink | undefined,
+  taps: Pick<SenderDurations, "netHold" | "diskHold">,
+): SenderDurations {
+  const recent = (window: LatencyWindow | undefined) => window?.recent() ?? { count: 0, ms: [] };
+  return {
+    pause: recent(link?.primary.pause),
+    receiving: recent(link?.primary.receiving),
+    roundTrip: recent(link?.primary.roundTrip),
+    ...taps,
   };
 }
 

@@ -1,6 +1,7 @@
 import { KemariError, StateError, TransportError } from "../errors.ts";
 import { MAC_BYTES } from "../packet/ethernet.ts";
 import { type HeldEpoch, HeldFrames, type HeldLimits } from "../replica/held_frames.ts";
+import type { RecentDurations } from "../replica/latency.ts";
 import { FrameSocket, RECEIVE_BUDGET_BYTES } from "./frame_socket.ts";
 import { libc } from "./libc.ts";
 import { NetAnnouncer } from "./net_announcer.ts";
@@ -129,6 +130,11 @@ export class NetTap {
       outConnected: this.out.isConnected,
       hold: held.holdTime.summary(),
     };
+  }
+
+  /** How long frames were held lately, see {@link NetTapCounters.hold}. */
+  recentHolds(): RecentDurations {
+    return this.#held.holdTime.recent();
   }
 
   /** From now on frames of the guest wait for their epoch. */

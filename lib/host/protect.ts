@@ -4,7 +4,7 @@ import { disableColo, triggerCheckpoint } from "../qmp/migration.ts";
 import { type MigrationSupport, refusalOf } from "../qmp/migration_support.ts";
 import { type Address, parseAddress } from "./address.ts";
 import { ControlServer } from "./control.ts";
-import { type SenderStatus, senderStatus, statusLine } from "./end_status.ts";
+import { senderDurations, type SenderStatus, senderStatus, statusLine } from "./end_status.ts";
 import { startGuardian } from "./guardian.ts";
 import { connectPeer } from "./peer.ts";
 import { protectByColo } from "./protect_colo.ts";
@@ -171,7 +171,9 @@ async function protectTapped(
     const path = `${folder}/migration`;
     listener = await listenSocket({ kind: "unix", path, text: path }, reactor, signal);
     if (settings.control !== undefined) {
-      control = await ControlServer.open(settings.control, { status }, reactor, signal);
+      const durations = () => senderDurations(last, taps.recentHolds());
+      const handlers = { status, durations };
+      control = await ControlServer.open(settings.control, handlers, reactor, signal);
     }
     reactor.every(250, () => {
       rate.update(last?.primary.counters.committed ?? 0);

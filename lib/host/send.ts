@@ -3,7 +3,7 @@ import { TransportError, UsageError } from "../errors.ts";
 import { parseAddress } from "./address.ts";
 import { adopt } from "./channel.ts";
 import { ControlServer } from "./control.ts";
-import { formatBytes, senderStatus, statusLine } from "./end_status.ts";
+import { formatBytes, senderDurations, senderStatus, statusLine } from "./end_status.ts";
 import { connectPeer, type PeerConnection } from "./peer.ts";
 import { QmpClient } from "./qmp_client.ts";
 import { RateMeter } from "./rate_meter.ts";
@@ -85,7 +85,9 @@ export async function send(
       triggerBy(qmp, taps, settings, reactor);
     }
     if (settings.control !== undefined) {
-      control = await ControlServer.open(settings.control, { status }, reactor, signal);
+      const durations = () => senderDurations(session, tapped.recentHolds());
+      const handlers = { status, durations };
+      control = await ControlServer.open(settings.control, handlers, reactor, signal);
     }
     reactor.every(250, () => {
       rate.update(session.primary.counters.committed);

@@ -2,7 +2,7 @@ import { randomBytes } from "node:crypto";
 import { StateError, TransportError } from "../errors.ts";
 import { createPageDigest, DigestTable, type PageDigest } from "../replica/page_digest.ts";
 import { Primary, type PrimaryEvent, type PrimaryOptions } from "../replica/primary.ts";
-import { TxnSender } from "../txn/sender.ts";
+import { type SentBytes, TxnSender } from "../txn/sender.ts";
 import { FEATURE } from "../txn/wire.ts";
 import { Carry } from "../bytes/carry.ts";
 import { OutputQueue, readSome } from "./channel.ts";
@@ -139,6 +139,10 @@ export class SenderLink {
   }
   get pendingBytes(): number {
     return this.#output.pendingBytes;
+  }
+  /** Bytes made for the peer, by what they are for. */
+  get sent(): Readonly<SentBytes> {
+    return this.#txn.sent;
   }
 
   /** Begins to take QEMU's stream from this channel, which stays the caller's to close. */

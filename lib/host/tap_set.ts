@@ -5,6 +5,7 @@ import { LatencyWindow } from "../replica/latency.ts";
 import type { PrimaryTaps } from "../replica/primary.ts";
 import { DiskCopier } from "./disk_copier.ts";
 import type { DiskTapAddress } from "./disk_options.ts";
+import type { SenderDurations } from "./end_status.ts";
 import { ImageFile } from "./image_file.ts";
 import { NbdServer } from "./nbd_server.ts";
 import { NetTap } from "./net_tap.ts";
@@ -157,6 +158,14 @@ export class TapSet implements PrimaryTaps {
         unreleasedWrites: tap.unreleasedWrites,
       })),
       diskHold: this.#diskHold.summary(),
+    };
+  }
+
+  /** How long output was held lately, see {@link SenderDurations}. */
+  recentHolds(): Pick<SenderDurations, "netHold" | "diskHold"> {
+    return {
+      netHold: Object.fromEntries(this.#nets.map((net) => [net.name, net.recentHolds()])),
+      diskHold: this.#diskHold.recent(),
     };
   }
 

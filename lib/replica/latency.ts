@@ -6,6 +6,12 @@ export interface LatencySummary {
   readonly max: number;
 }
 
+/** Durations themselves: whoever knows an earlier `count` knows which of them are newer. */
+export interface RecentDurations {
+  readonly count: number;
+  readonly ms: readonly number[];
+}
+
 /** Keeps the last durations of one kind and summarizes them on demand. */
 export class LatencyWindow {
   readonly #samples: Float64Array;
@@ -20,6 +26,17 @@ export class LatencyWindow {
   add(durationMs: number): void {
     this.#samples[this.#count++ % this.#samples.length] = durationMs;
     if (durationMs > this.#max) this.#max = durationMs;
+  }
+
+  /** The last durations, oldest first; `count` is of all ever added. */
+  recent(): RecentDurations {
+    const size = this.#samples.length;
+    const next = this.#count % size;
+    const ms = this.#count <= size
+      ? [...this.#samples.subarray(0, this.#count)]
+      : [...this.#samples.subarray(next), ...this.#samples.subarray(0, next)];
+    // A microsecond is finer than any clock here.
+    return { count: this.#count, ms: ms.map((value) => Math.round(value * 1000) / 1000) };
   }
 
   /** `count` and `max` are of all durations ever added. */

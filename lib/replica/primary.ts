@@ -9,6 +9,7 @@ import { LatencyWindow } from "./latency.ts";
 import type { DigestTable, PageDigest } from "./page_digest.ts";
 import type { PrimaryEvent, PrimaryOptions } from "./primary_options.ts";
 import { unsupportedMark } from "./replica.ts";
+import { StateCounter } from "./state_counter.ts";
 import { type PrimaryCounters, StreamForwarder } from "./stream_forwarder.ts";
 
 export type { PrimaryCounters };
@@ -20,6 +21,9 @@ export type { PrimaryEvent, PrimaryOptions, PrimaryTaps } from "./primary_option
  * not say before its first CHECKPOINT_REQUEST that it is COLO.
  */
 const PLAIN_END_MS = 250;
+
+/** Before an XBZRLE record's bytes: `u8 encoding, u16 length`. */
+const XBZRLE_HEADER_BYTES = 3;
 
 /**
  * The primary's end: QEMU's stream in, transactions and answers to QEMU out. No I/O, and the
@@ -44,6 +48,7 @@ export class Primary implements StreamVisitor {
   readonly #forwarder: StreamForwarder;
   #replies: Uint8Array[] = [];
   #events: PrimaryEvent[] = [];
+  readonly #state = new StateCounter();
 
   #returnPath = false;
   /** What is known of the stream's kind. */
@@ -60,12 +65,12 @@ export class Primary implements StreamVisitor {
   #stoppedAt = 0;
   #readAt = 0;
   #syncAwaited = 0;
-
   readonly counters: PrimaryCounters = {
     committed: 0,
     pages: 0,
     zeroPages: 0,
     unchangedPages: 0,
+    stateBytes: 0,
     payloadBytes: 0,
     lastPayloadBytes: 0,
   };
@@ -248,6 +253,7 @@ export class Primary implements StreamVisitor {
         // The stream before this one was plain after all.
         this.#readyAt = Infinity;
         this.#readySent = false;
+        this.#state.begin(event.offset);
         return this.#forwarder.beginStream(event.offset);
       case "configuration":
         if (event.configuration.capabilities.includes("x-ignore-shared")) {
@@ -263,6 +269,7 @@ export class Primary implements StreamVisitor {
       case "command":
         return this.#command(event.command, event.data);
       case "ram-blocks":
+        this.#state.blocks(event.blocks);
         this.#forwarder.beginFull(event.blocks, this.#parser.pageBytes, event.endOffset);
         return this.forwardEvents();
       case "stream-complete":
@@ -282,10 +289,12 @@ export class Primary implements StreamVisitor {
     recordOffset: number,
     named: boolean,
   ): void {
+    this.#state.record(block, named, this.#parser.pageBytes);
     this.#forwarder.page(block, offset, bytes, at, recordOffset, named);
   }
 
   fill(block: number, offset: number, value: number, recordOffset: number, named: boolean): void {
+    this.#state.record(block, named, 1);
     this.#forwarder.fill(block, offset, value, recordOffset, named);
   }
 
@@ -294,10 +303,11 @@ export class Primary implements StreamVisitor {
     offset: number,
     _bytes: Uint8Array,
     _at: number,
-    _lengthBytes: number,
+    lengthBytes: number,
     recordOffset: number,
     named: boolean,
   ): void {
+    this.#state.record(block, named, XBZRLE_HEADER_BYTES + lengthBytes);
     this.#forwarder.xbzrle(block, offset, recordOffset, named);
   }
 
@@ -324,6 +334,7 @@ export class Primary implements StreamVisitor {
       throw new WireError("migration", endOffset, "bad-order", "a stream without any RAM");
     }
     this.#forwarder.endFull(endOffset);
+    this.counters.stateBytes += this.#state.end(endOffset);
     this.#closeEpoch();
     this.#awaited = this.#txn.commit(this.#clock());
   }
@@ -357,6 +368,7 @@ export class Primary implements StreamVisitor {
         return;
       case COLO_MESSAGE.VMSTATE_SEND:
         this.#stoppedAt = this.#clock();
+        this.#state.begin(endOffset);
         this.#forwarder.beginCheckpoint(endOffset);
         this.#closeEpoch();
         return;
@@ -378,6 +390,7 @@ export class Primary implements StreamVisitor {
 
   #checkpointComplete(endOffset: number): void {
     this.#forwarder.flush(endOffset);
+    this.counters.stateBytes += this.#state.end(endOffset);
     this.#readAt = this.#clock();
     this.receiving.add(this.#readAt - this.#stoppedAt);
     const transaction = this.#txn.commit(this.#readAt);

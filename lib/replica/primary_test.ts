@@ -10,9 +10,12 @@ import {
   fullStream,
   HEADER,
   OPEN_RETURN_PATH,
+  page,
   PING,
   REQUEST,
   SEND,
+  xbzrle,
+  zero,
 } from "../qemu/synthetic_stream.ts";
 import { COMMAND } from "../qemu/wire.ts";
 import { composed, LoadedVm, Loopback } from "./loopback.ts";
@@ -262,4 +265,21 @@ Deno.test("known to be snapshots, no stream's end hands the VM over, and a broke
   assert.throws(() => link.end(), TransportError);
   assert.equal(link.replica.committed, 3);
   assert.ok(!link.secondaryEvents.some((event) => event.kind === "handover"));
+});
+
+Deno.test("what is sent adds up to the bytes on the wire, and records are told from state", async () => {
+  const link = await Loopback.open();
+  link.feed(COLO_STREAM);
+  const { counters } = link.primary;
+  const records = [page(0, 1, "rom"), zero(1), xbzrle(1, Uint8Array.of(3, 2, 1, 1)), page(2, 3)];
+  for (const sent of [records, records.slice(0, 2), records]) {
+    const before = counters.stateBytes;
+    const body = checkpointBody(2, ...sent);
+    link.feed(concat(REQUEST, SEND, body));
+    assert.equal(counters.stateBytes - before, body.length - concat(sent).length);
+  }
+  const { stream, events, framing } = link.txn.sent;
+  assert.equal(stream, counters.payloadBytes);
+  assert.equal(events, 0);
+  assert.equal(stream + framing, link.wire.reduce((sum, { length }) => sum + length, 0));
 });

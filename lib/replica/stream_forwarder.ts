@@ -11,6 +11,8 @@ export interface PrimaryCounters {
   zeroPages: number;
   /** Pages that were not sent because the replica has them. */
   unchangedPages: number;
+  /** Bytes of complete transactions that are no RAM record: device state, and what frames it. */
+  stateBytes: number;
   /** Bytes of QEMU's stream that were sent on. */
   payloadBytes: number;
   lastPayloadBytes: number;

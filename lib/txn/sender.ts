@@ -8,6 +8,7 @@ import {
   encodeHeader,
   encodeHello,
   type FrameHeader,
+  HEADER_BYTES,
   heartbeatPeriodMs,
   type Hello,
   MAX_PAYLOAD_BYTES,
@@ -44,6 +45,16 @@ export interface InFlight {
   readonly committedAt: number;
 }
 
+/** Bytes that a sender has made, by what they are for; before packing, where that is done. */
+export interface SentBytes {
+  /** Of QEMU's stream, as forwarded. */
+  stream: number;
+  /** EVENT payloads: packets and disk writes. */
+  events: number;
+  /** Frame headers, and the payloads of all other frames. */
+  framing: number;
+}
+
 type State = "hello" | "ready" | "open" | "handover" | "done";
 
 /**
@@ -74,6 +85,7 @@ export class TxnSender implements FrameVisitor {
   #now: number;
   #lost = false;
   #digestsAwaited = false;
+  readonly sent: SentBytes = { stream: 0, events: 0, framing: 0 };
 
   constructor(options: SenderOptions, now: number) {
     this.#options = options;
@@ -141,6 +153,7 @@ export class TxnSender implements FrameVisitor {
         : bytes.subarray(at, at + MAX_PAYLOAD_BYTES);
       this.#checksum = crc32(piece, this.#checksum);
       this.#payloadBytes += piece.length;
+      this.sent.stream += piece.length;
       this.#frame(TXN.CONTINUE, 0, this.#transaction, piece);
     }
   }
@@ -160,6 +173,7 @@ export class TxnSender implements FrameVisitor {
     }
     if (lengthBytes > MAX_PAYLOAD_BYTES) throw new StateError(`an event of ${lengthBytes} bytes`);
     this.#payloadBytes += lengthBytes;
+    this.sent.events += lengthBytes;
     this.#header(TXN.EVENT, 0, this.#transaction, lengthBytes);
     for (const piece of pieces) if (piece.length > 0) this.#output.push(piece);
   }
@@ -333,12 +347,15 @@ export class TxnSender implements FrameVisitor {
   }
 
   #frame(command: number, flags: number, transaction: number, payload?: Uint8Array): void {
-    this.#header(command, flags, transaction, payload?.length ?? 0);
+    const lengthBytes = payload?.length ?? 0;
+    this.#header(command, flags, transaction, lengthBytes);
+    if (command !== TXN.CONTINUE) this.sent.framing += lengthBytes;
     if (payload !== undefined && payload.length > 0) this.#output.push(payload);
   }
 
   #header(command: number, flags: number, transaction: number, lengthBytes: number): void {
     const inTransaction = command >= TXN.BEGIN && command <= TXN.CANCEL || command === TXN.EVENT;
+    this.sent.framing += HEADER_BYTES;
     const sequence = inTransaction ? this.#sequence++ : 0;
     this.#output.push(encodeHeader({ command, flags, sequence, transaction, lengthBytes }));
     this.#saidAt = this.#now;
