@@ -164,7 +164,7 @@ async function explained(error: unknown, peer: PeerConnection | undefined): Prom
   clearTimeout(timer);
   if (code === undefined) return error;
   return new TransportError(peer.name, error.phase, `the command ended with exit code ${code}`, {
-    hint: "see what it says; it has to run `kemari recv stdio:` in the end",
+    hint: "see what it says; it has to run `kemari recv stdio: --exec …` in the end",
     cause: error,
   });
 }
