@@ -8,6 +8,7 @@ import {
   writeToStdout,
 } from "./activation.ts";
 import { parseAddress } from "./address.ts";
+import { wasClosed } from "./channel.ts";
 import { ControlServer } from "./control.ts";
 import { formatBytes, type ReceiverStatus, receiverStatus, statusLine } from "./end_status.ts";
 import { RateMeter } from "./rate_meter.ts";
@@ -57,6 +58,11 @@ export async function recv(
   if (listen.kind === "stdio" && settings.exec === undefined) {
     throw new UsageError("with stdio: stdout belongs to the sender, not to the activated stream", {
       hint: 'give --exec "qemu-system-x86_64 … -incoming fd:0"',
+    });
+  }
+  if (settings.exec === undefined && wasClosed(1)) {
+    throw new UsageError("stdout is closed: the activated stream would be lost", {
+      hint: 'pipe it into "qemu-system-x86_64 … -incoming fd:0", or into a file, or give --exec',
     });
   }
   const reactor = new Reactor();
