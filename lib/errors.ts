@@ -71,7 +71,8 @@ export type WireFault =
   | "too-large"
   | "unsupported"
   | "refused"
-  | "busy";
+  | "busy"
+  | "taken-over";
 
 /** The bytes of a stream or of a peer are at fault. */
 export class WireError extends KemariError {

@@ -88,8 +88,6 @@ export interface ProtectOptions extends LogOptions, LinkOptions, PrimaryTapOptio
 export interface GuardOptions extends LogOptions {
   readonly qmp: string;
   readonly action: string;
-  /** `running` if the VM was before it was protected. */
-  readonly runState: string;
   /** Temporary folder to remove. */
   readonly folder: string;
 }

@@ -78,6 +78,7 @@ export async function recv(
     maxTransactionBytes: settings.maxTransactionBytes ?? Math.floor(freeMemoryBytes() / 2),
     software: SOFTWARE,
     controlled: settings.control !== undefined,
+    fenced: settings.fence !== undefined && settings.fence !== "none",
   });
   const rate = new RateMeter();
   let active: StreamConsumer | undefined;
@@ -119,6 +120,7 @@ export async function recv(
         end.resume();
         continue;
       }
+      end.activated();
       for (const { resolve } of asked) resolve();
       // The answer gets out before the loop ends.
       if (asked.length > 0) await settle(reactor, signal);
