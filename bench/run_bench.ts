@@ -8,6 +8,7 @@ import {
 import { SOFTWARE } from "../lib/host/software.ts";
 import type { BenchContext, BenchSettings } from "./bench_context.ts";
 import { ProgressClock } from "./progress_clock.ts";
+import { benchBitmap } from "./bitmap.ts";
 import { benchColo } from "./colo.ts";
 import { sourceFolder } from "./kemari_program.ts";
 import { benchStart } from "./start.ts";
@@ -16,6 +17,7 @@ import { benchStream } from "./stream.ts";
 /** Every experiment, in the order in which all of them are run. */
 const EXPERIMENTS: Readonly<Record<string, (context: BenchContext) => Promise<BenchExperiment>>> = {
   start: benchStart,
+  bitmap: benchBitmap,
   stream: benchStream,
   colo: benchColo,
 };

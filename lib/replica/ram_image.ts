@@ -1,6 +1,7 @@
 import { WireError } from "../errors.ts";
 import type { RamBlock } from "../qemu/wire.ts";
 import { decodeXbzrle } from "../qemu/xbzrle.ts";
+import { DirtyBitmap } from "./dirty_bitmap.ts";
 import { PageTable } from "./page_table.ts";
 import type { SlotPool } from "./slot_pool.ts";
 
@@ -8,27 +9,17 @@ import type { SlotPool } from "./slot_pool.ts";
 const STAGED_ZERO = 1;
 const STAGED_SLOT = 2;
 
-/** Pages of one block that a transaction has touched, each once. */
-class TouchedPages {
-  pages = new Uint32Array(256);
-  count = 0;
-
-  push(page: number): void {
-    if (this.count === this.pages.length) {
-      const grown = new Uint32Array(2 * this.pages.length);
-      grown.set(this.pages);
-      this.pages = grown;
-    }
-    this.pages[this.count++] = page;
-  }
-}
-
 interface BlockImage {
   readonly block: RamBlock;
   /** Committed content: 0 is a page of zeros, n + 1 is slot n. */
   readonly committed: PageTable;
   readonly staged: PageTable;
-  readonly touched: TouchedPages;
+  /**
+   * Pages that have a staged value. Against a list of their numbers a commit takes 1 µs longer for
+   * 50 pages and 0.2 ms for 131,072 (of 26 ms that staging those takes); it goes through them in
+   * ascending order, and takes 2 MiB where the list of a 64 GiB guest's pages took 64.
+   */
+  readonly touched: DirtyBitmap;
 }
 
 /**
@@ -50,7 +41,7 @@ export class RamImage {
         block,
         committed: new PageTable(pages),
         staged: new PageTable(pages),
-        touched: new TouchedPages(),
+        touched: new DirtyBitmap(pages),
       };
     });
   }
@@ -82,7 +73,7 @@ export class RamImage {
     const before = staged.get(page);
     if (before === 0) {
       if (committed.get(page) === 0) return;
-      touched.push(page);
+      touched.set(page);
     } else if (before >= STAGED_SLOT) this.#releaseStaged(before);
     staged.set(page, STAGED_ZERO);
   }
@@ -113,15 +104,13 @@ export class RamImage {
   /** Makes the staged pages the committed ones. */
   commit(): void {
     for (const { committed, staged, touched } of this.#blocks) {
-      for (let i = 0; i < touched.count; i++) {
-        const page = touched.pages[i];
+      touched.drain((page) => {
         const old = committed.get(page);
         if (old !== 0) this.#pool.release(old - 1);
         const value = staged.get(page);
         committed.set(page, value === STAGED_ZERO ? 0 : value - STAGED_SLOT + 1);
         staged.set(page, 0);
-      }
-      touched.count = 0;
+      });
     }
     this.#stagedSlots = 0;
   }
@@ -129,12 +118,11 @@ export class RamImage {
   /** Forgets the staged pages. */
   abort(): void {
     for (const { staged, touched } of this.#blocks) {
-      for (let i = 0; i < touched.count; i++) {
-        const value = staged.get(touched.pages[i]);
+      touched.drain((page) => {
+        const value = staged.get(page);
         if (value >= STAGED_SLOT) this.#pool.release(value - STAGED_SLOT);
-        staged.set(touched.pages[i], 0);
-      }
-      touched.count = 0;
+        staged.set(page, 0);
+      });
     }
     this.#stagedSlots = 0;
   }
@@ -169,7 +157,7 @@ export class RamImage {
     const { staged, touched } = this.#blocks[block];
     const before = staged.get(page);
     if (before >= STAGED_SLOT) return before - STAGED_SLOT;
-    if (before === 0) touched.push(page);
+    if (before === 0) touched.set(page);
     const slot = this.#pool.acquire();
     this.#stagedSlots++;
     staged.set(page, slot + STAGED_SLOT);

@@ -33,13 +33,13 @@ export function drawingsOf(experiment: BenchExperiment): { name: string; drawing
     })),
     ...seriesGrids(experiment.series).map((grid): Drawing => ({
       kind: "bars",
-      title: titled(grid.unit),
+      title: titled(grid.unit === "×" ? "ratios" : grid.unit),
       grid,
     })),
   ];
   const names = new Set<string>();
   return drawings.filter(hasContent).map((drawing) => {
-    const base = drawing.title.replaceAll("×", "ratio").toLowerCase().replaceAll(/[^a-z0-9]+/g, "-")
+    const base = drawing.title.toLowerCase().replaceAll(/[^a-z0-9]+/g, "-")
       .replaceAll(/^-|-$/g, "");
     let name = base;
     for (let i = 2; names.has(name); i++) name = `${base}-${i}`;
