@@ -1,3 +1,4 @@
+import { FrameUnpacker } from "./packing.ts";
 import { decodeHeader, type FrameHeader, HEADER_BYTES, refuse, TXN } from "./wire.ts";
 
 /** Takes frames. The bytes are the caller's and valid during the call only. */
@@ -17,6 +18,13 @@ export interface FrameVisitor {
 export class FrameDecoder {
   #consumed = 0;
   #pieceBytes = 0;
+  /** Where PACKED frames are taken. */
+  readonly #unpacker: FrameUnpacker | undefined;
+
+  /** @param packed Whether the peer may pack frames: a receiver's may, a sender's may not. */
+  constructor(packed: boolean) {
+    this.#unpacker = packed ? new FrameUnpacker() : undefined;
+  }
 
   /** Bytes taken so far. */
   get offset(): number {
@@ -54,6 +62,11 @@ export class FrameDecoder {
       if (end - body < header.lengthBytes) break;
       const next = body + header.lengthBytes;
       this.#consumed = base + next;
+      if (header.command === TXN.PACKED && this.#unpacker !== undefined) {
+        this.#unpacker.unpack(header, bytes, body, next, base + at, visitor);
+        at = next;
+        continue;
+      }
       visitor.frame(header, bytes.subarray(body, next), base + at);
       at = next;
     }

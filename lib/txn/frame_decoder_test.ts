@@ -40,7 +40,7 @@ const BYTES = Uint8Array.from([
 ]);
 
 function decode(pieces: readonly Uint8Array[]): string[] {
-  const decoder = new FrameDecoder();
+  const decoder = new FrameDecoder(true);
   const seen = new Seen();
   const carry = new Carry();
   for (const piece of pieces) {
@@ -70,7 +70,7 @@ Deno.test("a connection that ends inside a frame is said to, at any byte of it",
     ends.add(at);
   }
   for (let length = 0; length < BYTES.length; length++) {
-    const decoder = new FrameDecoder();
+    const decoder = new FrameDecoder(true);
     const taken = decoder.decode(BYTES.subarray(0, length), 0, length, new Seen());
     const finish = () => decoder.finish(length - taken);
     if (ends.has(length)) finish();
@@ -86,7 +86,7 @@ Deno.test("any bytes are frames or are refused; no frame is taken that was not a
     (noise, at, pieceBytes) => {
       const bytes = BYTES.slice();
       bytes.set(noise.subarray(0, bytes.length - at), at);
-      const decoder = new FrameDecoder();
+      const decoder = new FrameDecoder(true);
       const carry = new Carry();
       const seen = new Seen();
       try {

@@ -68,7 +68,7 @@ type State = "hello" | "idle" | "open" | "over";
 export class TxnReceiver implements FrameVisitor {
   readonly #options: ReceiverOptions;
   readonly #visitor: TransactionVisitor;
-  readonly #decoder = new FrameDecoder();
+  readonly #decoder = new FrameDecoder(true);
   #state: State = "hello";
   #output: Uint8Array[] = [];
   #transaction: number;

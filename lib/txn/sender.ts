@@ -1,12 +1,14 @@
 import { crc32 } from "node:zlib";
 import { StateError, WireError } from "../errors.ts";
 import { FrameDecoder, type FrameVisitor } from "./frame_decoder.ts";
+import { FramePacker, MAX_BATCH_PAYLOAD_BYTES, type PackingCounters } from "./packing.ts";
 import {
   BEGIN_FLAG,
   decodeHello,
   DIGEST_LAST,
   encodeHeader,
   encodeHello,
+  FEATURE,
   type FrameHeader,
   HEADER_BYTES,
   heartbeatPeriodMs,
@@ -26,6 +28,8 @@ export interface SenderOptions {
   /** Silence from the peer after which it counts as lost. */
   readonly graceMs: number;
   readonly software: string;
+  /** Measures how long packing takes; without it nothing is packed. */
+  readonly packingClock?: () => number;
 }
 
 /** What the peer said, or failed to say. */
@@ -57,12 +61,6 @@ export interface SentBytes {
 
 type State = "hello" | "ready" | "open" | "handover" | "done";
 
-/** What a user can do about a refusal, by its reason. */
-const REFUSAL_HINTS: Readonly<Record<string, string>> = {
-  "too-large": "raise recv's --max-transaction",
-  "taken-over": "the VM must not run here any more: end this QEMU",
-};
-
 /**
  * The sender's half of ft-transaction, without I/O or clock.
  *
@@ -72,12 +70,13 @@ const REFUSAL_HINTS: Readonly<Record<string, string>> = {
  * ```
  *
  * Output is a list of views: headers of its own and the payloads given to {@link forward}, which
- * stay the caller's and must not change until they have been written.
+ * stay the caller's and must not change until they have been written, or packed.
  */
 export class TxnSender implements FrameVisitor {
   readonly #options: SenderOptions;
-  readonly #decoder = new FrameDecoder();
+  readonly #decoder = new FrameDecoder(false);
   #state: State = "hello";
+  #packer: FramePacker | undefined;
   #output: Uint8Array[] = [];
   #events: SenderEvent[] = [];
   #peer: Hello | undefined;
@@ -133,6 +132,17 @@ export class TxnSender implements FrameVisitor {
     return this.#inFlight;
   }
 
+  /** Whether frames are packed from here on, if the peer takes packed ones at all. */
+  packing = true;
+
+  get #packs(): boolean {
+    return this.packing && this.#packer !== undefined;
+  }
+  /** What packing has done; undefined where the peer or this end does not pack. */
+  get packed(): PackingCounters | undefined {
+    return this.#packer?.counters;
+  }
+
   /** Opens the next transaction. `base` says what pages that go unmentioned hold. */
   begin(kind: "full" | "full-on-replica" | "checkpoint"): number {
     this.#expect("ready", "begin");
@@ -153,10 +163,9 @@ export class TxnSender implements FrameVisitor {
   /** Sends bytes of the stream as they are; long ones in several frames. */
   forward(bytes: Uint8Array): void {
     this.#expect("open", "forward");
-    for (let at = 0; at < bytes.length; at += MAX_PAYLOAD_BYTES) {
-      const piece = bytes.length <= MAX_PAYLOAD_BYTES
-        ? bytes
-        : bytes.subarray(at, at + MAX_PAYLOAD_BYTES);
+    const most = this.#packs ? MAX_BATCH_PAYLOAD_BYTES : MAX_PAYLOAD_BYTES;
+    for (let at = 0; at < bytes.length; at += most) {
+      const piece = bytes.length <= most ? bytes : bytes.subarray(at, at + most);
       this.#checksum = crc32(piece, this.#checksum);
       this.#payloadBytes += piece.length;
       this.sent.stream += piece.length;
@@ -269,7 +278,7 @@ export class TxnSender implements FrameVisitor {
     const onlyBegin = output.length === 1 && this.#state === "open" && this.#sequence === 1;
     if (output.length === 0 || onlyBegin) return [];
     this.#output = [];
-    return output;
+    return this.#packs ? this.#packer!.pack(output) : output;
   }
 
   /** Takes what happened since the last call. */
@@ -296,6 +305,10 @@ export class TxnSender implements FrameVisitor {
         refuse(offset, "bad-value", "HELLO answers another session");
       }
       this.#transaction = this.#peer.committed;
+      const clock = this.#options.packingClock;
+      if (clock !== undefined && (this.#peer.features & OFFERED_FEATURES & FEATURE.packed) !== 0) {
+        this.#packer = new FramePacker(clock);
+      }
       this.#state = "ready";
       this.#events.push({ kind: "ready", hello: this.#peer });
       return;
@@ -346,9 +359,9 @@ export class TxnSender implements FrameVisitor {
     throw new WireError(
       "transaction",
       offset,
-      name === "busy" || name === "taken-over" ? name : "refused",
+      name === "busy" ? "busy" : "refused",
       `the receiver refused ${what}: ${text || name}`,
-      { hint: REFUSAL_HINTS[name] },
+      { hint: name === "too-large" ? "raise recv's --max-transaction" : undefined },
     );
   }
 

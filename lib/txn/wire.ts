@@ -4,6 +4,7 @@
  * docs/PROTOCOL.md describes it for someone who writes the other end.
  */
 import { WireError, type WireFault } from "../errors.ts";
+import { HAS_ZSTD } from "./zstd_context.ts";
 
 /** What a frame asks for or says. BEGIN to NACK keep the names of the original Kemari. */
 export const TXN = {
@@ -20,6 +21,7 @@ export const TXN = {
   HANDOVER: 11,
   DIGEST_QUERY: 12,
   DIGEST: 13,
+  PACKED: 14,
 } as const;
 
 /** Flags of BEGIN. */
@@ -43,7 +45,6 @@ export const NACK_REASON = {
   busy: 6,
   internal: 7,
   stopping: 8,
-  "taken-over": 9,
 } as const;
 export type NackReason = keyof typeof NACK_REASON;
 
@@ -53,6 +54,8 @@ export const FRAME_MAGIC = 0x4b4d;
 export const HEADER_BYTES = 20;
 /** Bytes of payload in one CONTINUE or EVENT frame, at the most. */
 export const MAX_PAYLOAD_BYTES = 1 << 20;
+/** Bytes of frames in one PACKED frame, at the most, before and after packing. */
+export const MAX_PACKED_BYTES = 1 << 20;
 /** Bytes of payload in any other frame, at the most: it is taken whole. */
 export const MAX_CONTROL_BYTES = 128 * 1024;
 /** Bytes of text in NACK, at the most. */
@@ -78,6 +81,7 @@ const FRAME_BYTES: ReadonlyMap<number, number> = new Map([
   [TXN.HANDOVER, 0],
   [TXN.DIGEST_QUERY, 8],
   [TXN.DIGEST, MAX_CONTROL_BYTES],
+  [TXN.PACKED, MAX_PACKED_BYTES],
 ]);
 
 /** Flags that each command may have; none for those that are not here. */
@@ -134,7 +138,7 @@ export function decodeHeader(
   checkMagic(bytes, at, offset);
   const view = new DataView(bytes.buffer, bytes.byteOffset + at, HEADER_BYTES);
   const command = view.getUint8(2);
-  if (command < TXN.HELLO || command > TXN.DIGEST) {
+  if (command < TXN.HELLO || command > TXN.PACKED) {
     refuse(offset + 2, "bad-value", `a frame with command ${command}`);
   }
   const flags = view.getUint8(3);
@@ -202,9 +206,12 @@ export const FEATURE = {
   digests: 0x1,
   /** EVENT is taken, and RELEASED is understood. */
   events: 0x2,
+  /** PACKED is taken. */
+  packed: 0x4,
 } as const;
 /** What this version offers. */
-export const OFFERED_FEATURES = FEATURE.digests | FEATURE.events;
+export const OFFERED_FEATURES = FEATURE.digests | FEATURE.events |
+  (HAS_ZSTD ? FEATURE.packed : 0);
 const DEMANDED_FEATURES = 0xffff_0000;
 
 /** "KEMARI", CR, LF: a transfer that mangles line ends shows at once. */

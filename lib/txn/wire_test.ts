@@ -12,6 +12,7 @@ import {
   HEADER_BYTES,
   type Hello,
   MAX_CONTROL_BYTES,
+  MAX_PACKED_BYTES,
   MAX_PAYLOAD_BYTES,
   PROTOCOL_VERSION,
   TXN,
@@ -80,6 +81,7 @@ Deno.test("every command has its own bound on length, and on flags", () => {
     HANDOVER: 0,
     DIGEST_QUERY: 8,
     DIGEST: MAX_CONTROL_BYTES,
+    PACKED: MAX_PACKED_BYTES,
   };
   const flags: Record<number, number> = {
     [TXN.BEGIN]: BEGIN_FLAG.FULL | BEGIN_FLAG.BASED,
@@ -105,7 +107,7 @@ Deno.test("every command has its own bound on length, and on flags", () => {
 });
 
 Deno.test("unknown commands and unsafe transaction ids are refused", () => {
-  for (const command of [0, 14, 255]) {
+  for (const command of [0, 15, 255]) {
     expectFault(() => decodeHeader(header(command), 0, 20, 0), "bad-value", 2, /command/);
   }
   const bytes = header(TXN.BEGIN);
