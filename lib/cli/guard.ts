@@ -5,7 +5,7 @@ import type { GuardOptions } from "./options.ts";
 
 /** Not for people: `kemari protect` starts it. */
 export function run(options: GuardOptions, _context: CommandContext): Promise<void> {
-  const { qmp, action, folder } = options;
+  const { action, runState } = options;
   if (action !== "continue" && action !== "stop") throw new UsageError(`no such action: ${action}`);
-  return guard(qmp, action, folder);
+  return guard(options.qmp, action, runState === "running", options.folder);
 }

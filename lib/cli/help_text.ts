@@ -14,25 +14,36 @@ interface HelpText {
 const ADDRESSES = `Addresses:
   HOST:PORT, tcp:HOST:PORT   TCP
   unix:PATH                  a Unix socket
-  exec:CMD                   the stdin and stdout of a shell command, such as "ssh host kemari recv stdio: …"
-  stdio:                     this process's own stdin and stdout (recv, with --exec)
+  exec:CMD                   the stdin and stdout of a shell command, such as "ssh host kemari recv stdio:"
+  stdio:                     this process's own stdin and stdout
   Durations are milliseconds unless they say ms, s, m or h; sizes take K, M, G or T (binary).`;
+
+/** What --compress costs, and what it does. */
+const COMPRESSION = `Compression:
+  delta   a page sent before is sent as what changed in it, or not at all; then all is packed (zstd).
+          Copies of pages take memory up to --delta-cache, and 4 bytes for each page of RAM.
+  zstd    packed only.
+  auto    whichever of these, or neither, commits soonest on this link, measured all the time.
+  With --commit async it is done after the VM has been let go on. A secondary that cannot take
+  packed frames gets them unpacked.`;
 
 const COMMON_EXITS: ExitStatus = {
   usage: "the command line is wrong",
   bug: "a bug in kemari",
-  interrupted: "SIGINT, SIGTERM or SIGHUP",
+  interrupted: "SIGINT or SIGTERM",
 };
 
 const CONNECTION = "a connection, file or process failed";
 
 const TEXTS = {
   send: {
-    notes: ADDRESSES,
+    notes: `${ADDRESSES}
+
+${COMPRESSION}`,
     examples: [
       `migrate "exec:kemari send secondary:4000"      # typed into QEMU's monitor`,
       `kemari send unix:/run/kemari.sock < vm.stream`,
-      `kemari send "exec:ssh secondary kemari recv stdio: --exec ./start-vm" < vm.stream`,
+      `kemari send "exec:ssh secondary kemari recv stdio:" < vm.stream`,
     ],
     exits: {
       done: "the stream ended and the secondary has committed it",
@@ -61,23 +72,25 @@ On loss:
     },
   },
   protect: {
-    notes: ADDRESSES,
+    notes: `${ADDRESSES}
+
+${COMPRESSION}`,
     examples: [
       `kemari protect secondary:4000 --qmp /run/vm/qmp.sock`,
       `kemari protect secondary:4000 --qmp /run/vm/qmp.sock --commit sync --on-secondary-loss stop`,
+      `kemari protect secondary:4000 --qmp /run/vm/qmp.sock --compress delta --delta-cache 1G`,
     ],
     exits: {
-      done: "never: it goes on until a signal, the end of QEMU or a loss ends it",
-      bytes: "QEMU's stream is at fault, or the secondary refused it",
-      connection:
-        "QEMU has ended; or the secondary was never there, or is lost and not to be retried",
+      done: "the VM ended by itself, or was handed over",
+      bytes: "QEMU's stream or the secondary's bytes are at fault",
+      connection: "the secondary is lost (--no-retry), or the QMP socket failed",
       qemu: "this QEMU or this VM cannot be protected, or a command was refused",
     },
   },
   failover: {
     examples: ["kemari failover /run/kemari.ctl"],
     exits: {
-      done: "activated: the stream has been written, or QEMU has taken it",
+      done: "the secondary has begun to activate",
       bytes: "something else than kemari answered",
       connection: "nothing answers at the socket, or that end cannot take over",
     },

@@ -28,6 +28,15 @@ export interface LinkOptions {
   readonly control?: string;
 }
 
+/** How less is made of what QEMU sends. */
+export interface CompressOptions {
+  readonly compress: "none" | "zstd" | "delta" | "auto";
+  /** Whether unchanged pages are left out; chosen by `compress` if absent. */
+  readonly dedup?: boolean;
+  /** Memory for copies of the pages sent last. */
+  readonly deltaCacheBytes: number;
+}
+
 /** NICs and disks that go through kemari; the names are the same on both sides. */
 export interface TapOptions {
   /** `NAME=IN,OUT`, as lib/host reads it. */
@@ -46,7 +55,7 @@ export interface PrimaryTapOptions extends TapOptions {
   readonly syncIntervalMs: number;
 }
 
-export interface SendOptions extends LogOptions, LinkOptions, PrimaryTapOptions {
+export interface SendOptions extends LogOptions, LinkOptions, PrimaryTapOptions, CompressOptions {
   readonly target: string;
   /** QEMU's QMP socket, for what the stream alone cannot ask for. */
   readonly qmp?: string;
@@ -72,7 +81,8 @@ export interface RecvOptions extends LogOptions, LinkOptions, TapOptions {
   readonly maxTransactionBytes?: number;
 }
 
-export interface ProtectOptions extends LogOptions, LinkOptions, PrimaryTapOptions {
+export interface ProtectOptions
+  extends LogOptions, LinkOptions, PrimaryTapOptions, CompressOptions {
   readonly target: string;
   readonly qmp: string;
   readonly mode: "auto" | "colo" | "snapshot";
@@ -88,6 +98,8 @@ export interface ProtectOptions extends LogOptions, LinkOptions, PrimaryTapOptio
 export interface GuardOptions extends LogOptions {
   readonly qmp: string;
   readonly action: string;
+  /** `running` if the VM was before it was protected. */
+  readonly runState: string;
   /** Temporary folder to remove. */
   readonly folder: string;
 }

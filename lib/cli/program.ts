@@ -30,7 +30,10 @@ import {
 } from "./options.ts";
 import {
   commit,
+  compress,
   control,
+  dedup,
+  deltaCache,
   disk,
   diskSync,
   grace,
@@ -40,6 +43,7 @@ import {
   maxInFlight,
   named,
   net,
+  noDedup,
   progress,
   quiet,
   sessionName,
@@ -192,13 +196,15 @@ function createProgram(version: string, io: ProcessIo, run: Runner) {
         .choices(["auto", "plain", "colo"] as const).default("auto" as const),
     )
     .addOption(commit).addOption(maxInFlight).addOption(sessionName)
+    .addOption(compress).addOption(dedup).addOption(noDedup).addOption(deltaCache)
     .addOption(net).addOption(disk)
     .addOption(diskSync).addOption(syncOn).addOption(syncInterval).addOption(syncMinInterval)
     .addOption(heartbeat).addOption(grace).addOption(control)
     .addOption(logFormat).addOption(quiet).addOption(progress)
     .addHelpText("after", helpAfter("send"))
     .action(async (target, options) => {
-      const { maxInFlight, syncInterval, syncMinInterval, heartbeat, grace, ...rest } = options;
+      const { maxInFlight, syncInterval, syncMinInterval, heartbeat, grace, deltaCache, ...rest } =
+        options;
       const link = { heartbeatMs: heartbeat, graceMs: grace };
       checkLink(link);
       await run("send", {
@@ -206,6 +212,7 @@ function createProgram(version: string, io: ProcessIo, run: Runner) {
         ...link,
         target,
         maxInFlightBytes: maxInFlight,
+        deltaCacheBytes: deltaCache,
         syncIntervalMs: syncInterval,
         syncMinIntervalMs: syncMinInterval,
       });
@@ -261,6 +268,7 @@ function createProgram(version: string, io: ProcessIo, run: Runner) {
       new Option("--on-secondary-loss <action>", "whether the VM goes on unprotected or stops")
         .choices(["continue", "stop"] as const).default("continue" as const),
     )
+    .addOption(compress).addOption(dedup).addOption(noDedup).addOption(deltaCache)
     .addOption(net).addOption(disk)
     .addOption(diskSync).addOption(syncOn).addOption(syncInterval).addOption(syncMinInterval)
     .option("--retry", "connect again after the secondary was lost (default)")
@@ -269,8 +277,16 @@ function createProgram(version: string, io: ProcessIo, run: Runner) {
     .addOption(logFormat).addOption(quiet).addOption(progress)
     .addHelpText("after", helpAfter("protect"))
     .action(async (target, options) => {
-      const { maxInFlight, syncInterval, syncMinInterval, heartbeat, grace, retry, ...rest } =
-        options;
+      const {
+        maxInFlight,
+        syncInterval,
+        syncMinInterval,
+        heartbeat,
+        grace,
+        retry,
+        deltaCache,
+        ...rest
+      } = options;
       const link = { heartbeatMs: heartbeat, graceMs: grace };
       checkLink(link);
       await run("protect", {
@@ -278,6 +294,7 @@ function createProgram(version: string, io: ProcessIo, run: Runner) {
         ...link,
         target,
         maxInFlightBytes: maxInFlight,
+        deltaCacheBytes: deltaCache,
         syncIntervalMs: syncInterval,
         syncMinIntervalMs: syncMinInterval,
         retry: retry ?? true,
@@ -353,9 +370,12 @@ function createProgram(version: string, io: ProcessIo, run: Runner) {
     .description("outlive kemari protect, and tell QEMU if it was killed; not for people")
     .argument("<qmp>", "QEMU's QMP socket")
     .argument("<action>", "continue or stop")
+    .argument("<run-state>", "running, or what the VM was before")
     .argument("<folder>", "what to remove")
     .addOption(logFormat).addOption(quiet).addOption(progress)
-    .action((qmp, action, folder, options) => run("guard", { ...options, qmp, action, folder }));
+    .action((qmp, action, runState, folder, options) =>
+      run("guard", { ...options, qmp, action, runState, folder })
+    );
 
   return program;
 }

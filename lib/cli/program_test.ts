@@ -55,6 +55,8 @@ const send = {
   target: "h:1",
   commit: "async",
   maxInFlightBytes: 64 * 2 ** 20,
+  compress: "none",
+  deltaCacheBytes: 256 * 2 ** 20,
   net: [],
   disk: [],
   diskSync: "full",
@@ -91,6 +93,19 @@ const parsed: readonly (readonly [string, string, unknown])[] = [
     stream: "auto",
     commit: "sync",
     maxInFlightBytes: 2 ** 30,
+  }],
+  ["send h:1 --compress zstd --dedup", "send", {
+    ...send,
+    stream: "auto",
+    compress: "zstd",
+    dedup: true,
+  }],
+  ["send h:1 --compress delta --no-dedup --delta-cache 1G", "send", {
+    ...send,
+    stream: "auto",
+    compress: "delta",
+    dedup: false,
+    deltaCacheBytes: 2 ** 30,
   }],
   [
     "send h:1 --qmp /q --control /c --session-name vm1 --heartbeat 50 --grace 2s -q --progress never",

@@ -33,6 +33,20 @@ export const maxInFlight = new Option(
   "--max-in-flight <size>",
   "bytes not yet acknowledged above which QEMU has to wait",
 ).argParser(named("--max-in-flight", parseSizeBytes)).default(64 * 2 ** 20, "64M");
+export const compress = new Option(
+  "--compress <mode>",
+  "send the replica's difference to each page (delta), everything packed (zstd), " +
+    "what commits soonest on this link (auto), or QEMU's own bytes (none)",
+).choices(["none", "zstd", "delta", "auto"] as const).default("none" as const);
+export const dedup = new Option(
+  "--dedup",
+  "leave out pages that have not changed (default with delta and auto)",
+);
+export const noDedup = new Option("--no-dedup", "send them");
+export const deltaCache = new Option(
+  "--delta-cache <size>",
+  "memory for copies of the pages sent last, taken as they come",
+).argParser(named("--delta-cache", parseSizeBytes)).default(256 * 2 ** 20, "256M");
 export const sessionName = new Option(
   "--session-name <name>",
   "name of this VM in logs and status",

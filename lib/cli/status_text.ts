@@ -1,5 +1,5 @@
 /** `kemari status` for people: a small block with units. */
-import { type EndStatus, formatBytes } from "../host/end_status.ts";
+import { type CompressionStatus, type EndStatus, formatBytes } from "../host/end_status.ts";
 import { formatPairs } from "../report/text_table.ts";
 
 type Pair = readonly [string, string];
@@ -27,6 +27,7 @@ export function formatStatus(status: EndStatus): string {
 function senderPairs(status: Extract<EndStatus, { role: "sender" }>): Pair[] {
   const pairs: Pair[] = [["sender", withMode(status.state, status.mode)], ["peer", status.peer]];
   pairs.push(...transactionPairs(status));
+  pairs.push(...compressionPairs(status.compression));
   pairs.push(
     ...latencyPair("pause", status.pause),
     ...latencyPair("  QEMU sends", status.receiving),
@@ -59,6 +60,32 @@ function receiverPairs(status: Extract<EndStatus, { role: "receiver" }>): Pair[]
   }
   if (status.applying) pairs.push(...latencyPair("applying", status.applying));
   if (status.lastLoss) pairs.push(["last loss", status.lastLoss]);
+  return pairs;
+}
+
+function compressionPairs(compression: CompressionStatus | undefined): Pair[] {
+  if (compression === undefined || compression.mode === "none") return [];
+  const { mode, streamBytes, deltaPages, packedFromBytes, packedToBytes } = compression;
+  const pairs: Pair[] = [["compression", mode], ["  QEMU sent", formatBytes(streamBytes)]];
+  if (compression.cacheLimitBytes > 0) {
+    pairs.push(
+      ["  delta pages", String(deltaPages)],
+      [
+        "  delta cache",
+        `${formatBytes(compression.cacheBytes)} of ${formatBytes(compression.cacheLimitBytes)}, ` +
+        `${compression.cacheHits} hits, ${compression.cacheMisses} misses`,
+      ],
+    );
+  }
+  if (packedFromBytes > 0) {
+    const gbPerSecond = packedFromBytes / compression.packingMs / 1e6;
+    pairs.push([
+      "  packed",
+      `${formatBytes(packedFromBytes)} into ${formatBytes(packedToBytes)}, ` +
+      `${gbPerSecond.toFixed(2)} GB/s`,
+    ]);
+  }
+  pairs.push(...latencyPair("  put off", compression.settling));
   return pairs;
 }
 

@@ -1,5 +1,6 @@
 /** What `kemari status` tells of a running end: the JSON is a contract, see README. */
 import type { LatencySummary, LatencyWindow, RecentDurations } from "../replica/latency.ts";
+import type { CompressMode } from "./compression.ts";
 import type { ReceiverEnd } from "./receiver_end.ts";
 import type { RateMeter } from "./rate_meter.ts";
 import type { SenderLink } from "./sender_link.ts";
@@ -33,6 +34,7 @@ export interface SenderStatus extends CommonStatus {
   readonly unchangedPages: number;
   /** What was made for the secondary since this session began, by what it is for. */
   readonly sent: SentParts;
+  readonly compression: CompressionStatus;
   /** The VM's pause at a checkpoint, ms. */
   readonly pause: LatencySummary;
   /** The part of it in which QEMU sends, ms. */
@@ -66,6 +68,27 @@ export interface SenderDurations {
   readonly diskHold: RecentDurations;
 }
 
+/** What is made of QEMU's stream before it is sent. */
+export interface CompressionStatus {
+  readonly mode: CompressMode;
+  /** Bytes that QEMU sent for transactions; what is left of them is `payloadBytes`. */
+  readonly streamBytes: number;
+  /** Pages sent as differences; `unchangedPages` were not sent. */
+  readonly deltaPages: number;
+  /** Bytes of frames before and after zstd. */
+  readonly packedFromBytes: number;
+  readonly packedToBytes: number;
+  readonly packingMs: number;
+  /** Copies of pages that are kept, and how many of them at the most. */
+  readonly cacheBytes: number;
+  readonly cacheLimitBytes: number;
+  readonly cacheHits: number;
+  readonly cacheMisses: number;
+  readonly cacheEvictions: number;
+  /** Checkpoint read to forwarded, ms: work that is put off until the VM runs. */
+  readonly settling: LatencySummary;
+}
+
 export interface ReceiverStatus extends CommonStatus {
   readonly role: "receiver";
   readonly state: "listening" | "receiving" | "waiting" | "activating" | "active";
@@ -88,6 +111,7 @@ export function senderStatus(
   mode: SenderStatus["mode"] | undefined,
   peer: string,
   rate: RateMeter,
+  compress: CompressMode,
 ): SenderStatus {
   const { primary } = link;
   const { committed, pages, zeroPages, unchangedPages, payloadBytes, stateBytes } =
@@ -112,6 +136,7 @@ export function senderStatus(
     pages,
     zeroPages,
     unchangedPages,
+    compression: compressionStatus(link, compress),
     payloadBytes,
     wireBytes: link.wireBytes,
     sent: {
@@ -139,6 +164,25 @@ export function senderDurations(
     receiving: recent(link?.primary.receiving),
     roundTrip: recent(link?.primary.roundTrip),
     ...taps,
+  };
+}
+
+function compressionStatus(link: SenderLink, mode: CompressMode): CompressionStatus {
+  const { counters, cache, settling } = link.primary;
+  const packed = link.packed;
+  return {
+    mode,
+    streamBytes: counters.streamBytes,
+    deltaPages: counters.deltaPages,
+    packedFromBytes: packed?.fromBytes ?? 0,
+    packedToBytes: packed?.toBytes ?? 0,
+    packingMs: packed?.packingMs ?? 0,
+    cacheBytes: cache?.memoryBytes ?? 0,
+    cacheLimitBytes: cache?.limitBytes ?? 0,
+    cacheHits: cache?.hits ?? 0,
+    cacheMisses: cache?.misses ?? 0,
+    cacheEvictions: cache?.evictions ?? 0,
+    settling: settling.summary(),
   };
 }
 

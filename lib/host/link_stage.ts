@@ -48,7 +48,6 @@ export class Stage implements AsyncDisposable {
       graceMs: 2000,
       software: "test",
       controlled: true,
-      fenced: false,
       ...options,
     });
   }

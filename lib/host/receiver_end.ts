@@ -7,7 +7,7 @@ import type { Address } from "./address.ts";
 import { allocateSlab } from "./libc.ts";
 import { connectPeer, type PeerConnection, socketConnection } from "./peer.ts";
 import type { Reactor, Watch } from "./reactor.ts";
-import { ReceiverSession, refuseSender, type SessionOptions } from "./receiver_session.ts";
+import { ReceiverSession, refuseBusy, type SessionOptions } from "./receiver_session.ts";
 import { type Listener, listenSocket } from "./socket.ts";
 
 const log = getLogger(["kemari", "recv"]);
@@ -17,8 +17,6 @@ export interface ReceiverOptions extends SessionOptions {
   readonly onLoss: "wait" | "activate" | "exit";
   /** Whether anyone can tell us to activate while no sender can come back. */
   readonly controlled: boolean;
-  /** Whether a command makes sure that the primary is dead; else it is asked to stop its VM. */
-  readonly fenced: boolean;
   /** What of the event-tap the replica keeps; nothing by default. */
   readonly taps?: ReplicaTaps;
 }
@@ -51,8 +49,6 @@ export class ReceiverEnd {
   #session: ReceiverSession | undefined;
   #verdict: Verdict | undefined;
   #lastLoss: KemariError | undefined;
-  #takingOver = false;
-  #active = false;
   #committedAt = 0;
   #senders = 0;
 
@@ -104,25 +100,14 @@ export class ReceiverEnd {
     return this.#verdict!;
   }
 
-  /**
-   * Activates now; a sender that is there is told first, unless it is to be fenced anyway.
-   *
-   * @throws {KemariError} if there is nothing to activate.
-   */
+  /** Activates now. @throws {KemariError} if there is nothing to activate. */
   failover(): void {
     if (this.replica.committed === 0) {
       throw new TransportError("recv", "read", "nothing to activate: no transaction is committed", {
         hint: "is the sender connected? see kemari status",
       });
     }
-    if (this.#verdict !== undefined || this.#takingOver) return;
-    const session = this.#session;
-    const isThere = session?.secondary.peer !== undefined && !session.refused;
-    if (isThere && !this.#options.fenced) {
-      log.warn("taking over from a sender that is there: it is told to stop its VM");
-      this.#takingOver = true;
-      return session.takeOver();
-    }
+    if (this.#verdict !== undefined) return;
     this.#endSession();
     this.#decide("failover");
   }
@@ -130,11 +115,6 @@ export class ReceiverEnd {
   /** Goes back to waiting: an activation did not succeed, and the replica is whole. */
   resume(): void {
     this.#verdict = undefined;
-  }
-
-  /** The VM runs here: from now on senders are told so. */
-  activated(): void {
-    this.#active = true;
   }
 
   close(): void {
@@ -154,18 +134,10 @@ export class ReceiverEnd {
     if (fd === undefined) return;
     const peer = socketConnection(fd, this.#listener!.text);
     this.#session?.makeWay();
-    if (this.#active) {
-      log.warn("a sender connected, but the VM runs here: refused");
-      return refuseSender(peer, this.#reactor, "taken-over");
-    }
-    // An activation may still fail: until it has succeeded the primary is not told to stop.
     if (this.#session !== undefined || this.#verdict !== undefined) {
-      log.warn(
-        this.#verdict === undefined
-          ? "another sender connected while one is served: refused"
-          : "a sender connected in the middle of an activation: refused",
-      );
-      return refuseSender(peer, this.#reactor, "busy");
+      log.warn("another sender connected while one is served: refused");
+      refuseBusy(peer, this.#reactor);
+      return;
     }
     this.#begin(peer);
   }
@@ -217,10 +189,6 @@ export class ReceiverEnd {
   #lost(error: KemariError): void {
     const wasSender = this.#session?.secondary.peer !== undefined;
     this.#endSession();
-    if (this.#takingOver) {
-      this.#takingOver = false;
-      return this.#decide("failover");
-    }
     if (!wasSender && this.#listener !== undefined) {
       // A port scanner, say: its going is no loss, and must not start a failover.
       log.warn("a connection that was no sender's: {reason}", { reason: error.message });

@@ -11,7 +11,6 @@ import { OutputQueue, readSome, shutdownWrite } from "./channel.ts";
 import type { PeerConnection } from "./peer.ts";
 import type { Reactor, Watch } from "./reactor.ts";
 import type { LinkTiming } from "./sender_link.ts";
-import type { NackReason } from "../txn/wire.ts";
 
 /** How a session behaves. */
 export interface SessionOptions extends LinkTiming {
@@ -91,11 +90,6 @@ export class ReceiverSession {
     return this.#readBytes;
   }
 
-  /** True once the sender has been refused: only the last words are being got out. */
-  get refused(): boolean {
-    return this.#error !== undefined;
-  }
-
   close(): void {
     if (this.#closed) return;
     this.#closed = true;
@@ -126,17 +120,6 @@ export class ReceiverSession {
     }
   }
 
-  /**
-   * Tells the sender that its VM is ours from here on. The session ends when the sender has closed,
-   * with its VM stopped, or a second later.
-   */
-  takeOver(): void {
-    this.#end(
-      new TransportError(this.#peer.name, "close", "the secondary has been told to take over"),
-      "taken-over",
-    );
-  }
-
   /** Faults end the session, not the process. */
   #guard(action: () => void): void {
     if (this.#closed) return;
@@ -149,13 +132,13 @@ export class ReceiverSession {
   }
 
   /** Gets the refusal out before the connection is closed over unread bytes, which would eat it. */
-  #end(error: KemariError, reason?: NackReason): void {
+  #end(error: KemariError): void {
     if (this.#error !== undefined) return;
     this.#error = error;
     this.#cancelTick();
-    this.secondary.refuse(error, reason);
+    this.secondary.refuse(error);
     this.#output.push(this.secondary.takeOutput());
-    let gone = error instanceof TransportError && reason === undefined;
+    let gone = error instanceof TransportError;
     try {
       this.#output.flush();
     } catch {
@@ -243,12 +226,8 @@ export class ReceiverSession {
   }
 }
 
-/** Tells a second sender why it is not wanted: the first, if there is one, is left alone. */
-export function refuseSender(
-  peer: PeerConnection,
-  reactor: Reactor,
-  reason: "busy" | "taken-over",
-): void {
+/** Says that there is one sender at a time, and leaves that one alone. */
+export function refuseBusy(peer: PeerConnection, reactor: Reactor): void {
   const options = {
     heartbeatMs: 0,
     graceMs: 0,
@@ -259,12 +238,8 @@ export function refuseSender(
   const counters = { committed: 0, pages: 0, zeroPages: 0, payloadBytes: 0, lastPayloadBytes: 0 };
   const secondary = new Secondary(new Replica(0), counters, options, () => 0);
   secondary.refuse(
-    new TransportError(
-      peer.name,
-      "connect",
-      reason === "busy" ? "another sender is being served" : "its replica is the VM by now",
-    ),
-    reason,
+    new TransportError(peer.name, "connect", "another sender is being served"),
+    "busy",
   );
   const output = new OutputQueue(peer.output, peer.name);
   try {

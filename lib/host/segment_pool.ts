@@ -22,10 +22,26 @@ const MIN_ROOM_BYTES = 256 * 1024;
 export class SegmentPool {
   #all: Segment[] = [makeSegment()];
   current: Segment = this.#all[0];
+  #holding = false;
 
   /** Says that output up to this byte count may refer to the current segment. */
   pin(queued: number): void {
     this.current.pinnedUntil = queued;
+  }
+
+  /** Says that what is in the current segment must stay until {@link unhold}. */
+  hold(): void {
+    this.current.pinnedUntil = Infinity;
+    this.#holding = true;
+  }
+
+  /** Says that what was held is needed until this byte of output is written, and no longer. */
+  unhold(queued: number): void {
+    if (!this.#holding) return;
+    this.#holding = false;
+    for (const segment of this.#all) {
+      if (segment.pinnedUntil === Infinity) segment.pinnedUntil = queued;
+    }
   }
 
   /**
@@ -36,7 +52,7 @@ export class SegmentPool {
    */
   writable(written: number, idle: boolean): Segment {
     const segment = this.current;
-    const free = idle || segment.pinnedUntil <= written;
+    const free = (idle && segment.pinnedUntil !== Infinity) || segment.pinnedUntil <= written;
     if (segment.start === segment.end && free) segment.start = segment.end = 0;
     if (SEGMENT_BYTES - segment.end >= MIN_ROOM_BYTES) return segment;
     if (free) {

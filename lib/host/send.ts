@@ -2,13 +2,14 @@ import { getLogger } from "@logtape/logtape";
 import { TransportError, UsageError } from "../errors.ts";
 import { parseAddress } from "./address.ts";
 import { adopt } from "./channel.ts";
+import { compressionOf, type CompressSettings } from "./compression.ts";
 import { ControlServer } from "./control.ts";
 import { formatBytes, senderDurations, senderStatus, statusLine } from "./end_status.ts";
 import { connectPeer, type PeerConnection } from "./peer.ts";
 import { QmpClient } from "./qmp_client.ts";
 import { RateMeter } from "./rate_meter.ts";
 import { Reactor } from "./reactor.ts";
-import { followVm, isTakenOver, type OnSecondaryLoss, releaseVm } from "./release_vm.ts";
+import { followVm, releaseVm } from "./release_vm.ts";
 import { SenderLink, type SenderLinkOptions } from "./sender_link.ts";
 import { triggerCheckpoint } from "../qmp/migration.ts";
 import { serveUntilUnused } from "./serve_taps.ts";
@@ -21,7 +22,8 @@ const log = getLogger(["kemari", "send"]);
 /** How long a connection may take to come about. */
 export const CONNECT_TIMEOUT_MS = 10_000;
 
-export interface SendSettings extends Omit<SenderLinkOptions, "software" | "taps"> {
+export interface SendSettings
+  extends Omit<SenderLinkOptions, "software" | "taps" | "compression">, CompressSettings {
   readonly target: string;
   readonly control?: string;
   readonly sessionName?: string;
@@ -71,13 +73,14 @@ export async function send(
     peer = await connectPeer(address, reactor, CONNECT_TIMEOUT_MS, signal);
     link = new SenderLink(reactor, peer, {
       ...settings,
+      compression: compressionOf(settings),
       taps,
       software: settings.sessionName ? `${SOFTWARE} (${settings.sessionName})` : SOFTWARE,
     });
     const session = link;
     const tapped = taps;
     const status = () => ({
-      ...senderStatus(session, undefined, undefined, address.text, rate),
+      ...senderStatus(session, undefined, undefined, address.text, rate, settings.compress),
       ...(tapped.isEmpty ? {} : { taps: tapped.status }),
     });
     if (!taps.isEmpty && settings.qmp !== undefined) {
@@ -109,20 +112,15 @@ export async function send(
     link.attach({ input: input.fd, output: output.fd, name: "QEMU" });
     await reactor.run(() => session.handedOver, signal);
   } catch (error) {
-    const takenOver = isTakenOver(error);
-    if (settings.qmp !== undefined && link !== undefined && (takenOver || link.primary.mayBeColo)) {
-      // The secondary waits for the connection's end before its VM runs: ours stops first.
-      if (takenOver) link.quiesce();
-      else link.close();
+    if (settings.qmp !== undefined && link?.primary.isColo) {
+      link.close();
       await qmp?.close();
       // The taps go on meanwhile: QEMU may wait for its disk before it answers.
-      const action = takenOver ? "stop" : "continue";
-      await reactor.during(release(settings.qmp, action), new AbortController().signal);
-      link.close();
+      await reactor.during(release(settings.qmp), new AbortController().signal);
     }
     if (taps?.isUsed && !signal.aborted) {
       // The VM's disks and NICs are here: without us it would lose them too.
-      if (!takenOver) taps.passThrough();
+      taps.passThrough();
       log.error("{reason}; serving the taps on, unprotected, until QEMU lets go of them", {
         reason: (error as Error).message,
       });
@@ -169,17 +167,17 @@ async function explained(error: unknown, peer: PeerConnection | undefined): Prom
   clearTimeout(timer);
   if (code === undefined) return error;
   return new TransportError(peer.name, error.phase, `the command ended with exit code ${code}`, {
-    hint: "see what it says; it has to run `kemari recv stdio: --exec …` in the end",
+    hint: "see what it says; it has to run `kemari recv stdio:` in the end",
     cause: error,
   });
 }
 
 /** Ends COLO in a QEMU whose secondary is lost, so that its VM does not stand still for ever. */
-async function release(qmp: string, action: OnSecondaryLoss): Promise<void> {
+async function release(qmp: string): Promise<void> {
   try {
     await using client = await QmpClient.connect(qmp, { timeoutMs: 2000 });
-    const state = await releaseVm(client, action);
-    log.warn("the VM is {state}, unprotected", { state });
+    await releaseVm(client, "continue");
+    log.warn("the VM goes on unprotected");
   } catch (error) {
     log.error("QEMU was not told that the secondary is lost: {reason}", {
       reason: (error as Error).message,

@@ -2,6 +2,7 @@ import { randomBytes } from "node:crypto";
 import { StateError, TransportError } from "../errors.ts";
 import { createPageDigest, DigestTable, type PageDigest } from "../replica/page_digest.ts";
 import { Primary, type PrimaryEvent, type PrimaryOptions } from "../replica/primary.ts";
+import type { PackingCounters } from "../txn/packing.ts";
 import { type SentBytes, TxnSender } from "../txn/sender.ts";
 import { FEATURE } from "../txn/wire.ts";
 import { Carry } from "../bytes/carry.ts";
@@ -65,7 +66,6 @@ export class SenderLink {
   #tableBlocks = new Map<string, number>();
   #handedOver = false;
   #closed = false;
-  #disconnected = false;
 
   /** Called for everything the primary reports, on the loop. */
   onEvent: (event: PrimaryEvent) => void = () => {};
@@ -80,6 +80,7 @@ export class SenderLink {
         heartbeatMs: options.heartbeatMs,
         graceMs: options.graceMs,
         software: options.software,
+        packingClock: options.compression?.treatments.some(({ pack }) => pack) ? clock : undefined,
       },
       clock(),
     );
@@ -145,6 +146,10 @@ export class SenderLink {
   get sent(): Readonly<SentBytes> {
     return this.#txn.sent;
   }
+  /** What packing has done; undefined where nothing is packed. */
+  get packed(): PackingCounters | undefined {
+    return this.#txn.packed;
+  }
 
   /** Begins to take QEMU's stream from this channel, which stays the caller's to close. */
   attach(qemu: QemuChannel): void {
@@ -168,21 +173,14 @@ export class SenderLink {
     this.#replies = undefined;
   }
 
-  /** Does nothing any more, but keeps the connection: its end tells the peer something. */
-  quiesce(): void {
+  /** Ends the session; what has been queued is given one chance to get out. */
+  close(): void {
     if (this.#closed) return;
     this.#closed = true;
     this.detach();
     this.#cancelTick();
     this.#peerWatch.input.stop();
     this.#peerWatch.output.stop();
-  }
-
-  /** Ends the session; what has been queued is given one chance to get out. */
-  close(): void {
-    this.quiesce();
-    if (this.#disconnected) return;
-    this.#disconnected = true;
     try {
       if (this.#txn.open) this.#txn.cancel();
       this.#output.push(this.#txn.takeOutput());
@@ -294,8 +292,14 @@ export class SenderLink {
       this.#replies.push(this.primary.takeReplies());
       answered = this.#replies.flush();
     }
-    this.#output.push(this.#txn.takeOutput());
+    this.primary.settle();
+    if (this.primary.holding) this.#segments.hold();
+    else {
+      this.primary.noteBacklog(this.#output.pendingBytes);
+      this.#output.push(this.#txn.takeOutput());
+    }
     const written = this.#flushOutput();
+    if (!this.primary.holding) this.#segments.unhold(this.#output.queued);
     if (!written) this.#segments.pin(this.#output.queued);
     this.#peerWatch.input.want(true, false);
     this.#peerWatch.output.want(false, !written);

@@ -43,8 +43,77 @@ export function decodeXbzrle(
     if (to + fresh > page.length) {
       fail(`writes to byte ${to + fresh} of a ${page.length}-byte page`);
     }
-    page.set(source.subarray(at, at + fresh), to);
-    at += fresh;
-    to += fresh;
+    // A view costs as much as some dozen bytes by hand.
+    if (fresh > 48) {
+      page.set(source.subarray(at, at + fresh), to);
+      at += fresh;
+      to += fresh;
+    } else {
+      for (const stop = at + fresh; at < stop;) page[to++] = source[at++];
+    }
   }
+}
+
+/** The largest page whose differences have lengths of two bytes. */
+export const MAX_XBZRLE_PAGE_BYTES = 16 * 1024;
+
+/**
+ * Encodes a page as its difference to another, which becomes it. See {@link decodeXbzrle} for the
+ * shape; runs begin and end at the first and last byte that differ, but words of four bytes are
+ * what is compared.
+ *
+ * @param fresh The new content, from `at` on; need not be aligned.
+ * @param old Its last content, `old[wordAt, wordAt + pageBytes / 4)` in the machine's own (little)
+ *   byte order; overwritten with the new content, whatever is returned.
+ * @param out Takes the difference.
+ * @param limit Bytes of difference at the most.
+ * @returns Its length; 0 where the pages are equal; -1 where it has more than `limit` bytes.
+ */
+export function encodeXbzrle(
+  fresh: DataView,
+  at: number,
+  old: Uint32Array,
+  wordAt: number,
+  pageBytes: number,
+  out: Uint8Array,
+  limit: number,
+): number {
+  const words = pageBytes >>> 2;
+  let to = 0;
+  /** Page bytes that the difference covers so far. */
+  let done = 0;
+  let i = 0;
+  for (;;) {
+    let word = 0;
+    while (i < words && (word = fresh.getUint32(at + 4 * i, true)) === old[wordAt + i]) i++;
+    if (i === words) return to;
+    const first = word ^ old[wordAt + i];
+    const begin = 4 * i + ((31 - Math.clz32(first & -first)) >>> 3);
+    let last = 0;
+    do {
+      last = word ^ old[wordAt + i];
+      old[wordAt + i] = word;
+      if (++i === words) break;
+      word = fresh.getUint32(at + 4 * i, true);
+    } while (word !== old[wordAt + i]);
+    const end = 4 * i - (Math.clz32(last) >>> 3);
+    const runBytes = end - begin;
+    if (to + 4 + runBytes > limit) break;
+    to = putLength(out, to, begin - done);
+    to = putLength(out, to, runBytes);
+    for (let from = at + begin, stop = at + end; from < stop;) out[to++] = fresh.getUint8(from++);
+    done = end;
+  }
+  for (; i < words; i++) old[wordAt + i] = fresh.getUint32(at + 4 * i, true);
+  return -1;
+}
+
+function putLength(out: Uint8Array, at: number, length: number): number {
+  if (length < 0x80) {
+    out[at] = length;
+    return at + 1;
+  }
+  out[at] = (length & 0x7f) | 0x80;
+  out[at + 1] = length >>> 7;
+  return at + 2;
 }

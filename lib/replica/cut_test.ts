@@ -5,7 +5,7 @@ import { Carry } from "../bytes/carry.ts";
 import { KemariError } from "../errors.ts";
 import { checkpoint, concat, fullStream, page, xbzrle } from "../qemu/synthetic_stream.ts";
 import { HEADER_BYTES, TXN } from "../txn/wire.ts";
-import { fingerprint, Loopback } from "./loopback.ts";
+import { fingerprint, Loopback, type LoopbackOptions } from "./loopback.ts";
 import { Replica } from "./replica.ts";
 import { Secondary } from "./secondary.ts";
 
@@ -35,8 +35,8 @@ function receiver(replica: Replica): Secondary {
 }
 
 /** What a session sent, and what the replica was after each of its transactions. */
-async function session(pieces: readonly Uint8Array[]) {
-  const link = await Loopback.open();
+async function session(pieces: readonly Uint8Array[], options: LoopbackOptions = {}) {
+  const link = await Loopback.open(options);
   const states = ["nothing"];
   const memory = [0];
   for (const piece of pieces) {
@@ -68,23 +68,36 @@ const SESSION = [
   checkpoint(7),
 ];
 
-Deno.test("a session cut at any byte leaves the last committed transaction, whole", async () => {
-  const { wire, states, memory } = await session(SESSION);
-  const ends = commitEnds(wire);
-  assert.equal(ends.length, 4);
-  for (let length = 0; length <= wire.length; length++) {
-    const replica = smallReplica();
-    const secondary = receiver(replica);
-    const taken = secondary.receive(wire.slice(0, length), 0, length);
-    assert.ok(taken <= length);
-    const committed = ends.filter((end) => end <= length).length;
-    // What is staged shows nowhere, before the abort and after it.
-    assert.equal(fingerprint(replica), states[committed], `cut at ${length}`);
-    secondary.abort();
-    assert.equal(fingerprint(replica), states[committed], `cut at ${length}, aborted`);
-    assert.equal(replica.memoryBytes, memory[committed], `cut at ${length}, memory`);
-  }
-});
+/** In which ways the same session is sent. */
+const WAYS: Readonly<Record<string, LoopbackOptions>> = {
+  "": {},
+  ", less of it": {
+    compression: { treatments: [{ delta: true, pack: false }], dedup: true, cacheBytes: 2 ** 20 },
+  },
+  ", less of it and packed": {
+    compression: { treatments: [{ delta: true, pack: true }], dedup: true, cacheBytes: 2 ** 20 },
+  },
+};
+
+for (const [way, options] of Object.entries(WAYS)) {
+  Deno.test(`a session cut at any byte leaves the last committed transaction, whole${way}`, async () => {
+    const { wire, states, memory } = await session(SESSION, options);
+    const ends = commitEnds(wire);
+    assert.equal(ends.length, 4);
+    for (let length = 0; length <= wire.length; length++) {
+      const replica = smallReplica();
+      const secondary = receiver(replica);
+      const taken = secondary.receive(wire.slice(0, length), 0, length);
+      assert.ok(taken <= length);
+      const committed = ends.filter((end) => end <= length).length;
+      // What is staged shows nowhere, before the abort and after it.
+      assert.equal(fingerprint(replica), states[committed], `cut at ${length}`);
+      secondary.abort();
+      assert.equal(fingerprint(replica), states[committed], `cut at ${length}, aborted`);
+      assert.equal(replica.memoryBytes, memory[committed], `cut at ${length}, memory`);
+    }
+  });
+}
 
 Deno.test("a recorded session cut at random bytes leaves the last committed transaction", async () => {
   const stream = loadStream("colo-11.1-dirty");
@@ -106,23 +119,26 @@ Deno.test("a recorded session cut at random bytes leaves the last committed tran
   }
 });
 
-Deno.test("no damaged byte gets into the replica", async () => {
-  const { wire, states } = await session(SESSION);
-  let refused = 0;
-  for (let at = 0; at < wire.length; at += 3) {
-    const damaged = wire.slice();
-    damaged[at] ^= 1 << at % 8;
-    const replica = smallReplica();
-    const secondary = receiver(replica);
-    try {
-      const carry = new Carry();
-      carry.feed(damaged, 0, damaged.length, (b, start, end) => secondary.receive(b, start, end));
-    } catch (error) {
-      assert.ok(error instanceof KemariError, `${(error as Error).stack}`);
-      refused++;
+for (const [way, options] of Object.entries(WAYS)) {
+  Deno.test(`no damaged byte gets into the replica${way}`, async () => {
+    const { wire, states } = await session(SESSION, options);
+    let refused = 0;
+    for (let at = 0; at < wire.length; at += 3) {
+      const damaged = wire.slice();
+      damaged[at] ^= 1 << at % 8;
+      const replica = smallReplica();
+      const secondary = receiver(replica);
+      try {
+        const carry = new Carry();
+        carry.feed(damaged, 0, damaged.length, (b, start, end) => secondary.receive(b, start, end));
+      } catch (error) {
+        assert.ok(error instanceof KemariError, `${(error as Error).stack}`);
+        refused++;
+      }
+      secondary.abort();
+      assert.equal(fingerprint(replica), states[replica.committed], `damage at ${at}`);
     }
-    secondary.abort();
-    assert.equal(fingerprint(replica), states[replica.committed], `damage at ${at}`);
-  }
-  assert.ok(refused > wire.length / 3 * 0.95, `${refused}`);
-});
+    // What HELLO says of times and names may be anything.
+    assert.ok(refused > wire.length / 3 * 0.9, `${refused}`);
+  });
+}

@@ -60,6 +60,7 @@ export class Loopback {
       heartbeatMs: 1000,
       graceMs: 5000,
       software: "kemari test",
+      packingClock: options.compression?.treatments.some(({ pack }) => pack) ? clock : undefined,
     }, 0);
     this.primary = new Primary(
       { commit: "async", stream: "auto", maxInFlightBytes: 1e9, ...options },
@@ -120,7 +121,10 @@ export class Loopback {
   pump(): void {
     for (let busy = true; busy;) {
       busy = false;
-      for (const output of this.txn.takeOutput()) {
+      // As SenderLink does: QEMU has its answer, then the checkpoint is forwarded.
+      this.replies.push(...this.primary.takeReplies());
+      this.primary.settle();
+      for (const output of this.primary.holding ? [] : this.txn.takeOutput()) {
         busy = true;
         const bytes = this.#options.tamper?.(output.slice()) ?? output.slice();
         this.wire.push(bytes);

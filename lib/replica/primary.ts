@@ -1,16 +1,20 @@
-import { TransportError, WireError } from "../errors.ts";
+import { WireError } from "../errors.ts";
 import { encodeColoMessage, encodePong, encodeShut } from "../qemu/return_path.ts";
 import type { StreamEvent, StreamVisitor } from "../qemu/stream_events.ts";
 import { StreamParser } from "../qemu/stream_parser.ts";
 import { COLO_MESSAGE, COMMAND, QEMU_VM_FILE_MAGIC } from "../qemu/wire.ts";
 import type { TxnSender } from "../txn/sender.ts";
 import { FEATURE } from "../txn/wire.ts";
+import { CompressionControl } from "./compression_control.ts";
+import type { DeltaCache } from "./delta_cache.ts";
+import { HeldCheckpoint } from "./held_checkpoint.ts";
 import { LatencyWindow } from "./latency.ts";
 import type { DigestTable, PageDigest } from "./page_digest.ts";
 import type { PrimaryEvent, PrimaryOptions } from "./primary_options.ts";
 import { unsupportedMark } from "./replica.ts";
 import { StateCounter } from "./state_counter.ts";
-import { type PrimaryCounters, StreamForwarder } from "./stream_forwarder.ts";
+import type { PrimaryCounters, StreamForwarder } from "./stream_forwarder.ts";
+import { brokenOff, brokenSnapshot, noStream } from "./stream_loss.ts";
 
 export type { PrimaryCounters };
 export type { PrimaryEvent, PrimaryOptions, PrimaryTaps } from "./primary_options.ts";
@@ -46,6 +50,8 @@ export class Primary implements StreamVisitor {
   readonly #clock: () => number;
   readonly #parser = new StreamParser(this);
   readonly #forwarder: StreamForwarder;
+  readonly #held: HeldCheckpoint;
+  readonly #compression: CompressionControl;
   #replies: Uint8Array[] = [];
   #events: PrimaryEvent[] = [];
   readonly #state = new StateCounter();
@@ -64,6 +70,7 @@ export class Primary implements StreamVisitor {
   #mayHandOver = false;
   #stoppedAt = 0;
   #readAt = 0;
+  #checkpointEnd = 0;
   #syncAwaited = 0;
   readonly counters: PrimaryCounters = {
     committed: 0,
@@ -71,6 +78,8 @@ export class Primary implements StreamVisitor {
     zeroPages: 0,
     unchangedPages: 0,
     stateBytes: 0,
+    deltaPages: 0,
+    streamBytes: 0,
     payloadBytes: 0,
     lastPayloadBytes: 0,
   };
@@ -78,7 +87,9 @@ export class Primary implements StreamVisitor {
   readonly pause = new LatencyWindow();
   /** VMSTATE_SEND read → the checkpoint's last byte read. */
   readonly receiving = new LatencyWindow();
-  /** COMMIT → ACK. */
+  /** Checkpoint read → forwarded, where that is put off until QEMU has its answer. */
+  readonly settling = new LatencyWindow();
+  /** COMMIT → ACK; counts from the checkpoint's last byte read. */
   readonly roundTrip = new LatencyWindow();
   /** When the last transaction was acknowledged, on the clock handed in. */
   committedAt = 0;
@@ -87,13 +98,20 @@ export class Primary implements StreamVisitor {
     this.#options = options;
     this.#txn = txn;
     this.#clock = clock;
-    this.#forwarder = new StreamForwarder(txn, this.counters);
+    this.#compression = new CompressionControl(options.compression, txn, this.counters);
+    this.#forwarder = this.#compression.forwarder;
+    this.#held = new HeldCheckpoint(this.#forwarder, options.maxInFlightBytes);
     this.#kind = options.stream === "auto" ? "unknown" : options.stream;
   }
 
   /** Bytes of QEMU's stream taken so far. */
   get streamOffset(): number {
     return this.#parser.streamOffset;
+  }
+
+  /** The copy of what the replica has, where one is kept. */
+  get cache(): DeltaCache | undefined {
+    return this.#compression.cache;
   }
 
   /** In words, what the stream is inside of. */
@@ -103,10 +121,6 @@ export class Primary implements StreamVisitor {
 
   get isColo(): boolean {
     return this.#kind === "colo";
-  }
-  /** From CHECKPOINT_READY on a QEMU that was silent about it may be in COLO. */
-  get mayBeColo(): boolean {
-    return this.#kind === "colo" || this.#readySent;
   }
 
   /** Set while only the end of the device state's description is missing; see the host. */
@@ -142,10 +156,32 @@ export class Primary implements StreamVisitor {
    * @throws {WireError} where the stream is at fault.
    */
   receiveStream(bytes: Uint8Array, start: number, end: number): number {
-    this.#forwarder.open(bytes, this.#parser.streamOffset - start);
+    this.settle();
+    this.#held.open(bytes, this.#parser.streamOffset - start);
     const next = this.#parser.parse(bytes, start, end);
-    this.#forwarder.close(next);
+    this.#held.close(next);
     return next;
+  }
+
+  /**
+   * True while a checkpoint is read, or has been read, and not forwarded: what was given to
+   * {@link receiveStream} meanwhile must not change.
+   */
+  get holding(): boolean {
+    return this.#held.holding;
+  }
+
+  /** Says how much waits for the peer, see {@link CompressionControl.noteBacklog}. */
+  noteBacklog(pendingBytes: number): void {
+    this.#compression.noteBacklog(pendingBytes);
+  }
+
+  /** Forwards a checkpoint that has been read. Call it once QEMU has its answer. */
+  settle(): void {
+    if (!this.#held.read) return;
+    this.#held.forward();
+    this.#commitCheckpoint();
+    this.settling.add(this.#clock() - this.#readAt);
   }
 
   /**
@@ -155,31 +191,21 @@ export class Primary implements StreamVisitor {
    * @throws {TransportError} if it was a COLO stream, or may have been one: a loss.
    */
   endOfStream(unparsedBytes: number): void {
+    this.settle();
+    this.#held.drop();
     this.#ended = this.#kind !== "snapshots";
     const offset = this.#parser.streamOffset + unparsedBytes;
-    if (offset === 0) {
-      throw new WireError("migration", 0, "truncated", "there is no stream: stdin is empty", {
-        hint: 'start me from QEMU: migrate "exec:kemari send …"',
-      });
-    }
+    if (offset === 0) throw noStream();
     if (this.#sawRequest || this.#kind === "colo" || this.#readySent) {
       this.#forwarder.cancel();
-      const what = this.#sawRequest || this.#kind === "colo"
-        ? `the COLO stream broke off in ${this.#parser.place}`
-        : "the stream ended after its first pass without asking for a checkpoint";
-      throw new TransportError("QEMU", "read", `${what}, at offset ${offset}`, {
-        hint: `the secondary keeps transaction ${this.#txn.transaction}: ` +
-          "kemari failover activates it",
-      });
+      const place = this.#sawRequest || this.#kind === "colo" ? this.#parser.place : undefined;
+      throw brokenOff(place, offset, this.#txn.transaction);
     }
     try {
       this.#parser.finish(unparsedBytes);
     } catch (error) {
       this.#forwarder.cancel();
-      if (this.#kind !== "snapshots") throw error;
-      throw new TransportError("QEMU", "read", `a snapshot broke off in ${this.#parser.place}`, {
-        cause: error,
-      });
+      throw this.#kind === "snapshots" ? brokenSnapshot(this.#parser.place, error) : error;
     }
     this.#mayHandOver = this.#kind !== "snapshots";
     this.#maybeHandover();
@@ -190,6 +216,9 @@ export class Primary implements StreamVisitor {
     this.counters.committed++;
     this.committedAt = this.#clock();
     this.roundTrip.add(roundTripMs);
+    // With sync commit what is done to pages is done while they are read.
+    const sync = transaction === this.#syncAwaited;
+    this.#compression.committed(transaction, sync ? this.#clock() - this.#stoppedAt : roundTripMs);
     this.#events.push({ kind: "committed", transaction });
     this.#options.taps?.release(transaction);
     if (transaction === this.#awaited) this.#answerFull();
@@ -209,6 +238,7 @@ export class Primary implements StreamVisitor {
 
   /** Lets time pass. */
   tick(): void {
+    this.#held.tick(this.#clock());
     if (!this.#readySent && !this.#ended && this.#clock() >= this.#readyAt) this.#sendReady();
   }
 
@@ -274,6 +304,7 @@ export class Primary implements StreamVisitor {
         return this.#command(event.command, event.data);
       case "ram-blocks":
         this.#state.blocks(event.blocks);
+        this.#compression.beginFull();
         this.#forwarder.beginFull(event.blocks, this.#parser.pageBytes, event.endOffset);
         return this.forwardEvents();
       case "stream-complete":
@@ -294,12 +325,12 @@ export class Primary implements StreamVisitor {
     named: boolean,
   ): void {
     this.#state.record(block, named, this.#parser.pageBytes);
-    this.#forwarder.page(block, offset, bytes, at, recordOffset, named);
+    this.#held.page(block, offset, bytes, at, recordOffset, named);
   }
 
   fill(block: number, offset: number, value: number, recordOffset: number, named: boolean): void {
     this.#state.record(block, named, 1);
-    this.#forwarder.fill(block, offset, value, recordOffset, named);
+    this.#held.fill(block, offset, value, recordOffset, named);
   }
 
   xbzrle(
@@ -312,7 +343,7 @@ export class Primary implements StreamVisitor {
     named: boolean,
   ): void {
     this.#state.record(block, named, XBZRLE_HEADER_BYTES + lengthBytes);
-    this.#forwarder.xbzrle(block, offset, recordOffset, named);
+    this.#held.xbzrle(block, offset, recordOffset, named);
   }
 
   mark(flag: number, recordOffset: number): void {
@@ -337,8 +368,9 @@ export class Primary implements StreamVisitor {
     if (!this.#txn.open) {
       throw new WireError("migration", endOffset, "bad-order", "a stream without any RAM");
     }
-    this.#forwarder.endFull(endOffset);
     this.counters.stateBytes += this.#state.end(endOffset);
+    this.#forwarder.end(endOffset);
+    this.#compression.endFull();
     this.#closeEpoch();
     this.#awaited = this.#txn.commit(this.#clock());
   }
@@ -373,7 +405,12 @@ export class Primary implements StreamVisitor {
       case COLO_MESSAGE.VMSTATE_SEND:
         this.#stoppedAt = this.#clock();
         this.#state.begin(endOffset);
+        this.settle();
+        this.#compression.beginCheckpoint();
         this.#forwarder.beginCheckpoint(endOffset);
+        if (this.#options.compression !== undefined && this.#options.commit === "async") {
+          this.#held.begin(endOffset, this.#stoppedAt);
+        }
         this.#closeEpoch();
         return;
     }
@@ -393,14 +430,20 @@ export class Primary implements StreamVisitor {
   }
 
   #checkpointComplete(endOffset: number): void {
-    this.#forwarder.flush(endOffset);
     this.counters.stateBytes += this.#state.end(endOffset);
     this.#readAt = this.#clock();
     this.receiving.add(this.#readAt - this.#stoppedAt);
-    const transaction = this.#txn.commit(this.#readAt);
     this.#replies.push(encodeColoMessage("VMSTATE_RECEIVED"));
+    this.#checkpointEnd = endOffset;
+    if (!this.#held.complete(endOffset)) this.#commitCheckpoint();
+    if (this.#options.commit === "async") this.#resumeVm();
+  }
+
+  #commitCheckpoint(): void {
+    this.#forwarder.end(this.#checkpointEnd);
+    const transaction = this.#txn.commit(this.#readAt);
+    this.#compression.sent(transaction);
     if (this.#options.commit === "sync") this.#syncAwaited = transaction;
-    else this.#resumeVm();
   }
 
   #resumeVm(): void {

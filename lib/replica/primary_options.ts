@@ -1,4 +1,5 @@
 /** What the primary's end is told, and what it tells. */
+import type { Treatment } from "./compression_policy.ts";
 
 /** How the primary's end behaves. */
 export interface PrimaryOptions {
@@ -11,8 +12,20 @@ export interface PrimaryOptions {
   readonly stream: "auto" | "plain" | "colo" | "snapshots";
   /** Bytes of transactions without an ACK above which QEMU's next checkpoint has to wait. */
   readonly maxInFlightBytes: number;
+  /** How less is made of what QEMU sends; its own bytes go out as they are without it. */
+  readonly compression?: PrimaryCompression;
   /** What the guest says to the world, and writes; nothing is held without it. */
   readonly taps?: PrimaryTaps;
+}
+
+/** How less is made of what QEMU sends. */
+export interface PrimaryCompression {
+  /** What may be done to a transaction; of several, what proves best is. */
+  readonly treatments: readonly Treatment[];
+  /** Pages that did not change are not sent. */
+  readonly dedup: boolean;
+  /** Memory for the pages sent last, which that and differences need. */
+  readonly cacheBytes: number;
 }
 
 /**

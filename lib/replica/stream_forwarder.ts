@@ -2,7 +2,9 @@ import { WireError } from "../errors.ts";
 import { composeNamedHeader } from "../qemu/compose.ts";
 import { RAM_SAVE_FLAG, type RamBlock } from "../qemu/wire.ts";
 import type { TxnSender } from "../txn/sender.ts";
+import { type DeltaCache, DIFFERENCE } from "./delta_cache.ts";
 import type { DigestTable, PageDigest } from "./page_digest.ts";
+import { RecordWriter } from "./record_writer.ts";
 
 /** Counters since the start. */
 export interface PrimaryCounters {
@@ -13,7 +15,11 @@ export interface PrimaryCounters {
   unchangedPages: number;
   /** Bytes of complete transactions that are no RAM record: device state, and what frames it. */
   stateBytes: number;
-  /** Bytes of QEMU's stream that were sent on. */
+  /** Pages of `pages` that were sent as what changed in them. */
+  deltaPages: number;
+  /** Bytes of QEMU's stream that transactions are made of. */
+  streamBytes: number;
+  /** Bytes of transactions' payload that were sent, before packing. */
   payloadBytes: number;
   lastPayloadBytes: number;
 }
@@ -21,8 +27,19 @@ export interface PrimaryCounters {
 /** Bytes before a stream's block list, at the most: they are kept until it has come. */
 const MAX_PROLOGUE_BYTES = 4 * 2 ** 20;
 
+/** Pieces up to this size are copied rather than sent from where they are. */
+const MAX_JOINED_BYTES = 8192;
+
+/** How the forwarder makes less of what QEMU sends. */
+export interface DeltaOptions {
+  readonly cache: DeltaCache;
+  /** Pages that the receiver has as they are, are left out. */
+  readonly dedup: boolean;
+}
+
 /**
- * Forwards a stream's bytes into transactions as they are, but for pages that the replica has.
+ * Forwards a stream's bytes into transactions: as they are, but for pages that the replica has;
+ * with {@link DeltaOptions} also of pages that it has differently only the differences.
  *
  * What is forwarded shares the memory given to {@link open}. A record is left out by forwarding
  * what stands before it and going on behind it; the one behind it may then have to be given the
@@ -33,6 +50,7 @@ export class StreamForwarder {
   readonly counters: PrimaryCounters;
   /** The bytes being parsed and the stream offset of index 0. */
   #bytes: Uint8Array = new Uint8Array(0);
+  #view: DataView | undefined;
   #base = 0;
   /** Stream offset from which bytes of the open transaction are still to be forwarded. */
   #from = 0;
@@ -48,9 +66,19 @@ export class StreamForwarder {
   #digest: PageDigest | undefined;
   #comparing = false;
 
-  constructor(txn: TxnSender, counters: PrimaryCounters) {
+  readonly #delta: DeltaOptions | undefined;
+  readonly #writer: RecordWriter | undefined;
+  #difference = new Uint8Array(0);
+  /** Whether the open transaction is a full stream on nothing. */
+  #fresh = false;
+  /** Whether pages are sent as differences, from the next transaction on. */
+  deltas = true;
+
+  constructor(txn: TxnSender, counters: PrimaryCounters, delta?: DeltaOptions) {
     this.#txn = txn;
     this.counters = counters;
+    this.#delta = delta;
+    if (delta !== undefined) this.#writer = new RecordWriter((bytes) => this.#send(bytes));
   }
 
   /** Whether it is known what the replica holds. */
@@ -71,8 +99,11 @@ export class StreamForwarder {
 
   /** Bytes are about to be parsed. @param base Stream offset of `bytes[0]`. */
   open(bytes: Uint8Array, base: number): void {
-    this.#bytes = bytes;
     this.#base = base;
+    if (bytes === this.#bytes) return;
+    this.#bytes = bytes;
+    if (this.#delta === undefined) return;
+    this.#view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   }
 
   /** They were parsed up to `bytes[next]`: nothing of them is needed any more. */
@@ -101,33 +132,43 @@ export class StreamForwarder {
     this.#blocks = blocks;
     this.#pageBytes = pageBytes;
     this.#sentBlock = -1;
+    // On the replica of an earlier session, nothing is known of what it has.
+    if (!based || !this.#delta?.cache.begun) this.#delta?.cache.begin(blocks, pageBytes);
+    this.#fresh = !based;
+    if (this.#delta !== undefined) this.#difference = new Uint8Array(pageBytes);
     this.#txn.begin(based ? "full-on-replica" : "full");
     this.#keepPrologue(endOffset);
-    this.#txn.forward(this.#prologue!);
-    this.counters.lastPayloadBytes = this.#prologue!.length;
-    this.counters.payloadBytes += this.#prologue!.length;
+    this.counters.lastPayloadBytes = 0;
+    this.counters.streamBytes += this.#prologue!.length;
+    this.#send(this.#prologue!);
     this.#prologue = undefined;
   }
 
-  /** The stream's last byte is at `endOffset`; the transaction is the caller's to commit. */
-  endFull(endOffset: number): void {
+  /** The transaction's last byte is at `endOffset`; it is the caller's to commit. */
+  end(endOffset: number): void {
     this.flush(endOffset);
+    this.#writer?.flush();
     this.#comparing = false;
   }
 
   /** A checkpoint begins at `offset`. */
   beginCheckpoint(offset: number): void {
     this.#txn.begin("checkpoint");
+    this.#fresh = false;
     this.counters.lastPayloadBytes = 0;
     this.#from = offset;
   }
 
-  /** Drops what is open. The table told of pages that the replica now does not get. */
+  /** Drops what is open. Table and cache told of pages that the replica now does not get. */
   cancel(): void {
     if (this.#txn.open) this.#txn.cancel();
     this.#prologue = undefined;
     this.#comparing = false;
     this.#digests = undefined;
+    this.#delta?.cache.clear();
+    this.#writer?.drop();
+    // The receiver's idea of the last block is now the last committed transaction's.
+    this.#sentBlock = -1;
   }
 
   page(
@@ -148,20 +189,54 @@ export class StreamForwarder {
       }
       this.#digests!.set(name, page, digest);
     }
+    if (this.#delta !== undefined && this.#sendLess(block, offset, at, recordOffset)) return;
     this.counters.pages++;
     this.#keep(block, offset, RAM_SAVE_FLAG.PAGE, recordOffset, named);
   }
 
+  /** Sends a page as a difference, or leaves it out. @returns Whether that was possible. */
+  #sendLess(block: number, offset: number, at: number, recordOffset: number): boolean {
+    const { cache, dedup } = this.#delta!;
+    const page = offset / this.#pageBytes;
+    // Of a first pass most pages are never sent again: copies of them would cost more than they save.
+    if (this.#fresh || !this.deltas && !dedup) {
+      cache.forget(block, page);
+      return false;
+    }
+    // More than that is hardly smaller than the page, and takes longer to apply.
+    const limit = this.deltas ? (3 * this.#pageBytes) >>> 2 : 0;
+    const lengthBytes = cache.difference(block, page, this.#view!, at, this.#difference, limit);
+    if (lengthBytes === DIFFERENCE.whole) return false;
+    const recordEnd = this.#base + at + this.#pageBytes;
+    if (lengthBytes === 0 && dedup) {
+      this.#skip(recordOffset, recordEnd);
+      return true;
+    }
+    this.flush(recordOffset);
+    const name = this.#sentBlock === block ? undefined : this.#blocks[block].name;
+    this.#writer!.xbzrle(name, offset, this.#difference, lengthBytes);
+    this.#sentBlock = block;
+    this.#from = recordEnd;
+    this.counters.streamBytes += recordEnd - recordOffset;
+    this.counters.pages++;
+    this.counters.deltaPages++;
+    return true;
+  }
+
   fill(block: number, offset: number, value: number, recordOffset: number, named: boolean): void {
+    const name = this.#blocks[block].name;
+    const page = offset / this.#pageBytes;
+    const recordEnd = recordOffset + 8 + (named ? 1 + name.length : 0) + 1;
     if (this.#comparing && value === 0) {
-      const name = this.#blocks[block].name;
-      const page = offset / this.#pageBytes;
-      if (this.#digests!.isZero(name, page)) {
-        const headerBytes = 8 + (named ? 1 + name.length : 0);
-        return this.#skip(recordOffset, recordOffset + headerBytes + 1);
-      }
+      if (this.#digests!.isZero(name, page)) return this.#skip(recordOffset, recordEnd);
       this.#digests!.setZero(name, page);
     } else if (this.#comparing) this.#forget(block, offset);
+    if (this.#delta !== undefined) {
+      if (value !== 0) this.#delta.cache.forget(block, page);
+      else if (this.#delta.cache.setZeros(block, page) && this.#delta.dedup) {
+        return this.#skip(recordOffset, recordEnd);
+      }
+    }
     this.counters.zeroPages++;
     this.#keep(block, offset, RAM_SAVE_FLAG.ZERO, recordOffset, named);
   }
@@ -173,6 +248,7 @@ export class StreamForwarder {
     named: boolean,
   ): void {
     if (this.#comparing) this.#forget(block, offset);
+    this.#delta?.cache.forget(block, offset / this.#pageBytes);
     this.counters.pages++;
     this.#keep(block, offset, RAM_SAVE_FLAG.XBZRLE, recordOffset, named);
   }
@@ -180,11 +256,25 @@ export class StreamForwarder {
   /** Forwards what lies before `toOffset`. */
   flush(toOffset: number): void {
     if (toOffset <= this.#from) return;
-    const bytes = this.#bytes.subarray(this.#from - this.#base, toOffset - this.#base);
+    const from = this.#from - this.#base;
+    const to = toOffset - this.#base;
+    this.counters.streamBytes += to - from;
+    this.#put(this.#bytes.subarray(from, to));
+    this.#from = toOffset;
+  }
+
+  /** Small pieces are joined, as each costs a frame and a part of a write; large ones stay where they are. */
+  #put(bytes: Uint8Array): void {
+    if (this.#writer === undefined) return this.#send(bytes);
+    if (bytes.length <= MAX_JOINED_BYTES) return this.#writer.copy(bytes);
+    this.#writer.flush();
+    this.#send(bytes);
+  }
+
+  #send(bytes: Uint8Array): void {
     this.#txn.forward(bytes);
     this.counters.payloadBytes += bytes.length;
     this.counters.lastPayloadBytes += bytes.length;
-    this.#from = toOffset;
   }
 
   #forget(block: number, offset: number): void {
@@ -195,6 +285,7 @@ export class StreamForwarder {
   #skip(recordOffset: number, recordEnd: number): void {
     this.counters.unchangedPages++;
     this.flush(recordOffset);
+    this.counters.streamBytes += recordEnd - recordOffset;
     this.#from = recordEnd;
   }
 
@@ -209,7 +300,8 @@ export class StreamForwarder {
     if (named) this.#sentBlock = block;
     else if (this.#sentBlock !== block) {
       this.flush(recordOffset);
-      this.#txn.forward(composeNamedHeader(this.#blocks[block].name, offset, flag));
+      const header = composeNamedHeader(this.#blocks[block].name, offset, flag);
+      this.#put(header);
       this.#from = recordOffset + 8;
       this.#sentBlock = block;
     }

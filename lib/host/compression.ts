@@ -1,0 +1,37 @@
+/** `--compress`, `--dedup` and `--delta-cache`: what they mean for a sender. */
+import type { PrimaryCompression } from "../replica/primary_options.ts";
+
+export type CompressMode = "none" | "zstd" | "delta" | "auto";
+
+export interface CompressSettings {
+  readonly compress: CompressMode;
+  /** Whether unchanged pages are left out; by default where copies are kept anyway. */
+  readonly dedup?: boolean;
+  /** Memory for copies of the pages sent last. */
+  readonly deltaCacheBytes: number;
+}
+
+/** The sender's share of it; undefined where QEMU's bytes go out as they are. */
+export function compressionOf(settings: CompressSettings): PrimaryCompression | undefined {
+  const { compress, deltaCacheBytes: cacheBytes } = settings;
+  const delta = compress === "delta" || compress === "auto";
+  const dedup = settings.dedup ?? delta;
+  switch (compress) {
+    case "none":
+      return dedup ? { treatments: [{ delta: false, pack: false }], dedup, cacheBytes } : undefined;
+    case "zstd":
+      return { treatments: [{ delta: false, pack: true }], dedup, cacheBytes };
+    case "delta":
+      return { treatments: [{ delta: true, pack: true }], dedup, cacheBytes };
+    case "auto":
+      return {
+        treatments: [
+          { delta: true, pack: true },
+          { delta: true, pack: false },
+          { delta: false, pack: false },
+        ],
+        dedup,
+        cacheBytes,
+      };
+  }
+}
