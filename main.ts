@@ -1,7 +1,7 @@
 /**
  * The process: arguments in, exit code out. Nothing else in kemari ends it.
  *
- * The first SIGINT or SIGTERM asks the command to wind up, a second one does not ask.
+ * The first SIGINT, SIGTERM or SIGHUP asks the command to wind up, a second one does not ask.
  */
 import manifest from "./deno.json" with { type: "json" };
 import { EXIT, exitCodeOf, InterruptedError } from "./lib/errors.ts";
@@ -49,11 +49,24 @@ function fail(thrown: unknown): never {
   Deno.exit(exitCodeOf(thrown));
 }
 
+/** Whether we were started to outlive the terminal: by nohup, or with a trap on nothing. */
+function ignoresHangUp(): boolean {
+  try {
+    const ignored = /^SigIgn:.*([0-9a-f])$/m.exec(Deno.readTextFileSync("/proc/self/status"));
+    return ignored !== null && (parseInt(ignored[1], 16) & 1) !== 0;
+  } catch {
+    return false;
+  }
+}
+
 /** Aborts on the first signal; on the second, or after `WIND_UP_MS`, ends the process. */
 function listenForSignals(): AbortSignal {
   const controller = new AbortController();
-  for (const signal of ["SIGINT", "SIGTERM"] as const) {
+  // The runtime catches SIGHUP with the first listener of any signal: later nobody could tell.
+  const staysUp = ignoresHangUp();
+  for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
     Deno.addSignalListener(signal, () => {
+      if (signal === "SIGHUP" && staysUp) return;
       if (controller.signal.aborted) Deno.exit(EXIT.interrupted);
       const reason = new InterruptedError(`interrupted by ${signal}`);
       controller.abort(reason);

@@ -8,7 +8,7 @@
  * ├── TransportError                4   a connection, file or process
  * ├── QemuError                     5   QEMU refused, or cannot do it
  * ├── StateError                   70   a bug of ours: an impossible order of calls
- * └── InterruptedError            130   SIGINT or SIGTERM
+ * └── InterruptedError            130   SIGINT, SIGTERM or SIGHUP
  * ```
  *
  * A message says what could not be done and what was found; the hint says what to do.
@@ -71,7 +71,8 @@ export type WireFault =
   | "too-large"
   | "unsupported"
   | "refused"
-  | "busy";
+  | "busy"
+  | "taken-over";
 
 /** The bytes of a stream or of a peer are at fault. */
 export class WireError extends KemariError {

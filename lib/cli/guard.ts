@@ -5,7 +5,7 @@ import type { GuardOptions } from "./options.ts";
 
 /** Not for people: `kemari protect` starts it. */
 export function run(options: GuardOptions, _context: CommandContext): Promise<void> {
-  const { action, runState } = options;
+  const { qmp, action, folder } = options;
   if (action !== "continue" && action !== "stop") throw new UsageError(`no such action: ${action}`);
-  return guard(options.qmp, action, runState === "running", options.folder);
+  return guard(qmp, action, folder);
 }

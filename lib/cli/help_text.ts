@@ -14,8 +14,8 @@ interface HelpText {
 const ADDRESSES = `Addresses:
   HOST:PORT, tcp:HOST:PORT   TCP
   unix:PATH                  a Unix socket
-  exec:CMD                   the stdin and stdout of a shell command, such as "ssh host kemari recv stdio:"
-  stdio:                     this process's own stdin and stdout
+  exec:CMD                   the stdin and stdout of a shell command, such as "ssh host kemari recv stdio: …"
+  stdio:                     this process's own stdin and stdout (recv, with --exec)
   Durations are milliseconds unless they say ms, s, m or h; sizes take K, M, G or T (binary).`;
 
 /** What --compress costs, and what it does. */
@@ -30,7 +30,7 @@ const COMPRESSION = `Compression:
 const COMMON_EXITS: ExitStatus = {
   usage: "the command line is wrong",
   bug: "a bug in kemari",
-  interrupted: "SIGINT or SIGTERM",
+  interrupted: "SIGINT, SIGTERM or SIGHUP",
 };
 
 const CONNECTION = "a connection, file or process failed";
@@ -43,7 +43,7 @@ ${COMPRESSION}`,
     examples: [
       `migrate "exec:kemari send secondary:4000"      # typed into QEMU's monitor`,
       `kemari send unix:/run/kemari.sock < vm.stream`,
-      `kemari send "exec:ssh secondary kemari recv stdio:" < vm.stream`,
+      `kemari send "exec:ssh secondary kemari recv stdio: --exec ./start-vm" < vm.stream`,
     ],
     exits: {
       done: "the stream ended and the secondary has committed it",
@@ -81,16 +81,17 @@ ${COMPRESSION}`,
       `kemari protect secondary:4000 --qmp /run/vm/qmp.sock --compress delta --delta-cache 1G`,
     ],
     exits: {
-      done: "the VM ended by itself, or was handed over",
-      bytes: "QEMU's stream or the secondary's bytes are at fault",
-      connection: "the secondary is lost (--no-retry), or the QMP socket failed",
+      done: "never: it goes on until a signal, the end of QEMU or a loss ends it",
+      bytes: "QEMU's stream is at fault, or the secondary refused it",
+      connection:
+        "QEMU has ended; or the secondary was never there, or is lost and not to be retried",
       qemu: "this QEMU or this VM cannot be protected, or a command was refused",
     },
   },
   failover: {
     examples: ["kemari failover /run/kemari.ctl"],
     exits: {
-      done: "the secondary has begun to activate",
+      done: "activated: the stream has been written, or QEMU has taken it",
       bytes: "something else than kemari answered",
       connection: "nothing answers at the socket, or that end cannot take over",
     },

@@ -98,8 +98,6 @@ export interface ProtectOptions
 export interface GuardOptions extends LogOptions {
   readonly qmp: string;
   readonly action: string;
-  /** `running` if the VM was before it was protected. */
-  readonly runState: string;
   /** Temporary folder to remove. */
   readonly folder: string;
 }

@@ -370,12 +370,9 @@ function createProgram(version: string, io: ProcessIo, run: Runner) {
     .description("outlive kemari protect, and tell QEMU if it was killed; not for people")
     .argument("<qmp>", "QEMU's QMP socket")
     .argument("<action>", "continue or stop")
-    .argument("<run-state>", "running, or what the VM was before")
     .argument("<folder>", "what to remove")
     .addOption(logFormat).addOption(quiet).addOption(progress)
-    .action((qmp, action, runState, folder, options) =>
-      run("guard", { ...options, qmp, action, runState, folder })
-    );
+    .action((qmp, action, folder, options) => run("guard", { ...options, qmp, action, folder }));
 
   return program;
 }

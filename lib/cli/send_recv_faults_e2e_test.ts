@@ -288,3 +288,36 @@ Deno.test("recv stdio: ends with the connection when nobody can come back", asyn
   assert.equal(code, 4);
   assert.match(stderr, /stdio: the sender closed the connection/);
 });
+
+Deno.test("recv with a closed stdout does not take a VM that it would lose", () =>
+  inFolder(async (folder) => {
+    const closed = await new KemariProcess(["recv", `unix:${folder}/s`], { before: "exec >&-;" })
+      .ended();
+    assert.equal(closed.code, 2);
+    assert.match(closed.stderr, /^kemari: stdout is closed: .*\nhint: pipe it into /);
+    // Nobody wants this one's stream, and says so.
+    await using recv = new KemariProcess(["recv", `unix:${folder}/s`], {
+      stdout: { path: "/dev/null" },
+    });
+    await recv.listening();
+    assert.equal((await sendBytes(STREAM, `unix:${folder}/s`)).code, 0);
+    assert.equal((await recv.ended()).code, 0);
+  }));
+
+Deno.test("a hang-up ends an end as Ctrl-C does, unless it was started to outlive it", () =>
+  inFolder(async (folder) => {
+    const args = ["recv", `unix:${folder}/s`, "--control", `${folder}/c`];
+    await using recv = new KemariProcess(args);
+    await recv.listening();
+    recv.signal("SIGHUP");
+    const { code, stderr } = await recv.ended(3000);
+    assert.equal(code, 130);
+    assert.match(stderr, /interrupted by SIGHUP/);
+    assert.deepEqual([...Deno.readDirSync(folder)], []);
+
+    await using stubborn = new KemariProcess(args, { before: "trap '' HUP;" });
+    await stubborn.listening();
+    stubborn.signal("SIGHUP");
+    assert.equal((await sendBytes(STREAM, `unix:${folder}/s`)).code, 0);
+    assert.equal((await stubborn.ended()).code, 0);
+  }));

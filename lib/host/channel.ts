@@ -32,6 +32,22 @@ export function kindOf(fd: number): DescriptorKind {
   }
 }
 
+const O_ACCMODE = 3;
+const O_RDWR = 2;
+
+/**
+ * Whether a standard stream was closed when we were started. The runtime opens /dev/null in its
+ * place, for reading and writing; a shell's `> /dev/null` is for writing only.
+ */
+export function wasClosed(fd: number): boolean {
+  if ((libc().fcntl(fd, F_GETFL, 0n) & O_ACCMODE) !== O_RDWR) return false;
+  try {
+    return Deno.readLinkSync(`/proc/self/fd/${fd}`) === "/dev/null";
+  } catch {
+    return false;
+  }
+}
+
 /** Whether writes go to the end of the file, wherever its position is: the shell's `>>`. */
 export function appends(fd: number): boolean {
   return (libc().fcntl(fd, F_GETFL, 0n) & O_APPEND) !== 0;

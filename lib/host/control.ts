@@ -21,6 +21,10 @@ export interface ControlHandlers {
 }
 
 const MAX_REQUEST_BYTES = 4096;
+/** Several times the status of a VM with a hundred taps. */
+const MAX_ANSWER_CHARS = 1 << 20;
+/** How long a status may take: whoever serves it does nothing else that takes longer. */
+const STATUS_TIMEOUT_MS = 5000;
 
 /** Serves a control socket on the reactor. */
 export class ControlServer {
@@ -157,15 +161,17 @@ class ControlClient {
 }
 
 /**
- * Asks a running end.
+ * Asks a running end. A failover takes as long as fencing and loading do; a status must come at
+ * once.
  *
  * @returns Its answer.
- * @throws {TransportError} if nobody answers there.
+ * @throws {TransportError} if nobody answers there; {WireError} if what does is no kemari.
  */
 export async function askControl(
   path: string,
   command: "status" | "durations" | "failover",
   signal: AbortSignal,
+  statusTimeoutMs: number = STATUS_TIMEOUT_MS,
 ): Promise<Record<string, unknown>> {
   let connection: Deno.UnixConn;
   try {
@@ -176,32 +182,52 @@ export async function askControl(
       cause,
     });
   }
-  const abort = () => connection.close();
+  const abort = () => closeQuietly(connection);
   signal.addEventListener("abort", abort);
+  let late = false;
+  const timer = command !== "status" ? undefined : setTimeout(() => {
+    late = true;
+    closeQuietly(connection);
+  }, statusTimeoutMs);
   try {
     await connection.write(new TextEncoder().encode(JSON.stringify({ command }) + "\n"));
     let text = "";
     for await (const chunk of connection.readable.pipeThrough(new TextDecoderStream())) {
       text += chunk;
       if (text.includes("\n")) break;
+      if (text.length <= MAX_ANSWER_CHARS) continue;
+      throw new WireError("transaction", 0, "too-large", `${path}: the answer does not end`, {
+        hint: "is this a kemari's --control socket?",
+      });
     }
+    if (late) throw new Error("closed by the timer");
     if (!text.includes("\n")) {
       throw new TransportError(path, "read", "the answer broke off: that end has just ended");
     }
     return JSON.parse(text);
   } catch (error) {
     signal.throwIfAborted();
+    if (late) {
+      throw new TransportError(path, "read", `no answer in ${statusTimeoutMs} ms`, {
+        hint: "that end hangs, or the socket is not a kemari's --control socket",
+      });
+    }
     if (error instanceof SyntaxError) {
       throw new WireError("transaction", 0, "bad-value", `${path}: the answer is not JSON`);
     }
-    if (error instanceof TransportError) throw error;
+    if (error instanceof TransportError || error instanceof WireError) throw error;
     throw new TransportError(path, "read", "the control socket failed", { cause: error });
   } finally {
+    clearTimeout(timer);
     signal.removeEventListener("abort", abort);
-    try {
-      connection.close();
-    } catch {
-      // Closed by reading it to its end.
-    }
+    closeQuietly(connection);
+  }
+}
+
+function closeQuietly(connection: Deno.UnixConn): void {
+  try {
+    connection.close();
+  } catch {
+    // Closed by reading it to its end, or by a timer or a signal.
   }
 }

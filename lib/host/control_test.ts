@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { TransportError } from "../errors.ts";
+import { TransportError, WireError } from "../errors.ts";
 import { askControl, type ControlHandlers, ControlServer } from "./control.ts";
 import { Reactor } from "./reactor.ts";
 
@@ -79,6 +79,34 @@ Deno.test("failover answers when it is done, with its error and hint if it faile
     await new Promise((resolve) => setTimeout(resolve, 60));
     assert.deepEqual(await askControl(path, "failover", never), { ok: true });
   });
+});
+
+Deno.test("a server that says nothing, or does not stop, is given up", async () => {
+  const folder = await Deno.makeTempDir({ prefix: "kemari-control-" });
+  const path = `${folder}/c`;
+  const listener = Deno.listen({ transport: "unix", path });
+  const serving = (async () => {
+    using mute = await listener.accept();
+    // Its end is the asker's going.
+    while (await mute.read(new Uint8Array(4096)).catch(() => null) !== null);
+    using endless = await listener.accept();
+    const spaces = new Uint8Array(65536).fill(0x20);
+    while (await endless.write(spaces).catch(() => 0) > 0);
+  })();
+  try {
+    await assert.rejects(askControl(path, "status", never, 50), (error) => {
+      assert.ok(error instanceof TransportError && error.hint !== undefined);
+      return /no answer in 50 ms/.test(error.message);
+    });
+    await assert.rejects(askControl(path, "failover", never), (error) => {
+      assert.ok(error instanceof WireError && error.fault === "too-large");
+      return /the answer does not end/.test(error.message);
+    });
+  } finally {
+    await serving;
+    listener.close();
+    await Deno.remove(folder, { recursive: true });
+  }
 });
 
 Deno.test("asking nobody says so", async () => {

@@ -8,6 +8,7 @@ import { NetLab } from "../../fixtures/net_lab.ts";
 import { until } from "../../fixtures/protected_pair.ts";
 import { ensureQemu } from "../../fixtures/provision/qemu.ts";
 import { startVm, type Vm } from "../../fixtures/vm.ts";
+import { QmpClient } from "./qmp_client.ts";
 
 type TappedStatus = SenderStatus & { readonly taps: TapStatus };
 
@@ -253,4 +254,21 @@ Deno.test("e2e: a lost secondary does not cost the client its connection, nor th
   await pair.primary.run("umount /mnt", { timeoutMs: 30_000 });
   const fsck = await new Deno.Command("e2fsck", { args: ["-fn", pair.image("primary")] }).output();
   assert.equal(fsck.code, 0, new TextDecoder().decode(fsck.stdout));
+});
+
+Deno.test("e2e: a VM stopped at the loss of its secondary keeps its taps, and goes on when told to", async () => {
+  await using pair = await TappedPair.make("shared", "--on-secondary-loss", "stop");
+  await pair.syncs(5);
+  await pair.connect();
+  pair.recv.signal("SIGKILL");
+  await pair.protect.waitFor(/the VM is paused[^]*serving the taps on/, 20_000);
+  // Longer than taps are kept that nobody uses.
+  await new Promise((resolve) => setTimeout(resolve, 3000));
+  await using qmp = await QmpClient.connect(pair.primary.spareQmpPath);
+  await qmp.execute("cont");
+  await pair.moreAnswers(20);
+  await pair.disconnect();
+  await pair.assertNothingLost(pair.primary);
+  await pair.primary.powerCut();
+  assert.equal((await pair.protect.ended(20_000)).code, 4);
 });

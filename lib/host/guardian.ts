@@ -24,17 +24,15 @@ export interface Guardian {
 /**
  * Starts a guardian for this process. It leads a session of its own, out of Ctrl-C's reach.
  *
- * @param wasRunning Whether the VM was running before it was protected.
  * @param folder A temporary folder that the guardian removes in our place.
  */
 export function startGuardian(
   qmp: string,
   action: OnSecondaryLoss,
-  wasRunning: boolean,
   folder: string,
 ): Guardian {
   const child = new Deno.Command("setsid", {
-    args: selfCommand(["guard", qmp, action, wasRunning ? "running" : "stopped", folder]),
+    args: selfCommand(["guard", qmp, action, folder]),
     stdin: "piped",
     stdout: "null",
     stderr: "inherit",
@@ -58,7 +56,6 @@ export function startGuardian(
 export async function guard(
   qmp: string,
   action: OnSecondaryLoss,
-  wasRunning: boolean,
   folder: string,
 ): Promise<void> {
   for (const signal of ["SIGINT", "SIGHUP", "SIGTERM"] as const) {
@@ -72,7 +69,7 @@ export async function guard(
   for (;;) {
     try {
       await using client = await QmpClient.connect(qmp, { timeoutMs: 2000 });
-      const state = await releaseVm(client, action, wasRunning);
+      const state = await releaseVm(client, action);
       log.warn("kemari protect died; the VM is {state}", { state });
       return;
     } catch (error) {

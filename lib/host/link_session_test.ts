@@ -6,6 +6,7 @@ import { encodeHeader, NACK_REASON, TXN } from "../txn/wire.ts";
 import { libc } from "./libc.ts";
 import { never, Stage, tinyStream, wireOf } from "./link_stage.ts";
 import { socketConnection } from "./peer.ts";
+import { isTakenOver } from "./release_vm.ts";
 import { SenderLink } from "./sender_link.ts";
 import { connectSocket } from "./socket.ts";
 
@@ -188,4 +189,56 @@ Deno.test("a peer that refuses and goes before HELLO is written: its reason is t
   assert.equal(closed, 1);
   // Nothing of it is left on the loop.
   await stage.reactor.sleep(100, never);
+});
+
+Deno.test("failover with a sender there: it is told, and activation waits for its end", async () => {
+  await using stage = await Stage.open();
+  await stage.send(FIRST);
+  stage.end.resume();
+  const link = new SenderLink(
+    stage.reactor,
+    socketConnection(await stage.connect(), "the socket"),
+    LINK,
+  );
+  await stage.reactor.run(() => link.ready, never);
+  stage.end.failover();
+  stage.end.failover();
+  assert.notEqual(stage.end.state, "activating");
+  await assert.rejects(stage.reactor.run(() => false, never), (error) => {
+    assert.ok(error instanceof WireError && error.fault === "taken-over", `${error}`);
+    assert.match(error.hint!, /must not run here any more/);
+    return isTakenOver(error);
+  });
+  // This is where a sender stops its VM.
+  link.quiesce();
+  await stage.reactor.sleep(100, never);
+  assert.equal(stage.end.state, "receiving");
+  link.close();
+  assert.equal(await stage.end.receive(never), "failover");
+});
+
+Deno.test("failover does not wait long for a sender that does not answer, nor for a fenced one", async () => {
+  for (const fenced of [false, true]) {
+    await using stage = await Stage.open({ fenced });
+    const wire = await wireOf(FIRST);
+    await stage.send(FIRST);
+    stage.end.resume();
+    const fd = await stage.connect();
+    libc().write(fd, wire.subarray(0, 90) as Uint8Array<ArrayBuffer>, 90n);
+    await stage.reactor.run(() => stage.end.session?.secondary.peer !== undefined, never);
+    stage.end.failover();
+    assert.equal(stage.end.state, fenced ? "activating" : "receiving");
+    assert.equal(await stage.end.receive(never), "failover");
+    libc().close(fd);
+  }
+});
+
+Deno.test("whoever comes during an activation may come again, after it the VM is gone", async () => {
+  await using stage = await Stage.open();
+  await stage.send(FIRST);
+  const fault = (wanted: string) => (error: unknown) =>
+    error instanceof WireError && error.fault === wanted;
+  await assert.rejects(stage.send(FIRST), fault("busy"));
+  stage.end.activated();
+  await assert.rejects(stage.send(FIRST), fault("taken-over"));
 });

@@ -48,6 +48,7 @@ export class Stage implements AsyncDisposable {
       graceMs: 2000,
       software: "test",
       controlled: true,
+      fenced: false,
       ...options,
     });
   }

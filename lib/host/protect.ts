@@ -13,7 +13,7 @@ import { protectBySnapshots } from "./protect_snapshots.ts";
 import { QmpClient, readMigrationSupport } from "./qmp_client.ts";
 import { RateMeter } from "./rate_meter.ts";
 import { Reactor } from "./reactor.ts";
-import { followVm, type OnSecondaryLoss, releaseVm } from "./release_vm.ts";
+import { followVm, isTakenOver, type OnSecondaryLoss, releaseVm } from "./release_vm.ts";
 import { CONNECT_TIMEOUT_MS, type ProgressLine } from "./send.ts";
 import { type LinkTiming, SenderLink } from "./sender_link.ts";
 import { type Listener, listenSocket } from "./socket.ts";
@@ -69,6 +69,9 @@ const QEMU_POLL_MS = 100;
  *                      └──QEMU lost──► TransportError     signal ──► VM released, InterruptedError
  * ```
  *
+ * Where the VM's disks or NICs go through us, an error that ends the protection ends the process
+ * only when QEMU has let go of them.
+ *
  * @throws {QemuError} QEMU cannot be protected, or refuses; {TransportError} QEMU is lost, or the
  *   secondary where no retry is wanted.
  */
@@ -87,24 +90,51 @@ export async function protect(
     throw error;
   });
   try {
-    await protectTapped(settings, target, reactor, taps, progress, signal);
-  } catch (error) {
-    // The VM's disks and NICs are here: without us it would lose them too.
-    if (taps.isUsed && !signal.aborted) {
-      log.error("{reason}; serving the taps on, until QEMU lets go of them", {
-        reason: (error as Error).message,
-      });
-      await serveUntilUnused(taps, reactor, signal);
+    // The taps are served from here on: QEMU may start only now, and needs them.
+    const qmp = await connectQemu(settings.qmp, taps, reactor, signal);
+    let supervised = true;
+    qmp.closed.then((cause) => {
+      if (!supervised) return;
+      reactor.fail(
+        new TransportError("QEMU", "read", "the QMP connection ended: QEMU is gone", { cause }),
+      );
+    });
+    try {
+      await protectVm(qmp, settings, target, reactor, taps, progress, signal);
+    } catch (error) {
+      supervised = false;
+      if (!signal.aborted) await serveOn(error, qmp, taps, reactor, signal);
+      throw error;
+    } finally {
+      supervised = false;
+      await qmp.close().catch(() => {});
     }
-    throw error;
   } finally {
     taps.close();
     reactor.close();
   }
 }
 
-/** The rest, with the taps served: QEMU may start only now, and needs them. */
-async function protectTapped(
+/** The VM's disks and NICs are here: without us it would lose them too. */
+async function serveOn(
+  error: unknown,
+  qmp: QmpClient,
+  taps: TapSet,
+  reactor: Reactor,
+  signal: AbortSignal,
+): Promise<void> {
+  if (!taps.isUsed) return;
+  log.error("{reason}; serving the taps on, until QEMU lets go of them", {
+    reason: (error as Error).message,
+  });
+  // A VM that was stopped says nothing; one that somebody lets run goes on unprotected.
+  void followVm(qmp, () => taps.passThrough());
+  await serveUntilUnused(taps, reactor, signal);
+}
+
+/** Supervises the VM behind a QMP connection, which stays the caller's to close. */
+async function protectVm(
+  qmp: QmpClient,
   settings: ProtectSettings,
   target: Address,
   reactor: Reactor,
@@ -112,7 +142,6 @@ async function protectTapped(
   progress: ProgressLine,
   signal: AbortSignal,
 ): Promise<void> {
-  const qmp = await connectQemu(settings.qmp, taps, reactor, signal);
   const support = await reactor.during(readMigrationSupport(qmp), signal);
   const refusal = refusalOf(support);
   if (refusal !== undefined) throw refusal;
@@ -129,19 +158,13 @@ async function protectTapped(
     mode,
     reason: settings.mode === "auto" ? support.reason : "as asked",
   });
-  const wasRunning = support.runState !== "paused" && support.runState !== "prelaunch";
   const rate = new RateMeter();
   const folder = await Deno.makeTempDir({ prefix: "kemari-" });
   let link: SenderLink | undefined;
   let last: SenderLink | undefined;
   let control: ControlServer | undefined;
   let listener: Listener | undefined;
-  qmp.closed.then((cause) => {
-    reactor.fail(
-      new TransportError("QEMU", "read", "the QMP connection ended: QEMU is gone", { cause }),
-    );
-  });
-  const guardian = startGuardian(settings.qmp, settings.onSecondaryLoss, wasRunning, folder);
+  const guardian = startGuardian(settings.qmp, settings.onSecondaryLoss, folder);
   const trigger = new SyncTrigger(reactor, settings.syncMinIntervalMs, () => {
     // Snapshots look at the trigger themselves; in COLO QEMU is told.
     if (mode === "colo") {
@@ -183,6 +206,7 @@ async function protectTapped(
         progress.set(statusLine(status() as SenderStatus));
       }
     });
+    let refused = "";
     for (let first = true;; first = false) {
       try {
         const peer = await connectSecondary(target, reactor, signal, first || !settings.retry);
@@ -200,27 +224,42 @@ async function protectTapped(
           software: link.peerSoftware,
         });
         if (mode === "colo") await protectByColo(context);
-        else await protectBySnapshots(context, wasRunning);
+        else await protectBySnapshots(context);
         return;
       } catch (error) {
-        const wasLinked = link !== undefined;
-        link?.close();
+        const lost = link;
+        const wasLinked = lost?.ready === true;
+        const takenOver = isTakenOver(error);
         link = undefined;
-        if (settings.onSecondaryLoss === "continue") taps.passThrough();
-        // The taps go on meanwhile: QEMU may wait for its disk before it answers.
-        if (wasLinked) {
-          await reactor.during(release(qmp, settings, wasRunning, support), uninterrupted);
+        // The secondary waits for the connection's end before its VM runs: ours stops first.
+        if (takenOver) lost?.quiesce();
+        else lost?.close();
+        if (settings.onSecondaryLoss === "continue" && !takenOver) taps.passThrough();
+        // The taps go on meanwhile: QEMU may wait for its disk before it answers. One whose
+        // secondary never said who it is has not been told of any protection.
+        if (wasLinked || takenOver) {
+          const action = takenOver ? "stop" : settings.onSecondaryLoss;
+          await reactor.during(release(qmp, action, support), uninterrupted);
         }
+        lost?.close();
         const mayRetry = isSecondaryLoss(error, target) && settings.retry &&
           settings.onSecondaryLoss === "continue";
         // A secondary that was never there is the caller's mistake, unless QEMU depends on us.
-        if (!mayRetry || first && !wasLinked && taps.isEmpty) throw error;
-        log.warn(
-          wasLinked
-            ? "secondary lost: {reason}; the VM goes on unprotected, trying again"
-            : "{reason}; the VM is unprotected, trying again",
-          { reason: (error as Error).message },
-        );
+        const isAbsent = first && !wasLinked && !(error instanceof WireError);
+        if (!mayRetry || isAbsent && taps.isEmpty) throw error;
+        const reason = (error as Error).message;
+        if (wasLinked) {
+          log.warn("secondary lost: {reason}; the VM goes on unprotected, trying again", {
+            reason,
+          });
+          refused = "";
+          continue;
+        }
+        if (reason !== refused) {
+          log.warn("{reason}; the VM is unprotected, trying again", { reason });
+        }
+        refused = reason;
+        await reactor.sleep(RETRY_MS, signal);
       }
     }
   } finally {
@@ -228,7 +267,6 @@ async function protectTapped(
     listener?.close();
     control?.close();
     await guardian.dismiss();
-    await qmp.close().catch(() => {});
     await Deno.remove(folder, { recursive: true }).catch(() => {});
   }
 }
@@ -271,12 +309,11 @@ async function connectSecondary(
 /** Tells QEMU that it is alone; said loudly when QEMU does not hear it. */
 async function release(
   qmp: QmpClient,
-  settings: ProtectSettings,
-  wasRunning: boolean,
+  action: OnSecondaryLoss,
   support: MigrationSupport,
 ): Promise<void> {
   try {
-    const state = await releaseVm(qmp, settings.onSecondaryLoss, wasRunning);
+    const state = await releaseVm(qmp, action);
     log.info("the VM is {state}, unprotected", { state });
     for (const command of disableColo(support)) await qmp.run(command);
   } catch (error) {

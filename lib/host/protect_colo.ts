@@ -94,9 +94,17 @@ export async function failIfFailed(qmp: ProtectContext["qmp"]): Promise<string> 
 /** Watches for a migration that fails without its channel showing it. */
 function pollMigration({ reactor, qmp }: ProtectContext): () => void {
   let asking = false;
-  return reactor.every(POLL_MS, () => {
+  let over = false;
+  const cancel = reactor.every(POLL_MS, () => {
     if (asking) return;
     asking = true;
-    failIfFailed(qmp).catch((error) => reactor.fail(error)).finally(() => asking = false);
+    failIfFailed(qmp).catch((error) => {
+      // The answer to the last question may be that we have just closed the channel.
+      if (!over) reactor.fail(error);
+    }).finally(() => asking = false);
   });
+  return () => {
+    over = true;
+    cancel();
+  };
 }

@@ -141,3 +141,35 @@ Deno.test("e2e: a secondary that is not there ends protect at once, and the VM r
   assert.match(stderr, /cannot connect: no such file[^]*hint: is `kemari recv` running there/);
   await pair.assertRunning(pair.primary);
 });
+
+Deno.test("e2e: kemari failover while the primary is alive stops its VM, then takes over", async () => {
+  await using pair = await ProtectedPair.boot("11.1");
+  const recv = await pair.recv();
+  const secondary = await pair.secondary();
+  const protect = pair.protect("--sync-interval", "20");
+  await pair.syncs(30);
+  await failover(pair);
+  const { code, stderr } = await protect.ended();
+  assert.equal(code, 3, stderr);
+  assert.match(stderr, /the VM is paused[^]*told to take over \(taken-over\)\nhint: /);
+  await pair.assertTakenOver(secondary);
+  assert.match((await recv.ended()).stderr, /told to stop its VM/);
+  await using qmp = await QmpClient.connect(pair.primary.spareQmpPath);
+  const { running } = await qmp.execute("query-status") as { running: boolean };
+  assert.equal(running, false, "only one side runs");
+});
+
+Deno.test("e2e: a VM that is paused is not protected, nor set running", async () => {
+  for (const version of ["11.1", "7.2"] as const) {
+    await using pair = await ProtectedPair.boot(version);
+    await using qmp = await QmpClient.connect(pair.primary.spareQmpPath);
+    await qmp.execute("stop");
+    await pair.recv();
+    await pair.secondary();
+    const { code, stderr } = await pair.protect().ended();
+    assert.equal(code, 5, stderr);
+    assert.match(stderr, /The VM is stopped \(paused\): let it run/);
+    const { status } = await qmp.execute("query-status") as { status: string };
+    assert.equal(status, "paused");
+  }
+});

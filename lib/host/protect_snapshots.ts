@@ -17,10 +17,7 @@ const POLL_MS = 2;
  *
  * @throws when either side is lost; it does not end otherwise.
  */
-export async function protectBySnapshots(
-  context: ProtectContext,
-  wasRunning: boolean,
-): Promise<never> {
+export async function protectBySnapshots(context: ProtectContext): Promise<never> {
   const { reactor, settings, support, qmp, link, trigger, signal } = context;
   await reactor.during(qmp.runAll(enableSnapshots(support)), signal);
   void measurePauses(context);
@@ -39,7 +36,7 @@ export async function protectBySnapshots(
     }
     await reactor.during(completed(), signal);
     if (settings.commit === "sync") await reactor.run(() => link.inFlight === 0, signal);
-    if (wasRunning) await reactor.during(qmp.run(resumeVm()), signal);
+    await reactor.during(qmp.run(resumeVm()), signal);
     await reactor.run(() => link.inFlight === 0, signal);
     if (round === 1) log.info("protected: snapshots follow");
     const restMs = settings.syncIntervalMs - (performance.now() - begunAt);

@@ -7,7 +7,7 @@ import type { Address } from "./address.ts";
 import { allocateSlab } from "./libc.ts";
 import { connectPeer, type PeerConnection, socketConnection } from "./peer.ts";
 import type { Reactor, Watch } from "./reactor.ts";
-import { ReceiverSession, refuseBusy, type SessionOptions } from "./receiver_session.ts";
+import { ReceiverSession, refuseSender, type SessionOptions } from "./receiver_session.ts";
 import { type Listener, listenSocket } from "./socket.ts";
 
 const log = getLogger(["kemari", "recv"]);
@@ -17,6 +17,8 @@ export interface ReceiverOptions extends SessionOptions {
   readonly onLoss: "wait" | "activate" | "exit";
   /** Whether anyone can tell us to activate while no sender can come back. */
   readonly controlled: boolean;
+  /** Whether a command makes sure that the primary is dead; else it is asked to stop its VM. */
+  readonly fenced: boolean;
   /** What of the event-tap the replica keeps; nothing by default. */
   readonly taps?: ReplicaTaps;
 }
@@ -49,6 +51,8 @@ export class ReceiverEnd {
   #session: ReceiverSession | undefined;
   #verdict: Verdict | undefined;
   #lastLoss: KemariError | undefined;
+  #takingOver = false;
+  #active = false;
   #committedAt = 0;
   #senders = 0;
 
@@ -100,14 +104,25 @@ export class ReceiverEnd {
     return this.#verdict!;
   }
 
-  /** Activates now. @throws {KemariError} if there is nothing to activate. */
+  /**
+   * Activates now; a sender that is there is told first, unless it is to be fenced anyway.
+   *
+   * @throws {KemariError} if there is nothing to activate.
+   */
   failover(): void {
     if (this.replica.committed === 0) {
       throw new TransportError("recv", "read", "nothing to activate: no transaction is committed", {
         hint: "is the sender connected? see kemari status",
       });
     }
-    if (this.#verdict !== undefined) return;
+    if (this.#verdict !== undefined || this.#takingOver) return;
+    const session = this.#session;
+    const isThere = session?.secondary.peer !== undefined && !session.refused;
+    if (isThere && !this.#options.fenced) {
+      log.warn("taking over from a sender that is there: it is told to stop its VM");
+      this.#takingOver = true;
+      return session.takeOver();
+    }
     this.#endSession();
     this.#decide("failover");
   }
@@ -115,6 +130,11 @@ export class ReceiverEnd {
   /** Goes back to waiting: an activation did not succeed, and the replica is whole. */
   resume(): void {
     this.#verdict = undefined;
+  }
+
+  /** The VM runs here: from now on senders are told so. */
+  activated(): void {
+    this.#active = true;
   }
 
   close(): void {
@@ -134,10 +154,18 @@ export class ReceiverEnd {
     if (fd === undefined) return;
     const peer = socketConnection(fd, this.#listener!.text);
     this.#session?.makeWay();
+    if (this.#active) {
+      log.warn("a sender connected, but the VM runs here: refused");
+      return refuseSender(peer, this.#reactor, "taken-over");
+    }
+    // An activation may still fail: until it has succeeded the primary is not told to stop.
     if (this.#session !== undefined || this.#verdict !== undefined) {
-      log.warn("another sender connected while one is served: refused");
-      refuseBusy(peer, this.#reactor);
-      return;
+      log.warn(
+        this.#verdict === undefined
+          ? "another sender connected while one is served: refused"
+          : "a sender connected in the middle of an activation: refused",
+      );
+      return refuseSender(peer, this.#reactor, "busy");
     }
     this.#begin(peer);
   }
@@ -189,6 +217,10 @@ export class ReceiverEnd {
   #lost(error: KemariError): void {
     const wasSender = this.#session?.secondary.peer !== undefined;
     this.#endSession();
+    if (this.#takingOver) {
+      this.#takingOver = false;
+      return this.#decide("failover");
+    }
     if (!wasSender && this.#listener !== undefined) {
       // A port scanner, say: its going is no loss, and must not start a failover.
       log.warn("a connection that was no sender's: {reason}", { reason: error.message });

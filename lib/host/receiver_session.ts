@@ -11,6 +11,7 @@ import { OutputQueue, readSome, shutdownWrite } from "./channel.ts";
 import type { PeerConnection } from "./peer.ts";
 import type { Reactor, Watch } from "./reactor.ts";
 import type { LinkTiming } from "./sender_link.ts";
+import type { NackReason } from "../txn/wire.ts";
 
 /** How a session behaves. */
 export interface SessionOptions extends LinkTiming {
@@ -90,6 +91,11 @@ export class ReceiverSession {
     return this.#readBytes;
   }
 
+  /** True once the sender has been refused: only the last words are being got out. */
+  get refused(): boolean {
+    return this.#error !== undefined;
+  }
+
   close(): void {
     if (this.#closed) return;
     this.#closed = true;
@@ -120,6 +126,17 @@ export class ReceiverSession {
     }
   }
 
+  /**
+   * Tells the sender that its VM is ours from here on. The session ends when the sender has closed,
+   * with its VM stopped, or a second later.
+   */
+  takeOver(): void {
+    this.#end(
+      new TransportError(this.#peer.name, "close", "the secondary has been told to take over"),
+      "taken-over",
+    );
+  }
+
   /** Faults end the session, not the process. */
   #guard(action: () => void): void {
     if (this.#closed) return;
@@ -132,13 +149,13 @@ export class ReceiverSession {
   }
 
   /** Gets the refusal out before the connection is closed over unread bytes, which would eat it. */
-  #end(error: KemariError): void {
+  #end(error: KemariError, reason?: NackReason): void {
     if (this.#error !== undefined) return;
     this.#error = error;
     this.#cancelTick();
-    this.secondary.refuse(error);
+    this.secondary.refuse(error, reason);
     this.#output.push(this.secondary.takeOutput());
-    let gone = error instanceof TransportError;
+    let gone = error instanceof TransportError && reason === undefined;
     try {
       this.#output.flush();
     } catch {
@@ -226,8 +243,12 @@ export class ReceiverSession {
   }
 }
 
-/** Says that there is one sender at a time, and leaves that one alone. */
-export function refuseBusy(peer: PeerConnection, reactor: Reactor): void {
+/** Tells a second sender why it is not wanted: the first, if there is one, is left alone. */
+export function refuseSender(
+  peer: PeerConnection,
+  reactor: Reactor,
+  reason: "busy" | "taken-over",
+): void {
   const options = {
     heartbeatMs: 0,
     graceMs: 0,
@@ -238,8 +259,12 @@ export function refuseBusy(peer: PeerConnection, reactor: Reactor): void {
   const counters = { committed: 0, pages: 0, zeroPages: 0, payloadBytes: 0, lastPayloadBytes: 0 };
   const secondary = new Secondary(new Replica(0), counters, options, () => 0);
   secondary.refuse(
-    new TransportError(peer.name, "connect", "another sender is being served"),
-    "busy",
+    new TransportError(
+      peer.name,
+      "connect",
+      reason === "busy" ? "another sender is being served" : "its replica is the VM by now",
+    ),
+    reason,
   );
   const output = new OutputQueue(peer.output, peer.name);
   try {

@@ -8,6 +8,7 @@ import {
   writeToStdout,
 } from "./activation.ts";
 import { parseAddress } from "./address.ts";
+import { wasClosed } from "./channel.ts";
 import { ControlServer } from "./control.ts";
 import { formatBytes, type ReceiverStatus, receiverStatus, statusLine } from "./end_status.ts";
 import { RateMeter } from "./rate_meter.ts";
@@ -59,6 +60,11 @@ export async function recv(
       hint: 'give --exec "qemu-system-x86_64 … -incoming fd:0"',
     });
   }
+  if (settings.exec === undefined && wasClosed(1)) {
+    throw new UsageError("stdout is closed: the activated stream would be lost", {
+      hint: 'pipe it into "qemu-system-x86_64 … -incoming fd:0", or into a file, or give --exec',
+    });
+  }
   const reactor = new Reactor();
   const taps = await ReplicaTapSet.open(settings.nets, settings.disks, reactor, signal)
     .catch((error) => {
@@ -72,6 +78,7 @@ export async function recv(
     maxTransactionBytes: settings.maxTransactionBytes ?? Math.floor(freeMemoryBytes() / 2),
     software: SOFTWARE,
     controlled: settings.control !== undefined,
+    fenced: settings.fence !== undefined && settings.fence !== "none",
   });
   const rate = new RateMeter();
   let active: StreamConsumer | undefined;
@@ -113,6 +120,7 @@ export async function recv(
         end.resume();
         continue;
       }
+      end.activated();
       for (const { resolve } of asked) resolve();
       // The answer gets out before the loop ends.
       if (asked.length > 0) await settle(reactor, signal);

@@ -7,10 +7,16 @@ import {
   stopVm,
   yankMigration,
 } from "../qmp/migration.ts";
+import { WireError } from "../errors.ts";
 import type { QmpClient } from "./qmp_client.ts";
 
 /** Whether the VM goes on unprotected or stands still until somebody decides. */
 export type OnSecondaryLoss = "continue" | "stop";
+
+/** Whether the secondary has said that the VM is its own: then it must not run here. */
+export function isTakenOver(error: unknown): boolean {
+  return error instanceof WireError && error.fault === "taken-over";
+}
 
 /** Run states in which only a migration keeps the VM from running. */
 const HELD_STATES: ReadonlySet<string> = new Set(["colo", "postmigrate", "finish-migrate"]);
@@ -21,15 +27,10 @@ const POLL_MS = 20;
 /**
  * Ends COLO or a migration under way, and leaves the VM running or stopped.
  *
- * @param wasRunning Whether the VM was running before it was protected; if not, it is left alone.
  * @returns The run state that QEMU reports afterwards.
  * @throws {QemuError | TransportError} if QEMU refuses or cannot be reached.
  */
-export async function releaseVm(
-  client: QmpClient,
-  action: OnSecondaryLoss,
-  wasRunning = true,
-): Promise<string> {
+export async function releaseVm(client: QmpClient, action: OnSecondaryLoss): Promise<string> {
   const migration = async () => decodeMigrationStatus(await client.run(queryMigration()));
   const before = await migration();
   if (before.phase === "colo" || before.phase === "running") {
@@ -49,7 +50,7 @@ export async function releaseVm(
   const state = await settled(client);
   if (action === "stop") {
     if (state === "running" || HELD_STATES.has(state)) await client.run(stopVm());
-  } else if (wasRunning && HELD_STATES.has(state)) await client.run(resumeVm());
+  } else if (HELD_STATES.has(state)) await client.run(resumeVm());
   return await runState(client);
 }
 

@@ -9,7 +9,7 @@ import { connectPeer, type PeerConnection } from "./peer.ts";
 import { QmpClient } from "./qmp_client.ts";
 import { RateMeter } from "./rate_meter.ts";
 import { Reactor } from "./reactor.ts";
-import { followVm, releaseVm } from "./release_vm.ts";
+import { followVm, isTakenOver, type OnSecondaryLoss, releaseVm } from "./release_vm.ts";
 import { SenderLink, type SenderLinkOptions } from "./sender_link.ts";
 import { triggerCheckpoint } from "../qmp/migration.ts";
 import { serveUntilUnused } from "./serve_taps.ts";
@@ -112,15 +112,20 @@ export async function send(
     link.attach({ input: input.fd, output: output.fd, name: "QEMU" });
     await reactor.run(() => session.handedOver, signal);
   } catch (error) {
-    if (settings.qmp !== undefined && link?.primary.isColo) {
-      link.close();
+    const takenOver = isTakenOver(error);
+    if (settings.qmp !== undefined && link !== undefined && (takenOver || link.primary.mayBeColo)) {
+      // The secondary waits for the connection's end before its VM runs: ours stops first.
+      if (takenOver) link.quiesce();
+      else link.close();
       await qmp?.close();
       // The taps go on meanwhile: QEMU may wait for its disk before it answers.
-      await reactor.during(release(settings.qmp), new AbortController().signal);
+      const action = takenOver ? "stop" : "continue";
+      await reactor.during(release(settings.qmp, action), new AbortController().signal);
+      link.close();
     }
     if (taps?.isUsed && !signal.aborted) {
       // The VM's disks and NICs are here: without us it would lose them too.
-      taps.passThrough();
+      if (!takenOver) taps.passThrough();
       log.error("{reason}; serving the taps on, unprotected, until QEMU lets go of them", {
         reason: (error as Error).message,
       });
@@ -167,17 +172,17 @@ async function explained(error: unknown, peer: PeerConnection | undefined): Prom
   clearTimeout(timer);
   if (code === undefined) return error;
   return new TransportError(peer.name, error.phase, `the command ended with exit code ${code}`, {
-    hint: "see what it says; it has to run `kemari recv stdio:` in the end",
+    hint: "see what it says; it has to run `kemari recv stdio: --exec …` in the end",
     cause: error,
   });
 }
 
 /** Ends COLO in a QEMU whose secondary is lost, so that its VM does not stand still for ever. */
-async function release(qmp: string): Promise<void> {
+async function release(qmp: string, action: OnSecondaryLoss): Promise<void> {
   try {
     await using client = await QmpClient.connect(qmp, { timeoutMs: 2000 });
-    await releaseVm(client, "continue");
-    log.warn("the VM goes on unprotected");
+    const state = await releaseVm(client, action);
+    log.warn("the VM is {state}, unprotected", { state });
   } catch (error) {
     log.error("QEMU was not told that the secondary is lost: {reason}", {
       reason: (error as Error).message,

@@ -66,6 +66,7 @@ export class SenderLink {
   #tableBlocks = new Map<string, number>();
   #handedOver = false;
   #closed = false;
+  #disconnected = false;
 
   /** Called for everything the primary reports, on the loop. */
   onEvent: (event: PrimaryEvent) => void = () => {};
@@ -173,14 +174,21 @@ export class SenderLink {
     this.#replies = undefined;
   }
 
-  /** Ends the session; what has been queued is given one chance to get out. */
-  close(): void {
+  /** Does nothing any more, but keeps the connection: its end tells the peer something. */
+  quiesce(): void {
     if (this.#closed) return;
     this.#closed = true;
     this.detach();
     this.#cancelTick();
     this.#peerWatch.input.stop();
     this.#peerWatch.output.stop();
+  }
+
+  /** Ends the session; what has been queued is given one chance to get out. */
+  close(): void {
+    this.quiesce();
+    if (this.#disconnected) return;
+    this.#disconnected = true;
     try {
       if (this.#txn.open) this.#txn.cancel();
       this.#output.push(this.#txn.takeOutput());

@@ -63,15 +63,19 @@ export const SUPPORT_QUERIES = {
 /** Answers by the name of the question; one is missing where QEMU refused it. */
 export type SupportReplies = { readonly [name in keyof typeof SUPPORT_QUERIES]?: unknown };
 
-/** Run states in which a VM is there to be protected. `postmigrate` needs `cont` only. */
-const PROTECTABLE_STATES: ReadonlySet<string> = new Set([
-  "running",
+/**
+ * Run states in which a VM stands still until `cont`. COLO would set it running without being
+ * asked, and after one migration QEMU refuses another to a VM that has not run since.
+ */
+const STOPPED_STATES: ReadonlySet<string> = new Set([
   "paused",
   "postmigrate",
   "prelaunch",
-  "suspended",
   "finish-migrate",
 ]);
+
+/** Run states in which a VM is there to be protected. */
+const PROTECTABLE_STATES: ReadonlySet<string> = new Set(["running", "suspended"]);
 
 /**
  * Decides what a QEMU can do.
@@ -154,8 +158,10 @@ function findBlockers(
   }
   if (runState === "inmigrate") {
     blockers.push("This QEMU waits for an incoming migration: it is the secondary, not a VM.");
+  } else if (STOPPED_STATES.has(runState)) {
+    blockers.push(`The VM is stopped (${runState}): let it run (cont) before it is protected.`);
   } else if (runState !== "unknown" && !PROTECTABLE_STATES.has(runState)) {
-    blockers.push(`The VM is in state ${runState}: it must run, or be paused, to be protected.`);
+    blockers.push(`The VM is in state ${runState}: it must run to be protected.`);
   }
   if (replies.suppressVmdesc === true) {
     blockers.push(

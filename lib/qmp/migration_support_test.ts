@@ -75,6 +75,8 @@ Deno.test("probeCapabilities names everything that stands in the way", async (t)
     ["a running migration", { migration: { status: "active" } }, /under way already \(active\)/],
     ["COLO already", { migration: { status: "colo" } }, /under way already \(colo\)/],
     ["a secondary", { status: { status: "inmigrate" } }, /waits for an incoming migration/],
+    ["a VM that was paused", { status: { status: "paused" } }, /stopped \(paused\): let it run/],
+    ["what a migration left", { status: { status: "postmigrate" } }, /\(postmigrate\): let it run/],
     ["a crashed guest", { status: { status: "guest-panicked" } }, /state guest-panicked/],
     ["no description", { suppressVmdesc: true }, /suppress-vmdesc=on/],
     ["TLS", { parameters: { "tls-creds": "tls0" } }, /tls-creds/],
@@ -95,7 +97,7 @@ Deno.test("probeCapabilities names everything that stands in the way", async (t)
 Deno.test("probeCapabilities accepts a failed or completed migration before it", () => {
   for (const status of ["failed", "completed", "cancelled"]) {
     const support = probeCapabilities(
-      replies(11, 1, { migration: { status }, status: { status: "postmigrate" } }),
+      replies(11, 1, { migration: { status }, status: { status: "running" } }),
     );
     assert.deepEqual(support.blockers, []);
   }

@@ -122,6 +122,10 @@ export class Primary implements StreamVisitor {
   get isColo(): boolean {
     return this.#kind === "colo";
   }
+  /** From CHECKPOINT_READY on a QEMU that was silent about it may be in COLO. */
+  get mayBeColo(): boolean {
+    return this.#kind === "colo" || this.#readySent;
+  }
 
   /** Set while only the end of the device state's description is missing; see the host. */
   get inDeviceState(): boolean {

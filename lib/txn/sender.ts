@@ -61,6 +61,12 @@ export interface SentBytes {
 
 type State = "hello" | "ready" | "open" | "handover" | "done";
 
+/** What a user can do about a refusal, by its reason. */
+const REFUSAL_HINTS: Readonly<Record<string, string>> = {
+  "too-large": "raise recv's --max-transaction",
+  "taken-over": "the VM must not run here any more: end this QEMU",
+};
+
 /**
  * The sender's half of ft-transaction, without I/O or clock.
  *
@@ -359,9 +365,9 @@ export class TxnSender implements FrameVisitor {
     throw new WireError(
       "transaction",
       offset,
-      name === "busy" ? "busy" : "refused",
+      name === "busy" || name === "taken-over" ? name : "refused",
       `the receiver refused ${what}: ${text || name}`,
-      { hint: name === "too-large" ? "raise recv's --max-transaction" : undefined },
+      { hint: REFUSAL_HINTS[name] },
     );
   }
 

@@ -115,7 +115,7 @@ Deno.test("a refusal reaches the sender with its reason and text", () => {
     const link = new Link();
     link.sender.begin("full");
     link.receiver.nack(1, reason, "the replica says no");
-    const fault = reason === "busy" ? "busy" : "refused";
+    const fault = reason === "busy" || reason === "taken-over" ? reason : "refused";
     assert.throws(() => link.settle(), wireFault(fault, /transaction 1: the replica says no/));
   }
   const link = new Link();

@@ -45,6 +45,7 @@ export const NACK_REASON = {
   busy: 6,
   internal: 7,
   stopping: 8,
+  "taken-over": 9,
 } as const;
 export type NackReason = keyof typeof NACK_REASON;
 
