@@ -37,12 +37,14 @@ Deno.test("e2e: a lost secondary does not stop the VM, and another one is protec
 
 Deno.test("e2e: a sender that comes back sends only what the replica lacks", async () => {
   await using pair = await ProtectedPair.boot("11.1");
-  await pair.recv();
+  // An operator who ends the protection does not want a second VM: this is no loss.
+  await pair.recv("--on-loss", "activate", "--fence", "none");
   await pair.secondary();
   const first = pair.protect("--sync-interval", "20");
   const before = await pair.syncs(10);
   first.signal("SIGINT");
   assert.equal((await first.ended()).code, 130);
+  await pair.receiverStatus(({ state }) => state === "waiting");
   await pair.assertRunning(pair.primary);
   pair.protect("--sync-interval", "20");
   const after = await pair.syncs(10);

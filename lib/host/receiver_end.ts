@@ -205,7 +205,26 @@ export class ReceiverEnd {
         this.#endSession();
         this.#decide("handover");
         return;
+      case "left":
+        return this.#left();
     }
+  }
+
+  /** No loss, whatever is to be done on loss: the VM is known to go on at the primary. */
+  #left(): void {
+    const peer = this.#session!.name;
+    this.#endSession();
+    const error = new TransportError(peer, "read", "the sender has ended the protection", {
+      hint: "the VM goes on at the primary",
+    });
+    this.#lastLoss = error;
+    const mayComeBack = this.#listener !== undefined || this.#options.controlled;
+    if (this.#options.onLoss === "exit" || !mayComeBack) return this.#reactor.fail(error);
+    log.warn(
+      "the sender has ended the protection: the VM goes on at the primary, and is not activated " +
+        "here; keeping transaction {transaction} until a sender comes back",
+      { transaction: this.replica.committed },
+    );
   }
 
   #endSession(): void {

@@ -83,6 +83,10 @@ export class ReceiverSession {
     this.#pump();
   }
 
+  /** The sender's address. */
+  get name(): string {
+    return this.#peer.name;
+  }
   get software(): string {
     return this.secondary.peer?.software ?? "";
   }

@@ -116,7 +116,11 @@ export async function send(
     if (settings.qmp !== undefined && link !== undefined && (takenOver || link.primary.mayBeColo)) {
       // The secondary waits for the connection's end before its VM runs: ours stops first.
       if (takenOver) link.quiesce();
-      else link.close();
+      else {
+        // Whoever interrupts us means the VM to go on here.
+        if (signal.aborted) await link.leave();
+        link.close();
+      }
       await qmp?.close();
       // The taps go on meanwhile: QEMU may wait for its disk before it answers.
       const action = takenOver ? "stop" : "continue";

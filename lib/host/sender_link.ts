@@ -32,6 +32,8 @@ export interface QemuChannel {
   readonly name: string;
 }
 
+/** Time for a secondary to hear that it is left. */
+const LEAVE_MS = 500;
 /** How many bytes of a full stream wait for the peer before QEMU has to. */
 const FULL_PENDING_BYTES = 8 * 2 ** 20;
 
@@ -65,6 +67,8 @@ export class SenderLink {
   #table = new DigestTable();
   #tableBlocks = new Map<string, number>();
   #handedOver = false;
+  #leaving = false;
+  #peerLeft = false;
   #closed = false;
   #disconnected = false;
 
@@ -174,6 +178,30 @@ export class SenderLink {
     this.#replies = undefined;
   }
 
+  /**
+   * Tells the secondary, if there is one, that the VM goes on here: losing this connection is then
+   * no reason to take over. To be followed by {@link close}, before the VM is set free.
+   *
+   * @returns When the secondary has closed the connection, or was given time for it: a connection
+   *   that is closed over unread bytes could eat the words that are on their way.
+   */
+  async leave(): Promise<void> {
+    if (this.#closed || !(this.#txn.ready || this.#txn.open)) return;
+    this.detach();
+    this.#txn.leave();
+    this.#leaving = true;
+    let late = false;
+    const cancel = this.#reactor.after(LEAVE_MS, () => late = true);
+    try {
+      this.#pump();
+      await this.#reactor.run(() => late || this.#peerLeft, new AbortController().signal);
+    } catch {
+      // The peer is gone: it has nothing to be told.
+    } finally {
+      cancel();
+    }
+  }
+
   /** Does nothing any more, but keeps the connection: its end tells the peer something. */
   quiesce(): void {
     if (this.#closed) return;
@@ -206,6 +234,11 @@ export class SenderLink {
       if (count === undefined) break;
       if (count === 0) {
         if (this.#handedOver) return;
+        if (this.#leaving) {
+          this.#peerLeft = true;
+          this.#peerWatch.input.want(false, false);
+          return;
+        }
         throw new TransportError(this.#peer.name, "read", "the secondary closed the connection", {
           hint: "see what `kemari recv` says there",
         });

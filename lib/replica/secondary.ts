@@ -19,7 +19,9 @@ export type SecondaryEvent =
   /** Answer with {@link Secondary.answerDigests}, by a digest under this seed. */
   | { readonly kind: "digest-query"; readonly seedLow: number; readonly seedHigh: number }
   /** The VM is ours: activate once the output has been written. */
-  | { readonly kind: "handover"; readonly transaction: number };
+  | { readonly kind: "handover"; readonly transaction: number }
+  /** The sender ended the session on purpose: its VM goes on, and ours must not. */
+  | { readonly kind: "left" };
 
 /** Counters since the start, over all sessions. */
 export interface SecondaryCounters {
@@ -186,6 +188,10 @@ export class Secondary implements TransactionVisitor {
   handover(transaction: number): void {
     this.#receiver.ack(transaction);
     this.#events.push({ kind: "handover", transaction });
+  }
+
+  leave(): void {
+    this.#events.push({ kind: "left" });
   }
 
   digestQuery(seedLow: number, seedHigh: number): void {

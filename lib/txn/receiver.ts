@@ -52,6 +52,8 @@ export interface TransactionVisitor {
   cancel(transaction: number): void;
   /** The VM is ours from here on. Answer with ack(). */
   handover(transaction: number): void;
+  /** The sender ends the session on purpose, and its VM goes on. */
+  leave(): void;
   digestQuery(seedLow: number, seedHigh: number): void;
 }
 
@@ -62,7 +64,7 @@ type State = "hello" | "idle" | "open" | "over";
  *
  * ```text
  * hello ──HELLO──► idle ──BEGIN──► open ──COMMIT/CANCEL──► idle
- *                    └──HANDOVER──► over
+ *                    └──HANDOVER, LEAVE──► over
  * ```
  */
 export class TxnReceiver implements FrameVisitor {
@@ -200,6 +202,10 @@ export class TxnReceiver implements FrameVisitor {
         if (header.transaction === 0) refuse(offset, "bad-order", "a HANDOVER of nothing");
         this.#state = "over";
         return this.#visitor.handover(header.transaction);
+      case TXN.LEAVE:
+        if (this.#state !== "idle") refuse(offset, "bad-order", `a LEAVE while ${this.#state}`);
+        this.#state = "over";
+        return this.#visitor.leave();
       case TXN.DIGEST_QUERY: {
         if (this.#state !== "idle") refuse(offset, "bad-order", "a DIGEST_QUERY in a transaction");
         if (payload.length !== 8) refuse(offset, "bad-length", "a DIGEST_QUERY without its seed");

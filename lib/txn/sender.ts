@@ -72,7 +72,8 @@ const REFUSAL_HINTS: Readonly<Record<string, string>> = {
  *
  * ```text
  * hello ──HELLO──► ready ──begin()──► open ──commit()/cancel()──► ready
- *                    └──handover()──► handover ──ACK──► done
+ *                    ├──handover()──► handover ──ACK──► done
+ *                    └──leave()──► done
  * ```
  *
  * Output is a list of views: headers of its own and the payloads given to {@link forward}, which
@@ -234,6 +235,17 @@ export class TxnSender implements FrameVisitor {
     this.#expect("ready", "handover");
     this.#frame(TXN.HANDOVER, 0, this.#transaction);
     this.#state = "handover";
+  }
+
+  /**
+   * Ends the session on purpose: the VM goes on at this side, and the secondary must not take it
+   * for a loss. What is open is cancelled.
+   */
+  leave(): void {
+    if (this.#state === "open") this.cancel();
+    this.#expect("ready", "leave");
+    this.#frame(TXN.LEAVE, 0, 0);
+    this.#state = "done";
   }
 
   /** Asks for the digests of the replica's pages: `u32 seed, u32 seed`. */

@@ -97,6 +97,18 @@ const ORDER: readonly (readonly [string, Uint8Array[][], WireFault, RegExp])[] =
     "bad-length",
     /seed/,
   ],
+  [
+    "a LEAVE in a transaction",
+    [begin, frame({ command: TXN.LEAVE })],
+    "bad-order",
+    /LEAVE while open/,
+  ],
+  [
+    "a BEGIN after LEAVE",
+    [frame({ command: TXN.LEAVE }), begin],
+    "bad-order",
+    /BEGIN while over/,
+  ],
   ["an EVENT outside of a transaction", [frame({ command: TXN.EVENT })], "bad-order", /BEGIN/],
   [
     "an EVENT without a payload",

@@ -49,6 +49,9 @@ export class Desk implements TransactionVisitor {
     this.log.push(`handover ${transaction}`);
     if (this.answers) this.receiver.ack(transaction);
   }
+  leave(): void {
+    this.log.push("leave");
+  }
   digestQuery(low: number, high: number): void {
     this.log.push(`digests ${low} ${high}`);
   }

@@ -158,3 +158,19 @@ Deno.test("a damaged transaction is not committed", () => {
   feed(whole.receiver, ...frames, commit(right, 3));
   assert.equal(whole.desk.log.at(-1), "commit 1: 1,2,3");
 });
+
+Deno.test("a sender that leaves cancels what is open, and says nothing more", () => {
+  const link = new Link();
+  link.sender.begin("full");
+  link.sender.forward(Uint8Array.of(1));
+  link.sender.commit(0);
+  link.settle();
+  link.sender.begin("checkpoint");
+  link.sender.forward(Uint8Array.of(2));
+  link.sender.leave();
+  link.settle();
+  assert.deepEqual(link.desk.log.slice(-3), ["begin 2", "cancel 2", "leave"]);
+  assert.throws(() => link.sender.begin("checkpoint"), /begin while done/);
+  link.pass(10_000);
+  assert.ok(!link.events.some(({ kind }) => kind === "lost"), "nobody is missed");
+});

@@ -22,6 +22,7 @@ export const TXN = {
   DIGEST_QUERY: 12,
   DIGEST: 13,
   PACKED: 14,
+  LEAVE: 18,
 } as const;
 
 /** Flags of BEGIN. */
@@ -83,6 +84,7 @@ const FRAME_BYTES: ReadonlyMap<number, number> = new Map([
   [TXN.DIGEST_QUERY, 8],
   [TXN.DIGEST, MAX_CONTROL_BYTES],
   [TXN.PACKED, MAX_PACKED_BYTES],
+  [TXN.LEAVE, 0],
 ]);
 
 /** Flags that each command may have; none for those that are not here. */
@@ -139,8 +141,9 @@ export function decodeHeader(
   checkMagic(bytes, at, offset);
   const view = new DataView(bytes.buffer, bytes.byteOffset + at, HEADER_BYTES);
   const command = view.getUint8(2);
-  if (command < TXN.HELLO || command > TXN.PACKED) {
-    refuse(offset + 2, "bad-value", `a frame with command ${command}`);
+  const most = FRAME_BYTES.get(command);
+  if (most === undefined) {
+    return refuse(offset + 2, "bad-value", `a frame with command ${command}`);
   }
   const flags = view.getUint8(3);
   if ((flags & ~(FRAME_FLAGS.get(command) ?? 0)) !== 0) {
@@ -148,7 +151,6 @@ export function decodeHeader(
   }
   if (view.getUint32(8) >= 2 ** 21) refuse(offset + 8, "bad-value", "a transaction id over 2^53");
   const lengthBytes = view.getUint32(16);
-  const most = FRAME_BYTES.get(command)!;
   if (lengthBytes > most) {
     refuse(
       offset + 16,

@@ -82,6 +82,7 @@ Deno.test("every command has its own bound on length, and on flags", () => {
     DIGEST_QUERY: 8,
     DIGEST: MAX_CONTROL_BYTES,
     PACKED: MAX_PACKED_BYTES,
+    LEAVE: 0,
   };
   const flags: Record<number, number> = {
     [TXN.BEGIN]: BEGIN_FLAG.FULL | BEGIN_FLAG.BASED,
