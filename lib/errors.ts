@@ -7,6 +7,7 @@
  * ├── WireError                     3   bytes from a stream or a peer
  * ├── TransportError                4   a connection, file or process
  * ├── QemuError                     5   QEMU refused, or cannot do it
+ * ├── RelayedError           (theirs)   another kemari process could not do what it was asked for
  * ├── StateError                   70   a bug of ours: an impossible order of calls
  * └── InterruptedError            130   SIGINT, SIGTERM or SIGHUP
  * ```
@@ -136,6 +137,18 @@ export class QemuError extends KemariError {
     details: ErrorDetails = {},
   ) {
     super(`QEMU, ${command}: ${message}`, details);
+  }
+}
+
+/** Another kemari process could not do what it was asked for. */
+export class RelayedError extends KemariError {
+  override readonly exitCode: number;
+
+  /** @param exitCode What it would have exited with; anything else counts as a lost connection. */
+  constructor(exitCode: number, message: string, details: ErrorDetails = {}) {
+    super(message, details);
+    const codes: readonly number[] = Object.values(EXIT);
+    this.exitCode = exitCode !== EXIT.done && codes.includes(exitCode) ? exitCode : EXIT.connection;
   }
 }
 

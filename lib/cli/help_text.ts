@@ -74,11 +74,17 @@ On loss:
   protect: {
     notes: `${ADDRESSES}
 
-${COMPRESSION}`,
+${COMPRESSION}
+
+After a takeover:
+  The VM's disks and NICs are served by the kemari recv that took it over. --via asks that one to
+  protect the VM again, towards a kemari recv on the repaired host. The protection lasts as long as
+  this command; a disk is compared first, and only what differs is sent.`,
     examples: [
       `kemari protect secondary:4000 --qmp /run/vm/qmp.sock`,
       `kemari protect secondary:4000 --qmp /run/vm/qmp.sock --commit sync --on-secondary-loss stop`,
       `kemari protect secondary:4000 --qmp /run/vm/qmp.sock --compress delta --delta-cache 1G`,
+      `kemari protect repaired:4000 --qmp /run/vm/qmp.sock --via /run/kemari-recv.ctl`,
     ],
     exits: {
       done: "never: it goes on until a signal, the end of QEMU or a loss ends it",

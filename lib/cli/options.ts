@@ -85,6 +85,8 @@ export interface ProtectOptions
   extends LogOptions, LinkOptions, PrimaryTapOptions, CompressOptions {
   readonly target: string;
   readonly qmp: string;
+  /** Control socket of the `kemari recv` that has taken the VM over, and is to protect it. */
+  readonly via?: string;
   readonly mode: "auto" | "colo" | "snapshot";
   readonly commit: CommitMode;
   readonly maxInFlightBytes: number;

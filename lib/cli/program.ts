@@ -259,6 +259,10 @@ function createProgram(version: string, io: ProcessIo, run: Runner) {
     .description("attach to a running QEMU by QMP and keep it synchronized with a secondary")
     .argument("<target>", "where the secondary listens")
     .requiredOption("--qmp <socket>", "QEMU's QMP socket")
+    .option(
+      "--via <socket>",
+      "after a takeover: control socket of the kemari recv that serves the VM's disks and NICs",
+    )
     .addOption(
       new Option("--mode <mode>", "COLO checkpoints, a loop of snapshots, or what this QEMU can do")
         .choices(["auto", "colo", "snapshot"] as const).default("auto" as const),

@@ -22,7 +22,7 @@ export function parsePrimaryTaps(
   const { syncOn } = options;
   return {
     taps,
-    syncOn: syncOn === undefined ? defaultSyncOn(taps) : parseClasses("--sync-on", syncOn),
+    syncOn: syncOn === undefined ? defaultSyncOn(taps.disks) : parseClasses("--sync-on", syncOn),
   };
 }
 

@@ -2,10 +2,11 @@
  * The control socket: one JSON line in, one JSON line out.
  *
  * `{"command":"status"}` answers with the end's status, `{"command":"durations"}` with the last
- * thousands of each kind of duration (a sender only), `{"command":"failover"}` with
- * `{"ok":true}` or `{"error":…,"hint":…,"exitCode":…}`.
+ * thousands of each kind of duration (a sender only); `{"command":"failover"}` and
+ * `{"command":"protect",…}` with `{"ok":true}` or `{"error":…,"hint":…,"exitCode":…}`, when they are
+ * done: for `protect` that is when the protection ends.
  */
-import { TransportError, WireError } from "../errors.ts";
+import { exitCodeOf, TransportError, WireError } from "../errors.ts";
 import { libc } from "./libc.ts";
 import { OutputQueue, readSome } from "./channel.ts";
 import type { Reactor, Watch } from "./reactor.ts";
@@ -18,9 +19,16 @@ export interface ControlHandlers {
   durations?(): object;
   /** Resolves when it is done, rejects with the reason it cannot be. */
   failover?(): Promise<void>;
+  /**
+   * Protects the VM that this end has taken over, until that ends; see {@link Survivor}.
+   *
+   * @param request What came with the command.
+   * @param gone Aborted when whoever asked is gone.
+   */
+  protect?(request: Record<string, unknown>, gone: AbortSignal): Promise<void>;
 }
 
-const MAX_REQUEST_BYTES = 4096;
+const MAX_REQUEST_BYTES = 16_384;
 /** Several times the status of a VM with a hundred taps. */
 const MAX_ANSWER_CHARS = 1 << 20;
 /** How long a status may take: whoever serves it does nothing else that takes longer. */
@@ -77,6 +85,7 @@ class ControlClient {
   readonly #onClose: () => void;
   #request = "";
   #answered: Promise<void> = Promise.resolve();
+  readonly #gone = new AbortController();
   #closed = false;
 
   constructor(fd: number, reactor: Reactor, handlers: ControlHandlers, onClose: () => void) {
@@ -96,6 +105,7 @@ class ControlClient {
     this.#closed = true;
     this.#watch.stop();
     libc().close(this.#fd);
+    this.#gone.abort();
     this.#onClose();
   }
 
@@ -130,28 +140,38 @@ class ControlClient {
   }
 
   async #answer(line: string): Promise<object> {
-    let command: unknown;
+    let request: Record<string, unknown> | null;
     try {
-      command = JSON.parse(line)?.command;
+      request = JSON.parse(line);
     } catch {
       return { error: "the request is not JSON" };
     }
-    if (command === "status") return this.#handlers.status();
-    const { durations } = this.#handlers;
-    if (command === "durations" && durations !== undefined) return durations();
-    if (command !== "failover") return { error: `no such command: ${String(command)}` };
-    if (this.#handlers.failover === undefined) {
-      return {
-        error: "this end is a sender: it cannot take over",
-        hint: "ask the secondary's kemari recv",
-      };
-    }
+    const { status, durations, failover, protect } = this.#handlers;
     try {
-      await this.#handlers.failover();
-      return { ok: true };
+      switch (request?.command) {
+        case "status":
+          return status();
+        case "durations":
+          if (durations === undefined) return refuse("a receiver: it has none", "ask the sender");
+          return durations();
+        case "failover":
+          if (failover === undefined) {
+            return refuse("a sender: it cannot take over", "ask the secondary's kemari recv");
+          }
+          await failover();
+          return { ok: true };
+        case "protect":
+          if (protect === undefined) {
+            return refuse("a sender: it protects a VM already", "run kemari protect without --via");
+          }
+          await protect(request, this.#gone.signal);
+          return { ok: true };
+        default:
+          return { error: `no such command: ${String(request?.command)}` };
+      }
     } catch (error) {
       const { message, hint } = error as { message: string; hint?: string };
-      return { error: message, hint };
+      return { error: message, hint, exitCode: exitCodeOf(error) };
     }
   }
 
@@ -160,18 +180,24 @@ class ControlClient {
   }
 }
 
+function refuse(what: string, hint: string): object {
+  return { error: `this end is ${what}`, hint };
+}
+
 /**
  * Asks a running end. A failover takes as long as fencing and loading do; a status must come at
  * once.
  *
+ * @param more What goes with the command.
  * @returns Its answer.
  * @throws {TransportError} if nobody answers there; {WireError} if what does is no kemari.
  */
 export async function askControl(
   path: string,
-  command: "status" | "durations" | "failover",
+  command: "status" | "durations" | "failover" | "protect",
   signal: AbortSignal,
   statusTimeoutMs: number = STATUS_TIMEOUT_MS,
+  more: Readonly<Record<string, unknown>> = {},
 ): Promise<Record<string, unknown>> {
   let connection: Deno.UnixConn;
   try {
@@ -190,7 +216,7 @@ export async function askControl(
     closeQuietly(connection);
   }, statusTimeoutMs);
   try {
-    await connection.write(new TextEncoder().encode(JSON.stringify({ command }) + "\n"));
+    await connection.write(new TextEncoder().encode(JSON.stringify({ command, ...more }) + "\n"));
     let text = "";
     for await (const chunk of connection.readable.pipeThrough(new TextDecoderStream())) {
       text += chunk;

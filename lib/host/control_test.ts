@@ -53,7 +53,7 @@ Deno.test("each request line gets its answer line", () =>
 
 Deno.test("a request without an end, and clients that go, do no harm", () =>
   serving({ status: () => ({ ok: 1 }) }, async (path) => {
-    assert.equal(await talk(path, "x".repeat(10_000), 1), "");
+    assert.equal(await talk(path, "x".repeat(50_000), 1), "");
     for (let i = 0; i < 20; i++) {
       const connection = await Deno.connect({ transport: "unix", path });
       await connection.write(new TextEncoder().encode('{"command":"status"}\n'));
@@ -72,6 +72,7 @@ Deno.test("failover answers when it is done, with its error and hint if it faile
     assert.deepEqual(await askControl(path, "failover", never), {
       error: "--fence: failed",
       hint: "look",
+      exitCode: 4,
     });
     assert.deepEqual(await askControl(path, "failover", never), { ok: true });
     // Whoever asked has gone meanwhile.

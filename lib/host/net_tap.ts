@@ -27,7 +27,7 @@ const ANNOUNCE_WITHIN_MS = 300;
 export class NetTap {
   readonly #held: HeldFrames;
   readonly #announcer: NetAnnouncer;
-  readonly #events: NetTapEvents;
+  #events: NetTapEvents;
   readonly #listenerWatch: Watch;
   #guest: FrameSocket | undefined;
   #guestWatch: Watch | undefined;
@@ -77,8 +77,8 @@ export class NetTap {
     const out = await NetOut.open(address.out, reactor, options.maxFrameBytes, {
       readable: () => void (tap && tap.#onOutReadable()),
       writable: () => void (tap && tap.#pump()),
-      fault: (error) => options.events?.fault?.(error),
-      restored: () => options.events?.restored?.(),
+      fault: (error) => (tap === undefined ? options.events : tap.#events)?.fault?.(error),
+      restored: () => (tap === undefined ? options.events : tap.#events)?.restored?.(),
     }, signal);
     try {
       return tap = new NetTap(
@@ -135,6 +135,11 @@ export class NetTap {
   /** How long frames were held lately, see {@link NetTapCounters.hold}. */
   recentHolds(): RecentDurations {
     return this.#held.holdTime.recent();
+  }
+
+  /** Tells another owner from now on. */
+  follow(events: NetTapEvents): void {
+    this.#events = events;
   }
 
   /** From now on frames of the guest wait for their epoch. */

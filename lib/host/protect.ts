@@ -90,28 +90,50 @@ export async function protect(
     throw error;
   });
   try {
-    // The taps are served from here on: QEMU may start only now, and needs them.
-    const qmp = await connectQemu(settings.qmp, taps, reactor, signal);
-    let supervised = true;
-    qmp.closed.then((cause) => {
-      if (!supervised) return;
-      reactor.fail(
-        new TransportError("QEMU", "read", "the QMP connection ended: QEMU is gone", { cause }),
-      );
+    await protectTapped(settings, target, reactor, taps, progress, signal, {
+      afterwards: (error, qmp) => serveOn(error, qmp, taps, reactor, signal),
     });
-    try {
-      await protectVm(qmp, settings, target, reactor, taps, progress, signal);
-    } catch (error) {
-      supervised = false;
-      if (!signal.aborted) await serveOn(error, qmp, taps, reactor, signal);
-      throw error;
-    } finally {
-      supervised = false;
-      await qmp.close().catch(() => {});
-    }
   } finally {
     taps.close();
     reactor.close();
+  }
+}
+
+/** What whoever has a VM protected wants to know. */
+export interface ProtectHooks {
+  /** Told how to ask for the status, once there is one. */
+  readonly publish?: (status: () => SenderStatus | object) => void;
+  /** What to do when an error has ended the protection, while QEMU can still be talked to. */
+  readonly afterwards?: (error: unknown, qmp: QmpClient) => Promise<void>;
+}
+
+/** The rest, with the taps served: QEMU may start only now, and needs them. */
+export async function protectTapped(
+  settings: ProtectSettings,
+  target: Address,
+  reactor: Reactor,
+  taps: TapSet,
+  progress: ProgressLine,
+  signal: AbortSignal,
+  { publish = () => {}, afterwards = async () => {} }: ProtectHooks = {},
+): Promise<void> {
+  const qmp = await connectQemu(settings.qmp, taps, reactor, signal);
+  let supervised = true;
+  qmp.closed.then((cause) => {
+    if (!supervised) return;
+    reactor.fail(
+      new TransportError("QEMU", "read", "the QMP connection ended: QEMU is gone", { cause }),
+    );
+  });
+  try {
+    await protectVm(qmp, settings, target, reactor, taps, progress, signal, publish);
+  } catch (error) {
+    supervised = false;
+    if (!signal.aborted) await afterwards(error, qmp);
+    throw error;
+  } finally {
+    supervised = false;
+    await qmp.close().catch(() => {});
   }
 }
 
@@ -141,6 +163,7 @@ async function protectVm(
   taps: TapSet,
   progress: ProgressLine,
   signal: AbortSignal,
+  publish: (status: () => SenderStatus | object) => void,
 ): Promise<void> {
   const support = await reactor.during(readMigrationSupport(qmp), signal);
   const refusal = refusalOf(support);
@@ -164,11 +187,14 @@ async function protectVm(
   let last: SenderLink | undefined;
   let control: ControlServer | undefined;
   let listener: Listener | undefined;
+  let over = false;
   const guardian = startGuardian(settings.qmp, settings.onSecondaryLoss, folder);
   const trigger = new SyncTrigger(reactor, settings.syncMinIntervalMs, () => {
     // Snapshots look at the trigger themselves; in COLO QEMU is told.
     if (mode === "colo") {
-      qmp.run(triggerCheckpoint(settings.syncIntervalMs)).catch((error) => reactor.fail(error));
+      qmp.run(triggerCheckpoint(settings.syncIntervalMs)).catch((error) => {
+        if (!over) reactor.fail(error);
+      });
     }
     reactor.wake();
   });
@@ -192,6 +218,11 @@ async function protectVm(
         ),
         ...(taps.isEmpty ? {} : { taps: taps.status }),
       };
+  publish(status);
+  const stopMeter = reactor.every(250, () => {
+    rate.update(last?.primary.counters.committed ?? 0);
+    if (progress.isShown && last !== undefined) progress.set(statusLine(status() as SenderStatus));
+  });
   try {
     const path = `${folder}/migration`;
     listener = await listenSocket({ kind: "unix", path, text: path }, reactor, signal);
@@ -200,12 +231,6 @@ async function protectVm(
       const handlers = { status, durations };
       control = await ControlServer.open(settings.control, handlers, reactor, signal);
     }
-    reactor.every(250, () => {
-      rate.update(last?.primary.counters.committed ?? 0);
-      if (progress.isShown && last !== undefined) {
-        progress.set(statusLine(status() as SenderStatus));
-      }
-    });
     let refused = "";
     for (let first = true;; first = false) {
       try {
@@ -233,7 +258,10 @@ async function protectVm(
         link = undefined;
         // The secondary waits for the connection's end before its VM runs: ours stops first.
         if (takenOver) lost?.quiesce();
-        else lost?.close();
+        else {
+          if (!isQemuLoss(error)) await lost?.leave();
+          lost?.close();
+        }
         if (settings.onSecondaryLoss === "continue" && !takenOver) taps.passThrough();
         // The taps go on meanwhile: QEMU may wait for its disk before it answers. One whose
         // secondary never said who it is has not been told of any protection.
@@ -263,6 +291,8 @@ async function protectVm(
       }
     }
   } finally {
+    over = true;
+    stopMeter();
     link?.close();
     listener?.close();
     control?.close();
@@ -323,6 +353,11 @@ async function release(
       reason: (error as Error).message,
     });
   }
+}
+
+/** Whether the VM has died, rather than whoever protects it. */
+function isQemuLoss(error: unknown): boolean {
+  return error instanceof TransportError && error.endpoint === "QEMU";
 }
 
 /** Whether another secondary, or the same one come back, would mend it. */

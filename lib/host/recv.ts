@@ -18,8 +18,8 @@ import { type ReplaySettings, ReplicaTapSet } from "./replica_tap_set.ts";
 import { ReceiverEnd, type Verdict } from "./receiver_end.ts";
 import type { ProgressLine } from "./send.ts";
 import type { LinkTiming } from "./sender_link.ts";
-import { serveUntilUnused } from "./serve_taps.ts";
 import { SOFTWARE } from "./software.ts";
+import { Survivor } from "./survivor.ts";
 import type { NetTapAddress } from "./tap_options.ts";
 
 const log = getLogger(["kemari", "recv"]);
@@ -82,13 +82,16 @@ export async function recv(
   });
   const rate = new RateMeter();
   let active: StreamConsumer | undefined;
-  const state = (): ReceiverStatus["state"] => active === undefined ? end.state : "active";
-  const status = () => receiverStatus(end, state(), rate);
+  let isActive = false;
+  const state = (): ReceiverStatus["state"] => isActive ? "active" : end.state;
+  const survivor = new Survivor(reactor, taps, progress);
+  const ownStatus = () => receiverStatus(end, state(), rate);
+  const status = () => survivor.status ?? ownStatus();
   let control: ControlServer | undefined;
   // Whoever asked for failover learns whether the guest's state has been handed to QEMU.
   let asked: { resolve(): void; reject(error: unknown): void }[] = [];
   const failover = () => {
-    if (active !== undefined) {
+    if (isActive) {
       return Promise.reject(new TransportError("recv", "read", "this end is active already"));
     }
     return new Promise<void>((resolve, reject) => {
@@ -96,14 +99,23 @@ export async function recv(
       asked.push({ resolve, reject });
     });
   };
+  const protect = (request: Record<string, unknown>, gone: AbortSignal) => {
+    if (isActive) return survivor.protect(request, gone);
+    return Promise.reject(
+      new TransportError("recv", "read", "this end has no VM to protect: it has not taken over", {
+        hint: "see kemari status",
+      }),
+    );
+  };
   try {
     await end.open(signal);
     if (settings.control !== undefined) {
-      control = await ControlServer.open(settings.control, { status, failover }, reactor, signal);
+      const handlers = { status, failover, protect };
+      control = await ControlServer.open(settings.control, handlers, reactor, signal);
     }
     reactor.every(250, () => {
       rate.update(end.counters.committed);
-      if (progress.isShown) progress.set(statusLine(status()));
+      if (progress.isShown && !isActive) progress.set(statusLine(ownStatus()));
     });
     for (;;) {
       const verdict = await end.receive(signal);
@@ -124,22 +136,12 @@ export async function recv(
       for (const { resolve } of asked) resolve();
       // The answer gets out before the loop ends.
       if (asked.length > 0) await settle(reactor, signal);
-      if (active === undefined) {
-        await serveTaps();
-        return 0;
-      }
-      let code: number | undefined;
-      active.exitCode.then((ended) => {
-        code = ended;
-        reactor.wake();
-      });
-      await reactor.run(() => code !== undefined, signal);
-      // Our own kill ended it: that is no exit code of its.
-      signal.throwIfAborted();
-      return code!;
+      isActive = true;
+      return await survivor.live(active, signal);
     }
   } finally {
     active?.kill();
+    survivor.close();
     taps.close();
     end.close();
     control?.close();
@@ -179,13 +181,6 @@ export async function recv(
       },
     );
     return consumer;
-  }
-
-  /** The stream is out, but a QEMU's disks and NICs go through us: as long as it uses them. */
-  async function serveTaps(): Promise<void> {
-    if (taps.isEmpty) return;
-    log.info("serving the taps until QEMU lets go of them");
-    await serveUntilUnused(taps, reactor, signal);
   }
 
   function mayTryAgain(error: unknown): boolean {

@@ -21,12 +21,23 @@ export interface ReplaySettings {
 
 const EPERM = 1;
 
-/** A disk that nobody may write before the VM is active here. */
-class GatedDisk implements BlockBackend {
+/**
+ * A disk that nobody may write before the VM is active here, and that may get another back end
+ * under the feet of its clients: a tapped one, when the VM is protected again.
+ */
+export class GatedDisk implements BlockBackend {
   readonly readOnly = false;
   isOpen = false;
+  #backend: BlockBackend;
 
-  constructor(readonly image: ImageFile) {}
+  constructor(readonly image: ImageFile) {
+    this.#backend = image;
+  }
+
+  /** From now on requests go there. It must hold what the one before held. */
+  become(backend: BlockBackend): void {
+    this.#backend = backend;
+  }
 
   get name(): string {
     return this.image.name;
@@ -35,25 +46,31 @@ class GatedDisk implements BlockBackend {
     return this.image.sizeBytes;
   }
   read(into: Uint8Array<ArrayBuffer>, offset: number): void {
-    this.image.read(into, offset);
+    this.#backend.read(into, offset);
   }
   write(data: Uint8Array, offset: number, fua: boolean): void {
     this.#check();
-    this.image.write(data, offset, fua);
+    this.#backend.write(data, offset, fua);
   }
   flush(): void {
-    if (this.isOpen) this.image.flush();
+    if (this.isOpen) this.#backend.flush();
   }
   trim(offset: number, lengthBytes: number, fua: boolean): void {
     this.#check();
-    this.image.trim(offset, lengthBytes, fua);
+    this.#backend.trim(offset, lengthBytes, fua);
   }
   zero(offset: number, lengthBytes: number, options: ZeroOptions): void {
     this.#check();
-    this.image.zero(offset, lengthBytes, options);
+    this.#backend.zero(offset, lengthBytes, options);
   }
   status(offset: number, lengthBytes: number, mostExtents: number): Extent[] {
-    return this.image.status(offset, lengthBytes, mostExtents);
+    return this.#backend.status(offset, lengthBytes, mostExtents);
+  }
+  prefetch(offset: number, lengthBytes: number): void {
+    this.#backend.prefetch?.(offset, lengthBytes);
+  }
+  ready(): boolean {
+    return this.#backend.ready?.() ?? true;
   }
 
   #check(): void {
@@ -64,7 +81,8 @@ class GatedDisk implements BlockBackend {
   }
 }
 
-interface SecondaryDisk {
+/** A disk that is served, with what it takes to serve it. */
+export interface SecondaryDisk {
   readonly address: DiskTapAddress;
   readonly gate: GatedDisk;
   readonly server: NbdServer;
@@ -75,8 +93,8 @@ interface SecondaryDisk {
  * can be read and not written, and NICs are silent because their guest stands still.
  */
 export class ReplicaTapSet {
-  readonly #disks: SecondaryDisk[] = [];
-  readonly #nets: NetTap[] = [];
+  #disks: SecondaryDisk[] = [];
+  #nets: NetTap[] = [];
   readonly replicaTaps: ReplicaTaps;
   #isActive = false;
 
@@ -197,6 +215,14 @@ export class ReplicaTapSet {
     if (packets + writes > 0) {
       log.info("replayed {packets} packets and {writes} disk writes", { packets, writes });
     }
+  }
+
+  /** Gives all taps away, open as they are: the VM runs here, and is to be protected again. */
+  surrender(): { readonly disks: readonly SecondaryDisk[]; readonly nets: readonly NetTap[] } {
+    const given = { disks: this.#disks, nets: this.#nets };
+    this.#disks = [];
+    this.#nets = [];
+    return given;
   }
 
   close(): void {

@@ -1,7 +1,7 @@
 import type { Reactor } from "./reactor.ts";
 
 /** How long taps stay after the last QEMU has let go of them: it may be connecting again. */
-const UNUSED_MS = 2000;
+export const UNUSED_MS = 2000;
 
 /** Keeps serving taps, whose users run in the reactor, until nobody has used them for a while. */
 export async function serveUntilUnused(

@@ -9,8 +9,9 @@ import type { SenderDurations } from "./end_status.ts";
 import { ImageFile } from "./image_file.ts";
 import { NbdServer } from "./nbd_server.ts";
 import { NetTap } from "./net_tap.ts";
-import type { NetTapCounters } from "./net_tap_events.ts";
+import type { NetTapCounters, NetTapEvents } from "./net_tap_events.ts";
 import type { Reactor } from "./reactor.ts";
+import type { ReplicaTapSet } from "./replica_tap_set.ts";
 import type { NetTapAddress } from "./tap_options.ts";
 import { storeOf, TappedDisk } from "./tapped_disk.ts";
 
@@ -52,8 +53,8 @@ export type SyncOn = readonly HeldClass[];
  * What asks for a synchronization unless told otherwise: packets; and writes too where an image is
  * shared, since those wait in memory.
  */
-export function defaultSyncOn(settings: TapSettings): SyncOn {
-  const shared = settings.disks.some(({ mode }) => mode === "shared");
+export function defaultSyncOn(disks: readonly Pick<DiskTapAddress, "mode">[]): SyncOn {
+  const shared = disks.some(({ mode }) => mode === "shared");
   return shared ? ["net", "disk"] : ["net"];
 }
 
@@ -86,7 +87,7 @@ export class TapSet implements PrimaryTaps {
   readonly #left = new Map<NetTap, number>();
   readonly #diskHold = new LatencyWindow();
   readonly #reactor: Reactor;
-  readonly #settings: TapSettings;
+  #settings: TapSettings;
   #events: Uint8Array[][] = [];
   #recording = false;
   #holding = false;
@@ -129,6 +130,34 @@ export class TapSet implements PrimaryTaps {
       taps.close();
       throw error;
     }
+  }
+
+  /**
+   * Takes over taps that a VM uses: those of a secondary on which it runs now. They are this set's
+   * to close.
+   */
+  static adopt(
+    settings: TapSettings,
+    { disks, nets }: ReturnType<ReplicaTapSet["surrender"]>,
+    reactor: Reactor,
+  ): TapSet {
+    const taps = new TapSet(reactor, settings);
+    for (const { address, gate, server } of disks) {
+      const tap = taps.#diskTap(address, gate.image);
+      gate.become(new TappedDisk(address.path, tap, gate.image));
+      taps.#disks.push({ tap, image: gate.image, copier: new DiskCopier(tap, gate.image), server });
+    }
+    for (const net of nets) {
+      net.follow(taps.#netEvents(() => net, net.name));
+      taps.#nets.push(net);
+    }
+    return taps;
+  }
+
+  /** What the next session is to do with the disks. @returns itself. */
+  configure(settings: TapSettings): this {
+    this.#settings = settings;
+    return this;
   }
 
   get isEmpty(): boolean {
@@ -296,11 +325,7 @@ export class TapSet implements PrimaryTaps {
 
   async #openDisk(address: DiskTapAddress, signal: AbortSignal): Promise<void> {
     const image = ImageFile.open(address.path);
-    const tap = new DiskTap(address.name, address.mode, storeOf(image));
-    tap.onRecorded = () => {
-      if (this.#firstWriteAt === 0) this.#firstWriteAt = performance.now();
-      if (tap.heldBytes > MAX_HELD_BYTES || this.#holding) this.onHeld("disk");
-    };
+    const tap = this.#diskTap(address, image);
     let server: NbdServer;
     try {
       server = await NbdServer.listen(
@@ -320,25 +345,31 @@ export class TapSet implements PrimaryTaps {
     this.#disks.push({ tap, image, copier: new DiskCopier(tap, image), server });
   }
 
+  #diskTap(address: DiskTapAddress, image: ImageFile): DiskTap {
+    const tap = new DiskTap(address.name, address.mode, storeOf(image));
+    tap.onRecorded = () => {
+      if (this.#firstWriteAt === 0) this.#firstWriteAt = performance.now();
+      if (tap.heldBytes > MAX_HELD_BYTES || this.#holding) this.onHeld("disk");
+    };
+    return tap;
+  }
+
   async #openNet(address: NetTapAddress, signal: AbortSignal): Promise<void> {
-    const net: NetTap = await NetTap.open(
-      address,
-      this.#reactor,
-      {
-        events: {
-          held: () => this.onHeld("net"),
-          full: () => this.onHeld("net"),
-          released: (epoch) => {
-            this.#left.set(net, epoch - this.#epochBase);
-            if (this.#recording) this.#report();
-          },
-          fault: (error) =>
-            log.error("net {name}: {reason}", { name: address.name, reason: error.message }),
-          restored: () => log.info("net {name}: OUT is there again", { name: address.name }),
-        },
-      },
-      signal,
-    );
+    const events = this.#netEvents(() => net, address.name);
+    const net: NetTap = await NetTap.open(address, this.#reactor, { events }, signal);
     this.#nets.push(net);
+  }
+
+  #netEvents(net: () => NetTap, name: string): NetTapEvents {
+    return {
+      held: () => this.onHeld("net"),
+      full: () => this.onHeld("net"),
+      released: (epoch) => {
+        this.#left.set(net(), epoch - this.#epochBase);
+        if (this.#recording) this.#report();
+      },
+      fault: (error) => log.error("net {name}: {reason}", { name, reason: error.message }),
+      restored: () => log.info("net {name}: OUT is there again", { name }),
+    };
   }
 }

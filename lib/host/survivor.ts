@@ -1,0 +1,163 @@
+import { getLogger } from "@logtape/logtape";
+import { TransportError, UsageError } from "../errors.ts";
+import type { StreamConsumer } from "./activation.ts";
+import { parseAddress } from "./address.ts";
+import type { SenderStatus } from "./end_status.ts";
+import { protectTapped } from "./protect.ts";
+import type { ViaSettings } from "./protect_via.ts";
+import type { Reactor } from "./reactor.ts";
+import type { ReplicaTapSet } from "./replica_tap_set.ts";
+import type { ProgressLine } from "./send.ts";
+import { UNUSED_MS } from "./serve_taps.ts";
+import { SOFTWARE } from "./software.ts";
+import { defaultSyncOn, type SyncOn, TapSet } from "./tap_set.ts";
+
+const log = getLogger(["kemari", "recv"]);
+
+/** What `kemari protect --via` asks of the kemari that has taken the VM over. */
+interface ProtectRequest {
+  /** The program that asks: both are to be the same. */
+  readonly software: string;
+  readonly settings: ViaSettings;
+}
+
+interface Asked {
+  readonly settings: ViaSettings;
+  readonly gone: AbortSignal;
+  resolve(): void;
+  reject(error: unknown): void;
+}
+
+/**
+ * `kemari recv` after it has taken over: it serves the VM's taps, and makes the pair whole again
+ * when it is asked to. The taps stay open all the time, since QEMU stays connected to them.
+ *
+ * ```text
+ *             protect()                      secondary given up, or the asker is gone
+ * serving ──────────────► protecting ──────────────────────────────────────────────► serving
+ *    └──QEMU's command has ended, or nobody uses the taps any more──► over
+ * ```
+ */
+export class Survivor {
+  readonly #reactor: Reactor;
+  readonly #replicaTaps: ReplicaTapSet;
+  readonly #progress: ProgressLine;
+  /** The taps as a primary's, from the first protection on. */
+  #taps: TapSet | undefined;
+  #syncOn: SyncOn = [];
+  #asked: Asked | undefined;
+  #status: (() => SenderStatus | object) | undefined;
+
+  constructor(reactor: Reactor, taps: ReplicaTapSet, progress: ProgressLine) {
+    this.#reactor = reactor;
+    this.#replicaTaps = taps;
+    this.#progress = progress;
+  }
+
+  /** The sender's status while the VM is protected. */
+  get status(): SenderStatus | object | undefined {
+    return this.#status?.();
+  }
+
+  /**
+   * Protects the VM until `gone` is aborted, or the protection ends by itself.
+   *
+   * @throws {KemariError} with what ended it.
+   */
+  protect(request: Record<string, unknown>, gone: AbortSignal): Promise<void> {
+    const { software, settings } = request as unknown as ProtectRequest;
+    if (software !== SOFTWARE) {
+      throw new UsageError(`this end is ${SOFTWARE}, and was asked by ${software}`, {
+        hint: "run the same kemari",
+      });
+    }
+    if (this.#asked !== undefined) {
+      throw new TransportError("recv", "connect", "this VM is being protected already", {
+        hint: "see kemari status",
+      });
+    }
+    return new Promise((resolve, reject) => {
+      this.#asked = { settings, gone, resolve, reject };
+      this.#reactor.wake();
+    });
+  }
+
+  /**
+   * Lives on until the VM does not need this process any more.
+   *
+   * @param consumer The command that runs the VM; without one, the taps' users tell.
+   * @returns The command's exit code, or 0.
+   */
+  async live(consumer: StreamConsumer | undefined, signal: AbortSignal): Promise<number> {
+    if (consumer === undefined && this.#replicaTaps.isEmpty) return 0;
+    let code: number | undefined;
+    consumer?.exitCode.then((ended) => {
+      code = ended;
+      this.#reactor.wake();
+    });
+    if (consumer === undefined) log.info("serving the taps until QEMU lets go of them");
+    let unusedSince = performance.now();
+    const cancel = this.#reactor.every(UNUSED_MS / 10, () => {
+      if ((this.#taps ?? this.#replicaTaps).isUsed) unusedSince = performance.now();
+    });
+    const isOver = () =>
+      consumer === undefined ? performance.now() - unusedSince >= UNUSED_MS : code !== undefined;
+    try {
+      for (;;) {
+        await this.#reactor.run(() => isOver() || this.#asked !== undefined, signal);
+        if (this.#asked === undefined) {
+          // Our own kill may have ended the command: that is no exit code of its.
+          signal.throwIfAborted();
+          return code ?? 0;
+        }
+        await this.#protect(this.#asked, signal);
+        signal.throwIfAborted();
+        unusedSince = performance.now();
+      }
+    } finally {
+      cancel();
+      this.#asked?.reject(new TransportError("recv", "read", "that end has ended"));
+    }
+  }
+
+  close(): void {
+    this.#taps?.close();
+  }
+
+  async #protect({ settings, gone, resolve, reject }: Asked, signal: AbortSignal): Promise<void> {
+    const both = AbortSignal.any([signal, gone]);
+    try {
+      const target = parseAddress(settings.target);
+      log.info("asked to protect the VM: towards {target}", { target: target.text });
+      const taps = this.#takeTaps(settings);
+      const publish = (status: () => SenderStatus | object) => {
+        this.#status = status;
+      };
+      await protectTapped(
+        { ...settings, syncOn: settings.syncOn ?? this.#syncOn },
+        target,
+        this.#reactor,
+        taps,
+        this.#progress,
+        both,
+        { publish },
+      );
+      log.info("the protection has ended");
+      resolve();
+    } catch (error) {
+      if (gone.aborted) log.info("whoever asked for protection is gone: the VM is unprotected");
+      else log.error("the protection has ended: {reason}", { reason: (error as Error).message });
+      reject(error);
+    } finally {
+      this.#asked = undefined;
+      this.#status = undefined;
+    }
+  }
+
+  #takeTaps({ taps: settings }: ViaSettings): TapSet {
+    if (this.#taps !== undefined) return this.#taps.configure(settings);
+    const given = this.#replicaTaps.surrender();
+    this.#syncOn = defaultSyncOn(given.disks.map(({ address }) => address));
+    return this.#taps = TapSet.adopt(settings, given, this.#reactor);
+  }
+}
