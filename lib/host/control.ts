@@ -152,8 +152,7 @@ class ControlClient {
         case "status":
           return status();
         case "durations":
-          if (durations === undefined) return refuse("a receiver: it has none", "ask the sender");
-          return durations();
+          return durations === undefined ? unknown(request.command) : durations();
         case "failover":
           if (failover === undefined) {
             return refuse("a sender: it cannot take over", "ask the secondary's kemari recv");
@@ -167,7 +166,7 @@ class ControlClient {
           await protect(request, this.#gone.signal);
           return { ok: true };
         default:
-          return { error: `no such command: ${String(request?.command)}` };
+          return unknown(request?.command);
       }
     } catch (error) {
       const { message, hint } = error as { message: string; hint?: string };
@@ -178,6 +177,10 @@ class ControlClient {
   #flush(): void {
     this.#watch.want(true, !this.#output.flush());
   }
+}
+
+function unknown(command: unknown): object {
+  return { error: `no such command: ${String(command)}` };
 }
 
 function refuse(what: string, hint: string): object {
