@@ -62,6 +62,7 @@ On loss:
     examples: [
       `kemari recv 0.0.0.0:4000 | qemu-system-x86_64 … -incoming fd:0`,
       `kemari recv unix:/run/kemari.sock > vm.stream`,
+      `kemari recv 0.0.0.0:4000 --ram-dir /dev/shm/vm --control /run/kemari.ctl > vm.stream`,
       `kemari recv 0.0.0.0:4000 --on-loss activate --fence "ipmitool … power off" \\
       --exec "qemu-system-x86_64 … -incoming fd:0"`,
     ],

@@ -75,6 +75,8 @@ export interface RecvOptions extends LogOptions, LinkOptions, TapOptions {
   readonly fenceTimeoutMs: number;
   /** Shell command that gets the composed stream on stdin; without it, stdout gets the stream. */
   readonly exec?: string;
+  /** Folder for files that hold the replica's RAM, and outlive kemari recv. */
+  readonly ramDir?: string;
   /** Comma-separated: which held output is let go again on activation. */
   readonly replay: string;
   /** The largest transaction that is buffered, in bytes; half of the free memory by default. */

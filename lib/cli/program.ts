@@ -231,6 +231,10 @@ function createProgram(version: string, io: ProcessIo, run: Runner) {
         .argParser(named("--fence-timeout", parseDurationMs)).default(30_000, "30s"),
     )
     .option("--exec <cmd>", "on activation start this QEMU, with the stream on its stdin")
+    .option(
+      "--ram-dir <folder>",
+      "keep the RAM in files there; another recv goes on with them if this one is killed",
+    )
     .addOption(net).addOption(disk)
     .option("--replay <what>", "held output to let go again on activation", "net,disk")
     .addOption(

@@ -41,6 +41,8 @@ const SYMBOLS = {
   fallocate: { parameters: ["i32", "i32", "i64", "i64"], result: "i32" },
   posix_fadvise: { parameters: ["i32", "i64", "i64", "i32"], result: "i32" },
   mmap: { parameters: ["usize", "usize", "i32", "i32", "i32", "i64"], result: "pointer" },
+  munmap: { parameters: ["pointer", "usize"], result: "i32" },
+  flock: { parameters: ["i32", "i32"], result: "i32" },
   madvise: { parameters: ["pointer", "usize", "i32"], result: "i32" },
   __errno_location: { parameters: [], result: "pointer" },
 } as const;
@@ -131,6 +133,7 @@ export function cString(text: string): Uint8Array<ArrayBuffer> {
 }
 
 const PROT_READ_WRITE = 3;
+const MAP_SHARED = 1;
 const MAP_PRIVATE_ANONYMOUS = 0x22;
 const MADV_HUGEPAGE = 14;
 
@@ -154,4 +157,38 @@ export function allocateSlab(bytes: number): Uint8Array {
   const aligned = Deno.UnsafePointer.create((BigInt(address) + size - 1n) / size * size)!;
   libc().madvise(aligned, size, MADV_HUGEPAGE);
   return new Uint8Array(Deno.UnsafePointerView.getArrayBuffer(aligned, bytes));
+}
+
+/** A file's bytes in memory, shared with whoever else maps it. */
+export interface SharedMapping {
+  /** The mapping in windows of one size, the last one shorter. No array must be used after close. */
+  readonly windows: readonly Uint8Array[];
+  /** Takes the mapping away. */
+  close(): void;
+}
+
+/**
+ * Maps a file, shared.
+ *
+ * Touching a part of it for which the file system has no room ends the process (SIGBUS): reserve
+ * it first, with fallocate(2).
+ *
+ * @param windowBytes Largest size of one array: engines limit how long those may be.
+ * @returns `undefined` if the system refuses; {@link errno} tells why.
+ */
+export function mapShared(
+  fd: number,
+  lengthBytes: number,
+  windowBytes: number,
+): SharedMapping | undefined {
+  const base = libc().mmap(0n, BigInt(lengthBytes), PROT_READ_WRITE, MAP_SHARED, fd, 0n);
+  const address = BigInt(Deno.UnsafePointer.value(base));
+  if (BigInt.asIntN(64, address) === -1n) return undefined;
+  const windows: Uint8Array[] = [];
+  for (let at = 0; at < lengthBytes; at += windowBytes) {
+    const start = Deno.UnsafePointer.create(address + BigInt(at))!;
+    const length = Math.min(windowBytes, lengthBytes - at);
+    windows.push(new Uint8Array(Deno.UnsafePointerView.getArrayBuffer(start, length)));
+  }
+  return { windows, close: () => void libc().munmap(base, BigInt(lengthBytes)) };
 }

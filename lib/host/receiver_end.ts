@@ -1,6 +1,7 @@
 import { getLogger } from "@logtape/logtape";
 import { type KemariError, TransportError } from "../errors.ts";
 import { Replica } from "../replica/replica.ts";
+import type { ReplicaStore } from "../replica/page_store.ts";
 import type { ReplicaTaps } from "../replica/replica_taps.ts";
 import type { SecondaryCounters, SecondaryEvent } from "../replica/secondary.ts";
 import type { Address } from "./address.ts";
@@ -21,6 +22,8 @@ export interface ReceiverOptions extends SessionOptions {
   readonly fenced: boolean;
   /** What of the event-tap the replica keeps; nothing by default. */
   readonly taps?: ReplicaTaps;
+  /** Where the replica's pages live; in memory by default. */
+  readonly store?: ReplicaStore;
 }
 
 /** Why the secondary activates. */
@@ -59,7 +62,12 @@ export class ReceiverEnd {
   constructor(reactor: Reactor, options: ReceiverOptions) {
     this.#reactor = reactor;
     this.#options = options;
-    this.replica = new Replica(options.maxTransactionBytes, allocateSlab, options.taps);
+    this.replica = new Replica(
+      options.maxTransactionBytes,
+      allocateSlab,
+      options.taps,
+      options.store,
+    );
   }
 
   /** When the last transaction was committed, in milliseconds of performance.now(); 0 if never. */

@@ -12,6 +12,7 @@ import { wasClosed } from "./channel.ts";
 import { ControlServer } from "./control.ts";
 import { formatBytes, type ReceiverStatus, receiverStatus, statusLine } from "./end_status.ts";
 import { RateMeter } from "./rate_meter.ts";
+import { ReplicaHome } from "./replica_home.ts";
 import { Reactor } from "./reactor.ts";
 import type { DiskTapAddress } from "./disk_options.ts";
 import { type ReplaySettings, ReplicaTapSet } from "./replica_tap_set.ts";
@@ -30,6 +31,8 @@ export interface RecvSettings extends LinkTiming {
   readonly fence?: string;
   readonly fenceTimeoutMs: number;
   readonly exec?: string;
+  /** Folder for the RAM's files; in memory without. */
+  readonly ramDir?: string;
   /** Bytes of pages one transaction may stage; half of the free memory if undefined. */
   readonly maxTransactionBytes?: number;
   readonly control?: string;
@@ -65,15 +68,21 @@ export async function recv(
       hint: 'pipe it into "qemu-system-x86_64 … -incoming fd:0", or into a file, or give --exec',
     });
   }
+  const home = ReplicaHome.open({
+    ...settings,
+    hasSharedDisks: settings.disks.some(({ mode }) => mode === "shared"),
+  });
   const reactor = new Reactor();
   const taps = await ReplicaTapSet.open(settings.nets, settings.disks, reactor, signal)
     .catch((error) => {
       reactor.close();
+      home.leave();
       throw error;
     });
   const end = new ReceiverEnd(reactor, {
     ...settings,
     taps: taps.replicaTaps,
+    store: home.store,
     listen,
     maxTransactionBytes: settings.maxTransactionBytes ?? Math.floor(freeMemoryBytes() / 2),
     software: SOFTWARE,
@@ -107,7 +116,9 @@ export async function recv(
       }),
     );
   };
+  let given = false;
   try {
+    home.recover(end.replica);
     await end.open(signal);
     if (settings.control !== undefined) {
       const handlers = { status, failover, protect };
@@ -121,6 +132,7 @@ export async function recv(
       const verdict = await end.receive(signal);
       try {
         active = await activate(verdict);
+        given = true;
       } catch (error) {
         for (const { reject } of asked) reject(error);
         asked = [];
@@ -129,6 +141,7 @@ export async function recv(
           reason: (error as Error).message,
           transaction: end.replica.committed,
         });
+        home.takeBack();
         end.resume();
         continue;
       }
@@ -146,6 +159,7 @@ export async function recv(
     end.close();
     control?.close();
     reactor.close();
+    home.close({ given, committed: end.replica.committed > 0, asked: signal.aborted });
   }
 
   async function activate(verdict: Verdict): Promise<StreamConsumer | undefined> {
@@ -160,6 +174,7 @@ export async function recv(
     }
     const fenced = performance.now();
     taps.activate(settings.replay);
+    home.give();
     const onProgress = (bytes: number) => {
       if (progress.isShown) progress.set(`activating, ${formatBytes(bytes)} to QEMU`);
     };

@@ -20,15 +20,20 @@ const RAM_SECTION_VERSION = 4;
  * and the opening of ram END.
  *
  * @param configuration The section as received; empty if the machine sent none.
+ * @param ignoreShared Whether the stream is one for a QEMU with `x-ignore-shared`: CONFIGURATION
+ *   names the capability, and each block's length is followed by a `u64` address, which QEMU needs
+ *   for postcopy alone.
  */
 export function composePrologue(
   configuration: Uint8Array,
   blocks: readonly RamBlock[],
+  ignoreShared = false,
 ): Uint8Array {
   const out = new ByteWriter();
   out.u32(QEMU_VM_FILE_MAGIC);
   out.u32(QEMU_VM_FILE_VERSION);
   out.bytes(configuration);
+  if (ignoreShared && configuration.length > 0) capabilities(out, ["x-ignore-shared"]);
   out.u8(SECTION.QEMU_VM_SECTION_START);
   out.u32(RAM_SECTION_ID);
   out.name("ram");
@@ -39,6 +44,7 @@ export function composePrologue(
   for (const { name, lengthBytes } of blocks) {
     out.name(name);
     out.u64(lengthBytes);
+    if (ignoreShared) out.u64(0);
   }
   out.u64(RAM_SAVE_FLAG.EOS);
   footer(out);
@@ -70,6 +76,15 @@ export function composeNamedHeader(name: string, offset: number, flags: number):
   out.u64(offset + flags);
   out.name(name);
   return out.take();
+}
+
+/** The subsection of CONFIGURATION that says what changes the stream's shape. */
+function capabilities(out: ByteWriter, names: readonly string[]): void {
+  out.u8(SECTION.QEMU_VM_SUBSECTION);
+  out.name("configuration/capabilities");
+  out.u32(1);
+  out.u32(names.length);
+  for (const name of names) out.name(name);
 }
 
 function footer(out: ByteWriter): void {

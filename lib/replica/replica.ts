@@ -1,26 +1,33 @@
 import { StateError, WireError } from "../errors.ts";
-import {
-  composeNamedHeader,
-  composePrologue,
-  composeRamEnd,
-  composeVmdescription,
-} from "../qemu/compose.ts";
 import type { StreamEvent, StreamVisitor } from "../qemu/stream_events.ts";
 import { type CheckpointContext, StreamParser } from "../qemu/stream_parser.ts";
 import { nameOf, RAM_SAVE_FLAG, type RamBlock } from "../qemu/wire.ts";
 import { checkStaged, RamImage } from "./ram_image.ts";
+import { composeReplica, composeWithoutPages } from "./compose_replica.ts";
+import {
+  type MachineRecord,
+  MEMORY_STORE,
+  type PageStore,
+  type ReplicaStore,
+} from "./page_store.ts";
 import { type AllocateSlab, SlotPool } from "./slot_pool.ts";
 import { ReplicaTaps } from "./replica_taps.ts";
 import type { TransactionKind } from "../txn/receiver.ts";
 import { Carry } from "../bytes/carry.ts";
 
 /** A VM's state as of a committed transaction, all but the RAM. */
-interface MachineState {
-  readonly configuration: Uint8Array;
+interface MachineState extends MachineRecord {
   readonly machine: string;
-  readonly device: Uint8Array;
-  readonly vmdescription: Uint8Array;
   readonly context: CheckpointContext;
+}
+
+/** A committed state that outlived the process which committed it. */
+export interface StoredReplica extends MachineRecord {
+  readonly transaction: number;
+  readonly blocks: readonly RamBlock[];
+  readonly pageBytes: number;
+  /** Opens the pages. */
+  open(pool: SlotPool): PageStore;
 }
 
 /** What a transaction brought. */
@@ -41,6 +48,7 @@ export interface TransactionSize {
 export class Replica implements StreamVisitor {
   readonly #maxTransactionBytes: number;
   readonly #allocate: AllocateSlab | undefined;
+  readonly #store: ReplicaStore;
   #pool: SlotPool | undefined;
   #image: RamImage | undefined;
   #machine: MachineState | undefined;
@@ -57,12 +65,15 @@ export class Replica implements StreamVisitor {
   /**
    * @param maxTransactionBytes Bytes of pages, and of events, that one transaction may stage.
    * @param taps What the secondary serves beside the VM's own state; nothing by default.
+   * @param store Where committed pages live; this process's memory by default.
    */
   constructor(
     maxTransactionBytes: number,
     allocate?: AllocateSlab,
     readonly taps = new ReplicaTaps(new Map(), new Set()),
+    store: ReplicaStore = MEMORY_STORE,
   ) {
+    this.#store = store;
     this.#maxTransactionBytes = maxTransactionBytes;
     this.#allocate = allocate;
   }
@@ -88,7 +99,29 @@ export class Replica implements StreamVisitor {
   }
   /** Bytes of memory in use for pages, committed and staged. */
   get memoryBytes(): number {
-    return this.#pool === undefined ? 0 : this.#pool.live * this.#pool.pageBytes;
+    if (this.#pool === undefined) return 0;
+    const staging = this.#staging === this.#image ? 0 : this.#staging?.store.heldBytes ?? 0;
+    return this.#pool.live * this.#pool.pageBytes + (this.#image?.store.heldBytes ?? 0) + staging;
+  }
+  /** The last committed state, all but the RAM. */
+  get machineRecord(): MachineRecord | undefined {
+    return this.#machine;
+  }
+
+  /**
+   * Goes on with what an earlier process committed.
+   *
+   * @throws {WireError} if its state is none that QEMU would load: nothing has changed then.
+   */
+  adopt(stored: StoredReplica): void {
+    if (this.#committed !== 0) throw new StateError("a replica is adopted before any transaction");
+    const { machine, context } = recognize(stored);
+    const pool = new SlotPool(stored.pageBytes, this.#allocate);
+    this.#image = new RamImage(stored.blocks, pool, stored.open(pool), true);
+    this.#pool = pool;
+    const { configuration, device, vmdescription } = stored;
+    this.#machine = { configuration, device, vmdescription, machine, context };
+    this.#committed = stored.transaction;
   }
 
   /** Opens a transaction. */
@@ -137,8 +170,9 @@ export class Replica implements StreamVisitor {
    * Makes the transaction the replica's state, whole.
    *
    * @returns what it brought.
-   * @throws {WireError} if it is not complete: nothing has changed. Whatever else is thrown comes
-   *   from a disk's copy: then the transaction is committed, and the copy has writes pending.
+   * @throws {WireError} if it is not complete: nothing has changed.
+   * @throws {TransportError} if there is no room for its pages: nothing has changed. It may also come
+   *   from a disk's copy: then the transaction is {@link committed}, and the copy has writes pending.
    */
   commit(transaction: number): TransactionSize {
     const parser = this.#parser;
@@ -152,19 +186,24 @@ export class Replica implements StreamVisitor {
       );
     }
     const image = this.#staging!;
+    const machine = {
+      ...this.#machine,
+      ...this.#staged,
+      context: parser.checkpointContext,
+    } as MachineState;
+    image.prepare();
+    this.#store.begin(transaction, machine, image.store);
     image.commit();
     if (image !== this.#image) {
       this.#image?.release();
       this.#image = image;
     }
-    this.#machine = {
-      ...this.#machine,
-      ...this.#staged,
-      context: parser.checkpointContext,
-    } as MachineState;
+    this.#machine = machine;
     this.#committed = transaction;
     this.#close();
     this.taps.commit(transaction);
+    // A disk's copy with writes pending would be lost with this process: then it is not whole.
+    this.#store.end();
     return this.#size;
   }
 
@@ -196,37 +235,17 @@ export class Replica implements StreamVisitor {
   /**
    * The last committed state as one stream that QEMU loads.
    *
+   * @param shared Names of the blocks whose RAM the loading QEMU has already: their pages are left
+   *   out, and the stream says so. All pages are in it by default.
    * @yields Views into the replica, which must not change before they are written.
    */
-  *compose(): Generator<Uint8Array> {
+  compose(shared?: ReadonlySet<string>): Generator<Uint8Array> {
     const image = this.#image;
     const machine = this.#machine;
     if (image === undefined || machine === undefined) {
       throw new StateError("nothing was committed that could be activated");
     }
-    yield composePrologue(machine.configuration, image.blocks);
-    for (let block = 0; block < image.blocks.length; block++) {
-      const { name, lengthBytes } = image.blocks[block];
-      const pages = lengthBytes / image.pageBytes;
-      let headers = new RecordHeaders();
-      let named = false;
-      for (let page = 0; page < pages; page++) {
-        const content = image.page(block, page);
-        const flag = content === undefined ? RAM_SAVE_FLAG.ZERO : RAM_SAVE_FLAG.PAGE;
-        if (!named) {
-          yield composeNamedHeader(name, page * image.pageBytes, flag);
-          named = true;
-          yield content ?? ZERO_FILL;
-          continue;
-        }
-        if (headers.full) headers = new RecordHeaders();
-        yield headers.next(page * image.pageBytes, flag | RAM_SAVE_FLAG.CONTINUE);
-        yield content ?? ZERO_FILL;
-      }
-    }
-    yield composeRamEnd();
-    yield machine.device;
-    yield composeVmdescription(machine.vmdescription);
+    return composeReplica(image, machine, shared);
   }
 
   // What the parser finds in a transaction:
@@ -340,8 +359,32 @@ export class Replica implements StreamVisitor {
       }
       this.#pool = new SlotPool(pageBytes, this.#allocate);
     }
-    this.#staging = new RamImage(blocks, this.#pool);
+    this.#staging = new RamImage(blocks, this.#pool, this.#store.create(blocks, this.#pool));
   }
+}
+
+/** What a stored state says of its machine, found by parsing it as QEMU would. */
+function recognize(stored: StoredReplica): Pick<MachineState, "machine" | "context"> {
+  let machine = "unnamed";
+  let complete = false;
+  const parser = new StreamParser({
+    event: (event) => {
+      if (event.kind === "configuration") machine = event.configuration.machine;
+      if (event.kind === "stream-complete") complete = true;
+    },
+    page: () => {},
+    fill: () => {},
+    xbzrle: () => {},
+    mark: () => {},
+  });
+  const carry = new Carry();
+  for (const piece of composeWithoutPages(stored)) {
+    carry.feed(piece, 0, piece.length, (bytes, at, end) => parser.parse(bytes, at, end));
+  }
+  if (!complete || parser.pageBytes !== stored.pageBytes) {
+    throw new WireError("migration", 0, "truncated", "the stored state is no whole machine");
+  }
+  return { machine, context: parser.checkpointContext };
 }
 
 /** Whether two lists name the same blocks of the same lengths, in the same order. */
@@ -360,24 +403,4 @@ export function unsupportedMark(flag: number, recordOffset: number): WireError {
     `a ${name} record: pages travel outside this stream`,
     { hint: "migrate over one plain channel: multifd off, no rdma:" },
   );
-}
-
-const ZERO_FILL = new Uint8Array(1);
-
-/** Record headers of 8 bytes each, packed so that a million pages do not make a million buffers. */
-class RecordHeaders {
-  readonly #bytes = new Uint8Array(8 * 4096);
-  readonly #view = new DataView(this.#bytes.buffer);
-  #at = 0;
-
-  get full(): boolean {
-    return this.#at === this.#bytes.length;
-  }
-
-  next(offset: number, flags: number): Uint8Array {
-    this.#view.setUint32(this.#at, Math.floor(offset / 0x1_0000_0000));
-    this.#view.setUint32(this.#at + 4, (offset % 0x1_0000_0000) | flags);
-    this.#at += 8;
-    return this.#bytes.subarray(this.#at - 8, this.#at);
-  }
 }

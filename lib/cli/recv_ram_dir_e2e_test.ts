@@ -1,0 +1,143 @@
+/** `kemari recv --ram-dir`: killed and started again, started twice, without room. */
+import assert from "node:assert/strict";
+import { loadStream } from "../../fixtures/streams.ts";
+import { vmStateOf } from "../../fixtures/vm_state.ts";
+import { KemariProcess } from "../../fixtures/watched_kemari.ts";
+
+const STREAM = loadStream("plain-11.1-bios");
+const STATE = vmStateOf(STREAM);
+
+async function inFolder(body: (folder: string) => Promise<void>) {
+  const folder = await Deno.makeTempDir({ prefix: "kemari-ram-dir-", dir: "/dev/shm" });
+  try {
+    await body(folder);
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+}
+
+function receiver(folder: string, ...more: string[]): KemariProcess {
+  const ramDir = ["--ram-dir", `${folder}/ram`];
+  return new KemariProcess([
+    "recv",
+    `unix:${folder}/s`,
+    "--control",
+    `${folder}/c`,
+    ...ramDir,
+    ...more,
+  ]);
+}
+
+/** Sends a stream, and dies before it is handed over. */
+async function sendAndDie(folder: string, recv: KemariProcess, committed: RegExp) {
+  await using send = new KemariProcess(["send", `unix:${folder}/s`], { stdin: "piped" });
+  await send.write(STREAM);
+  await recv.waitFor(committed);
+  send.signal("SIGKILL");
+  await send.ended();
+  await recv.waitFor(/sender lost/);
+}
+
+async function failover(folder: string) {
+  await using command = new KemariProcess(["failover", `${folder}/c`]);
+  return await command.ended();
+}
+
+Deno.test("a killed recv's replica is offered by the next one, which needs no sender for it", () =>
+  inFolder(async (folder) => {
+    {
+      await using first = receiver(folder);
+      await first.listening();
+      await sendAndDie(folder, first, /first transaction committed/);
+      first.signal("SIGKILL");
+      await first.ended();
+    }
+    await using second = receiver(folder);
+    await second.waitFor(/going on with transaction 1 of pc-i440fx-/);
+    await second.listening();
+    assert.equal((await failover(folder)).code, 0);
+    const { code, stdout } = await second.ended();
+    assert.equal(code, 0);
+    assert.deepEqual(vmStateOf(stdout), STATE);
+    // It has gone to a VM: nobody may offer it again.
+    assert.deepEqual([...Deno.readDirSync(`${folder}/ram`)], []);
+  }));
+
+Deno.test("a sender that comes back to the next recv sends only what its replica lacks", () =>
+  inFolder(async (folder) => {
+    {
+      await using first = receiver(folder);
+      await first.listening();
+      await sendAndDie(folder, first, /first transaction committed/);
+      first.signal("SIGKILL");
+      await first.ended();
+    }
+    await using second = receiver(folder);
+    await second.listening();
+    await using send = new KemariProcess(["send", `unix:${folder}/s`, "--control", `${folder}/x`], {
+      stdin: "piped",
+    });
+    await send.write(STREAM);
+    await second.waitFor(/first transaction committed: \S+, (\d+) pages/);
+    await using status = new KemariProcess(["status", `${folder}/x`, "--json"]);
+    const told = JSON.parse(new TextDecoder().decode((await status.ended()).stdout));
+    assert.equal(told.lastCommitted, 2);
+    assert.ok(told.unchangedPages > 100 * told.pages, JSON.stringify(told));
+    await send.closeStdin();
+    const { code, stdout } = await second.ended();
+    assert.equal(code, 0);
+    assert.deepEqual(vmStateOf(stdout), STATE);
+  }));
+
+Deno.test("interrupted, recv leaves the folder that it was given with the replica in it", () =>
+  inFolder(async (folder) => {
+    await using recv = receiver(folder);
+    await recv.listening();
+    await sendAndDie(folder, recv, /first transaction committed/);
+    recv.signal("SIGINT");
+    const { code, stderr } = await recv.ended();
+    assert.equal(code, 130);
+    assert.match(stderr, /the replica stays for the next kemari recv/);
+    await using next = receiver(folder);
+    await next.waitFor(/going on with transaction 1/);
+  }));
+
+Deno.test("a second recv on the same files is refused, and the first is undisturbed", () =>
+  inFolder(async (folder) => {
+    await using first = receiver(folder);
+    await first.listening();
+    await using second = new KemariProcess([
+      "recv",
+      `unix:${folder}/t`,
+      "--ram-dir",
+      `${folder}/ram`,
+    ]);
+    const { code, stderr } = await second.ended();
+    assert.equal(code, 4);
+    assert.match(stderr, /ram: another kemari recv uses these files\nhint: /);
+    await sendAndDie(folder, first, /first transaction committed/);
+  }));
+
+Deno.test({
+  name: "a file system that is too small is refused before the first page (needs root: a tmpfs)",
+  ignore: Deno.uid() !== 0,
+  fn: () =>
+    inFolder(async (folder) => {
+      const mount = (...args: string[]) => new Deno.Command("mount", { args }).output();
+      await Deno.mkdir(`${folder}/ram`);
+      assert.ok((await mount("-t", "tmpfs", "-o", "size=6m", "none", `${folder}/ram`)).success);
+      try {
+        await using recv = receiver(folder);
+        await recv.listening();
+        await using send = new KemariProcess(["send", `unix:${folder}/s`], { stdin: "piped" });
+        await send.write(STREAM);
+        const { code, stderr } = await send.ended();
+        assert.equal(code, 3);
+        assert.match(stderr, /the guest's RAM takes up to [\d.]+ MiB, and [\d.]+ MiB are free/);
+        recv.signal("SIGINT");
+        await recv.ended();
+      } finally {
+        await new Deno.Command("umount", { args: ["--lazy", `${folder}/ram`] }).output();
+      }
+    }),
+});

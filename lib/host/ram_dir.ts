@@ -1,0 +1,402 @@
+/**
+ * A replica in files: RAM blocks that a standby QEMU can map, and what it takes to go on with them
+ * after `kemari recv` was killed.
+ *
+ * ```text
+ * DIR/lock               held by the one recv that uses the folder
+ * DIR/state              which transaction, and whether all of it has been applied
+ * DIR/GENERATION/layout  the RAM blocks, and the page size
+ * DIR/GENERATION/BLOCK   one block's pages; its name with everything unusual as %XX
+ * DIR/machine-N          CONFIGURATION and VMDESCRIPTION; N counts their changes
+ * DIR/device-0, -1       device state, in turn
+ * ```
+ *
+ * `state` is one write of less than a page, so that it is old or new. It says `applying` before the
+ * first page changes and `whole` after the last: what a kill leaves in between is never offered.
+ * It names the boot of the host too: what a crash of the host leaves is none that was written in order.
+ */
+import { statfsSync } from "node:fs";
+import { StateError, TransportError } from "../errors.ts";
+import type { RamBlock } from "../qemu/wire.ts";
+import type { MachineRecord, PageStore, ReplicaStore } from "../replica/page_store.ts";
+import type { StoredReplica } from "../replica/replica.ts";
+import type { SlotPool } from "../replica/slot_pool.ts";
+import { formatBytes } from "./end_status.ts";
+import { cString, ERRNO, errno, libc } from "./libc.ts";
+import { fileError, RamFile } from "./ram_file.ts";
+import { decodeLayout, decodeState, encodeLayout, type StateMark } from "./ram_state.ts";
+
+const O_RDWR_CREAT_CLOEXEC = 0o2000102;
+const LOCK_EX_NB = 6;
+/** Files beside the RAM: device state and such. */
+const SPARE_BYTES = 16 * 2 ** 20;
+
+/** One image: a folder of block files. */
+class FilePages implements PageStore {
+  readonly writesThrough = true;
+
+  constructor(
+    readonly generation: number,
+    readonly folder: string,
+    readonly blocks: readonly RamBlock[],
+    readonly files: readonly RamFile[],
+    readonly pool: SlotPool,
+    private readonly onRelease: (self: FilePages) => void,
+  ) {}
+
+  get heldBytes(): number {
+    return this.files.reduce((sum, { dataPages }) => sum + dataPages, 0) * this.pool.pageBytes;
+  }
+  page(block: number, page: number): Uint8Array | undefined {
+    return this.files[block].page(page);
+  }
+  nextPage(block: number, from: number): number {
+    return this.files[block].nextPage(from);
+  }
+  reserve(block: number, pages: Uint32Array): void {
+    this.files[block].reserve(pages);
+  }
+  unreserve(): void {
+    for (const file of this.files) file.unreserve();
+  }
+  put(block: number, page: number, slot: number): void {
+    this.files[block].put(page, this.pool.slabOf(slot), this.pool.offsetOf(slot));
+    this.pool.release(slot);
+  }
+  write(block: number, page: number, bytes: Uint8Array): void {
+    this.files[block].write(page, bytes);
+  }
+  clear(block: number, page: number): void {
+    this.files[block].clear(page);
+  }
+  release(): void {
+    for (const file of this.files) file.close();
+    this.onRelease(this);
+  }
+}
+
+/** A RAM block's file, for a QEMU to map. */
+export interface BlockFile {
+  readonly name: string;
+  readonly path: string;
+  readonly lengthBytes: number;
+}
+
+/** The folder. One process uses it at a time. */
+export class RamDir implements ReplicaStore, Disposable {
+  readonly path: string;
+  readonly #lock: number;
+  readonly #state: number;
+  readonly #devices: readonly number[];
+  readonly #bootId = Deno.readTextFileSync("/proc/sys/kernel/random/boot_id").trim();
+  #generation = 0;
+  #machine: MachineRecord | undefined;
+  #machineFile = 0;
+  #device = 0;
+  /** The note of the last transaction. */
+  #mark: StateMark | undefined;
+  #pages: FilePages | undefined;
+  /** Told of a VM's blocks when their files are there, before any page is. */
+  onImage: (blocks: readonly BlockFile[]) => void = () => {};
+
+  /** Whether the folder is ours to remove. */
+  readonly #made: boolean;
+
+  private constructor(path: string, lock: number, made: boolean) {
+    this.path = path;
+    this.#lock = lock;
+    this.#made = made;
+    this.#state = openFile(`${path}/state`);
+    this.#devices = [openFile(`${path}/device-0`), openFile(`${path}/device-1`)];
+  }
+
+  /**
+   * Opens the folder, or makes it, and takes its lock.
+   *
+   * @throws {TransportError} if another process has it, if it is someone else's, or cannot be used.
+   */
+  static open(path: string): RamDir {
+    let made = false;
+    try {
+      made = !exists(path);
+      Deno.mkdirSync(path, { recursive: true, mode: 0o700 });
+    } catch (cause) {
+      throw new TransportError(path, "write", `cannot make the folder for the RAM's files`, {
+        hint: "give recv another --ram-dir",
+        cause,
+      });
+    }
+    const { uid, isSymlink } = Deno.lstatSync(path);
+    if (isSymlink || uid !== Deno.uid()) {
+      throw new TransportError(path, "write", "the folder for the RAM's files is not this user's", {
+        hint: "guest memory is private: give recv a --ram-dir of its own",
+      });
+    }
+    Deno.chmodSync(path, 0o700);
+    const lock = openFile(`${path}/lock`);
+    if (libc().flock(lock, LOCK_EX_NB) < 0) {
+      const code = errno();
+      libc().close(lock);
+      if (code !== ERRNO.EAGAIN) throw fileError(path, "cannot be locked", code);
+      throw new TransportError(path, "write", "another kemari recv uses these files", {
+        hint: "end that one, or give this one a --ram-dir of its own",
+      });
+    }
+    return new RamDir(path, lock, made);
+  }
+
+  /**
+   * What an earlier process committed here, if it is whole. Without one, the folder is emptied.
+   *
+   * @returns What was found, or why there is nothing.
+   */
+  recover(): StoredReplica | { readonly nothing: string } {
+    const found = this.#recover();
+    if ("nothing" in found) this.discard();
+    return found;
+  }
+
+  #recover(): StoredReplica | { readonly nothing: string } {
+    try {
+      const mark = decodeState(Deno.readTextFileSync(`${this.path}/state`));
+      if (mark === undefined) return { nothing: "there was no replica" };
+      if (mark.bootId !== this.#bootId) return { nothing: "the host has been booted since" };
+      if (mark.phase !== "whole") {
+        const what = mark.phase === "applying" ? "was being applied" : "was given to a VM";
+        return { nothing: `transaction ${mark.transaction} ${what}` };
+      }
+      const { pageBytes, blocks } = decodeLayout(
+        Deno.readTextFileSync(`${this.path}/${mark.generation}/layout`),
+      );
+      const machine = Deno.readFileSync(`${this.path}/machine-${mark.machineFile}`);
+      const device = Deno.readFileSync(`${this.path}/device-${mark.device}`);
+      if (
+        machine.length !== mark.configurationBytes + mark.vmdescriptionBytes ||
+        device.length < mark.deviceBytes
+      ) return { nothing: "its files are not complete" };
+      const record = {
+        configuration: machine.slice(0, mark.configurationBytes),
+        vmdescription: machine.slice(mark.configurationBytes),
+        device: device.slice(0, mark.deviceBytes),
+      };
+      for (const { name, lengthBytes } of blocks) {
+        const path = `${this.path}/${mark.generation}/${fileName(name)}`;
+        if (Deno.statSync(path).size !== lengthBytes) return { nothing: `${path} has changed` };
+      }
+      return {
+        ...record,
+        transaction: mark.transaction,
+        blocks,
+        pageBytes,
+        open: (pool) => {
+          this.#generation = mark.generation;
+          this.#machineFile = mark.machineFile;
+          this.#device = mark.device;
+          this.#mark = mark;
+          this.#pages = this.#openPages(blocks, pool, true);
+          return this.#pages;
+        },
+      };
+    } catch (error) {
+      if (error instanceof StateError) throw error;
+      return { nothing: `its files cannot be read: ${(error as Error).message}` };
+    }
+  }
+
+  /** Forgets what is in the folder. Not while a replica uses it. */
+  discard(): void {
+    this.#write(this.#state, new Uint8Array(0), 0);
+    libc().ftruncate(this.#state, 0n);
+    for (const entry of [...Deno.readDirSync(this.path)]) {
+      if (!/^(\d+|machine-\d+)$/.test(entry.name)) continue;
+      Deno.removeSync(`${this.path}/${entry.name}`, { recursive: true });
+    }
+  }
+
+  create(blocks: readonly RamBlock[], pool: SlotPool): PageStore {
+    const wanted = blocks.reduce((sum, { lengthBytes }) => sum + lengthBytes, SPARE_BYTES);
+    const free = freeBytes(this.path);
+    if (free < wanted) {
+      throw new TransportError(
+        this.path,
+        "write",
+        `the guest's RAM takes up to ${formatBytes(wanted)}, and ${formatBytes(free)} are free`,
+        { hint: "free some space there, or give recv another --ram-dir", cause: ERRNO.ENOSPC },
+      );
+    }
+    this.#generation++;
+    const pages = this.#openPages(blocks, pool, false);
+    this.onImage(this.filesOf(pages));
+    return pages;
+  }
+
+  begin(transaction: number, machine: MachineRecord, store: PageStore): void {
+    const pages = store as FilePages;
+    const before = this.#machine;
+    if (
+      before?.configuration !== machine.configuration ||
+      before.vmdescription !== machine.vmdescription
+    ) {
+      const path = `${this.path}/machine-${this.#machineFile + 1}`;
+      const fd = openFile(path);
+      try {
+        this.#write(fd, machine.configuration, 0);
+        this.#write(fd, machine.vmdescription, machine.configuration.length);
+      } finally {
+        libc().close(fd);
+      }
+      this.#machineFile++;
+      this.#machine = machine;
+      removeQuietly(`${this.path}/machine-${this.#machineFile - 2}`);
+    }
+    const device = 1 - this.#device;
+    this.#write(this.#devices[device], machine.device, 0);
+    const mark: StateMark = {
+      phase: "applying",
+      bootId: this.#bootId,
+      transaction,
+      generation: pages.generation,
+      machineFile: this.#machineFile,
+      configurationBytes: machine.configuration.length,
+      vmdescriptionBytes: machine.vmdescription.length,
+      device,
+      deviceBytes: machine.device.length,
+    };
+    this.#note(mark);
+    this.#device = device;
+    this.#mark = mark;
+    this.#pages = pages;
+  }
+
+  end(): void {
+    if (this.#mark === undefined) throw new StateError("no transaction is being applied");
+    this.#mark = { ...this.#mark, phase: "whole" };
+    this.#note(this.#mark);
+  }
+
+  /**
+   * Notes that a VM is about to have what is in these files: from now on they are no replica. Until
+   * {@link takeBack}.
+   */
+  give(): void {
+    if (this.#mark === undefined) throw new StateError("nothing was committed");
+    this.#note({ ...this.#mark, phase: "given" });
+  }
+
+  /** No VM has them after all: they are what they were. */
+  takeBack(): void {
+    if (this.#mark !== undefined) this.#note(this.#mark);
+  }
+
+  /** The committed image's files. */
+  get files(): readonly BlockFile[] {
+    return this.#pages === undefined ? [] : this.filesOf(this.#pages);
+  }
+
+  filesOf(pages: FilePages): BlockFile[] {
+    return pages.blocks.map(({ name, lengthBytes }, i) => {
+      return { name, lengthBytes, path: pages.files[i].path };
+    });
+  }
+
+  /** Removes the folder's files. A QEMU that maps them keeps its memory. */
+  remove(): void {
+    for (const name of ["state", "device-0", "device-1"]) removeQuietly(`${this.path}/${name}`);
+    this.discard();
+    removeQuietly(`${this.path}/lock`);
+    if (this.#made) removeQuietly(this.path);
+  }
+
+  /** Lets others have the folder. */
+  close(): void {
+    for (const fd of [this.#state, ...this.#devices, this.#lock]) libc().close(fd);
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
+  }
+
+  #openPages(blocks: readonly RamBlock[], pool: SlotPool, keepContent: boolean): FilePages {
+    const generation = this.#generation;
+    const folder = `${this.path}/${generation}`;
+    const files: RamFile[] = [];
+    try {
+      Deno.mkdirSync(folder, { recursive: true, mode: 0o700 });
+      if (!keepContent) {
+        Deno.writeTextFileSync(
+          `${folder}/layout`,
+          encodeLayout({
+            pageBytes: pool.pageBytes,
+            blocks,
+          }),
+        );
+      }
+      for (const { name, lengthBytes } of blocks) {
+        const path = `${folder}/${fileName(name)}`;
+        files.push(RamFile.open(path, lengthBytes, pool.pageBytes, keepContent));
+      }
+    } catch (error) {
+      for (const file of files) file.close();
+      if (error instanceof TransportError || keepContent) throw error;
+      throw new TransportError(folder, "write", (error as Error).message, { cause: error });
+    }
+    return new FilePages(generation, folder, blocks, files, pool, (pages) => {
+      removeQuietly(pages.folder, true);
+    });
+  }
+
+  #note(mark: StateMark): void {
+    // Padded: a shorter note must not leave the end of a longer one.
+    const bytes = new TextEncoder().encode(JSON.stringify(mark).padEnd(STATE_BYTES - 1) + "\n");
+    this.#write(this.#state, bytes, 0);
+  }
+
+  #write(fd: number, bytes: Uint8Array, offset: number): void {
+    for (let done = 0; done < bytes.length;) {
+      const rest = bytes.subarray(done) as Uint8Array<ArrayBuffer>;
+      const count = Number(libc().pwrite(fd, rest, BigInt(rest.length), BigInt(offset + done)));
+      if (count > 0) done += count;
+      else {
+        const code = errno();
+        if (code !== ERRNO.EINTR) throw fileError(this.path, "cannot write", code);
+      }
+    }
+  }
+}
+
+/** Bytes of `state`: less than a page, so that one write replaces all of it. */
+const STATE_BYTES = 1024;
+
+/** A RAM block's name as a file's: `/rom@etc/acpi/tables` has slashes. */
+export function fileName(block: string): string {
+  return encodeURIComponent(block).replace(/^\./, "%2E");
+}
+
+function openFile(path: string): number {
+  const fd = libc().open(cString(path), O_RDWR_CREAT_CLOEXEC, 0o600);
+  if (fd < 0) throw fileError(path, "cannot open the file", errno());
+  return fd;
+}
+
+function exists(path: string): boolean {
+  try {
+    Deno.lstatSync(path);
+    return true;
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return false;
+    throw error;
+  }
+}
+
+function freeBytes(path: string): number {
+  const { bavail, bsize } = statfsSync(path);
+  return bavail * bsize;
+}
+
+function removeQuietly(path: string, recursive = false): void {
+  try {
+    Deno.removeSync(path, { recursive });
+  } catch (error) {
+    if (!(error instanceof Deno.errors.NotFound)) throw error;
+  }
+}

@@ -1,0 +1,77 @@
+/** A replica as a stream that QEMU loads: the whole of it, or all but the RAM it has already. */
+import {
+  composeNamedHeader,
+  composePrologue,
+  composeRamEnd,
+  composeVmdescription,
+} from "../qemu/compose.ts";
+import { RAM_SAVE_FLAG, type RamBlock } from "../qemu/wire.ts";
+import type { MachineRecord } from "./page_store.ts";
+import type { RamImage } from "./ram_image.ts";
+
+/**
+ * Composes the stream.
+ *
+ * @param shared Blocks whose pages are left out; with it the stream is one for `x-ignore-shared`.
+ * @yields Views into the image and the machine, which must not change before they are written.
+ */
+export function* composeReplica(
+  image: RamImage,
+  machine: MachineRecord,
+  shared?: ReadonlySet<string>,
+): Generator<Uint8Array> {
+  yield composePrologue(machine.configuration, image.blocks, shared !== undefined);
+  for (let block = 0; block < image.blocks.length; block++) {
+    const { name, lengthBytes } = image.blocks[block];
+    if (shared?.has(name)) continue;
+    const pages = lengthBytes / image.pageBytes;
+    let headers = new RecordHeaders();
+    let named = false;
+    for (let page = 0; page < pages; page++) {
+      const content = image.page(block, page);
+      const flag = content === undefined ? RAM_SAVE_FLAG.ZERO : RAM_SAVE_FLAG.PAGE;
+      if (!named) {
+        yield composeNamedHeader(name, page * image.pageBytes, flag);
+        named = true;
+        yield content ?? ZERO_FILL;
+        continue;
+      }
+      if (headers.full) headers = new RecordHeaders();
+      yield headers.next(page * image.pageBytes, flag | RAM_SAVE_FLAG.CONTINUE);
+      yield content ?? ZERO_FILL;
+    }
+  }
+  yield composeRamEnd();
+  yield machine.device;
+  yield composeVmdescription(machine.vmdescription);
+}
+
+/** The stream of a machine whose RAM is all left out, to be parsed and not to be loaded. */
+export function* composeWithoutPages(
+  machine: MachineRecord & { readonly blocks: readonly RamBlock[] },
+): Generator<Uint8Array> {
+  yield composePrologue(machine.configuration, machine.blocks);
+  yield composeRamEnd();
+  yield machine.device;
+  yield composeVmdescription(machine.vmdescription);
+}
+
+const ZERO_FILL = new Uint8Array(1);
+
+/** Record headers of 8 bytes each, packed so that a million pages do not make a million buffers. */
+class RecordHeaders {
+  readonly #bytes = new Uint8Array(8 * 4096);
+  readonly #view = new DataView(this.#bytes.buffer);
+  #at = 0;
+
+  get full(): boolean {
+    return this.#at === this.#bytes.length;
+  }
+
+  next(offset: number, flags: number): Uint8Array {
+    this.#view.setUint32(this.#at, Math.floor(offset / 0x1_0000_0000));
+    this.#view.setUint32(this.#at + 4, (offset % 0x1_0000_0000) | flags);
+    this.#at += 8;
+    return this.#bytes.subarray(this.#at - 8, this.#at);
+  }
+}
