@@ -3,7 +3,9 @@ import assert from "node:assert/strict";
 import { KemariProcess } from "../../fixtures/watched_kemari.ts";
 import { loadStream } from "../../fixtures/streams.ts";
 import { vmStateOf } from "../../fixtures/vm_state.ts";
+import { Carry } from "../bytes/carry.ts";
 import { concat } from "../qemu/synthetic_stream.ts";
+import { TxnReceiver } from "../txn/receiver.ts";
 
 const STREAM = loadStream("plain-7.2-bios");
 const OTHER = loadStream("plain-11.1-bios");
@@ -277,7 +279,7 @@ Deno.test("--on-loss exit: the reason, and exit 4", () =>
     send.signal("SIGKILL");
     const { code, stdout, stderr } = await recv.ended();
     assert.deepEqual([code, stdout.length], [4, 0], stderr);
-    assert.match(stderr, /the sender closed the connection|connection reset by the peer/);
+    assert.match(stderr, /the sender closed the connection|connection reset|reader is gone/);
     assert.deepEqual([...Deno.readDirSync(folder)], []);
   }));
 
@@ -320,4 +322,68 @@ Deno.test("a hang-up ends an end as Ctrl-C does, unless it was started to outliv
     stubborn.signal("SIGHUP");
     assert.equal((await sendBytes(STREAM, `unix:${folder}/s`)).code, 0);
     assert.equal((await stubborn.ended()).code, 0);
+  }));
+
+Deno.test("a handover that breaks off: the sender says that the VM may run at the secondary", () =>
+  inFolder(async (folder) => {
+    using server = Deno.listen({ transport: "unix", path: `${folder}/s` });
+    const serving = (async () => {
+      using peer = await server.accept();
+      let over = false;
+      const nothing = () => {};
+      const receiver: TxnReceiver = new TxnReceiver(
+        {
+          heartbeatMs: 100,
+          graceMs: 5000,
+          maxTransactionBytes: 2 ** 30,
+          committed: 0,
+          software: "a receiver that dies on HANDOVER",
+        },
+        {
+          hello: nothing,
+          begin: nothing,
+          payload: nothing,
+          event: nothing,
+          released: nothing,
+          cancel: nothing,
+          leave: nothing,
+          digestQuery: nothing,
+          commit: (transaction) => receiver.ack(transaction),
+          handover: () => over = true,
+        },
+        0,
+      );
+      const carry = new Carry();
+      const buffer = new Uint8Array(65536);
+      while (!over) {
+        const count = await peer.read(buffer);
+        assert.ok(count !== null, "the sender stays until the end");
+        carry.feed(buffer, 0, count, (bytes, at, end) => receiver.receive(bytes, at, end, 0));
+        for (const piece of receiver.takeOutput()) {
+          await peer.write(piece as Uint8Array<ArrayBuffer>);
+        }
+      }
+    })();
+    const { code, stderr } = await sendBytes(STREAM, `unix:${folder}/s`);
+    assert.equal(code, 4, stderr);
+    assert.match(stderr, /error: the handover broke off: the secondary may run the VM\./);
+    await serving;
+  }));
+
+Deno.test("recv whose QEMU has gone says so at once, not when it is needed", () =>
+  inFolder(async (folder) => {
+    const fifo = `${folder}/fifo`;
+    await new Deno.Command("mkfifo", { args: [fifo] }).output();
+    const reader = Deno.open(fifo, { read: true });
+    await using recv = new KemariProcess(["recv", `unix:${folder}/s`], { stdout: { path: fifo } });
+    const qemu = await reader;
+    await recv.listening();
+    await using send = new KemariProcess(["send", `unix:${folder}/s`], { stdin: "piped" });
+    await send.write(STREAM);
+    await recv.waitFor(/first transaction committed/);
+    qemu.close();
+    const { code, stderr } = await recv.ended(3000);
+    assert.equal(code, 4);
+    assert.match(stderr, /stdout: whoever was to take the VM has gone\nhint: /);
+    assert.equal((await send.ended(3000)).code, 4);
   }));

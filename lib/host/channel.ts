@@ -48,6 +48,16 @@ export function wasClosed(fd: number): boolean {
   }
 }
 
+const POLLERR_POLLHUP = 0x18;
+
+/** Whether a pipe or socket has lost whoever read its other end. */
+export function isUnread(fd: number): boolean {
+  const pollfd = new Uint8Array(8);
+  const view = new DataView(pollfd.buffer);
+  view.setInt32(0, fd, true);
+  return libc().poll(pollfd, 1n, 0) > 0 && (view.getInt16(6, true) & POLLERR_POLLHUP) !== 0;
+}
+
 /** Whether writes go to the end of the file, wherever its position is: the shell's `>>`. */
 export function appends(fd: number): boolean {
   return (libc().fcntl(fd, F_GETFL, 0n) & O_APPEND) !== 0;

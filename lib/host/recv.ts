@@ -8,7 +8,7 @@ import {
   writeToStdout,
 } from "./activation.ts";
 import { parseAddress } from "./address.ts";
-import { wasClosed } from "./channel.ts";
+import { isUnread, wasClosed } from "./channel.ts";
 import { ControlServer } from "./control.ts";
 import { formatBytes, type ReceiverStatus, receiverStatus, statusLine } from "./end_status.ts";
 import { RateMeter } from "./rate_meter.ts";
@@ -126,6 +126,13 @@ export async function recv(
     }
     reactor.every(250, () => {
       rate.update(end.counters.committed);
+      if (settings.exec === undefined && end.state !== "activating" && isUnread(1)) {
+        reactor.fail(
+          new TransportError("stdout", "write", "whoever was to take the VM has gone", {
+            hint: "see what the QEMU behind the pipe said; start it again, with -incoming fd:0",
+          }),
+        );
+      }
       if (progress.isShown && !isActive) progress.set(statusLine(ownStatus()));
     });
     for (;;) {

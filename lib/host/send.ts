@@ -113,6 +113,12 @@ export async function send(
     await reactor.run(() => session.handedOver, signal);
   } catch (error) {
     const takenOver = isTakenOver(error);
+    if (link?.handingOver) {
+      log.error(
+        "the handover broke off: the secondary may run the VM. Make sure that it does not " +
+          "(kemari status there) before the VM goes on here",
+      );
+    }
     if (settings.qmp !== undefined && link !== undefined && (takenOver || link.primary.mayBeColo)) {
       // The secondary waits for the connection's end before its VM runs: ours stops first.
       if (takenOver) link.quiesce();

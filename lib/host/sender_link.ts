@@ -124,6 +124,10 @@ export class SenderLink {
   get handedOver(): boolean {
     return this.#handedOver;
   }
+  /** True while the secondary may or may not have become it. */
+  get handingOver(): boolean {
+    return this.#txn.handingOver;
+  }
   /** True when QEMU's channel has ended and every byte of it was dealt with. */
   get qemuEnded(): boolean {
     return this.#qemuEnded;

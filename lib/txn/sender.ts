@@ -130,6 +130,10 @@ export class TxnSender implements FrameVisitor {
   get ready(): boolean {
     return this.#state === "ready";
   }
+  /** True from HANDOVER to its ACK: nobody here knows whose VM it is. */
+  get handingOver(): boolean {
+    return this.#state === "handover";
+  }
   /** The transaction that is open, or was last. */
   get transaction(): number {
     return this.#transaction;
