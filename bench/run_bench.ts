@@ -10,6 +10,7 @@ import type { BenchContext, BenchSettings } from "./bench_context.ts";
 import { ProgressClock } from "./progress_clock.ts";
 import { benchBitmap } from "./bitmap.ts";
 import { benchColo } from "./colo.ts";
+import { benchDisk } from "./disk.ts";
 import { sourceFolder } from "./kemari_program.ts";
 import { benchStart } from "./start.ts";
 import { benchStream } from "./stream.ts";
@@ -19,6 +20,7 @@ const EXPERIMENTS: Readonly<Record<string, (context: BenchContext) => Promise<Be
   start: benchStart,
   bitmap: benchBitmap,
   stream: benchStream,
+  disk: benchDisk,
   colo: benchColo,
 };
 

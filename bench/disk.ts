@@ -1,0 +1,174 @@
+/**
+ * `kemari bench disk`: the disk tap against `nbdkit file` and QEMU's own `-drive file=`, with the
+ * same fio job in the same guest.
+ *
+ * One VM has three virtio disks, each a raw image of its own on one file system: QEMU opens the
+ * first itself, nbdkit serves the second and kemari the third, both over a Unix socket. The tap
+ * passes through here: `kemari protect` serves it and waits for a QEMU that never comes. In every
+ * round fio runs once on each disk, in turn; a ratio compares disks of one round.
+ */
+import { TransportError } from "../lib/errors.ts";
+import { ensureGuest } from "../fixtures/guest/guest.ts";
+import { guestPrograms } from "../fixtures/guest/guest_programs.ts";
+import { exists } from "../fixtures/provision/cache_dir.ts";
+import { ensureQemu } from "../fixtures/provision/qemu.ts";
+import { ensureTool } from "../fixtures/provision/tools.ts";
+import { startVm, type Vm } from "../fixtures/vm.ts";
+import { endAllVms, leaveSignalsToCaller } from "../fixtures/vm_cleanup.ts";
+import type { BenchExperiment, BenchGrid, BenchSeries } from "../lib/report/bench_result.ts";
+import { pairedRatios, ratioGrid } from "../lib/report/bench_statistics.ts";
+import type { BenchContext } from "./bench_context.ts";
+import { FIO_JOBS, fioCommand, parseFio } from "./fio.ts";
+import { kemariProgram } from "./kemari_program.ts";
+import { atExit, endQuietly, WorkFolder } from "./work_folder.ts";
+
+const DISK_BYTES = 128 * 2 ** 20;
+const MEMORY_MIB = 512;
+const ROUNDS = 7;
+const QUICK_ROUNDS = 2;
+const SECONDS = 4;
+const QUICK_SECONDS = 2;
+const TARGET = 0.9;
+
+const ROWS = ["-drive file=", "nbdkit file", "kemari's tap"];
+
+/** @throws {QemuError} QEMU or the guest cannot be had. @throws {TransportError} A server fails. */
+export async function benchDisk(context: BenchContext): Promise<BenchExperiment> {
+  const { quick, signal } = context;
+  leaveSignalsToCaller();
+  const forget = atExit(endAllVms);
+  const rounds = quick ? QUICK_ROUNDS : ROUNDS;
+  const seconds = quick ? QUICK_SECONDS : SECONDS;
+  const steps = rounds * ROWS.length;
+  context.progress("disk", 0, steps, "QEMU, guest and tools");
+  const tools = { signal, onProgress: (line: string) => context.say(`disk: ${line}`) };
+  const qemu = await ensureQemu("11.1", tools);
+  const guest = await ensureGuest({ extras: await guestPrograms(["fio"], tools), ...tools });
+  const nbdkit = await ensureTool("nbdkit", tools);
+  const { command, about } = kemariProgram();
+  const cells: number[][][] = ROWS.map(() => FIO_JOBS.map(() => []));
+  const experiment = (): BenchExperiment => ({
+    ...result(cells),
+    conditions: {
+      qemu: qemu.fullVersion,
+      accelerator: "TCG",
+      guest: `${MEMORY_MIB} MB, Linux ${guest.kernelVersion}`,
+      disk: `${DISK_BYTES / 2 ** 20} MiB, virtio-blk`,
+      "fio's time": `${seconds} s`,
+    },
+    notes: [
+      `kemari is ${about}`,
+      "reads and writes go through the host's page cache on all three; fsync reaches its disk",
+    ],
+    cannotShow: [
+      "a fast guest: under TCG it issues few requests a second, so that servers wait for it",
+      "a disk of one's own: the three images share the host's disk with everything else there",
+    ],
+  });
+  using work = new WorkFolder();
+  const folder = work.path;
+  const images = ["plain", "nbdkit", "kemari"].map((name) => `${folder}/${name}.img`);
+  for (const image of images) fillImage(image);
+  await using servers = new AsyncDisposableStack();
+  const spawn = (words: readonly string[]) => {
+    const child = new Deno.Command(words[0], {
+      args: words.slice(1),
+      stdin: "null",
+      stdout: "null",
+      stderr: "null",
+    }).spawn();
+    const forgetChild = atExit(() => endQuietly(child));
+    servers.defer(async () => {
+      endQuietly(child);
+      await child.status;
+      forgetChild();
+    });
+  };
+  spawn([
+    ...[nbdkit, "--foreground", "--unix", `${folder}/nbdkit.sock`],
+    ...[await filePlugin(nbdkit), `file=${images[1]}`],
+  ]);
+  spawn([
+    ...[...command, "protect", "--quiet", "--progress", "never", "--qmp", `${folder}/nobody`],
+    ...[`unix:${folder}/nobody`, "--disk", `disk0=${images[2]},unix:${folder}/kemari.sock`],
+  ]);
+  const sockets = ["nbdkit", "kemari"].map((name) => `${folder}/${name}.sock`);
+  for (const socket of sockets) await appears(socket, signal);
+  await using vm = await startVm({
+    name: "disk",
+    qemu: qemu.program,
+    guest,
+    memoryMiB: MEMORY_MIB,
+    args: [images[0], ...sockets.map((socket) => `nbd:unix:${socket}`)]
+      .flatMap((file) => ["-drive", `file=${file},format=raw,if=virtio`]),
+    signal,
+  });
+  await vm.ready();
+  let done = 0;
+  for (let round = 0; round < rounds; round++) {
+    for (let turn = 0; turn < ROWS.length; turn++) {
+      const row = (turn + round) % ROWS.length;
+      context.progress("disk", done++, steps, ROWS[row]);
+      signal.throwIfAborted();
+      const speeds = await runFio(vm, `/dev/vd${"abc"[row]}`, seconds);
+      speeds.forEach((speed, column) => cells[row][column].push(speed));
+    }
+    context.keep({ ...experiment(), partial: `${round + 1} of ${rounds} rounds` });
+  }
+  forget();
+  return experiment();
+}
+
+function result(cells: readonly (readonly (readonly number[])[])[]) {
+  const grid: BenchGrid = {
+    name: "throughput",
+    unit: "MB/s",
+    rows: ROWS,
+    columns: FIO_JOBS.map(({ name }) => name),
+    cells,
+  };
+  const series: BenchSeries[] = FIO_JOBS.map(({ name }, column) => ({
+    name: `kemari / nbdkit, ${name}`,
+    unit: "×",
+    samples: pairedRatios(cells[2][column], cells[1][column]),
+    target: { kind: "at-least", value: TARGET },
+  }));
+  return {
+    name: "disk",
+    about: "One fio job on three disks of one guest: QEMU's own file, nbdkit's, kemari's",
+    series,
+    grids: [grid, ratioGrid(grid, "against -drive file=", ROWS[0])],
+  };
+}
+
+/** Written once, so that no run has to allocate. */
+function fillImage(path: string): void {
+  const part = crypto.getRandomValues(new Uint8Array(65536));
+  using file = Deno.openSync(path, { write: true, createNew: true });
+  for (let at = 0; at < DISK_BYTES; at += part.length) file.writeSync(part);
+  file.syncDataSync();
+}
+
+async function runFio(vm: Vm, device: string, seconds: number): Promise<number[]> {
+  const timeoutMs = (seconds * FIO_JOBS.length + 120) * 1000;
+  const { code, output } = await vm.run(fioCommand(device, seconds), { timeoutMs });
+  const speeds = code === 0 ? parseFio(output) : undefined;
+  if (speeds !== undefined) return speeds;
+  throw new TransportError("fio", "read", `it failed in the guest (${code}): ${output.trim()}`);
+}
+
+/** nbdkit looks for plugins where it was installed, not where it was unpacked. */
+async function filePlugin(nbdkit: string): Promise<string> {
+  const prefix = nbdkit.slice(0, nbdkit.lastIndexOf("/"));
+  const path = `${prefix}/usr/lib/x86_64-linux-gnu/nbdkit/plugins/nbdkit-file-plugin.so`;
+  return await exists(path) ? path : "file";
+}
+
+async function appears(path: string, signal: AbortSignal): Promise<void> {
+  for (let attempt = 0; attempt < 500; attempt++) {
+    signal.throwIfAborted();
+    if (await exists(path)) return;
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+  throw new TransportError(path, "listen", "nobody listens there after 10 s");
+}
