@@ -14,11 +14,13 @@ import { benchDisk } from "./disk.ts";
 import { sourceFolder } from "./kemari_program.ts";
 import { benchStart } from "./start.ts";
 import { benchStream } from "./stream.ts";
+import { benchWritev } from "./writev.ts";
 
 /** Every experiment, in the order in which all of them are run. */
 const EXPERIMENTS: Readonly<Record<string, (context: BenchContext) => Promise<BenchExperiment>>> = {
   start: benchStart,
   bitmap: benchBitmap,
+  writev: benchWritev,
   stream: benchStream,
   disk: benchDisk,
   colo: benchColo,
