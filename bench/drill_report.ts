@@ -1,6 +1,8 @@
 /** What a drill is told, and what it reports. */
-import type { GuestImages } from "../fixtures/guest/guest.ts";
+import type { GuestImages, GuestKernel } from "../fixtures/guest/guest.ts";
 import type { QemuInstall } from "../fixtures/provision/qemu.ts";
+import type { Devices, DiskMode, Fault } from "./drill_plan.ts";
+import type { SeededRandom } from "./drill_random.ts";
 
 /**
  * `memory`: the guest counts on its console and in memory. `client`: a client outside talks TCP to a
@@ -11,15 +13,30 @@ export type DrillForm = "memory" | "client";
 export interface DrillSettings {
   /** `auto`: with a client where this host allows it. */
   readonly form: DrillForm | "auto";
+  /** How often each fault is rehearsed with each device model. */
   readonly runs: number;
-  /** How long each run synchronizes before the kill. */
+  /** How long each run synchronizes before the fault. */
   readonly seconds: number;
   readonly memoryMiB: number;
   /** Bytes of random data, in MiB, whose checksum the guest must still get right. */
   readonly fillMiB: number;
   readonly syncIntervalMs: number;
+  readonly faults: readonly Fault[];
+  readonly devices: readonly Devices[];
+  readonly diskMode: DiskMode;
+  readonly commit: "sync" | "async";
+  /** Chooses the moments. */
+  readonly seed: number;
   /** Leave the working folders behind. */
   readonly keep: boolean;
+}
+
+/** What one run rehearses. */
+export interface DrillCase {
+  readonly fault: Fault;
+  readonly devices: Devices;
+  readonly diskMode: DiskMode;
+  readonly commit: "sync" | "async";
 }
 
 /** One thing that must hold after a failover. */
@@ -32,7 +49,11 @@ export interface DrillCheck {
 
 export interface DrillRun {
   readonly run: number;
+  /** Absent in the form without a client, which has one fault, disk and device model only. */
+  readonly case?: DrillCase;
   readonly checks: readonly DrillCheck[];
+  /** What the fault met: what the VM and its transactions were doing at that moment. */
+  readonly phase?: string;
   /** The secondary's last committed transaction. */
   readonly transaction: number;
   readonly syncs: number;
@@ -49,9 +70,9 @@ export interface DrillRun {
   readonly firstCount: number;
   /**
    * `memory`: from the kill to the guest's next output. `client`: the longest time that the client
-   * waited for an answer.
+   * waited for an answer; absent where no failover is due.
    */
-  readonly outageMs: number;
+  readonly outageMs?: number;
   /** `client`: how long the guest's frames were held, before the kill. */
   readonly heldP50Ms?: number;
   readonly heldP99Ms?: number;
@@ -59,9 +80,11 @@ export interface DrillRun {
 
 export interface DrillReport {
   readonly qemu: string;
-  readonly guestKernel: string;
+  /** Of the device models that were rehearsed, each once. */
+  readonly guestKernels: readonly string[];
   readonly memoryMiB: number;
   readonly form: DrillForm;
+  readonly seed: number;
   readonly held: boolean;
   readonly runs: readonly DrillRun[];
 }
@@ -72,8 +95,10 @@ export type Narrate = (line: string) => void;
 /** What one run works with. */
 export interface RunContext {
   readonly qemu: QemuInstall;
-  readonly guest: GuestImages;
+  /** The guests that the rehearsed device models need. */
+  readonly guests: Readonly<Partial<Record<GuestKernel, GuestImages>>>;
   readonly settings: DrillSettings;
+  readonly random: SeededRandom;
   readonly narrate: Narrate;
   readonly signal: AbortSignal;
 }

@@ -1,54 +1,68 @@
-import { drill, type DrillReport } from "../../bench/drill.ts";
-import { EXIT } from "../errors.ts";
-import { formatBytes } from "../host/end_status.ts";
+import { drill } from "../../bench/drill.ts";
+import {
+  DEVICES,
+  type Devices,
+  type DiskMode,
+  type Fault,
+  FAULTS,
+  faultsFor,
+} from "../../bench/drill_plan.ts";
+import { EXIT, UsageError } from "../errors.ts";
 import type { CommandContext } from "./context.ts";
+import { formatDrill } from "./drill_text.ts";
 import type { DrillOptions } from "./options.ts";
 
 export async function run(options: DrillOptions, context: CommandContext): Promise<number> {
   const narrate = (line: string) => {
     if (!options.quiet) context.status.print(`drill: ${line}\n`);
   };
-  const fillMiB = Math.min(64, Math.floor(options.memoryMiB / 4));
-  const settings = { ...options, fillMiB, syncIntervalMs: 20 };
+  const settings = {
+    ...options,
+    faults: parseFaults(options.fault, options.diskMode),
+    devices: parseDevices(options.devices),
+    seed: options.seed ?? crypto.getRandomValues(new Uint32Array(1))[0],
+    fillMiB: Math.min(64, Math.floor(options.memoryMiB / 4)),
+    syncIntervalMs: 20,
+  };
   const report = await drill(settings, narrate, context.signal);
-  context.writeOut(options.json ? JSON.stringify(report) + "\n" : table(report));
+  context.writeOut(options.json ? JSON.stringify(report) + "\n" : formatDrill(report));
   return report.held ? EXIT.done : EXIT.bytes;
 }
 
-/** The report for people. */
-function table(report: DrillReport): string {
-  const lines = [
-    `QEMU ${report.qemu}, guest kernel ${report.guestKernel}, ${report.memoryMiB} MiB`,
-  ];
-  for (const run of report.runs) {
-    const failed = run.checks.filter(({ held }) => !held);
-    lines.push(
-      "",
-      `run ${run.run}: ${failed.length === 0 ? "every check held" : `${failed.length} FAILED`}`,
-      `  syncs           ${run.syncs} (${run.syncsPerSecond.toFixed(1)}/s)`,
-      `  pages           ${run.pages} and ${run.zeroPages} of zeros`,
-      `  sent            ${formatBytes(run.wireBytes)}`,
-      `  pause           p50 ${run.pauseP50Ms.toFixed(2)} ms, p99 ${run.pauseP99Ms.toFixed(2)} ms`,
-      ...(run.heldP50Ms === undefined ? [] : [
-        `  frames held     p50 ${run.heldP50Ms.toFixed(2)} ms, p99 ${run.heldP99Ms!.toFixed(2)} ms`,
-      ]),
-      `  last heard      number ${run.lastCount}; transaction ${run.transaction} committed ` +
-        `${run.commitAgeMs.toFixed(0)} ms before the kill`,
-      report.form === "client"
-        ? `  client          answer ${run.firstCount} after a gap of ${run.outageMs.toFixed(0)} ms`
-        : `  takeover        count ${run.firstCount}, ${run.outageMs.toFixed(0)} ms after the kill`,
-    );
-    for (const { name, detail } of failed) lines.push(`  FAILED          ${name}: ${detail}`);
+/**
+ * Reads `--fault`.
+ *
+ * @throws {UsageError} if one is not known, or cannot happen to such a disk.
+ */
+export function parseFaults(text: string, diskMode: DiskMode): readonly Fault[] {
+  const possible = faultsFor(diskMode);
+  const faults = parseNames("--fault", text, FAULTS, possible);
+  const impossible = faults.find((fault) => !possible.includes(fault));
+  if (impossible === undefined) return faults;
+  throw new UsageError(
+    `--fault ${impossible} cannot happen to a shared disk: it is neither copied nor applied`,
+    { hint: "use --disk-mode replicated" },
+  );
+}
+
+/** Reads `--devices`. @throws {UsageError} if a model is not known. */
+export function parseDevices(text: string): readonly Devices[] {
+  return parseNames("--devices", text, DEVICES, DEVICES);
+}
+
+/** @param all What `all` stands for. */
+function parseNames<Name extends string>(
+  option: string,
+  text: string,
+  known: readonly Name[],
+  all: readonly Name[],
+): readonly Name[] {
+  if (text.trim() === "all") return all;
+  const names = text.split(",").map((word) => word.trim());
+  const isKnown = (name: string): name is Name => (known as readonly string[]).includes(name);
+  const strange = names.find((name) => !isKnown(name));
+  if (strange !== undefined) {
+    throw new UsageError(`${option}: "${strange}" is none of ${known.join(", ")}, all`);
   }
-  if (report.runs.length > 1) {
-    const outages = report.runs.map(({ outageMs }) => outageMs).sort((a, b) => a - b);
-    const at = (share: number) => outages[Math.ceil(share * outages.length) - 1].toFixed(0);
-    lines.push(
-      "",
-      `${report.form === "client" ? "gap" : "takeover"} over ${outages.length} runs: p50 ${
-        at(0.5)
-      } ms, p99 ${at(0.99)} ms`,
-    );
-  }
-  return lines.join("\n") + "\n";
+  return [...new Set(names.filter(isKnown))];
 }

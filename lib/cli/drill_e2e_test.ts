@@ -3,30 +3,66 @@ import { netLabMissing } from "../../fixtures/net_lab.ts";
 import { KemariProcess } from "../../fixtures/watched_kemari.ts";
 import type { DrillReport } from "../../bench/drill.ts";
 
-async function drillThreeTimes(form: "memory" | "client"): Promise<void> {
-  const words = ["drill", "--runs", "3", "--seconds", "3", "--json", "--form", form];
-  await using drill = new KemariProcess(words);
-  const { code, stdout, stderr } = await drill.ended(180_000);
+/** Runs a drill that must hold. */
+async function drill(...options: string[]): Promise<DrillReport> {
+  await using drill = new KemariProcess(["drill", "--json", ...options]);
+  const { code, stdout, stderr } = await drill.ended(240_000);
   assert.equal(code, 0, stderr);
   const report = JSON.parse(new TextDecoder().decode(stdout)) as DrillReport;
   assert.equal(report.held, true);
-  assert.equal(report.form, form);
-  assert.equal(report.runs.length, 3);
-  for (const run of report.runs) {
-    assert.ok(run.checks.length >= 5 && run.checks.every(({ held }) => held), stderr);
-    assert.ok(run.syncs > 20, `${run.syncs} syncs`);
+  for (const { checks } of report.runs) {
+    assert.ok(checks.length >= 5 && checks.every(({ held }) => held), stderr);
   }
+  return report;
 }
 
-Deno.test("e2e: the drill holds three times", () => drillThreeTimes("memory"));
+Deno.test("e2e: the drill holds three times without a client", async () => {
+  const { form, runs } = await drill("--runs", "3", "--seconds", "3", "--form", "memory");
+  assert.equal(form, "memory");
+  assert.deepEqual(runs.map(({ syncs }) => syncs > 20), [true, true, true]);
+});
 
 const missing = await netLabMissing();
-Deno.test({
-  name: `e2e: the drill with a client outside holds three times${
-    missing ? ` SKIP: ${missing}` : ""
-  }`,
-  ignore: missing !== undefined,
-  fn: () => drillThreeTimes("client"),
+
+function testWithClient(name: string, body: () => Promise<void>) {
+  Deno.test({
+    name: `e2e: ${name}${missing ? ` SKIP: ${missing}` : ""}`,
+    ignore: missing !== undefined,
+    fn: body,
+  });
+}
+
+testWithClient("the drill with a client outside holds for every fault", async () => {
+  const { form, runs } = await drill("--fault", "all", "--seconds", "1");
+  assert.equal(form, "client");
+  const faults = runs.map((run) => run.case!.fault);
+  assert.deepEqual(faults, ["primary", "sender", "link", "receiver", "copy", "apply"]);
+  for (const { case: plan, outageMs, syncs } of runs) {
+    if (plan!.fault === "copy") continue;
+    assert.ok(outageMs! > 0 && syncs > 20, `${plan!.fault}: ${outageMs} ms, ${syncs} syncs`);
+  }
+});
+
+testWithClient("the drill holds for other device models", async () => {
+  const { runs } = await drill("--devices", "e1000-ahci,virtio-scsi", "--seconds", "1");
+  assert.deepEqual(runs.map((run) => run.case!.devices), ["e1000-ahci", "virtio-scsi"]);
+});
+
+testWithClient("the drill holds for a shared disk, committed synchronously", async () => {
+  const { runs } = await drill(
+    ...["--fault", "primary,link", "--seconds", "1"],
+    ...["--disk-mode", "shared", "--commit", "sync"],
+  );
+  assert.deepEqual(runs.map((run) => run.case!.diskMode), ["shared", "shared"]);
+});
+
+Deno.test("the drill without a client refuses what needs one", async () => {
+  for (const options of [["--fault", "link"], ["--devices", "all"], ["--commit", "sync"]]) {
+    await using drill = new KemariProcess(["drill", "--form", "memory", ...options]);
+    const { code, stderr } = await drill.ended(20_000);
+    assert.equal(code, 2, stderr);
+    assert.match(stderr, /--form memory has no disk and no NIC/);
+  }
 });
 
 Deno.test("e2e: a drill that is interrupted leaves nothing behind", async () => {

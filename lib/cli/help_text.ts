@@ -152,11 +152,32 @@ what deno task setup has fetched. It starts that QEMU for a moment, without a gu
     notes: `Forms:
   client  Two hosts in network namespaces (needs root). A client outside keeps one TCP connection to a
           service in the guest, which writes each message to the protected disk. Checked: the same
-          connection, every acknowledged message on disk and in memory once, a clean file system.
+          connection, every acknowledged message on disk and in memory once, a clean file system, the
+          replica's disk against the primary's, and that no packet comes from both hosts.
   memory  The guest counts on its console and in memory. Checked: the count, a checksum over a
-          large file in memory, the same boot.
-  Both kill -9 the primary's QEMU and its kemari. Where no QEMU can be had, a recorded one is replayed.`,
-    examples: ["kemari drill", "kemari drill --runs 3 --json", "kemari drill --form memory"],
+          large file in memory, the same boot. Only the primary's death.
+  Where no QEMU can be had, a recorded one is replayed.
+
+Faults:
+  primary   the primary's QEMU and its kemari are killed (kill -9)
+  sender    the primary's kemari alone is killed: its VM loses disk and NIC, and the other side goes on
+  link      the cable between the hosts is cut, all processes live on: the primary must stop by itself
+  receiver  the secondary is killed: the primary goes on, is protected again, and then is killed
+  copy      the primary is killed during the first disk copy: the secondary must refuse to activate
+  apply     the primary is killed while the secondary writes a transaction to its disk
+  copy and apply need a replicated disk. Faults come at random moments; the report tells the phase:
+  checkpoint (the VM stands still), in flight (a transaction arrives), unreleased (one is committed,
+  and its output not all out), idle. --seed chooses the same moments again, not what the VM does.
+
+Device models:
+  virtio (virtio-net, virtio-blk), e1000-ahci (e1000, SATA), virtio-scsi (virtio-net, virtio-scsi)`,
+    examples: [
+      "kemari drill",
+      "kemari drill --runs 20 --json",
+      "kemari drill --fault all --devices all --seconds 1",
+      "kemari drill --fault link --disk-mode shared --commit sync",
+      "kemari drill --form memory",
+    ],
     exits: {
       done: "every check of every run held",
       bytes: "a check did not hold",

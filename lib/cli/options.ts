@@ -146,6 +146,14 @@ export interface DrillOptions extends LogOptions {
   readonly seconds: number;
   /** The guest's RAM, in MiB. */
   readonly memoryMiB: number;
+  /** Comma-separated faults, or `all`. */
+  readonly fault: string;
+  /** Comma-separated device models, or `all`. */
+  readonly devices: string;
+  readonly diskMode: "replicated" | "shared";
+  readonly commit: CommitMode;
+  /** Chooses the moments; a random one if absent. */
+  readonly seed?: number;
   /** Leave the working folder behind. */
   readonly keep: boolean;
 }

@@ -348,8 +348,16 @@ function createProgram(version: string, io: ProcessIo, run: Runner) {
 
   program.command("drill")
     .description("rehearse a failover on real VMs of its own, and check that nothing was lost")
-    .option(...count("--runs <n>", "how often", 1))
-    .option(...count("--seconds <s>", "how long to synchronize before the kill", 5))
+    .option("--fault <names>", "what goes wrong: names with commas, or all", "primary")
+    .option("--devices <models>", "the VM's NIC and disk: models with commas, or all", "virtio")
+    .addOption(
+      new Option("--disk-mode <mode>", "a disk for each host, or one that both can open")
+        .choices(["replicated", "shared"] as const).default("replicated" as const),
+    )
+    .addOption(commit)
+    .option(...count("--runs <n>", "how often each fault with each device model", 1))
+    .option(...count("--seconds <s>", "how long to synchronize before the fault", 5))
+    .option("--seed <n>", "choose the same moments again", named("--seed", parseCount))
     .option(...count("--memory <MiB>", "the guest's RAM", 256))
     .addOption(
       new Option("--form <form>", "with a client outside of the guest (needs root), or without")

@@ -59,6 +59,7 @@ function receiverPairs(status: Extract<EndStatus, { role: "receiver" }>): Pair[]
     pairs.push(["replica", `${formatBytes(status.replicaBytes)} of pages`]);
   }
   if (status.applying) pairs.push(...latencyPair("applying", status.applying));
+  if (status.unreleased > 0) pairs.push(["unreleased", `${status.unreleased} packets and writes`]);
   if (status.lastLoss) pairs.push(["last loss", status.lastLoss]);
   return pairs;
 }

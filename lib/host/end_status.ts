@@ -98,6 +98,10 @@ export interface ReceiverStatus extends CommonStatus {
   readonly replicaBytes: number;
   /** COMMIT read to applied, ms. */
   readonly applying: LatencySummary | null;
+  /** Whether a transaction has begun to arrive and is not committed. */
+  readonly arriving: boolean;
+  /** Packets and writes of committed transactions that the primary may not have let go. */
+  readonly unreleased: number;
   /** Why the last session ended. */
   readonly lastLoss: string | null;
 }
@@ -207,6 +211,8 @@ export function receiverStatus(
     wireBytes: end.session?.wireBytes ?? 0,
     replicaBytes: end.replica.memoryBytes,
     applying: end.session?.secondary.applying.summary() ?? null,
+    arriving: end.session?.secondary.open ?? false,
+    unreleased: end.replica.taps.unreleased.length,
     lastLoss: end.lastLoss ?? null,
   };
 }

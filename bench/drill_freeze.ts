@@ -1,0 +1,90 @@
+/** Finds a moment of a wanted kind by stopping a process and looking around before it goes on. */
+import { delay } from "./drill_process.ts";
+import type { DrillHosts } from "./drill_hosts.ts";
+import type { SeededRandom } from "./drill_random.ts";
+
+/**
+ * What goes on at a moment:
+ *
+ * - `checkpoint`: the VM stands still for one.
+ * - `in flight`: the VM runs, and a transaction has begun to arrive and is not committed.
+ * - `unreleased`: the VM runs, a transaction is committed, and what it lets go is not all out.
+ * - `idle`: none of these; output of the open epoch may be held.
+ */
+export const PHASES = ["idle", "checkpoint", "in flight", "unreleased"] as const;
+export type Phase = typeof PHASES[number];
+
+const TRIES = 40;
+/** Between two tries, at most: several synchronizations long. */
+const BETWEEN_MS = 40;
+/** A QEMU that answers nothing for so long is in the middle of sending its state. */
+const QEMU_ANSWER_MS = 150;
+
+/**
+ * Leaves the primary's kemari frozen at a random moment, of the wanted phase if one comes along in
+ * time: for what happens to its host next it is as if it had happened at that moment.
+ *
+ * @returns The phase found.
+ */
+export async function freezeSender(
+  hosts: DrillHosts,
+  wanted: Phase,
+  random: SeededRandom,
+  signal: AbortSignal,
+): Promise<Phase> {
+  const { pid } = hosts.protect;
+  for (let left = TRIES;; left--) {
+    await delay(random.below(BETWEEN_MS), signal);
+    Deno.kill(pid, "SIGSTOP");
+    const phase = await phaseOf(hosts);
+    if (phase === wanted || left === 0) return phase;
+    Deno.kill(pid, "SIGCONT");
+  }
+}
+
+async function phaseOf(hosts: DrillHosts): Promise<Phase> {
+  const state = await hosts.runState(QEMU_ANSWER_MS);
+  if (state !== "running") return "checkpoint";
+  const { arriving, unreleased } = await hosts.receiverStatus();
+  return arriving ? "in flight" : unreleased > 0 ? "unreleased" : "idle";
+}
+
+/** pwrite64 on x86-64, where the guest's QEMU runs. */
+const PWRITE = "18";
+
+/**
+ * Leaves the secondary's kemari frozen in the middle of a write to its image, which it writes only
+ * when it applies a committed transaction.
+ *
+ * @returns Whether such a moment came along before `limitMs`; if not, it is not frozen.
+ */
+export async function freezeApplying(
+  hosts: DrillHosts,
+  random: SeededRandom,
+  limitMs: number,
+  signal: AbortSignal,
+): Promise<boolean> {
+  const { pid } = hosts.recv;
+  const image = hosts.image("secondary");
+  for (const end = performance.now() + limitMs; performance.now() < end;) {
+    await delay(random.below(4), signal);
+    Deno.kill(pid, "SIGSTOP");
+    if (writesTo(pid, image)) return true;
+    Deno.kill(pid, "SIGCONT");
+  }
+  return false;
+}
+
+/** Whether a thread of a process is inside a write to a file at this moment. */
+function writesTo(pid: number, path: string): boolean {
+  try {
+    for (const { name } of Deno.readDirSync(`/proc/${pid}/task`)) {
+      const [call, fd] = Deno.readTextFileSync(`/proc/${pid}/task/${name}/syscall`).split(" ");
+      if (call !== PWRITE) continue;
+      if (Deno.readLinkSync(`/proc/${pid}/fd/${Number(fd)}`) === path) return true;
+    }
+  } catch {
+    // A thread has ended between being listed and being read.
+  }
+  return false;
+}

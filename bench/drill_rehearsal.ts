@@ -1,0 +1,83 @@
+/** One run of the drill with a client outside of the guest, from two empty hosts to the verdict. */
+import { KemariError } from "../lib/errors.ts";
+import { connectClient, PERFORM } from "./drill_faults.ts";
+import { DrillHosts } from "./drill_hosts.ts";
+import { say, senderFigures } from "./drill_process.ts";
+import type { DrillCase, DrillRun, RunContext } from "./drill_report.ts";
+import { DrillWire } from "./drill_wire.ts";
+
+const LOG_LINES = 12;
+
+/**
+ * Rehearses a fault.
+ *
+ * A run that gets stuck on the way counts as one whose checks failed: its folder is kept, and the
+ * last lines of both kemaris' logs are told.
+ *
+ * @throws {KemariError} if the hosts could not be made.
+ */
+export async function rehearse(
+  run: number,
+  plan: DrillCase,
+  context: RunContext,
+): Promise<DrillRun> {
+  const { settings, narrate, signal } = context;
+  const folder = await Deno.makeTempDir({ prefix: "kemari-drill-" });
+  let isGood = false;
+  let hosts: DrillHosts | undefined;
+  try {
+    await using stack = new AsyncDisposableStack();
+    hosts = stack.use(await DrillHosts.start(folder, plan, context));
+    const bootId = await say(hosts.primary, "cat /proc/sys/kernel/random/boot_id");
+    const wire = stack.use(new DrillWire(hosts.lab));
+    const client = stack.use(await connectClient(hosts, context));
+    const outcome = await PERFORM[plan.fault]({ hosts, client, wire, bootId, context });
+    const { sender, ...rest } = outcome;
+    const held = sender.taps.nets.net0.hold;
+    isGood = outcome.checks.every((check) => check.held);
+    return {
+      run,
+      case: plan,
+      ...senderFigures(sender),
+      ...rest,
+      heldP50Ms: held.p50,
+      heldP99Ms: held.p99,
+    };
+  } catch (error) {
+    signal.throwIfAborted();
+    if (hosts === undefined || !(error instanceof KemariError)) throw error;
+    return stuck(run, plan, error);
+  } finally {
+    if (!isGood && hosts !== undefined && !signal.aborted) await tellLogs(hosts, narrate);
+    const isKept = settings.keep || !isGood && !signal.aborted;
+    if (isKept) narrate(`everything of this run is kept in ${folder}`);
+    else await Deno.remove(folder, { recursive: true });
+  }
+}
+
+/** The report of a run that did not come to its end. */
+function stuck(run: number, plan: DrillCase, error: KemariError): DrillRun {
+  return {
+    run,
+    case: plan,
+    checks: [{ name: "the run came to its end", held: false, detail: error.message }],
+    transaction: 0,
+    syncs: 0,
+    syncsPerSecond: 0,
+    pages: 0,
+    zeroPages: 0,
+    wireBytes: 0,
+    pauseP50Ms: 0,
+    pauseP99Ms: 0,
+    commitAgeMs: 0,
+    lastCount: 0,
+    firstCount: 0,
+  };
+}
+
+async function tellLogs(hosts: DrillHosts, narrate: (line: string) => void): Promise<void> {
+  for (const side of ["primary", "secondary"] as const) {
+    const lines = (await hosts.log(side)).trimEnd().split("\n").slice(-LOG_LINES);
+    for (const line of lines) narrate(`${side}'s log: ${line}`);
+  }
+}

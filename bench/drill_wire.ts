@@ -1,0 +1,63 @@
+/** What left each host, as seen from the client's side of both. */
+import type { NetLab } from "../fixtures/net_lab.ts";
+import { PortSniffer } from "../fixtures/port_sniffer.ts";
+import { GUEST_MAC } from "./drill_plan.ts";
+import type { DrillCheck } from "./drill_report.ts";
+
+const TAKE_MS = 50;
+
+/** Follows the guest's frames from before the fault to the end. */
+export class DrillWire implements Disposable {
+  readonly #sniffer: PortSniffer;
+  readonly #timer: ReturnType<typeof setInterval>;
+  /** Runs of frames by the same host, in the order in which they passed. */
+  #runs: { readonly port: string; frames: number }[] = [];
+  #missed = 0;
+
+  constructor(lab: NetLab) {
+    this.#sniffer = PortSniffer.open(lab.wire, ["primary-port", "secondary-port"]);
+    this.#timer = setInterval(() => this.#take(), TAKE_MS);
+  }
+
+  /** Frames of the guest that came from one host. */
+  framesFrom(host: "primary" | "secondary"): number {
+    this.#take();
+    return this.#runs.filter(({ port }) => port === `${host}-port`)
+      .reduce((sum, { frames }) => sum + frames, 0);
+  }
+
+  /** Forgets what has passed. */
+  restart(): void {
+    this.#take();
+    this.#runs = [];
+  }
+
+  /** Once a frame has come from the secondary, none may come from the primary. */
+  check(): DrillCheck {
+    this.#take();
+    const said = this.#runs.map(({ port, frames }) => `${frames} from the ${port.split("-")[0]}`);
+    const order = this.#runs.map(({ port }) => port).join(" ");
+    return {
+      name: "no packet came from both sides",
+      held: this.#missed === 0 && ["primary-port", "secondary-port", "primary-port secondary-port"]
+        .includes(order),
+      detail: (said.length > 0 ? `frames of the guest: ${said.join(", then ")}` : "no frames") +
+        (this.#missed > 0 ? `; ${this.#missed} passed unseen` : ""),
+    };
+  }
+
+  [Symbol.dispose](): void {
+    clearInterval(this.#timer);
+    this.#sniffer[Symbol.dispose]();
+  }
+
+  #take(): void {
+    for (const { port, frame } of this.#sniffer.take()) {
+      if (!GUEST_MAC.every((byte, i) => frame[6 + i] === byte)) continue;
+      const run = this.#runs.at(-1);
+      if (run?.port === port) run.frames++;
+      else this.#runs.push({ port, frames: 1 });
+    }
+    this.#missed += this.#sniffer.missed;
+  }
+}
