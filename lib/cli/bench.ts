@@ -9,12 +9,14 @@ import type { BenchOptions } from "./options.ts";
 const log = getLogger(["kemari", "bench"]);
 
 export async function run(options: BenchOptions, context: CommandContext): Promise<void> {
-  const { names, full, links, outFolder, json } = options;
+  const { names, full, outFolder, json } = options;
+  const { links, rounds, seconds, fileBytes, recordBytes } = options;
   if (outFolder !== undefined) checkPlace(outFolder);
   const { signal, status } = context;
   const say = (text: string) => status.isShown ? status.set(text) : log.info("{text}", { text });
   const quick = options.quick || names.includes(ALL) && !full;
-  const { report, failure } = await runBench(names, { quick, full, links }, {
+  const settings = { quick, full, links, rounds, seconds, fileBytes, recordBytes };
+  const { report, failure } = await runBench(names, settings, {
     signal,
     say,
     save: (soFar) => outFolder === undefined ? undefined : saveReport(soFar, outFolder),

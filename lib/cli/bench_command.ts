@@ -1,7 +1,15 @@
 /** `kemari bench` and `kemari bench compare`, as they may be written. */
 import { type Command, Option } from "@commander-js/extra-typings";
 import { helpAfter } from "./help_text.ts";
-import { type BenchCompareOptions, type BenchOptions, parseLinkRates } from "./options.ts";
+import {
+  type BenchCompareOptions,
+  type BenchOptions,
+  checkSizes,
+  parseCount,
+  parseIoSizeBytes,
+  parseLinkRates,
+  parseRecordSizes,
+} from "./options.ts";
 import { json, logFormat, named, progress, quiet } from "./shared_options.ts";
 
 export function addBenchCommands(
@@ -22,10 +30,37 @@ export function addBenchCommands(
       new Option("--link <rates>", "sync links to measure over: 1G, 10G, none, with commas between")
         .argParser(named("--link", parseLinkRates)),
     )
+    .addOption(
+      new Option("--rounds <n>", "how often iozone, traffic and syncs measure everything")
+        .argParser(named("--rounds", parseCount)),
+    )
+    .addOption(
+      new Option("--seconds <s>", "how long traffic and syncs measure each workload")
+        .argParser(named("--seconds", parseCount)),
+    )
+    .addOption(
+      new Option("--file-size <size>", "iozone's file").argParser(
+        named("--file-size", parseIoSizeBytes),
+      ),
+    )
+    .addOption(
+      new Option("--record-sizes <sizes>", "iozone's records, with commas between")
+        .argParser(named("--record-sizes", parseRecordSizes)),
+    )
     .addOption(json)
     .addOption(logFormat).addOption(quiet).addOption(progress)
     .addHelpText("after", helpAfter("bench"))
-    .action((names, { out, link, ...rest }) => run({ ...rest, names, links: link, outFolder: out }))
+    .action((names, { out, link, fileSize, recordSizes, ...rest }) => {
+      checkSizes(fileSize, recordSizes);
+      return run({
+        ...rest,
+        names,
+        links: link,
+        outFolder: out,
+        fileBytes: fileSize,
+        recordBytes: recordSizes,
+      });
+    })
     .enablePositionalOptions();
 
   bench.command("compare")

@@ -193,6 +193,7 @@ fails does not keep the others from running. Ctrl-C leaves in --out what was mea
       "kemari bench",
       "kemari bench stream --quick --json > samples.json",
       "kemari bench all --out report",
+      "kemari bench iozone --link 1G,10G --record-sizes 4K,64K --file-size 16M --rounds 5",
       "kemari bench compare report-of-yesterday report",
     ],
     exits: {

@@ -169,6 +169,12 @@ export interface BenchOptions extends LogOptions {
   readonly full: boolean;
   /** Sync links to measure over; each experiment's own choice if absent. */
   readonly links?: readonly ("none" | "1G" | "10G")[];
+  /** Rounds, and seconds of each stretch. */
+  readonly rounds?: number;
+  readonly seconds?: number;
+  /** iozone's file and its record sizes, in bytes. */
+  readonly fileBytes?: number;
+  readonly recordBytes?: readonly number[];
 }
 
 export interface BenchCompareOptions extends LogOptions {
@@ -249,6 +255,44 @@ export function parseLinkRates(text: string): ("none" | "1G" | "10G")[] {
     if (word === "none" || word === "1G" || word === "10G") return word;
     throw new UsageError(`"${word}" is no link`, { hint: "There are 1G, 10G and none" });
   });
+}
+
+/** The most that iozone's file may have: the guest's disk is made for it. */
+const MAX_FILE_BYTES = 4 * 2 ** 30;
+
+/**
+ * Reads a size that iozone can be given: whole KiB, 4 KiB at least, since direct I/O is in blocks.
+ *
+ * @throws {UsageError} Another size.
+ */
+export function parseIoSizeBytes(text: string): number {
+  const sizeBytes = parseSizeBytes(text);
+  if (sizeBytes % 4096 === 0 && sizeBytes <= MAX_FILE_BYTES) return sizeBytes;
+  throw new UsageError(`"${text}" is no size for iozone`, {
+    hint: "Write a multiple of 4K, 4G at the most",
+  });
+}
+
+/**
+ * Reads `--record-sizes`: `4K,64K,1M`.
+ *
+ * @throws {UsageError} A size that iozone cannot be given; iozone's largest record is 16 MiB.
+ */
+export function parseRecordSizes(text: string): number[] {
+  return [...new Set(text.split(",").map(parseIoSizeBytes))].map((sizeBytes) => {
+    if (sizeBytes <= 16 * 2 ** 20) return sizeBytes;
+    throw new UsageError("iozone's records have 16M at the most");
+  });
+}
+
+/**
+ * Refuses records that the file has no room for.
+ *
+ * @throws {UsageError}
+ */
+export function checkSizes(fileBytes?: number, recordBytes: readonly number[] = []): void {
+  if (fileBytes === undefined || recordBytes.every((bytes) => bytes <= fileBytes)) return;
+  throw new UsageError("--record-sizes: a record is larger than --file-size");
 }
 
 /**
