@@ -242,3 +242,21 @@ Deno.test("whoever comes during an activation may come again, after it the VM is
   stage.end.activated();
   await assert.rejects(stage.send(FIRST), fault("taken-over"));
 });
+
+Deno.test("a sender that is refused is no loss: its VM lives, and is not activated here", async () => {
+  await using stage = await Stage.open({ onLoss: "activate" });
+  const wire = await wireOf(SECOND);
+  await stage.send(FIRST);
+  stage.end.resume();
+  const damaged = concat(wire.subarray(0, 20 + 58 + 4), "this is no frame at all");
+  assert.match(await stage.speak(damaged, 100), /a frame begins with 0x7468/);
+  await stage.quiet();
+  assert.equal(stage.end.state, "waiting");
+  assert.match(stage.end.lastLoss!, /does not speak kemari/);
+  // One that goes without a word is.
+  const fd = await stage.connect();
+  libc().write(fd, wire.subarray(0, 90) as Uint8Array<ArrayBuffer>, 90n);
+  await stage.reactor.run(() => stage.end.session?.secondary.peer !== undefined, never);
+  libc().close(fd);
+  assert.equal(await stage.end.receive(never), "loss");
+});

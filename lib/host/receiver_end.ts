@@ -243,6 +243,7 @@ export class ReceiverEnd {
 
   #lost(error: KemariError): void {
     const wasSender = this.#session?.secondary.peer !== undefined;
+    const peerName = this.#session?.name;
     this.#endSession();
     if (this.#takingOver) {
       this.#takingOver = false;
@@ -256,7 +257,15 @@ export class ReceiverEnd {
     this.#lastLoss = error;
     const committed = this.replica.committed;
     const mayComeBack = this.#listener !== undefined || this.#options.controlled;
-    if (this.#options.onLoss === "activate" && committed > 0) {
+    const isGone = error instanceof TransportError && error.endpoint === peerName;
+    if (this.#options.onLoss === "activate" && committed > 0 && !isGone) {
+      // We refused it, or had trouble of our own: the primary lives, and its VM goes on emitting.
+      log.error(
+        "the sender was refused: {reason}; its VM goes on at the primary, unprotected, and is not " +
+          "activated here; keeping transaction {transaction}",
+        { reason: error.message, transaction: committed },
+      );
+    } else if (this.#options.onLoss === "activate" && committed > 0) {
       log.warn("primary lost: {reason}", { reason: error.message });
       this.#decide("loss");
     } else if (this.#options.onLoss === "exit" || !mayComeBack) this.#reactor.fail(error);
