@@ -82,9 +82,16 @@ async function limitFiles(pid: number, limit: string): Promise<void> {
 /** Processes whose command line has this in it. */
 /** A process that was killed may be seen a moment longer. */
 async function assertGone(text: string): Promise<void> {
-  const end = performance.now() + 5000;
-  while (processesWith(text).length > 0 && performance.now() < end) await sleep(10);
-  assert.deepEqual(processesWith(text), []);
+  await until(() => processesWith(text).length === 0);
+}
+
+/** Waits for what is on its way, however loaded the machine is. */
+async function until(condition: () => boolean | Promise<boolean>): Promise<void> {
+  const end = performance.now() + 20_000;
+  while (!await condition()) {
+    assert.ok(performance.now() < end, `waited in vain for ${condition}`);
+    await sleep(10);
+  }
 }
 
 function processesWith(text: string): number[] {
@@ -152,12 +159,14 @@ Deno.test("stdout's reader has gone: exit 4, and it says so", () =>
   inFolder(async (folder) => {
     const control = `${folder}/c`;
     const before =
-      `mkfifo '${folder}/p'; sleep 2 <'${folder}/p' >/dev/null 2>&1 & exec >'${folder}/p'; kill $!;`;
+      `mkfifo '${folder}/p'; sleep 54321 <'${folder}/p' >/dev/null 2>&1 & exec >'${folder}/p';`;
     await using recv = await bereaved(folder, ["--control", control], { before });
+    for (const pid of processesWith("sleep\x0054321")) Deno.kill(pid, "SIGKILL");
     assert.equal((await failover(control)).code, 4);
     const { code, stderr } = await recv.ended();
     assert.equal(code, 4);
-    assert.match(stderr, /stdout: the reader is gone/);
+    // It finds out by itself a moment later, if nobody asks.
+    assert.match(stderr, /stdout: (the reader is gone|whoever was to take the VM has gone)/);
   }));
 
 Deno.test("a command that fails to take the VM: recv keeps it, and the next failover works", () =>
@@ -243,7 +252,7 @@ Deno.test("SIGINT and SIGTERM: exit 130 soon, at any time, and nothing is left b
       // A receiver whose fence hangs.
       const hanging = ["--on-loss", "activate", "--fence", "sleep 87654", "--control", control];
       await using fencing = await bereaved(folder, hanging);
-      await sleep(100);
+      await until(() => processesWith("sleep\x0087654").length > 0);
       fencing.signal(signal);
       assert.equal((await fencing.ended(soonMs)).code, 130);
       await assertGone("sleep\x0087654");
@@ -290,8 +299,7 @@ Deno.test("SIGTERM while 64 GB of RAM are written to a file that takes everythin
     const stdout = { path: "/dev/null" };
     await using recv = await bereaved(folder, ["--control", control], { stdout }, huge);
     await using asking = new KemariProcess(["failover", control]);
-    await sleep(500);
-    assert.equal((await status(control)).state, "activating");
+    await until(async () => (await status(control)).state === "activating");
     recv.signal("SIGTERM");
     assert.equal((await recv.ended(3000)).code, 130);
     assert.equal((await asking.ended()).code, 4);
@@ -302,7 +310,10 @@ Deno.test("SIGTERM while nobody answers: connecting, a mute peer, a command that
     using mute = Deno.listen({ transport: "unix", path: `${folder}/mute` });
     for (const target of [`unix:${folder}/mute`, "exec:sleep 65432", "exec:sleep 65432; true"]) {
       await using send = new KemariProcess(["send", target, "--grace", "30s"], { stdin: "piped" });
-      await sleep(400);
+      using _connected = target.startsWith("exec:") ? undefined : await mute.accept();
+      if (target.startsWith("exec:")) {
+        await until(() => processesWith("sleep\x0065432").length > 0);
+      }
       send.signal("SIGTERM");
       assert.equal((await send.ended(3000)).code, 130, target);
     }
@@ -321,7 +332,7 @@ Deno.test("status says how a receiver and a sender are doing", () =>
       ...shape,
       ...{ lastCommitted: 0, lastCommittedAgeMs: null, syncs: 0, syncsPerSecond: 0 },
       ...{ pages: 0, zeroPages: 0, payloadBytes: 0, wireBytes: 0, replicaBytes: 0 },
-      ...{ applying: null, lastLoss: null },
+      ...{ arriving: false, unreleased: 0, applying: null, lastLoss: null },
     });
     await using send = new KemariProcess(
       ["send", socket, "--control", `${folder}/sc`, "--session-name", "web-1"],
