@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import fc from "fast-check";
 import { WireError } from "../errors.ts";
-import { decodeXbzrle } from "./xbzrle.ts";
+import { decodeXbzrle, encodeXbzrle } from "./xbzrle.ts";
 
 /** Encodes as QEMU does: runs of equal bytes and of new ones, a trailing equal run left out. */
 function encode(old: Uint8Array, fresh: Uint8Array): Uint8Array {
@@ -81,4 +81,50 @@ Deno.test("any bytes decode within the page or are refused", () => {
     }),
     { numRuns: 500, seed: 8 },
   );
+});
+
+Deno.test("what is encoded decodes to the new page, at any place, and the old one becomes it", () => {
+  const change = fc.tuple(fc.nat(4095), fc.uint8Array({ minLength: 1, maxLength: 300 }));
+  fc.assert(
+    fc.property(
+      fc.array(change, { maxLength: 9 }),
+      fc.nat(7),
+      fc.nat(3),
+      fc.oneof(fc.constant(4096), fc.nat(2000)),
+      (changes, at, wordAt, limit) => {
+        const old = new Uint8Array(4096).map((_, i) => (i * i) >> 7);
+        const fresh = old.slice();
+        for (const [to, bytes] of changes) fresh.set(bytes.subarray(0, 4096 - to), to);
+        const source = new Uint8Array(at + 4096);
+        source.set(fresh, at);
+        const words = new Uint32Array(wordAt + 1024);
+        new Uint8Array(words.buffer).set(old, 4 * wordAt);
+        const out = new Uint8Array(4096).fill(0xee);
+        const view = new DataView(source.buffer);
+        const length = encodeXbzrle(view, at, words, wordAt, 4096, out, limit);
+        assert.deepEqual(new Uint8Array(words.buffer, 4 * wordAt), fresh, "the old is the new");
+        assert.ok(out.subarray(Math.max(0, length)).every((byte) => byte === 0xee) || length < 0);
+        if (length < 0) return;
+        assert.ok(length <= limit);
+        assert.equal(length === 0, old.every((byte, i) => byte === fresh[i]));
+        const page = old.slice();
+        decodeXbzrle(out, 0, length, page, 0);
+        assert.deepEqual(page, fresh);
+        // A byte that did not change may stand between two runs, never at their ends.
+        assert.ok(length <= encode(old, fresh).length + 4 * changes.length * 2 + 300);
+      },
+    ),
+    { numRuns: 400, seed: 6 },
+  );
+});
+
+Deno.test("a page that differs everywhere, and one at its last byte only, are encoded", () => {
+  const out = new Uint8Array(4096);
+  const old = new Uint32Array(1024);
+  const fresh = new Uint8Array(4096).fill(7);
+  assert.equal(encodeXbzrle(new DataView(fresh.buffer), 0, old, 0, 4096, out, 3000), -1);
+  assert.ok(old.every((word) => word === 0x07070707));
+  fresh[4095] = 8;
+  const length = encodeXbzrle(new DataView(fresh.buffer), 0, old, 0, 4096, out, 4096);
+  assert.deepEqual([...out.subarray(0, length)], [0xff, 0x1f, 1, 8]);
 });
