@@ -128,11 +128,7 @@ function vmOptions(setup: ColoSetup, name: string): VmOptions {
   return { name, qemu, guest, memoryMiB, args: devices, signal };
 }
 
-/** Makes the next migration, of either side, a COLO one. */
-export async function enableColo(
-  client: QmpClient,
-  checkpointDelayMs = CHECKPOINT_DELAY_MS,
-): Promise<void> {
+async function enableColo(client: QmpClient): Promise<void> {
   await client.execute("migrate-set-capabilities", {
     capabilities: [
       { capability: "return-path", state: true },
@@ -141,23 +137,18 @@ export async function enableColo(
   });
   await client.execute("migrate-set-parameters", {
     "max-bandwidth": 2 ** 40,
-    "x-checkpoint-delay": checkpointDelayMs,
+    "x-checkpoint-delay": CHECKPOINT_DELAY_MS,
   });
 }
 
-/** Waits until the primary's first pass is over. */
-export async function inColo(client: QmpClient, signal: AbortSignal): Promise<void> {
+async function inColo(client: QmpClient, signal: AbortSignal): Promise<void> {
   const deadline = performance.now() + COLO_TIMEOUT_MS;
   for (;;) {
     signal.throwIfAborted();
-    const { status, "error-desc": reason } = await client.execute("query-migrate") as {
-      status: string;
-      "error-desc"?: string;
-    };
+    const { status } = await client.execute("query-migrate") as { status: string };
     if (status === "colo") return;
     if (status === "failed" || performance.now() > deadline) {
-      const why = reason === undefined ? "" : `: ${reason}`;
-      throw new QemuError("migrate", "GenericError", `no COLO: the migration is "${status}"${why}`);
+      throw new QemuError("migrate", "GenericError", `no COLO: the migration is "${status}"`);
     }
     await new Promise((resolve) => setTimeout(resolve, 50));
   }

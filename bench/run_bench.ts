@@ -10,8 +10,8 @@ import type { BenchContext, BenchSettings } from "./bench_context.ts";
 import { ProgressClock } from "./progress_clock.ts";
 import { benchBitmap } from "./bitmap.ts";
 import { benchColo } from "./colo.ts";
+import { benchCompress } from "./compress.ts";
 import { benchDisk } from "./disk.ts";
-import { benchIozone } from "./iozone.ts";
 import { sourceFolder } from "./kemari_program.ts";
 import { benchStart } from "./start.ts";
 import { benchStream } from "./stream.ts";
@@ -21,11 +21,11 @@ import { benchWritev } from "./writev.ts";
 const EXPERIMENTS: Readonly<Record<string, (context: BenchContext) => Promise<BenchExperiment>>> = {
   start: benchStart,
   bitmap: benchBitmap,
+  compress: benchCompress,
   writev: benchWritev,
   stream: benchStream,
   disk: benchDisk,
   colo: benchColo,
-  iozone: benchIozone,
 };
 
 /** Stands for all of them. */
