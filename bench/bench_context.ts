@@ -11,6 +11,13 @@ export interface BenchSettings {
   readonly full: boolean;
   /** Which links to measure over, where an experiment has one; its own choice if absent. */
   readonly links?: readonly LinkRate[];
+  /** How often everything is measured, where an experiment has rounds. */
+  readonly rounds?: number;
+  /** How long one stretch is measured. */
+  readonly seconds?: number;
+  /** iozone's file, and its records, in bytes. */
+  readonly fileBytes?: number;
+  readonly recordBytes?: readonly number[];
 }
 
 /** What every experiment is handed. */

@@ -128,7 +128,11 @@ function vmOptions(setup: ColoSetup, name: string): VmOptions {
   return { name, qemu, guest, memoryMiB, args: devices, signal };
 }
 
-async function enableColo(client: QmpClient): Promise<void> {
+/** Makes the next migration, of either side, a COLO one. */
+export async function enableColo(
+  client: QmpClient,
+  checkpointDelayMs = CHECKPOINT_DELAY_MS,
+): Promise<void> {
   await client.execute("migrate-set-capabilities", {
     capabilities: [
       { capability: "return-path", state: true },
@@ -137,18 +141,23 @@ async function enableColo(client: QmpClient): Promise<void> {
   });
   await client.execute("migrate-set-parameters", {
     "max-bandwidth": 2 ** 40,
-    "x-checkpoint-delay": CHECKPOINT_DELAY_MS,
+    "x-checkpoint-delay": checkpointDelayMs,
   });
 }
 
-async function inColo(client: QmpClient, signal: AbortSignal): Promise<void> {
+/** Waits until the primary's first pass is over. */
+export async function inColo(client: QmpClient, signal: AbortSignal): Promise<void> {
   const deadline = performance.now() + COLO_TIMEOUT_MS;
   for (;;) {
     signal.throwIfAborted();
-    const { status } = await client.execute("query-migrate") as { status: string };
+    const { status, "error-desc": reason } = await client.execute("query-migrate") as {
+      status: string;
+      "error-desc"?: string;
+    };
     if (status === "colo") return;
     if (status === "failed" || performance.now() > deadline) {
-      throw new QemuError("migrate", "GenericError", `no COLO: the migration is "${status}"`);
+      const why = reason === undefined ? "" : `: ${reason}`;
+      throw new QemuError("migrate", "GenericError", `no COLO: the migration is "${status}"${why}`);
     }
     await new Promise((resolve) => setTimeout(resolve, 50));
   }

@@ -12,6 +12,7 @@ import { benchBitmap } from "./bitmap.ts";
 import { benchColo } from "./colo.ts";
 import { benchCompress } from "./compress.ts";
 import { benchDisk } from "./disk.ts";
+import { benchIozone } from "./iozone.ts";
 import { sourceFolder } from "./kemari_program.ts";
 import { benchStart } from "./start.ts";
 import { benchStream } from "./stream.ts";
@@ -26,6 +27,7 @@ const EXPERIMENTS: Readonly<Record<string, (context: BenchContext) => Promise<Be
   stream: benchStream,
   disk: benchDisk,
   colo: benchColo,
+  iozone: benchIozone,
 };
 
 /** Stands for all of them. */

@@ -1,0 +1,270 @@
+/** One guest, kept in one way, from its boot until it is disposed of. */
+import { QemuError, TransportError } from "../lib/errors.ts";
+import { askControl } from "../lib/host/control.ts";
+import type { SenderDurations, SenderStatus } from "../lib/host/end_status.ts";
+import { QmpClient } from "../lib/host/qmp_client.ts";
+import type { TapStatus } from "../lib/host/tap_set.ts";
+import { startVm, type Vm, type VmOptions } from "../fixtures/vm.ts";
+import { enableColo, inColo } from "./colo_round.ts";
+import { end, say, whileAlive } from "./drill_process.ts";
+import { GUEST_MEMORY_MIB, type GuestLab } from "./guest_lab.ts";
+import { type GuestSetup, SYNC_INTERVAL_MS } from "./guest_setups.ts";
+import { StopWatch } from "./stop_watch.ts";
+import { atExit, endQuietly } from "./work_folder.ts";
+
+/** A sender that has taps. */
+export type TappedStatus = SenderStatus & { readonly taps: TapStatus };
+
+const GUEST_COMMAND_MS = 300_000;
+const MAC = "52:54:00:6b:65:6d";
+
+/** Of one lab no two may run at a time: they would share the link, and the NIC's address. */
+export class GuestRun implements AsyncDisposable {
+  private constructor(
+    readonly lab: GuestLab,
+    readonly setup: GuestSetup,
+    readonly vm: Vm,
+    /** QEMU's own STOP and RESUME. */
+    readonly stops: StopWatch,
+    private readonly control: string | undefined,
+    private readonly stack: AsyncDisposableStack,
+  ) {}
+
+  /** Boots a guest with its disk mounted at /mnt, and waits until it is protected. */
+  static async start(lab: GuestLab, setup: GuestSetup): Promise<GuestRun> {
+    await using stack = new AsyncDisposableStack();
+    const folder = Deno.makeTempDirSync({ dir: lab.folder, prefix: "run-" });
+    stack.defer(() => Deno.removeSync(folder, { recursive: true }));
+    const started = setup.kind === "kemari" || setup.kind === "tapped"
+      ? await startTapped(lab, setup, folder, stack)
+      : await startPlain(lab, setup, stack);
+    const { vm, control } = started;
+    const stops = stack.use(await StopWatch.attach(vm.spareQmpPath));
+    await say(vm, "mount -t ext4 /dev/vda /mnt");
+    if (lab.net !== undefined) {
+      await say(vm, `ip link set eth0 up && ip addr add ${lab.net.guestIp}/24 dev eth0`);
+    }
+    return new GuestRun(lab, setup, vm, stops, control, stack.move());
+  }
+
+  get isProtected(): boolean {
+    return this.setup.kind === "kemari";
+  }
+
+  /** Runs a command in the guest. @throws {QemuError} if it fails. */
+  async run(command: string): Promise<string> {
+    const { code, output } = await this.vm.run(command, { timeoutMs: GUEST_COMMAND_MS });
+    if (code === 0) return output.trim();
+    throw new QemuError(
+      "guest",
+      "GuestError",
+      `with ${this.setup.name}, "${command.slice(0, 80)}" ended with ${code}: ${output.trim()}`,
+    );
+  }
+
+  /** Bytes over the sync link so far; undefined where nobody counts them. */
+  linkBytes(): number | undefined {
+    return this.lab.linkBytes(this.vm.pid);
+  }
+
+  /** Of the protecting kemari. */
+  status(): Promise<TappedStatus> {
+    return this.#ask("status");
+  }
+
+  durations(): Promise<SenderDurations> {
+    return this.#ask("durations");
+  }
+
+  async #ask<Answer>(command: "status" | "durations"): Promise<Answer> {
+    return await askControl(this.control!, command, this.lab.context.signal) as unknown as Answer;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.stack.disposeAsync();
+  }
+}
+
+interface Started {
+  readonly vm: Vm;
+  readonly control?: string;
+}
+
+/** Disk and NIC through kemari. */
+async function startTapped(
+  lab: GuestLab,
+  setup: GuestSetup,
+  folder: string,
+  stack: AsyncDisposableStack,
+): Promise<Started> {
+  const { signal } = lab.context;
+  const address = lab.secondaryAddress();
+  const control = `${folder}/protect`;
+  const image = await lab.image();
+  const mode = setup.sharedDisk ? ",mode=shared" : "";
+  const taps = (side: "primary" | "secondary", path: string) => [
+    ...(lab.net === undefined ? [] : ["--net", `net0=unix:${folder}/${side}.net,tap:tap0`]),
+    ...["--disk", `disk0=${path},unix:${folder}/${side}.nbd${mode}`],
+  ];
+  if (setup.kind === "kemari") {
+    const other = setup.sharedDisk ? image : await lab.image();
+    const recv = start(
+      lab.kemariOn(
+        "secondary",
+        ...["recv", address, "--control", `${folder}/recv`],
+        ...taps("secondary", other),
+      ),
+      stack,
+    );
+    await recv.until("kemari recv", () => isThere(`${folder}/recv`), signal);
+  }
+  const protect = start(
+    lab.kemariOn(
+      "primary",
+      ...["protect", "--qmp", `${folder}/qmp`, address, "--control", control],
+      ...["--disk-sync", "none", "--sync-interval", `${SYNC_INTERVAL_MS}`],
+      ...taps("primary", image),
+      ...(setup.options ?? []),
+    ),
+    stack,
+  );
+  await protect.until("kemari protect", () => isThere(`${folder}/primary.nbd`), signal);
+  const vm = stack.use(
+    await startVm(machine(lab, {
+      name: "primary",
+      prefix: lab.on("primary"),
+      disk: `nbd:unix:${folder}/primary.nbd`,
+      net: lab.net === undefined
+        ? NO_NET
+        : `stream,id=n0,server=off,addr.type=unix,addr.path=${folder}/primary.net`,
+      args: ["-qmp", `unix:${folder}/qmp,server=on,wait=off`],
+    })),
+  );
+  await vm.ready();
+  if (setup.kind === "kemari") {
+    await protect.until("kemari protect", async () => {
+      const status = await askControl(control, "status", signal) as unknown as TappedStatus;
+      return status.syncs >= 3 && status.taps.disks.every(({ copied }) => copied === 1);
+    }, signal);
+  }
+  return { vm, control };
+}
+
+/** QEMU by itself, or two of them. */
+async function startPlain(
+  lab: GuestLab,
+  setup: GuestSetup,
+  stack: AsyncDisposableStack,
+): Promise<Started> {
+  const { signal } = lab.context;
+  const vm = stack.use(
+    await startVm(machine(lab, {
+      name: "primary",
+      prefix: lab.on("primary"),
+      disk: await lab.image(),
+      net: lab.net === undefined ? NO_NET : TAP_NET,
+    })),
+  );
+  if (setup.kind === "plain") {
+    await vm.ready();
+    return { vm };
+  }
+  const secondary = stack.use(
+    await startVm({
+      ...machine(lab, {
+        name: "secondary",
+        prefix: lab.on("secondary"),
+        disk: await lab.image(),
+        // In COLO both guests run: of two that answer, one would be too many.
+        net: NO_NET,
+      }),
+      incoming: "defer",
+    }),
+  );
+  await vm.ready();
+  const uri = `tcp:${lab.secondaryAddress()}`;
+  await using other = await QmpClient.connect(secondary.qmpPath);
+  await enableColo(other, SYNC_INTERVAL_MS);
+  await other.execute("migrate-incoming", { uri });
+  await using client = await QmpClient.connect(vm.qmpPath);
+  await enableColo(client, SYNC_INTERVAL_MS);
+  await client.execute("migrate", { uri });
+  await inColo(client, signal);
+  return { vm };
+}
+
+const SAID_CHARACTERS = 2000;
+const LAST_WORDS_MS = 300;
+const NO_NET = "hubport,id=n0,hubid=0";
+/** As little of a NIC as the other back ends have: features must be the same on both sides. */
+const TAP_NET = "tap,id=n0,ifname=tap0,script=no,downscript=no,vnet_hdr=off";
+
+interface MachineParts {
+  readonly name: string;
+  readonly prefix: readonly string[];
+  readonly disk: string;
+  readonly net: string;
+  readonly args?: readonly string[];
+}
+
+/** The same devices whatever is behind them. */
+function machine(lab: GuestLab, { name, prefix, disk, net, args = [] }: MachineParts): VmOptions {
+  return {
+    name,
+    prefix,
+    qemu: lab.qemu.program,
+    guest: lab.guest,
+    memoryMiB: GUEST_MEMORY_MIB,
+    signal: lab.context.signal,
+    args: [
+      ...["-drive", `file=${disk},format=raw,if=virtio`],
+      ...["-netdev", net, "-device", `virtio-net-pci,netdev=n0,mac=${MAC},romfile=`],
+      ...args,
+    ],
+  };
+}
+
+/** A kemari that ends with the stack. */
+interface StartedKemari {
+  /** Waits until it is ready. @throws {TransportError} With what it said, if it ends before. */
+  until(name: string, ready: () => boolean | Promise<boolean>, signal: AbortSignal): Promise<void>;
+}
+
+/** What it says is kept to itself, unless it ends too soon: at the end it misses its QEMU. */
+function start(command: readonly string[], stack: AsyncDisposableStack): StartedKemari {
+  const [program, ...args] = command;
+  const child = new Deno.Command(program, { args, stdin: "null", stdout: "null", stderr: "piped" })
+    .spawn();
+  const forget = atExit(() => endQuietly(child));
+  let said = "";
+  const reading = (async () => {
+    for await (const text of child.stderr.pipeThrough(new TextDecoderStream())) {
+      said = (said + text).slice(-SAID_CHARACTERS);
+    }
+  })();
+  stack.defer(async () => {
+    await end(child);
+    forget();
+    // Its guardian has the same stderr, for a moment longer.
+    await Promise.race([reading, new Promise((resolve) => setTimeout(resolve, LAST_WORDS_MS))]);
+  });
+  return {
+    async until(name, ready, signal) {
+      try {
+        await whileAlive(child, name, async () => await ready(), signal);
+      } catch (error) {
+        signal.throwIfAborted();
+        throw new TransportError(name, "spawn", `${(error as Error).message}: ${said.trim()}`);
+      }
+    },
+  };
+}
+
+function isThere(path: string): boolean {
+  try {
+    Deno.lstatSync(path);
+    return true;
+  } catch {
+    return false;
+  }
+}

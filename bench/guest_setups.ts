@@ -1,0 +1,44 @@
+/** How a measured guest is kept: unprotected, by kemari in one way or another, by QEMU's pair. */
+
+/** One way. */
+export interface GuestSetup {
+  /** In tables and charts. */
+  readonly name: string;
+  /**
+   * `plain`: QEMU alone. `tapped`: disk and NIC go through kemari, which has no secondary.
+   * `kemari`: protected by `kemari protect`. `pair`: QEMU's own COLO, two QEMUs.
+   */
+  readonly kind: "plain" | "tapped" | "kemari" | "pair";
+  /** One image that both ends open, as in 2010; else each end has its own. */
+  readonly sharedDisk?: boolean;
+  /** More words for `kemari protect`. */
+  readonly options?: readonly string[];
+}
+
+export const PLAIN: GuestSetup = { name: "unprotected, QEMU's own disk", kind: "plain" };
+
+/** What protection is compared with: the same way to the disk, without protection. */
+export const UNPROTECTED: GuestSetup = { name: "unprotected", kind: "tapped" };
+
+/** The VM stays stopped until the secondary has the transaction; output starts one. */
+export const KEMARI_2010: GuestSetup = {
+  name: "kemari as in 2010",
+  kind: "kemari",
+  sharedDisk: true,
+  options: ["--commit", "sync", "--sync-on", "net,disk"],
+};
+
+export const KEMARI_DEFAULT: GuestSetup = { name: "kemari", kind: "kemari" };
+
+export const QEMU_PAIR: GuestSetup = { name: "QEMU's COLO pair", kind: "pair" };
+
+/** QEMU's timer for the pair, and kemari's `--sync-interval` as it is by default. */
+export const SYNC_INTERVAL_MS = 100;
+
+/** What must be said wherever the pair stands beside kemari. */
+export const PAIR_NOTES: readonly string[] = [
+  `${QEMU_PAIR.name}: x-colo on both sides over TCP as docs/system/qemu-colo.rst has it, without ` +
+  "its quorum and replication of the disk and without its filters of the network. Its disk is a " +
+  "plain image on the primary (writes do not travel), and packets leave at once: it does less " +
+  "than kemari does, and what it would lose in a failover is not counted",
+];
