@@ -10,7 +10,6 @@ import type { BenchContext, BenchSettings } from "./bench_context.ts";
 import { ProgressClock } from "./progress_clock.ts";
 import { benchBitmap } from "./bitmap.ts";
 import { benchColo } from "./colo.ts";
-import { benchCompress } from "./compress.ts";
 import { benchDisk } from "./disk.ts";
 import { benchIozone } from "./iozone.ts";
 import { sourceFolder } from "./kemari_program.ts";
@@ -22,7 +21,16 @@ import { benchWritev } from "./writev.ts";
 const EXPERIMENTS: Readonly<Record<string, (context: BenchContext) => Promise<BenchExperiment>>> = {
   start: benchStart,
   bitmap: benchBitmap,
-  compress: benchCompress,
+  // Its recorded streams are files of the sources, which the executable does not have.
+  compress: async (context) => {
+    if (sourceFolder() === undefined) {
+      throw new UsageError("compress needs kemari's sources: it begins with a recorded stream", {
+        hint: "run deno task bench compress in their folder",
+      });
+    }
+    const { benchCompress } = await import(new URL("bench/compress.ts", Deno.mainModule).href);
+    return await benchCompress(context);
+  },
   writev: benchWritev,
   stream: benchStream,
   disk: benchDisk,
@@ -55,32 +63,54 @@ export function experimentsOf(names: readonly string[]): readonly string[] {
   return names.length === 0 || names.includes(ALL) ? EXPERIMENT_NAMES : [...new Set(names)];
 }
 
+/** An experiment and its name. */
+export interface NamedExperiment {
+  readonly name: string;
+  readonly run: (context: BenchContext) => Promise<BenchExperiment>;
+}
+
+/** The report, and the first failure or interruption if there was one. */
+export interface BenchOutcome {
+  readonly report: BenchReport;
+  readonly failure?: unknown;
+}
+
 /**
- * Runs experiments one after another. One that fails does not keep the others from running; an
- * interruption does, and the report then says what is missing.
+ * Runs experiments by name, see {@link runExperiments}.
  *
  * @param names Which; all of them if empty.
- * @returns The report, and the first failure or interruption if there was one.
  * @throws {UsageError} There is no experiment of that name.
  */
 export async function runBench(
   names: readonly string[],
   settings: BenchSettings,
   host: BenchHost,
-): Promise<{ report: BenchReport; failure?: unknown }> {
-  const wanted = experimentsOf(names);
+): Promise<BenchOutcome> {
+  const wanted = experimentsOf(names).map((name) => ({ name, run: EXPERIMENTS[name] }));
+  return await runExperiments(wanted, settings, host);
+}
+
+/**
+ * Runs experiments one after another. One that fails does not keep the others from running; an
+ * interruption does, and the report then says what is missing.
+ */
+export async function runExperiments(
+  wanted: readonly NamedExperiment[],
+  settings: BenchSettings,
+  host: BenchHost,
+): Promise<BenchOutcome> {
   const { signal } = host;
   const empty = await emptyReport(settings);
   const experiments: BenchExperiment[] = [];
   const missing: { name: string; why: string }[] = [];
   let part: BenchExperiment | undefined;
   let failure: unknown;
-  const reportNow = (rest: readonly string[]): BenchReport => ({
+  const reportNow = (rest: readonly NamedExperiment[]): BenchReport => ({
     ...empty,
     experiments: part === undefined ? [...experiments] : [...experiments, part],
-    missing: [...missing, ...rest.map((name) => ({ name, why: "not run" }))],
+    missing: [...missing, ...rest.map(({ name }) => ({ name, why: "not run" }))],
   });
-  for (const [index, name] of wanted.entries()) {
+  for (const [index, { name, run }] of wanted.entries()) {
     const rest = wanted.slice(index + 1);
     const clock = new ProgressClock(wanted.length > 1 ? `${index + 1} of ${wanted.length}, ` : "");
     const context: BenchContext = {
@@ -95,7 +125,7 @@ export async function runBench(
     };
     try {
       signal.throwIfAborted();
-      experiments.push(await EXPERIMENTS[name](context));
+      experiments.push(await run(context));
       part = undefined;
     } catch (error) {
       // What an interrupted child or VM complains of is not the reason.

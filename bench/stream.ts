@@ -1,9 +1,9 @@
 /**
- * `kemari bench stream`: how fast a plain stream goes through both ends, against socat.
+ * `kemari bench stream`: how fast a plain stream goes through both ends, against socat and a pipe.
  *
- * A file of random pages → `kemari send` → loopback TCP → `kemari recv` → /dev/null, and the same
- * file through two socats. Time runs from the start of the sending process to the end of both; the
- * receiver listens beforehand. kemari's time holds its start, the parsing, two checksums, the
+ * A file of random pages → `kemari send` → loopback TCP → `kemari recv` → /dev/null, the same file
+ * through two socats, and through a pipe between two cats, which only copy. Time runs from the
+ * start of the sending process to the end of both; the receiver listens beforehand. kemari's time holds its start, the parsing, two checksums, the
  * replica, and the composition of the whole stream behind the last byte; socat's holds nothing of
  * it. One round runs each of them once, in turning order, and yields one ratio.
  *
@@ -14,8 +14,9 @@
  * - First touch costs 0.1 s per GiB where the memory is at hand and 2.9 s where the hypervisor has
  *   taken it back meanwhile: hence {@link warmMemory} in front of each run, for all competitors.
  * - socat's own buffer of 8 KiB halves its speed: with `-b 262144` it is the second reference.
- * - The programs' start, 0.1 s, weighs more in `--quick`: its ratio says little.
+ * - The programs' start, 0.1 s, weighs more in `--quick`: its ratio is lower by a tenth or two.
  */
+import { ensureTool } from "../fixtures/provision/tools.ts";
 import { TransportError } from "../lib/errors.ts";
 import { pairedRatios } from "../lib/report/bench_statistics.ts";
 import type { BenchExperiment } from "../lib/report/bench_result.ts";
@@ -27,9 +28,10 @@ import { warmMemory } from "./warm_memory.ts";
 import { atExit, endQuietly, WorkFolder } from "./work_folder.ts";
 
 const RAM_BYTES = 2 ** 30;
-const QUICK_RAM_BYTES = 2 ** 27;
+const QUICK_RAM_BYTES = 2 ** 29;
 const ROUNDS = 7;
-const QUICK_ROUNDS = 2;
+const QUICK_ROUNDS = 4;
+const PAGE_BYTES = 4096;
 /** Beside the replica: buffers, the programs themselves. */
 const WARM_EXTRA_BYTES = 2 ** 28;
 
@@ -49,7 +51,8 @@ interface Ends {
 
 /** @throws {TransportError} socat is missing, or a transfer fails. */
 export async function benchStream(context: BenchContext): Promise<BenchExperiment> {
-  const socatVersion = await findSocat();
+  const socatPath = await ensureTool("socat", { signal: context.signal });
+  const socatVersion = await versionOf(socatPath);
   const program = kemariProgram();
   const ramBytes = context.quick ? QUICK_RAM_BYTES : RAM_BYTES;
   const rounds = context.quick ? QUICK_ROUNDS : ROUNDS;
@@ -60,21 +63,30 @@ export async function benchStream(context: BenchContext): Promise<BenchExperimen
   const fileBytes = await writePlainStream(file, plainStreamShape(ramBytes), context.signal);
   const competitors = [
     kemariEnds(program.command, file, context.signal),
-    socatEnds(file, [], context.signal),
-    socatEnds(file, ["-b", "262144"], context.signal),
+    socatEnds(socatPath, file, [], context.signal),
+    socatEnds(socatPath, file, ["-b", "262144"], context.signal),
+    pipeEnds(file, `${folder.path}/pipe`, context.signal),
   ];
   const samples: Transfer[][] = competitors.map(() => []);
   // Round 0 brings programs and file into memory, and does not count.
   for (let round = 0; round <= rounds; round++) {
-    context.say(`stream: round ${round} of ${rounds}`);
     for (let turn = 0; turn < competitors.length; turn++) {
+      context.progress(
+        "stream",
+        round * competitors.length + turn,
+        (rounds + 1) * competitors.length,
+        round === 0 ? "warming up" : `round ${round} of ${rounds}`,
+      );
       const which = (turn + round) % competitors.length;
       const transfer = await runTransfer(competitors[which], ramBytes, context.signal);
       if (round > 0) samples[which].push(transfer);
     }
   }
-  const [kemari, socat, socatLarge] = samples.map((transfers) =>
-    transfers.map(({ seconds }) => fileBytes / 1e6 / seconds)
+  const [kemari, socat, socatLarge, pipe] = samples.map((transfers) =>
+    transfers.map(({ seconds }) => fileBytes / 1e9 / seconds)
+  );
+  const perPage = samples.map((transfers) =>
+    transfers.map(({ seconds }) => seconds * 1e9 / (ramBytes / PAGE_BYTES))
   );
   const peaks = (end: "senderPeakBytes" | "receiverPeakBytes") =>
     samples[0].map((transfer) => transfer[end] / 1e6);
@@ -85,9 +97,13 @@ export async function benchStream(context: BenchContext): Promise<BenchExperimen
       "file → send → loopback TCP → recv → /dev/null, process start to both ends' exit",
     conditions: { stream: `${(fileBytes / 1e6).toFixed(0)} MB`, link: "loopback TCP" },
     series: [
-      { name: "kemari", unit: "MB/s", samples: kemari },
-      { name: "socat, its own 8 KiB buffer", unit: "MB/s", samples: socat },
-      { name: "socat -b 262144", unit: "MB/s", samples: socatLarge },
+      { name: "kemari", unit: "GB/s", samples: kemari },
+      { name: "socat, its own 8 KiB buffer", unit: "GB/s", samples: socat },
+      { name: "socat -b 262144", unit: "GB/s", samples: socatLarge },
+      { name: "cat | cat", unit: "GB/s", samples: pipe },
+      { name: "kemari, a page", unit: "ns", samples: perPage[0] },
+      { name: "socat -b 262144, a page", unit: "ns", samples: perPage[2] },
+      { name: "cat | cat, a page", unit: "ns", samples: perPage[3] },
       {
         name: "kemari / socat",
         unit: "×",
@@ -95,6 +111,7 @@ export async function benchStream(context: BenchContext): Promise<BenchExperimen
         target: { kind: "at-least", value: 0.8 },
       },
       { name: "kemari / socat -b 262144", unit: "×", samples: pairedRatios(kemari, socatLarge) },
+      { name: "kemari / cat | cat", unit: "×", samples: pairedRatios(kemari, pipe) },
       {
         name: "kemari send, peak memory",
         unit: "MB",
@@ -192,9 +209,14 @@ async function listeningAddress(
   }
 }
 
-function socatEnds(file: string, options: readonly string[], signal: AbortSignal): Ends {
+function socatEnds(
+  socat: string,
+  file: string,
+  options: readonly string[],
+  signal: AbortSignal,
+): Ends {
   const start = (args: readonly string[]) =>
-    new Deno.Command("socat", {
+    new Deno.Command(socat, {
       args: ["-u", ...options, ...args],
       stdin: "null",
       stdout: "null",
@@ -209,6 +231,26 @@ function socatEnds(file: string, options: readonly string[], signal: AbortSignal
       return { child, target: `127.0.0.1:${port}` };
     },
     send: (target) => start([`OPEN:${file}`, `TCP4:${target}`]),
+  };
+}
+
+/** A pipe that nobody looks into. */
+function pipeEnds(file: string, path: string, signal: AbortSignal): Ends {
+  const run = (script: string) =>
+    new Deno.Command("/bin/sh", {
+      args: ["-c", script, "sh", file, path],
+      stdin: "null",
+      stdout: "null",
+      stderr: "inherit",
+      signal,
+    }).spawn();
+  return {
+    async listen() {
+      await Deno.remove(path).catch(() => {});
+      await new Deno.Command("mkfifo", { args: [path] }).output();
+      return { child: run('exec cat < "$2" > /dev/null'), target: path };
+    },
+    send: () => run('exec cat < "$1" > "$2"'),
   };
 }
 
@@ -228,17 +270,10 @@ async function listens(port: number, signal: AbortSignal): Promise<void> {
   throw new TransportError(`127.0.0.1:${port}`, "listen", "socat does not listen after 5 s");
 }
 
-async function findSocat(): Promise<string> {
-  try {
-    const { stdout } = await new Deno.Command("socat", { args: ["-V"] }).output();
-    const version = /socat version \S+/.exec(new TextDecoder().decode(stdout))?.[0];
-    return version ?? "socat of unknown version";
-  } catch (cause) {
-    throw new TransportError("socat", "spawn", "cannot be started, and is what we compare with", {
-      hint: "apt-get install socat",
-      cause,
-    });
-  }
+async function versionOf(socat: string): Promise<string> {
+  const { stdout } = await new Deno.Command(socat, { args: ["-V"] }).output();
+  const version = /socat version \S+/.exec(new TextDecoder().decode(stdout))?.[0];
+  return version ?? "socat of unknown version";
 }
 
 /** Whether /dev/shm has so much room: a file there is read without a disk. */

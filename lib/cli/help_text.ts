@@ -186,8 +186,16 @@ Device models:
     },
   },
   bench: {
-    notes:
-      `Experiments run one after another; "all" uses the quick settings unless --full is said. One that
+    notes: `Experiments:
+  start      the executable's start
+  bitmap     travelling a guest's dirty pages: byte per page against bit per page
+  writev     a transaction to a socket: copied, or gathered
+  stream     a plain stream through both ends, against socat and a pipe
+  compress   what each --compress makes of checkpoints
+  disk       the disk tap against nbdkit and QEMU's own file, with fio in the guest
+  iozone     file I/O in a guest, unprotected and protected in several ways
+  colo       checkpoints a second, against QEMU's own COLO pair
+They run one after another; "all" uses the quick settings unless --full is said. One that
 fails does not keep the others from running. Ctrl-C leaves in --out what was measured until then.`,
     examples: [
       "kemari bench",

@@ -308,6 +308,12 @@ for (const name of NAMES) {
   });
 }
 
+Deno.test("kemari bench --help lists every experiment", async () => {
+  const { EXPERIMENT_NAMES } = await import("../../bench/run_bench.ts");
+  const { out } = await runLine("bench --help");
+  for (const name of EXPERIMENT_NAMES) assert.match(out, new RegExp(`^  ${name} `, "m"));
+});
+
 Deno.test("kemari --help lists every command and every exit code", async () => {
   const { out } = await runLine("--help");
   for (const name of NAMES.filter((each) => wordsOf(each) === each)) {
