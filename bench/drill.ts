@@ -37,23 +37,27 @@ export async function drill(
   const form = await formOf(settings, narrate);
   const { qemu, guests } = await parts(settings, form, narrate, signal);
   const plans = form === "memory" ? [undefined] : casesOf(settings);
-  const total = settings.runs * plans.length;
+  const rounds = settings.pingPong ?? 1;
+  const total = settings.runs * plans.length * rounds;
   const runs: DrillRun[] = [];
-  for (let run = 1; run <= total; run++) {
+  for (let run = 1; run <= total; run += rounds) {
     signal.throwIfAborted();
-    const plan = plans[(run - 1) % plans.length];
-    if (total > 1) narrate(`run ${run} of ${total}${plan === undefined ? "" : `: ${about(plan)}`}`);
+    const plan = plans[(run - 1) / rounds % plans.length];
+    if (total > 1) {
+      const which = rounds === 1 ? `run ${run}` : `runs ${run} to ${run + rounds - 1}`;
+      narrate(`${which} of ${total}${plan === undefined ? "" : `: ${about(plan)}`}`);
+    }
     // Each run has moments of its own, the same ones wherever it stands in a drill.
     const random = new SeededRandom(settings.seed + run - 1);
     const context: RunContext = { qemu, guests, settings, random, narrate, signal };
     try {
       const done = plan === undefined
-        ? await drillMemoryOnce(run, context)
+        ? [await drillMemoryOnce(run, context)]
         : await rehearse(run, plan, context);
-      for (const { name, held, detail } of done.checks) {
+      for (const { name, held, detail } of done.flatMap(({ checks }) => checks)) {
         narrate(`${held ? "held" : "FAILED"}: ${name} (${detail})`);
       }
-      runs.push(done);
+      runs.push(...done);
     } catch (error) {
       // What breaks because the drill was interrupted is not worth reporting.
       signal.throwIfAborted();
@@ -88,7 +92,7 @@ async function formOf(settings: DrillSettings, narrate: Narrate): Promise<DrillF
     if (!needsClient(settings)) return form;
     throw new UsageError(
       "--form memory has no disk and no NIC, and knows only the primary's death",
-      { hint: "leave --fault, --devices, --disk-mode and --commit away, or --form" },
+      { hint: "leave --fault, --ping-pong, --devices, --disk-mode and --commit away, or --form" },
     );
   }
   const missing = await netLabMissing();
@@ -103,8 +107,10 @@ async function formOf(settings: DrillSettings, narrate: Narrate): Promise<DrillF
 }
 
 /** Whether anything was asked for that the form without a client does not have. */
-function needsClient({ faults, devices, diskMode, commit }: DrillSettings): boolean {
-  return faults.join() !== "primary" || devices.join() !== "virtio" || diskMode !== "replicated" ||
+function needsClient(settings: DrillSettings): boolean {
+  const { faults, devices, diskMode, commit } = settings;
+  return settings.pingPong !== undefined || faults.join() !== "primary" ||
+    devices.join() !== "virtio" || diskMode !== "replicated" ||
     commit !== "async";
 }
 

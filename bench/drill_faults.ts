@@ -66,7 +66,7 @@ export async function connectClient(
 }
 
 /** Lets everything run for the time asked, and looks at both ends. */
-async function synchronize({ hosts, context }: Rehearsal) {
+export async function synchronize({ hosts, context }: Rehearsal) {
   const { settings, random, signal } = context;
   await delay(settings.seconds * 1000 + random.below(RANDOM_MS), signal);
   return { sender: await hosts.senderStatus(), receiver: await hosts.receiverStatus() };
@@ -225,7 +225,7 @@ async function killInApply(run: Rehearsal): Promise<FaultOutcome> {
 }
 
 /** Waits for so many answers more. @throws {TransportError} if they do not come. */
-async function moreAnswers({ client, context }: Rehearsal): Promise<void> {
+export async function moreAnswers({ client, context }: Rehearsal): Promise<void> {
   const wanted = client.acked.length + ANSWERS_AFTER;
   await expectSoon(
     `answer ${wanted}`,
@@ -235,7 +235,7 @@ async function moreAnswers({ client, context }: Rehearsal): Promise<void> {
 }
 
 /** The VM must go on at the secondary: sees to it that it does, and checks everything. */
-async function takenOver(
+export async function takenOver(
   run: Rehearsal,
   before: {
     sender: TappedStatus;
@@ -260,7 +260,7 @@ async function takenOver(
       checkConnection(client),
       ...await checkGuest(hosts, hosts.secondary, client, bootId),
       await checkReplicaDisk(hosts),
-      wire.check(),
+      wire.check(hosts.hostOf("primary")),
     ],
     phase,
     sender: before.sender,

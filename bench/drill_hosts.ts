@@ -5,9 +5,9 @@ import { QmpClient } from "../lib/host/qmp_client.ts";
 import { selfCommand } from "../lib/host/self_command.ts";
 import type { TapStatus } from "../lib/host/tap_set.ts";
 import { CABLE_IP, type LabHost, NetLab } from "../fixtures/net_lab.ts";
-import { ensureTool } from "../fixtures/provision/tools.ts";
 import { startVm, type Vm } from "../fixtures/vm.ts";
-import { BLOCK_BYTES, LEDGER_BLOCKS, LEDGER_BYTES, ledgerScript } from "./drill_ledger.ts";
+import { BLOCK_BYTES, ledgerScript } from "./drill_ledger.ts";
+import { makeImages, writeFence } from "./drill_images.ts";
 import { DEVICE_MODELS, type DeviceModel } from "./drill_plan.ts";
 import { answers, ask, end, kill, output, say, until, whileAlive } from "./drill_process.ts";
 import type { DrillCase, RunContext } from "./drill_report.ts";
@@ -32,6 +32,9 @@ while read n; do
 done
 `;
 
+/** What a host is at the moment; hosts keep their names when roles change. */
+export type Role = "primary" | "secondary";
+
 export type TappedStatus = SenderStatus & { readonly taps: TapStatus };
 
 /** Two hosts and a VM; whoever starts them disposes of them. */
@@ -42,8 +45,13 @@ export class DrillHosts implements AsyncDisposable {
   lab!: NetLab;
   primary!: Vm;
   secondary!: Vm;
+  /** The primary's kemari; after a change of roles that is the `recv` which has taken over. */
   protect!: Deno.ChildProcess;
   recv!: Deno.ChildProcess;
+  /** After a change of roles: who asked the primary's kemari to protect. */
+  #asker: Deno.ChildProcess | undefined;
+  #at: Readonly<Record<Role, LabHost>> = { primary: "primary", secondary: "secondary" };
+  #protectControl: string;
   #qmp: QmpClient | undefined;
   #secondaries = 0;
   #fifo = "";
@@ -51,6 +59,7 @@ export class DrillHosts implements AsyncDisposable {
   private constructor(readonly folder: string, readonly plan: DrillCase, context: RunContext) {
     this.#context = context;
     this.device = DEVICE_MODELS[plan.devices];
+    this.#protectControl = `${folder}/protect`;
     // Before the VMs hear of it: else the secondary would fence a primary that is winding up.
     const putAway = () => this.#putFenceAway();
     context.signal.addEventListener("abort", putAway);
@@ -73,11 +82,15 @@ export class DrillHosts implements AsyncDisposable {
     }
   }
 
+  /** Which host is the primary, or the secondary. */
+  hostOf(role: Role): LabHost {
+    return this.#at[role];
+  }
   get protectControl(): string {
-    return `${this.folder}/protect`;
+    return this.#protectControl;
   }
   get recvControl(): string {
-    return `${this.folder}/recv`;
+    return `${this.folder}/${this.#at.secondary}.recv`;
   }
   /** Where the ledger begins in an image. */
   get ledgerOffset(): number {
@@ -91,8 +104,13 @@ export class DrillHosts implements AsyncDisposable {
     return this.plan.fault === "copy" ? BALLAST_BYTES : 0;
   }
 
-  image(side: LabHost): string {
-    return `${this.folder}/${this.plan.diskMode === "shared" ? "shared" : side}.img`;
+  /** The image that a role's host has. */
+  image(role: Role): string {
+    return this.#image(this.#at[role]);
+  }
+
+  #image(host: LabHost): string {
+    return `${this.folder}/${this.plan.diskMode === "shared" ? "shared" : host}.img`;
   }
 
   senderStatus(): Promise<TappedStatus> {
@@ -143,18 +161,21 @@ export class DrillHosts implements AsyncDisposable {
     // Held open both ways, so that recv can serve the disk before QEMU reads the fifo.
     const fifo = await Deno.open(fifoPath, { read: true, write: true });
     this.#stack.defer(() => fifo.close());
+    const host = this.#at.secondary;
+    await writeFence(folder, this.image("secondary"), this.ledgerOffset, this.ledgerAtTakeover);
     this.recv = this.#kemari(
-      "secondary",
+      host,
       [
-        ...["recv", `${CABLE_IP.secondary}:${LINK_PORT}`, "--control", this.recvControl],
+        ...["recv", `${CABLE_IP[host]}:${LINK_PORT}`, "--control", this.recvControl],
         ...["--on-loss", "activate", "--fence", `${folder}/fence`, ...LINK_TIMES],
+        ...this.#taps(host),
       ],
       `> ${fifoPath}`,
     );
     await answers(this.recvControl, this.recv, signal);
     this.secondary = this.#stack.use(
       await startVm({
-        ...this.#machine("secondary"),
+        ...this.#machine(host),
         incoming: "fd:0",
         stdin: { path: this.#fifo },
       }),
@@ -168,8 +189,30 @@ export class DrillHosts implements AsyncDisposable {
     await this.recv.status;
   }
 
+  /**
+   * Behind a takeover: the survivor is the primary from here on, the host that died comes back as
+   * its secondary, with its old image, and the VM is protected again.
+   */
+  async changeRoles(): Promise<void> {
+    const { primary, secondary } = this.#at;
+    await this.#qmp?.close().catch(() => {});
+    this.#protectControl = this.recvControl;
+    this.#at = { primary: secondary, secondary: primary };
+    this.primary = this.secondary;
+    this.protect = this.recv;
+    this.#qmp = await QmpClient.connect(this.primary.spareQmpPath);
+    await this.#notePids();
+    await this.startSecondary();
+    this.#asker = this.#kemari(secondary, [
+      ...["protect", `${CABLE_IP[primary]}:${LINK_PORT}`, "--via", this.#protectControl],
+      ...["--qmp", `${this.folder}/${secondary}.qmp`, ...this.#protectOptions("stop")],
+    ]);
+    await this.waitUntilProtected();
+  }
+
   /** kill -9 of the primary's host. */
   async killPrimary(): Promise<void> {
+    if (this.#asker !== undefined) kill(this.#asker.pid);
     kill(this.protect.pid);
     await this.primary.powerCut();
     await this.protect.status;
@@ -209,15 +252,17 @@ export class DrillHosts implements AsyncDisposable {
     const isCopy = plan.fault === "copy";
     const hosts = isCopy ? { cableRate: COPY_CABLE_RATE } : {};
     this.lab = this.#stack.use(await NetLab.make({ hosts }));
-    await this.#makeImages();
-    await this.#writeFence();
+    const images = (["primary", "secondary"] as const).map((host) => this.#image(host));
+    await makeImages(images, FILE_SYSTEM_BYTES, this.#ballastBytes, {
+      onProgress: narrate,
+      signal,
+    });
     narrate("two hosts on one network: each with a kemari that serves the VM's disk and NIC");
     const onLoss = plan.fault === "receiver" || isCopy ? "continue" : "stop";
     this.protect = this.#kemari("primary", [
       ...["protect", `${CABLE_IP.secondary}:${LINK_PORT}`, "--qmp", `${folder}/primary.qmp`],
-      ...["--control", this.protectControl, "--commit", plan.commit, ...LINK_TIMES],
-      ...["--sync-interval", `${this.#context.settings.syncIntervalMs}`],
-      ...["--on-secondary-loss", onLoss],
+      ...["--control", this.protectControl, ...this.#protectOptions(onLoss)],
+      ...this.#taps("primary"),
     ]);
     await whileAlive(
       this.protect,
@@ -231,61 +276,13 @@ export class DrillHosts implements AsyncDisposable {
         "with a service that writes to its disk",
     );
     this.primary = this.#stack.use(await startVm(this.#machine("primary")));
-    await Deno.writeTextFile(`${folder}/primary.pids`, `${this.primary.pid} ${this.protect.pid}`);
+    await this.#notePids();
     await this.primary.ready();
     this.#qmp = await QmpClient.connect(this.primary.spareQmpPath);
     await this.#startService();
     if (isCopy) return;
     await this.waitUntilProtected();
     narrate("protected; the disk is the same on both sides");
-  }
-
-  async #makeImages(): Promise<void> {
-    const { signal } = this.#context;
-    const bytes = this.ledgerOffset + LEDGER_BYTES;
-    for (const side of ["primary", "secondary"] as const) {
-      await Deno.writeFile(this.image(side), new Uint8Array(0));
-      await Deno.truncate(this.image(side), bytes);
-    }
-    const mke2fs = await ensureTool("mke2fs", { onProgress: this.#context.narrate, signal });
-    const blocks = FILE_SYSTEM_BYTES / BLOCK_BYTES;
-    const image = this.image("primary");
-    await output(
-      mke2fs,
-      ["-q", "-F", "-t", "ext4", "-b", `${BLOCK_BYTES}`, image, `${blocks}`],
-      signal,
-    );
-    if (this.#ballastBytes === 0) return;
-    using file = await Deno.open(image, { write: true });
-    await file.seek(FILE_SYSTEM_BYTES, Deno.SeekMode.Start);
-    const chunk = new Uint8Array(65536);
-    for (let at = 0; at < this.#ballastBytes; at += chunk.length) {
-      await file.write(crypto.getRandomValues(chunk));
-    }
-  }
-
-  /**
-   * Out of band, as a power switch is: it reaches the primary whatever the cable is like. Behind it
-   * the primary is dead and the VM does not run yet: the moment to keep what was committed.
-   */
-  async #writeFence(): Promise<void> {
-    const { folder } = this;
-    const first = this.ledgerOffset / BLOCK_BYTES;
-    await Deno.writeTextFile(
-      `${folder}/fence`,
-      `#!/bin/sh
-[ -e '${folder}/fence.over' ] && exit 1
-touch '${folder}/fence.asked'
-while [ -e '${folder}/fence.hold' ]; do sleep 0.02; done
-for pid in $(cat '${folder}/primary.pids'); do
-  kill -9 $pid 2>/dev/null
-  while kill -0 $pid 2>/dev/null; do sleep 0.01; done
-done
-dd if='${this.image("secondary")}' of='${this.ledgerAtTakeover}' bs=${BLOCK_BYTES} skip=${first} \\
-  count=${LEDGER_BLOCKS} 2>/dev/null
-`,
-      { mode: 0o755 },
-    );
   }
 
   async #startService(): Promise<void> {
@@ -300,18 +297,33 @@ dd if='${this.image("secondary")}' of='${this.ledgerAtTakeover}' bs=${BLOCK_BYTE
     await say(primary, "/mem/ledger > /dev/null 2>&1 &");
   }
 
-  /** Starts a kemari on a host, with that host's taps; what it logs goes into a file. */
-  #kemari(side: LabHost, args: readonly string[], redirection = ""): Deno.ChildProcess {
-    const { folder, lab, plan } = this;
-    const image = this.image(side);
-    const command = [
-      ...lab.prefix(side),
-      ...selfCommand([
-        ...args,
-        ...["--net", `net0=unix:${folder}/${side}.net,tap:tap0`],
-        ...["--disk", `disk0=${image},unix:${folder}/${side}.nbd,mode=${plan.diskMode}`],
-      ]),
+  /** Whom the fence is to make sure of. */
+  async #notePids(): Promise<void> {
+    const pids = `${this.primary.pid} ${this.protect.pid}`;
+    await Deno.writeTextFile(`${this.folder}/fence.pids`, pids);
+  }
+
+  #protectOptions(onSecondaryLoss: "continue" | "stop"): string[] {
+    return [
+      ...["--commit", this.plan.commit, ...LINK_TIMES],
+      ...["--sync-interval", `${this.#context.settings.syncIntervalMs}`],
+      ...["--on-secondary-loss", onSecondaryLoss],
     ];
+  }
+
+  #taps(side: LabHost): string[] {
+    const { folder, plan } = this;
+    const image = this.#image(side);
+    return [
+      ...["--net", `net0=unix:${folder}/${side}.net,tap:tap0`],
+      ...["--disk", `disk0=${image},unix:${folder}/${side}.nbd,mode=${plan.diskMode}`],
+    ];
+  }
+
+  /** Starts a kemari on a host; what it logs goes into a file. */
+  #kemari(side: LabHost, args: readonly string[], redirection = ""): Deno.ChildProcess {
+    const { folder, lab } = this;
+    const command = [...lab.prefix(side), ...selfCommand([...args])];
     const child = new Deno.Command("/bin/sh", {
       args: ["-c", `exec "$@" ${redirection} 2>> ${folder}/${side}.log`, "sh", ...command],
       stdin: "null",

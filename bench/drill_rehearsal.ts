@@ -1,6 +1,7 @@
 /** One run of the drill with a client outside of the guest, from two empty hosts to the verdict. */
 import { KemariError } from "../lib/errors.ts";
 import { connectClient, PERFORM } from "./drill_faults.ts";
+import { pingPong } from "./drill_ping_pong.ts";
 import { DrillHosts } from "./drill_hosts.ts";
 import { say, senderFigures } from "./drill_process.ts";
 import type { DrillCase, DrillRun, RunContext } from "./drill_report.ts";
@@ -9,7 +10,7 @@ import { DrillWire } from "./drill_wire.ts";
 const LOG_LINES = 12;
 
 /**
- * Rehearses a fault.
+ * Rehearses a fault, or takeovers back and forth.
  *
  * A run that gets stuck on the way counts as one whose checks failed: its folder is kept, and the
  * last lines of both kemaris' logs are told.
@@ -20,7 +21,7 @@ export async function rehearse(
   run: number,
   plan: DrillCase,
   context: RunContext,
-): Promise<DrillRun> {
+): Promise<DrillRun[]> {
   const { settings, narrate, signal } = context;
   const folder = await Deno.makeTempDir({ prefix: "kemari-drill-" });
   let isGood = false;
@@ -31,22 +32,20 @@ export async function rehearse(
     const bootId = await say(hosts.primary, "cat /proc/sys/kernel/random/boot_id");
     const wire = stack.use(new DrillWire(hosts.lab));
     const client = stack.use(await connectClient(hosts, context));
-    const outcome = await PERFORM[plan.fault]({ hosts, client, wire, bootId, context });
-    const { sender, ...rest } = outcome;
-    const held = sender.taps.nets.net0.hold;
-    isGood = outcome.checks.every((check) => check.held);
-    return {
-      run,
-      case: plan,
-      ...senderFigures(sender),
-      ...rest,
-      heldP50Ms: held.p50,
-      heldP99Ms: held.p99,
-    };
+    const rehearsal = { hosts, client, wire, bootId, context };
+    const outcomes = settings.pingPong === undefined
+      ? [await PERFORM[plan.fault](rehearsal)]
+      : await pingPong(rehearsal, settings.pingPong);
+    isGood = outcomes.every(({ checks }) => checks.every((check) => check.held));
+    return outcomes.map(({ sender, ...rest }, i) => {
+      const { p50, p99 } = sender.taps.nets.net0.hold;
+      const figures = { ...senderFigures(sender), heldP50Ms: p50, heldP99Ms: p99 };
+      return { run: run + i, case: plan, ...figures, ...rest };
+    });
   } catch (error) {
     signal.throwIfAborted();
     if (hosts === undefined || !(error instanceof KemariError)) throw error;
-    return stuck(run, plan, error);
+    return [stuck(run, plan, error)];
   } finally {
     if (!isGood && hosts !== undefined && !signal.aborted) await tellLogs(hosts, narrate);
     const isKept = settings.keep || !isGood && !signal.aborted;

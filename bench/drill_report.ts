@@ -22,6 +22,8 @@ export interface DrillSettings {
   readonly fillMiB: number;
   readonly syncIntervalMs: number;
   readonly faults: readonly Fault[];
+  /** Takeovers back and forth between the hosts, under one client connection, instead of a fault. */
+  readonly pingPong?: number;
   readonly devices: readonly Devices[];
   readonly diskMode: DiskMode;
   readonly commit: "sync" | "async";

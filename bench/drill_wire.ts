@@ -32,15 +32,16 @@ export class DrillWire implements Disposable {
     this.#runs = [];
   }
 
-  /** Once a frame has come from the secondary, none may come from the primary. */
-  check(): DrillCheck {
+  /** Once a frame has come from the other host, none may come from the one that was the primary. */
+  check(primary: "primary" | "secondary" = "primary"): DrillCheck {
     this.#take();
+    const first = `${primary}-port`;
+    const second = `${primary === "primary" ? "secondary" : "primary"}-port`;
     const said = this.#runs.map(({ port, frames }) => `${frames} from the ${port.split("-")[0]}`);
     const order = this.#runs.map(({ port }) => port).join(" ");
     return {
       name: "no packet came from both sides",
-      held: this.#missed === 0 && ["primary-port", "secondary-port", "primary-port secondary-port"]
-        .includes(order),
+      held: this.#missed === 0 && [first, second, `${first} ${second}`].includes(order),
       detail: (said.length > 0 ? `frames of the guest: ${said.join(", then ")}` : "no frames") +
         (this.#missed > 0 ? `; ${this.#missed} passed unseen` : ""),
     };

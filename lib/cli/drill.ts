@@ -13,6 +13,11 @@ import { formatDrill } from "./drill_text.ts";
 import type { DrillOptions } from "./options.ts";
 
 export async function run(options: DrillOptions, context: CommandContext): Promise<number> {
+  if (options.pingPong !== undefined && options.fault !== "primary") {
+    throw new UsageError("--ping-pong is takeovers after the primary's death, and no other fault", {
+      hint: "leave --fault away",
+    });
+  }
   const narrate = (line: string) => {
     if (!options.quiet) context.status.print(`drill: ${line}\n`);
   };

@@ -169,6 +169,11 @@ Faults:
   checkpoint (the VM stands still), in flight (a transaction arrives), unreleased (one is committed,
   and its output not all out), idle. --seed chooses the same moments again, not what the VM does.
 
+Ping-pong:
+  A host dies, the other takes over; the dead one comes back as the secondary with its old image,
+  of which only what differs is copied; and so on, back and forth, always with the same client
+  connection. Each takeover is reported as a run.
+
 Device models:
   virtio (virtio-net, virtio-blk), e1000-ahci (e1000, SATA), virtio-scsi (virtio-net, virtio-scsi)`,
     examples: [
@@ -176,6 +181,7 @@ Device models:
       "kemari drill --runs 20 --json",
       "kemari drill --fault all --devices all --seconds 1",
       "kemari drill --fault link --disk-mode shared --commit sync",
+      "kemari drill --ping-pong 10",
       "kemari drill --form memory",
     ],
     exits: {

@@ -148,6 +148,8 @@ export interface DrillOptions extends LogOptions {
   readonly memoryMiB: number;
   /** Comma-separated faults, or `all`. */
   readonly fault: string;
+  /** Takeovers back and forth, instead of a fault. */
+  readonly pingPong?: number;
   /** Comma-separated device models, or `all`. */
   readonly devices: string;
   readonly diskMode: "replicated" | "shared";

@@ -349,6 +349,11 @@ function createProgram(version: string, io: ProcessIo, run: Runner) {
   program.command("drill")
     .description("rehearse a failover on real VMs of its own, and check that nothing was lost")
     .option("--fault <names>", "what goes wrong: names with commas, or all", "primary")
+    .option(
+      "--ping-pong <n>",
+      "instead: so many takeovers back and forth, under one client connection",
+      named("--ping-pong", parseCount),
+    )
     .option("--devices <models>", "the VM's NIC and disk: models with commas, or all", "virtio")
     .addOption(
       new Option("--disk-mode <mode>", "a disk for each host, or one that both can open")
