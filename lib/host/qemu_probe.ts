@@ -34,7 +34,7 @@ export async function probeQemu(
     child = spawn(program, [...EMPTY_MACHINE, ...accelerators, ...qmp], folder);
     const words = lastWords(child.stderr);
     await using client = await connect(program, child, words, socket, signal);
-    const support = await readMigrationSupport(client);
+    const support = await readMigrationSupport(client, { hasVm: false });
     await client.execute("quit", undefined, { timeoutMs: QUIT_MS }).catch(() => {});
     graceMs = QUIT_MS;
     return support;

@@ -285,12 +285,18 @@ export class QmpClient implements AsyncDisposable {
 /**
  * Asks a QEMU everything that decides how it can be protected.
  *
+ * @param options.hasVm False for a QEMU that was started to be asked, and runs nothing: what state
+ *   its VM is in does not count.
  * @throws {QemuError} If it does not tell its version.
  * @throws {TransportError} As {@link QmpClient.execute}.
  */
-export async function readMigrationSupport(client: QmpClient): Promise<MigrationSupport> {
+export async function readMigrationSupport(
+  client: QmpClient,
+  { hasVm }: { readonly hasVm: boolean } = { hasVm: true },
+): Promise<MigrationSupport> {
   const replies: Record<string, unknown> = {};
   for (const [name, query] of Object.entries(SUPPORT_QUERIES)) {
+    if (name === "status" && !hasVm) continue;
     try {
       replies[name] = await client.run(query);
     } catch (error) {
