@@ -73,7 +73,8 @@ export type WireFault =
   | "unsupported"
   | "refused"
   | "busy"
-  | "taken-over";
+  | "taken-over"
+  | "storage";
 
 /** The bytes of a stream or of a peer are at fault. */
 export class WireError extends KemariError {

@@ -201,6 +201,9 @@ async function protectVm(
   taps.onHeld = (cause) => {
     if (link !== undefined && settings.syncOn.includes(cause)) trigger.request();
   };
+  taps.onFull = () => {
+    if (link !== undefined) trigger.request();
+  };
   taps.onCheckpoint = () => trigger.begun();
   taps.onEpochClosed = () => trigger.closed();
   void followVm(qmp, () => trigger.ended());

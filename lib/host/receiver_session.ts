@@ -4,7 +4,7 @@ const DIGESTS_PENDING_BYTES = 1 << 20;
 /** One sender's connection to the receiver, from its HELLO to its end. */
 import { KemariError, StateError, TransportError } from "../errors.ts";
 import { Carry } from "../bytes/carry.ts";
-import { createPageDigest } from "../replica/page_digest.ts";
+import { createPageDigest, type PageDigest } from "../replica/page_digest.ts";
 import { Replica } from "../replica/replica.ts";
 import { Secondary, type SecondaryCounters, type SecondaryEvent } from "../replica/secondary.ts";
 import { OutputQueue, readSome, shutdownWrite } from "./channel.ts";
@@ -45,8 +45,12 @@ export class ReceiverSession {
   readonly #cancelTick: () => void;
   readonly #begunAt = performance.now();
   #readBytes = 0;
-  /** Digests of the replica's pages that the sender still waits for. */
-  #digests: Generator<void> | undefined;
+  /** What the sender asked for and still waits for: digests of pages, or of a disk's chunks. */
+  readonly #answers: Generator<void>[] = [];
+  #answersNext = false;
+  /** Done when the answers to all questions so far are in {@link #answers}. */
+  #preparing: Promise<void> = Promise.resolve();
+  #diskDigest: { seedLow: number; seedHigh: number; digest: PageDigest } | undefined;
   #closed = false;
   #error: KemariError | undefined;
 
@@ -159,7 +163,8 @@ export class ReceiverSession {
     this.#cancelTick();
     this.secondary.refuse(error, reason);
     this.#output.push(this.secondary.takeOutput());
-    let gone = error instanceof TransportError && reason === undefined;
+    let gone = error instanceof TransportError && reason === undefined &&
+      !this.secondary.storageFailed;
     try {
       this.#output.flush();
     } catch {
@@ -223,27 +228,61 @@ export class ReceiverSession {
 
   #pump(): void {
     for (const event of this.secondary.takeEvents()) {
-      if (event.kind === "digest-query") this.#prepareDigests(event.seedLow, event.seedHigh);
+      if (event.kind === "digest-query") {
+        const { seedLow, seedHigh } = event;
+        this.#prepare(async () =>
+          this.secondary.answerDigests(await createPageDigest(seedLow, seedHigh))
+        );
+      } else if (event.kind === "disk-query") {
+        const { query, copy } = event;
+        this.#prepare(async () =>
+          this.secondary.answerDiskQuery(query, copy, await this.#diskDigestOf(query))
+        );
+      }
       this.#owner.event(event);
       if (this.#closed) return;
     }
-    if (this.#output.pendingBytes < DIGESTS_PENDING_BYTES && this.#digests?.next().done) {
-      this.#digests = undefined;
-    }
+    if (this.#output.pendingBytes < DIGESTS_PENDING_BYTES) this.#answer();
     this.#output.push(this.secondary.takeOutput());
     const written = this.#output.flush();
     this.#input.want(true, false);
     this.#writable.want(false, !written);
-    if (written && this.#digests !== undefined) {
-      this.#reactor.after(0, () => this.#guard(() => this.#pump()));
+    if (!written || this.#answers.length === 0 || this.#answersNext) return;
+    this.#answersNext = true;
+    this.#reactor.after(0, () => {
+      this.#answersNext = false;
+      this.#guard(() => this.#pump());
+    });
+  }
+
+  /** Computes and says a little more of the first answer that is due. */
+  #answer(): void {
+    try {
+      if (this.#answers[0]?.next().done) this.#answers.shift();
+    } catch (error) {
+      if (error instanceof TransportError) this.secondary.storageFault(error);
+      throw error;
     }
   }
 
-  #prepareDigests(seedLow: number, seedHigh: number): void {
-    createPageDigest(seedLow, seedHigh).then((digest) => {
-      this.#digests = this.secondary.answerDigests(digest);
+  /** Answers are given in the order of the questions, however long a digest takes to be made. */
+  #prepare(make: () => Promise<Generator<void>>): void {
+    this.#preparing = this.#preparing.then(make).then((answer) => {
+      this.#answers.push(answer);
       this.#guard(() => this.#pump());
     }).catch((error) => this.#reactor.fail(error));
+    // The digest comes from the runtime, which the loop may sleep without.
+    this.#reactor.wake();
+  }
+
+  async #diskDigestOf(
+    { seedLow, seedHigh }: { readonly seedLow: number; readonly seedHigh: number },
+  ): Promise<PageDigest> {
+    const known = this.#diskDigest;
+    if (known?.seedLow === seedLow && known.seedHigh === seedHigh) return known.digest;
+    const digest = await createPageDigest(seedLow, seedHigh);
+    this.#diskDigest = { seedLow, seedHigh, digest };
+    return digest;
   }
 }
 

@@ -105,7 +105,7 @@ export class ReplicaTapSet {
       const { name, mode } = address;
       return [name, {
         mode,
-        copy: mode === "replicated" ? copyOf(gate.image) : undefined,
+        copy: mode === "replicated" ? storeOf(gate.image) : undefined,
       }];
     });
     this.replicaTaps = new ReplicaTaps(
@@ -232,13 +232,4 @@ export class ReplicaTapSet {
       gate.image.close();
     }
   }
-}
-
-function copyOf(image: ImageFile) {
-  const store = storeOf(image);
-  return {
-    sizeBytes: image.sizeBytes,
-    write: (offset: number, data: Uint8Array) => store.write(offset, data),
-    zero: (offset: number, lengthBytes: number) => store.zero(offset, lengthBytes),
-  };
 }

@@ -162,6 +162,7 @@ function triggerBy(qmp: QmpClient, taps: TapSet, settings: SendSettings, reactor
   taps.onHeld = (cause) => {
     if (settings.syncOn.includes(cause)) trigger.request();
   };
+  taps.onFull = () => trigger.request();
   taps.onCheckpoint = () => trigger.begun();
   taps.onEpochClosed = () => trigger.closed();
   void followVm(qmp, () => trigger.ended());

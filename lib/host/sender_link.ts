@@ -322,6 +322,9 @@ export class SenderLink {
           this.#digesting = false;
           this.#parse();
           break;
+        case "disk-digests":
+          this.#taps!.diskDigests(event.payload, event.last);
+          break;
         case "lost":
           throw new TransportError(
             this.#peer.name,
@@ -387,7 +390,17 @@ export class SenderLink {
         hint: "run the same kemari on both hosts",
       });
     }
-    this.#taps.begin(committed);
+    if ((features & FEATURE.diskDigests) === 0) return this.#taps.begin(committed);
+    const [seedLow, seedHigh] = new Uint32Array(randomBytes(8).buffer.slice(0, 8));
+    this.#taps.begin(committed, {
+      seedLow,
+      seedHigh,
+      mayAsk: () => !this.#closed && this.#txn.mayQueryDisk,
+      ask: (query) => {
+        this.#txn.queryDisk(query);
+        this.#pump();
+      },
+    });
   }
 
   #mayRead(): boolean {

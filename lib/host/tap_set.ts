@@ -1,11 +1,12 @@
 import { getLogger } from "@logtape/logtape";
 import { type DiskMode, encodeTapEvent } from "../replica/tap_events.ts";
 import { DiskTap } from "../replica/disk_tap.ts";
+import { DiskResync, type ResyncPlan, type ResyncProgress } from "../replica/disk_resync.ts";
 import { LatencyWindow } from "../replica/latency.ts";
+import { createPageDigest } from "../replica/page_digest.ts";
 import type { PrimaryTaps } from "../replica/primary.ts";
-import { DiskCopier } from "./disk_copier.ts";
 import type { DiskTapAddress } from "./disk_options.ts";
-import type { SenderDurations } from "./end_status.ts";
+import { formatBytes, type SenderDurations } from "./end_status.ts";
 import { ImageFile } from "./image_file.ts";
 import { NbdServer } from "./nbd_server.ts";
 import { NetTap } from "./net_tap.ts";
@@ -33,8 +34,10 @@ export interface DiskStatus {
   readonly name: string;
   readonly mode: DiskMode;
   readonly sizeBytes: number;
-  /** Share of the first copy that has been sent, 0 to 1. */
+  /** Share of the secondary's copy that is in step, 0 to 1. */
   readonly copied: number;
+  /** How it got there in this session, in bytes of the disk. */
+  readonly resync: ResyncProgress;
   readonly heldBytes: number;
   readonly unreleasedWrites: number;
 }
@@ -61,13 +64,26 @@ export function defaultSyncOn(disks: readonly Pick<DiskTapAddress, "mode">[]): S
 /** Recorded writes beyond which a synchronization is asked for, whatever `--sync-on` says. */
 const MAX_HELD_BYTES = 32 * 2 ** 20;
 const COPY_PERIOD_MS = 5;
-const COPY_BUDGET_BYTES = 2 * 2 ** 20;
+/** How much of it goes into reading and comparing; the guest's requests come in between. */
+const COPY_BUDGET_MS = 2;
+const COPY_BUDGET_BYTES = 2 ** 20;
 const COPY_AHEAD_BYTES = 16 * 2 ** 20;
+
+/** How a secondary is asked what it has of a disk. */
+export interface DiskQuestions {
+  /** Halves of the digests' seed, of this session alone. */
+  readonly seedLow: number;
+  readonly seedHigh: number;
+  /** Whether one more question may be asked. */
+  mayAsk(): boolean;
+  /** Sends a DISK_QUERY payload. */
+  ask(query: Uint8Array): void;
+}
 
 interface PrimaryDisk {
   readonly tap: DiskTap;
   readonly image: ImageFile;
-  readonly copier: DiskCopier;
+  readonly resync: DiskResync;
   readonly server: NbdServer;
 }
 
@@ -100,7 +116,12 @@ export class TapSet implements PrimaryTaps {
   #firstWriteAt = 0;
   #writeTimes: { readonly transaction: number; readonly at: number }[] = [];
   #cancelCopy: () => void = () => {};
+  #questions: DiskQuestions | undefined;
+  /** Whose questions wait for their answers, oldest first. */
+  #answering: DiskResync[] = [];
 
+  /** So much waits for a commit that one is needed, whatever asks for it otherwise. */
+  onFull: () => void = () => {};
   /** Something waits for a commit. */
   onHeld: (cause: HeldClass) => void = () => {};
   /** QEMU is about to stop the VM for a checkpoint. */
@@ -145,7 +166,7 @@ export class TapSet implements PrimaryTaps {
     for (const { address, gate, server } of disks) {
       const tap = taps.#diskTap(address, gate.image);
       gate.become(new TappedDisk(address.path, tap, gate.image));
-      taps.#disks.push({ tap, image: gate.image, copier: new DiskCopier(tap, gate.image), server });
+      taps.#disks.push({ tap, image: gate.image, resync: resyncOf(tap, gate.image), server });
     }
     for (const net of nets) {
       net.follow(taps.#netEvents(() => net, net.name));
@@ -182,7 +203,8 @@ export class TapSet implements PrimaryTaps {
         sizeBytes: disk.image.sizeBytes,
         copied: this.#isCopied(disk)
           ? 1
-          : disk.copier.copiedBytes / Math.max(1, disk.image.sizeBytes),
+          : disk.resync.progress.doneBytes / Math.max(1, disk.image.sizeBytes),
+        resync: disk.resync.progress,
         heldBytes: disk.tap.heldBytes,
         unreleasedWrites: disk.tap.unreleasedWrites,
       })),
@@ -198,21 +220,45 @@ export class TapSet implements PrimaryTaps {
     };
   }
 
-  /** A secondary is there: disks are announced to it, and copied if need be. */
-  begin(lastTransaction: number): void {
+  /**
+   * A secondary is there: disks are announced to it, and brought in step if need be.
+   *
+   * @param questions How to ask it for digests; without, a replicated disk is sent whole.
+   */
+  begin(lastTransaction: number, questions?: DiskQuestions): void {
     this.#recording = true;
     this.#released = this.#reported = lastTransaction;
     this.#epochBase = this.#lastEpoch - lastTransaction;
     for (const net of this.#nets) this.#left.set(net, lastTransaction);
-    for (const { tap, copier } of this.#disks) {
+    for (const { tap, resync } of this.#disks) {
       tap.start();
-      if (tap.mode === "shared") continue;
-      copier.restart();
-      if (this.#settings.diskSync === "none") tap.add({ kind: "copied", tap: tap.name });
+      if (tap.mode === "replicated") resync.reset();
     }
-    if (this.#settings.diskSync === "none") return;
     this.#cancelCopy();
-    this.#cancelCopy = this.#reactor.every(COPY_PERIOD_MS, () => this.#copy());
+    this.#questions = questions;
+    this.#answering = [];
+    if (this.#settings.diskSync === "none") return this.#beginResync({ kind: "none" });
+    if (questions === undefined) this.#beginResync({ kind: "copy" });
+    else {
+      const { seedLow, seedHigh } = questions;
+      createPageDigest(seedLow, seedHigh).then((digest) => {
+        // Another session may have begun meanwhile.
+        if (this.#questions !== questions) return;
+        this.#beginResync({ kind: "compare", seedLow, seedHigh, digest });
+      }).catch((error) => this.#reactor.fail(error));
+      this.#reactor.wake();
+    }
+    this.#cancelCopy = this.#reactor.every(COPY_PERIOD_MS, () => this.#resync());
+  }
+
+  #beginResync(plan: ResyncPlan): void {
+    for (const { tap, resync } of this.#disks) if (tap.mode === "replicated") resync.begin(plan);
+  }
+
+  /** Takes the next part of the secondary's answer to the oldest question. @throws {WireError} */
+  diskDigests(payload: Uint8Array, last: boolean): void {
+    this.#answering[0].receive(payload, last);
+    if (last) this.#answering.shift();
   }
 
   checkpointRequested(): void {
@@ -279,6 +325,7 @@ export class TapSet implements PrimaryTaps {
     this.#recording = false;
     this.#holding = false;
     this.#cancelCopy();
+    this.#questions = undefined;
     this.#events = [];
     this.#writeTimes = [];
     this.#firstWriteAt = 0;
@@ -305,8 +352,8 @@ export class TapSet implements PrimaryTaps {
   }
 
   /** With `--disk-sync none` the copies are said to be equal; a shared image has none. */
-  #isCopied({ tap, copier }: PrimaryDisk): boolean {
-    return tap.mode === "shared" || this.#settings.diskSync === "none" || copier.done;
+  #isCopied({ tap, resync }: PrimaryDisk): boolean {
+    return tap.mode === "shared" || this.#settings.diskSync === "none" || resync.done;
   }
 
   #report(): void {
@@ -317,15 +364,46 @@ export class TapSet implements PrimaryTaps {
     this.onReleased(left);
   }
 
-  #copy(): void {
+  /** Goes on with bringing the secondary's copies in step, for a while. */
+  #resync(): void {
     let behind = false;
-    for (const { tap, copier } of this.#disks) {
-      if (tap.mode === "shared" || copier.done) continue;
-      if (tap.heldBytes < COPY_AHEAD_BYTES) copier.step(COPY_BUDGET_BYTES);
-      if (copier.done) log.info("disk {name}: first copy sent", { name: tap.name });
+    const until = performance.now() + COPY_BUDGET_MS;
+    for (const { tap, resync } of this.#disks) {
+      if (tap.mode === "shared" || resync.done) continue;
+      this.#ask(resync);
+      while (tap.heldBytes < COPY_AHEAD_BYTES && performance.now() < until) {
+        if (resync.step(COPY_BUDGET_BYTES) === 0) break;
+      }
+      // More waits for a transaction to go with than one should bring.
+      if (tap.heldBytes >= COPY_AHEAD_BYTES && this.#holding) this.onFull();
+      if (resync.done) this.#tellResync(tap.name, resync.progress);
       else behind = true;
     }
     if (!behind) this.#cancelCopy();
+  }
+
+  #ask(resync: DiskResync): void {
+    while (this.#questions?.mayAsk()) {
+      const query = resync.takeQuery();
+      if (query === undefined) return;
+      this.#answering.push(resync);
+      this.#questions.ask(query);
+    }
+  }
+
+  #tellResync(name: string, { doneBytes, sentBytes }: ResyncProgress): void {
+    const share = doneBytes === 0 ? 0 : 100 * sentBytes / doneBytes;
+    log.info(
+      this.#questions === undefined
+        ? "disk {name}: all of it, {done}, is sent: {sent} of data"
+        : "disk {name}: {done} compared with the secondary's copy, {sent} sent ({share} %)",
+      {
+        name,
+        done: formatBytes(doneBytes),
+        sent: formatBytes(sentBytes),
+        share: share.toFixed(1),
+      },
+    );
   }
 
   async #openDisk(address: DiskTapAddress, signal: AbortSignal): Promise<void> {
@@ -347,14 +425,15 @@ export class TapSet implements PrimaryTaps {
       image.close();
       throw error;
     }
-    this.#disks.push({ tap, image, copier: new DiskCopier(tap, image), server });
+    this.#disks.push({ tap, image, resync: resyncOf(tap, image), server });
   }
 
   #diskTap(address: DiskTapAddress, image: ImageFile): DiskTap {
     const tap = new DiskTap(address.name, address.mode, storeOf(image));
     tap.onRecorded = () => {
       if (this.#firstWriteAt === 0) this.#firstWriteAt = performance.now();
-      if (tap.heldBytes > MAX_HELD_BYTES || this.#holding) this.onHeld("disk");
+      if (tap.heldBytes > MAX_HELD_BYTES) this.onFull();
+      else if (this.#holding) this.onHeld("disk");
     };
     return tap;
   }
@@ -368,7 +447,7 @@ export class TapSet implements PrimaryTaps {
   #netEvents(net: () => NetTap, name: string): NetTapEvents {
     return {
       held: () => this.onHeld("net"),
-      full: () => this.onHeld("net"),
+      full: () => this.onFull(),
       released: (epoch) => {
         this.#left.set(net(), epoch - this.#epochBase);
         if (this.#recording) this.#report();
@@ -377,4 +456,8 @@ export class TapSet implements PrimaryTaps {
       restored: () => log.info("net {name}: OUT is there again", { name }),
     };
   }
+}
+
+function resyncOf(tap: DiskTap, image: ImageFile): DiskResync {
+  return new DiskResync(tap, storeOf(image));
 }

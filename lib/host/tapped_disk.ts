@@ -1,12 +1,19 @@
 import type { Extent } from "../nbd/reply_writer.ts";
+import { NBD_STATE_ZERO } from "../nbd/wire.ts";
+import type { DigestedDisk } from "../replica/disk_digest.ts";
 import type { DiskStore, DiskTap } from "../replica/disk_tap.ts";
 import type { BlockBackend, ZeroOptions } from "./block_backend.ts";
 
 /** An image as the event-tap's pure half wants it. */
-export function storeOf(image: BlockBackend): DiskStore {
+export function storeOf(image: BlockBackend): DiskStore & DigestedDisk {
   return {
     sizeBytes: image.sizeBytes,
     read: (into, offset) => image.read(into, offset),
+    zeroBytes: (offset, lengthBytes) => {
+      if (lengthBytes === 0) return 0;
+      const [extent] = image.status(offset, lengthBytes, 1);
+      return (extent.flags & NBD_STATE_ZERO) !== 0 ? Math.min(lengthBytes, extent.lengthBytes) : 0;
+    },
     write: (offset, data) => image.write(data, offset, false),
     zero: (offset, lengthBytes) =>
       image.zero(offset, lengthBytes, { fua: false, mayUnmap: true, fast: false }),

@@ -33,6 +33,8 @@ export class DiskTap {
   readonly mode: DiskMode;
   readonly #store: DiskStore;
   #isRecording = false;
+  /** Writes behind this offset are not recorded: a resync will get there. */
+  #recordBelow = Infinity;
   #recorded: TapEvent[] = [];
   #recordedBytes = 0;
   readonly #overlay = new Map<number, OverlayPage>();
@@ -72,6 +74,7 @@ export class DiskTap {
   /** A secondary listens: it is told of the disk, and replicated writes are recorded. */
   start(): void {
     this.#isRecording = this.mode === "replicated";
+    this.takeEvents();
     this.#recorded.push({
       kind: "disk",
       tap: this.name,
@@ -86,6 +89,14 @@ export class DiskTap {
    */
   hold(): void {
     this.#isRecording = true;
+  }
+
+  /**
+   * From now on only what the guest writes in front of this offset is recorded: what is behind it
+   * will be read from the image, and sent, before the secondary's copy is said to be whole.
+   */
+  recordBelow(offset: number): void {
+    this.#recordBelow = offset;
   }
 
   /** Reads as the guest sees the disk. */
@@ -113,8 +124,9 @@ export class DiskTap {
         bytes.set(data.subarray(from, from + bytes.length - at), at);
       });
     }
-    for (let at = 0; at < data.length; at += MAX_EVENT_DATA_BYTES) {
-      const part = data.slice(at, at + MAX_EVENT_DATA_BYTES);
+    const end = Math.min(data.length, this.#recordedPart(offset));
+    for (let at = 0; at < end; at += MAX_EVENT_DATA_BYTES) {
+      const part = data.slice(at, Math.min(end, at + MAX_EVENT_DATA_BYTES));
       this.#record({ kind: "write", tap: this.name, offset: offset + at, data: part });
     }
   }
@@ -129,7 +141,13 @@ export class DiskTap {
         bytes.fill(0, at, Math.min(bytes.length, at + lengthBytes - from));
       });
     }
-    this.#record({ kind: "zero", tap: this.name, offset, lengthBytes });
+    const recorded = Math.min(lengthBytes, this.#recordedPart(offset));
+    if (recorded > 0) this.#record({ kind: "zero", tap: this.name, offset, lengthBytes: recorded });
+  }
+
+  /** How many bytes from an offset on are recorded. */
+  #recordedPart(offset: number): number {
+    return this.mode === "shared" ? Infinity : Math.max(0, this.#recordBelow - offset);
   }
 
   /** Adds something that is no write of the guest's, such as a part of the first copy. */

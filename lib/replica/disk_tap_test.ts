@@ -1,29 +1,13 @@
 import assert from "node:assert/strict";
 import fc from "fast-check";
-import { type DiskStore, DiskTap } from "./disk_tap.ts";
+import { DiskTap } from "./disk_tap.ts";
+import { FakeDisk } from "./fake_disk.ts";
 import type { DiskMode } from "./tap_events.ts";
 
 const SIZE = 3 * 4096 + 512;
 
-class MemoryStore implements DiskStore {
-  readonly sizeBytes = SIZE;
-  readonly bytes = new Uint8Array(SIZE);
-  writesLeft = Infinity;
-
-  read(into: Uint8Array, offset: number): void {
-    into.set(this.bytes.subarray(offset, offset + into.length));
-  }
-  write(offset: number, data: Uint8Array): void {
-    if (this.writesLeft-- <= 0) throw new Error("disk full");
-    this.bytes.set(data, offset);
-  }
-  zero(offset: number, lengthBytes: number): void {
-    this.bytes.fill(0, offset, offset + lengthBytes);
-  }
-}
-
-function tapOf(mode: DiskMode): { tap: DiskTap; store: MemoryStore } {
-  const store = new MemoryStore();
+function tapOf(mode: DiskMode): { tap: DiskTap; store: FakeDisk } {
+  const store = new FakeDisk(SIZE);
   const tap = new DiskTap("d", mode, store);
   tap.start();
   tap.hold();

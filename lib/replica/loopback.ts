@@ -173,6 +173,8 @@ export class Loopback {
       if (event.kind === "digest-query") {
         assert.deepEqual([event.seedLow, event.seedHigh], DIGEST_SEED);
         for (const _ of this.secondary.answerDigests(digest!));
+      } else if (event.kind === "disk-query") {
+        for (const _ of this.secondary.answerDiskQuery(event.query, event.copy, digest!));
       } else this.secondaryEvents.push(event);
     }
   }

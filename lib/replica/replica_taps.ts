@@ -1,9 +1,9 @@
 import { WireError } from "../errors.ts";
+import { decodeDiskQuery, type DigestedDisk, type DiskQuery } from "./disk_digest.ts";
 import { decodeTapEvent, type DiskMode, type TapEvent } from "./tap_events.ts";
 
 /** The secondary's own copy of a disk. Calls may throw; what was written stays written. */
-export interface DiskCopy {
-  readonly sizeBytes: number;
+export interface DiskCopy extends DigestedDisk {
   write(offset: number, data: Uint8Array): void;
   zero(offset: number, lengthBytes: number): void;
 }
@@ -78,6 +78,28 @@ export class ReplicaTaps {
     this.#check(event, offset);
     this.#staged.push(event);
     this.#stagedBytes += payload.length;
+  }
+
+  /**
+   * Takes a DISK_QUERY payload.
+   *
+   * @returns What is asked, and of which copy; that may be told as it is at any moment from now on.
+   * @throws {WireError} if there is no such copy, or it is not as long as that.
+   */
+  diskQuery(payload: Uint8Array, offset: number): { query: DiskQuery; copy: DiskCopy } {
+    const query = decodeDiskQuery(payload, offset);
+    const copy = this.#disks.get(query.tap)?.copy;
+    const end = query.offset + query.lengthBytes;
+    const size = copy?.sizeBytes ?? 0;
+    if (copy === undefined || end > size || end < size && end % query.chunkBytes !== 0) {
+      const what = copy === undefined
+        ? `no replicated disk ${query.tap}`
+        : `disk ${query.tap} with ${size} bytes, not chunks up to ${end}`;
+      throw new WireError("transaction", offset, "bad-value", `a DISK_QUERY: here is ${what}`, {
+        hint: `give both sides --disk ${query.tap}=… with images of the same size`,
+      });
+    }
+    return { query, copy };
   }
 
   /**

@@ -1,7 +1,8 @@
 import assert from "node:assert/strict";
 import fc from "fast-check";
 import { WireError } from "../errors.ts";
-import { type DiskCopy, ReplicaTaps } from "./replica_taps.ts";
+import { FakeDisk } from "./fake_disk.ts";
+import { ReplicaTaps } from "./replica_taps.ts";
 import { decodeTapEvent, encodeTapEvent, type TapEvent } from "./tap_events.ts";
 
 function payload(event: TapEvent): Uint8Array {
@@ -15,25 +16,6 @@ function payload(event: TapEvent): Uint8Array {
   return bytes;
 }
 
-/** A disk in memory that can be made to refuse. */
-class MemoryDisk implements DiskCopy {
-  readonly bytes: Uint8Array;
-  writesLeft = Infinity;
-
-  constructor(readonly sizeBytes: number) {
-    this.bytes = new Uint8Array(sizeBytes);
-  }
-
-  write(offset: number, data: Uint8Array): void {
-    if (this.writesLeft-- <= 0) throw new Error("disk full");
-    this.bytes.set(data, offset);
-  }
-
-  zero(offset: number, lengthBytes: number): void {
-    this.bytes.fill(0, offset, offset + lengthBytes);
-  }
-}
-
 const write = (offset: number, ...data: number[]): TapEvent => {
   return { kind: "write", tap: "d", offset, data: Uint8Array.from(data) };
 };
@@ -42,7 +24,7 @@ const packet = (...frame: number[]): TapEvent => {
 };
 
 function taps(mode: "replicated" | "shared" = "replicated") {
-  const disk = new MemoryDisk(16);
+  const disk = new FakeDisk(16);
   const copy = mode === "replicated" ? disk : undefined;
   return { disk, taps: new ReplicaTaps(new Map([["d", { mode, copy }]]), new Set(["n"])) };
 }

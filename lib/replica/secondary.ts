@@ -1,4 +1,4 @@
-import { KemariError, StateError, WireError } from "../errors.ts";
+import { KemariError, StateError, TransportError, WireError } from "../errors.ts";
 import {
   type ReceiverOptions,
   type TransactionKind,
@@ -6,9 +6,11 @@ import {
   TxnReceiver,
 } from "../txn/receiver.ts";
 import type { Hello, NackReason } from "../txn/wire.ts";
+import { digestDisk, type DiskQuery } from "./disk_digest.ts";
 import { LatencyWindow } from "./latency.ts";
 import { digestPayloads, type PageDigest } from "./page_digest.ts";
 import type { Replica, TransactionSize } from "./replica.ts";
+import type { DiskCopy } from "./replica_taps.ts";
 
 /** What to do next, other than moving bytes. */
 export type SecondaryEvent =
@@ -18,6 +20,8 @@ export type SecondaryEvent =
   | { readonly kind: "cancelled"; readonly transaction: number }
   /** Answer with {@link Secondary.answerDigests}, by a digest under this seed. */
   | { readonly kind: "digest-query"; readonly seedLow: number; readonly seedHigh: number }
+  /** Answer with {@link Secondary.answerDiskQuery}, in the order of the queries. */
+  | { readonly kind: "disk-query"; readonly query: DiskQuery; readonly copy: DiskCopy }
   /** The VM is ours: activate once the output has been written. */
   | { readonly kind: "handover"; readonly transaction: number }
   /** The sender ended the session on purpose: its VM goes on, and ours must not. */
@@ -50,6 +54,7 @@ export class Secondary implements TransactionVisitor {
   #openBytes = 0;
   #begunAt = 0;
   #refused = false;
+  #storageFailed = false;
 
   /** COMMIT read → applied. */
   readonly applying = new LatencyWindow();
@@ -70,6 +75,13 @@ export class Secondary implements TransactionVisitor {
   get peer(): Hello | undefined {
     return this.#receiver.peer;
   }
+  /**
+   * True once what this end keeps could not be stored or read: the session ended for our reasons,
+   * and says nothing about the sender.
+   */
+  get storageFailed(): boolean {
+    return this.#storageFailed;
+  }
   /** True while a transaction is arriving. */
   get open(): boolean {
     return this.#receiver.open;
@@ -86,9 +98,17 @@ export class Secondary implements TransactionVisitor {
     try {
       return this.#receiver.receive(bytes, start, end, this.#clock());
     } catch (error) {
-      this.refuse(error);
+      // There is no other transport in here than to what keeps the replica.
+      if (error instanceof TransportError) this.storageFault(error);
+      else this.refuse(error);
       throw error;
     }
+  }
+
+  /** Refuses because what keeps the replica has failed. */
+  storageFault(error: TransportError): void {
+    this.#storageFailed = true;
+    this.refuse(error, "storage");
   }
 
   /** Tells the sender why this end gives up, and drops the open transaction. */
@@ -139,9 +159,24 @@ export class Secondary implements TransactionVisitor {
     this.#receiver.digests(new Uint8Array(0), true);
   }
 
+  /**
+   * Answers a query of a disk, a frame at a time at the most.
+   *
+   * @yields After a little reading; write {@link takeOutput} then.
+   * @throws what the disk throws: give it to {@link storageFault}.
+   */
+  *answerDiskQuery(query: DiskQuery, copy: DiskCopy, digest: PageDigest): Generator<void> {
+    for (const part of digestDisk(copy, query, digest)) {
+      if (part !== undefined) this.#receiver.diskDigests(part.payload, part.last);
+      yield;
+    }
+  }
+
   // What the sender does:
 
   hello(hello: Hello): void {
+    // Committed writes that a full disk refused come first: the sender builds on them.
+    this.#replica.taps.applyPending();
     this.#events.push({ kind: "hello", hello });
   }
 
@@ -196,6 +231,10 @@ export class Secondary implements TransactionVisitor {
 
   digestQuery(seedLow: number, seedHigh: number): void {
     this.#events.push({ kind: "digest-query", seedLow, seedHigh });
+  }
+
+  diskQuery(payload: Uint8Array, offset: number): void {
+    this.#events.push({ kind: "disk-query", ...this.#replica.taps.diskQuery(payload, offset) });
   }
 }
 

@@ -3,8 +3,12 @@ import assert from "node:assert/strict";
 import { checkpoint, concat, fullStream, page, zero } from "../qemu/synthetic_stream.ts";
 import { crc32 } from "node:zlib";
 import { HEADER_BYTES, TXN } from "../txn/wire.ts";
+import { encodeDiskQuery } from "./disk_digest.ts";
+import { FakeDisk } from "./fake_disk.ts";
 import { Loopback } from "./loopback.ts";
 import { createPageDigest } from "./page_digest.ts";
+import { Replica } from "./replica.ts";
+import { ReplicaTaps } from "./replica_taps.ts";
 
 const TRANSCRIPT = new URL("../../fixtures/transcripts/small-session.txt", import.meta.url);
 const PROTOCOL = new URL("../../docs/PROTOCOL.md", import.meta.url);
@@ -28,12 +32,19 @@ function lines(who: "sender" | "receiver", wire: readonly Uint8Array[]): string[
 }
 
 async function session(): Promise<string> {
-  const link = await Loopback.open();
+  const copy = new FakeDisk(4 * 4096);
+  copy.write(2 * 4096, new Uint8Array(4096).fill(1));
+  const taps = new ReplicaTaps(new Map([["disk0", { mode: "replicated", copy }]]), new Set());
+  const link = await Loopback.open({ replica: new Replica(1e9, undefined, taps) });
   const transcript: string[] = [];
   const say = () => {
     transcript.push(...lines("sender", link.wire.splice(0)));
     transcript.push(...lines("receiver", link.answers.splice(0)));
   };
+  say();
+  const chunks = { chunkBytes: 4096, offset: 0, lengthBytes: copy.sizeBytes };
+  link.txn.queryDisk(encodeDiskQuery({ tap: "disk0", seedLow: 11, seedHigh: 22, ...chunks }));
+  link.pump();
   say();
   link.feed(fullStream(1));
   say();

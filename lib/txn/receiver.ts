@@ -10,6 +10,7 @@ import {
   type FrameHeader,
   heartbeatPeriodMs,
   type Hello,
+  MAX_DISK_QUERIES,
   MAX_NACK_TEXT_BYTES,
   NACK_REASON,
   type NackReason,
@@ -55,6 +56,8 @@ export interface TransactionVisitor {
   /** The sender ends the session on purpose, and its VM goes on. */
   leave(): void;
   digestQuery(seedLow: number, seedHigh: number): void;
+  /** To be answered with diskDigests(), in order. `payload` is valid during the call only. */
+  diskQuery(payload: Uint8Array, offset: number): void;
 }
 
 type State = "hello" | "idle" | "open" | "over";
@@ -81,6 +84,8 @@ export class TxnReceiver implements FrameVisitor {
   #saidAt: number;
   #now: number;
   #peer: Hello | undefined;
+  /** Queries of disks without an answer. */
+  #diskQueries = 0;
   /** An EVENT's payload that has not all come. */
   #event: { readonly bytes: Uint8Array; filled: number; readonly offset: number } | undefined;
 
@@ -151,6 +156,12 @@ export class TxnReceiver implements FrameVisitor {
     this.#frame(TXN.DIGEST, last ? DIGEST_LAST : 0, 0, payload);
   }
 
+  /** Answers the oldest DISK_QUERY, a part at a time; the payload is passed on as it is. */
+  diskDigests(payload: Uint8Array, last: boolean): void {
+    if (last) this.#diskQueries--;
+    this.#frame(TXN.DISK_DIGEST, last ? DIGEST_LAST : 0, 0, payload);
+  }
+
   /** Takes what is to be written, in order. */
   takeOutput(): Uint8Array[] {
     const output = this.#output;
@@ -212,6 +223,12 @@ export class TxnReceiver implements FrameVisitor {
         const view = new DataView(payload.buffer, payload.byteOffset, 8);
         return this.#visitor.digestQuery(view.getUint32(0), view.getUint32(4));
       }
+      case TXN.DISK_QUERY:
+        if (this.#state === "over") refuse(offset, "bad-order", "a DISK_QUERY behind the end");
+        if (++this.#diskQueries > MAX_DISK_QUERIES) {
+          refuse(offset, "bad-order", `more than ${MAX_DISK_QUERIES} queries of disks at a time`);
+        }
+        return this.#visitor.diskQuery(payload, offset);
       default:
         refuse(offset, "bad-order", `the sender sent command ${header.command}`);
     }

@@ -13,6 +13,7 @@ import {
   HEADER_BYTES,
   heartbeatPeriodMs,
   type Hello,
+  MAX_DISK_QUERIES,
   MAX_PAYLOAD_BYTES,
   NACK_REASON,
   OFFERED_FEATURES,
@@ -38,6 +39,8 @@ export type SenderEvent =
   /** The secondary has the transaction; `roundTripMs` counts from its COMMIT. */
   | { readonly kind: "acked"; readonly transaction: number; readonly roundTripMs: number }
   | { readonly kind: "digests"; readonly payload: Uint8Array; readonly last: boolean }
+  /** The next part of the answer to the oldest query of a disk. */
+  | { readonly kind: "disk-digests"; readonly payload: Uint8Array; readonly last: boolean }
   | { readonly kind: "handed-over" }
   /** Nothing was heard for longer than the grace time. */
   | { readonly kind: "lost"; readonly silentMs: number };
@@ -65,6 +68,7 @@ type State = "hello" | "ready" | "open" | "handover" | "done";
 const REFUSAL_HINTS: Readonly<Record<string, string>> = {
   "too-large": "raise recv's --max-transaction",
   "taken-over": "the VM must not run here any more: end this QEMU",
+  storage: "free space there, or mend its storage; nothing that was acknowledged is lost",
 };
 
 /**
@@ -97,6 +101,7 @@ export class TxnSender implements FrameVisitor {
   #now: number;
   #lost = false;
   #digestsAwaited = false;
+  #diskQueries = 0;
   readonly sent: SentBytes = { stream: 0, events: 0, framing: 0 };
 
   constructor(options: SenderOptions, now: number) {
@@ -263,6 +268,23 @@ export class TxnSender implements FrameVisitor {
     this.#frame(TXN.DIGEST_QUERY, 0, 0, payload);
   }
 
+  /** Whether one more query of a disk may be sent: the peer is there, and not too many wait. */
+  get mayQueryDisk(): boolean {
+    return (this.#state === "ready" || this.#state === "open") &&
+      this.#diskQueries < MAX_DISK_QUERIES;
+  }
+
+  /**
+   * Asks for the digests of a disk's chunks, at any time; answers come in the order of the queries.
+   *
+   * @param payload A DISK_QUERY payload, see `encodeDiskQuery`.
+   */
+  queryDisk(payload: Uint8Array): void {
+    if (!this.mayQueryDisk) throw new StateError(`query a disk while ${this.#state}`);
+    this.#diskQueries++;
+    this.#frame(TXN.DISK_QUERY, 0, 0, payload);
+  }
+
   /**
    * Takes bytes from the peer.
    *
@@ -347,6 +369,15 @@ export class TxnSender implements FrameVisitor {
         this.#events.push({ kind: "digests", payload: payload.slice(), last });
         return;
       }
+      case TXN.DISK_DIGEST: {
+        if (this.#diskQueries === 0) {
+          refuse(offset, "bad-order", "a disk's digests that were not asked for");
+        }
+        const last = (header.flags & DIGEST_LAST) !== 0;
+        if (last) this.#diskQueries--;
+        this.#events.push({ kind: "disk-digests", payload: payload.slice(), last });
+        return;
+      }
       default:
         refuse(offset, "bad-order", `the receiver sent command ${header.command}`);
     }
@@ -381,7 +412,7 @@ export class TxnSender implements FrameVisitor {
     throw new WireError(
       "transaction",
       offset,
-      name === "busy" || name === "taken-over" ? name : "refused",
+      name === "busy" || name === "taken-over" || name === "storage" ? name : "refused",
       `the receiver refused ${what}: ${text || name}`,
       { hint: REFUSAL_HINTS[name] },
     );

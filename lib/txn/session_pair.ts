@@ -55,6 +55,9 @@ export class Desk implements TransactionVisitor {
   digestQuery(low: number, high: number): void {
     this.log.push(`digests ${low} ${high}`);
   }
+  diskQuery(payload: Uint8Array): void {
+    this.log.push(`disk query ${payload}`);
+  }
 }
 
 /** Both ends on one fake clock; what travels arrives `delayMs` later. */

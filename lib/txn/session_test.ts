@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { WireError } from "../errors.ts";
 import { TxnReceiver } from "./receiver.ts";
 import { TxnSender } from "./sender.ts";
-import { MAX_PAYLOAD_BYTES, NACK_REASON, type NackReason, TXN } from "./wire.ts";
+import { MAX_DISK_QUERIES, MAX_PAYLOAD_BYTES, NACK_REASON, type NackReason, TXN } from "./wire.ts";
 
 import { Desk, feed, frame, Link, OPTIONS, SESSION, wireFault } from "./session_pair.ts";
 
@@ -110,12 +110,52 @@ Deno.test("digests are asked for and answered in parts; unasked, they are refuse
   assert.throws(() => link.settle(), wireFault("bad-order", /not asked for/));
 });
 
+Deno.test("disks are asked about at any time, some at once, and answered in order", () => {
+  const link = new Link();
+  link.sender.queryDisk(Uint8Array.of(1));
+  link.sender.begin("full");
+  link.sender.queryDisk(Uint8Array.of(2));
+  link.sender.forward(Uint8Array.of(3));
+  link.sender.commit(0);
+  link.settle();
+  assert.deepEqual(link.desk.log.slice(1), [
+    "disk query 1",
+    "begin 1 full",
+    "disk query 2",
+    "commit 1: 3",
+  ]);
+  link.receiver.diskDigests(Uint8Array.of(4), false);
+  link.receiver.diskDigests(Uint8Array.of(5), true);
+  link.receiver.diskDigests(Uint8Array.of(6), true);
+  link.settle();
+  assert.deepEqual(link.events.slice(2), [
+    { kind: "disk-digests", payload: Uint8Array.of(4), last: false },
+    { kind: "disk-digests", payload: Uint8Array.of(5), last: true },
+    { kind: "disk-digests", payload: Uint8Array.of(6), last: true },
+  ]);
+  link.receiver.diskDigests(Uint8Array.of(7), true);
+  assert.throws(() => link.settle(), wireFault("bad-order", /not asked for/));
+});
+
+Deno.test("more questions about disks than may wait are not asked, and refused", () => {
+  const link = new Link();
+  for (let i = 0; i < MAX_DISK_QUERIES; i++) {
+    assert.equal(link.sender.mayQueryDisk, true);
+    link.sender.queryDisk(Uint8Array.of(i));
+  }
+  assert.equal(link.sender.mayQueryDisk, false);
+  link.settle();
+  const more = frame({ command: TXN.DISK_QUERY }, Uint8Array.of(9));
+  assert.throws(() => feed(link.receiver, more), wireFault("bad-order", /more than 8 queries/));
+});
+
 Deno.test("a refusal reaches the sender with its reason and text", () => {
   for (const reason of Object.keys(NACK_REASON) as NackReason[]) {
     const link = new Link();
     link.sender.begin("full");
     link.receiver.nack(1, reason, "the replica says no");
-    const fault = reason === "busy" || reason === "taken-over" ? reason : "refused";
+    const own = reason === "busy" || reason === "taken-over" || reason === "storage";
+    const fault = own ? reason : "refused";
     assert.throws(() => link.settle(), wireFault(fault, /transaction 1: the replica says no/));
   }
   const link = new Link();

@@ -23,6 +23,8 @@ export const TXN = {
   DIGEST: 13,
   PACKED: 14,
   LEAVE: 18,
+  DISK_QUERY: 20,
+  DISK_DIGEST: 21,
 } as const;
 
 /** Flags of BEGIN. */
@@ -33,7 +35,7 @@ export const BEGIN_FLAG = {
   BASED: 0x02,
 } as const;
 
-/** Flag of DIGEST: the last one of an answer. */
+/** Flag of DIGEST and DISK_DIGEST: the last one of an answer. */
 export const DIGEST_LAST = 0x01;
 
 /** Why a transaction or a peer was refused; the text behind it is for people. */
@@ -47,6 +49,7 @@ export const NACK_REASON = {
   internal: 7,
   stopping: 8,
   "taken-over": 9,
+  storage: 10,
 } as const;
 export type NackReason = keyof typeof NACK_REASON;
 
@@ -62,7 +65,11 @@ export const MAX_PACKED_BYTES = 1 << 20;
 export const MAX_CONTROL_BYTES = 128 * 1024;
 /** Bytes of text in NACK, at the most. */
 export const MAX_NACK_TEXT_BYTES = 4096;
-/** Bytes of one page's digest. */
+/** Bytes of DISK_QUERY's payload, at the most: its numbers, and the name of a tap. */
+export const MAX_DISK_QUERY_BYTES = 29 + 64;
+/** Queries of disks that may wait for their answers at the same time. */
+export const MAX_DISK_QUERIES = 8;
+/** Bytes of the digest of one page, or of one chunk of a disk. */
 export const DIGEST_BYTES = 16;
 
 /** Version of the protocol; a peer of another one is refused. */
@@ -85,12 +92,15 @@ const FRAME_BYTES: ReadonlyMap<number, number> = new Map([
   [TXN.DIGEST, MAX_CONTROL_BYTES],
   [TXN.PACKED, MAX_PACKED_BYTES],
   [TXN.LEAVE, 0],
+  [TXN.DISK_QUERY, MAX_DISK_QUERY_BYTES],
+  [TXN.DISK_DIGEST, MAX_CONTROL_BYTES],
 ]);
 
 /** Flags that each command may have; none for those that are not here. */
 const FRAME_FLAGS: ReadonlyMap<number, number> = new Map([
   [TXN.BEGIN, BEGIN_FLAG.FULL | BEGIN_FLAG.BASED],
   [TXN.DIGEST, DIGEST_LAST],
+  [TXN.DISK_DIGEST, DIGEST_LAST],
 ]);
 
 /** A frame's header. */
@@ -211,9 +221,11 @@ export const FEATURE = {
   events: 0x2,
   /** PACKED is taken. */
   packed: 0x4,
+  /** DISK_QUERY is answered. */
+  diskDigests: 0x8,
 } as const;
 /** What this version offers. */
-export const OFFERED_FEATURES = FEATURE.digests | FEATURE.events |
+export const OFFERED_FEATURES = FEATURE.digests | FEATURE.events | FEATURE.diskDigests |
   (HAS_ZSTD ? FEATURE.packed : 0);
 const DEMANDED_FEATURES = 0xffff_0000;
 

@@ -83,10 +83,13 @@ Deno.test("every command has its own bound on length, and on flags", () => {
     DIGEST: MAX_CONTROL_BYTES,
     PACKED: MAX_PACKED_BYTES,
     LEAVE: 0,
+    DISK_QUERY: 93,
+    DISK_DIGEST: MAX_CONTROL_BYTES,
   };
   const flags: Record<number, number> = {
     [TXN.BEGIN]: BEGIN_FLAG.FULL | BEGIN_FLAG.BASED,
     [TXN.DIGEST]: DIGEST_LAST,
+    [TXN.DISK_DIGEST]: DIGEST_LAST,
   };
   for (const [name, bytes] of Object.entries(most)) {
     const command = TXN[name as keyof typeof TXN];
