@@ -76,7 +76,7 @@ export function runSeries(series: CheckpointSeries, compress: CompressMode): Com
     new ReplicaTaps(
       new Map([[DISK, {
         mode: "replicated",
-        copy: { sizeBytes: 2 ** 40, write() {}, zero() {} },
+        copy: { sizeBytes: 2 ** 40, write() {}, zero() {}, read() {}, zeroBytes: () => 0 },
       }]]),
       new Set(),
     ),

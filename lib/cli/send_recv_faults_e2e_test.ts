@@ -348,6 +348,7 @@ Deno.test("a handover that breaks off: the sender says that the VM may run at th
           cancel: nothing,
           leave: nothing,
           digestQuery: nothing,
+          diskQuery: nothing,
           commit: (transaction) => receiver.ack(transaction),
           handover: () => over = true,
         },

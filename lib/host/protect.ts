@@ -279,17 +279,20 @@ async function protectVm(
         const isAbsent = first && !wasLinked && !(error instanceof WireError);
         if (!mayRetry || isAbsent && taps.isEmpty) throw error;
         const reason = (error as Error).message;
-        if (wasLinked) {
+        // A disk that is full there stays so for a while, and is told of once.
+        const isFull = error instanceof WireError && error.fault === "storage";
+        if (wasLinked && !isFull) {
           log.warn("secondary lost: {reason}; the VM goes on unprotected, trying again", {
             reason,
           });
           refused = "";
           continue;
         }
-        if (reason !== refused) {
+        const cause = isFull ? "storage" : reason;
+        if (cause !== refused) {
           log.warn("{reason}; the VM is unprotected, trying again", { reason });
         }
-        refused = reason;
+        refused = cause;
         await reactor.sleep(RETRY_MS, signal);
       }
     }
@@ -366,5 +369,5 @@ function isQemuLoss(error: unknown): boolean {
 /** Whether another secondary, or the same one come back, would mend it. */
 function isSecondaryLoss(error: unknown, target: Address): boolean {
   if (error instanceof TransportError) return error.endpoint === target.text;
-  return error instanceof WireError && error.fault === "busy";
+  return error instanceof WireError && (error.fault === "busy" || error.fault === "storage");
 }

@@ -202,8 +202,9 @@ export class Replica implements StreamVisitor {
     this.#committed = transaction;
     this.#close();
     this.taps.commit(transaction);
-    // A disk's copy with writes pending would be lost with this process: then it is not whole.
-    this.#store.end();
+    // A disk's copy with writes pending would be lost with this process: then it is not whole. Nor
+    // is it while a disk is being copied: the next process could not tell.
+    if (this.taps.incomplete.length === 0) this.#store.end();
     return this.#size;
   }
 

@@ -1,0 +1,96 @@
+/** What a secondary does whose disk is full, or whose copy is not whole. */
+import assert from "node:assert/strict";
+import { WireError } from "../errors.ts";
+import { checkpoint, fullStream } from "../qemu/synthetic_stream.ts";
+import { encodeTapEvent, type TapEvent } from "./tap_events.ts";
+import { FakeDisk } from "./fake_disk.ts";
+import { Loopback } from "./loopback.ts";
+import { MEMORY_STORE } from "./page_store.ts";
+import type { PrimaryTaps } from "./primary_options.ts";
+import { Replica } from "./replica.ts";
+import { ReplicaTaps } from "./replica_taps.ts";
+
+/** Puts events into the next transaction. */
+class Script implements PrimaryTaps {
+  next: TapEvent[] = [];
+  readonly released: number[] = [];
+  checkpointRequested(): void {}
+  drain(): void {}
+  takeEvents(): Uint8Array[][] {
+    return this.next.splice(0).map(encodeTapEvent);
+  }
+  closeEpoch(): void {}
+  release(transaction: number): void {
+    this.released.push(transaction);
+  }
+}
+
+const DISK: TapEvent = { kind: "disk", tap: "d", sizeBytes: 8192, mode: "replicated" };
+const COPIED: TapEvent = { kind: "copied", tap: "d" };
+const write = (offset: number, value: number): TapEvent => {
+  return { kind: "write", tap: "d", offset, data: Uint8Array.of(value) };
+};
+
+function secondary(store = MEMORY_STORE) {
+  const copy = new FakeDisk(8192);
+  const taps = new ReplicaTaps(new Map([["d", { mode: "replicated", copy }]]), new Set());
+  return { copy, replica: new Replica(1e9, undefined, taps, store) };
+}
+
+Deno.test("a full disk at the secondary: no ACK, a reason, and the rest before anything else", async () => {
+  const { copy, replica } = secondary();
+  const taps = new Script();
+  const first = await Loopback.open({ replica, taps });
+  taps.next = [DISK, COPIED, write(0, 1)];
+  first.feed(fullStream(1));
+  assert.deepEqual(taps.released, [1]);
+
+  copy.writesLeft = 1;
+  taps.next = [write(0, 2), write(1, 3), write(0, 4)];
+  assert.throws(() => first.feed(checkpoint(2)), /disk full/);
+  assert.throws(() => first.answer(), (error) => {
+    assert.ok(error instanceof WireError && error.fault === "storage", `${error}`);
+    assert.match(error.message, /disk full/);
+    return true;
+  });
+  assert.deepEqual(taps.released, [1], "what the secondary could not store is not let go");
+  assert.equal(replica.committed, 2);
+  assert.equal(replica.taps.pendingWrites, 2);
+
+  // Still full: a sender that comes back is told so, and nothing is built on half a transaction.
+  await assert.rejects(Loopback.open({ replica }), /disk full/);
+  assert.equal(replica.taps.pendingWrites, 2);
+
+  copy.writesLeft = Infinity;
+  const second = await Loopback.open({ replica });
+  assert.equal(second.secondary.storageFailed, false);
+  assert.deepEqual([...copy.bytes.subarray(0, 2)], [4, 3]);
+});
+
+Deno.test("pending writes are finished before an activation, in order", async () => {
+  const { copy, replica } = secondary();
+  const taps = new Script();
+  const link = await Loopback.open({ replica, taps });
+  taps.next = [DISK, COPIED];
+  link.feed(fullStream(1));
+  copy.writesLeft = 0;
+  taps.next = [write(0, 1), write(0, 2)];
+  assert.throws(() => link.feed(checkpoint(2)), /disk full/);
+  assert.throws(() => replica.taps.applyPending(), /disk full/);
+  copy.writesLeft = Infinity;
+  replica.taps.applyPending();
+  assert.equal(copy.bytes[0], 2);
+});
+
+Deno.test("a replica is not said to be whole while a disk is being copied", async () => {
+  let whole = 0;
+  const { replica } = secondary({ ...MEMORY_STORE, end: () => whole++ });
+  const taps = new Script();
+  const link = await Loopback.open({ replica, taps });
+  taps.next = [DISK, write(0, 1)];
+  link.feed(fullStream(1));
+  assert.equal(whole, 0);
+  taps.next = [COPIED];
+  link.feed(checkpoint(2));
+  assert.equal(whole, 1);
+});
