@@ -34,13 +34,12 @@ export function contentOf(replica: Replica): string {
 
 /** A receiver that waits for senders, one after the other. */
 export class Stage implements AsyncDisposable {
-  readonly reactor = new Reactor();
   readonly folder = Deno.makeTempDirSync({ prefix: "kemari-link-" });
   readonly path = `${this.folder}/s`;
   readonly end: ReceiverEnd;
 
-  private constructor(options: Partial<ReceiverOptions>) {
-    this.end = new ReceiverEnd(this.reactor, {
+  private constructor(readonly reactor: Reactor, options: Partial<ReceiverOptions>) {
+    this.end = new ReceiverEnd(reactor, {
       listen: { kind: "unix", path: this.path, text: "the socket" },
       onLoss: "wait",
       maxTransactionBytes: 2 ** 30,
@@ -53,8 +52,14 @@ export class Stage implements AsyncDisposable {
     });
   }
 
-  static async open(options: Partial<ReceiverOptions> = {}): Promise<Stage> {
-    const stage = new Stage(options);
+  /** @param openTaps Opens the receiver's taps, which stay the caller's to close. */
+  static async open(
+    options: Partial<ReceiverOptions> = {},
+    openTaps?: (reactor: Reactor) => Promise<ReceiverOptions["taps"]>,
+  ): Promise<Stage> {
+    const reactor = new Reactor();
+    const taps = await openTaps?.(reactor);
+    const stage = new Stage(reactor, { ...(taps === undefined ? {} : { taps }), ...options });
     await stage.end.open(never);
     return stage;
   }
