@@ -354,7 +354,7 @@ async function release(
     for (const command of disableColo(support)) await qmp.run(command);
   } catch (error) {
     // A QEMU that is gone need not be told, and its end is what protect is about to report.
-    if (error instanceof TransportError) return;
+    if (error instanceof TransportError && !qmp.isOpen) return;
     log.error("QEMU was not told that it is unprotected: {reason}", {
       reason: (error as Error).message,
     });

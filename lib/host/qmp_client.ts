@@ -102,6 +102,11 @@ export class QmpClient implements AsyncDisposable {
     return this.#closed.promise;
   }
 
+  /** Whether commands can still be sent: a QEMU that answers too late is not gone. */
+  get isOpen(): boolean {
+    return this.#failure === undefined && !this.#isClosing;
+  }
+
   /**
    * Executes a command.
    *

@@ -188,6 +188,7 @@ Deno.test("QmpClient does not wait for ever", async (t) => {
         client.execute("slow", undefined, { timeoutMs: 20 }),
         /no answer to slow in 20 ms/,
       );
+      assert.equal(client.isOpen, true, "a QEMU that is late is not gone");
       gate.resolve();
       assert.equal(await client.execute("next"), "next");
     });
@@ -220,6 +221,7 @@ Deno.test("QmpClient tells everyone who waits when QEMU goes away", async () => 
     await waiting;
     assert.equal((await events.next()).done, true);
     assert.ok(await client.closed instanceof TransportError);
+    assert.equal(client.isOpen, false);
     await assert.rejects(client.execute("stop"), TransportError);
   });
 });
