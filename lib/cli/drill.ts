@@ -1,3 +1,4 @@
+import { getLogger } from "@logtape/logtape";
 import { drill } from "../../bench/drill.ts";
 import {
   DEVICES,
@@ -12,6 +13,8 @@ import type { CommandContext } from "./context.ts";
 import { formatDrill } from "./drill_text.ts";
 import type { DrillOptions } from "./options.ts";
 
+const log = getLogger(["kemari", "drill"]);
+
 export async function run(options: DrillOptions, context: CommandContext): Promise<number> {
   if (options.pingPong !== undefined && options.fault !== "primary") {
     throw new UsageError("--ping-pong is takeovers after the primary's death, and no other fault", {
@@ -19,7 +22,8 @@ export async function run(options: DrillOptions, context: CommandContext): Promi
     });
   }
   const narrate = (line: string) => {
-    if (!options.quiet) context.status.print(`drill: ${line}\n`);
+    if (options.logFormat === "json") log.info("{line}", { line });
+    else if (!options.quiet) context.status.print(`drill: ${line}\n`);
   };
   const settings = {
     ...options,

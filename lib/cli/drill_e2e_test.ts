@@ -100,6 +100,12 @@ Deno.test("where QEMU cannot be had, the drill says so and shows the recorded de
     assert.equal(code, 5, stderr);
     assert.match(stderr, /no drill on this host: .*\/nonexistent\/qemu/);
     assert.match(stderr, /held: the activated stream .* is the VM as of transaction 6:/);
+    await using json = new KemariProcess(["drill", "--log-format", "json"], {
+      before: `export XDG_CACHE_HOME='${cache}' KEMARI_QEMU=/nonexistent/qemu;`,
+    });
+    const lines = (await json.ended(60_000)).stderr.trimEnd().split("\n");
+    assert.ok(lines.length > 3, "what it does is told");
+    for (const line of lines) assert.match(JSON.parse(line).logger, /^kemari/);
   } finally {
     await Deno.remove(cache, { recursive: true });
   }

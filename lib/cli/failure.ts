@@ -1,5 +1,6 @@
 /** How an error that ends a command is said on stderr. */
 import { EXIT, exitCodeOf, KemariError } from "../errors.ts";
+import { asksForJsonLog } from "../host/self_command.ts";
 import type { LogFormat } from "./options.ts";
 
 /** Fields of the error classes that scripts may want to match on. */
@@ -11,14 +12,12 @@ function field(error: unknown, name: string): unknown {
 }
 
 /**
- * Which format a command line asks for. Parsing it may be what failed, so this only looks.
+ * Which format a command line asks for.
  *
  * @param args The arguments after `kemari`.
  */
 export function wantedLogFormat(args: readonly string[]): LogFormat {
-  const at = args.lastIndexOf("--log-format");
-  const isJson = args.includes("--log-format=json") || (at >= 0 && args[at + 1] === "json");
-  return isJson ? "json" : "text";
+  return asksForJsonLog(args) ? "json" : "text";
 }
 
 /**
