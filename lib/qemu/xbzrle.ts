@@ -59,12 +59,17 @@ export const MAX_XBZRLE_PAGE_BYTES = 16 * 1024;
 
 /**
  * Encodes a page as its difference to another, which becomes it. See {@link decodeXbzrle} for the
- * shape; runs begin and end at the first and last byte that differ, but words of four bytes are
- * what is compared.
+ * shape; runs begin and end at the first and last byte that differ, but words are what is compared.
+ *
+ * What is equal, most of a page, is passed over two words at a time, as a double: of all loads of
+ * eight bytes that is the only one that is quick here (0.3 µs a page against 0.5 µs by words, and
+ * 2.4 µs by bigints). A NaN never equals itself: the words then decide. Zeros are equal whatever
+ * their sign, so of them the word with the sign is compared too.
  *
  * @param fresh The new content, from `at` on; need not be aligned.
  * @param old Its last content, `old[wordAt, wordAt + pageBytes / 4)` in the machine's own (little)
- *   byte order; overwritten with the new content, whatever is returned.
+ *   byte order, `wordAt` even; overwritten with the new content, whatever is returned.
+ * @param oldPairs The same memory, as doubles.
  * @param out Takes the difference.
  * @param limit Bytes of difference at the most.
  * @returns Its length; 0 where the pages are equal; -1 where it has more than `limit` bytes.
@@ -73,6 +78,7 @@ export function encodeXbzrle(
   fresh: DataView,
   at: number,
   old: Uint32Array,
+  oldPairs: Float64Array,
   wordAt: number,
   pageBytes: number,
   out: Uint8Array,
@@ -85,7 +91,20 @@ export function encodeXbzrle(
   let i = 0;
   for (;;) {
     let word = 0;
-    while (i < words && (word = fresh.getUint32(at + 4 * i, true)) === old[wordAt + i]) i++;
+    while (i < words) {
+      if ((i & 1) === 0) {
+        while (i < words) {
+          const pair = fresh.getFloat64(at + 4 * i, true);
+          if (pair !== oldPairs[(wordAt + i) >>> 1]) break;
+          if (pair === 0 && fresh.getUint32(at + 4 * i + 4, true) !== old[wordAt + i + 1]) break;
+          i += 2;
+        }
+        if (i === words) break;
+      }
+      word = fresh.getUint32(at + 4 * i, true);
+      if (word !== old[wordAt + i]) break;
+      i++;
+    }
     if (i === words) return to;
     const first = word ^ old[wordAt + i];
     const begin = 4 * i + ((31 - Math.clz32(first & -first)) >>> 3);

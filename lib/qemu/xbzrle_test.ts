@@ -84,15 +84,24 @@ Deno.test("any bytes decode within the page or are refused", () => {
 });
 
 Deno.test("what is encoded decodes to the new page, at any place, and the old one becomes it", () => {
-  const change = fc.tuple(fc.nat(4095), fc.uint8Array({ minLength: 1, maxLength: 300 }));
+  const bytes = fc.oneof(
+    fc.uint8Array({ minLength: 1, maxLength: 300 }),
+    // Zeros of either sign, and what no double equals.
+    fc.array(fc.constantFrom(0, 0x80, 0x7f, 0xf0, 0xff), { minLength: 1, maxLength: 40 })
+      .map((list) => Uint8Array.from(list)),
+  );
+  const change = fc.tuple(fc.nat(4095), bytes);
   fc.assert(
     fc.property(
       fc.array(change, { maxLength: 9 }),
       fc.nat(7),
-      fc.nat(3),
+      fc.constantFrom(0, 2, 6),
       fc.oneof(fc.constant(4096), fc.nat(2000)),
       (changes, at, wordAt, limit) => {
-        const old = new Uint8Array(4096).map((_, i) => (i * i) >> 7);
+        // Zeros, something, and words that are no numbers.
+        const old = new Uint8Array(4096).map((_, i) =>
+          i < 2000 ? 0 : i < 3000 ? (i * i) >> 7 : 0xff
+        );
         const fresh = old.slice();
         for (const [to, bytes] of changes) fresh.set(bytes.subarray(0, 4096 - to), to);
         const source = new Uint8Array(at + 4096);
@@ -101,7 +110,8 @@ Deno.test("what is encoded decodes to the new page, at any place, and the old on
         new Uint8Array(words.buffer).set(old, 4 * wordAt);
         const out = new Uint8Array(4096).fill(0xee);
         const view = new DataView(source.buffer);
-        const length = encodeXbzrle(view, at, words, wordAt, 4096, out, limit);
+        const pairs = new Float64Array(words.buffer);
+        const length = encodeXbzrle(view, at, words, pairs, wordAt, 4096, out, limit);
         assert.deepEqual(new Uint8Array(words.buffer, 4 * wordAt), fresh, "the old is the new");
         assert.ok(out.subarray(Math.max(0, length)).every((byte) => byte === 0xee) || length < 0);
         if (length < 0) return;
@@ -121,10 +131,25 @@ Deno.test("what is encoded decodes to the new page, at any place, and the old on
 Deno.test("a page that differs everywhere, and one at its last byte only, are encoded", () => {
   const out = new Uint8Array(4096);
   const old = new Uint32Array(1024);
+  const pairs = new Float64Array(old.buffer);
   const fresh = new Uint8Array(4096).fill(7);
-  assert.equal(encodeXbzrle(new DataView(fresh.buffer), 0, old, 0, 4096, out, 3000), -1);
+  const view = new DataView(fresh.buffer);
+  assert.equal(encodeXbzrle(view, 0, old, pairs, 0, 4096, out, 3000), -1);
   assert.ok(old.every((word) => word === 0x07070707));
   fresh[4095] = 8;
-  const length = encodeXbzrle(new DataView(fresh.buffer), 0, old, 0, 4096, out, 4096);
+  const length = encodeXbzrle(view, 0, old, pairs, 0, 4096, out, 4096);
   assert.deepEqual([...out.subarray(0, length)], [0xff, 0x1f, 1, 8]);
+});
+
+Deno.test("a zero that only changes its sign has changed", () => {
+  const out = new Uint8Array(4096);
+  for (let at = 0; at < 4096; at++) {
+    const old = new Uint32Array(1024);
+    const fresh = new Uint8Array(4096);
+    fresh[at] = 0x80;
+    const pairs = new Float64Array(old.buffer);
+    const length = encodeXbzrle(new DataView(fresh.buffer), 0, old, pairs, 0, 4096, out, 100);
+    assert.deepEqual([...out.subarray(length - 2, length)], [1, 0x80], `byte ${at}`);
+    assert.deepEqual(new Uint8Array(old.buffer), fresh);
+  }
 });

@@ -31,6 +31,8 @@ export class DeltaCache {
   #pageBytes = 0;
   #tables: PageTable[] = [];
   readonly #slabs: Uint32Array[] = [];
+  /** The same memory. */
+  readonly #slabPairs: Float64Array[] = [];
   #slotsPerSlab = 0;
   #slabShift = 0;
   #slots = 0;
@@ -69,6 +71,7 @@ export class DeltaCache {
     if (pageBytes !== this.#pageBytes) {
       this.#pageBytes = pageBytes;
       this.#slabs.length = 0;
+      this.#slabPairs.length = 0;
       this.#slots = 0;
       this.#free = [];
       this.#slotsPerSlab = Math.max(1, SLAB_BYTES / pageBytes);
@@ -134,9 +137,18 @@ export class DeltaCache {
     }
     this.#used[slot] = 1;
     this.hits++;
-    const slab = this.#slabs[slot >>> this.#slabShift];
+    const slab = slot >>> this.#slabShift;
     const word = this.#wordOf(slot);
-    return encodeXbzrle(bytes, at, slab, word, this.#pageBytes, out, limit);
+    return encodeXbzrle(
+      bytes,
+      at,
+      this.#slabs[slab],
+      this.#slabPairs[slab],
+      word,
+      this.#pageBytes,
+      out,
+      limit,
+    );
   }
 
   /** Keeps a page that is sent whole. */
@@ -173,7 +185,9 @@ export class DeltaCache {
     if (this.#slots === this.#capacity) return undefined;
     const slot = this.#slots++;
     if (slot >>> this.#slabShift === this.#slabs.length) {
-      this.#slabs.push(new Uint32Array(this.#slotsPerSlab * this.#pageBytes / 4));
+      const slab = new Uint32Array(this.#slotsPerSlab * this.#pageBytes / 4);
+      this.#slabs.push(slab);
+      this.#slabPairs.push(new Float64Array(slab.buffer));
     }
     if (slot >= this.#used.length) this.#grow(Math.min(this.#capacity, 2 * this.#used.length));
     return slot;
