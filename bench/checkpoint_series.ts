@@ -1,18 +1,21 @@
 /**
  * Series of COLO checkpoints of a made-up guest, for measuring without a QEMU.
  *
- * What surrounds the pages is real: the recorded stream's first pass, and its checkpoints' device
- * states in turn. Which pages a checkpoint has, and what changed in them, is made up after three
- * kinds of guest: what they have in common with real ones is told in the notes of the benchmark.
+ * What surrounds the pages is a real machine's, see `plain_stream.ts`; of its device state some
+ * bytes change each time. Which pages a checkpoint has, and what changed in them, is made up after
+ * three kinds of guest.
  */
 import { randomFillSync } from "node:crypto";
-import { loadStream } from "../fixtures/streams.ts";
+import { type KnownSection, sketchDeviceState } from "../lib/qemu/device_sketch.ts";
 import type { StreamVisitor } from "../lib/qemu/stream_events.ts";
-import { encodeTapEvent } from "../lib/replica/tap_events.ts";
 import { StreamParser } from "../lib/qemu/stream_parser.ts";
-import { COLO_MESSAGE, RAM_SAVE_FLAG, type RamBlock, SECTION } from "../lib/qemu/wire.ts";
+import { COLO_MESSAGE, RAM_SAVE_FLAG, SECTION } from "../lib/qemu/wire.ts";
+import { encodeTapEvent } from "../lib/replica/tap_events.ts";
+import { plainStream, plainStreamShape } from "./plain_stream.ts";
 
-const RECORDING = "colo-11.1-dirty";
+const RAM_BYTES = 16 * 2 ** 20;
+/** Bytes of device state that change from one checkpoint to the next. */
+const VALUES = 200;
 const MAIN_BLOCK = "pc.ram";
 const PAGE_BYTES = 4096;
 const RECORD_PAGES = 16;
@@ -34,26 +37,26 @@ export interface CheckpointSeries {
   readonly pages: number;
 }
 
-/** What the recording gives. */
 interface Machine {
   readonly first: Uint8Array;
-  readonly blocks: readonly RamBlock[];
   readonly ramSectionId: number;
-  readonly deviceStates: readonly Uint8Array[];
+  readonly deviceState: Uint8Array;
+  /** Where a checkpoint's device state differs from the one before. */
+  readonly values: readonly number[];
 }
 
 /** Makes a series. The same arguments make the same pages, but for the random ones. */
 export function checkpointSeries(kind: GuestKind, count: number): CheckpointSeries {
-  const machine = readMachine();
-  const block = machine.blocks.find(({ name }) => name === MAIN_BLOCK)!;
-  const guest = new MadeUpGuest(kind, block.lengthBytes / PAGE_BYTES);
+  const machine = makeMachine();
+  const guest = new MadeUpGuest(kind, RAM_BYTES / PAGE_BYTES);
   const checkpoints: Uint8Array[] = [];
   const events: Uint8Array[][][] = [];
   let pages = 0;
   for (let i = 0; i < count; i++) {
     const dirty = guest.step();
     pages += dirty.size;
-    const state = machine.deviceStates[i % machine.deviceStates.length];
+    const state = machine.deviceState.slice();
+    for (const at of machine.values) if ((i + at) % 3 === 0) state[at] ^= 0xff;
     checkpoints.push(composeCheckpoint(machine.ramSectionId, dirty, state));
     events.push(guest.takeWrites().map((write) => encodeTapEvent({ kind: "write", ...write })));
   }
@@ -162,21 +165,20 @@ class MadeUpGuest {
   }
 }
 
-function readMachine(): Machine {
-  const stream = loadStream(RECORDING);
-  const machine = {
-    first: stream,
-    blocks: [] as readonly RamBlock[],
-    ramSectionId: 0,
-    deviceStates: [] as Uint8Array[],
-  };
+function makeMachine(): Machine {
+  const pieces = Array.from(plainStream(plainStreamShape(RAM_BYTES)), (piece) => piece.slice());
+  const first = new Uint8Array(pieces.reduce((sum, { length }) => sum + length, 0));
+  let at = 0;
+  for (const piece of pieces) {
+    first.set(piece, at);
+    at += piece.length;
+  }
+  const found = { ramSectionId: 0, deviceState: new Uint8Array(0) as Uint8Array };
   const nothing = () => {};
   const visitor: StreamVisitor = {
     event(event) {
-      if (event.kind === "ram-blocks") machine.blocks = event.blocks;
-      if (event.kind === "ram-section") machine.ramSectionId = event.sectionId;
-      if (event.kind === "checkpoint") machine.deviceStates.push(event.state.slice());
-      if (event.kind === "stream-complete") machine.first = stream.slice(0, event.endOffset);
+      if (event.kind === "ram-section") found.ramSectionId = event.sectionId;
+      if (event.kind === "device-state") found.deviceState = event.state.slice();
     },
     page: nothing,
     fill: nothing,
@@ -184,12 +186,25 @@ function readMachine(): Machine {
     mark: nothing,
   };
   const parser = new StreamParser(visitor);
-  for (let at = 0; at < stream.length;) {
-    const next = parser.parse(stream, at, stream.length);
-    if (next === at) break;
-    at = next;
+  parser.parse(first, 0, first.length);
+  const { sections } = parser.checkpointContext;
+  return { first, ...found, values: valuesIn(found.deviceState, sections) };
+}
+
+/** Places in the device state whose bytes say nothing of its shape: they may be inverted. */
+function valuesIn(state: Uint8Array, sections: readonly KnownSection[]): number[] {
+  const values: number[] = [];
+  for (let i = 1; values.length < VALUES && i < 10 * VALUES; i++) {
+    const at = (i * 7919) % state.length;
+    const changed = state.slice();
+    changed[at] ^= 0xff;
+    try {
+      if (sketchDeviceState(changed, sections, 0).isComplete) values.push(at);
+    } catch {
+      // It was a name or a length.
+    }
   }
-  return machine;
+  return values;
 }
 
 function composeCheckpoint(

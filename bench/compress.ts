@@ -187,8 +187,9 @@ export async function benchCompress(context: BenchContext): Promise<BenchExperim
       `a checkpoint has ${
         median([...runs.values()].map(([{ pages }]) => pages)) /
         (count - WARM_UP)
-      } pages in the median and its device state, some 100 KB`,
-      "the device states are recorded ones, the pages made up: real guests have other ratios",
+      } pages in the median, and its device state`,
+      "the device state is a real machine's; its changes and the pages are made up: real guests " +
+      "have other ratios",
     ],
     cannotShow: ["what a link's speed makes of it: both ends are in one process"],
   };

@@ -10,6 +10,7 @@ import type { BenchContext, BenchSettings } from "./bench_context.ts";
 import { ProgressClock } from "./progress_clock.ts";
 import { benchBitmap } from "./bitmap.ts";
 import { benchColo } from "./colo.ts";
+import { benchCompress } from "./compress.ts";
 import { benchDisk } from "./disk.ts";
 import { benchIozone } from "./iozone.ts";
 import { sourceFolder } from "./kemari_program.ts";
@@ -21,16 +22,7 @@ import { benchWritev } from "./writev.ts";
 const EXPERIMENTS: Readonly<Record<string, (context: BenchContext) => Promise<BenchExperiment>>> = {
   start: benchStart,
   bitmap: benchBitmap,
-  // Its recorded streams are files of the sources, which the executable does not have.
-  compress: async (context) => {
-    if (sourceFolder() === undefined) {
-      throw new UsageError("compress needs kemari's sources: it begins with a recorded stream", {
-        hint: "run deno task bench compress in their folder",
-      });
-    }
-    const { benchCompress } = await import(new URL("bench/compress.ts", Deno.mainModule).href);
-    return await benchCompress(context);
-  },
+  compress: benchCompress,
   writev: benchWritev,
   stream: benchStream,
   disk: benchDisk,
