@@ -40,6 +40,7 @@ function supportPairs(support: MigrationSupport): Pair[] {
     ["version", support.version.text],
     ["accelerator", support.accelerator],
     ["COLO", `${support.colo ? "yes" : "no"}: ${support.coloReason}`],
+    ["warm standby", `${support.warmStandby ? "yes" : "no"}: ${support.warmStandbyReason}`],
     ["return path", support.returnPath ? "yes" : "no"],
   ];
 }

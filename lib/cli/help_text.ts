@@ -58,18 +58,28 @@ ${COMPRESSION}`,
 On loss:
   A stream that ends is a handover: the secondary activates. A connection that dies is a loss, and
   does not prove that the primary is dead. "activate" therefore needs --fence: a command that makes
-  sure of it, or "none" if something else does. Without fencing both VMs may run at once.`,
+  sure of it, or "none" if something else does. Without fencing both VMs may run at once.
+
+Standby:
+  --standby takes the primary's command line up to its last device, without -incoming. Its RAM back
+  ends become files in --ram-dir (default: a folder in /dev/shm). It is checked before the first
+  transaction is acknowledged, started again if it dies, and killed before a cold start replaces it:
+  --exec if given, else the same command with -incoming fd:0, which needs the RAM a second time.`,
     examples: [
       `kemari recv 0.0.0.0:4000 | qemu-system-x86_64 … -incoming fd:0`,
       `kemari recv unix:/run/kemari.sock > vm.stream`,
+      `kemari recv 0.0.0.0:4000 --on-loss activate --fence "…" \\
+      --standby "qemu-system-x86_64 -machine q35 -m 4096 …same devices…"`,
       `kemari recv 0.0.0.0:4000 --ram-dir /dev/shm/vm --control /run/kemari.ctl > vm.stream`,
       `kemari recv 0.0.0.0:4000 --on-loss activate --fence "ipmitool … power off" \\
       --exec "qemu-system-x86_64 … -incoming fd:0"`,
     ],
     exits: {
-      done: "activated: the whole stream has been written (with --exec: the command's own status)",
+      done:
+        "activated: the whole stream has been written (with --exec, --standby: the QEMU's status)",
       bytes: "the primary's bytes are at fault",
       connection: "the primary is lost (--on-loss exit), or fencing or writing failed",
+      qemu: "the standby is not the primary's machine, or does not start",
     },
   },
   protect: {

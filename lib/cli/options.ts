@@ -77,6 +77,8 @@ export interface RecvOptions extends LogOptions, LinkOptions, TapOptions {
   readonly exec?: string;
   /** Folder for files that hold the replica's RAM, and outlive kemari recv. */
   readonly ramDir?: string;
+  /** Shell command of a QEMU that waits with the replica's RAM in its own. */
+  readonly standby?: string;
   /** Comma-separated: which held output is let go again on activation. */
   readonly replay: string;
   /** The largest transaction that is buffered, in bytes; half of the free memory by default. */

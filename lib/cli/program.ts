@@ -232,6 +232,10 @@ function createProgram(version: string, io: ProcessIo, run: Runner) {
     )
     .option("--exec <cmd>", "on activation start this QEMU, with the stream on its stdin")
     .option(
+      "--standby <cmd>",
+      "run this QEMU beside the replica, with its RAM; on activation it takes device state alone",
+    )
+    .option(
       "--ram-dir <folder>",
       "keep the RAM in files there; another recv goes on with them if this one is killed",
     )

@@ -1,5 +1,7 @@
 /** `kemari status` for people: a small block with units. */
 import { type CompressionStatus, type EndStatus, formatBytes } from "../host/end_status.ts";
+import type { StandbyStatus } from "../host/standby.ts";
+import { formatTakeover } from "../host/takeover.ts";
 import { formatPairs } from "../report/text_table.ts";
 
 type Pair = readonly [string, string];
@@ -60,6 +62,8 @@ function receiverPairs(status: Extract<EndStatus, { role: "receiver" }>): Pair[]
   }
   if (status.applying) pairs.push(...latencyPair("applying", status.applying));
   if (status.unreleased > 0) pairs.push(["unreleased", `${status.unreleased} packets and writes`]);
+  if (status.standby) pairs.push(["standby", formatStandby(status.standby)]);
+  if (status.takeover) pairs.push(["takeover", formatTakeover(status.takeover)]);
   if (status.lastLoss) pairs.push(["last loss", status.lastLoss]);
   return pairs;
 }
@@ -88,6 +92,12 @@ function compressionPairs(compression: CompressionStatus | undefined): Pair[] {
   }
   pairs.push(...latencyPair("  put off", compression.settling));
   return pairs;
+}
+
+function formatStandby({ state, pid, restarts, reason }: StandbyStatus): string {
+  const where = pid === null ? "" : `, process ${pid}`;
+  const died = restarts === 0 ? "" : `, started again ${restarts} times`;
+  return `${state}${where}${died}${reason === null ? "" : ` (${reason})`}`;
 }
 
 function withMode(state: string, mode: string | undefined): string {

@@ -3,6 +3,8 @@ import type { LatencySummary, LatencyWindow, RecentDurations } from "../replica/
 import type { CompressMode } from "./compression.ts";
 import type { ReceiverEnd } from "./receiver_end.ts";
 import type { RateMeter } from "./rate_meter.ts";
+import type { StandbyStatus } from "./standby.ts";
+import type { TakeoverStatus } from "./takeover.ts";
 import type { SenderLink } from "./sender_link.ts";
 
 interface CommonStatus {
@@ -104,6 +106,10 @@ export interface ReceiverStatus extends CommonStatus {
   readonly unreleased: number;
   /** Why the last session ended. */
   readonly lastLoss: string | null;
+  /** The warm standby, if there is to be one. */
+  readonly standby?: StandbyStatus | null;
+  /** The takeover that is under way, or was made. */
+  readonly takeover?: TakeoverStatus | null;
 }
 
 export type EndStatus = SenderStatus | ReceiverStatus;

@@ -1,5 +1,5 @@
 import { getLogger } from "@logtape/logtape";
-import { type KemariError, TransportError } from "../errors.ts";
+import { KemariError, TransportError } from "../errors.ts";
 import { Replica } from "../replica/replica.ts";
 import type { ReplicaStore } from "../replica/page_store.ts";
 import type { ReplicaTaps } from "../replica/replica_taps.ts";
@@ -24,6 +24,11 @@ export interface ReceiverOptions extends SessionOptions {
   readonly taps?: ReplicaTaps;
   /** Where the replica's pages live; in memory by default. */
   readonly store?: ReplicaStore;
+  /**
+   * Looks at what `mustHold` has held back. It is acknowledged when this resolves; when it rejects, the
+   * sender is refused and {@link ReceiverEnd.receive} throws.
+   */
+  readonly check?: (replica: Replica) => Promise<void>;
 }
 
 /** Why the secondary activates. */
@@ -57,6 +62,10 @@ export class ReceiverEnd {
   #takingOver = false;
   #active = false;
   #committedAt = 0;
+  #detectedAt = 0;
+  /** This process is about to end: of what a session ends is no news then. */
+  #hasFailed = false;
+  #isChecking = false;
   #senders = 0;
 
   constructor(reactor: Reactor, options: ReceiverOptions) {
@@ -76,6 +85,10 @@ export class ReceiverEnd {
   }
   get session(): ReceiverSession | undefined {
     return this.#session;
+  }
+  /** When the decision to activate fell, in milliseconds of performance.now(). */
+  get detectedAt(): number {
+    return this.#detectedAt;
   }
   /** Sessions so far. */
   get senders(): number {
@@ -154,6 +167,7 @@ export class ReceiverEnd {
 
   #decide(verdict: Verdict): void {
     this.#verdict = verdict;
+    this.#detectedAt = performance.now();
     this.#reactor.wake();
   }
 
@@ -207,6 +221,7 @@ export class ReceiverEnd {
           });
         }
         this.#committedAt = performance.now();
+        if (this.#session!.secondary.isHeld) this.#check(this.#session!);
         return;
       case "handover":
         log.info("handover after transaction {transaction}", { transaction: event.transaction });
@@ -216,6 +231,24 @@ export class ReceiverEnd {
       case "left":
         return this.#left();
     }
+  }
+
+  #check(session: ReceiverSession): void {
+    if (this.#isChecking) return;
+    this.#isChecking = true;
+    const isOurs = () => this.#session === session;
+    this.#options.check!(this.replica).then(() => {
+      this.#isChecking = false;
+      if (isOurs()) session.confirm();
+      this.#reactor.wake();
+    }, (error) => {
+      this.#isChecking = false;
+      this.#hasFailed = true;
+      if (isOurs() && error instanceof KemariError) session.fail(error);
+      // The refusal gets out before the loop ends.
+      this.#reactor.after(50, () => this.#reactor.fail(error));
+      this.#reactor.wake();
+    });
   }
 
   /** No loss, whatever is to be done on loss: the VM is known to go on at the primary. */
@@ -245,6 +278,7 @@ export class ReceiverEnd {
     const wasSender = this.#session?.secondary.peer !== undefined;
     const peerName = this.#session?.name;
     this.#endSession();
+    if (this.#hasFailed) return;
     if (this.#takingOver) {
       this.#takingOver = false;
       return this.#decide("failover");

@@ -17,6 +17,8 @@ import type { NackReason } from "../txn/wire.ts";
 export interface SessionOptions extends LinkTiming {
   readonly maxTransactionBytes: number;
   readonly software: string;
+  /** Whether what was just committed must not be acknowledged before {@link ReceiverSession.confirm}. */
+  readonly mustHold?: () => boolean;
 }
 
 /** Time for a refusal to reach a sender that is still sending. */
@@ -76,6 +78,7 @@ export class ReceiverSession {
         software: options.software,
       },
       () => performance.now(),
+      options.mustHold,
     );
     this.#output = new OutputQueue(peer.output, peer.name);
     this.#input = reactor.watch(peer.input, { readable: () => this.#guard(() => this.#read()) });
@@ -143,6 +146,19 @@ export class ReceiverSession {
       new TransportError(this.#peer.name, "close", "the secondary has been told to take over"),
       "taken-over",
     );
+  }
+
+  /** What was held is acknowledged, and the sender is listened to again. */
+  confirm(): void {
+    this.#guard(() => {
+      this.secondary.release();
+      this.#pump();
+    });
+  }
+
+  /** Gives the sender up, and tells it why. */
+  fail(error: KemariError): void {
+    this.#guard(() => this.#end(error));
   }
 
   /** Faults end the session, not the process. */
@@ -215,7 +231,13 @@ export class ReceiverSession {
   }
 
   #tick(): void {
-    const silentMs = this.secondary.tick();
+    let silentMs = this.secondary.tick();
+    if (silentMs > 0) {
+      // We may have been stopped ourselves: what the sender said meanwhile lies in the socket.
+      this.#read();
+      if (this.#closed) return;
+      silentMs = this.secondary.tick();
+    }
     if (silentMs > 0) {
       throw new TransportError(
         this.#peer.name,
@@ -245,7 +267,7 @@ export class ReceiverSession {
     if (this.#output.pendingBytes < DIGESTS_PENDING_BYTES) this.#answer();
     this.#output.push(this.secondary.takeOutput());
     const written = this.#output.flush();
-    this.#input.want(true, false);
+    this.#input.want(!this.secondary.isHeld, false);
     this.#writable.want(false, !written);
     if (!written || this.#answers.length === 0 || this.#answersNext) return;
     this.#answersNext = true;

@@ -1,16 +1,10 @@
 import { getLogger } from "@logtape/logtape";
-import { TransportError, UsageError } from "../errors.ts";
-import {
-  fence,
-  isDiskFull,
-  type StreamConsumer,
-  writeToCommand,
-  writeToStdout,
-} from "./activation.ts";
+import { QemuError, TransportError, UsageError } from "../errors.ts";
+import { isDiskFull, type StreamConsumer } from "./activation.ts";
 import { parseAddress } from "./address.ts";
 import { isUnread, wasClosed } from "./channel.ts";
 import { ControlServer } from "./control.ts";
-import { formatBytes, type ReceiverStatus, receiverStatus, statusLine } from "./end_status.ts";
+import { type ReceiverStatus, receiverStatus, statusLine } from "./end_status.ts";
 import { RateMeter } from "./rate_meter.ts";
 import { ReplicaHome } from "./replica_home.ts";
 import { Reactor } from "./reactor.ts";
@@ -20,6 +14,10 @@ import { ReceiverEnd, type Verdict } from "./receiver_end.ts";
 import type { ProgressLine } from "./send.ts";
 import type { LinkTiming } from "./sender_link.ts";
 import { SOFTWARE } from "./software.ts";
+import { RanAndEnded, Standby } from "./standby.ts";
+import { checkStandbyCommand } from "./standby_command.ts";
+import { takeOver } from "./take_over.ts";
+import { formatTakeover, Takeover } from "./takeover.ts";
 import { Survivor } from "./survivor.ts";
 import type { NetTapAddress } from "./tap_options.ts";
 
@@ -33,6 +31,8 @@ export interface RecvSettings extends LinkTiming {
   readonly exec?: string;
   /** Folder for the RAM's files; in memory without. */
   readonly ramDir?: string;
+  /** A QEMU's command, to be run beside the replica and to take the VM over. */
+  readonly standby?: string;
   /** Bytes of pages one transaction may stage; half of the free memory if undefined. */
   readonly maxTransactionBytes?: number;
   readonly control?: string;
@@ -41,6 +41,10 @@ export interface RecvSettings extends LinkTiming {
   readonly disks: readonly DiskTapAddress[];
   readonly replay: ReplaySettings;
 }
+
+/** How exactly the first packet's time is told, in milliseconds, and for how long it is waited for. */
+const FIRST_PACKET_POLL_MS = 2;
+const FIRST_PACKET_MS = 30_000;
 
 /** Endpoints whose failure an operator can mend before another `kemari failover`. */
 const MENDABLE = /^(--fence|disk )/;
@@ -58,12 +62,14 @@ export async function recv(
   signal: AbortSignal,
 ): Promise<number> {
   const listen = parseAddress(settings.listen);
-  if (listen.kind === "stdio" && settings.exec === undefined) {
+  const toStdout = settings.exec === undefined && settings.standby === undefined;
+  if (settings.standby !== undefined) checkStandbyCommand(settings.standby);
+  if (listen.kind === "stdio" && toStdout) {
     throw new UsageError("with stdio: stdout belongs to the sender, not to the activated stream", {
       hint: 'give --exec "qemu-system-x86_64 … -incoming fd:0"',
     });
   }
-  if (settings.exec === undefined && wasClosed(1)) {
+  if (toStdout && wasClosed(1)) {
     throw new UsageError("stdout is closed: the activated stream would be lost", {
       hint: 'pipe it into "qemu-system-x86_64 … -incoming fd:0", or into a file, or give --exec',
     });
@@ -72,10 +78,13 @@ export async function recv(
     ...settings,
     hasSharedDisks: settings.disks.some(({ mode }) => mode === "shared"),
   });
+  const standby = settings.standby === undefined ? undefined : new Standby(settings.standby);
+  if (standby !== undefined) home.dir!.onImage = (files) => standby.image(files);
   const reactor = new Reactor();
   const taps = await ReplicaTapSet.open(settings.nets, settings.disks, reactor, signal)
-    .catch((error) => {
+    .catch(async (error) => {
       reactor.close();
+      await standby?.close();
       home.leave();
       throw error;
     });
@@ -88,13 +97,20 @@ export async function recv(
     software: SOFTWARE,
     controlled: settings.control !== undefined,
     fenced: settings.fence !== undefined && settings.fence !== "none",
+    mustHold: standby === undefined ? undefined : () => standby.needsCheck,
+    check: standby === undefined ? undefined : (replica) => standby.check(replica),
   });
   const rate = new RateMeter();
   let active: StreamConsumer | undefined;
   let isActive = false;
   const state = (): ReceiverStatus["state"] => isActive ? "active" : end.state;
   const survivor = new Survivor(reactor, taps, progress);
-  const ownStatus = () => receiverStatus(end, state(), rate);
+  let takeover: Takeover | undefined;
+  const ownStatus = () => ({
+    ...receiverStatus(end, state(), rate),
+    standby: standby?.status ?? null,
+    takeover: takeover?.status ?? null,
+  });
   const status = () => survivor.status ?? ownStatus();
   let control: ControlServer | undefined;
   // Whoever asked for failover learns whether the guest's state has been handed to QEMU.
@@ -117,8 +133,14 @@ export async function recv(
     );
   };
   let given = false;
+  let isMisfit = false;
   try {
     home.recover(end.replica);
+    if (standby !== undefined && end.replica.committed > 0) {
+      // Before anybody connects: what does not fit is told at the start.
+      standby.image(home.dir!.files);
+      await reactor.during(standby.check(end.replica), signal);
+    }
     await end.open(signal);
     if (settings.control !== undefined) {
       const handlers = { status, failover, protect };
@@ -140,7 +162,9 @@ export async function recv(
       try {
         active = await activate(verdict);
         given = true;
+        home.isGiven();
       } catch (error) {
+        given = error instanceof RanAndEnded;
         for (const { reject } of asked) reject(error);
         asked = [];
         if (!mayTryAgain(error)) throw withoutSecondTry(error);
@@ -159,56 +183,54 @@ export async function recv(
       isActive = true;
       return await survivor.live(active, signal);
     }
+  } catch (error) {
+    // A standby that is another machine: its replica's folder is no use to the right one's.
+    isMisfit = error instanceof QemuError;
+    throw error;
   } finally {
     active?.kill();
+    await standby?.close();
     survivor.close();
     taps.close();
     end.close();
     control?.close();
     reactor.close();
-    home.close({ given, committed: end.replica.committed > 0, asked: signal.aborted });
+    home.close({ given, committed: end.replica.committed > 0, asked: signal.aborted || isMisfit });
   }
 
   async function activate(verdict: Verdict): Promise<StreamConsumer | undefined> {
-    const begun = performance.now();
-    if (verdict !== "handover" && settings.fence !== undefined && settings.fence !== "none") {
-      await reactor.during(
-        fence(settings.fence, settings.fenceTimeoutMs, signal, (line) => {
-          log.info("fence: {line}", { line });
-        }),
-        signal,
-      );
-    }
-    const fenced = performance.now();
-    taps.activate(settings.replay);
-    home.give();
-    const onProgress = (bytes: number) => {
-      if (progress.isShown) progress.set(`activating, ${formatBytes(bytes)} to QEMU`);
-    };
-    let consumer: StreamConsumer | undefined;
-    if (settings.exec === undefined) {
-      await writeToStdout(end.replica, reactor, signal, onProgress);
-    } else {
-      const writing = writeToCommand(end.replica, settings.exec, signal, onProgress);
-      consumer = await reactor.during(writing, signal);
-    }
-    log.info(
-      "activated transaction {transaction} after {cause}: fenced in {fence} ms, " +
-        "state passed on in {load} ms",
-      {
-        transaction: end.replica.committed,
-        cause: verdict,
-        fence: Math.round(fenced - begun),
-        load: Math.round(performance.now() - fenced),
-      },
-    );
+    const transaction = end.replica.committed;
+    const current = takeover = new Takeover(verdict, transaction, end.detectedAt);
+    const { replica } = end;
+    const parts = { settings, replica, home, taps, standby, reactor, progress };
+    const consumer = await takeOver(parts, current, signal);
+    log.info("activated transaction {transaction}, {phases}", {
+      transaction,
+      phases: formatTakeover(current.status),
+    });
+    watchFirstPacket(current);
     return consumer;
+  }
+
+  /** A tap does not say when a frame passes, and this is over soon. */
+  function watchFirstPacket(current: Takeover): void {
+    const before = taps.packetsOut;
+    const cancel = reactor.every(FIRST_PACKET_POLL_MS, () => {
+      if (taps.packetsOut > before) {
+        current.over("firstPacket");
+        log.info("first packet {ms} ms after the takeover was decided on", {
+          ms: Math.round(current.status.firstPacketMs!),
+        });
+      } else if (performance.now() - end.detectedAt < FIRST_PACKET_MS) return;
+      cancel();
+    });
   }
 
   function mayTryAgain(error: unknown): boolean {
     if (signal.aborted || settings.control === undefined) return false;
+    if (error instanceof RanAndEnded) return false;
     return isDiskFull(error) || error instanceof TransportError && MENDABLE.test(error.endpoint) ||
-      settings.exec !== undefined && error instanceof TransportError;
+      !toStdout && error instanceof TransportError;
   }
 }
 

@@ -85,6 +85,11 @@ export class ReplicaHome {
     this.dir?.give();
   }
 
+  /** The VM that got it runs: the files are of no more use here. */
+  isGiven(): void {
+    this.dir?.remove();
+  }
+
   /** No VM got it after all. */
   takeBack(): void {
     this.dir?.takeBack();

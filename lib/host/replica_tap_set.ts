@@ -168,6 +168,11 @@ export class ReplicaTapSet {
       this.#nets.some((net) => net.counters.guestConnected);
   }
 
+  /** Frames that have come out of the VM and left. */
+  get packetsOut(): number {
+    return this.#nets.reduce((sum, { counters }) => sum + counters.passedOut, 0);
+  }
+
   /**
    * Makes the taps the VM's own: finishes what was committed, lets go again what the primary may
    * not have, and opens the disks.

@@ -100,7 +100,12 @@ export class SenderLink {
       input: reactor.watch(peer.input, { readable: () => this.#readPeer() }),
       output: reactor.watch(peer.output, { writable: () => this.#pump() }),
     };
+    let tickedAt = performance.now();
     this.#cancelTick = reactor.every(Math.max(1, Math.min(options.heartbeatMs / 4, 50)), () => {
+      const now = performance.now();
+      // Late: we were stopped ourselves, and what the secondary said meanwhile lies in the socket.
+      if (now - tickedAt > options.graceMs / 2) this.#readPeer();
+      tickedAt = now;
       this.#txn.tick(performance.now());
       this.#pump();
     });

@@ -20,20 +20,20 @@ const RAM_SECTION_VERSION = 4;
  * and the opening of ram END.
  *
  * @param configuration The section as received; empty if the machine sent none.
- * @param ignoreShared Whether the stream is one for a QEMU with `x-ignore-shared`: CONFIGURATION
- *   names the capability, and each block's length is followed by a `u64` address, which QEMU needs
- *   for postcopy alone.
+ * @param addresses Makes the stream one for a QEMU with `x-ignore-shared`: CONFIGURATION names the
+ *   capability, and each block's length is followed by the `u64` address at which it lies in the
+ *   region that holds it. QEMU compares that for the blocks that are shared; others may have any.
  */
 export function composePrologue(
   configuration: Uint8Array,
   blocks: readonly RamBlock[],
-  ignoreShared = false,
+  addresses?: ReadonlyMap<string, number>,
 ): Uint8Array {
   const out = new ByteWriter();
   out.u32(QEMU_VM_FILE_MAGIC);
   out.u32(QEMU_VM_FILE_VERSION);
   out.bytes(configuration);
-  if (ignoreShared && configuration.length > 0) capabilities(out, ["x-ignore-shared"]);
+  if (addresses !== undefined && configuration.length > 0) capabilities(out, ["x-ignore-shared"]);
   out.u8(SECTION.QEMU_VM_SECTION_START);
   out.u32(RAM_SECTION_ID);
   out.name("ram");
@@ -44,7 +44,7 @@ export function composePrologue(
   for (const { name, lengthBytes } of blocks) {
     out.name(name);
     out.u64(lengthBytes);
-    if (ignoreShared) out.u64(0);
+    if (addresses !== undefined) out.u64(addresses.get(name) ?? 0);
   }
   out.u64(RAM_SAVE_FLAG.EOS);
   footer(out);

@@ -35,6 +35,9 @@ export interface MigrationSupport {
   readonly coloNeedsReturnPath: boolean;
   readonly colo: boolean;
   readonly coloReason: string;
+  /** Whether it can wait with its RAM in files and load device state alone: `recv --standby`. */
+  readonly warmStandby: boolean;
+  readonly warmStandbyReason: string;
   readonly mode: ProtectionMode;
   /** Why this mode. */
   readonly reason: string;
@@ -97,6 +100,7 @@ export function probeCapabilities(replies: SupportReplies): MigrationSupport {
     coloNeedsReturnPath: version.major >= 11,
     colo,
     coloReason,
+    ...judgeStandby(version, capabilities),
     mode: colo ? "colo" : "snapshot",
     reason: colo
       ? `continuous checkpoints (COLO): ${coloReason}`
@@ -112,6 +116,23 @@ export function refusalOf(support: MigrationSupport): QemuError | undefined {
   return new QemuError("migrate", "Blocked", support.blockers.join(" "), {
     hint: "`kemari doctor` checks it again once that is changed",
   });
+}
+
+function judgeStandby(
+  version: QemuVersion,
+  capabilities: Readonly<Record<string, boolean>>,
+): { readonly warmStandby: boolean; readonly warmStandbyReason: string } {
+  const name = `QEMU ${version.major}.${version.minor}`;
+  if (!("x-ignore-shared" in capabilities)) {
+    return {
+      warmStandby: false,
+      warmStandbyReason: `${name} has no x-ignore-shared: recv --standby starts it cold`,
+    };
+  }
+  return {
+    warmStandby: true,
+    warmStandbyReason: `${name} loads device state alone where its RAM is a shared file`,
+  };
 }
 
 function judgeColo(

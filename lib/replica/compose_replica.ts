@@ -12,15 +12,16 @@ import type { RamImage } from "./ram_image.ts";
 /**
  * Composes the stream.
  *
- * @param shared Blocks whose pages are left out; with it the stream is one for `x-ignore-shared`.
+ * @param shared Blocks whose pages are left out, and the address of each in the region that holds it;
+ *   with it the stream is one for `x-ignore-shared`.
  * @yields Views into the image and the machine, which must not change before they are written.
  */
 export function* composeReplica(
   image: RamImage,
   machine: MachineRecord,
-  shared?: ReadonlySet<string>,
+  shared?: ReadonlyMap<string, number>,
 ): Generator<Uint8Array> {
-  yield composePrologue(machine.configuration, image.blocks, shared !== undefined);
+  yield composePrologue(machine.configuration, image.blocks, shared);
   for (let block = 0; block < image.blocks.length; block++) {
     const { name, lengthBytes } = image.blocks[block];
     if (shared?.has(name)) continue;

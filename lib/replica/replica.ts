@@ -236,11 +236,11 @@ export class Replica implements StreamVisitor {
   /**
    * The last committed state as one stream that QEMU loads.
    *
-   * @param shared Names of the blocks whose RAM the loading QEMU has already: their pages are left
-   *   out, and the stream says so. All pages are in it by default.
+   * @param shared The blocks whose RAM the loading QEMU has already, by name, with the address of
+   *   each in the region that holds it: their pages are left out, and the stream says so. All pages are in it by default.
    * @yields Views into the replica, which must not change before they are written.
    */
-  compose(shared?: ReadonlySet<string>): Generator<Uint8Array> {
+  compose(shared?: ReadonlyMap<string, number>): Generator<Uint8Array> {
     const image = this.#image;
     const machine = this.#machine;
     if (image === undefined || machine === undefined) {

@@ -55,18 +55,27 @@ export class Secondary implements TransactionVisitor {
   #begunAt = 0;
   #refused = false;
   #storageFailed = false;
+  /** Answers that wait for {@link release}. */
+  #held: (() => void)[] | undefined;
+  readonly #mustHold: () => boolean;
 
   /** COMMIT read → applied. */
   readonly applying = new LatencyWindow();
   /** BEGIN read → applied. */
   readonly arriving = new LatencyWindow();
 
+  /**
+   * @param mustHold Asked after every commit; where it says so, the acknowledgement and all that
+   *   follows it wait for {@link release}.
+   */
   constructor(
     replica: Replica,
     readonly counters: SecondaryCounters,
     options: ReceiverOptions,
     clock: () => number,
+    mustHold: () => boolean = () => false,
   ) {
+    this.#mustHold = mustHold;
     this.#replica = replica;
     this.#clock = clock;
     this.#receiver = new TxnReceiver(options, this, clock());
@@ -121,6 +130,20 @@ export class Secondary implements TransactionVisitor {
     this.#receiver.nack(open ? this.#receiver.transaction : 0, reason, text);
   }
 
+  /** True while what is committed is not acknowledged yet: read nothing more until it is. */
+  get isHeld(): boolean {
+    return this.#held !== undefined;
+  }
+
+  /** Says what was held. */
+  release(): void {
+    const held = this.#held ?? [];
+    this.#held = undefined;
+    // What the sender said meanwhile was not read.
+    this.#receiver.listenFrom(this.#clock());
+    for (const answer of held) answer();
+  }
+
   /** Drops what a lost connection leaves half-way. */
   abort(): void {
     this.#replica.abort();
@@ -128,7 +151,8 @@ export class Secondary implements TransactionVisitor {
 
   /** Lets time pass. @returns Milliseconds of silence beyond the grace time, or 0. */
   tick(): number {
-    return this.#receiver.tick(this.#clock());
+    const silentMs = this.#receiver.tick(this.#clock());
+    return this.isHeld ? 0 : silentMs;
   }
 
   /** Takes what is to be written to the sender, in order. */
@@ -203,7 +227,8 @@ export class Secondary implements TransactionVisitor {
   commit(transaction: number): void {
     const commitAt = this.#clock();
     const size = this.#replica.commit(transaction);
-    this.#receiver.ack(transaction);
+    if (this.#held === undefined && this.#mustHold()) this.#held = [];
+    this.#answer(() => this.#receiver.ack(transaction));
     const now = this.#clock();
     this.applying.add(now - commitAt);
     this.arriving.add(now - this.#begunAt);
@@ -221,12 +246,19 @@ export class Secondary implements TransactionVisitor {
   }
 
   handover(transaction: number): void {
-    this.#receiver.ack(transaction);
-    this.#events.push({ kind: "handover", transaction });
+    this.#answer(() => {
+      this.#receiver.ack(transaction);
+      this.#events.push({ kind: "handover", transaction });
+    });
   }
 
   leave(): void {
     this.#events.push({ kind: "left" });
+  }
+
+  #answer(say: () => void): void {
+    if (this.#held === undefined) say();
+    else this.#held.push(say);
   }
 
   digestQuery(seedLow: number, seedHigh: number): void {

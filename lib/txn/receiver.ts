@@ -136,6 +136,11 @@ export class TxnReceiver implements FrameVisitor {
     return silentMs > this.#options.graceMs ? silentMs : 0;
   }
 
+  /** Counts silence from now on: until now nobody listened. */
+  listenFrom(now: number): void {
+    this.#heardAt = now;
+  }
+
   /** Tells the sender that the transaction is applied, whole. */
   ack(transaction: number): void {
     this.#frame(TXN.ACK, 0, transaction);
