@@ -46,18 +46,23 @@ const COLO_TIMEOUT_MS = 30_000;
 /** Checkpoints follow each other in milliseconds. */
 const SILENCE_MS = 10_000;
 
-/** QEMU → `exec:kemari send` → loopback → `kemari recv`, which is a process of its own. */
+/**
+ * QEMU → `exec:kemari send` → loopback → `kemari recv`, which is a process of its own.
+ *
+ * @param receiverArgs More options for `kemari recv`.
+ */
 export async function kemariRound(
   setup: ColoSetup,
   program: readonly string[],
   commit: "sync" | "async",
+  receiverArgs: readonly string[] = [],
 ): Promise<KemariRound> {
   using work = new WorkFolder();
   const folder = work.path;
   const address = linkAddress(setup.link, folder);
   const receiver = new Deno.Command(program[0], {
     args: [...program.slice(1), "recv", address, "--control", `${folder}/recv`]
-      .concat("--quiet", "--progress", "never"),
+      .concat("--quiet", "--progress", "never", receiverArgs),
     stdin: "null",
     stdout: "null",
     // Its one message would be that the sender is gone, at the end.

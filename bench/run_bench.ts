@@ -8,6 +8,7 @@ import {
 import { SOFTWARE } from "../lib/host/software.ts";
 import type { BenchContext, BenchSettings } from "./bench_context.ts";
 import { ProgressClock } from "./progress_clock.ts";
+import { benchActivation } from "./activation.ts";
 import { benchBitmap } from "./bitmap.ts";
 import { benchColo } from "./colo.ts";
 import { benchCompress } from "./compress.ts";
@@ -27,6 +28,7 @@ const EXPERIMENTS: Readonly<Record<string, (context: BenchContext) => Promise<Be
   stream: benchStream,
   disk: benchDisk,
   colo: benchColo,
+  activation: benchActivation,
   iozone: benchIozone,
 };
 

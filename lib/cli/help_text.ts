@@ -211,6 +211,7 @@ Device models:
   disk       the disk tap against nbdkit and QEMU's own file, with fio in the guest
   iozone     file I/O in a guest, unprotected and protected in several ways
   colo       checkpoints a second, against QEMU's own COLO pair
+  activation from fenced to running, warm against cold, and what the RAM's files cost
 They run one after another; "all" uses the quick settings unless --full is said. One that
 fails does not keep the others from running. Ctrl-C leaves in --out what was measured until then.`,
     examples: [

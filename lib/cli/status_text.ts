@@ -62,6 +62,9 @@ function receiverPairs(status: Extract<EndStatus, { role: "receiver" }>): Pair[]
   }
   if (status.applying) pairs.push(...latencyPair("applying", status.applying));
   if (status.unreleased > 0) pairs.push(["unreleased", `${status.unreleased} packets and writes`]);
+  if (status.longestSilenceMs) {
+    pairs.push(["longest silence", formatMs(status.longestSilenceMs)]);
+  }
   if (status.standby) pairs.push(["standby", formatStandby(status.standby)]);
   if (status.takeover) pairs.push(["takeover", formatTakeover(status.takeover)]);
   if (status.lastLoss) pairs.push(["last loss", status.lastLoss]);

@@ -104,6 +104,8 @@ export interface ReceiverStatus extends CommonStatus {
   readonly arriving: boolean;
   /** Packets and writes of committed transactions that the primary may not have let go. */
   readonly unreleased: number;
+  /** The longest time in which this sender was not heard, ms: --grace must be well above it. */
+  readonly longestSilenceMs: number | null;
   /** Why the last session ended. */
   readonly lastLoss: string | null;
   /** The warm standby, if there is to be one. */
@@ -219,6 +221,7 @@ export function receiverStatus(
     applying: end.session?.secondary.applying.summary() ?? null,
     arriving: end.session?.secondary.open ?? false,
     unreleased: end.replica.taps.unreleased.length,
+    longestSilenceMs: end.session?.secondary.longestSilenceMs ?? null,
     lastLoss: end.lastLoss ?? null,
   };
 }

@@ -91,6 +91,10 @@ export class Secondary implements TransactionVisitor {
   get storageFailed(): boolean {
     return this.#storageFailed;
   }
+  /** The longest time in which nothing was heard, in milliseconds. */
+  get longestSilenceMs(): number {
+    return this.#receiver.longestSilenceMs;
+  }
   /** True while a transaction is arriving. */
   get open(): boolean {
     return this.#receiver.open;

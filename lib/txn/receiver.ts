@@ -81,6 +81,7 @@ export class TxnReceiver implements FrameVisitor {
   #payloadBytes = 0;
   #checksum = 0;
   #heardAt: number;
+  #longestSilenceMs = 0;
   #saidAt: number;
   #now: number;
   #peer: Hello | undefined;
@@ -119,6 +120,7 @@ export class TxnReceiver implements FrameVisitor {
    */
   receive(bytes: Uint8Array, start: number, end: number, now: number): number {
     this.#now = now;
+    this.#longestSilenceMs = Math.max(this.#longestSilenceMs, now - this.#heardAt);
     this.#heardAt = now;
     return this.#decoder.decode(bytes, start, end, this);
   }
@@ -134,6 +136,11 @@ export class TxnReceiver implements FrameVisitor {
     }
     const silentMs = now - this.#heardAt;
     return silentMs > this.#options.graceMs ? silentMs : 0;
+  }
+
+  /** The longest time between two pieces that were read, in milliseconds. */
+  get longestSilenceMs(): number {
+    return this.#longestSilenceMs;
   }
 
   /** Counts silence from now on: until now nobody listened. */

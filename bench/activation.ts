@@ -1,0 +1,319 @@
+/**
+ * `kemari bench activation`: from "the primary is fenced" to "the guest runs", warm against cold, for
+ * a small guest and a large one; and what the files that a warm standby needs cost per sync.
+ *
+ * A guest is booted once, told to fill memory, and its stream recorded. A takeover is then: a new
+ * `kemari recv`, that stream from `kemari send`, the sender killed, `kemari failover`. Warm is `recv
+ * --standby`, timed by its own account of the phases. Cold is `recv --exec` with the replica in
+ * memory; when the guest runs is asked of QEMU every 2 ms.
+ */
+import { ensureGuest } from "../fixtures/guest/guest.ts";
+import { ensureQemu } from "../fixtures/provision/qemu.ts";
+import { startVm, vmArguments, type VmOptions } from "../fixtures/vm.ts";
+import { endAllVms, leaveSignalsToCaller } from "../fixtures/vm_cleanup.ts";
+import { TransportError } from "../lib/errors.ts";
+import { askControl } from "../lib/host/control.ts";
+import type { ReceiverStatus } from "../lib/host/end_status.ts";
+import { QmpClient } from "../lib/host/qmp_client.ts";
+import { quoteWord } from "../lib/host/standby_command.ts";
+import type { BenchExperiment, BenchSeries } from "../lib/report/bench_result.ts";
+import { pairedRatios, quantile } from "../lib/report/bench_statistics.ts";
+import type { BenchContext } from "./bench_context.ts";
+import { type ColoSetup, kemariRound } from "./colo_round.ts";
+import { kemariProgram } from "./kemari_program.ts";
+import { atExit, endQuietly, WorkFolder } from "./work_folder.ts";
+
+/** A guest whose takeovers are measured. */
+interface GuestSize {
+  readonly name: string;
+  readonly memoryMiB: number;
+  /** Filled with bytes that are not zeros. */
+  readonly touchedMiB: number;
+}
+
+const SMALL: GuestSize = { name: "512 MB", memoryMiB: 512, touchedMiB: 64 };
+const LARGE: GuestSize = { name: "8 GB, 2 GB touched", memoryMiB: 8192, touchedMiB: 2048 };
+const WARM = 20;
+const COLD = 5;
+const QUICK_WARM = 3;
+const QUICK_COLD = 1;
+const STORE_ROUNDS = 3;
+const STORE_SECONDS = 4;
+/** The goal for every takeover, whatever the guest's RAM. */
+const TARGET_MS = 50;
+const TARGET_COST = 0.95;
+const WAIT_MS = 60_000;
+const FILL_MS = 120_000;
+
+/** @throws {QemuError} QEMU 11.1 cannot be had. */
+export async function benchActivation(context: BenchContext): Promise<BenchExperiment> {
+  const { quick, signal } = context;
+  leaveSignalsToCaller();
+  atExit(endAllVms);
+  const qemu = await ensureQemu("11.1", { signal });
+  const guest = await ensureGuest({ signal });
+  const { command: program, about } = kemariProgram();
+  const series: BenchSeries[] = [];
+  const report = (): BenchExperiment => ({
+    name: "activation",
+    about: "fenced → the guest runs: a warm standby against a cold start, TCG",
+    conditions: {
+      qemu: qemu.fullVersion,
+      accelerator: "TCG",
+      guest: `Linux ${guest.kernelVersion}`,
+    },
+    series: [...series],
+    notes: [
+      `kemari is ${about}`,
+      "warm: device state and ROMs into a QEMU whose RAM is the replica's files in /dev/shm, by " +
+      "recv's own clock; cold: the whole RAM through a pipe into a new QEMU",
+      "store: COLO checkpoints of an idle 512 MB guest, back to back, with the replica in files and " +
+      "in memory, in turn",
+    ],
+    cannotShow: ["two hosts: both ends share the cores of one machine"],
+  });
+  const warmRuns = quick ? QUICK_WARM : WARM;
+  const coldRuns = quick ? QUICK_COLD : COLD;
+  for (const size of quick ? [SMALL] : [SMALL, LARGE]) {
+    using work = new WorkFolder("/dev/shm");
+    const options: VmOptions = {
+      qemu: qemu.program,
+      name: "guest",
+      guest,
+      memoryMiB: size.memoryMiB,
+    };
+    context.say(`activation: recording a guest of ${size.name}`);
+    const stream = await record(options, size, work.path, signal);
+    const takeovers = { program, stream, options, signal };
+    const warm: number[] = [];
+    for (let run = 0; run < warmRuns; run++) {
+      context.progress("activation", run, warmRuns, `warm, ${size.name}`);
+      warm.push(await warmTakeover(takeovers));
+    }
+    const cold: number[] = [];
+    for (let run = 0; run < coldRuns; run++) {
+      context.progress("activation", run, coldRuns, `cold, ${size.name}`);
+      cold.push(await coldTakeover(takeovers));
+    }
+    series.push(
+      { name: `warm, ${size.name}`, unit: "ms", samples: warm },
+      {
+        name: `warm, ${size.name}: p99`,
+        unit: "ms",
+        samples: [quantile(warm, 0.99)],
+        target: { kind: "at-most", value: TARGET_MS },
+      },
+      { name: `cold, ${size.name}`, unit: "ms", samples: cold },
+    );
+    context.keep({ ...report(), partial: `after ${size.name}` });
+  }
+  series.push(
+    ...await storeCost(
+      {
+        qemu: qemu.program,
+        guest,
+        memoryMiB: 512,
+        devices: ["-nic", "none"],
+        link: "tcp",
+        seconds: quick ? 1 : STORE_SECONDS,
+        signal,
+      },
+      program,
+      quick ? 1 : STORE_ROUNDS,
+      context,
+    ),
+  );
+  return report();
+}
+
+/** Syncs a second and the guest's pause, with the replica in files and in memory. */
+async function storeCost(
+  setup: ColoSetup,
+  program: readonly string[],
+  rounds: number,
+  context: BenchContext,
+): Promise<BenchSeries[]> {
+  const inMemory: Awaited<ReturnType<typeof kemariRound>>[] = [];
+  const inFiles: typeof inMemory = [];
+  for (let round = 0; round < rounds; round++) {
+    context.progress("activation", round, rounds, "cost of the file store");
+    using work = new WorkFolder("/dev/shm");
+    const files = ["--ram-dir", `${work.path}/ram`];
+    const memory = async () => inMemory.push(await kemariRound(setup, program, "async"));
+    const file = async () => inFiles.push(await kemariRound(setup, program, "async", files));
+    for (const step of round % 2 === 0 ? [memory, file] : [file, memory]) await step();
+  }
+  const rate = (of: typeof inMemory) => of.map(({ syncsPerSecond }) => syncsPerSecond);
+  const pause = (of: typeof inMemory) => of.map(({ stoppedMs }) => quantile(stoppedMs, 0.99));
+  const cpu = (of: typeof inMemory) => of.map(({ receiverCpuMs }) => receiverCpuMs);
+  return [
+    { name: "store in memory", unit: "syncs/s", samples: rate(inMemory) },
+    { name: "store in files", unit: "syncs/s", samples: rate(inFiles) },
+    {
+      name: "store in files / in memory",
+      unit: "×",
+      samples: pairedRatios(rate(inFiles), rate(inMemory)),
+      target: { kind: "at-least", value: TARGET_COST },
+    },
+    { name: "store in memory: guest stopped, p99", unit: "ms", samples: pause(inMemory) },
+    { name: "store in files: guest stopped, p99", unit: "ms", samples: pause(inFiles) },
+    { name: "store in memory: recv's CPU per sync", unit: "ms", samples: cpu(inMemory) },
+    { name: "store in files: recv's CPU per sync", unit: "ms", samples: cpu(inFiles) },
+  ];
+}
+
+/** Boots the guest, fills its memory, and writes its stream to a file. */
+async function record(
+  options: VmOptions,
+  size: GuestSize,
+  folder: string,
+  signal: AbortSignal,
+): Promise<string> {
+  const path = `${folder}/stream`;
+  await using vm = await startVm({ ...options, signal });
+  await vm.ready();
+  const fill =
+    `mount -o remount,size=90% /mem; tr '\\0' x < /dev/zero | dd of=/mem/touched bs=1M ` +
+    `count=${size.touchedMiB} iflag=fullblock`;
+  const { code, output } = await vm.run(fill, { timeoutMs: FILL_MS });
+  if (code !== 0) {
+    throw new TransportError("guest", "write", `its memory was not filled: ${output}`);
+  }
+  await using client = await QmpClient.connect(vm.qmpPath);
+  await client.execute("migrate-set-parameters", { "max-bandwidth": 2 ** 40 });
+  await client.execute("migrate", { uri: `exec:cat > ${path}` });
+  const deadline = performance.now() + WAIT_MS;
+  for (;;) {
+    signal.throwIfAborted();
+    const { status } = await client.execute("query-migrate") as { status: string };
+    if (status === "completed") return path;
+    if (status === "failed" || performance.now() > deadline) {
+      throw new TransportError(path, "write", `the guest's stream was not recorded: ${status}`);
+    }
+    await delay(20);
+  }
+}
+
+interface Takeovers {
+  readonly program: readonly string[];
+  readonly stream: string;
+  readonly options: VmOptions;
+  readonly signal: AbortSignal;
+}
+
+/** One warm takeover. @returns Milliseconds from fenced to running. */
+async function warmTakeover(takeovers: Takeovers): Promise<number> {
+  using work = new WorkFolder();
+  const standby = ["--standby", commandOf(takeovers.options, work.path)];
+  return await takeOverOnce(takeovers, work.path, standby, async (ask) => {
+    const { takeover } = await ask(({ takeover }) => takeover?.runningMs != null);
+    if (takeover!.mode !== "warm") {
+      throw new TransportError("--standby", "write", "the takeover was a cold one");
+    }
+    return takeover!.runningMs! - takeover!.fencedMs!;
+  });
+}
+
+/** One cold takeover, by the clock of this process. */
+async function coldTakeover(takeovers: Takeovers): Promise<number> {
+  using work = new WorkFolder();
+  const exec = `${commandOf(takeovers.options, work.path)} -incoming fd:0 >&2`;
+  return await takeOverOnce(takeovers, work.path, ["--exec", exec], async (ask) => {
+    let client: QmpClient | undefined;
+    for (const begun = performance.now(); performance.now() - begun < WAIT_MS;) {
+      client ??= await QmpClient.connect(`${work.path}/qmp`).catch(() => undefined);
+      const answer = await client?.execute("query-status") as { running?: boolean } | undefined;
+      if (answer?.running) break;
+      await delay(2);
+    }
+    const runningAt = Date.now();
+    await client?.close();
+    const { takeover } = await ask(({ takeover }) => takeover?.loadedMs != null);
+    return runningAt - (Date.parse(takeover!.detectedAt) + takeover!.fencedMs!);
+  });
+}
+
+type Ask = (accept: (status: ReceiverStatus) => boolean) => Promise<ReceiverStatus>;
+
+/** Receives the stream, loses the sender, takes over, and ends everything. */
+async function takeOverOnce(
+  { program, stream, signal }: Takeovers,
+  folder: string,
+  how: readonly string[],
+  measure: (ask: Ask) => Promise<number>,
+): Promise<number> {
+  // Whoever starts a VM's serial ports needs somebody to listen.
+  using _console = Deno.listen({ transport: "unix", path: `${folder}/console` });
+  using _agent = Deno.listen({ transport: "unix", path: `${folder}/agent` });
+  const control = `${folder}/control`;
+  const quiet = ["--quiet", "--progress", "never"];
+  const spawn = (command: string, args: readonly string[]) =>
+    new Deno.Command(command, { args: [...args], stdin: "null", stdout: "null", stderr: "null" })
+      .spawn();
+  const recv = spawn(program[0], [
+    ...program.slice(1),
+    ...["recv", `unix:${folder}/link`, "--control", control, ...how, ...quiet],
+  ]);
+  const ask: Ask = async (accept) => {
+    for (const begun = performance.now(); performance.now() - begun < WAIT_MS;) {
+      signal.throwIfAborted();
+      try {
+        const status = await askControl(control, "status", signal);
+        if (accept(status as unknown as ReceiverStatus)) return status as unknown as ReceiverStatus;
+      } catch {
+        signal.throwIfAborted();
+      }
+      await delay(10);
+    }
+    throw new TransportError(control, "read", "recv does not get on");
+  };
+  let send: Deno.ChildProcess | undefined;
+  const forget = atExit(() => {
+    endQuietly(recv);
+    if (send !== undefined) endQuietly(send);
+  });
+  try {
+    await ask(() => true);
+    const words = [...program, "send", `unix:${folder}/link`, ...quiet].map(quoteWord).join(" ");
+    // The stream's end would be a handover: the pipe stays open behind it.
+    const pipe = `(cat ${quoteWord(stream)}; exec sleep 600) | exec ${words}`;
+    send = spawn("setsid", ["/bin/sh", "-c", pipe]);
+    await ask(({ lastCommitted, standby }) => {
+      return lastCommitted > 0 && (standby == null || standby.state === "ready");
+    });
+    endGroup(send.pid);
+    await send.status;
+    await ask(({ state }) => state === "waiting");
+    const failover = askControl(control, "failover", signal);
+    const result = await measure(ask);
+    await failover;
+    return result;
+  } finally {
+    if (send !== undefined) endGroup(send.pid);
+    // It ends its VM, and removes its files.
+    try {
+      recv.kill("SIGTERM");
+    } catch {
+      // It has ended.
+    }
+    await recv.status;
+    await send?.status;
+    forget();
+  }
+}
+
+function commandOf(options: VmOptions, folder: string): string {
+  return [options.qemu, ...vmArguments(options, folder)].map(quoteWord).join(" ");
+}
+
+function endGroup(pid: number): void {
+  try {
+    Deno.kill(-pid, "SIGKILL");
+  } catch {
+    // Nothing of it is left.
+  }
+}
+
+function delay(ms: number): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, ms));
+}
