@@ -262,7 +262,9 @@ async function protectVm(
         // The secondary waits for the connection's end before its VM runs: ours stops first.
         if (takenOver) lost?.quiesce();
         else {
-          if (!isQemuLoss(error)) await lost?.leave();
+          // Said only where it is true: where the VM stops, the secondary must take over.
+          const goesOn = settings.onSecondaryLoss === "continue" && !isQemuLoss(error);
+          if (goesOn) await lost?.leave();
           lost?.close();
         }
         if (settings.onSecondaryLoss === "continue" && !takenOver) taps.passThrough();
