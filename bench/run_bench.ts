@@ -15,6 +15,7 @@ import { benchCompress } from "./compress.ts";
 import { benchDisk } from "./disk.ts";
 import { benchIozone } from "./iozone.ts";
 import { sourceFolder } from "./kemari_program.ts";
+import { benchNet } from "./net.ts";
 import { benchStart } from "./start.ts";
 import { benchStream } from "./stream.ts";
 import { benchWritev } from "./writev.ts";
@@ -27,6 +28,7 @@ const EXPERIMENTS: Readonly<Record<string, (context: BenchContext) => Promise<Be
   writev: benchWritev,
   stream: benchStream,
   disk: benchDisk,
+  net: benchNet,
   colo: benchColo,
   activation: benchActivation,
   iozone: benchIozone,

@@ -209,6 +209,7 @@ Device models:
   stream     a plain stream through both ends, against socat and a pipe
   compress   what each --compress makes of checkpoints
   disk       the disk tap against nbdkit and QEMU's own file, with fio in the guest
+  net        the net tap against QEMU straight on the bridge, and protected (needs root)
   iozone     file I/O in a guest, unprotected and protected in several ways
   colo       checkpoints a second, against QEMU's own COLO pair
   activation from fenced to running, warm against cold, and what the RAM's files cost

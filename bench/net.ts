@@ -1,0 +1,364 @@
+/**
+ * `kemari bench net`: the net tap against QEMU connected straight to the same bridge.
+ *
+ * ```text
+ * namespace client                     namespace wire
+ *   iperf3, round trips ──veth── bridge ─┬─ TAP ── QEMU's own -netdev tap      ("straight")
+ *                                        └─ TAP ── kemari ── -netdev stream    ("tap", "protected")
+ * ```
+ *
+ * One guest has both NICs, in subnets of their own; kemari passes through: `protect` serves the tap
+ * and waits for a QEMU that never comes. A second guest, whose only NIC is kemari's, is protected
+ * by `protect` and `recv` with their defaults. In every round each guest is booted and all is
+ * measured once: iperf3 both ways, and requests and responses of 64 bytes on one connection.
+ */
+import { KemariError, TransportError } from "../lib/errors.ts";
+import type { SenderStatus } from "../lib/host/end_status.ts";
+import type { TapStatus } from "../lib/host/tap_set.ts";
+import type {
+  BenchDistribution,
+  BenchExperiment,
+  BenchSeries,
+} from "../lib/report/bench_result.ts";
+import { distributionOf, pairedRatios, quantile } from "../lib/report/bench_statistics.ts";
+import { ensureGuest, type GuestImages } from "../fixtures/guest/guest.ts";
+import { guestPrograms } from "../fixtures/guest/guest_programs.ts";
+import { NetLab } from "../fixtures/net_lab.ts";
+import { exists } from "../fixtures/provision/cache_dir.ts";
+import { ensureQemu } from "../fixtures/provision/qemu.ts";
+import { ensureTool } from "../fixtures/provision/tools.ts";
+import { startVm, type Vm } from "../fixtures/vm.ts";
+import { endAllVms, leaveSignalsToCaller } from "../fixtures/vm_cleanup.ts";
+import type { BenchContext } from "./bench_context.ts";
+import { ask, end, say } from "./drill_process.ts";
+import { kemariProgram } from "./kemari_program.ts";
+import { measureRoundTrips } from "./round_trips.ts";
+import { atExit, endQuietly, WorkFolder } from "./work_folder.ts";
+
+const MEMORY_MIB = 256;
+const PORT = 7000;
+const ROUNDS = 5;
+const QUICK_ROUNDS = 2;
+const SECONDS = 4;
+const QUICK_SECONDS = 2;
+/** Subnets 10.77.0 and 10.77.1: kemari's NIC, and QEMU's own. */
+const SUBNETS = { tap: "10.77.0", straight: "10.77.1" } as const;
+const THROUGHPUT_TARGET = 0.8;
+const ADDED_MS_TARGET = 0.2;
+
+/** All that is measured on one way into the guest. */
+interface WayResult {
+  /** Mbit/s out of the guest, and into it. */
+  readonly out: number;
+  readonly in: number;
+  /** Each round trip, ms. */
+  readonly trips: readonly number[];
+}
+
+interface Protected extends WayResult {
+  /** While only requests and responses went back and forth. */
+  readonly status: SenderStatus & { readonly taps: TapStatus };
+}
+
+interface Bench {
+  readonly context: BenchContext;
+  readonly lab: NetLab;
+  readonly folder: string;
+  /** QEMU in the lab's `wire`. */
+  readonly qemu: string;
+  readonly guest: GuestImages;
+  readonly iperf3: string;
+  readonly kemari: readonly string[];
+  readonly seconds: number;
+}
+
+/** @throws {QemuError} There can be no network lab here, or no QEMU. */
+export async function benchNet(context: BenchContext): Promise<BenchExperiment> {
+  const { quick, signal } = context;
+  leaveSignalsToCaller();
+  const forget = atExit(endAllVms);
+  const rounds = quick ? QUICK_ROUNDS : ROUNDS;
+  context.progress("net", 0, 2 * rounds, "QEMU, guest and network");
+  const tools = { signal, onProgress: (line: string) => context.say(`net: ${line}`) };
+  const qemu = await ensureQemu("11.1", tools);
+  const guest = await ensureGuest({ extras: await guestPrograms(["iperf3"], tools), ...tools });
+  const { command, about } = kemariProgram();
+  using work = new WorkFolder();
+  await using lab = await NetLab.make();
+  await lab.run("client", "ip", "addr", "add", `${SUBNETS.straight}.1/24`, "dev", "client0");
+  const bench: Bench = {
+    context,
+    lab,
+    folder: work.path,
+    qemu: insideWire(lab, qemu.program, work.path),
+    guest,
+    iperf3: await ensureTool("iperf3", tools),
+    kemari: command,
+    seconds: quick ? QUICK_SECONDS : SECONDS,
+  };
+  const straight: WayResult[] = [];
+  const tapped: WayResult[] = [];
+  const guarded: Protected[] = [];
+  const experiment = (): BenchExperiment => ({
+    ...result(straight, tapped, guarded),
+    conditions: {
+      qemu: qemu.fullVersion,
+      accelerator: "TCG",
+      guest: `${MEMORY_MIB} MB, Linux ${guest.kernelVersion}, virtio-net without offloads`,
+      link: "sync over a Unix socket, not limited",
+      "iperf3's time": `${bench.seconds} s`,
+    },
+    notes: [
+      `kemari is ${about}`,
+      "straight: -netdev tap,vnet_hdr=off, since -netdev stream offers the guest no offloads either",
+      "protected: protect and recv with their defaults, NIC only; against kemari's tap in the same " +
+      "round, on a guest of its own",
+      "held-time split: of the requests and responses, not of bulk; the hold ends with the ACK",
+    ],
+    cannotShow: [
+      "gigabits: under TCG the guest's own network stack is the limit, and client, guest and " +
+      "kemari share two cores",
+      "the latency of a network between two hosts, which every held packet waits for once more",
+    ],
+  });
+  for (let round = 0; round < rounds; round++) {
+    context.progress("net", 2 * round, 2 * rounds, "unprotected");
+    const both = await unprotected(bench, round);
+    straight.push(both.straight);
+    tapped.push(both.tap);
+    context.progress("net", 2 * round + 1, 2 * rounds, "protected");
+    guarded.push(await protectedGuest(bench));
+    context.keep({ ...experiment(), partial: `${round + 1} of ${rounds} rounds` });
+  }
+  forget();
+  return experiment();
+}
+
+/** A guest with a NIC of each kind. */
+async function unprotected(
+  bench: Bench,
+  round: number,
+): Promise<Record<keyof typeof SUBNETS, WayResult>> {
+  await using stack = new AsyncDisposableStack();
+  const folder = Deno.makeTempDirSync({ dir: bench.folder });
+  const socket = `${folder}/net`;
+  startKemari(bench, stack, [
+    ...["protect", "--qmp", `${folder}/nobody`, `unix:${folder}/nobody`],
+    ...["--net", `net0=unix:${socket},tap:kemA`],
+  ]);
+  await appears(socket, bench.context.signal);
+  const vm = stack.use(
+    await boot(bench, [
+      ...nic("n0", `stream,server=off,addr.type=unix,addr.path=${socket}`),
+      ...nic("n1", "tap,ifname=kemB,script=no,downscript=no,vnet_hdr=off"),
+    ]),
+  );
+  // Each address is answered for on its own NIC only: both hang on one bridge.
+  await say(vm, "echo 1 > /proc/sys/net/ipv4/conf/all/arp_ignore");
+  await say(vm, `ip addr add ${SUBNETS.straight}.2/24 dev eth1 && ip link set eth1 up`);
+  const order = ["straight", "tap"] as const;
+  const results: Partial<Record<keyof typeof SUBNETS, WayResult>> = {};
+  for (const way of round % 2 === 0 ? order : [...order].reverse()) {
+    results[way] = await measureWay(bench, `${SUBNETS[way]}.2`);
+  }
+  return results as Record<keyof typeof SUBNETS, WayResult>;
+}
+
+/** A guest that is protected. */
+async function protectedGuest(bench: Bench): Promise<Protected> {
+  const { signal } = bench.context;
+  await using stack = new AsyncDisposableStack();
+  const folder = Deno.makeTempDirSync({ dir: bench.folder });
+  const link = `unix:${folder}/link`;
+  const taps = (side: string, device: string) => [
+    ...["--net", `net0=unix:${folder}/${side}.net,tap:${device}`],
+  ];
+  startKemari(bench, stack, ["recv", link, "--control", `${folder}/recv`, ...taps("b", "kemB")]);
+  await appears(`${folder}/recv`, signal);
+  const control = `${folder}/protect`;
+  startKemari(bench, stack, [
+    ...["protect", "--qmp", `${folder}/qmp`, link, "--control", control, ...taps("a", "kemA")],
+  ]);
+  await appears(`${folder}/a.net`, signal);
+  stack.use(
+    await boot(bench, [
+      ...nic("n0", `stream,server=off,addr.type=unix,addr.path=${folder}/a.net`),
+      ...["-qmp", `unix:${folder}/qmp,server=on,wait=off`],
+    ]),
+  );
+  await until(async () => (await ask<SenderStatus>(control, signal)).syncs >= 3, signal);
+  const host = `${SUBNETS.tap}.2`;
+  const trips = await roundTrips(bench, host);
+  const status = await ask<Protected["status"]>(control, signal);
+  return { trips, status, ...await bulk(bench, host) };
+}
+
+/** Boots a guest with its first NIC up, an iperf3 server and an echo service. */
+async function boot(bench: Bench, args: readonly string[]): Promise<Vm> {
+  const vm = await startVm({
+    name: "net",
+    qemu: bench.qemu,
+    guest: bench.guest,
+    memoryMiB: MEMORY_MIB,
+    args,
+    signal: bench.context.signal,
+  });
+  try {
+    await vm.ready();
+    await say(vm, `ip addr add ${SUBNETS.tap}.2/24 dev eth0 && ip link set eth0 up`);
+    await say(vm, "/opt/iperf3 -s -D > /dev/null 2>&1");
+    await say(vm, `nc -ll -p ${PORT} -e cat > /dev/null 2>&1 &`);
+    return vm;
+  } catch (error) {
+    await vm.dispose();
+    throw error;
+  }
+}
+
+/** The same address in every guest: who is asked for it again would not answer at once. */
+const MACS = { n0: "52:54:00:6b:65:01", n1: "52:54:00:6b:65:02" } as const;
+
+function nic(id: keyof typeof MACS, netdev: string): string[] {
+  const [kind, ...rest] = netdev.split(",");
+  const mac = MACS[id];
+  return [
+    ...["-netdev", [kind, `id=${id}`, ...rest].join(",")],
+    ...["-device", `virtio-net-pci,netdev=${id},mac=${mac},romfile=`],
+  ];
+}
+
+async function measureWay(bench: Bench, host: string): Promise<WayResult> {
+  const trips = await roundTrips(bench, host);
+  return { trips, ...await bulk(bench, host) };
+}
+
+function roundTrips({ lab, seconds, context }: Bench, host: string): Promise<number[]> {
+  return measureRoundTrips(lab.client, host, PORT, seconds, context.signal);
+}
+
+async function bulk(bench: Bench, host: string): Promise<{ out: number; in: number }> {
+  return { out: await iperf(bench, host, "-R"), in: await iperf(bench, host) };
+}
+
+/** @returns Mbit/s, as the receiving end saw them. */
+async function iperf(bench: Bench, host: string, ...options: string[]): Promise<number> {
+  const { iperf3, lab, seconds, context } = bench;
+  const words = [iperf3, "-c", host, "-J", "-t", `${seconds}`, ...options];
+  const child = lab.command("client", words, {
+    stdout: "piped",
+    stderr: "null",
+    signal: context.signal,
+  });
+  const { stdout } = await child.output();
+  context.signal.throwIfAborted();
+  const text = new TextDecoder().decode(stdout);
+  try {
+    return JSON.parse(text).end.sum_received.bits_per_second / 1e6;
+  } catch (cause) {
+    const why = /"error":\s*"([^"]*)"/.exec(text)?.[1] ?? text.slice(-200);
+    throw new TransportError(host, "read", `iperf3: ${why}`, { cause });
+  }
+}
+
+function startKemari(bench: Bench, stack: AsyncDisposableStack, args: readonly string[]): void {
+  const child = bench.lab.command("wire", [
+    ...[...bench.kemari, ...args, "--quiet", "--progress", "never"],
+  ], { stdout: "null", stderr: "null" }).spawn();
+  const forget = atExit(() => endQuietly(child));
+  stack.defer(async () => {
+    await end(child);
+    forget();
+  });
+}
+
+/** A program that runs QEMU in the namespace with the TAP devices; its pid is QEMU's. */
+function insideWire(lab: NetLab, qemu: string, folder: string): string {
+  const path = `${folder}/qemu-in-wire`;
+  const words = [...lab.prefix("wire"), qemu].map((word) => `'${word.replaceAll("'", "'\\''")}'`);
+  Deno.writeTextFileSync(path, `#!/bin/sh\nexec ${words.join(" ")} "$@"\n`, { mode: 0o755 });
+  return path;
+}
+
+async function appears(path: string, signal: AbortSignal): Promise<void> {
+  await until(() => exists(path), signal);
+}
+
+async function until(condition: () => Promise<boolean>, signal: AbortSignal): Promise<void> {
+  for (let attempt = 0; attempt < 1500; attempt++) {
+    signal.throwIfAborted();
+    const holds = await condition().catch((error) => {
+      if (error instanceof KemariError) return false;
+      throw error;
+    });
+    if (holds) return;
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+  throw new TransportError("kemari", "listen", "it is not ready after 30 s");
+}
+
+function result(
+  straight: readonly WayResult[],
+  tapped: readonly WayResult[],
+  guarded: readonly Protected[],
+) {
+  const ways = { straight, "kemari's tap": tapped, protected: guarded };
+  const named = Object.entries(ways);
+  const median = ({ trips }: WayResult) => quantile(trips, 0.5);
+  const rate = ({ trips }: WayResult) => trips.length / trips.reduce((a, b) => a + b, 0) * 1000;
+  const of = (unit: string, what: string, value: (way: WayResult) => number): BenchSeries[] =>
+    named.map(([name, results]) => ({
+      name: `${what}, ${name}`,
+      unit,
+      samples: results.map(value),
+    }));
+  const ratio = (name: string, a: readonly WayResult[], b: readonly WayResult[]) =>
+  (
+    what: string,
+    value: (way: WayResult) => number,
+    target?: BenchSeries["target"],
+  ): BenchSeries => ({
+    name: `${what}, ${name}`,
+    unit: "×",
+    samples: pairedRatios(a.map(value), b.map(value)),
+    ...(target === undefined ? {} : { target }),
+  });
+  const passing = ratio("tap / straight", tapped, straight);
+  const protecting = ratio("protected / tap", guarded, tapped);
+  const goal = { kind: "at-least", value: THROUGHPUT_TARGET } as const;
+  const split = (name: string, value: (status: Protected["status"]) => number): BenchSeries => ({
+    name: `protected, ${name}`,
+    unit: "ms",
+    samples: guarded.map(({ status }) => value(status)),
+  });
+  return {
+    name: "net",
+    about: "One guest's NIC on a bridge: QEMU's own TAP, kemari's tap passing through, protected",
+    series: [
+      ...of("Mbit/s", "out of the guest", (way) => way.out),
+      ...of("Mbit/s", "into the guest", (way) => way.in),
+      ...of("round trips/s", "one connection", rate),
+      passing("out of the guest", (way) => way.out, goal),
+      passing("into the guest", (way) => way.in, goal),
+      protecting("out of the guest", (way) => way.out),
+      protecting("into the guest", (way) => way.in),
+      protecting("round trips/s", rate),
+      {
+        name: "round trip added by the tap",
+        unit: "ms",
+        samples: tapped.map((way, i) => median(way) - median(straight[i])),
+        target: { kind: "at-most", value: ADDED_MS_TARGET } as const,
+      },
+      ...of("ms", "round trip p50", median),
+      split("frame held, p50", ({ taps }) => taps.nets.net0.hold.p50),
+      split("of it: VM stopped, p50", ({ pause }) => pause.p50),
+      split("of that: QEMU sends, p50", ({ receiving }) => receiving.p50),
+      split("of it: COMMIT to ACK, p50", ({ roundTrip }) => roundTrip.p50),
+    ],
+    distributions: named.flatMap(([name, results]): BenchDistribution[] => {
+      const trips = results.flatMap((way) => way.trips);
+      return [distributionOf(`round trip, ${name}`, "ms", trips)].filter((each) =>
+        each !== undefined
+      );
+    }),
+  };
+}
