@@ -64,7 +64,6 @@ interface Bench {
   readonly context: BenchContext;
   readonly lab: NetLab;
   readonly folder: string;
-  /** QEMU in the lab's `wire`. */
   readonly qemu: string;
   readonly guest: GuestImages;
   readonly iperf3: string;
@@ -90,7 +89,7 @@ export async function benchNet(context: BenchContext): Promise<BenchExperiment> 
     context,
     lab,
     folder: work.path,
-    qemu: insideWire(lab, qemu.program, work.path),
+    qemu: qemu.program,
     guest,
     iperf3: await ensureTool("iperf3", tools),
     kemari: command,
@@ -198,6 +197,7 @@ async function boot(bench: Bench, args: readonly string[]): Promise<Vm> {
   const vm = await startVm({
     name: "net",
     qemu: bench.qemu,
+    prefix: bench.lab.prefix("wire"),
     guest: bench.guest,
     memoryMiB: MEMORY_MIB,
     args,
@@ -269,14 +269,6 @@ function startKemari(bench: Bench, stack: AsyncDisposableStack, args: readonly s
     await end(child);
     forget();
   });
-}
-
-/** A program that runs QEMU in the namespace with the TAP devices; its pid is QEMU's. */
-function insideWire(lab: NetLab, qemu: string, folder: string): string {
-  const path = `${folder}/qemu-in-wire`;
-  const words = [...lab.prefix("wire"), qemu].map((word) => `'${word.replaceAll("'", "'\\''")}'`);
-  Deno.writeTextFileSync(path, `#!/bin/sh\nexec ${words.join(" ")} "$@"\n`, { mode: 0o755 });
-  return path;
 }
 
 async function appears(path: string, signal: AbortSignal): Promise<void> {
