@@ -1,5 +1,5 @@
 /** Requests and responses on one TCP connection from inside a lab's namespace. */
-import { insideNamespace } from "../fixtures/net_namespace.ts";
+import { insideNamespace } from "../fixtures/net_sniffer.ts";
 import { TransportError } from "../lib/errors.ts";
 import { ERRNO, errno, errnoText, libc } from "../lib/host/libc.ts";
 
