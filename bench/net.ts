@@ -240,23 +240,38 @@ async function bulk(bench: Bench, host: string): Promise<{ out: number; in: numb
   return { out: await iperf(bench, host, "-R"), in: await iperf(bench, host) };
 }
 
+/** Between two tests the server does not listen for a moment. */
+const IPERF_ATTEMPTS = 5;
+const IPERF_PAUSE_MS = 500;
+
 /** @returns Mbit/s, as the receiving end saw them. */
 async function iperf(bench: Bench, host: string, ...options: string[]): Promise<number> {
   const { iperf3, lab, seconds, context } = bench;
-  const words = [iperf3, "-c", host, "-J", "-t", `${seconds}`, ...options];
-  const child = lab.command("client", words, {
-    stdout: "piped",
-    stderr: "null",
-    signal: context.signal,
-  });
-  const { stdout } = await child.output();
-  context.signal.throwIfAborted();
-  const text = new TextDecoder().decode(stdout);
-  try {
-    return JSON.parse(text).end.sum_received.bits_per_second / 1e6;
-  } catch (cause) {
-    const why = /"error":\s*"([^"]*)"/.exec(text)?.[1] ?? text.slice(-200);
-    throw new TransportError(host, "read", `iperf3: ${why}`, { cause });
+  for (let attempt = 1;; attempt++) {
+    try {
+      return await iperfOnce();
+    } catch (error) {
+      if (attempt === IPERF_ATTEMPTS || !/refused/.test((error as Error).message)) throw error;
+      await new Promise((resolve) => setTimeout(resolve, IPERF_PAUSE_MS));
+    }
+  }
+
+  async function iperfOnce(): Promise<number> {
+    const words = [iperf3, "-c", host, "-J", "-t", `${seconds}`, ...options];
+    const child = lab.command("client", words, {
+      stdout: "piped",
+      stderr: "null",
+      signal: context.signal,
+    });
+    const { stdout } = await child.output();
+    context.signal.throwIfAborted();
+    const text = new TextDecoder().decode(stdout);
+    try {
+      return JSON.parse(text).end.sum_received.bits_per_second / 1e6;
+    } catch (cause) {
+      const why = /"error":\s*"([^"]*)"/.exec(text)?.[1] ?? text.slice(-200);
+      throw new TransportError(host, "read", `iperf3: ${why}`, { cause });
+    }
   }
 }
 

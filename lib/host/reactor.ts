@@ -171,13 +171,25 @@ export class Reactor {
       this.wake();
     });
     watched.catch(() => {});
-    this.#tasks++;
+    const done = this.awaitRuntime();
     try {
       await this.run(() => settled, signal);
     } finally {
-      this.#tasks--;
+      done();
     }
     return await watched;
+  }
+
+  /**
+   * Something that the runtime reads is waited for, such as QMP: from now on sleeps are the
+   * runtime's, also while there is traffic.
+   *
+   * @returns A function that says it has come; to be called once.
+   */
+  awaitRuntime(): () => void {
+    this.#tasks++;
+    this.wake();
+    return () => this.#tasks--;
   }
 
   /** Serves what is ready, and lets the runtime have its turn, in the middle of a long task. */

@@ -72,3 +72,28 @@ Deno.test("a checkpoint whose end is never heard of does not silence the trigger
     trigger.request();
     await reactor.run(() => asked() === 2, never);
   }));
+
+Deno.test("a request inside a checkpoint lets the runtime read QMP until the VM runs", () =>
+  withTrigger(0, (trigger, asked, reactor) => {
+    let awaited = 0;
+    reactor.awaitRuntime = () => {
+      awaited++;
+      return () => awaited--;
+    };
+    trigger.request();
+    assert.equal(awaited, 0, "nothing has to be read before the checkpoint comes");
+    trigger.begun();
+    trigger.closed();
+    assert.equal(awaited, 0, "nobody waits");
+    trigger.request();
+    trigger.request();
+    assert.equal(awaited, 1);
+    trigger.ended();
+    assert.deepEqual([awaited, asked()], [0, 2]);
+    trigger.begun();
+    trigger.request();
+    assert.equal(awaited, 1);
+    trigger.closed();
+    assert.equal(awaited, 0, "the request is taken care of");
+    return Promise.resolve();
+  }));
