@@ -186,7 +186,8 @@ export class ReplicaTapSet {
       throw new TransportError(
         `disk ${taps.incomplete.join(", ")}`,
         "write",
-        "the first copy from the primary was not complete",
+        "it does not go with the VM's state here: its copy is not complete, or the primary has gone " +
+          "on with it since",
         { hint: "the VM cannot go on here; start it at the primary, and let the copy finish" },
       );
     }

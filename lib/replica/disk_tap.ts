@@ -71,9 +71,21 @@ export class DiskTap {
     return this.#open.length + this.#closed.reduce((sum, { events }) => sum + events.length, 0);
   }
 
-  /** A secondary listens: it is told of the disk, and replicated writes are recorded. */
+  /** True while writes wait that the image should have had by now, because it refused them. */
+  get isStuck(): boolean {
+    return !this.#isRecording && this.#hasUnwritten;
+  }
+  get #hasUnwritten(): boolean {
+    return this.#open.length + this.#closed.length > 0;
+  }
+
+  /**
+   * A secondary listens: it is told of the disk, and replicated writes are recorded. What a shared
+   * image has refused until now travels in the first transaction, and is written with it.
+   */
   start(): void {
-    this.#isRecording = this.mode === "replicated";
+    const unwritten = [...this.#closed.flatMap(({ events }) => events), ...this.#open];
+    this.#isRecording = this.mode === "replicated" || unwritten.length > 0;
     this.takeEvents();
     this.#recorded.push({
       kind: "disk",
@@ -81,6 +93,10 @@ export class DiskTap {
       sizeBytes: this.sizeBytes,
       mode: this.mode,
     });
+    this.#closed = [];
+    this.#open = [];
+    for (const page of this.#overlay.values()) page.epoch = Infinity;
+    for (const event of unwritten) this.#record(event);
   }
 
   /**
@@ -116,8 +132,8 @@ export class DiskTap {
 
   /** Writes. @param data May be reused on return. */
   write(offset: number, data: Uint8Array): void {
-    const held = this.#isRecording && this.mode === "shared";
-    if (!held) this.#store.write(offset, data);
+    const held = this.#isHeld();
+    if (!held) this.#stored(offset, data.length, () => this.#store.write(offset, data));
     if (!this.#isRecording) return;
     if (held) {
       this.#overlayWrite(offset, data.length, (bytes, at, from) => {
@@ -131,10 +147,45 @@ export class DiskTap {
     }
   }
 
+  /**
+   * Whether a write goes into the overlay. Where the image has refused earlier ones, those come
+   * first, or the guest is told of its refusal too.
+   */
+  #isHeld(): boolean {
+    if (this.mode === "replicated") return false;
+    if (this.#isRecording) return true;
+    this.#writeUnwritten();
+    return false;
+  }
+
+  /** Lets the image change. Where it refuses, what it made of the range is recorded all the same. */
+  #stored(offset: number, lengthBytes: number, change: () => void): void {
+    try {
+      change();
+    } catch (error) {
+      this.#recordAsIs(offset, lengthBytes);
+      throw error;
+    }
+  }
+
+  #recordAsIs(offset: number, lengthBytes: number): void {
+    if (!this.#isRecording) return;
+    const end = offset + Math.min(lengthBytes, this.#recordedPart(offset));
+    try {
+      for (let at = offset; at < end; at += MAX_EVENT_DATA_BYTES) {
+        const data = new Uint8Array(Math.min(MAX_EVENT_DATA_BYTES, end - at));
+        this.#store.read(data, at);
+        this.#record({ kind: "write", tap: this.name, offset: at, data });
+      }
+    } catch {
+      // The guest is told of the first failure, and knows nothing of what is there.
+    }
+  }
+
   /** Writes zeros, or trims: a trimmed range reads as zeros. */
   zero(offset: number, lengthBytes: number): void {
-    const held = this.#isRecording && this.mode === "shared";
-    if (!held) this.#store.zero(offset, lengthBytes);
+    const held = this.#isHeld();
+    if (!held) this.#stored(offset, lengthBytes, () => this.#store.zero(offset, lengthBytes));
     if (!this.#isRecording) return;
     if (held) {
       this.#overlayWrite(offset, lengthBytes, (bytes, at, from) => {
@@ -189,14 +240,28 @@ export class DiskTap {
     }
   }
 
-  /** The secondary is lost and the VM goes on: everything held goes to the image, in order. */
+  /**
+   * The secondary is lost and the VM goes on: everything held goes to the image, in order.
+   *
+   * @throws what the image throws; the rest stays readable, and comes before any later write.
+   */
   passThrough(): void {
     this.#isRecording = false;
     this.takeEvents();
-    for (const { events } of this.#closed) this.#writeOut(events);
-    this.#closed = [];
+    this.#writeUnwritten();
+  }
+
+  /** Tries again to write what the image refused, in order. @throws what the image throws. */
+  retry(): void {
+    if (this.isStuck) this.#writeUnwritten();
+  }
+
+  #writeUnwritten(): void {
+    while (this.#closed.length > 0) {
+      this.#writeOut(this.#closed[0].events);
+      this.#closed.shift();
+    }
     this.#writeOut(this.#open);
-    this.#open = [];
     this.#overlay.clear();
   }
 

@@ -68,6 +68,49 @@ Deno.test("an image that refuses keeps the write readable, and gets it later", (
   assert.deepEqual([...store.bytes.subarray(0, 2)], [1, 2]);
 });
 
+Deno.test("a shared image that refuses when the secondary is lost: no later write gets ahead", () => {
+  const { tap, store } = tapOf("shared");
+  tap.write(0, Uint8Array.of(1));
+  tap.closeEpoch(1);
+  tap.write(1, Uint8Array.of(2));
+  store.writesLeft = 0;
+  assert.throws(() => tap.passThrough(), /disk full/);
+  assert.ok(tap.isStuck);
+  assert.deepEqual([...read(tap, 0, 2)], [1, 2]);
+  assert.throws(() => tap.write(0, Uint8Array.of(9)), /disk full/);
+  assert.deepEqual([...read(tap, 0, 2)], [1, 2], "the guest was told that this one failed");
+  store.writesLeft = Infinity;
+  tap.write(0, Uint8Array.of(3));
+  assert.equal(tap.isStuck, false);
+  assert.deepEqual([...store.bytes.subarray(0, 2)], [3, 2]);
+});
+
+Deno.test("what a shared image still refuses when a secondary comes back travels to it first", () => {
+  const { tap, store } = tapOf("shared");
+  tap.write(0, Uint8Array.of(1));
+  store.writesLeft = 0;
+  assert.throws(() => tap.passThrough(), /disk full/);
+  tap.start();
+  tap.write(0, Uint8Array.of(2));
+  assert.deepEqual(tap.takeEvents().map(({ kind }) => kind), ["disk", "write", "write"]);
+  tap.closeEpoch(7);
+  store.writesLeft = Infinity;
+  assert.equal(store.bytes[0], 0, "the image does not get ahead of the secondary");
+  tap.release(7);
+  assert.equal(store.bytes[0], 2);
+  assert.equal(tap.unreleasedWrites, 0);
+});
+
+Deno.test("what a full disk made of a write that failed is at the secondary too", () => {
+  const { tap, store } = tapOf("replicated");
+  tap.takeEvents();
+  store.writesLeft = 0;
+  assert.throws(() => tap.write(0, Uint8Array.of(1, 2, 3, 4)), /disk full/);
+  assert.deepEqual(tap.takeEvents(), [
+    { kind: "write", tap: "d", offset: 0, data: store.bytes.slice(0, 4) },
+  ]);
+});
+
 Deno.test("whatever is written, held and released: reads see every write, the image every released one", () => {
   const action = fc.oneof(
     fc.record({

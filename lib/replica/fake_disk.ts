@@ -8,7 +8,7 @@ const HOLE_BYTES = 4096;
 export class FakeDisk implements DiskStore, DiskCopy {
   readonly sizeBytes: number;
   readonly bytes: Uint8Array;
-  /** Writes, of data or zeros, before it is full. */
+  /** Writes, of data or zeros, before it is full; the one that finds it so is done by half. */
   writesLeft = Infinity;
   /** Bytes that reads got. */
   readBytes = 0;
@@ -27,13 +27,15 @@ export class FakeDisk implements DiskStore, DiskCopy {
   }
 
   write(offset: number, data: Uint8Array): void {
-    this.#take();
-    this.bytes.set(data, offset);
-    this.#written.fill(1, Math.floor(offset / HOLE_BYTES), this.#pageEnd(offset + data.length));
+    const isFull = this.writesLeft-- <= 0;
+    const part = isFull ? data.subarray(0, data.length / 2) : data;
+    this.bytes.set(part, offset);
+    this.#written.fill(1, Math.floor(offset / HOLE_BYTES), this.#pageEnd(offset + part.length));
+    if (isFull) this.#refuse();
   }
 
   zero(offset: number, lengthBytes: number): void {
-    this.#take();
+    if (this.writesLeft-- <= 0) this.#refuse();
     const end = offset + lengthBytes;
     this.bytes.fill(0, offset, end);
     const last = end === this.sizeBytes ? this.#pageEnd(end) : Math.floor(end / HOLE_BYTES);
@@ -50,8 +52,7 @@ export class FakeDisk implements DiskStore, DiskCopy {
     return Math.ceil(offset / HOLE_BYTES);
   }
 
-  #take(): void {
-    if (this.writesLeft-- > 0) return;
+  #refuse(): never {
     this.writesLeft = 0;
     throw new TransportError("fake", "write", "disk full");
   }

@@ -43,6 +43,8 @@ export class ReplicaTaps {
   /** Replicated disks whose first copy is complete in a committed transaction. */
   readonly #copied = new Set<string>();
   readonly #announced = new Set<string>();
+  /** Shared disks that the primary has gone on with, since the last commit here. */
+  readonly #outrun = new Set<string>();
   readonly #macs = new Map<string, Uint8Array>();
 
   constructor(disks: ReadonlyMap<string, ReplicaDisk>, nets: ReadonlySet<string>) {
@@ -65,11 +67,29 @@ export class ReplicaTaps {
   get macs(): ReadonlyMap<string, Uint8Array> {
     return this.#macs;
   }
-  /** Replicated disks that are no complete copy yet. */
+  /**
+   * Disks that do not go with the committed state: replicated ones that are no complete copy yet,
+   * and shared ones that the primary has gone on with alone.
+   */
   get incomplete(): readonly string[] {
     return [...this.#announced].filter((name) =>
-      this.#disks.get(name)?.mode === "replicated" && !this.#copied.has(name)
+      this.#disks.get(name)?.mode === "replicated"
+        ? !this.#copied.has(name)
+        : this.#outrun.has(name)
     );
+  }
+
+  /**
+   * A sender is there again: it has gone on without us since the last session, and so have its
+   * disks. Finishes what was committed, which comes before anything of the new session.
+   *
+   * @throws what a disk's copy throws.
+   */
+  sessionBegins(): void {
+    this.applyPending();
+    for (const name of this.#announced) {
+      if (this.#disks.get(name)?.mode === "shared") this.#outrun.add(name);
+    }
   }
 
   /** Takes one EVENT payload, which is this object's from then on. @throws {WireError} */
@@ -117,7 +137,12 @@ export class ReplicaTaps {
           break;
         case "disk":
           this.#announced.add(event.tap);
+          // What an earlier session left unreleased, the primary has written by itself.
+          this.#unreleased = this.#unreleased.filter((each) =>
+            each.transaction === transaction || each.event.tap !== event.tap
+          );
           this.#copied.delete(event.tap);
+          this.#outrun.delete(event.tap);
           break;
         default:
           if (event.kind !== "copied" && this.#disks.get(event.tap)!.mode === "shared") {

@@ -103,6 +103,23 @@ Deno.test("packets and shared writes are kept, in order, until released", () => 
   assert.deepEqual(replica.unreleased, []);
 });
 
+Deno.test("what an earlier session left of a shared disk is not replayed over what came after it", () => {
+  const { taps: replica } = taps("shared");
+  const disk: TapEvent = { kind: "disk", tap: "d", sizeBytes: 16, mode: "shared" };
+  stage(replica, disk, write(0, 1), packet(1));
+  replica.commit(1);
+  // The link is lost, the primary writes the 1 and then other things by itself, and is back.
+  replica.sessionBegins();
+  assert.deepEqual(replica.incomplete, ["d"], "the image is ahead of what is committed here");
+  stage(replica, disk, write(3, 4));
+  replica.commit(2);
+  assert.deepEqual(replica.incomplete, []);
+  assert.deepEqual(
+    replica.unreleased.map(({ transaction, event }) => [transaction, event.kind]),
+    [[1, "packet"], [2, "write"]],
+  );
+});
+
 Deno.test("a copy that refuses a write keeps the rest pending, and catches up", () => {
   const { disk, taps: replica } = taps();
   disk.writesLeft = 1;

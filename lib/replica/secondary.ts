@@ -203,8 +203,7 @@ export class Secondary implements TransactionVisitor {
   // What the sender does:
 
   hello(hello: Hello): void {
-    // Committed writes that a full disk refused come first: the sender builds on them.
-    this.#replica.taps.applyPending();
+    this.#replica.taps.sessionBegins();
     this.#events.push({ kind: "hello", hello });
   }
 
