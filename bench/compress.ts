@@ -56,6 +56,7 @@ export function runSeries(series: CheckpointSeries, compress: CompressMode): Com
   let events: Uint8Array[][] = [];
   const taps: PrimaryTaps = {
     checkpointRequested() {},
+    vmStops() {},
     drain() {},
     takeEvents: () => events.splice(0),
     closeEpoch() {},

@@ -27,6 +27,16 @@ const COMPRESSION = `Compression:
   With --commit async it is done after the VM has been let go on. A secondary that cannot take
   packed frames gets them unpacked.`;
 
+/** What is done about disks. */
+const DISKS = `Disks:
+  A replicated disk is compared with the secondary's copy when a session begins, while the VM runs,
+  and what differs is sent; until then the secondary cannot take over. Of each disk, writes wait for
+  their transaction in memory. Above 32M a synchronization is asked for, above 128M the guest's
+  requests wait for up to a quarter of a second (never for a commit, which a checkpoint would wait
+  for in turn), and above 512M the secondary is given up. A shared image that refuses a write is
+  told of and tried again; the write stays readable meanwhile. Where no secondary is there, the
+  guest is told of the refusal. A full disk at the secondary ends the protection until it has room.`;
+
 const COMMON_EXITS: ExitStatus = {
   usage: "the command line is wrong",
   bug: "a bug in kemari",
@@ -39,7 +49,9 @@ const TEXTS = {
   send: {
     notes: `${ADDRESSES}
 
-${COMPRESSION}`,
+${COMPRESSION}
+
+${DISKS}`,
     examples: [
       `migrate "exec:kemari send secondary:4000"      # typed into QEMU's monitor`,
       `kemari send unix:/run/kemari.sock < vm.stream`,
@@ -86,6 +98,8 @@ Standby:
     notes: `${ADDRESSES}
 
 ${COMPRESSION}
+
+${DISKS}
 
 After a takeover:
   The VM's disks and NICs are served by the kemari recv that took it over. --via asks that one to

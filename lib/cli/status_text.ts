@@ -2,7 +2,9 @@
 import { type CompressionStatus, type EndStatus, formatBytes } from "../host/end_status.ts";
 import type { StandbyStatus } from "../host/standby.ts";
 import { formatTakeover } from "../host/takeover.ts";
+import type { TapStatus } from "../host/tap_set.ts";
 import { formatPairs } from "../report/text_table.ts";
+import { tapPairs } from "./tap_status_text.ts";
 
 type Pair = readonly [string, string];
 
@@ -26,7 +28,9 @@ export function formatStatus(status: EndStatus): string {
     .map((line) => line + "\n").join("");
 }
 
-function senderPairs(status: Extract<EndStatus, { role: "sender" }>): Pair[] {
+function senderPairs(
+  status: Extract<EndStatus, { role: "sender" }> & { readonly taps?: TapStatus },
+): Pair[] {
   const pairs: Pair[] = [["sender", withMode(status.state, status.mode)], ["peer", status.peer]];
   pairs.push(...transactionPairs(status));
   pairs.push(...compressionPairs(status.compression));
@@ -49,6 +53,7 @@ function senderPairs(status: Extract<EndStatus, { role: "sender" }>): Pair[] {
       `${formatBytes(events)} of events, ${formatBytes(framing)} of framing`,
     ]);
   }
+  if (status.taps !== undefined) pairs.push(...tapPairs(status.taps));
   return pairs;
 }
 
@@ -67,6 +72,12 @@ function receiverPairs(status: Extract<EndStatus, { role: "receiver" }>): Pair[]
   }
   if (status.standby) pairs.push(["standby", formatStandby(status.standby)]);
   if (status.takeover) pairs.push(["takeover", formatTakeover(status.takeover)]);
+  if (status.pendingWrites > 0) {
+    pairs.push(["pending", `${status.pendingWrites} committed writes that a disk has refused`]);
+  }
+  if (status.incompleteDisks?.length > 0) {
+    pairs.push(["incomplete", `${status.incompleteDisks.join(", ")}: cannot take over yet`]);
+  }
   if (status.lastLoss) pairs.push(["last loss", status.lastLoss]);
   return pairs;
 }

@@ -1,6 +1,7 @@
 /** Both ends' taps on real images and a real socket; QEMU's streams are made up. */
 import { Buffer } from "node:buffer";
 import assert from "node:assert/strict";
+import { WireError } from "../errors.ts";
 import { RESYNC_CHUNK_BYTES } from "../replica/disk_resync.ts";
 import { parseDiskTap } from "./disk_options.ts";
 import { cString, libc } from "./libc.ts";
@@ -23,12 +24,14 @@ class Scene implements AsyncDisposable {
     readonly images: Readonly<Record<"ours" | "theirs", string>>,
   ) {}
 
-  static async make(ours: Uint8Array, theirs: Uint8Array): Promise<Scene> {
+  /** @param theirs The secondary's image; a hole where it is not given. @param at Its path. */
+  static async make(ours: Uint8Array, theirs?: Uint8Array, at?: string): Promise<Scene> {
     const folder = Deno.makeTempDirSync({ prefix: "kemari-resync-" });
-    const images = { ours: `${folder}/a.img`, theirs: `${folder}/b.img` };
+    const images = { ours: `${folder}/a.img`, theirs: at ?? `${folder}/b.img` };
     Deno.writeFileSync(images.ours, ours);
-    Deno.writeFileSync(images.theirs, theirs);
-    const disk = (path: string) => parseDiskTap(`d=${path},unix:${path}.nbd`);
+    Deno.writeFileSync(images.theirs, theirs ?? new Uint8Array(0));
+    Deno.truncateSync(images.theirs, ours.length);
+    const disk = (path: string) => parseDiskTap(`d=${path},unix:${folder}/${path.at(-5)}.nbd`);
     // The receiver's taps must be there before the receiver, and run on its reactor.
     let replica!: ReplicaTapSet;
     const stage = await Stage.open({}, async (reactor) => {
@@ -157,4 +160,41 @@ Deno.test("a receiver that cannot tell digests is sent everything", async () => 
   }
   assert.equal(sent, SIZE);
   scene.taps.passThrough();
+});
+
+Deno.test({
+  name: "a full disk at the secondary: refused and told, and in step when it has room (needs root)",
+  ignore: Deno.uid() !== 0,
+  fn: async () => {
+    const folder = await Deno.makeTempDir({ prefix: "kemari-full-" });
+    const mount = async (...args: string[]) => {
+      const { success, stderr } = await new Deno.Command("mount", { args }).output();
+      assert.ok(success, new TextDecoder().decode(stderr));
+    };
+    await mount("-t", "tmpfs", "-o", "size=6m", "none", folder);
+    try {
+      const theirs = `${folder}/b.img`;
+      await using scene = await Scene.make(noise(), undefined, theirs);
+      const first = await scene.connect();
+      await assert.rejects(
+        scene.inStep(first),
+        (error) => error instanceof WireError && error.fault === "storage",
+      );
+      await scene.lose(first);
+      assert.equal(scene.stage.end.state, "waiting", "the replica is kept, and nobody activated");
+      assert.ok(scene.replica.replicaTaps.pendingWrites > 0);
+      assert.throws(() => scene.replica.activate({ net: true, disk: true }), /does not go with/);
+
+      await mount("-o", "remount,size=64m", folder);
+      const second = await scene.connect();
+      await scene.inStep(second);
+      assert.equal(scene.replica.replicaTaps.pendingWrites, 0);
+      scene.assertEqual();
+      assert.ok(scene.disk.resync.equalBytes > 0);
+      await scene.lose(second);
+    } finally {
+      await new Deno.Command("umount", { args: [folder] }).output();
+      await Deno.remove(folder);
+    }
+  },
 });

@@ -5,6 +5,7 @@ import type { ReceiverEnd } from "./receiver_end.ts";
 import type { RateMeter } from "./rate_meter.ts";
 import type { StandbyStatus } from "./standby.ts";
 import type { TakeoverStatus } from "./takeover.ts";
+import type { TapStatus } from "./tap_set.ts";
 import type { SenderLink } from "./sender_link.ts";
 
 interface CommonStatus {
@@ -106,6 +107,10 @@ export interface ReceiverStatus extends CommonStatus {
   readonly unreleased: number;
   /** The longest time in which this sender was not heard, ms: --grace must be well above it. */
   readonly longestSilenceMs: number | null;
+  /** Writes of committed transactions that a copy of a disk has refused until now. */
+  readonly pendingWrites: number;
+  /** Disks that do not go with the committed state: the VM cannot go on here. */
+  readonly incompleteDisks: readonly string[];
   /** Why the last session ended. */
   readonly lastLoss: string | null;
   /** The warm standby, if there is to be one. */
@@ -222,12 +227,14 @@ export function receiverStatus(
     arriving: end.session?.secondary.open ?? false,
     unreleased: end.replica.taps.unreleased.length,
     longestSilenceMs: end.session?.secondary.longestSilenceMs ?? null,
+    pendingWrites: end.replica.taps.pendingWrites,
+    incompleteDisks: end.replica.taps.incomplete,
     lastLoss: end.lastLoss ?? null,
   };
 }
 
 /** One line for people. */
-export function statusLine(status: EndStatus): string {
+export function statusLine(status: EndStatus & { readonly taps?: TapStatus }): string {
   const parts: string[] = [status.state];
   if (status.syncs > 0) {
     parts.push(
@@ -241,6 +248,10 @@ export function statusLine(status: EndStatus): string {
       parts.push(`pause p50 ${status.pause.p50.toFixed(1)} p99 ${status.pause.p99.toFixed(1)} ms`);
     }
     if (status.inFlight > 0) parts.push(`${status.inFlight} in flight`);
+    for (const { name, copied, stuck } of status.taps?.disks ?? []) {
+      if (copied < 1) parts.push(`${name} ${(100 * copied).toFixed(0)} % in step`);
+      if (stuck !== null) parts.push(`${name} STUCK`);
+    }
   } else parts.push(`${formatBytes(status.replicaBytes)} of pages`);
   return parts.join(", ");
 }

@@ -14,7 +14,7 @@ import { QmpClient, readMigrationSupport } from "./qmp_client.ts";
 import { RateMeter } from "./rate_meter.ts";
 import { Reactor } from "./reactor.ts";
 import { followVm, isTakenOver, type OnSecondaryLoss, releaseVm } from "./release_vm.ts";
-import { CONNECT_TIMEOUT_MS, type ProgressLine } from "./send.ts";
+import { CONNECT_TIMEOUT_MS, type ProgressLine, tooSlow } from "./send.ts";
 import { type LinkTiming, SenderLink } from "./sender_link.ts";
 import { type Listener, listenSocket } from "./socket.ts";
 import { serveUntilUnused } from "./serve_taps.ts";
@@ -190,6 +190,7 @@ async function protectVm(
   let over = false;
   const guardian = startGuardian(settings.qmp, settings.onSecondaryLoss, folder);
   const trigger = new SyncTrigger(reactor, settings.syncMinIntervalMs, () => {
+    taps.triggered();
     // Snapshots look at the trigger themselves; in COLO QEMU is told.
     if (mode === "colo") {
       qmp.run(triggerCheckpoint(settings.syncIntervalMs)).catch((error) => {
@@ -205,8 +206,15 @@ async function protectVm(
     if (link !== undefined) trigger.request();
   };
   taps.onCheckpoint = () => trigger.begun();
+  taps.onOverflow = (disk, heldBytes) => {
+    if (link !== undefined) reactor.fail(tooSlow(target.text, disk, heldBytes));
+  };
   taps.onEpochClosed = () => trigger.closed();
-  void followVm(qmp, () => trigger.ended());
+  // Stopping drains the disks, whoever stops the VM.
+  void followVm(qmp, () => {
+    taps.vmRuns();
+    trigger.ended();
+  }, () => taps.vmStops());
   const status = (): SenderStatus | object =>
     last === undefined
       ? { role: "sender", state: "connecting", mode, peer: target.text, syncs: 0 }

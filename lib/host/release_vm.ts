@@ -78,7 +78,14 @@ async function ignoring(task: Promise<unknown>): Promise<void> {
   }
 }
 
-/** Calls back whenever the VM goes on after a stop, until the connection ends. */
-export async function followVm(client: QmpClient, onResume: () => void): Promise<void> {
-  for await (const { name } of client.events()) if (name === "RESUME") onResume();
+/** Calls back whenever the VM stops, or goes on after that, until the connection ends. */
+export async function followVm(
+  client: QmpClient,
+  onResume: () => void,
+  onStop: () => void = () => {},
+): Promise<void> {
+  for await (const { name } of client.events()) {
+    if (name === "RESUME") onResume();
+    else if (name === "STOP") onStop();
+  }
 }

@@ -156,6 +156,7 @@ export async function send(
 /** Lets held output ask QEMU for a checkpoint. */
 function triggerBy(qmp: QmpClient, taps: TapSet, settings: SendSettings, reactor: Reactor): void {
   const trigger = new SyncTrigger(reactor, settings.syncMinIntervalMs, () => {
+    taps.triggered();
     qmp.run(triggerCheckpoint(settings.syncIntervalMs)).catch((error) => reactor.fail(error));
     reactor.wake();
   });
@@ -164,8 +165,24 @@ function triggerBy(qmp: QmpClient, taps: TapSet, settings: SendSettings, reactor
   };
   taps.onFull = () => trigger.request();
   taps.onCheckpoint = () => trigger.begun();
+  taps.onOverflow = (disk, heldBytes) => reactor.fail(tooSlow("the secondary", disk, heldBytes));
   taps.onEpochClosed = () => trigger.closed();
-  void followVm(qmp, () => trigger.ended());
+  // Stopping drains the disks, whoever stops the VM.
+  void followVm(qmp, () => {
+    taps.vmRuns();
+    trigger.ended();
+  }, () => taps.vmStops());
+}
+
+/** Why a secondary is given up that is there, and takes less than the guest writes. */
+export function tooSlow(peer: string, disk: string, heldBytes: number): TransportError {
+  const held = formatBytes(heldBytes);
+  return new TransportError(
+    peer,
+    "write",
+    `the secondary takes less than the guest writes: ${held} of disk ${disk} wait for it`,
+    { hint: "the link, or its disk, is too slow for this guest" },
+  );
 }
 
 /** How long the end of a command may come after the end of its output. */

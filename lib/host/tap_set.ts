@@ -1,20 +1,19 @@
 import { getLogger } from "@logtape/logtape";
-import { type DiskMode, encodeTapEvent } from "../replica/tap_events.ts";
-import { DiskTap } from "../replica/disk_tap.ts";
-import { DiskResync, type ResyncPlan, type ResyncProgress } from "../replica/disk_resync.ts";
+import { EventLatency, type EventLatencySummary } from "../replica/event_latency.ts";
 import { LatencyWindow } from "../replica/latency.ts";
-import { createPageDigest } from "../replica/page_digest.ts";
 import type { PrimaryTaps } from "../replica/primary.ts";
+import { encodeTapEvent } from "../replica/tap_events.ts";
 import type { DiskTapAddress } from "./disk_options.ts";
-import { formatBytes, type SenderDurations } from "./end_status.ts";
+import type { SenderDurations } from "./end_status.ts";
 import { ImageFile } from "./image_file.ts";
 import { NbdServer } from "./nbd_server.ts";
 import { NetTap } from "./net_tap.ts";
 import type { NetTapCounters, NetTapEvents } from "./net_tap_events.ts";
+import { type DiskStatus, HELD_LIMITS, PrimaryDisk } from "./primary_disk.ts";
 import type { Reactor } from "./reactor.ts";
 import type { ReplicaTapSet } from "./replica_tap_set.ts";
+import { type DiskQuestions, ResyncDriver } from "./resync_driver.ts";
 import type { NetTapAddress } from "./tap_options.ts";
-import { storeOf, TappedDisk } from "./tapped_disk.ts";
 
 const log = getLogger(["kemari", "tap"]);
 
@@ -29,24 +28,13 @@ export interface TapSettings {
 /** Why output is held. */
 export type HeldClass = "net" | "disk";
 
-/** One disk in `kemari status`. */
-export interface DiskStatus {
-  readonly name: string;
-  readonly mode: DiskMode;
-  readonly sizeBytes: number;
-  /** Share of the secondary's copy that is in step, 0 to 1. */
-  readonly copied: number;
-  /** How it got there in this session, in bytes of the disk. */
-  readonly resync: ResyncProgress;
-  readonly heldBytes: number;
-  readonly unreleasedWrites: number;
-}
-
 export interface TapStatus {
   readonly nets: Readonly<Record<string, NetTapCounters>>;
   readonly disks: readonly DiskStatus[];
   /** First write of an epoch to its release, ms. */
   readonly diskHold: ReturnType<LatencyWindow["summary"]>;
+  /** Where the time goes that output is held, by class. */
+  readonly latency: Readonly<Record<HeldClass, EventLatencySummary>>;
 }
 
 /** Which held output asks for a synchronization. */
@@ -59,32 +47,6 @@ export type SyncOn = readonly HeldClass[];
 export function defaultSyncOn(disks: readonly Pick<DiskTapAddress, "mode">[]): SyncOn {
   const shared = disks.some(({ mode }) => mode === "shared");
   return shared ? ["net", "disk"] : ["net"];
-}
-
-/** Recorded writes beyond which a synchronization is asked for, whatever `--sync-on` says. */
-const MAX_HELD_BYTES = 32 * 2 ** 20;
-const COPY_PERIOD_MS = 5;
-/** How much of it goes into reading and comparing; the guest's requests come in between. */
-const COPY_BUDGET_MS = 2;
-const COPY_BUDGET_BYTES = 2 ** 20;
-const COPY_AHEAD_BYTES = 16 * 2 ** 20;
-
-/** How a secondary is asked what it has of a disk. */
-export interface DiskQuestions {
-  /** Halves of the digests' seed, of this session alone. */
-  readonly seedLow: number;
-  readonly seedHigh: number;
-  /** Whether one more question may be asked. */
-  mayAsk(): boolean;
-  /** Sends a DISK_QUERY payload. */
-  ask(query: Uint8Array): void;
-}
-
-interface PrimaryDisk {
-  readonly tap: DiskTap;
-  readonly image: ImageFile;
-  readonly resync: DiskResync;
-  readonly server: NbdServer;
 }
 
 /**
@@ -102,6 +64,8 @@ export class TapSet implements PrimaryTaps {
   readonly #disks: PrimaryDisk[] = [];
   readonly #left = new Map<NetTap, number>();
   readonly #diskHold = new LatencyWindow();
+  readonly #resync: ResyncDriver;
+  readonly #latency = { net: new EventLatency(), disk: new EventLatency() };
   readonly #reactor: Reactor;
   #settings: TapSettings;
   #events: Uint8Array[][] = [];
@@ -115,11 +79,9 @@ export class TapSet implements PrimaryTaps {
   /** First write of the open epoch, and of closed ones by transaction. */
   #firstWriteAt = 0;
   #writeTimes: { readonly transaction: number; readonly at: number }[] = [];
-  #cancelCopy: () => void = () => {};
-  #questions: DiskQuestions | undefined;
-  /** Whose questions wait for their answers, oldest first. */
-  #answering: DiskResync[] = [];
 
+  /** So much waits that the secondary must be given up: it takes less than the guest writes. */
+  onOverflow: (disk: string, heldBytes: number) => void = () => {};
   /** So much waits for a commit that one is needed, whatever asks for it otherwise. */
   onFull: () => void = () => {};
   /** Something waits for a commit. */
@@ -133,6 +95,9 @@ export class TapSet implements PrimaryTaps {
 
   private constructor(reactor: Reactor, settings: TapSettings) {
     this.#reactor = reactor;
+    this.#resync = new ResyncDriver(reactor, () => {
+      if (this.#holding) this.onFull();
+    });
     this.#settings = settings;
   }
 
@@ -164,9 +129,9 @@ export class TapSet implements PrimaryTaps {
   ): TapSet {
     const taps = new TapSet(reactor, settings);
     for (const { address, gate, server } of disks) {
-      const tap = taps.#diskTap(address, gate.image);
-      gate.become(new TappedDisk(address.path, tap, gate.image));
-      taps.#disks.push({ tap, image: gate.image, resync: resyncOf(tap, gate.image), server });
+      const disk = taps.#addDisk(address, gate.image);
+      gate.become(disk.tapped);
+      disk.serve(server);
     }
     for (const net of nets) {
       net.follow(taps.#netEvents(() => net, net.name));
@@ -186,7 +151,7 @@ export class TapSet implements PrimaryTaps {
   }
   /** Whether a QEMU uses any of the taps. */
   get isUsed(): boolean {
-    return this.#disks.some(({ server }) => server.connections > 0) ||
+    return this.#disks.some(({ isUsed }) => isUsed) ||
       this.#nets.some((net) => net.counters.guestConnected);
   }
   /** Whether every replicated disk has been sent whole. */
@@ -197,18 +162,9 @@ export class TapSet implements PrimaryTaps {
   get status(): TapStatus {
     return {
       nets: Object.fromEntries(this.#nets.map((net) => [net.name, net.counters])),
-      disks: this.#disks.map((disk) => ({
-        name: disk.tap.name,
-        mode: disk.tap.mode,
-        sizeBytes: disk.image.sizeBytes,
-        copied: this.#isCopied(disk)
-          ? 1
-          : disk.resync.progress.doneBytes / Math.max(1, disk.image.sizeBytes),
-        resync: disk.resync.progress,
-        heldBytes: disk.tap.heldBytes,
-        unreleasedWrites: disk.tap.unreleasedWrites,
-      })),
+      disks: this.#disks.map((disk) => disk.status(this.#isCopied(disk))),
       diskHold: this.#diskHold.summary(),
+      latency: { net: this.#latency.net.summary(), disk: this.#latency.disk.summary() },
     };
   }
 
@@ -230,39 +186,35 @@ export class TapSet implements PrimaryTaps {
     this.#released = this.#reported = lastTransaction;
     this.#epochBase = this.#lastEpoch - lastTransaction;
     for (const net of this.#nets) this.#left.set(net, lastTransaction);
-    for (const { tap, resync } of this.#disks) {
-      tap.start();
-      if (tap.mode === "replicated") resync.reset();
-    }
-    this.#cancelCopy();
-    this.#questions = questions;
-    this.#answering = [];
-    if (this.#settings.diskSync === "none") return this.#beginResync({ kind: "none" });
-    if (questions === undefined) this.#beginResync({ kind: "copy" });
-    else {
-      const { seedLow, seedHigh } = questions;
-      createPageDigest(seedLow, seedHigh).then((digest) => {
-        // Another session may have begun meanwhile.
-        if (this.#questions !== questions) return;
-        this.#beginResync({ kind: "compare", seedLow, seedHigh, digest });
-      }).catch((error) => this.#reactor.fail(error));
-      this.#reactor.wake();
-    }
-    this.#cancelCopy = this.#reactor.every(COPY_PERIOD_MS, () => this.#resync());
-  }
-
-  #beginResync(plan: ResyncPlan): void {
-    for (const { tap, resync } of this.#disks) if (tap.mode === "replicated") resync.begin(plan);
+    for (const disk of this.#disks) disk.begin(lastTransaction);
+    const replicated = this.#disks.filter(({ tap }) => tap.mode === "replicated");
+    this.#resync.begin(replicated, this.#settings.diskSync, questions);
   }
 
   /** Takes the next part of the secondary's answer to the oldest question. @throws {WireError} */
   diskDigests(payload: Uint8Array, last: boolean): void {
-    this.#answering[0].receive(payload, last);
-    if (last) this.#answering.shift();
+    this.#resync.receive(payload, last);
   }
 
   checkpointRequested(): void {
+    this.triggered();
     this.onCheckpoint();
+  }
+
+  /** A synchronization has been asked for. */
+  triggered(): void {
+    const now = performance.now();
+    for (const latency of Object.values(this.#latency)) latency.triggered(now);
+  }
+
+  /** The VM is about to be stopped, which waits for every request to its disks. */
+  vmStops(): void {
+    for (const disk of this.#disks) disk.stopping();
+  }
+
+  /** The VM runs. */
+  vmRuns(): void {
+    for (const disk of this.#disks) disk.stopped();
   }
 
   drain(): void {
@@ -280,7 +232,13 @@ export class TapSet implements PrimaryTaps {
 
   closeEpoch(transaction: number): void {
     this.#lastEpoch = transaction + this.#epochBase;
-    for (const { tap } of this.#disks) tap.closeEpoch(transaction);
+    for (const disk of this.#disks) {
+      disk.tap.closeEpoch(transaction);
+      // All requests have been answered; what comes from here on is the next epoch's.
+      disk.stopped();
+    }
+    const now = performance.now();
+    for (const latency of Object.values(this.#latency)) latency.closed(transaction, now);
     if (this.#firstWriteAt > 0) {
       this.#writeTimes.push({ transaction, at: this.#firstWriteAt });
       this.#firstWriteAt = 0;
@@ -300,19 +258,10 @@ export class TapSet implements PrimaryTaps {
 
   release(transaction: number): void {
     this.#released = transaction;
-    for (const { tap } of this.#disks) {
-      try {
-        tap.release(transaction);
-      } catch (error) {
-        // The writes stay in the overlay and are tried again with the next transaction.
-        log.error("disk {name}: {reason}; writes are kept in memory", {
-          name: tap.name,
-          reason: (error as Error).message,
-        });
-        return;
-      }
-    }
     const now = performance.now();
+    for (const latency of Object.values(this.#latency)) latency.committed(transaction, now);
+    for (const disk of this.#disks) disk.release(transaction);
+    this.#latency.disk.released(this.#diskLeft, performance.now());
     while (this.#writeTimes.length > 0 && this.#writeTimes[0].transaction <= transaction) {
       this.#diskHold.add(now - this.#writeTimes.shift()!.at);
     }
@@ -324,31 +273,19 @@ export class TapSet implements PrimaryTaps {
   passThrough(): void {
     this.#recording = false;
     this.#holding = false;
-    this.#cancelCopy();
-    this.#questions = undefined;
+    this.#resync.stop();
     this.#events = [];
     this.#writeTimes = [];
     this.#firstWriteAt = 0;
-    for (const { tap } of this.#disks) {
-      try {
-        tap.passThrough();
-      } catch (error) {
-        log.error("disk {name}: {reason}; writes are kept in memory", {
-          name: tap.name,
-          reason: (error as Error).message,
-        });
-      }
-    }
+    for (const latency of Object.values(this.#latency)) latency.reset();
+    for (const disk of this.#disks) disk.passThrough();
     for (const net of this.#nets) net.passThrough();
   }
 
   close(): void {
-    this.#cancelCopy();
+    this.#resync.stop();
     for (const net of this.#nets) net.close();
-    for (const { server, image } of this.#disks) {
-      server.close();
-      image.close();
-    }
+    for (const disk of this.#disks) disk.close();
   }
 
   /** With `--disk-sync none` the copies are said to be equal; a shared image has none. */
@@ -356,86 +293,53 @@ export class TapSet implements PrimaryTaps {
     return tap.mode === "shared" || this.#settings.diskSync === "none" || resync.done;
   }
 
+  /** The last transaction whose writes all images have. */
+  get #diskLeft(): number {
+    return this.#disks.reduce((least, { left }) => Math.min(least, left), this.#released);
+  }
+
   #report(): void {
-    let left = this.#released;
+    let left = this.#diskLeft;
     for (const net of this.#nets) left = Math.min(left, this.#left.get(net) ?? 0);
     if (left <= this.#reported) return;
     this.#reported = left;
     this.onReleased(left);
   }
 
-  /** Goes on with bringing the secondary's copies in step, for a while. */
-  #resync(): void {
-    let behind = false;
-    const until = performance.now() + COPY_BUDGET_MS;
-    for (const { tap, resync } of this.#disks) {
-      if (tap.mode === "shared" || resync.done) continue;
-      this.#ask(resync);
-      while (tap.heldBytes < COPY_AHEAD_BYTES && performance.now() < until) {
-        if (resync.step(COPY_BUDGET_BYTES) === 0) break;
-      }
-      // More waits for a transaction to go with than one should bring.
-      if (tap.heldBytes >= COPY_AHEAD_BYTES && this.#holding) this.onFull();
-      if (resync.done) this.#tellResync(tap.name, resync.progress);
-      else behind = true;
-    }
-    if (!behind) this.#cancelCopy();
-  }
-
-  #ask(resync: DiskResync): void {
-    while (this.#questions?.mayAsk()) {
-      const query = resync.takeQuery();
-      if (query === undefined) return;
-      this.#answering.push(resync);
-      this.#questions.ask(query);
-    }
-  }
-
-  #tellResync(name: string, { doneBytes, sentBytes }: ResyncProgress): void {
-    const share = doneBytes === 0 ? 0 : 100 * sentBytes / doneBytes;
-    log.info(
-      this.#questions === undefined
-        ? "disk {name}: all of it, {done}, is sent: {sent} of data"
-        : "disk {name}: {done} compared with the secondary's copy, {sent} sent ({share} %)",
-      {
-        name,
-        done: formatBytes(doneBytes),
-        sent: formatBytes(sentBytes),
-        share: share.toFixed(1),
-      },
-    );
-  }
-
   async #openDisk(address: DiskTapAddress, signal: AbortSignal): Promise<void> {
-    const image = ImageFile.open(address.path);
-    const tap = this.#diskTap(address, image);
-    let server: NbdServer;
-    try {
-      server = await NbdServer.listen(
+    const disk = this.#addDisk(address, ImageFile.open(address.path));
+    disk.serve(
+      await NbdServer.listen(
         {
           address: address.socket,
-          exports: [{ name: address.name, backend: new TappedDisk(address.path, tap, image) }],
+          exports: [{ name: address.name, backend: disk.tapped }],
           onFailure: (name, error) =>
             log.error("disk {name}: {reason}", { name, reason: error.message }),
         },
         this.#reactor,
         signal,
-      );
-    } catch (error) {
-      image.close();
-      throw error;
-    }
-    this.#disks.push({ tap, image, resync: resyncOf(tap, image), server });
+      ),
+    );
   }
 
-  #diskTap(address: DiskTapAddress, image: ImageFile): DiskTap {
-    const tap = new DiskTap(address.name, address.mode, storeOf(image));
+  /** Whoever opened the taps closes them if one cannot be. */
+  #addDisk(address: DiskTapAddress, image: ImageFile): PrimaryDisk {
+    const disk = new PrimaryDisk(address, image, this.#reactor);
+    const { tap } = disk;
     tap.onRecorded = () => {
-      if (this.#firstWriteAt === 0) this.#firstWriteAt = performance.now();
-      if (tap.heldBytes > MAX_HELD_BYTES) this.onFull();
+      const now = performance.now();
+      if (this.#firstWriteAt === 0) this.#firstWriteAt = now;
+      if (this.#holding) this.#latency.disk.held(now);
+      if (tap.heldBytes > HELD_LIMITS.giveUp) this.onOverflow(tap.name, tap.heldBytes);
+      else if (tap.heldBytes > HELD_LIMITS.sync) this.onFull();
       else if (this.#holding) this.onHeld("disk");
     };
-    return tap;
+    disk.onWritten = () => {
+      this.#latency.disk.released(this.#diskLeft, performance.now());
+      if (this.#recording) this.#report();
+    };
+    this.#disks.push(disk);
+    return disk;
   }
 
   async #openNet(address: NetTapAddress, signal: AbortSignal): Promise<void> {
@@ -446,18 +350,19 @@ export class TapSet implements PrimaryTaps {
 
   #netEvents(net: () => NetTap, name: string): NetTapEvents {
     return {
-      held: () => this.onHeld("net"),
+      held: () => {
+        this.#latency.net.held(performance.now());
+        this.onHeld("net");
+      },
       full: () => this.onFull(),
       released: (epoch) => {
         this.#left.set(net(), epoch - this.#epochBase);
+        const left = this.#nets.map((each) => this.#left.get(each) ?? 0);
+        this.#latency.net.released(Math.min(...left), performance.now());
         if (this.#recording) this.#report();
       },
       fault: (error) => log.error("net {name}: {reason}", { name, reason: error.message }),
       restored: () => log.info("net {name}: OUT is there again", { name }),
     };
   }
-}
-
-function resyncOf(tap: DiskTap, image: ImageFile): DiskResync {
-  return new DiskResync(tap, storeOf(image));
 }

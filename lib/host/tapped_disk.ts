@@ -2,6 +2,7 @@ import type { Extent } from "../nbd/reply_writer.ts";
 import { NBD_STATE_ZERO } from "../nbd/wire.ts";
 import type { DigestedDisk } from "../replica/disk_digest.ts";
 import type { DiskStore, DiskTap } from "../replica/disk_tap.ts";
+import type { WriteThrottle } from "../replica/write_throttle.ts";
 import type { BlockBackend, ZeroOptions } from "./block_backend.ts";
 
 /** An image as the event-tap's pure half wants it. */
@@ -29,7 +30,15 @@ export function storeOf(image: BlockBackend): DiskStore & DigestedDisk {
 export class TappedDisk implements BlockBackend {
   readonly readOnly = false;
 
-  constructor(readonly name: string, readonly tap: DiskTap, private readonly image: BlockBackend) {}
+  /** Told when requests have to wait, and when to ask again, on performance.now(). */
+  onBlocked: (untilMs: number) => void = () => {};
+
+  constructor(
+    readonly name: string,
+    readonly tap: DiskTap,
+    private readonly image: BlockBackend,
+    private readonly throttle: WriteThrottle,
+  ) {}
 
   get sizeBytes(): number {
     return this.image.sizeBytes;
@@ -41,6 +50,12 @@ export class TappedDisk implements BlockBackend {
 
   write(data: Uint8Array, offset: number, _fua: boolean): void {
     this.tap.write(offset, data);
+  }
+
+  ready(): boolean {
+    const ready = this.throttle.ready(this.tap.heldBytes, performance.now());
+    if (!ready) this.onBlocked(this.throttle.blockedUntil);
+    return ready;
   }
 
   flush(): void {

@@ -430,6 +430,7 @@ export class Primary implements StreamVisitor {
 
   #reply(): void {
     this.#deferredRequest = false;
+    this.#options.taps?.vmStops();
     this.#replies.push(encodeColoMessage("CHECKPOINT_REPLY"));
   }
 

@@ -37,6 +37,8 @@ export interface PrimaryCompression {
 export interface PrimaryTaps {
   /** QEMU asks for a checkpoint: the VM is about to be stopped. */
   checkpointRequested(): void;
+  /** QEMU has leave to stop the VM, which drains its disks: none of their requests may wait now. */
+  vmStops(): void;
   /** The VM stands still: takes in what it said and nobody has read yet. */
   drain(): void;
   /** What was recorded since the last call, in order, as EVENT payloads in pieces. */

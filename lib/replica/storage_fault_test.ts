@@ -15,6 +15,7 @@ class Script implements PrimaryTaps {
   next: TapEvent[] = [];
   readonly released: number[] = [];
   checkpointRequested(): void {}
+  vmStops(): void {}
   drain(): void {}
   takeEvents(): Uint8Array[][] {
     return this.next.splice(0).map(encodeTapEvent);

@@ -1,0 +1,147 @@
+/** A protected disk as its NBD client sees it: slowed down, refused, but never left waiting. */
+import assert from "node:assert/strict";
+import { concatenate, encodeFullHandshake, encodeRequest } from "../nbd/client_messages.ts";
+import { NBD_CMD } from "../nbd/wire.ts";
+import { parseDiskTap } from "./disk_options.ts";
+import { ERRNO } from "./libc.ts";
+import { ImageFile } from "./image_file.ts";
+import { NbdServer } from "./nbd_server.ts";
+import { PrimaryDisk } from "./primary_disk.ts";
+import { Reactor } from "./reactor.ts";
+import { TransportError } from "../errors.ts";
+
+const LIMIT = 64 * 1024;
+const BLOCK = 4096;
+const never = new AbortController().signal;
+
+interface Lab {
+  readonly disk: PrimaryDisk;
+  readonly reactor: Reactor;
+  readonly path: string;
+  /** Sends writes of 4 KiB, all at once. @returns how many of them were answered, any time. */
+  write(count: number): Promise<() => number>;
+}
+
+async function withDisk(
+  mode: "replicated" | "shared",
+  act: (lab: Lab) => Promise<void>,
+): Promise<void> {
+  const folder = await Deno.makeTempDir({ prefix: "kemari-disk-" });
+  const path = `${folder}/image`;
+  await Deno.writeFile(path, new Uint8Array(4 * 2 ** 20));
+  const reactor = new Reactor();
+  const address = parseDiskTap(`disk=${path},unix:${folder}/nbd,mode=${mode}`);
+  const disk = new PrimaryDisk(address, ImageFile.open(path), reactor, LIMIT);
+  const exports = [{ name: "disk", backend: disk.tapped }];
+  disk.serve(await NbdServer.listen({ address: address.socket, exports }, reactor, never));
+  const clients: Deno.Conn[] = [];
+  const write = async (count: number) => {
+    const client = await Deno.connect({ transport: "unix", path: `${folder}/nbd` });
+    clients.push(client);
+    const send = async (bytes: Uint8Array) => {
+      for (let at = 0; at < bytes.length;) at += await client.write(bytes.subarray(at));
+    };
+    await send(encodeFullHandshake("disk"));
+    const greeting = new Uint8Array(18 + 20 + (20 + 19) + 20 + (20 + 12) + (20 + 14) + 20);
+    for (let at = 0; at < greeting.length;) at += (await client.read(greeting.subarray(at)))!;
+    let heard = 0;
+    void (async () => {
+      const bytes = new Uint8Array(4096);
+      try {
+        for (let read = await client.read(bytes); read; read = await client.read(bytes)) {
+          heard += read;
+        }
+      } catch {
+        // Closed at the end of the test.
+      }
+    })();
+    await send(concatenate(
+      ...Array.from({ length: count }, (_, i) =>
+        encodeRequest(NBD_CMD.WRITE, {
+          offset: i * BLOCK,
+          cookie: i,
+          data: new Uint8Array(BLOCK).fill(i + 1),
+        })),
+    ));
+    return () => heard / 16;
+  };
+  try {
+    disk.begin(0);
+    disk.tap.hold();
+    if (mode === "replicated") disk.resync.begin({ kind: "none" });
+    disk.tap.takeEvents();
+    await reactor.during(act({ disk, reactor, path, write }), never);
+  } finally {
+    for (const client of clients) client.close();
+    disk.close();
+    reactor.close();
+    await Deno.remove(folder, { recursive: true });
+  }
+}
+
+async function until(condition: () => boolean, what: string): Promise<void> {
+  const end = performance.now() + 20_000;
+  while (!condition()) {
+    if (performance.now() > end) assert.fail(what);
+    await new Promise((resolve) => setTimeout(resolve, 2));
+  }
+}
+
+for (const mode of ["replicated", "shared"] as const) {
+  Deno.test(`${mode}: above the limit writes are slowed down, and answered without any commit`, () =>
+    withDisk(mode, async ({ disk, write }) => {
+      const answered = await write(400);
+      await until(() => answered() === 400, `${answered()} of 400 writes were answered`);
+      const { throttled, throttledMs, heldBytes, limitBytes } = disk.status(true);
+      assert.ok(heldBytes > limitBytes && throttled > 0 && throttledMs > 0);
+    }));
+
+  Deno.test(`${mode}: a drain gets all its answers, however much is held`, () =>
+    withDisk(mode, async ({ disk, write }) => {
+      const before = await write(40);
+      await until(() => disk.status(true).throttled > 0, "nothing waits");
+      disk.stopping();
+      await until(() => before() === 40, "the drain waits");
+      const { throttled } = disk.status(true);
+      const more = await write(200);
+      await until(() => more() === 200, "a write waits while the VM is being stopped");
+      assert.equal(disk.status(true).throttled, throttled);
+      disk.stopped();
+    }));
+}
+
+Deno.test("a shared image that refuses a released write: kept, told, tried again, and then let go", () =>
+  withDisk("shared", async ({ disk, reactor, path, write }) => {
+    const answered = await write(2);
+    await until(() => answered() === 2, "a held write is answered at once");
+    disk.tap.closeEpoch(1);
+    const { image } = disk;
+    const take = image.write.bind(image);
+    image.write = () => {
+      throw new TransportError(path, "write", "no room", { cause: ERRNO.ENOSPC });
+    };
+    let written = 0;
+    disk.onWritten = () => written++;
+    disk.release(1);
+    assert.equal(disk.left, 0, "nothing that the image does not have counts as let go");
+    assert.match(disk.status(true).stuck!, /no room/);
+    assert.equal(disk.status(true).unreleasedWrites, 2);
+    image.write = take;
+    await reactor.during(until(() => written === 1, "it is not tried again"), never);
+    assert.deepEqual([disk.left, disk.status(true).stuck], [1, null]);
+    assert.equal(Deno.readFileSync(path)[BLOCK], 2);
+  }));
+
+Deno.test("an image that shrank: whoever reads there is told, and a resync does not pass it by", () =>
+  withDisk("replicated", async ({ disk, path }) => {
+    await Deno.truncate(path, 2 ** 20);
+    const bytes = new Uint8Array(BLOCK);
+    assert.throws(() => disk.tapped.read(bytes, 2 ** 21), /the image ends at/);
+    disk.tap.read(bytes, 0);
+    disk.resync.reset();
+    disk.resync.begin({ kind: "copy" });
+    assert.throws(() => {
+      while (!disk.resync.done) disk.resync.step(2 ** 20);
+    }, /the image ends at/);
+    assert.ok(!disk.resync.done);
+  }));
