@@ -25,6 +25,23 @@ for (const mode of ["replicated", "shared"] as const) {
   });
 }
 
+Deno.test("e2e: a client keeps its connection when a warm standby takes over", async () => {
+  await using pair = await TappedPair.makeWarm("replicated");
+  await pair.syncs(5);
+  await pair.receiverStatus(({ standby }) => standby?.state === "ready");
+  await pair.connect();
+  await pair.moreAnswers(30);
+  await pair.killPrimary();
+  await pair.moreAnswers(20);
+  const { takeover } = await pair.receiverStatus(({ takeover }) => takeover?.firstPacketMs != null);
+  assert.equal(takeover?.mode, "warm");
+  assert.equal(takeover?.cause, "loss");
+  assert.ok(takeover!.firstPacketMs! > takeover!.loadedMs!);
+  await pair.disconnect();
+  await pair.assertNothingLost(pair.standby);
+  console.log(`warm: longest gap ${pair.longestGapMs} ms, ${JSON.stringify(takeover)}`);
+});
+
 Deno.test("e2e: a lost secondary does not cost the client its connection, nor the VM its disk", async () => {
   await using pair = await TappedPair.make("shared");
   await pair.syncs(5);
