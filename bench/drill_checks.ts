@@ -1,6 +1,6 @@
 /** What must hold after a fault, found out from the guest, the images and the client. */
 import { ensureTool } from "../fixtures/provision/tools.ts";
-import type { Vm } from "../fixtures/vm.ts";
+import type { RunningVm } from "../fixtures/standby_guest.ts";
 import type { DrillClient } from "./drill_client.ts";
 import type { DrillHosts } from "./drill_hosts.ts";
 import { BLOCK_BYTES, LEDGER_BLOCKS, LEDGER_BYTES, readLedger } from "./drill_ledger.ts";
@@ -22,7 +22,7 @@ export function checkConnection(client: DrillClient): DrillCheck {
  */
 export async function checkGuest(
   hosts: DrillHosts,
-  vm: Vm,
+  vm: RunningVm,
   client: DrillClient,
   bootId: string,
 ): Promise<DrillCheck[]> {
@@ -68,7 +68,7 @@ export function checkNumbers(name: string, text: string, last: number): DrillChe
  * What the guest remembers of its disk came over in its RAM, what it reads with its caches dropped
  * came over as disk writes: if both belong to one transaction they are the same, and the image's.
  */
-async function viewsOfDisk(hosts: DrillHosts, vm: Vm): Promise<DrillCheck> {
+async function viewsOfDisk(hosts: DrillHosts, vm: RunningVm): Promise<DrillCheck> {
   const first = hosts.ledgerOffset / BLOCK_BYTES;
   const read = `{ dd if=${hosts.device.disk} bs=${BLOCK_BYTES} skip=${first} ` +
     `count=${LEDGER_BLOCKS} 2>/dev/null; cat /mnt/log; } | sha256sum`;

@@ -8,6 +8,7 @@ import {
 } from "./drill_checks.ts";
 import { freezeApplying, freezeSender, type Phase, PHASES } from "./drill_freeze.ts";
 import { type DrillHosts, expectSoon, SERVICE_PORT, type TappedStatus } from "./drill_hosts.ts";
+import type { TakeoverStatus } from "../lib/host/takeover.ts";
 import type { Fault } from "./drill_plan.ts";
 import { delay, kill, say } from "./drill_process.ts";
 import type { DrillCheck, RunContext } from "./drill_report.ts";
@@ -30,6 +31,7 @@ export interface FaultOutcome {
   readonly lastCount: number;
   readonly firstCount: number;
   readonly outageMs?: number;
+  readonly takeover?: TakeoverStatus;
 }
 
 /** A run under way. */
@@ -251,6 +253,7 @@ export async function takenOver(
   await client.stop();
   const firstCount = client.acked.find(({ n }) => n > lastCount)?.n ?? 0;
   const outageMs = client.longestGapMs(sinceMs - 1000);
+  const { takeover } = await hosts.receiverStatus();
   context.narrate(
     `the client goes on: answer ${firstCount}, after a gap of ${outageMs.toFixed(0)} ms`,
   );
@@ -269,5 +272,6 @@ export async function takenOver(
     lastCount,
     firstCount,
     outageMs,
+    takeover: takeover ?? undefined,
   };
 }

@@ -5,6 +5,7 @@ import { QmpClient } from "../lib/host/qmp_client.ts";
 import { selfCommand } from "../lib/host/self_command.ts";
 import type { TapStatus } from "../lib/host/tap_set.ts";
 import { CABLE_IP, type LabHost, NetLab } from "../fixtures/net_lab.ts";
+import { type RunningVm, StandbyGuest } from "../fixtures/standby_guest.ts";
 import { startVm, type Vm } from "../fixtures/vm.ts";
 import { BLOCK_BYTES, ledgerScript } from "./drill_ledger.ts";
 import { makeImages, writeFence } from "./drill_images.ts";
@@ -43,8 +44,8 @@ export class DrillHosts implements AsyncDisposable {
   readonly #context: RunContext;
   readonly device: DeviceModel;
   lab!: NetLab;
-  primary!: Vm;
-  secondary!: Vm;
+  primary!: RunningVm;
+  secondary!: RunningVm;
   /** The primary's kemari; after a change of roles that is the `recv` which has taken over. */
   protect!: Deno.ChildProcess;
   recv!: Deno.ChildProcess;
@@ -139,6 +140,10 @@ export class DrillHosts implements AsyncDisposable {
   /** Whether everything committed from here on would survive the primary. */
   async isProtected(): Promise<boolean> {
     const status = await this.senderStatus().catch(() => undefined);
+    if (this.#context.settings.standby === "warm") {
+      const receiver = await this.receiverStatus().catch(() => undefined);
+      if (receiver?.standby?.state !== "ready") return false;
+    }
     return status?.taps !== undefined && status.state === "synchronizing" && status.syncs >= 3 &&
       status.taps.disks.every(({ copied }) => copied === 1);
   }
@@ -152,8 +157,9 @@ export class DrillHosts implements AsyncDisposable {
     );
   }
 
-  /** Starts `kemari recv` and a QEMU that waits behind it, again if there were others before. */
+  /** Starts `kemari recv` and a QEMU that waits with it, again if there were others before. */
   async startSecondary(): Promise<void> {
+    if (this.#context.settings.standby === "warm") return await this.#startWarm();
     const { folder } = this;
     const { signal } = this.#context;
     const fifoPath = this.#fifo = `${folder}/takeover-${++this.#secondaries}`;
@@ -180,6 +186,23 @@ export class DrillHosts implements AsyncDisposable {
         stdin: { path: this.#fifo },
       }),
     );
+  }
+
+  /** The QEMU is kemari's to start, with the replica's files as its RAM. */
+  async #startWarm(): Promise<void> {
+    const { folder } = this;
+    const host = this.#at.secondary;
+    const ramDir = `/dev/shm/${folder.slice(folder.lastIndexOf("/") + 1)}-${host}`;
+    this.#stack.defer(() => Deno.remove(ramDir, { recursive: true }).catch(() => {}));
+    await writeFence(folder, this.image("secondary"), this.ledgerOffset, this.ledgerAtTakeover);
+    const guest = this.#stack.use(await StandbyGuest.prepare(this.#machine(host)));
+    this.recv = this.#kemari(host, [
+      ...["recv", `${CABLE_IP[host]}:${LINK_PORT}`, "--control", this.recvControl],
+      ...["--on-loss", "activate", "--fence", `${folder}/fence`, ...LINK_TIMES],
+      ...["--standby", guest.command, "--ram-dir", ramDir, ...this.#taps(host)],
+    ]);
+    this.secondary = guest;
+    await answers(this.recvControl, this.recv, this.#context.signal);
   }
 
   /** kill -9 of the secondary's host. */
@@ -275,9 +298,10 @@ export class DrillHosts implements AsyncDisposable {
       `booting the primary (${this.#context.settings.memoryMiB} MiB, ${plan.devices}), ` +
         "with a service that writes to its disk",
     );
-    this.primary = this.#stack.use(await startVm(this.#machine("primary")));
+    const primary: Vm = this.#stack.use(await startVm(this.#machine("primary")));
+    this.primary = primary;
     await this.#notePids();
-    await this.primary.ready();
+    await primary.ready();
     this.#qmp = await QmpClient.connect(this.primary.spareQmpPath);
     await this.#startService();
     if (isCopy) return;

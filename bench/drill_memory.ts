@@ -4,7 +4,9 @@
  */
 import type { ReceiverStatus, SenderStatus } from "../lib/host/end_status.ts";
 import { selfCommand } from "../lib/host/self_command.ts";
-import { startVm, type Vm } from "../fixtures/vm.ts";
+import type { TakeoverStatus } from "../lib/host/takeover.ts";
+import { type RunningVm, StandbyGuest } from "../fixtures/standby_guest.ts";
+import { startVm } from "../fixtures/vm.ts";
 import {
   answers,
   ask,
@@ -52,20 +54,25 @@ export async function drillMemoryOnce(
     const link = `unix:${folder}/link`;
     const fence = `kill -9 ${primary.pid} 2>/dev/null; ` +
       `while kill -0 ${primary.pid} 2>/dev/null; do sleep 0.01; done`;
-    const recv = shell(
-      [
-        ...selfCommand(["recv", link, "--on-loss", "activate", "--fence", fence]),
-        ...["--control", `${folder}/recv`, "--quiet"],
-      ],
-      `> ${fifo}`,
-    );
+    const isWarm = settings.standby === "warm";
+    const recvWords = [
+      ...selfCommand(["recv", link, "--on-loss", "activate", "--fence", fence]),
+      ...["--control", `${folder}/recv`, "--quiet"],
+    ];
+    await using standby = isWarm
+      ? await StandbyGuest.prepare({ ...machine, name: "secondary" })
+      : undefined;
+    const recv = standby === undefined
+      ? shell(recvWords, `> ${fifo}`)
+      : shell([...recvWords, "--standby", standby.command]);
     children.push(recv);
-    await using secondary = await startVm({
+    await using cold = isWarm ? undefined : await startVm({
       ...machine,
       name: "secondary",
       incoming: "fd:0",
       stdin: { path: fifo },
     });
+    const secondary: RunningVm = standby ?? cold!;
     await answers(`${folder}/recv`, recv, signal);
     narrate("a standby QEMU waits behind `kemari recv`; `kemari protect` attaches to the primary");
     const protect = shell([
@@ -75,6 +82,10 @@ export async function drillMemoryOnce(
     ]);
     children.push(protect);
     await protectedBy(`${folder}/protect`, protect, signal);
+    const receiverStatus = () => ask<ReceiverStatus>(`${folder}/recv`, signal);
+    if (isWarm) {
+      await until(async () => (await receiverStatus()).standby?.state === "ready", signal);
+    }
     narrate(`protected; synchronizing for ${settings.seconds} s`);
     await delay(settings.seconds * 1000, signal);
 
@@ -90,7 +101,12 @@ export async function drillMemoryOnce(
 
     let ended = false;
     recv.status.then(() => ended = true);
-    await until(() => ended, signal);
+    let takeover: TakeoverStatus | undefined;
+    await until(async () => {
+      if (!isWarm) return ended;
+      takeover = (await receiverStatus()).takeover ?? undefined;
+      return takeover?.runningMs != null;
+    }, signal);
     const first = await secondary.console.waitFor(/count (\d+)/, { timeoutMs: TIMEOUT_MS });
     const outageMs = first.atMs - killedAt;
     narrate(`the secondary runs: "${first.text}" ${outageMs.toFixed(0)} ms after the kill`);
@@ -106,6 +122,7 @@ export async function drillMemoryOnce(
       lastCount,
       firstCount: after[0],
       outageMs,
+      takeover,
     };
   } finally {
     for (const child of children) await end(child);
@@ -119,7 +136,7 @@ interface Count {
 }
 
 /** The numbers a guest has said on its console. */
-function counts(vm: Vm): Count[] {
+function counts(vm: RunningVm): Count[] {
   return vm.console.lines.flatMap(({ text, atMs }) => {
     const found = /^count (\d+)$/.exec(text.trim());
     return found === null ? [] : [{ count: Number(found[1]), atMs }];
@@ -127,8 +144,8 @@ function counts(vm: Vm): Count[] {
 }
 
 interface Evidence {
-  readonly primary: Vm;
-  readonly secondary: Vm;
+  readonly primary: RunningVm;
+  readonly secondary: RunningVm;
   readonly bootId: string;
   readonly said: readonly Count[];
   readonly after: readonly number[];

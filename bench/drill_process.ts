@@ -2,13 +2,13 @@
 import { KemariError, QemuError, TransportError } from "../lib/errors.ts";
 import { askControl } from "../lib/host/control.ts";
 import type { SenderStatus } from "../lib/host/end_status.ts";
-import type { Vm } from "../fixtures/vm.ts";
+import type { RunningVm } from "../fixtures/standby_guest.ts";
 
 /** The longest that anything in a drill may take. */
 export const TIMEOUT_MS = 60_000;
 
 /** What a command in the guest says. @throws {QemuError} if it fails. */
-export async function say(vm: Vm, command: string): Promise<string> {
+export async function say(vm: RunningVm, command: string): Promise<string> {
   const { code, output } = await vm.run(command, { timeoutMs: TIMEOUT_MS });
   if (code === 0) return output.trim();
   throw new QemuError("guest", "GuestError", `${vm.name}: "${command}" ended with ${code}`);

@@ -1,6 +1,7 @@
 /** What a drill is told, and what it reports. */
 import type { GuestImages, GuestKernel } from "../fixtures/guest/guest.ts";
 import type { QemuInstall } from "../fixtures/provision/qemu.ts";
+import type { TakeoverStatus } from "../lib/host/takeover.ts";
 import type { Devices, DiskMode, Fault } from "./drill_plan.ts";
 import type { SeededRandom } from "./drill_random.ts";
 
@@ -27,6 +28,8 @@ export interface DrillSettings {
   readonly devices: readonly Devices[];
   readonly diskMode: DiskMode;
   readonly commit: "sync" | "async";
+  /** Whether the secondary's QEMU waits with the replica's RAM, or is given all of it. */
+  readonly standby: "warm" | "cold";
   /** Chooses the moments. */
   readonly seed: number;
   /** Leave the working folders behind. */
@@ -75,6 +78,8 @@ export interface DrillRun {
    * waited for an answer; absent where no failover is due.
    */
   readonly outageMs?: number;
+  /** The secondary's account of the takeover, while it can still be asked. */
+  readonly takeover?: TakeoverStatus;
   /** `client`: how long the guest's frames were held, before the kill. */
   readonly heldP50Ms?: number;
   readonly heldP99Ms?: number;

@@ -1,6 +1,7 @@
 /** A drill's report for people. */
 import type { DrillReport, DrillRun } from "../../bench/drill.ts";
 import { formatBytes } from "../host/end_status.ts";
+import { formatTakeover } from "../host/takeover.ts";
 import { type Column, formatTable } from "../report/text_table.ts";
 
 /** Up to so many runs each have a block of their own; more are told in a table. */
@@ -41,6 +42,7 @@ function block(run: DrillRun, { form }: DrillReport): string[] {
         ? `  client          answer ${run.firstCount} after a gap of ${run.outageMs.toFixed(0)} ms`
         : `  takeover        count ${run.firstCount}, ${run.outageMs.toFixed(0)} ms after the kill`,
     ]),
+    ...(run.takeover ? [`  secondary       ${formatTakeover(run.takeover)}`] : []),
     ...failures(run),
   ];
 }

@@ -206,6 +206,7 @@ Device models:
       "kemari drill --fault all --devices all --seconds 1",
       "kemari drill --fault link --disk-mode shared --commit sync",
       "kemari drill --ping-pong 10",
+      "kemari drill --standby warm --runs 20 --json",
       "kemari drill --form memory",
     ],
     exits: {

@@ -156,6 +156,8 @@ export interface DrillOptions extends LogOptions {
   readonly devices: string;
   readonly diskMode: "replicated" | "shared";
   readonly commit: CommitMode;
+  /** Whether the secondary's QEMU waits with the replica's RAM. */
+  readonly standby: "warm" | "cold";
   /** Chooses the moments; a random one if absent. */
   readonly seed?: number;
   /** Leave the working folder behind. */

@@ -364,6 +364,10 @@ function createProgram(version: string, io: ProcessIo, run: Runner) {
         .choices(["replicated", "shared"] as const).default("replicated" as const),
     )
     .addOption(commit)
+    .addOption(
+      new Option("--standby <kind>", "a secondary QEMU that has the RAM already, or is given it")
+        .choices(["warm", "cold"] as const).default("cold" as const),
+    )
     .option(...count("--runs <n>", "how often each fault with each device model", 1))
     .option(...count("--seconds <s>", "how long to synchronize before the fault", 5))
     .option("--seed <n>", "choose the same moments again", named("--seed", parseCount))

@@ -50,7 +50,7 @@ async function runLine(line: string, options: { isTerminal?: boolean; exitCode?:
 }
 
 const log = { logFormat: "text", quiet: false, progress: "auto" };
-const link = { heartbeatMs: 500, graceMs: 3000 };
+const link = { heartbeatMs: 100, graceMs: 2000 };
 const send = {
   target: "h:1",
   commit: "async",
@@ -163,6 +163,7 @@ const parsed: readonly (readonly [string, string, unknown])[] = [
     fault: "primary",
     devices: "virtio",
     diskMode: "replicated",
+    standby: "cold",
     commit: "async",
     runs: 1,
     seconds: 5,
@@ -176,6 +177,7 @@ const parsed: readonly (readonly [string, string, unknown])[] = [
     fault: "primary",
     devices: "virtio",
     diskMode: "replicated",
+    standby: "cold",
     commit: "async",
     form: "memory",
     runs: 3,
@@ -192,6 +194,7 @@ const parsed: readonly (readonly [string, string, unknown])[] = [
       fault: "link,copy",
       devices: "all",
       diskMode: "shared",
+      standby: "cold",
       commit: "sync",
       seed: 7,
       form: "auto",
