@@ -176,7 +176,7 @@ async function killInCopy(run: Rehearsal): Promise<FaultOutcome> {
   const phase = `${(copied * 100).toFixed(0)} % copied`;
   narrate(`kill -9: the primary's QEMU and its kemari (${phase})`);
   await hosts.killPrimary();
-  const refusal = /not activated: .*first copy .* not complete.*/;
+  const refusal = /not activated: .*copy is not complete.*/;
   let said: string | undefined;
   await expectSoon("a word from the secondary", async () => {
     said = refusal.exec(await hosts.log("secondary"))?.[0];

@@ -115,6 +115,7 @@ Deno.test("an empty copy gets all, one that was interrupted the rest, one that i
   await using scene = await Scene.make(noise(), new Uint8Array(SIZE));
   const first = await scene.connect();
   await scene.snapshot(first);
+  assert.throws(() => scene.stage.end.failover(), /disk d: it does not go with/);
   // One transaction has brought the beginning; the rest dies with the session.
   await scene.stage.reactor.run(() => scene.disk.resync.sentBytes > 0, never);
   await scene.snapshot(first);

@@ -137,6 +137,7 @@ export class ReceiverEnd {
       });
     }
     if (this.#verdict !== undefined || this.#takingOver) return;
+    this.replica.taps.requireWhole();
     const session = this.#session;
     const isThere = session?.secondary.peer !== undefined && !session.refused;
     if (isThere && !this.#options.fenced) {
@@ -291,6 +292,7 @@ export class ReceiverEnd {
     this.#lastLoss = error;
     const committed = this.replica.committed;
     const mayComeBack = this.#listener !== undefined || this.#options.controlled;
+    const unfit = this.replica.taps.unfit?.message;
     const isGone = error instanceof TransportError && error.endpoint === peerName;
     if (this.#options.onLoss === "activate" && committed > 0 && !isGone) {
       // We refused it, or had trouble of our own: the primary lives, and its VM goes on emitting.
@@ -298,6 +300,13 @@ export class ReceiverEnd {
         "the sender was refused: {reason}; its VM goes on at the primary, unprotected, and is not " +
           "activated here; keeping transaction {transaction}",
         { reason: error.message, transaction: committed },
+      );
+    } else if (
+      this.#options.onLoss === "activate" && committed > 0 && mayComeBack && unfit !== undefined
+    ) {
+      log.error(
+        "primary lost: {reason}; not activated: {unfit}; nobody is fenced; waiting for the primary",
+        { reason: error.message, unfit },
       );
     } else if (this.#options.onLoss === "activate" && committed > 0) {
       log.warn("primary lost: {reason}", { reason: error.message });

@@ -174,6 +174,16 @@ export class ReplicaTapSet {
   }
 
   /**
+   * Finishes what was committed: what may fail is to fail before the primary is fenced.
+   *
+   * @throws {TransportError} if a disk is no whole copy, or refuses a committed write.
+   */
+  prepare(): void {
+    this.replicaTaps.requireWhole();
+    this.replicaTaps.applyPending();
+  }
+
+  /**
    * Makes the taps the VM's own: finishes what was committed, lets go again what the primary may
    * not have, and opens the disks.
    *
@@ -182,15 +192,7 @@ export class ReplicaTapSet {
   activate(replay: ReplaySettings): void {
     if (this.#isActive) return;
     const taps = this.replicaTaps;
-    if (taps.incomplete.length > 0) {
-      throw new TransportError(
-        `disk ${taps.incomplete.join(", ")}`,
-        "write",
-        "it does not go with the VM's state here: its copy is not complete, or the primary has gone " +
-          "on with it since",
-        { hint: "the VM cannot go on here; start it at the primary, and let the copy finish" },
-      );
-    }
+    taps.requireWhole();
     taps.applyPending();
     const frames = new Map<string, Uint8Array[]>();
     const macs = taps.macs;

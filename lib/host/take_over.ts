@@ -49,6 +49,8 @@ export async function takeOver(
   const { settings, replica, home, taps, standby, reactor, progress } = parts;
   const { cause } = takeover;
   takeover.again("fenced", "applied", "loaded", "running");
+  // Nobody is fenced for a VM that cannot go on here.
+  taps.prepare();
   if (cause !== "handover" && settings.fence !== undefined && settings.fence !== "none") {
     const fencing = fence(settings.fence, settings.fenceTimeoutMs, signal, (line) => {
       log.info("fence: {line}", { line });

@@ -1,4 +1,4 @@
-import { WireError } from "../errors.ts";
+import { TransportError, WireError } from "../errors.ts";
 import { decodeDiskQuery, type DigestedDisk, type DiskQuery } from "./disk_digest.ts";
 import { decodeTapEvent, type DiskMode, type TapEvent } from "./tap_events.ts";
 
@@ -77,6 +77,24 @@ export class ReplicaTaps {
         ? !this.#copied.has(name)
         : this.#outrun.has(name)
     );
+  }
+
+  /** Why the VM cannot go on here: a disk does not go with the committed state. */
+  get unfit(): TransportError | undefined {
+    if (this.incomplete.length === 0) return undefined;
+    return new TransportError(
+      `disk ${this.incomplete.join(", ")}`,
+      "write",
+      "it does not go with the VM's state here: its copy is not complete, or the primary has gone " +
+        "on with it since",
+      { hint: "let the VM run at the primary until kemari status there says `in step`" },
+    );
+  }
+
+  /** @throws {TransportError} see {@link unfit}. */
+  requireWhole(): void {
+    const unfit = this.unfit;
+    if (unfit !== undefined) throw unfit;
   }
 
   /**

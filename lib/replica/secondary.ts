@@ -249,6 +249,8 @@ export class Secondary implements TransactionVisitor {
   }
 
   handover(transaction: number): void {
+    // Refused, it stays the sender's VM.
+    this.#replica.taps.requireWhole();
     this.#answer(() => {
       this.#receiver.ack(transaction);
       this.#events.push({ kind: "handover", transaction });

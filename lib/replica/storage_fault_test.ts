@@ -83,6 +83,18 @@ Deno.test("pending writes are finished before an activation, in order", async ()
   assert.equal(copy.bytes[0], 2);
 });
 
+Deno.test("a VM is not handed over to where its disk is not whole", async () => {
+  const { replica } = secondary();
+  const taps = new Script();
+  const link = await Loopback.open({ replica, taps, stream: "plain" });
+  taps.next = [DISK, write(0, 1)];
+  link.feed(fullStream(1));
+  link.primary.endOfStream(0);
+  assert.throws(() => link.pump(), /disk d: it does not go with the VM's state/);
+  assert.throws(() => link.answer(), /refused .*not complete/);
+  assert.ok(!link.primaryEvents.some(({ kind }) => kind === "handed-over"));
+});
+
 Deno.test("a replica is not said to be whole while a disk is being copied", async () => {
   let whole = 0;
   const { replica } = secondary({ ...MEMORY_STORE, end: () => whole++ });
