@@ -132,6 +132,24 @@ Deno.test("a shared image that refuses a released write: kept, told, tried again
     assert.equal(Deno.readFileSync(path)[BLOCK], 2);
   }));
 
+Deno.test("nothing is said to be flushed that a shared image refuses, once there is no secondary", () =>
+  withDisk("shared", async ({ disk, path, write }) => {
+    const answered = await write(1);
+    await until(() => answered() === 1, "a held write is answered at once");
+    disk.tapped.flush();
+    const { image } = disk;
+    const take = image.write.bind(image);
+    image.write = () => {
+      throw new TransportError(path, "write", "no room", { cause: ERRNO.ENOSPC });
+    };
+    disk.passThrough();
+    assert.throws(() => disk.tapped.flush(), /no room/);
+    assert.throws(() => disk.tapped.write(new Uint8Array(1), 0, false), /no room/);
+    image.write = take;
+    disk.tapped.flush();
+    assert.equal(Deno.readFileSync(path)[0], 1);
+  }));
+
 Deno.test("an image that shrank: whoever reads there is told, and a resync does not pass it by", () =>
   withDisk("replicated", async ({ disk, path }) => {
     await Deno.truncate(path, 2 ** 20);

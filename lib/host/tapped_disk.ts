@@ -59,7 +59,10 @@ export class TappedDisk implements BlockBackend {
   }
 
   flush(): void {
-    if (!this.tap.isProtected) this.image.flush();
+    if (this.tap.isProtected) return;
+    // What the image has refused is not on it, whatever its flush says.
+    this.tap.retry();
+    this.image.flush();
   }
 
   trim(offset: number, lengthBytes: number): void {
