@@ -23,6 +23,7 @@ import {
 
 import { RAM_SAVE_FLAG } from "../qemu/wire.ts";
 import type { TxnSender } from "../txn/sender.ts";
+import { TXN } from "../txn/wire.ts";
 import { DeltaCache } from "./delta_cache.ts";
 import { composed, LoadedVm, Loopback, type LoopbackOptions } from "./loopback.ts";
 import type { PrimaryCompression } from "./primary_options.ts";
@@ -213,6 +214,38 @@ for (const [mode, options] of Object.entries(MODES)) {
     );
   });
 
+  Deno.test(`a sender that comes back inside a checkpoint goes on rightly: ${mode}`, async () => {
+    const sessions = fc.array(fc.array(changes, { minLength: 1, maxLength: 4 }), {
+      minLength: 2,
+      maxLength: 3,
+    });
+    await fc.assert(
+      fc.asyncProperty(sessions, fc.integer({ min: 9, max: 9000 }), async (lists, cut) => {
+        const guest = new Guest();
+        let replica: Loopback["replica"] | undefined;
+        for (const checkpoints of lists) {
+          const link = await Loopback.open({ stream: "colo", ...options, replica });
+          replica = link.replica;
+          const first = guest.full([]);
+          link.feed(first);
+          const vm = new LoadedVm().load(first);
+          checkpoints.forEach((list, i) => {
+            const piece = guest.checkpoint(i, list);
+            vm.load(piece);
+            link.feed(piece);
+          });
+          new LoadedVm().load(composed(replica)).equals(vm);
+          // This one is cut, and what it says of pages is never committed.
+          const lost = guest.checkpoint(9, checkpoints[0]);
+          link.feed(lost.slice(0, cut % lost.length));
+          link.secondary.abort();
+          new LoadedVm().load(composed(replica)).equals(vm);
+        }
+      }),
+      { numRuns: 25, seed: 7 },
+    );
+  });
+
   Deno.test(`QEMU's own checkpoints arrive as they were: ${mode}`, async () => {
     for (const recording of ["colo-11.1-dirty", "colo-11.1-xbzrle"]) {
       const stream = loadStream(recording);
@@ -269,6 +302,56 @@ Deno.test("a page that is not the cache's to know travels whole", async () => {
   assert.equal(link.primary.counters.unchangedPages, 0);
   link.feed(checkpoint(5, ...pages([0, after])));
   assert.equal(link.primary.counters.unchangedPages, 1);
+});
+
+Deno.test("QEMU has its answer before a checkpoint is forwarded", async () => {
+  const link = await Loopback.open({ stream: "colo", ...MODES.delta });
+  link.feed(fullStream(1));
+  link.takeReplies();
+  const bytes = checkpoint(2, ...pages([0, pageOf(9)]));
+  assert.equal(link.primary.receiveStream(bytes, 0, bytes.length), bytes.length);
+  assert.equal(link.primary.takeReplies().length, 3, "REPLY, RECEIVED and LOADED");
+  assert.ok(link.primary.holding);
+  assert.equal(link.txn.inFlight.length, 0);
+  link.primary.settle();
+  assert.ok(!link.primary.holding);
+  assert.equal(link.txn.inFlight.length, 1);
+  link.pump();
+  assert.equal(link.replica.committed, 2);
+});
+
+Deno.test("a QEMU that stalls in a checkpoint does not keep heartbeats back", async () => {
+  const link = await Loopback.open({ stream: "colo", ...MODES.delta });
+  link.feed(fullStream(1));
+  const bytes = checkpoint(2, ...pages([0, pageOf(9)], [1, pageOf(8)]));
+  link.feed(bytes.slice(0, bytes.length - 200));
+  link.now += 50;
+  link.primary.tick();
+  assert.ok(link.primary.holding);
+  link.wire.length = 0;
+  link.now += 1000;
+  link.txn.tick(link.now);
+  link.primary.tick();
+  link.pump();
+  assert.ok(!link.primary.holding);
+  assert.ok(link.wire.some((piece) => piece[2] === TXN.HEARTBEAT));
+  link.feed(bytes.slice(-200));
+  const vm = new LoadedVm().load(fullStream(1)).load(bytes);
+  new LoadedVm().load(composed(link.replica)).equals(vm);
+});
+
+Deno.test("a full stream is packed where the peer cannot keep up, and only there", async () => {
+  const treatments = [{ delta: true, pack: true }, { delta: true, pack: false }];
+  for (const pendingBytes of [0, 2 ** 20]) {
+    const link = await Loopback.open({
+      compression: { treatments, dedup: true, cacheBytes: LARGE },
+    });
+    const stream = fullStream(1);
+    link.primary.receiveStream(stream, 0, stream.length / 2);
+    link.primary.noteBacklog(pendingBytes);
+    const commands = link.txn.takeOutput().map((piece) => piece[2]);
+    assert.equal(commands.includes(TXN.PACKED), pendingBytes > 0);
+  }
 });
 
 Deno.test("what a cancelled transaction carried is not built upon, nor its block's name", () => {
