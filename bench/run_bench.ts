@@ -12,6 +12,7 @@ import { benchActivation } from "./activation.ts";
 import { benchBitmap } from "./bitmap.ts";
 import { benchColo } from "./colo.ts";
 import { benchCompress } from "./compress.ts";
+import { benchCompressLive } from "./compress_live.ts";
 import { benchDisk } from "./disk.ts";
 import { benchIozone } from "./iozone.ts";
 import { sourceFolder } from "./kemari_program.ts";
@@ -32,6 +33,7 @@ const EXPERIMENTS: Readonly<Record<string, (context: BenchContext) => Promise<Be
   colo: benchColo,
   activation: benchActivation,
   iozone: benchIozone,
+  "compress-live": benchCompressLive,
 };
 
 /** Stands for all of them. */

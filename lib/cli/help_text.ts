@@ -22,8 +22,9 @@ const ADDRESSES = `Addresses:
 const COMPRESSION = `Compression:
   delta   a page sent before is sent as what changed in it, or not at all; then all is packed (zstd).
           Copies of pages take memory up to --delta-cache, and 4 bytes for each page of RAM.
-  zstd    packed only.
-  auto    whichever of these, or neither, commits soonest on this link, measured all the time.
+  zstd    packed only. Packing takes up to 64 MiB at each end.
+  auto    whichever of these, or none, commits soonest on this link, measured all the time.
+  none    QEMU's own bytes, while QEMU still sends: on a link of 10 Gb/s that commits soonest.
   With --commit async it is done after the VM has been let go on. A secondary that cannot take
   packed frames gets them unpacked.`;
 
@@ -227,6 +228,7 @@ Device models:
   net        the net tap against QEMU straight on the bridge, and protected (needs root)
   iozone     file I/O in a guest, unprotected and protected in several ways
   colo       checkpoints a second, against QEMU's own COLO pair
+  compress-live on a real guest, over links of 1 and 10 Gb/s
   activation from fenced to running, warm against cold, and what the RAM's files cost
 They run one after another; "all" uses the quick settings unless --full is said. One that
 fails does not keep the others from running. Ctrl-C leaves in --out what was measured until then.`,
