@@ -1,4 +1,5 @@
 /** `--compress`, `--dedup` and `--delta-cache`: what they mean for a sender. */
+import type { Treatment } from "../replica/compression_policy.ts";
 import type { PrimaryCompression } from "../replica/primary_options.ts";
 
 export type CompressMode = "none" | "zstd" | "delta" | "auto";
@@ -16,21 +17,16 @@ export function compressionOf(settings: CompressSettings): PrimaryCompression | 
   const { compress, deltaCacheBytes: cacheBytes } = settings;
   const delta = compress === "delta" || compress === "auto";
   const dedup = settings.dedup ?? delta;
+  const plain: Treatment = { delta: false, pack: false, dedup: false };
   switch (compress) {
     case "none":
-      return dedup ? { treatments: [{ delta: false, pack: false }], dedup, cacheBytes } : undefined;
+      return dedup ? { treatments: [{ ...plain, dedup }], cacheBytes } : undefined;
     case "zstd":
-      return { treatments: [{ delta: false, pack: true }], dedup, cacheBytes };
     case "delta":
-      return { treatments: [{ delta: true, pack: true }], dedup, cacheBytes };
+      return { treatments: [{ delta, pack: true, dedup }], cacheBytes };
     case "auto":
       return {
-        treatments: [
-          { delta: true, pack: true },
-          { delta: true, pack: false },
-          { delta: false, pack: false },
-        ],
-        dedup,
+        treatments: [{ delta, pack: true, dedup }, { delta, pack: false, dedup }, plain],
         cacheBytes,
       };
   }

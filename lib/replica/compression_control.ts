@@ -1,5 +1,5 @@
 import type { TxnSender } from "../txn/sender.ts";
-import { CompressionPolicy } from "./compression_policy.ts";
+import { CompressionPolicy, isWork, type Treatment } from "./compression_policy.ts";
 import { DeltaCache } from "./delta_cache.ts";
 import type { PrimaryCompression } from "./primary_options.ts";
 import { type PrimaryCounters, StreamForwarder } from "./stream_forwarder.ts";
@@ -18,6 +18,7 @@ export class CompressionControl {
   /** Whether there is a choice between packing and not. */
   readonly #mayOrMayNotPack: boolean;
   #inFull = false;
+  #begunAt = 0;
   #streamBytesBefore = 0;
   /** The copy of what the replica has, where one is kept. */
   readonly cache: DeltaCache | undefined;
@@ -32,16 +33,19 @@ export class CompressionControl {
     this.#txn = txn;
     this.#counters = counters;
     const treatments = compression?.treatments ?? [];
-    const deltas = treatments.some(({ delta }) => delta);
     if (compression !== undefined) {
       this.#policy = new CompressionPolicy(treatments);
-      if (deltas || compression.dedup) this.cache = new DeltaCache(compression.cacheBytes);
+      const cached = treatments.some(({ delta, dedup }) => delta || dedup);
+      if (cached) this.cache = new DeltaCache(compression.cacheBytes);
     }
     this.#mayOrMayNotPack = new Set(treatments.map(({ pack }) => pack)).size > 1;
-    const options = this.cache && { cache: this.cache, dedup: compression!.dedup };
-    this.forwarder = new StreamForwarder(txn, counters, options);
-    this.forwarder.deltas = deltas;
-    txn.packing = treatments.some(({ pack }) => pack);
+    this.forwarder = new StreamForwarder(txn, counters, this.cache);
+    // A full stream gets the most that may be done.
+    this.#apply({
+      delta: treatments.some(({ delta }) => delta),
+      pack: treatments.some(({ pack }) => pack),
+      dedup: treatments.some(({ dedup }) => dedup),
+    });
   }
 
   beginFull(): void {
@@ -58,21 +62,30 @@ export class CompressionControl {
     this.#txn.packing = pendingBytes > PACK_BACKLOG_BYTES;
   }
 
-  beginCheckpoint(): void {
+  /** A checkpoint begins, with VMSTATE_SEND. @returns Whether there is work to put off. */
+  beginCheckpoint(now: number): boolean {
+    this.#begunAt = now;
     this.#streamBytesBefore = this.#counters.streamBytes;
-    if (this.#policy === undefined) return;
-    const { delta, pack } = this.#policy.next();
+    if (this.#policy === undefined) return false;
+    const treatment = this.#policy.next();
+    this.#apply(treatment);
+    return isWork(treatment);
+  }
+
+  #apply({ delta, pack, dedup }: Treatment): void {
     this.forwarder.deltas = delta;
+    this.forwarder.dedup = dedup;
     this.#txn.packing = pack;
   }
 
   /** The checkpoint is forwarded, whole. */
   sent(transaction: number): void {
-    this.#policy?.sent(transaction, this.#counters.streamBytes - this.#streamBytesBefore);
+    const streamBytes = this.#counters.streamBytes - this.#streamBytesBefore;
+    this.#policy?.sent(transaction, streamBytes, this.#begunAt);
   }
 
-  /** It was acknowledged, so long after it had been read. */
-  committed(transaction: number, tookMs: number): void {
-    this.#policy?.committed(transaction, tookMs);
+  /** It was acknowledged. */
+  committed(transaction: number, now: number): void {
+    this.#policy?.committed(transaction, now);
   }
 }

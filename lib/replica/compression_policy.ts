@@ -4,6 +4,13 @@ export interface Treatment {
   readonly delta: boolean;
   /** Frames are packed with zstd. */
   readonly pack: boolean;
+  /** Pages that the receiver has as they are, are left out. */
+  readonly dedup: boolean;
+}
+
+/** Whether there is anything to do for it that would keep QEMU waiting. */
+export function isWork({ delta, pack, dedup }: Treatment): boolean {
+  return delta || pack || dedup;
 }
 
 /** What is known of one treatment. */
@@ -35,6 +42,14 @@ class Trial {
   }
 }
 
+/** A transaction on its way. */
+interface Flying {
+  readonly trial: Trial;
+  readonly bytes: number;
+  readonly begunAt: number;
+  readonly counts: boolean;
+}
+
 /** Transactions that a treatment gets in a row; the first one may still wait for the one before. */
 const BLOCK = 3;
 /** Blocks that each treatment gets before they are compared. */
@@ -51,8 +66,8 @@ const MEMORY = 0.98;
  * Chooses how the next transaction is treated, by how long those before took to commit.
  *
  * A slow link wants few bytes, a fast one little work, and what the content of a guest's pages is
- * worth to either nobody knows beforehand. So each treatment's time from "read" to "acknowledged"
- * is measured, with link, round trip, both ends' work and all, and made comparable by what a byte
+ * worth to either nobody knows beforehand. So each treatment's time from VMSTATE_SEND, which stops
+ * the VM, to the acknowledgement is measured, with link, round trip, both ends' work and all, and made comparable by what a byte
  * more costs; the best one is used, and the others are tried again from time to time.
  */
 export class CompressionPolicy {
@@ -64,7 +79,7 @@ export class CompressionPolicy {
   #turn = 0;
   #asked = 0;
   /** Transactions on their way: which treatment, how many bytes; undefined where not to be counted. */
-  readonly #flying = new Map<number, { trial: Trial; bytes: number; counts: boolean }>();
+  readonly #flying = new Map<number, Flying>();
 
   /** @param treatments The choices, at least one; the first is used until more is known. */
   constructor(treatments: readonly Treatment[]) {
@@ -88,20 +103,20 @@ export class CompressionPolicy {
   }
 
   /** The transaction is sent. @param streamBytes What QEMU's checkpoint has. */
-  sent(transaction: number, streamBytes: number): void {
+  sent(transaction: number, streamBytes: number, begunAt: number): void {
     if (this.#trials.length === 1) return;
     const trial = this.#trials[this.#current];
     const counts = this.#inBlock > 0;
-    this.#flying.set(transaction, { trial, bytes: streamBytes, counts });
+    this.#flying.set(transaction, { trial, bytes: streamBytes, begunAt, counts });
   }
 
-  /** It was acknowledged, so long after its last byte was read. */
-  committed(transaction: number, tookMs: number): void {
+  /** It was acknowledged. */
+  committed(transaction: number, now: number): void {
     const flying = this.#flying.get(transaction);
     if (flying === undefined) return;
     this.#flying.delete(transaction);
-    const { trial, bytes, counts } = flying;
-    if (counts) trial.add(tookMs, bytes, this.#asked);
+    const { trial, bytes, begunAt, counts } = flying;
+    if (counts) trial.add(now - begunAt, bytes, this.#asked);
   }
 
   #choose(): void {

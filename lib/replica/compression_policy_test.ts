@@ -1,9 +1,9 @@
 import assert from "node:assert/strict";
 import { CompressionPolicy, type Treatment } from "./compression_policy.ts";
 
-const PLAIN: Treatment = { delta: false, pack: false };
-const DELTA: Treatment = { delta: true, pack: false };
-const BOTH: Treatment = { delta: true, pack: true };
+const PLAIN: Treatment = { delta: false, pack: false, dedup: false };
+const DELTA: Treatment = { delta: true, pack: false, dedup: true };
+const BOTH: Treatment = { delta: true, pack: true, dedup: true };
 
 /** A link and two ends: how long a transaction takes, by what is done to it. */
 function commitMs(treatment: Treatment, bytes: number, nsPerByte: number): number {
@@ -26,8 +26,8 @@ function run(
     const treatment = policy.next();
     used.set(treatment, (used.get(treatment) ?? 0) + 1);
     const transaction = next++;
-    policy.sent(transaction, bytes);
-    waiting.push([transaction, commitMs(treatment, bytes, nsPerByte)]);
+    policy.sent(transaction, bytes, 100);
+    waiting.push([transaction, 100 + commitMs(treatment, bytes, nsPerByte)]);
     while (waiting.length > inFlight) policy.committed(...waiting.shift()!);
   }
   for (const [transaction, took] of waiting) policy.committed(transaction, took);
@@ -71,7 +71,7 @@ Deno.test("a peer that never answers does not keep it at its trials", () => {
   const policy = new CompressionPolicy([DELTA, BOTH]);
   for (let i = 0; i < 1000; i++) {
     policy.next();
-    policy.sent(1e6 + i, 1000);
+    policy.sent(1e6 + i, 1000, 0);
   }
   assert.equal(policy.best, DELTA);
 });

@@ -35,45 +35,44 @@ const SMALL = 3 * PAGE_BYTES;
 const MODES: Readonly<Record<string, LoopbackOptions>> = {
   none: {},
   zstd: {
-    compression: { treatments: [{ delta: false, pack: true }], dedup: false, cacheBytes: LARGE },
+    compression: { treatments: [{ delta: false, pack: true, dedup: false }], cacheBytes: LARGE },
   },
   dedup: {
-    compression: { treatments: [{ delta: false, pack: false }], dedup: true, cacheBytes: LARGE },
+    compression: { treatments: [{ delta: false, pack: false, dedup: true }], cacheBytes: LARGE },
   },
   delta: {
-    compression: { treatments: [{ delta: true, pack: false }], dedup: true, cacheBytes: LARGE },
+    compression: { treatments: [{ delta: true, pack: false, dedup: true }], cacheBytes: LARGE },
   },
   "delta, nothing left out": {
-    compression: { treatments: [{ delta: true, pack: false }], dedup: false, cacheBytes: LARGE },
+    compression: { treatments: [{ delta: true, pack: false, dedup: false }], cacheBytes: LARGE },
   },
   "delta, zstd": {
-    compression: { treatments: [{ delta: true, pack: true }], dedup: true, cacheBytes: LARGE },
+    compression: { treatments: [{ delta: true, pack: true, dedup: true }], cacheBytes: LARGE },
   },
   auto: {
     compression: {
       treatments: [
-        { delta: true, pack: true },
-        { delta: true, pack: false },
-        { delta: false, pack: true },
-        { delta: false, pack: false },
+        { delta: true, pack: true, dedup: true },
+        { delta: true, pack: false, dedup: true },
+        { delta: false, pack: true, dedup: false },
+        { delta: false, pack: false, dedup: false },
       ],
-      dedup: false,
       cacheBytes: LARGE,
     },
   },
   "delta, a small cache": {
-    compression: { treatments: [{ delta: true, pack: false }], dedup: true, cacheBytes: SMALL },
+    compression: { treatments: [{ delta: true, pack: false, dedup: true }], cacheBytes: SMALL },
   },
   "delta, no room at all": {
-    compression: { treatments: [{ delta: true, pack: false }], dedup: true, cacheBytes: 1 },
+    compression: { treatments: [{ delta: true, pack: false, dedup: true }], cacheBytes: 1 },
   },
   "delta, sync": {
     commit: "sync",
-    compression: { treatments: [{ delta: true, pack: false }], dedup: true, cacheBytes: LARGE },
+    compression: { treatments: [{ delta: true, pack: false, dedup: true }], cacheBytes: LARGE },
   },
   "delta, little is held": {
     maxInFlightBytes: 2 * PAGE_BYTES,
-    compression: { treatments: [{ delta: true, pack: false }], dedup: true, cacheBytes: LARGE },
+    compression: { treatments: [{ delta: true, pack: false, dedup: true }], cacheBytes: LARGE },
   },
 };
 
@@ -341,10 +340,14 @@ Deno.test("a QEMU that stalls in a checkpoint does not keep heartbeats back", as
 });
 
 Deno.test("a full stream is packed where the peer cannot keep up, and only there", async () => {
-  const treatments = [{ delta: true, pack: true }, { delta: true, pack: false }];
+  const treatments = [{ delta: true, pack: true, dedup: true }, {
+    delta: true,
+    pack: false,
+    dedup: true,
+  }];
   for (const pendingBytes of [0, 2 ** 20]) {
     const link = await Loopback.open({
-      compression: { treatments, dedup: true, cacheBytes: LARGE },
+      compression: { treatments, cacheBytes: LARGE },
     });
     const stream = fullStream(1);
     link.primary.receiveStream(stream, 0, stream.length / 2);
@@ -373,10 +376,8 @@ Deno.test("what a cancelled transaction carried is not built upon, nor its block
     payloadBytes: 0,
     lastPayloadBytes: 0,
   };
-  const forwarder = new StreamForwarder(txn, counters, {
-    cache: new DeltaCache(LARGE),
-    dedup: true,
-  });
+  const forwarder = new StreamForwarder(txn, counters, new DeltaCache(LARGE));
+  forwarder.deltas = forwarder.dedup = true;
   const bytes = concat(record(0, RAM_SAVE_FLAG.PAGE | RAM_SAVE_FLAG.CONTINUE), pageOf(3));
   forwarder.open(new Uint8Array(0), 0);
   forwarder.beginStream(0);

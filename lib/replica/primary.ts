@@ -220,9 +220,7 @@ export class Primary implements StreamVisitor {
     this.counters.committed++;
     this.committedAt = this.#clock();
     this.roundTrip.add(roundTripMs);
-    // With sync commit what is done to pages is done while they are read.
-    const sync = transaction === this.#syncAwaited;
-    this.#compression.committed(transaction, sync ? this.#clock() - this.#stoppedAt : roundTripMs);
+    this.#compression.committed(transaction, this.committedAt);
     this.#events.push({ kind: "committed", transaction });
     this.#options.taps?.release(transaction);
     if (transaction === this.#awaited) this.#answerFull();
@@ -406,17 +404,18 @@ export class Primary implements StreamVisitor {
         if (this.#mayReply()) this.#reply();
         else this.#deferredRequest = true;
         return;
-      case COLO_MESSAGE.VMSTATE_SEND:
+      case COLO_MESSAGE.VMSTATE_SEND: {
         this.#stoppedAt = this.#clock();
         this.#state.begin(endOffset);
         this.settle();
-        this.#compression.beginCheckpoint();
+        const work = this.#compression.beginCheckpoint(this.#stoppedAt);
         this.#forwarder.beginCheckpoint(endOffset);
-        if (this.#options.compression !== undefined && this.#options.commit === "async") {
+        if (work && this.#options.commit === "async") {
           this.#held.begin(endOffset, this.#stoppedAt);
         }
         this.#closeEpoch();
         return;
+      }
     }
   }
 

@@ -22,9 +22,7 @@ export interface PrimaryOptions {
 export interface PrimaryCompression {
   /** What may be done to a transaction; of several, what proves best is. */
   readonly treatments: readonly Treatment[];
-  /** Pages that did not change are not sent. */
-  readonly dedup: boolean;
-  /** Memory for the pages sent last, which that and differences need. */
+  /** Memory for the pages sent last, which differences, and leaving pages out, need. */
   readonly cacheBytes: number;
 }
 

@@ -30,16 +30,9 @@ const MAX_PROLOGUE_BYTES = 4 * 2 ** 20;
 /** Pieces up to this size are copied rather than sent from where they are. */
 const MAX_JOINED_BYTES = 8192;
 
-/** How the forwarder makes less of what QEMU sends. */
-export interface DeltaOptions {
-  readonly cache: DeltaCache;
-  /** Pages that the receiver has as they are, are left out. */
-  readonly dedup: boolean;
-}
-
 /**
  * Forwards a stream's bytes into transactions: as they are, but for pages that the replica has;
- * with {@link DeltaOptions} also of pages that it has differently only the differences.
+ * with a {@link DeltaCache} also of pages that it has differently only the differences.
  *
  * What is forwarded shares the memory given to {@link open}. A record is left out by forwarding
  * what stands before it and going on behind it; the one behind it may then have to be given the
@@ -66,19 +59,21 @@ export class StreamForwarder {
   #digest: PageDigest | undefined;
   #comparing = false;
 
-  readonly #delta: DeltaOptions | undefined;
+  readonly #cache: DeltaCache | undefined;
   readonly #writer: RecordWriter | undefined;
   #difference = new Uint8Array(0);
   /** Whether the open transaction is a full stream on nothing. */
   #fresh = false;
   /** Whether pages are sent as differences, from the next transaction on. */
-  deltas = true;
+  deltas = false;
+  /** Whether pages that the receiver has as they are, are left out. */
+  dedup = false;
 
-  constructor(txn: TxnSender, counters: PrimaryCounters, delta?: DeltaOptions) {
+  constructor(txn: TxnSender, counters: PrimaryCounters, cache?: DeltaCache) {
     this.#txn = txn;
     this.counters = counters;
-    this.#delta = delta;
-    if (delta !== undefined) this.#writer = new RecordWriter((bytes) => this.#send(bytes));
+    this.#cache = cache;
+    if (cache !== undefined) this.#writer = new RecordWriter((bytes) => this.#send(bytes));
   }
 
   /** Whether it is known what the replica holds. */
@@ -102,7 +97,7 @@ export class StreamForwarder {
     this.#base = base;
     if (bytes === this.#bytes) return;
     this.#bytes = bytes;
-    if (this.#delta === undefined) return;
+    if (this.#cache === undefined) return;
     this.#view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   }
 
@@ -133,9 +128,9 @@ export class StreamForwarder {
     this.#pageBytes = pageBytes;
     this.#sentBlock = -1;
     // On the replica of an earlier session, nothing is known of what it has.
-    if (!based || !this.#delta?.cache.begun) this.#delta?.cache.begin(blocks, pageBytes);
+    if (!based || !this.#cache?.begun) this.#cache?.begin(blocks, pageBytes);
     this.#fresh = !based;
-    if (this.#delta !== undefined) this.#difference = new Uint8Array(pageBytes);
+    if (this.#cache !== undefined) this.#difference = new Uint8Array(pageBytes);
     this.#txn.begin(based ? "full-on-replica" : "full");
     this.#keepPrologue(endOffset);
     this.counters.lastPayloadBytes = 0;
@@ -165,7 +160,7 @@ export class StreamForwarder {
     this.#prologue = undefined;
     this.#comparing = false;
     this.#digests = undefined;
-    this.#delta?.cache.clear();
+    this.#cache?.clear();
     this.#writer?.drop();
     // The receiver's idea of the last block is now the last committed transaction's.
     this.#sentBlock = -1;
@@ -189,17 +184,17 @@ export class StreamForwarder {
       }
       this.#digests!.set(name, page, digest);
     }
-    if (this.#delta !== undefined && this.#sendLess(block, offset, at, recordOffset)) return;
+    if (this.#cache !== undefined && this.#sendLess(block, offset, at, recordOffset)) return;
     this.counters.pages++;
     this.#keep(block, offset, RAM_SAVE_FLAG.PAGE, recordOffset, named);
   }
 
   /** Sends a page as a difference, or leaves it out. @returns Whether that was possible. */
   #sendLess(block: number, offset: number, at: number, recordOffset: number): boolean {
-    const { cache, dedup } = this.#delta!;
+    const cache = this.#cache!;
     const page = offset / this.#pageBytes;
     // Of a first pass most pages are never sent again: copies of them would cost more than they save.
-    if (this.#fresh || !this.deltas && !dedup) {
+    if (this.#fresh || !this.deltas && !this.dedup) {
       cache.forget(block, page);
       return false;
     }
@@ -208,7 +203,7 @@ export class StreamForwarder {
     const lengthBytes = cache.difference(block, page, this.#view!, at, this.#difference, limit);
     if (lengthBytes === DIFFERENCE.whole) return false;
     const recordEnd = this.#base + at + this.#pageBytes;
-    if (lengthBytes === 0 && dedup) {
+    if (lengthBytes === 0 && this.dedup) {
       this.#skip(recordOffset, recordEnd);
       return true;
     }
@@ -231,9 +226,9 @@ export class StreamForwarder {
       if (this.#digests!.isZero(name, page)) return this.#skip(recordOffset, recordEnd);
       this.#digests!.setZero(name, page);
     } else if (this.#comparing) this.#forget(block, offset);
-    if (this.#delta !== undefined) {
-      if (value !== 0) this.#delta.cache.forget(block, page);
-      else if (this.#delta.cache.setZeros(block, page) && this.#delta.dedup) {
+    if (this.#cache !== undefined) {
+      if (value !== 0) this.#cache.forget(block, page);
+      else if (this.#cache.setZeros(block, page) && this.dedup) {
         return this.#skip(recordOffset, recordEnd);
       }
     }
@@ -248,7 +243,7 @@ export class StreamForwarder {
     named: boolean,
   ): void {
     if (this.#comparing) this.#forget(block, offset);
-    this.#delta?.cache.forget(block, offset / this.#pageBytes);
+    this.#cache?.forget(block, offset / this.#pageBytes);
     this.counters.pages++;
     this.#keep(block, offset, RAM_SAVE_FLAG.XBZRLE, recordOffset, named);
   }
