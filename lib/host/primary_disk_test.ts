@@ -1,17 +1,15 @@
 /** A protected disk as its NBD client sees it: slowed down, refused, but never left waiting. */
 import assert from "node:assert/strict";
-import { concatenate, encodeFullHandshake, encodeRequest } from "../nbd/client_messages.ts";
-import { NBD_CMD } from "../nbd/wire.ts";
 import { parseDiskTap } from "./disk_options.ts";
 import { ERRNO } from "./libc.ts";
 import { ImageFile } from "./image_file.ts";
 import { NbdServer } from "./nbd_server.ts";
+import { BLOCK, NbdWriter } from "./nbd_writer.ts";
 import { PrimaryDisk } from "./primary_disk.ts";
 import { Reactor } from "./reactor.ts";
 import { TransportError } from "../errors.ts";
 
 const LIMIT = 64 * 1024;
-const BLOCK = 4096;
 const never = new AbortController().signal;
 
 interface Lab {
@@ -34,36 +32,12 @@ async function withDisk(
   const disk = new PrimaryDisk(address, ImageFile.open(path), reactor, LIMIT);
   const exports = [{ name: "disk", backend: disk.tapped }];
   disk.serve(await NbdServer.listen({ address: address.socket, exports }, reactor, never));
-  const clients: Deno.Conn[] = [];
+  const writers: NbdWriter[] = [];
   const write = async (count: number) => {
-    const client = await Deno.connect({ transport: "unix", path: `${folder}/nbd` });
-    clients.push(client);
-    const send = async (bytes: Uint8Array) => {
-      for (let at = 0; at < bytes.length;) at += await client.write(bytes.subarray(at));
-    };
-    await send(encodeFullHandshake("disk"));
-    const greeting = new Uint8Array(18 + 20 + (20 + 19) + 20 + (20 + 12) + (20 + 14) + 20);
-    for (let at = 0; at < greeting.length;) at += (await client.read(greeting.subarray(at)))!;
-    let heard = 0;
-    void (async () => {
-      const bytes = new Uint8Array(4096);
-      try {
-        for (let read = await client.read(bytes); read; read = await client.read(bytes)) {
-          heard += read;
-        }
-      } catch {
-        // Closed at the end of the test.
-      }
-    })();
-    await send(concatenate(
-      ...Array.from({ length: count }, (_, i) =>
-        encodeRequest(NBD_CMD.WRITE, {
-          offset: i * BLOCK,
-          cookie: i,
-          data: new Uint8Array(BLOCK).fill(i + 1),
-        })),
-    ));
-    return () => heard / 16;
+    const writer = await NbdWriter.connect(`${folder}/nbd`, "disk");
+    writers.push(writer);
+    await writer.write(count);
+    return () => writer.answered;
   };
   try {
     disk.begin(0);
@@ -72,7 +46,7 @@ async function withDisk(
     disk.tap.takeEvents();
     await reactor.during(act({ disk, reactor, path, write }), never);
   } finally {
-    for (const client of clients) client.close();
+    for (const writer of writers) writer.close();
     disk.close();
     reactor.close();
     await Deno.remove(folder, { recursive: true });

@@ -12,8 +12,13 @@ export interface DiskStore {
 /** How the overlay is divided: what guests write in. */
 const OVERLAY_PAGE_BYTES = 4096;
 
+/** All pages of zeros are this one: a guest may trim its whole disk at a blow. */
+const ZERO_PAGE = new Uint8Array(OVERLAY_PAGE_BYTES);
+/** What an event, or a page of zeros, takes beside its data, roughly. */
+const ENTRY_BYTES = 128;
+
 interface OverlayPage {
-  readonly bytes: Uint8Array;
+  bytes: Uint8Array;
   /** The transaction that ends the epoch of its last write; Infinity while that is open. */
   epoch: number;
 }
@@ -38,6 +43,9 @@ export class DiskTap {
   #recorded: TapEvent[] = [];
   #recordedBytes = 0;
   readonly #overlay = new Map<number, OverlayPage>();
+  #overlayBytes = 0;
+  /** Of events in {@link #open} and {@link #closed}. */
+  #unwrittenBytes = 0;
   /** Shared mode: writes of the open epoch, and of closed ones by transaction. */
   #open: TapEvent[] = [];
   #closed: { readonly transaction: number; readonly events: TapEvent[] }[] = [];
@@ -64,7 +72,7 @@ export class DiskTap {
   }
   /** Bytes of memory in recorded writes and the overlay. */
   get heldBytes(): number {
-    return this.#recordedBytes + this.#overlay.size * OVERLAY_PAGE_BYTES;
+    return Math.max(this.#recordedBytes, this.#unwrittenBytes) + this.#overlayBytes;
   }
   /** Writes that the shared image does not have yet. */
   get unreleasedWrites(): number {
@@ -95,6 +103,7 @@ export class DiskTap {
     });
     this.#closed = [];
     this.#open = [];
+    this.#unwrittenBytes = 0;
     for (const page of this.#overlay.values()) page.epoch = Infinity;
     for (const event of unwritten) this.#record(event);
   }
@@ -136,9 +145,7 @@ export class DiskTap {
     if (!held) this.#stored(offset, data.length, () => this.#store.write(offset, data));
     if (!this.#isRecording) return;
     if (held) {
-      this.#overlayWrite(offset, data.length, (bytes, at, from) => {
-        bytes.set(data.subarray(from, from + bytes.length - at), at);
-      });
+      this.#overlayWrite(offset, data.length, data);
     }
     const end = Math.min(data.length, this.#recordedPart(offset));
     for (let at = 0; at < end; at += MAX_EVENT_DATA_BYTES) {
@@ -188,9 +195,7 @@ export class DiskTap {
     if (!held) this.#stored(offset, lengthBytes, () => this.#store.zero(offset, lengthBytes));
     if (!this.#isRecording) return;
     if (held) {
-      this.#overlayWrite(offset, lengthBytes, (bytes, at, from) => {
-        bytes.fill(0, at, Math.min(bytes.length, at + lengthBytes - from));
-      });
+      this.#overlayWrite(offset, lengthBytes, undefined);
     }
     const recorded = Math.min(lengthBytes, this.#recordedPart(offset));
     if (recorded > 0) this.#record({ kind: "zero", tap: this.name, offset, lengthBytes: recorded });
@@ -204,7 +209,7 @@ export class DiskTap {
   /** Adds something that is no write of the guest's, such as a part of the first copy. */
   add(event: TapEvent): void {
     this.#recorded.push(event);
-    if (event.kind === "copy") this.#recordedBytes += event.data.length;
+    this.#recordedBytes += sizeOf(event);
   }
 
   /** Takes what was recorded since the last call, in order. */
@@ -236,7 +241,9 @@ export class DiskTap {
       this.#closed.shift();
     }
     for (const [number, page] of this.#overlay) {
-      if (page.epoch <= transaction) this.#overlay.delete(number);
+      if (page.epoch > transaction) continue;
+      this.#overlay.delete(number);
+      this.#overlayBytes -= costOf(page);
     }
   }
 
@@ -263,6 +270,7 @@ export class DiskTap {
     }
     this.#writeOut(this.#open);
     this.#overlay.clear();
+    this.#overlayBytes = 0;
   }
 
   /** Writes events out from the front, and forgets each once it is written. */
@@ -272,6 +280,7 @@ export class DiskTap {
       for (const event of events) {
         if (event.kind === "write") this.#store.write(event.offset, event.data);
         else if (event.kind === "zero") this.#store.zero(event.offset, event.lengthBytes);
+        this.#unwrittenBytes -= sizeOf(event);
         done++;
       }
     } finally {
@@ -281,36 +290,77 @@ export class DiskTap {
 
   #record(event: TapEvent): void {
     this.#recorded.push(event);
-    if (event.kind === "write") this.#recordedBytes += event.data.length;
-    if (this.mode === "shared") this.#open.push(event);
+    this.#recordedBytes += sizeOf(event);
+    if (this.mode === "shared") {
+      this.#open.push(event);
+      this.#unwrittenBytes += sizeOf(event);
+    }
     this.onRecorded();
   }
 
-  /** Brings a range's pages into the overlay and changes them. */
-  #overlayWrite(
-    offset: number,
-    lengthBytes: number,
-    change: (bytes: Uint8Array, at: number, from: number) => void,
-  ): void {
+  /**
+   * Writes into the overlay. @param data Undefined for zeros.
+   *
+   * @throws what reading from the image throws: then nothing has changed that can be read.
+   */
+  #overlayWrite(offset: number, lengthBytes: number, data: Uint8Array | undefined): void {
+    if (lengthBytes === 0) return;
     const end = offset + lengthBytes;
-    for (let number = pageOf(offset); number * OVERLAY_PAGE_BYTES < end; number++) {
+    const last = pageOf(end - 1);
+    // Of the first and the last page a part may stay as it is.
+    for (const number of new Set([pageOf(offset), last])) {
       const start = number * OVERLAY_PAGE_BYTES;
-      let page = this.#overlay.get(number);
-      if (page === undefined) {
-        const size = Math.min(OVERLAY_PAGE_BYTES, this.sizeBytes - start);
-        const covered = offset <= start && end >= start + size;
-        const bytes = new Uint8Array(size);
-        if (!covered) this.#store.read(bytes, start);
-        this.#overlay.set(number, page = { bytes, epoch: Infinity });
-      }
-      page.epoch = Infinity;
-      const from = Math.max(0, start - offset);
-      const at = Math.max(0, offset - start);
-      change(page.bytes.subarray(0, Math.min(page.bytes.length, end - start)), at, from);
+      const size = this.#pageSize(number);
+      if (this.#overlay.has(number) || offset <= start && end >= start + size) continue;
+      const bytes = new Uint8Array(size);
+      this.#store.read(bytes, start);
+      this.#put(number, bytes);
     }
+    for (let number = pageOf(offset); number <= last; number++) {
+      const start = number * OVERLAY_PAGE_BYTES;
+      const size = this.#pageSize(number);
+      const from = Math.max(offset, start);
+      const to = Math.min(end, start + size);
+      if (data === undefined && to - from === OVERLAY_PAGE_BYTES) {
+        this.#put(number, ZERO_PAGE);
+        continue;
+      }
+      let bytes = this.#overlay.get(number)?.bytes;
+      if (bytes === undefined || bytes === ZERO_PAGE) bytes = new Uint8Array(size);
+      if (data === undefined) bytes.fill(0, from - start, to - start);
+      else bytes.set(data.subarray(from - offset, to - offset), from - start);
+      this.#put(number, bytes);
+    }
+  }
+
+  #pageSize(number: number): number {
+    return Math.min(OVERLAY_PAGE_BYTES, this.sizeBytes - number * OVERLAY_PAGE_BYTES);
+  }
+
+  /** A page of the overlay, as the open epoch has made it. */
+  #put(number: number, bytes: Uint8Array): void {
+    const page = this.#overlay.get(number);
+    if (page === undefined) {
+      const added = { bytes, epoch: Infinity };
+      this.#overlay.set(number, added);
+      this.#overlayBytes += costOf(added);
+      return;
+    }
+    this.#overlayBytes -= costOf(page);
+    page.bytes = bytes;
+    page.epoch = Infinity;
+    this.#overlayBytes += costOf(page);
   }
 }
 
 function pageOf(offset: number): number {
   return Math.floor(offset / OVERLAY_PAGE_BYTES);
+}
+
+function costOf({ bytes }: OverlayPage): number {
+  return ENTRY_BYTES + (bytes === ZERO_PAGE ? 0 : OVERLAY_PAGE_BYTES);
+}
+
+function sizeOf(event: TapEvent): number {
+  return ENTRY_BYTES + (event.kind === "write" || event.kind === "copy" ? event.data.length : 0);
 }
