@@ -43,7 +43,7 @@ export class SyncTrigger {
   request(): void {
     this.#wanted = true;
     // The runtime reads QMP, and gets its turn every 10 ms only while there is traffic: round trips
-    // on one connection then took 25 ms each, and 3 with this (measured by kemari bench net).
+    // on one connection took 25 ms each because of it (measured by kemari bench net).
     if (this.#busy && !this.#asked) this.#doneAwaiting ??= this.#reactor.awaitRuntime();
     this.#schedule();
   }
