@@ -118,7 +118,7 @@ export class PrimaryDisk {
   /** The VM is about to be stopped, which waits for every request. */
   stopping(): void {
     this.#throttle.stopping();
-    this.#server?.resume();
+    if (this.#waits) this.#server?.resume();
   }
 
   /** It stands still, or runs. */

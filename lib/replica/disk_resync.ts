@@ -153,7 +153,16 @@ export class DiskResync {
   receive(payload: Uint8Array, last: boolean): void {
     const end = this.#asked[0]?.end ?? this.#answeredTo;
     const run = decodeDigestRun(payload, RESYNC_CHUNK_BYTES, this.#answeredTo, end);
-    this.#answeredTo = endOfRun(run, RESYNC_CHUNK_BYTES, end);
+    const answeredTo = endOfRun(run, RESYNC_CHUNK_BYTES, end);
+    if (answeredTo === this.#answeredTo && !last) {
+      throw new WireError(
+        "transaction",
+        answeredTo,
+        "bad-value",
+        "a DISK_DIGEST that says nothing",
+      );
+    }
+    this.#answeredTo = answeredTo;
     this.#runs.push(run);
     if (last !== (this.#answeredTo === end)) {
       throw new WireError(

@@ -220,6 +220,27 @@ Deno.test("an answer survives its encoding, and is refused where it does not fit
   assert.throws(() => decodeDigestRun(long, 4096, 8192, end), /beyond/);
 });
 
+Deno.test("an answer that does not get on, or ends too early or too late, is refused", () => {
+  const nothing = encodeDigestRun({ offset: 0, zeroBytes: 0, digests: new Uint8Array(0) });
+  const part = encodeDigestRun({
+    offset: 0,
+    zeroBytes: RESYNC_CHUNK_BYTES,
+    digests: new Uint8Array(0),
+  });
+  const all = encodeDigestRun({ offset: 0, zeroBytes: SIZE, digests: new Uint8Array(0) });
+  for (
+    const [payload, last, message] of [
+      [nothing, false, /says nothing/],
+      [part, true, /the last one, and not at/],
+      [all, false, /without an end/],
+    ] as const
+  ) {
+    const pair = new Pair(new FakeDisk(SIZE), new FakeDisk(SIZE));
+    pair.resync.takeQuery();
+    assert.throws(() => pair.resync.receive(payload, last), message);
+  }
+});
+
 Deno.test("mutated answers are refused or taken, never anything else", () => {
   const payload = encodeDigestRun({
     offset: 0,
