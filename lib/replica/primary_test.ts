@@ -128,10 +128,13 @@ Deno.test("a stream with a return path is given time to end, then taken for COLO
   link.primary.tick();
   link.pump();
   assert.equal(link.takeReplies(), "");
+  assert.equal(link.primary.mayBeColo, false);
   link.now++;
   link.primary.tick();
   link.pump();
   assert.equal(link.takeReplies(), READY);
+  // QEMU may have stopped its VM for COLO by now, without a word.
+  assert.deepEqual([link.primary.isColo, link.primary.mayBeColo], [false, true]);
   assert.equal(link.primary.nextTickMs, Infinity);
 });
 
