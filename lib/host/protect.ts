@@ -150,7 +150,7 @@ async function serveOn(
     reason: (error as Error).message,
   });
   // A VM that was stopped says nothing; one that somebody lets run goes on unprotected.
-  void followVm(qmp, () => taps.passThrough());
+  followVm(qmp, () => taps.passThrough());
   await serveUntilUnused(taps, reactor, signal);
 }
 
@@ -192,12 +192,10 @@ async function protectVm(
   const trigger = new SyncTrigger(reactor, settings.syncMinIntervalMs, () => {
     taps.triggered();
     // Snapshots look at the trigger themselves; in COLO QEMU is told.
-    if (mode === "colo") {
-      qmp.run(triggerCheckpoint(settings.syncIntervalMs)).catch((error) => {
-        if (!over) reactor.fail(error);
-      });
-    }
-    reactor.wake();
+    if (mode !== "colo") return reactor.wake();
+    qmp.run(triggerCheckpoint(settings.syncIntervalMs)).catch((error) => {
+      if (!over) reactor.fail(error);
+    });
   });
   taps.onHeld = (cause) => {
     if (link !== undefined && settings.syncOn.includes(cause)) trigger.request();
@@ -211,7 +209,7 @@ async function protectVm(
   };
   taps.onEpochClosed = () => trigger.closed();
   // Stopping drains the disks, whoever stops the VM.
-  void followVm(qmp, () => {
+  followVm(qmp, () => {
     taps.vmRuns();
     trigger.ended();
   }, () => taps.vmStops());
@@ -326,7 +324,7 @@ async function connectQemu(
 ): Promise<QmpClient> {
   for (let told = false;; told = true) {
     try {
-      return await reactor.during(QmpClient.connect(path), signal);
+      return await reactor.during(QmpClient.connect(path, { reactor }), signal);
     } catch (error) {
       if (taps.isEmpty || !(error instanceof TransportError)) throw error;
       if (!told) log.info("the taps are served; waiting for QEMU at {path}", { path });

@@ -20,7 +20,7 @@ const POLL_MS = 2;
 export async function protectBySnapshots(context: ProtectContext): Promise<never> {
   const { reactor, settings, support, qmp, link, trigger, signal } = context;
   await reactor.during(qmp.runAll(enableSnapshots(support)), signal);
-  void measurePauses(context);
+  measurePauses(context);
   for (let round = 1;; round++) {
     const begunAt = performance.now();
     const fd = await reactor.during(
@@ -54,13 +54,13 @@ export async function protectBySnapshots(context: ProtectContext): Promise<never
 }
 
 /** Notes how long the VM stands still, from QEMU's own STOP and RESUME. */
-async function measurePauses({ qmp, link }: ProtectContext): Promise<void> {
+function measurePauses({ qmp, link }: ProtectContext): void {
   let stoppedAt: number | undefined;
-  for await (const { name } of qmp.events()) {
+  qmp.onEvent(({ name }) => {
     if (name === "STOP") stoppedAt = performance.now();
     else if (name === "RESUME" && stoppedAt !== undefined) {
       link.primary.pause.add(performance.now() - stoppedAt);
       stoppedAt = undefined;
     }
-  }
+  });
 }

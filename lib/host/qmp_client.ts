@@ -6,12 +6,21 @@ import {
   probeCapabilities,
   SUPPORT_QUERIES,
 } from "../qmp/migration_support.ts";
+import { ERRNO } from "./libc.ts";
+import { openReactorLine, openRuntimeLine, type QmpLine, type QmpLineOwner } from "./qmp_line.ts";
+import type { Reactor } from "./reactor.ts";
 import { type QmpEvent, type QmpGreeting, QmpSession } from "../qmp/session.ts";
 
-const READ_BYTES = 64 * 1024;
 /** Events kept for a reader that does not read; the oldest go first. */
 const MAX_WAITING_EVENTS = 10_000;
 const DEFAULT_TIMEOUT_MS = 10_000;
+const never = new AbortController().signal;
+
+/** How to connect. */
+export interface ConnectOptions {
+  readonly timeoutMs?: number;
+  readonly reactor?: Reactor;
+}
 
 /** How long to wait, and how to send. */
 export interface ExecuteOptions {
@@ -34,20 +43,18 @@ interface Waiting {
  */
 export class QmpClient implements AsyncDisposable {
   readonly #path: string;
-  readonly #connection: Deno.UnixConn;
+  #line: QmpLine | undefined;
   readonly #session = new QmpSession();
   readonly #waiting = new Map<number, Waiting>();
   readonly #readers = new Set<EventReader>();
   readonly #ready = Promise.withResolvers<QmpGreeting>();
   readonly #closed = Promise.withResolvers<KemariError | undefined>();
-  #writing: Promise<void> = Promise.resolve();
   #failure: KemariError | undefined;
   #isClosing = false;
-  #reading: Promise<void> = Promise.resolve();
+  readonly #listeners: ((event: QmpEvent) => void)[] = [];
 
-  private constructor(path: string, connection: Deno.UnixConn) {
+  private constructor(path: string) {
     this.#path = path;
-    this.#connection = connection;
     // Nobody may be waiting for it when it fails.
     this.#ready.promise.catch(() => {});
   }
@@ -56,19 +63,25 @@ export class QmpClient implements AsyncDisposable {
    * Connects and negotiates.
    *
    * @param path QEMU's QMP socket.
-   * @param options `timeoutMs` for all of it; default 10,000.
+   * @param options `timeoutMs` for all of it; default 10,000. With `reactor` the connection is
+   *   served by it: it then has to run for anything to be answered.
    * @throws {TransportError} If there is no such socket, or no greeting in time.
    * @throws {WireError} If what answers is not QMP.
    */
-  static async connect(path: string, options: { timeoutMs?: number } = {}): Promise<QmpClient> {
-    let connection: Deno.UnixConn;
+  static async connect(path: string, options: ConnectOptions = {}): Promise<QmpClient> {
+    const { reactor, timeoutMs = DEFAULT_TIMEOUT_MS } = options;
+    const client = new QmpClient(path);
+    const owner: QmpLineOwner = {
+      received: (bytes) => client.#received(bytes),
+      ended: (reason) => client.#lineEnded(reason),
+    };
     try {
-      connection = await Deno.connect({ transport: "unix", path });
+      client.#line = reactor === undefined
+        ? await openRuntimeLine(path, owner)
+        : await openReactorLine(path, owner, reactor, timeoutMs, never);
     } catch (cause) {
       throw connectFailure(path, cause);
     }
-    const client = new QmpClient(path, connection);
-    client.#reading = client.#readAll();
     try {
       await client.#inTime(
         client.#ready.promise,
@@ -150,6 +163,14 @@ export class QmpClient implements AsyncDisposable {
   }
 
   /**
+   * Calls back at every event from now on, in the very turn in which it is read: a reactor that is
+   * busy lets {@link events} wait. The callback must not throw.
+   */
+  onEvent(callback: (event: QmpEvent) => void): void {
+    this.#listeners.push(callback);
+  }
+
+  /**
    * QEMU's events from now on. Each call reads on its own; ending the loop ends the reading. The
    * iteration ends when the connection does.
    */
@@ -192,33 +213,34 @@ export class QmpClient implements AsyncDisposable {
   /** Closes the connection. QEMU and its VM run on. */
   async close(): Promise<void> {
     this.#isClosing = true;
-    closeQuietly(this.#connection);
-    await this.#reading;
+    await this.#line?.close();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close();
   }
 
-  async #readAll(): Promise<void> {
-    const buffer = new Uint8Array(READ_BYTES);
-    let failure: KemariError | undefined;
+  #received(bytes: Uint8Array): void {
+    this.#session.receive(bytes);
+    this.#dispatch();
+    this.#flush();
+  }
+
+  #lineEnded(reason: unknown): void {
+    let failure: unknown = reason;
     try {
-      for (;;) {
-        const length = await this.#connection.read(buffer);
-        if (length === null) break;
-        this.#session.receive(buffer.subarray(0, length));
-        this.#dispatch();
-        this.#flush();
-      }
-      this.#session.end();
-      failure = this.#ended("QEMU closed the QMP connection: it has ended or crashed");
+      if (failure === undefined && !this.#isClosing) this.#session.end();
     } catch (error) {
-      failure = error instanceof Error && "exitCode" in error
-        ? error as KemariError
-        : new TransportError(this.#path, "read", "the QMP connection broke", { cause: error });
+      failure = error;
     }
-    this.#finish(failure);
+    if (failure === undefined) {
+      failure = this.#ended("QEMU closed the QMP connection: it has ended or crashed");
+    } else if (!(failure instanceof Error && "exitCode" in failure)) {
+      failure = new TransportError(this.#path, "read", "the QMP connection broke", {
+        cause: failure,
+      });
+    }
+    this.#finish(failure as KemariError);
   }
 
   #dispatch(): void {
@@ -236,23 +258,19 @@ export class QmpClient implements AsyncDisposable {
           this.#waiting.get(notice.id)?.reject(notice.error);
           break;
         case "event":
+          for (const listener of this.#listeners) listener(notice.event);
           for (const reader of this.#readers) reader.push(notice.event);
       }
     }
   }
 
-  /** Writes what the session has to say, after what is being written. */
+  /** Writes what the session has to say. */
   #flush(): void {
-    this.#writing = this.#writing.then(async () => {
-      for (;;) {
-        let bytes = this.#session.takeOutput();
-        if (bytes === undefined) return;
-        while (bytes.length > 0) bytes = bytes.subarray(await this.#connection.write(bytes));
-      }
-    }).catch(() => {
-      // The reader finds the same connection broken, and knows why.
-      closeQuietly(this.#connection);
-    });
+    for (;;) {
+      const bytes = this.#session.takeOutput();
+      if (bytes === undefined) return;
+      this.#line?.send(bytes);
+    }
   }
 
   #finish(failure: KemariError): void {
@@ -260,7 +278,6 @@ export class QmpClient implements AsyncDisposable {
     this.#ready.reject(this.#failure);
     for (const { reject } of this.#waiting.values()) reject(this.#failure);
     for (const reader of this.#readers) reader.end();
-    closeQuietly(this.#connection);
     this.#closed.resolve(this.#isClosing ? undefined : failure);
   }
 
@@ -355,19 +372,20 @@ class EventReader implements AsyncIterableIterator<QmpEvent, undefined> {
 }
 
 function connectFailure(path: string, cause: unknown): TransportError {
-  if (cause instanceof Deno.errors.NotFound) {
+  const number = cause instanceof TransportError ? cause.cause : undefined;
+  if (cause instanceof Deno.errors.NotFound || number === ERRNO.ENOENT) {
     return new TransportError(path, "connect", "there is no such socket", {
       hint: `start QEMU with -qmp unix:${path},server=on,wait=off`,
       cause,
     });
   }
-  if (cause instanceof Deno.errors.ConnectionRefused) {
+  if (cause instanceof Deno.errors.ConnectionRefused || number === ERRNO.ECONNREFUSED) {
     return new TransportError(path, "connect", "nothing listens on this socket", {
       hint: "its QEMU has ended; start it again, or name the socket of the one that runs",
       cause,
     });
   }
-  if (cause instanceof Deno.errors.PermissionDenied) {
+  if (cause instanceof Deno.errors.PermissionDenied || number === ERRNO.EACCES) {
     return new TransportError(path, "connect", "this user may not use the socket", {
       hint: "run kemari as the user that runs QEMU",
       cause,
@@ -378,12 +396,4 @@ function connectFailure(path: string, cause: unknown): TransportError {
     hint: `start QEMU with -qmp unix:${path},server=on,wait=off`,
     cause,
   });
-}
-
-function closeQuietly(connection: Deno.UnixConn): void {
-  try {
-    connection.close();
-  } catch {
-    // Closed before.
-  }
 }

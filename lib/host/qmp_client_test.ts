@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { join } from "node:path";
 import { KemariError, QemuError, TransportError, WireError } from "../errors.ts";
 import { QmpClient, readMigrationSupport } from "./qmp_client.ts";
+import { Reactor } from "./reactor.ts";
 
 const GREETING = '{"QMP": {"version": {"qemu": {"major": 11}}, "capabilities": ["oob"]}}\r\n';
 
@@ -87,34 +88,57 @@ function qemuWith(table: Record<string, unknown>): (qemu: FakeQemu) => Promise<v
   };
 }
 
-Deno.test("QmpClient executes commands that overlap and gives each its own answer", async () => {
-  const held: unknown[] = [];
-  await withServer(async (qemu) => {
-    await qemu.say(GREETING);
-    await qemu.answerAll(({ id, execute, "exec-oob": urgent }) => {
-      if (execute === "slow") {
-        held.push({ return: "slow", id });
-        return [];
-      }
-      return [{ return: urgent ?? execute, id }, ...held.splice(0)];
-    });
-  }, async (path) => {
-    await using client = await QmpClient.connect(path);
-    assert.equal(client.path, path);
-    assert.deepEqual((await client.greeting()).capabilities, ["oob"]);
-    assert.deepEqual(
-      await Promise.all([
-        client.execute("slow"),
-        client.run({ execute: "yank", outOfBand: true }),
-      ]),
-      ["slow", "yank"],
-    );
-  });
-});
+const never = new AbortController().signal;
 
-Deno.test("QmpClient rejects with QEMU's error", async () => {
+/** A test on the runtime's sockets, and on a reactor. */
+function testLines(
+  name: string,
+  body: (connect: typeof QmpClient.connect, t: Deno.TestContext) => Promise<void>,
+): void {
+  Deno.test(name, (t) => body((path, options) => QmpClient.connect(path, options), t));
+  Deno.test(`${name}, on a reactor`, async (t) => {
+    const reactor = new Reactor();
+    try {
+      const connect = (path: string, options = {}) =>
+        QmpClient.connect(path, { ...options, reactor });
+      await reactor.during(body(connect, t), never);
+    } finally {
+      reactor.close();
+    }
+  });
+}
+
+testLines(
+  "QmpClient executes commands that overlap and gives each its own answer",
+  async (connect) => {
+    const held: unknown[] = [];
+    await withServer(async (qemu) => {
+      await qemu.say(GREETING);
+      await qemu.answerAll(({ id, execute, "exec-oob": urgent }) => {
+        if (execute === "slow") {
+          held.push({ return: "slow", id });
+          return [];
+        }
+        return [{ return: urgent ?? execute, id }, ...held.splice(0)];
+      });
+    }, async (path) => {
+      await using client = await connect(path);
+      assert.equal(client.path, path);
+      assert.deepEqual((await client.greeting()).capabilities, ["oob"]);
+      assert.deepEqual(
+        await Promise.all([
+          client.execute("slow"),
+          client.run({ execute: "yank", outOfBand: true }),
+        ]),
+        ["slow", "yank"],
+      );
+    });
+  },
+);
+
+testLines("QmpClient rejects with QEMU's error", async (connect) => {
   await withServer(qemuWith({}), async (path) => {
-    await using client = await QmpClient.connect(path);
+    await using client = await connect(path);
     await assert.rejects(client.execute("dance"), (error) => {
       assert.ok(error instanceof QemuError);
       assert.deepEqual([error.command, error.errorClass], ["dance", "CommandNotFound"]);
@@ -124,7 +148,7 @@ Deno.test("QmpClient rejects with QEMU's error", async () => {
   });
 });
 
-Deno.test("QmpClient gives events to every reader, and waits for one by name", async () => {
+testLines("QmpClient gives events to every reader, and waits for one by name", async (connect) => {
   const event = (name: string, data = {}) => ({
     event: name,
     data,
@@ -143,7 +167,7 @@ Deno.test("QmpClient gives events to every reader, and waits for one by name", a
         : [{ return: {}, id }]
     );
   }, async (path) => {
-    const client = await QmpClient.connect(path);
+    const client = await connect(path);
     const all = client.events();
     const completed = client.waitEvent(
       "MIGRATION",
@@ -162,12 +186,12 @@ Deno.test("QmpClient gives events to every reader, and waits for one by name", a
   });
 });
 
-Deno.test("QmpClient does not wait for ever", async (t) => {
+testLines("QmpClient does not wait for ever", async (connect, t) => {
   await t.step("for a greeting", async () => {
     await withServer(async (qemu) => {
       await qemu.answerAll(() => []);
     }, async (path) => {
-      await assert.rejects(QmpClient.connect(path, { timeoutMs: 20 }), (error) => {
+      await assert.rejects(connect(path, { timeoutMs: 20 }), (error) => {
         assert.ok(error instanceof TransportError && error.phase === "connect");
         assert.match(error.hint ?? "", /one client at a time/);
         return true;
@@ -183,7 +207,7 @@ Deno.test("QmpClient does not wait for ever", async (t) => {
         return [{ return: execute, id }];
       });
     }, async (path) => {
-      await using client = await QmpClient.connect(path);
+      await using client = await connect(path);
       await assert.rejects(
         client.execute("slow", undefined, { timeoutMs: 20 }),
         /no answer to slow in 20 ms/,
@@ -195,13 +219,13 @@ Deno.test("QmpClient does not wait for ever", async (t) => {
   });
   await t.step("for an event", async () => {
     await withServer(qemuWith({}), async (path) => {
-      await using client = await QmpClient.connect(path);
+      await using client = await connect(path);
       await assert.rejects(client.waitEvent("STOP", 20), /no event STOP in 20 ms/);
     });
   });
 });
 
-Deno.test("QmpClient tells everyone who waits when QEMU goes away", async () => {
+testLines("QmpClient tells everyone who waits when QEMU goes away", async (connect) => {
   await withServer(async (qemu) => {
     await qemu.say(GREETING);
     await qemu.answerAll(({ id, execute }) => {
@@ -210,7 +234,7 @@ Deno.test("QmpClient tells everyone who waits when QEMU goes away", async () => 
       return [];
     });
   }, async (path) => {
-    await using client = await QmpClient.connect(path);
+    await using client = await connect(path);
     const events = client.events();
     const waiting = assert.rejects(client.waitEvent("STOP", 5000), TransportError);
     await assert.rejects(client.execute("quit"), (error) => {
@@ -226,12 +250,12 @@ Deno.test("QmpClient tells everyone who waits when QEMU goes away", async () => 
   });
 });
 
-Deno.test("QmpClient refuses a server that does not speak QMP", async () => {
+testLines("QmpClient refuses a server that does not speak QMP", async (connect) => {
   for (const [text, message] of [["SSH-2.0-x\r\n", /0x53/], ['{"hello": 1}\r\n', /greeting/]]) {
     await withServer(async (qemu) => {
       await qemu.say(text);
     }, async (path) => {
-      await assert.rejects(QmpClient.connect(path), (error) => {
+      await assert.rejects(connect(path), (error) => {
         assert.ok(error instanceof WireError && error.protocol === "qmp");
         assert.match(error.message, message as RegExp);
         return true;
@@ -240,27 +264,27 @@ Deno.test("QmpClient refuses a server that does not speak QMP", async () => {
   }
 });
 
-Deno.test("QmpClient says how to get a socket where there is none", async () => {
+testLines("QmpClient says how to get a socket where there is none", async (connect) => {
   const folder = await Deno.makeTempDir({ prefix: "kemari-qmp-" });
   const path = join(folder, "none.sock");
   try {
-    await assert.rejects(QmpClient.connect(path), (error) => {
+    await assert.rejects(connect(path), (error) => {
       assert.ok(error instanceof TransportError);
       assert.equal(error.hint, `start QEMU with -qmp unix:${path},server=on,wait=off`);
       return true;
     });
     Deno.listen({ transport: "unix", path }).close();
-    await assert.rejects(QmpClient.connect(path), (error) => {
+    await assert.rejects(connect(path), (error) => {
       return error instanceof TransportError && error.hint !== undefined;
     });
     await Deno.writeTextFile(join(folder, "file"), "");
-    await assert.rejects(QmpClient.connect(join(folder, "file")), KemariError);
+    await assert.rejects(connect(join(folder, "file")), KemariError);
   } finally {
     await Deno.remove(folder, { recursive: true });
   }
 });
 
-Deno.test("readMigrationSupport decides with the answers it gets", async () => {
+testLines("readMigrationSupport decides with the answers it gets", async (connect) => {
   await withServer(
     qemuWith({
       "query-version": { qemu: { major: 10, minor: 0, micro: 13 } },
@@ -268,7 +292,7 @@ Deno.test("readMigrationSupport decides with the answers it gets", async () => {
       "query-status": { status: "running" },
     }),
     async (path) => {
-      await using client = await QmpClient.connect(path);
+      await using client = await connect(path);
       const support = await readMigrationSupport(client);
       assert.equal(support.mode, "snapshot");
       assert.match(support.coloReason, /10\.0/);

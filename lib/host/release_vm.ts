@@ -79,13 +79,13 @@ async function ignoring(task: Promise<unknown>): Promise<void> {
 }
 
 /** Calls back whenever the VM stops, or goes on after that, until the connection ends. */
-export async function followVm(
+export function followVm(
   client: QmpClient,
   onResume: () => void,
   onStop: () => void = () => {},
-): Promise<void> {
-  for await (const { name } of client.events()) {
+): void {
+  client.onEvent(({ name }) => {
     if (name === "RESUME") onResume();
     else if (name === "STOP") onStop();
-  }
+  });
 }

@@ -84,7 +84,7 @@ export async function send(
       ...(tapped.isEmpty ? {} : { taps: tapped.status }),
     });
     if (!taps.isEmpty && settings.qmp !== undefined) {
-      qmp = await reactor.during(QmpClient.connect(settings.qmp), signal);
+      qmp = await reactor.during(QmpClient.connect(settings.qmp, { reactor }), signal);
       triggerBy(qmp, taps, settings, reactor);
     }
     if (settings.control !== undefined) {
@@ -158,7 +158,6 @@ function triggerBy(qmp: QmpClient, taps: TapSet, settings: SendSettings, reactor
   const trigger = new SyncTrigger(reactor, settings.syncMinIntervalMs, () => {
     taps.triggered();
     qmp.run(triggerCheckpoint(settings.syncIntervalMs)).catch((error) => reactor.fail(error));
-    reactor.wake();
   });
   taps.onHeld = (cause) => {
     if (settings.syncOn.includes(cause)) trigger.request();
@@ -168,7 +167,7 @@ function triggerBy(qmp: QmpClient, taps: TapSet, settings: SendSettings, reactor
   taps.onOverflow = (disk, heldBytes) => reactor.fail(tooSlow("the secondary", disk, heldBytes));
   taps.onEpochClosed = () => trigger.closed();
   // Stopping drains the disks, whoever stops the VM.
-  void followVm(qmp, () => {
+  followVm(qmp, () => {
     taps.vmRuns();
     trigger.ended();
   }, () => taps.vmStops());

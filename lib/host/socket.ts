@@ -145,6 +145,7 @@ export async function connectSocket(
   }
   throw new TransportError(address.text, "connect", `cannot connect: ${errnoText(code)}`, {
     hint: "is `kemari recv` running there, and does its address match?",
+    cause: code,
   });
 }
 
