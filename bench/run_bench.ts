@@ -19,6 +19,8 @@ import { sourceFolder } from "./kemari_program.ts";
 import { benchNet } from "./net.ts";
 import { benchStart } from "./start.ts";
 import { benchStream } from "./stream.ts";
+import { benchSyncs } from "./syncs.ts";
+import { benchTraffic } from "./traffic.ts";
 import { benchWritev } from "./writev.ts";
 
 /** Every experiment, in the order in which all of them are run. */
@@ -34,6 +36,8 @@ const EXPERIMENTS: Readonly<Record<string, (context: BenchContext) => Promise<Be
   activation: benchActivation,
   iozone: benchIozone,
   "compress-live": benchCompressLive,
+  traffic: benchTraffic,
+  syncs: benchSyncs,
 };
 
 /** Stands for all of them. */

@@ -227,6 +227,8 @@ Device models:
   disk       the disk tap against nbdkit and QEMU's own file, with fio in the guest
   net        the net tap against QEMU straight on the bridge, and protected (needs root)
   iozone     file I/O in a guest, unprotected and protected in several ways
+  traffic    what goes over the sync link, over time and of what kind, with each --compress
+  syncs      synchronizations a second, pauses, commits and held output, against QEMU's COLO pair
   colo       checkpoints a second, against QEMU's own COLO pair
   compress-live on a real guest, over links of 1 and 10 Gb/s
   activation from fenced to running, warm against cold, and what the RAM's files cost
@@ -237,6 +239,7 @@ fails does not keep the others from running. Ctrl-C leaves in --out what was mea
       "kemari bench stream --quick --json > samples.json",
       "kemari bench all --out report",
       "kemari bench iozone --link 1G,10G --record-sizes 4K,64K --file-size 16M --rounds 5",
+      "kemari bench traffic syncs --link 1G --seconds 10 --out report",
       "kemari bench compare report-of-yesterday report",
     ],
     exits: {

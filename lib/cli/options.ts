@@ -133,7 +133,7 @@ export interface DoctorOptions extends LogOptions {
   readonly json: boolean;
 }
 
-/** What `kemari drill` tells its client. */
+/** What `kemari drill`, or `kemari bench`, tells its client. */
 export interface DrillClientOptions extends LogOptions {
   readonly host: string;
   readonly port: string;

@@ -1,7 +1,16 @@
 import assert from "node:assert/strict";
 import fc from "fast-check";
 import { UsageError } from "../errors.ts";
-import { checkFencing, checkLink, parseCount, parseDurationMs, parseSizeBytes } from "./options.ts";
+import {
+  checkFencing,
+  checkLink,
+  checkSizes,
+  parseCount,
+  parseDurationMs,
+  parseIoSizeBytes,
+  parseRecordSizes,
+  parseSizeBytes,
+} from "./options.ts";
 
 const durations: readonly (readonly [string, number])[] = [
   ["50", 50],
@@ -71,4 +80,16 @@ Deno.test("activation on loss needs a word on fencing", () => {
   checkFencing({ onLoss: "activate", fence: "power-off primary" });
   assert.throws(() => checkFencing({ onLoss: "activate" }), /split brain/);
   assert.throws(() => checkFencing({ onLoss: "wait", fence: " " }), /--fence needs a command/);
+});
+
+Deno.test("iozone's sizes are whole blocks, and a record fits into the file", () => {
+  assert.equal(parseIoSizeBytes("8M"), 8 * 2 ** 20);
+  assert.deepEqual(parseRecordSizes("4k, 64k,4096"), [4096, 65536]);
+  for (const text of ["1", "4097", "6K", "5G", "x"]) {
+    assert.throws(() => parseIoSizeBytes(text), UsageError, text);
+  }
+  assert.throws(() => parseRecordSizes("32M"), UsageError);
+  checkSizes(65536, [65536]);
+  checkSizes(undefined, [65536]);
+  assert.throws(() => checkSizes(4096, [65536]), UsageError);
 });

@@ -70,6 +70,7 @@ export interface Commands {
   readonly benchCompare: Run<BenchCompareOptions>;
   readonly guard: Run<GuardOptions>;
   readonly drillClient: Run<DrillClientOptions>;
+  readonly benchClient: Run<DrillClientOptions>;
 }
 
 /** The real ones. */
@@ -88,6 +89,8 @@ export const COMMANDS: Commands = {
   guard: async (options, context) => (await import("./guard.ts")).run(options, context),
   drillClient: async (options, context) =>
     (await import("./drill_client.ts")).run(options, context),
+  benchClient: async (options, context) =>
+    (await import("./bench_client.ts")).run(options, context),
 };
 
 /** What `--log-format`, `--quiet` and `--progress` make of the status line. */
@@ -387,6 +390,13 @@ function createProgram(version: string, io: ProcessIo, run: Runner) {
     (options) => run("bench", options),
     (options) => run("benchCompare", options),
   );
+
+  program.command("bench-client", { hidden: true })
+    .description("ask the guest of an experiment for pages; not for people")
+    .argument("<host>", "the guest")
+    .argument("<port>", "its web server")
+    .addOption(logFormat).addOption(quiet).addOption(progress)
+    .action((host, port, options) => run("benchClient", { ...options, host, port }));
 
   program.command("drill-client", { hidden: true })
     .description("talk to the guest of a drill; not for people")

@@ -1,0 +1,188 @@
+/**
+ * `kemari bench syncs`: how many synchronizations a second, over time, and how long each stops the
+ * guest and holds its output; the fourth picture of 2010.
+ *
+ * kemari stands twice: as it decides by itself (packets, and in 2010's way disk writes, ask for a
+ * sync), and asked back to back, which is how QEMU's pair is measured too: the next one when QEMU
+ * says RESUME. Syncs and pauses are QEMU's STOP and RESUME on every row.
+ */
+import { KemariError } from "../lib/errors.ts";
+import type {
+  BenchChart,
+  BenchDistribution,
+  BenchExperiment,
+  BenchGrid,
+} from "../lib/report/bench_result.ts";
+import { distributionOf, quantile, ratioGrid } from "../lib/report/bench_statistics.ts";
+import type { BenchContext, LinkRate } from "./bench_context.ts";
+import { GUEST_LIMITS, GuestLab } from "./guest_lab.ts";
+import { GuestRun } from "./guest_run.ts";
+import {
+  type GuestSetup,
+  KEMARI_2010,
+  KEMARI_DEFAULT,
+  PAIR_NOTES,
+  QEMU_PAIR,
+  SYNC_INTERVAL_MS,
+} from "./guest_setups.ts";
+import { IOZONE_NOTE } from "./iozone_program.ts";
+import { measureStretch, type Stretch } from "./stretch.ts";
+import { type Workload, workloads } from "./workload.ts";
+
+const QUICK_SECONDS = 4;
+const USUAL_SECONDS = 8;
+const FULL_SECONDS = 30;
+const FILE_BYTES = 4 << 20;
+const DISK_MIB = 64;
+
+/** A setup, and whether every sync is followed by a request for the next. */
+interface Row {
+  readonly name: string;
+  readonly setup: GuestSetup;
+  readonly backToBack: boolean;
+}
+
+const PAIR_ROW = `${QEMU_PAIR.name}, back to back`;
+const ROWS: readonly Row[] = [
+  { name: KEMARI_2010.name, setup: KEMARI_2010, backToBack: false },
+  { name: KEMARI_DEFAULT.name, setup: KEMARI_DEFAULT, backToBack: false },
+  {
+    name: `${KEMARI_DEFAULT.name}, back to back`,
+    // Two that ask would ask in the middle of a checkpoint, in which QEMU 11.1 may hang.
+    setup: { ...KEMARI_DEFAULT, options: ["--sync-on", "none"] },
+    backToBack: true,
+  },
+  { name: PAIR_ROW, setup: QEMU_PAIR, backToBack: true },
+];
+
+type Stretches = Map<Row, Map<Workload, Stretch[]>>;
+
+/** @throws {KemariError} QEMU, guest or link cannot be set up. */
+export async function benchSyncs(context: BenchContext): Promise<BenchExperiment> {
+  const { quick, full, signal } = context;
+  const seconds = context.seconds ??
+    (quick ? QUICK_SECONDS : full ? FULL_SECONDS : USUAL_SECONDS);
+  const rounds = context.rounds ?? (full ? 5 : 1);
+  const fileBytes = context.fileBytes ?? FILE_BYTES;
+  await using lab = await GuestLab.make(context, DISK_MIB + Math.ceil(fileBytes / 2 ** 20));
+  const [link] = lab.links(context.links ?? ["10G"]);
+  await lab.shape(link);
+  const kinds = workloads(fileBytes, lab.net !== undefined);
+  const found: Stretches = new Map(
+    ROWS.map((row) => [row, new Map(kinds.map((kind) => [kind, []]))]),
+  );
+  const total = rounds * ROWS.length;
+  for (let step = 0; step < total; step++) {
+    signal.throwIfAborted();
+    const round = Math.floor(step / ROWS.length);
+    const row = ROWS[(step + round) % ROWS.length];
+    context.progress("syncs", step, total, `round ${round + 1}, ${row.name}`);
+    await using run = await GuestRun.start(lab, row.setup);
+    if (row.backToBack) askBackToBack(run);
+    for (const kind of kinds) {
+      found.get(row)!.get(kind)!.push(await measureStretch(run, kind, seconds));
+    }
+    if (step + 1 === total) break;
+    const partial = `${step + 1} of ${total} guests`;
+    context.keep({ ...experimentOf(lab, found, kinds, link, seconds), partial });
+  }
+  return experimentOf(lab, found, kinds, link, seconds);
+}
+
+/** Asks for the next sync whenever one is over. Its timer asks if a request was lost. */
+function askBackToBack(run: GuestRun): void {
+  const ask = () =>
+    run.stops.client.execute("migrate-set-parameters", { "x-checkpoint-delay": SYNC_INTERVAL_MS })
+      .catch((error) => {
+        // The VM has been ended.
+        if (!(error instanceof KemariError)) throw error;
+      });
+  run.stops.onResume = ask;
+  void ask();
+}
+
+function experimentOf(
+  lab: GuestLab,
+  found: Stretches,
+  kinds: readonly Workload[],
+  link: LinkRate,
+  seconds: number,
+): BenchExperiment {
+  const rows = [...found.keys()];
+  const grid = (
+    name: string,
+    unit: string,
+    of: (stretch: Stretch) => number,
+    columns = kinds,
+  ): BenchGrid => ({
+    name,
+    unit,
+    rows: rows.map((row) => row.name),
+    columns: columns.map((kind) => kind.name),
+    cells: rows.map((row) =>
+      columns.map((kind) => found.get(row)!.get(kind)!.map(of).filter(Number.isFinite))
+    ),
+  });
+  const rates = grid("syncs", "syncs/s", ({ syncs, seconds }) => syncs / seconds);
+  const working = kinds.filter(({ unit }) => unit !== undefined);
+  return {
+    name: "syncs",
+    about: `synchronizations while the guest works, ${seconds} s of each workload`,
+    conditions: { ...lab.conditions(link), seconds: `${seconds}` },
+    series: [],
+    grids: [
+      rates,
+      ratioGrid(rates, `syncs against ${PAIR_ROW}`, PAIR_ROW),
+      grid("guest stopped, p50", "ms", ({ pausesMs }) => quantile(pausesMs, 0.5)),
+      grid("guest stopped, p99", "ms", ({ pausesMs }) => quantile(pausesMs, 0.99)),
+      grid(
+        "guest stopped, share of the time",
+        "%",
+        ({ pausesMs, seconds }) => pausesMs.reduce((sum, ms) => sum + ms, 0) / seconds / 10,
+      ),
+      grid("commit, p50", "ms", ({ commitsMs }) => quantile(commitsMs, 0.5)),
+      grid("packets held, p50", "ms", ({ netHoldsMs }) => quantile(netHoldsMs, 0.5)),
+      grid("disk writes held, p50", "ms", ({ diskHoldsMs }) => quantile(diskHoldsMs, 0.5)),
+      ...working.map((kind) =>
+        grid(`work done, ${kind.unit}`, "1/s", ({ work, seconds }) => work / seconds, [kind])
+      ),
+    ],
+    charts: kinds.map((kind): BenchChart => ({
+      name: `syncs per second, ${kind.name}`,
+      x: { name: "time", unit: "s" },
+      y: { name: "syncs", unit: "1/s" },
+      curves: rows.flatMap((row) => {
+        const stretch = found.get(row)!.get(kind)![0];
+        return stretch === undefined ? [] : [{ name: row.name, points: stretch.rates }];
+      }),
+    })),
+    distributions: rows.flatMap((row) => kinds.flatMap((kind) => distributions(found, row, kind))),
+    notes: [
+      `kemari is ${lab.kemari.about}; ${IOZONE_NOTE}`,
+      ...kinds.map(({ name, about }) => `${name}: ${about}`),
+      `${KEMARI_2010.name}: ${KEMARI_2010.options!.join(" ")}, one image for both ends; ` +
+      `${KEMARI_DEFAULT.name}: asynchronous commit, packets ask for a sync; both sync after ` +
+      `${SYNC_INTERVAL_MS} ms at the latest; back to back: the next sync is asked for when QEMU ` +
+      "says RESUME",
+      "syncs and pauses are QEMU's STOP and RESUME; commit is COMMIT to ACK as the sender sees it; " +
+      "held is from a packet's (or an epoch's first disk write's) coming to its release",
+      "curves are of the first round, distributions of all",
+      ...PAIR_NOTES,
+      ...lab.linkNotes(),
+      ...(lab.net === undefined ? ["request/response needs a network of its own: left out"] : []),
+    ],
+    cannotShow: GUEST_LIMITS,
+  };
+}
+
+function distributions(found: Stretches, row: Row, kind: Workload): BenchDistribution[] {
+  const stretches = found.get(row)!.get(kind)!;
+  const all = (what: string, of: (stretch: Stretch) => readonly number[]) =>
+    distributionOf(`${what}: ${row.name}, ${kind.name}`, "ms", stretches.flatMap(of));
+  return [
+    all("guest stopped", ({ pausesMs }) => pausesMs),
+    all("commit", ({ commitsMs }) => commitsMs),
+    all("packets held", ({ netHoldsMs }) => netHoldsMs),
+    all("disk writes held", ({ diskHoldsMs }) => diskHoldsMs),
+  ].filter((each) => each !== undefined);
+}

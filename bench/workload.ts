@@ -1,0 +1,170 @@
+/** What a measured guest does meanwhile. */
+import { TransportError } from "../lib/errors.ts";
+import { selfCommand } from "../lib/host/self_command.ts";
+import type { GuestRun } from "./guest_run.ts";
+import { IOZONE_FILE, iozoneCommand } from "./iozone_program.ts";
+import { WEB_CLIENTS, type WebReport } from "./web_client.ts";
+import { atExit, endQuietly } from "./work_folder.ts";
+
+/** A workload that is under way. */
+export interface RunningWorkload extends AsyncDisposable {
+  /** Units of work done so far. */
+  done(): Promise<number>;
+  /** Ends it; may be called once. */
+  stop(): Promise<void>;
+}
+
+/** A kind of workload. */
+export interface Workload {
+  readonly name: string;
+  /** One unit of its work, in the singular; absent where nothing is done. */
+  readonly unit?: string;
+  readonly about: string;
+  start(run: GuestRun): Promise<RunningWorkload>;
+}
+
+const IDLE: Workload = {
+  name: "idle",
+  about: "a booted guest that does nothing",
+  start: () =>
+    Promise.resolve({
+      done: () => Promise.resolve(0),
+      stop: () => Promise.resolve(),
+      [Symbol.asyncDispose]: () => Promise.resolve(),
+    }),
+};
+
+const STOP_FILE = "/mem/stop-iozone";
+const OVER_FILE = "/mem/iozone-is-over";
+const LOG_FILE = "/mem/iozone.log";
+const SECTOR_BYTES = 512;
+
+/** @param fileBytes Of iozone's file. */
+function iozoneWorkload(fileBytes: number): Workload {
+  return {
+    name: "iozone",
+    unit: "MB written",
+    about: `iozone over and over: write, rewrite, read, reread, random; ${fileBytes / 1024} KiB, ` +
+      "records of 4 KiB, direct I/O",
+    async start(run) {
+      const all = [0, 1, 2].map((test) => iozoneCommand(test, fileBytes, 4096)).join(" && ");
+      await run.run(
+        `rm -f ${STOP_FILE} ${OVER_FILE}; ` +
+          `(while [ ! -e ${STOP_FILE} ]; do ${all} || break; done > ${LOG_FILE} 2>&1; ` +
+          `touch ${OVER_FILE}) &`,
+      );
+      const stop = () =>
+        run.run(
+          // It is not waited for: under many syncs a round of it takes long.
+          `touch ${STOP_FILE}; killall -q iozone; while [ ! -e ${OVER_FILE} ]; do sleep 0.1; done; ` +
+            `rm -f ${IOZONE_FILE}; tail -n 20 ${LOG_FILE}; ` +
+            `grep -q reclen ${LOG_FILE} && ! grep -qiE 'error|no space' ${LOG_FILE}`,
+        ).then(() => {});
+      return {
+        // The seventh number is sectors written.
+        async done() {
+          const fields = (await run.run("cat /sys/block/vda/stat")).trim().split(/\s+/);
+          return Number(fields[6]) * SECTOR_BYTES / 1e6;
+        },
+        stop,
+        // The guest ends with its VM.
+        [Symbol.asyncDispose]: () => Promise.resolve(),
+      };
+    },
+  };
+}
+
+const PORT = 80;
+const PAGE_BYTES = 8192;
+
+const WEB: Workload = {
+  name: "request/response",
+  unit: "request",
+  about:
+    `${WEB_CLIENTS} clients outside of the guest, each with one request at a time for a page ` +
+    `of ${PAGE_BYTES / 1024} KiB from busybox's httpd, over a TCP connection of its own`,
+  async start(run) {
+    const { net } = run.lab;
+    if (net === undefined) throw new TransportError("client", "connect", run.lab.netMissing!);
+    await run.run(
+      `mkdir -p /mem/www && head -c ${PAGE_BYTES} /dev/urandom > /mem/www/index.html; ` +
+        `pidof httpd > /dev/null || httpd -p ${PORT} -h /mem/www`,
+    );
+    const client = new WebClient([
+      ...net.prefix("client"),
+      ...selfCommand(["bench-client", net.guestIp, `${PORT}`]),
+    ]);
+    await client.answered(run.lab.context.signal);
+    return client;
+  },
+};
+
+/** All of them; the ones that need a network of our own are left out where there is none. */
+export function workloads(fileBytes: number, hasNetwork: boolean): readonly Workload[] {
+  return [IDLE, iozoneWorkload(fileBytes), ...(hasNetwork ? [WEB] : [])];
+}
+
+/** The client's process and what it reports. */
+class WebClient implements RunningWorkload {
+  readonly #process: Deno.ChildProcess;
+  readonly #reading: Promise<void>;
+  readonly #forget: () => void;
+  #requests = 0;
+  #isOver = false;
+
+  constructor([program, ...args]: readonly string[]) {
+    this.#process = new Deno.Command(program, {
+      args,
+      stdin: "piped",
+      stdout: "piped",
+      stderr: "inherit",
+    }).spawn();
+    this.#forget = atExit(() => endQuietly(this.#process));
+    this.#reading = this.#read();
+  }
+
+  /** Waits for the first answer. */
+  async answered(signal: AbortSignal): Promise<void> {
+    for (let attempt = 0; this.#requests === 0; attempt++) {
+      signal.throwIfAborted();
+      if (attempt >= 1000) {
+        await this[Symbol.asyncDispose]();
+        throw new TransportError("guest", "connect", "its web server does not answer");
+      }
+      await new Promise((resolve) => setTimeout(resolve, 20));
+    }
+  }
+
+  done(): Promise<number> {
+    return Promise.resolve(this.#requests);
+  }
+
+  async stop(): Promise<void> {
+    this.#isOver = true;
+    await this.#process.stdin.close().catch(() => {});
+    await this.#end();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (this.#isOver) return;
+    this.#isOver = true;
+    endQuietly(this.#process);
+    await this.#process.stdin.close().catch(() => {});
+    await this.#end();
+  }
+
+  async #end(): Promise<void> {
+    await this.#process.status;
+    await this.#reading;
+    this.#forget();
+  }
+
+  async #read(): Promise<void> {
+    let text = "";
+    for await (const part of this.#process.stdout.pipeThrough(new TextDecoderStream())) {
+      const lines = (text + part).split("\n");
+      text = lines.pop()!;
+      for (const line of lines) this.#requests += (JSON.parse(line) as WebReport).latencyMs.length;
+    }
+  }
+}
