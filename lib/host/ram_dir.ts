@@ -299,12 +299,16 @@ export class RamDir implements ReplicaStore, Disposable {
     });
   }
 
-  /** Removes the folder's files. A QEMU that maps them keeps its memory. */
-  remove(): void {
+  /**
+   * Removes the folder's files. A QEMU that maps them keeps its memory.
+   *
+   * @param withFolder Also the folder, which is removed anyway if it was not there before.
+   */
+  remove(withFolder: boolean): void {
     for (const name of ["state", "device-0", "device-1"]) removeQuietly(`${this.path}/${name}`);
     this.discard();
     removeQuietly(`${this.path}/lock`);
-    if (this.#made) removeQuietly(this.path);
+    if (withFolder || this.#made) removeQuietly(this.path);
   }
 
   /** Lets others have the folder. */

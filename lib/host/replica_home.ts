@@ -87,7 +87,7 @@ export class ReplicaHome {
 
   /** The VM that got it runs: the files are of no more use here. */
   isGiven(): void {
-    this.dir?.remove();
+    this.dir?.remove(!this.#isNamed);
   }
 
   /** No VM got it after all. */
@@ -102,7 +102,7 @@ export class ReplicaHome {
   close(end: { readonly given: boolean; readonly committed: boolean; readonly asked: boolean }) {
     const dir = this.dir;
     if (dir === undefined) return;
-    if (end.given || !end.committed || end.asked && !this.#isNamed) dir.remove();
+    if (end.given || !end.committed || end.asked && !this.#isNamed) dir.remove(!this.#isNamed);
     else log.info("{folder}: the replica stays for the next kemari recv", { folder: dir.path });
     dir.close();
   }
