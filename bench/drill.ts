@@ -26,12 +26,14 @@ export type { DrillReport, DrillRun };
 /**
  * Runs the drill: every fault with every device model, so many times.
  *
+ * @param interrupted Is told of the runs that were done when an interruption ends the drill, if any.
  * @throws {KemariError} if it could not be carried out; checks that fail are in the report.
  */
 export async function drill(
   settings: DrillSettings,
   narrate: Narrate,
   signal: AbortSignal,
+  interrupted: (report: DrillReport) => void = () => {},
 ): Promise<DrillReport> {
   leaveSignalsToCaller();
   const form = await formOf(settings, narrate);
@@ -40,8 +42,16 @@ export async function drill(
   const rounds = settings.pingPong ?? 1;
   const total = settings.runs * plans.length * rounds;
   const runs: DrillRun[] = [];
+  const report = (): DrillReport => ({
+    qemu: qemu.fullVersion,
+    guestKernels: Object.values(guests).map(({ kernelVersion }) => kernelVersion),
+    memoryMiB: settings.memoryMiB,
+    form,
+    seed: settings.seed,
+    held: runs.every(({ checks }) => checks.every(({ held }) => held)),
+    runs,
+  });
   for (let run = 1; run <= total; run += rounds) {
-    signal.throwIfAborted();
     const plan = plans[(run - 1) / rounds % plans.length];
     if (total > 1) {
       const which = rounds === 1 ? `run ${run}` : `runs ${run} to ${run + rounds - 1}`;
@@ -51,6 +61,7 @@ export async function drill(
     const random = new SeededRandom(settings.seed + run - 1);
     const context: RunContext = { qemu, guests, settings, random, narrate, signal };
     try {
+      signal.throwIfAborted();
       const done = plan === undefined
         ? [await drillMemoryOnce(run, context)]
         : await rehearse(run, plan, context);
@@ -59,20 +70,13 @@ export async function drill(
       }
       runs.push(...done);
     } catch (error) {
+      if (signal.aborted && runs.length > 0) interrupted(report());
       // What breaks because the drill was interrupted is not worth reporting.
       signal.throwIfAborted();
       throw error;
     }
   }
-  return {
-    qemu: qemu.fullVersion,
-    guestKernels: Object.values(guests).map(({ kernelVersion }) => kernelVersion),
-    memoryMiB: settings.memoryMiB,
-    form,
-    seed: settings.seed,
-    held: runs.every(({ checks }) => checks.every(({ held }) => held)),
-    runs,
-  };
+  return report();
 }
 
 function casesOf({ faults, devices, diskMode, commit }: DrillSettings): DrillCase[] {

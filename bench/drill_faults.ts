@@ -120,13 +120,17 @@ async function cutLink(run: Rehearsal): Promise<FaultOutcome> {
     return state === "paused";
   }, signal);
   const stoppedMs = Date.now() - at;
-  await expectSoon("the secondary's fence", () => hosts.fenceAsked, signal);
-  narrate(`the primary stopped its VM by itself after ${stoppedMs} ms; the secondary fences it`);
-  const receiver = await hosts.receiverStatus();
-  // The cable heals while the primary still lives: nothing of it may get out.
+  const first = hosts.fenceAsked ? "the secondary" : "the primary";
+  narrate(`the primary stopped its VM by itself after ${stoppedMs} ms; the cable is whole again`);
+  // Nothing of the primary may get out any more; and a secondary that has not noticed the silence
+  // must take over all the same.
   await hosts.lab.setCable("whole");
+  await expectSoon("the secondary's fence", () => hosts.fenceAsked, signal);
+  narrate("the secondary fences the primary");
+  const receiver = await hosts.receiverStatus();
   await hosts.releaseFence();
-  return await takenOver(run, { ...before, receiver }, at, "cable cut", [{
+  const phase = `cable cut, ${first} noticed first`;
+  return await takenOver(run, { ...before, receiver }, at, phase, [{
     name: "the side that must stop stopped by itself",
     held: state === "paused",
     detail: `the primary's VM was ${state} ${stoppedMs} ms after the cut, before the fence`,

@@ -11,7 +11,7 @@ import { BLOCK_BYTES, ledgerScript } from "./drill_ledger.ts";
 import { makeImages, writeFence } from "./drill_images.ts";
 import { DEVICE_MODELS, type DeviceModel } from "./drill_plan.ts";
 import { answers, ask, end, kill, output, say, until, whileAlive } from "./drill_process.ts";
-import type { DrillCase, RunContext } from "./drill_report.ts";
+import type { DrillCase, HostsContext } from "./drill_report.ts";
 
 export const SERVICE_PORT = 7000;
 const LINK_PORT = 4000;
@@ -23,7 +23,9 @@ const BALLAST_BYTES = 128 * MIB;
 const COPY_CABLE_RATE = "200mbit";
 
 /** Short, so that a cut cable is noticed soon; long enough for a machine that is busy. */
-const LINK_TIMES = ["--heartbeat", "250ms", "--grace", "1500ms"];
+const GRACE_MS = 1500;
+/** The grace time of a secondary that is to notice later than the primary. */
+export const LATE_GRACE_MS = 4000;
 
 const SERVICE = `#!/bin/sh
 while read n; do
@@ -41,7 +43,7 @@ export type TappedStatus = SenderStatus & { readonly taps: TapStatus };
 /** Two hosts and a VM; whoever starts them disposes of them. */
 export class DrillHosts implements AsyncDisposable {
   readonly #stack = new AsyncDisposableStack();
-  readonly #context: RunContext;
+  readonly #context: HostsContext;
   readonly device: DeviceModel;
   lab!: NetLab;
   primary!: RunningVm;
@@ -57,7 +59,13 @@ export class DrillHosts implements AsyncDisposable {
   #secondaries = 0;
   #fifo = "";
 
-  private constructor(readonly folder: string, readonly plan: DrillCase, context: RunContext) {
+  private constructor(
+    readonly folder: string,
+    readonly plan: DrillCase,
+    context: HostsContext,
+    /** How long the secondary takes silence for a pause. */
+    readonly secondaryGraceMs: number,
+  ) {
     this.#context = context;
     this.device = DEVICE_MODELS[plan.devices];
     this.#protectControl = `${folder}/protect`;
@@ -72,8 +80,13 @@ export class DrillHosts implements AsyncDisposable {
    *
    * @throws {KemariError} with the last that its kemaris said.
    */
-  static async start(folder: string, plan: DrillCase, context: RunContext): Promise<DrillHosts> {
-    const hosts = new DrillHosts(folder, plan, context);
+  static async start(
+    folder: string,
+    plan: DrillCase,
+    context: HostsContext,
+    secondaryGraceMs = GRACE_MS,
+  ): Promise<DrillHosts> {
+    const hosts = new DrillHosts(folder, plan, context, secondaryGraceMs);
     try {
       await hosts.#start();
       return hosts;
@@ -173,7 +186,8 @@ export class DrillHosts implements AsyncDisposable {
       host,
       [
         ...["recv", `${CABLE_IP[host]}:${LINK_PORT}`, "--control", this.recvControl],
-        ...["--on-loss", "activate", "--fence", `${folder}/fence`, ...LINK_TIMES],
+        ...["--on-loss", "activate", "--fence", `${folder}/fence`],
+        ...["--heartbeat", "250ms", "--grace", `${this.secondaryGraceMs}ms`],
         ...this.#taps(host),
       ],
       `> ${fifoPath}`,
@@ -198,7 +212,8 @@ export class DrillHosts implements AsyncDisposable {
     const guest = this.#stack.use(await StandbyGuest.prepare(this.#machine(host)));
     this.recv = this.#kemari(host, [
       ...["recv", `${CABLE_IP[host]}:${LINK_PORT}`, "--control", this.recvControl],
-      ...["--on-loss", "activate", "--fence", `${folder}/fence`, ...LINK_TIMES],
+      ...["--on-loss", "activate", "--fence", `${folder}/fence`],
+      ...["--heartbeat", "250ms", "--grace", `${this.secondaryGraceMs}ms`],
       ...["--standby", guest.command, "--ram-dir", ramDir, ...this.#taps(host)],
     ]);
     this.secondary = guest;
@@ -329,7 +344,7 @@ export class DrillHosts implements AsyncDisposable {
 
   #protectOptions(onSecondaryLoss: "continue" | "stop"): string[] {
     return [
-      ...["--commit", this.plan.commit, ...LINK_TIMES],
+      ...["--commit", this.plan.commit, "--heartbeat", "250ms", "--grace", `${GRACE_MS}ms`],
       ...["--sync-interval", `${this.#context.settings.syncIntervalMs}`],
       ...["--on-secondary-loss", onSecondaryLoss],
     ];
@@ -347,7 +362,9 @@ export class DrillHosts implements AsyncDisposable {
   /** Starts a kemari on a host; what it logs goes into a file. */
   #kemari(side: LabHost, args: readonly string[], redirection = ""): Deno.ChildProcess {
     const { folder, lab } = this;
-    const command = [...lab.prefix(side), ...selfCommand([...args])];
+    const own = this.#context.kemari;
+    const kemari = own === undefined ? selfCommand([...args]) : [...own, ...args];
+    const command = [...lab.prefix(side), ...kemari];
     const child = new Deno.Command("/bin/sh", {
       args: ["-c", `exec "$@" ${redirection} 2>> ${folder}/${side}.log`, "sh", ...command],
       stdin: "null",

@@ -2,7 +2,7 @@
 import { KemariError } from "../lib/errors.ts";
 import { connectClient, PERFORM } from "./drill_faults.ts";
 import { pingPong } from "./drill_ping_pong.ts";
-import { DrillHosts } from "./drill_hosts.ts";
+import { DrillHosts, LATE_GRACE_MS } from "./drill_hosts.ts";
 import { say, senderFigures } from "./drill_process.ts";
 import type { DrillCase, DrillRun, RunContext } from "./drill_report.ts";
 import { DrillWire } from "./drill_wire.ts";
@@ -28,7 +28,10 @@ export async function rehearse(
   let hosts: DrillHosts | undefined;
   try {
     await using stack = new AsyncDisposableStack();
-    hosts = stack.use(await DrillHosts.start(folder, plan, context));
+    // Either side may be the first to notice that the other is silent.
+    const isLate = plan.fault === "link" && context.random.below(2) < 1;
+    const graceMs = isLate ? LATE_GRACE_MS : undefined;
+    hosts = stack.use(await DrillHosts.start(folder, plan, context, graceMs));
     const bootId = await say(hosts.primary, "cat /proc/sys/kernel/random/boot_id");
     const wire = stack.use(new DrillWire(hosts.lab));
     const client = stack.use(await connectClient(hosts, context));

@@ -99,13 +99,20 @@ export interface DrillReport {
 /** Tells a person what happens; one line a call. */
 export type Narrate = (line: string) => void;
 
-/** What one run works with. */
-export interface RunContext {
+/** What two hosts are made of. */
+export interface HostsContext {
   readonly qemu: QemuInstall;
-  /** The guests that the rehearsed device models need. */
+  /** The words that start kemari; this very program by default. */
+  readonly kemari?: readonly string[];
+  /** The guests that the device models need. */
   readonly guests: Readonly<Partial<Record<GuestKernel, GuestImages>>>;
-  readonly settings: DrillSettings;
-  readonly random: SeededRandom;
+  readonly settings: Pick<DrillSettings, "memoryMiB" | "syncIntervalMs" | "standby">;
   readonly narrate: Narrate;
   readonly signal: AbortSignal;
+}
+
+/** What one run works with. */
+export interface RunContext extends HostsContext {
+  readonly settings: DrillSettings;
+  readonly random: SeededRandom;
 }

@@ -1,5 +1,5 @@
 import { getLogger } from "@logtape/logtape";
-import { drill } from "../../bench/drill.ts";
+import { drill, type DrillReport } from "../../bench/drill.ts";
 import {
   DEVICES,
   type Devices,
@@ -33,8 +33,11 @@ export async function run(options: DrillOptions, context: CommandContext): Promi
     fillMiB: Math.min(64, Math.floor(options.memoryMiB / 4)),
     syncIntervalMs: 20,
   };
-  const report = await drill(settings, narrate, context.signal);
-  context.writeOut(options.json ? JSON.stringify(report) + "\n" : formatDrill(report));
+  const write = (report: DrillReport) =>
+    context.writeOut(options.json ? JSON.stringify(report) + "\n" : formatDrill(report));
+  // One that is left running for a long time is worth something when it is ended.
+  const report = await drill(settings, narrate, context.signal, write);
+  write(report);
   return report.held ? EXIT.done : EXIT.bytes;
 }
 

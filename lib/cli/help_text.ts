@@ -193,6 +193,8 @@ Faults:
   copy and apply need a replicated disk. Faults come at random moments; the report tells the phase:
   checkpoint (the VM stands still), in flight (a transaction arrives), unreleased (one is committed,
   and its output not all out), idle. --seed chooses the same moments again, not what the VM does.
+  A run whose checks fail leaves its folder behind, and says where. Interrupted, a drill still reports
+  the runs that were done.
 
 Ping-pong:
   A host dies, the other takes over; the dead one comes back as the secondary with its old image,
