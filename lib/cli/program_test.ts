@@ -50,7 +50,7 @@ async function runLine(line: string, options: { isTerminal?: boolean; exitCode?:
 }
 
 const log = { logFormat: "text", quiet: false, progress: "auto" };
-const link = { heartbeatMs: 100, graceMs: 2000 };
+const link = { heartbeatMs: 100, graceMs: 3000 };
 const send = {
   target: "h:1",
   commit: "async",
