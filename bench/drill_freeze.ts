@@ -69,10 +69,23 @@ export async function freezeApplying(
   for (const end = performance.now() + limitMs; performance.now() < end;) {
     await delay(random.below(4), signal);
     Deno.kill(pid, "SIGSTOP");
+    // On a busy machine it is stopped only when it would have been its turn.
+    while (!isStopped(pid)) await delay(1, signal);
     if (writesTo(pid, image)) return true;
     Deno.kill(pid, "SIGCONT");
   }
   return false;
+}
+
+/** Whether every thread of a process stands still, or the process is gone. */
+function isStopped(pid: number): boolean {
+  try {
+    return [...Deno.readDirSync(`/proc/${pid}/task`)].every(({ name }) =>
+      /^State:\s*[TtZX]/m.test(Deno.readTextFileSync(`/proc/${pid}/task/${name}/status`))
+    );
+  } catch {
+    return true;
+  }
 }
 
 /** Whether a thread of a process is inside a write to a file at this moment. */
