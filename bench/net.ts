@@ -11,6 +11,12 @@
  * and waits for a QEMU that never comes. A second guest, whose only NIC is kemari's, is protected
  * by `protect` and `recv` with their defaults. In every round each guest is booted and all is
  * measured once: iperf3 both ways, and requests and responses of 64 bytes on one connection.
+ *
+ * Learned: the tap adds 0.05 ms to a round trip. A protected round trip took 26 ms, while the VM
+ * stood still for 2 of them: the next checkpoint could not be asked for before QEMU's RESUME was
+ * read, which is the runtime's work, and the runtime had its turn every 10 ms. Since the trigger
+ * says that it waits (`Reactor.awaitRuntime`), it takes 2.2 ms: 37 round trips a second
+ * became 416, and bulk out of the guest 304 Mbit/s instead of 72.
  */
 import { KemariError, TransportError } from "../lib/errors.ts";
 import type { SenderStatus } from "../lib/host/end_status.ts";
