@@ -15,6 +15,7 @@ function replies(major: number, minor: number, changes: SupportReplies = {}): Su
     migration: {},
     status: { status: "running", running: true },
     block: [],
+    memdevs: [{ id: "pc.ram", size: 512 * 2 ** 20 }],
     suppressVmdesc: false,
     ...changes,
   };
@@ -135,4 +136,18 @@ Deno.test("probeCapabilities makes do with what a QEMU answers, and needs the ve
       accelerators: odd,
     }));
   }
+});
+
+Deno.test("probeCapabilities refuses RAM that tcg loses sight of, and nothing else", () => {
+  const memdevs = (...sizes: number[]) => ({
+    memdevs: sizes.map((size, i) => ({ id: `m${i}`, size })),
+  });
+  const MiB = 2 ** 20;
+  const blockers = (changes: SupportReplies) => probeCapabilities(replies(11, 1, changes)).blockers;
+  assert.match(blockers(memdevs(128 * MiB, 64 * MiB))[0], /loses sight .*\(m0, m1\).*256 KiB/);
+  assert.match(blockers(memdevs(128 * MiB - 4096, 64 * MiB))[0], /\(m1\)/);
+  assert.deepEqual(blockers(memdevs(128 * MiB - 4096, 64 * MiB + 4096)), []);
+  assert.deepEqual(blockers(memdevs(64 * MiB)), []);
+  assert.deepEqual(blockers({ ...memdevs(128 * MiB, 64 * MiB), ...KVM }), []);
+  assert.deepEqual(blockers({ memdevs: undefined }), []);
 });
