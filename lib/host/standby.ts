@@ -62,20 +62,6 @@ interface Instance {
   readonly socket: string;
 }
 
-/**
- * What of a machine has not been seen to go on from a warm standby. A q35 with two processors and two
- * RAM back ends loaded its state and then booted anew (measured, cause not found): until it is known
- * which of the three it was, all of them are started cold.
- */
-function unprovenPart(machine: string, backEnds: number, cpus: number): string | undefined {
-  const parts = [
-    ...(/q35/.test(machine) ? ["a q35 machine"] : []),
-    ...(backEnds > 1 ? [`${backEnds} RAM back ends`] : []),
-    ...(cpus > 1 ? [`${cpus} processors`] : []),
-  ];
-  return parts.length === 0 ? undefined : `not proven to take over warm: ${parts.join(", ")}`;
-}
-
 export class Standby {
   readonly #command: string;
   readonly #folder = Deno.makeTempDirSync({ prefix: "kemari-standby-" });
@@ -177,12 +163,6 @@ export class Standby {
     this.#addresses = new Map(
       shared.map(({ name }) => [name, addresses.get(name.replace(/^\/objects\//, "")) ?? 0]),
     );
-    const cpus = await client.execute("query-cpus-fast");
-    const unproven = unprovenPart(machine, shared.length, Array.isArray(cpus) ? cpus.length : 1);
-    if (unproven !== undefined) {
-      this.#goCold(unproven);
-      return undefined;
-    }
     const known = await client.execute("query-migrate-capabilities") as { capability: string }[];
     const has = (name: string) => known.some(({ capability }) => capability === name);
     if (!has("x-ignore-shared")) {

@@ -140,7 +140,7 @@ export function parseRamBlocks(text: string): StandbyBlock[] {
  */
 export function parseBlockAddresses(text: string): Map<string, number> {
   const addresses = new Map<string, number>();
-  for (const line of text.split("\n")) {
+  for (const line of text.split(/\r?\n/)) {
     const found = /^\s+([0-9a-f]{16})-[0-9a-f]{16} \(prio -?\d+, ram\): (\S+)$/.exec(line);
     if (found === null) continue;
     const name = found[2].replace(/^\/objects\//, "");

@@ -141,4 +141,6 @@ memory-region: pc.ram
     0000000008000000-000000000bffffff (prio 0, ram): /objects/far
 `;
   assert.deepEqual([...parseBlockAddresses(tree)], [["near", 0], ["far", 0x8000000]]);
+  const asQmpHasIt = tree.replaceAll("\n", "\r\n");
+  assert.deepEqual([...parseBlockAddresses(asQmpHasIt)], [["near", 0], ["far", 0x8000000]]);
 });

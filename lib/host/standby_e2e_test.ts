@@ -19,6 +19,17 @@ const MACHINES: Readonly<Record<string, { machine?: string; args: readonly strin
       ...["-device", "virtio-scsi-pci", "-device", "virtio-rng-pci", "-device", "VGA"],
     ],
   },
+  "q35 with AHCI, two NUMA nodes": {
+    machine: "q35",
+    args: [
+      ...NULL_DISK,
+      ...["-device", "ide-hd,drive=d", ...NETS, "-device", "e1000,netdev=n0"],
+      ...["-device", "virtio-net-pci,netdev=n1", "-smp", "2"],
+      // No multiples of 256 KiB, see findForgottenRam().
+      ...["-object", "memory-backend-ram,id=near,size=131068K", "-numa", "node,memdev=near,cpus=0"],
+      ...["-object", "memory-backend-ram,id=far,size=65540K", "-numa", "node,memdev=far,cpus=1"],
+    ],
+  },
 };
 
 /** Folders that recv has made for RAM by itself. */

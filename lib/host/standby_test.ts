@@ -179,19 +179,6 @@ Deno.test("another machine, other blocks, and a QEMU that does not start are tol
   }
 });
 
-Deno.test("a machine with several RAM back ends is not proven to take over warm: it starts cold", () => {
-  const backEnds = BLOCKS.flatMap(([id, size]) => {
-    return ["-object", `memory-backend-ram,id=${id},size=${size}`];
-  });
-  return withStandby(backEnds, async ({ replica, standby }) => {
-    await standby.check(replica);
-    assert.equal(standby.status.state, "cold");
-    assert.match(standby.status.reason!, /not proven to take over warm: 2 RAM back ends/);
-    assert.equal(standby.needsCheck, false, "the replica is protected all the same");
-    assert.equal(await standby.activate(replica, true), undefined);
-  });
-});
-
 Deno.test("a standby ends with its kemari, unless it has the VM", () =>
   withStandby([], async ({ folder }) => {
     // A kemari of its own, which is killed.
