@@ -8,9 +8,10 @@
  * to a socat that throws it away. All ways send it again and again; what a page costs is measured
  * as time and as CPU time of the sending process alone.
  *
- * Learned: gathering never loses: at 1 to 16 pages both ways cost the same within 5 %, since the
- * call itself and the kernel's part are most of it, and from 24 pages on gathering takes 10–35 %
- * less CPU time and is up to twice as fast on a Unix socket. Copying pages too while little waits
+ * Learned: at 1 to 16 pages the two are too close for a shared machine to tell them apart (over TCP
+ * some runs had gathering up to 20 % slower, others level), since the call itself and the kernel's
+ * part are most of it; from 24 pages on gathering takes 10–35 % less CPU time and is up to twice as
+ * fast on a Unix socket. Copying pages too while little waits
  * in the queue was tried and gained nothing. So the product gathers at every size, and copies
  * together only what is shorter than 1 KiB.
  */
