@@ -6,7 +6,7 @@ import {
   checkKilledPrimary,
   checkReplicaDisk,
 } from "./drill_checks.ts";
-import { freezeApplying, freezeSender, type Phase, PHASES } from "./drill_freeze.ts";
+import { freezeApplying, freezeSender } from "./drill_freeze.ts";
 import { type DrillHosts, expectSoon, SERVICE_PORT, type TappedStatus } from "./drill_hosts.ts";
 import type { TakeoverStatus } from "../lib/host/takeover.ts";
 import type { Fault } from "./drill_plan.ts";
@@ -78,7 +78,7 @@ export async function synchronize({ hosts, context }: Rehearsal) {
 async function killPrimary(run: Rehearsal): Promise<FaultOutcome> {
   const before = await synchronize(run);
   const { hosts, context } = run;
-  const wanted: Phase = context.random.pick(PHASES);
+  const wanted = context.random.pick(context.settings.phases);
   const phase = await freezeSender(hosts, wanted, context.random, context.signal);
   context.narrate(`kill -9: the primary's QEMU and its kemari (phase: ${phase})`);
   const receiver = await hosts.receiverStatus();
@@ -90,7 +90,7 @@ async function killPrimary(run: Rehearsal): Promise<FaultOutcome> {
 async function killSender(run: Rehearsal): Promise<FaultOutcome> {
   const before = await synchronize(run);
   const { hosts, context } = run;
-  const wanted: Phase = context.random.pick(PHASES);
+  const wanted = context.random.pick(context.settings.phases);
   const phase = await freezeSender(hosts, wanted, context.random, context.signal);
   context.narrate(`kill -9: the primary's kemari alone (phase: ${phase})`);
   const receiver = await hosts.receiverStatus();
@@ -153,7 +153,12 @@ async function killReceiver(run: Rehearsal): Promise<FaultOutcome> {
   narrate("protected again");
   await moreAnswers(run);
   const receiver = await hosts.receiverStatus();
-  const phase = await freezeSender(hosts, random.pick(PHASES), random, signal);
+  const phase = await freezeSender(
+    hosts,
+    random.pick(context.settings.phases),
+    random,
+    signal,
+  );
   narrate(`kill -9: the primary's QEMU and its kemari (phase: ${phase})`);
   const killedAt = Date.now();
   await hosts.killPrimary();

@@ -1,18 +1,8 @@
 /** Finds a moment of a wanted kind by stopping a process and looking around before it goes on. */
 import { delay } from "./drill_process.ts";
 import type { DrillHosts } from "./drill_hosts.ts";
+import type { Phase } from "./drill_plan.ts";
 import type { SeededRandom } from "./drill_random.ts";
-
-/**
- * What goes on at a moment:
- *
- * - `checkpoint`: the VM stands still for one.
- * - `in flight`: the VM runs, and a transaction has begun to arrive and is not committed.
- * - `unreleased`: the VM runs, a transaction is committed, and what it lets go is not all out.
- * - `idle`: none of these; output of the open epoch may be held.
- */
-export const PHASES = ["idle", "checkpoint", "in flight", "unreleased"] as const;
-export type Phase = typeof PHASES[number];
 
 const TRIES = 40;
 /** Between two tries, at most: several synchronizations long. */
@@ -21,8 +11,10 @@ const BETWEEN_MS = 40;
 const QEMU_ANSWER_MS = 150;
 
 /**
- * Leaves the primary's kemari frozen at a random moment, of the wanted phase if one comes along in
- * time: for what happens to its host next it is as if it had happened at that moment.
+ * Waits for a random moment, of the wanted phase if one comes along in time, and leaves the primary's
+ * kemari frozen in it: for what happens to its host next it is as if it had happened at that moment.
+ * Its clients wait longer, though, by the time that looking takes, and what they send to it
+ * meanwhile nobody has seen; an `unseen` moment comes without.
  *
  * @returns The phase found.
  */
@@ -35,6 +27,7 @@ export async function freezeSender(
   const { pid } = hosts.protect;
   for (let left = TRIES;; left--) {
     await delay(random.below(BETWEEN_MS), signal);
+    if (wanted === "unseen") return wanted;
     Deno.kill(pid, "SIGSTOP");
     const phase = await phaseOf(hosts);
     if (phase === wanted || left === 0) return phase;
@@ -46,7 +39,7 @@ async function phaseOf(hosts: DrillHosts): Promise<Phase> {
   const state = await hosts.runState(QEMU_ANSWER_MS);
   if (state !== "running") return "checkpoint";
   const { arriving, unreleased } = await hosts.receiverStatus();
-  return arriving ? "in flight" : unreleased > 0 ? "unreleased" : "idle";
+  return arriving ? "in-flight" : unreleased > 0 ? "unreleased" : "idle";
 }
 
 /** pwrite64 on x86-64, where the guest's QEMU runs. */

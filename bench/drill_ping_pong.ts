@@ -11,7 +11,7 @@ import {
   synchronize,
   takenOver,
 } from "./drill_faults.ts";
-import { freezeSender, PHASES } from "./drill_freeze.ts";
+import { freezeSender } from "./drill_freeze.ts";
 
 /**
  * Carries out `takeovers` of them.
@@ -26,7 +26,7 @@ export async function pingPong(run: Rehearsal, takeovers: number): Promise<Fault
     wire.restart();
     const before = await synchronize(run);
     const dying = hosts.hostOf("primary");
-    const phase = await freezeSender(hosts, random.pick(PHASES), random, signal);
+    const phase = await freezeSender(hosts, random.pick(context.settings.phases), random, signal);
     narrate(`kill -9: QEMU and kemari on the host "${dying}" (phase: ${phase})`);
     const receiver = await hosts.receiverStatus();
     const at = Date.now();

@@ -15,6 +15,18 @@ export const FAULT_TEXT: Readonly<Record<Fault, string>> = {
   apply: "the primary is killed while the secondary applies a transaction",
 };
 
+/**
+ * What goes on at the moment of the primary's death:
+ *
+ * - `unseen`: nobody looked; the kill comes at a random moment.
+ * - `idle`: none of the following; output of the open epoch may be held.
+ * - `checkpoint`: the VM stands still for one.
+ * - `in-flight`: the VM runs, and a transaction has begun to arrive and is not committed.
+ * - `unreleased`: the VM runs, a transaction is committed, and what it lets go is not all out.
+ */
+export const PHASES = ["unseen", "idle", "checkpoint", "in-flight", "unreleased"] as const;
+export type Phase = typeof PHASES[number];
+
 export type DiskMode = "replicated" | "shared";
 
 /** Faults that have something to happen to: a shared image is neither copied nor applied. */

@@ -2,7 +2,7 @@
 import type { GuestImages, GuestKernel } from "../fixtures/guest/guest.ts";
 import type { QemuInstall } from "../fixtures/provision/qemu.ts";
 import type { TakeoverStatus } from "../lib/host/takeover.ts";
-import type { Devices, DiskMode, Fault } from "./drill_plan.ts";
+import type { Devices, DiskMode, Fault, Phase } from "./drill_plan.ts";
 import type { SeededRandom } from "./drill_random.ts";
 
 /**
@@ -32,6 +32,8 @@ export interface DrillSettings {
   readonly standby: "warm" | "cold";
   /** Chooses the moments. */
   readonly seed: number;
+  /** Of which one is chosen at random for every death of the primary. */
+  readonly phases: readonly Phase[];
   /** Leave the working folders behind. */
   readonly keep: boolean;
 }

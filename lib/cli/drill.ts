@@ -7,6 +7,8 @@ import {
   type Fault,
   FAULTS,
   faultsFor,
+  type Phase,
+  PHASES,
 } from "../../bench/drill_plan.ts";
 import { EXIT, UsageError } from "../errors.ts";
 import type { CommandContext } from "./context.ts";
@@ -29,6 +31,7 @@ export async function run(options: DrillOptions, context: CommandContext): Promi
     ...options,
     faults: parseFaults(options.fault, options.diskMode),
     devices: parseDevices(options.devices),
+    phases: parsePhases(options.phase),
     seed: options.seed ?? crypto.getRandomValues(new Uint32Array(1))[0],
     fillMiB: Math.min(64, Math.floor(options.memoryMiB / 4)),
     syncIntervalMs: 20,
@@ -60,6 +63,11 @@ export function parseFaults(text: string, diskMode: DiskMode): readonly Fault[] 
 /** Reads `--devices`. @throws {UsageError} if a model is not known. */
 export function parseDevices(text: string): readonly Devices[] {
   return parseNames("--devices", text, DEVICES, DEVICES);
+}
+
+/** Reads `--phase`. @throws {UsageError} if one is not known. */
+export function parsePhases(text: string): readonly Phase[] {
+  return parseNames("--phase", text, PHASES, PHASES);
 }
 
 /** @param all What `all` stands for. */

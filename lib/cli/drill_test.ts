@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import type { DrillReport, DrillRun } from "../../bench/drill.ts";
 import { UsageError } from "../errors.ts";
-import { parseDevices, parseFaults } from "./drill.ts";
+import { parseDevices, parseFaults, parsePhases } from "./drill.ts";
 import { formatDrill } from "./drill_text.ts";
 
 Deno.test("--fault and --devices take names, each once, or all that is possible", () => {
@@ -16,6 +16,7 @@ Deno.test("--fault and --devices take names, each once, or all that is possible"
   ]);
   assert.deepEqual(parseFaults("all", "shared"), ["primary", "sender", "link", "receiver"]);
   assert.deepEqual(parseDevices("all"), ["virtio", "e1000-ahci", "virtio-scsi"]);
+  assert.deepEqual(parsePhases("in-flight,unseen"), ["in-flight", "unseen"]);
 });
 
 Deno.test("what --fault and --devices do not know, or cannot do, is refused by name", () => {
@@ -23,6 +24,7 @@ Deno.test("what --fault and --devices do not know, or cannot do, is refused by n
     [() => parseFaults("primary,fire", "replicated"), /--fault: "fire" is none of primary, /],
     [() => parseFaults("", "replicated"), /--fault: "" is none of/],
     [() => parseFaults("copy", "shared"), /copy cannot happen to a shared disk/],
+    [() => parsePhases("lunch"), /--phase: "lunch" is none of unseen, idle, checkpoint, /],
     [() => parseDevices("e1000"), /--devices: "e1000" is none of virtio, e1000-ahci, virtio-scsi/],
   ];
   for (const [parse, message] of cases) {

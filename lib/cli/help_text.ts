@@ -73,6 +73,12 @@ On loss:
   does not prove that the primary is dead. "activate" therefore needs --fence: a command that makes
   sure of it, or "none" if something else does. Without fencing both VMs may run at once.
 
+Replay:
+  What the primary may not have done is done again, at least once, before the VM goes on: net sends
+  what the guest had said and was committed, disk writes what it wrote to a shared image. input gives
+  the guest what the world sent to it since the last commit or so: without, a client's request that
+  came then is answered when the client asks again, after 200 ms or more. none leaves it all away.
+
 Standby:
   --standby takes the primary's command line up to its last device, without -incoming. Its RAM back
   ends become files in --ram-dir (default: a folder in /dev/shm). It is checked before the first
@@ -190,9 +196,11 @@ Faults:
   receiver  the secondary is killed: the primary goes on, is protected again, and then is killed
   copy      the primary is killed during the first disk copy: the secondary must refuse to activate
   apply     the primary is killed while the secondary writes a transaction to its disk
-  copy and apply need a replicated disk. Faults come at random moments; the report tells the phase:
-  checkpoint (the VM stands still), in flight (a transaction arrives), unreleased (one is committed,
-  and its output not all out), idle. --seed chooses the same moments again, not what the VM does.
+  copy and apply need a replicated disk. Faults come at random moments. The primary dies in one of
+  these phases: checkpoint (the VM stands still), in-flight (a transaction arrives), unreleased (one
+  is committed, and its output not all out), idle; for these its kemari is frozen and looked at first,
+  which makes the gap longer. unseen: at any moment, without a look: the one to measure gaps with.
+  --seed chooses the same moments again, not what the VM does.
   A run whose checks fail leaves its folder behind, and says where. Interrupted, a drill still reports
   the runs that were done.
 
@@ -209,7 +217,7 @@ Device models:
       "kemari drill --fault all --devices all --seconds 1",
       "kemari drill --fault link --disk-mode shared --commit sync",
       "kemari drill --ping-pong 10",
-      "kemari drill --standby warm --runs 20 --json",
+      "kemari drill --standby warm --phase unseen --runs 20 --json",
       "kemari drill --form memory",
     ],
     exits: {

@@ -79,7 +79,7 @@ export interface RecvOptions extends LogOptions, LinkOptions, TapOptions {
   readonly ramDir?: string;
   /** Shell command of a QEMU that waits with the replica's RAM in its own. */
   readonly standby?: string;
-  /** Comma-separated: which held output is let go again on activation. */
+  /** Comma-separated: what is said again on activation. */
   readonly replay: string;
   /** The largest transaction that is buffered, in bytes; half of the free memory by default. */
   readonly maxTransactionBytes?: number;
@@ -150,6 +150,8 @@ export interface DrillOptions extends LogOptions {
   readonly memoryMiB: number;
   /** Comma-separated faults, or `all`. */
   readonly fault: string;
+  /** Comma-separated phases in which the primary may die, or `all`. */
+  readonly phase: string;
   /** Takeovers back and forth, instead of a fault. */
   readonly pingPong?: number;
   /** Comma-separated device models, or `all`. */

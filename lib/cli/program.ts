@@ -243,7 +243,7 @@ function createProgram(version: string, io: ProcessIo, run: Runner) {
       "keep the RAM in files there; another recv goes on with them if this one is killed",
     )
     .addOption(net).addOption(disk)
-    .option("--replay <what>", "held output to let go again on activation", "net,disk")
+    .option("--replay <what>", "what to say again on activation, see below", "net,disk,input")
     .addOption(
       new Option(
         "--max-transaction <size>",
@@ -362,6 +362,11 @@ function createProgram(version: string, io: ProcessIo, run: Runner) {
       named("--ping-pong", parseCount),
     )
     .option("--devices <models>", "the VM's NIC and disk: models with commas, or all", "virtio")
+    .option(
+      "--phase <names>",
+      "the moment of the primary's death: names with commas, or all",
+      "all",
+    )
     .addOption(
       new Option("--disk-mode <mode>", "a disk for each host, or one that both can open")
         .choices(["replicated", "shared"] as const).default("replicated" as const),

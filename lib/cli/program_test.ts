@@ -72,7 +72,7 @@ const recv = {
   maxTransactionBytes: undefined,
   net: [],
   disk: [],
-  replay: "net,disk",
+  replay: "net,disk,input",
   ...link,
   ...log,
 };
@@ -161,6 +161,7 @@ const parsed: readonly (readonly [string, string, unknown])[] = [
   ["doctor --qmp /q --qemu /e --json", "doctor", { qmp: "/q", qemu: "/e", json: true, ...log }],
   ["drill", "drill", {
     fault: "primary",
+    phase: "all",
     devices: "virtio",
     diskMode: "replicated",
     standby: "cold",
@@ -175,6 +176,7 @@ const parsed: readonly (readonly [string, string, unknown])[] = [
   }],
   ["drill --runs 3 --seconds 9 --memory 512 --keep --json --form memory", "drill", {
     fault: "primary",
+    phase: "all",
     devices: "virtio",
     diskMode: "replicated",
     standby: "cold",
@@ -192,6 +194,7 @@ const parsed: readonly (readonly [string, string, unknown])[] = [
     "drill",
     {
       fault: "link,copy",
+      phase: "all",
       devices: "all",
       diskMode: "shared",
       standby: "cold",

@@ -345,6 +345,7 @@ Deno.test("a handover that breaks off: the sender says that the VM may run at th
           payload: nothing,
           event: nothing,
           released: nothing,
+          input: nothing,
           cancel: nothing,
           leave: nothing,
           digestQuery: nothing,

@@ -32,9 +32,25 @@ export function parsePrimaryTaps(
  * @throws {UsageError}
  */
 export function parseClasses(option: string, text: string): readonly HeldClass[] {
+  return parseWords(option, text, ["net", "disk"]);
+}
+
+/**
+ * Reads some of the words, with commas between them, or `none`.
+ *
+ * @throws {UsageError}
+ */
+export function parseWords<const Word extends string>(
+  option: string,
+  text: string,
+  words: readonly Word[],
+): readonly Word[] {
   if (text === "none") return [];
-  return text.split(",").map((word) => {
-    if (word === "net" || word === "disk") return word;
-    throw new UsageError(`${option}: there is no "${word}"`, { hint: "write net, disk or none" });
+  return text.split(",").map((each) => {
+    const word = words.find((word) => word === each);
+    if (word !== undefined) return word;
+    throw new UsageError(`${option}: there is no "${each}"`, {
+      hint: `write ${words.join(", ")} or none`,
+    });
   });
 }

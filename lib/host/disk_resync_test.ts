@@ -184,7 +184,10 @@ Deno.test({
       await scene.lose(first);
       assert.equal(scene.stage.end.state, "waiting", "the replica is kept, and nobody activated");
       assert.ok(scene.replica.replicaTaps.pendingWrites > 0);
-      assert.throws(() => scene.replica.activate({ net: true, disk: true }), /does not go with/);
+      assert.throws(
+        () => scene.replica.activate({ net: true, disk: true, input: true }),
+        /does not go with/,
+      );
 
       await mount("-o", "remount,size=64m", folder);
       const second = await scene.connect();

@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { type Guest, until } from "../../fixtures/protected_pair.ts";
 import { TappedPair } from "../../fixtures/tapped_pair.ts";
 import { QmpClient } from "./qmp_client.ts";
 
@@ -71,4 +72,39 @@ Deno.test("e2e: a VM stopped at the loss of its secondary keeps its taps, and go
   await pair.assertNothingLost(pair.primary);
   await pair.primary.powerCut();
   assert.equal((await pair.protect.ended(20_000)).code, 4);
+});
+
+Deno.test("e2e: what the world sent since the last commit reaches the guest all the same, unsent again", async () => {
+  await using pair = await TappedPair.make(
+    "replicated",
+    ...["--sync-on", "none", "--sync-interval", "3s"],
+  );
+  await pair.syncs(2);
+  // Nothing below UDP sends anything twice, and a guest counts what comes for a port without a program.
+  const talk = `exec 3>/dev/udp/${pair.lab.guestIp}/9; while read word; do
+    echo $word >&3 || echo $word >&3; done 2> /dev/null`;
+  const client = pair.lab.command("client", ["bash", "-c", talk], { stdin: "piped" }).spawn();
+  const mouth = client.stdin.getWriter();
+  const speak = () => mouth.write(new TextEncoder().encode("word\n"));
+  const heard = async (vm: Guest) => {
+    const { output } = await vm.run("grep ^Udp: /proc/net/snmp", { timeoutMs: 30_000 });
+    return Number(output.trim().split("\n")[1].split(" ")[2]);
+  };
+  await until(async () => {
+    // Again, until the guest's answer to ARP has been let go.
+    await speak();
+    return await heard(pair.primary) > 0;
+  }, "the first words at the primary");
+  // What came in the last epoch but one is forgotten, what came before the last commit may come again.
+  const { syncs } = await pair.syncs(1);
+  await pair.syncs(syncs + 3);
+  const committed = await heard(pair.primary);
+  await speak();
+  await until(async () => await heard(pair.primary) === committed + 1, "the last word");
+  assert.equal((await pair.syncs(1)).syncs, syncs + 3, "the last word is in no transaction");
+  await pair.killPrimary();
+  await pair.receiverStatus(({ takeover }) => takeover?.loadedMs != null);
+  await until(async () => await heard(pair.secondary) === committed + 1, "it at the secondary");
+  await mouth.close();
+  await client.status;
 });

@@ -2,6 +2,7 @@ import { KemariError, StateError, TransportError } from "../errors.ts";
 import { MAC_BYTES } from "../packet/ethernet.ts";
 import { type HeldEpoch, HeldFrames, type HeldLimits } from "../replica/held_frames.ts";
 import type { RecentDurations } from "../replica/latency.ts";
+import { INPUT_BYTES_PER_EPOCH } from "../replica/tap_events.ts";
 import { FrameSocket, RECEIVE_BUDGET_BYTES } from "./frame_socket.ts";
 import { libc } from "./libc.ts";
 import { NetAnnouncer } from "./net_announcer.ts";
@@ -34,6 +35,10 @@ export class NetTap {
   #guestBlocked = false;
   #isFull = false;
   #guestMac: Uint8Array | undefined;
+  /** Bytes of frames for the guest that may still be copied in this epoch. */
+  #inputBudget = INPUT_BYTES_PER_EPOCH;
+  /** What every QEMU that connects is given, until one has spoken. */
+  #lostInputs: readonly Uint8Array[] = [];
   #passedOut = 0;
   #releasedFrames = 0;
   #passedIn = 0;
@@ -169,6 +174,7 @@ export class NetTap {
    * @returns Its frames, which stay the tap's and never change.
    */
   closeEpoch(epoch: number): HeldEpoch {
+    this.#inputBudget = INPUT_BYTES_PER_EPOCH;
     return this.#held.closeEpoch(epoch);
   }
 
@@ -195,6 +201,17 @@ export class NetTap {
     const now = performance.now();
     for (const frame of frames) this.#held.add(frame, now);
     this.#pump();
+  }
+
+  /**
+   * Gives the guest what the world sent to it and it may not have had, or has forgotten with its
+   * primary. QEMU takes it and keeps it until the VM runs.
+   *
+   * @param frames Taken over.
+   */
+  giveInputs(frames: readonly Uint8Array[]): void {
+    this.#lostInputs = frames;
+    this.#sendInputs();
   }
 
   /**
@@ -238,7 +255,7 @@ export class NetTap {
       writable: () => this.#flushGuest(),
     });
     this.#events.guest?.(true);
-    this.#updateWants();
+    this.#sendInputs();
   }
 
   #onGuestReadable(): void {
@@ -262,6 +279,7 @@ export class NetTap {
       const result = this.#guest.receive(READ_BUDGET_BYTES, (frame) => {
         if (isFirst) {
           this.#learnMac(frame);
+          if (this.#lostInputs.length > 0) this.#lostInputs = [];
           isFirst = false;
         }
         if (held.isHolding || held.queuedFrames > 0 || !this.#sendOut(frame)) {
@@ -323,10 +341,27 @@ export class NetTap {
     // What was read must have a place: only an empty socket has room for it for sure.
     if (this.#guestBlocked) return;
     const guest = this.#guest;
+    const copies: Uint8Array[] | undefined =
+      this.#held.isHolding && this.#events.inputs !== undefined ? [] : undefined;
     this.out.receive(RECEIVE_BUDGET_BYTES, (frame) => {
-      if (guest?.send(frame)) this.#passedIn++;
-      else this.#droppedNoGuest++;
+      if (!guest?.send(frame)) {
+        this.#droppedNoGuest++;
+        return;
+      }
+      this.#passedIn++;
+      if (copies === undefined || frame.length > this.#inputBudget) return;
+      this.#inputBudget -= frame.length;
+      copies.push(frame.slice());
     });
+    // The guest first: it is what the world waits for.
+    this.#flushGuest();
+    if (copies !== undefined && copies.length > 0) this.#events.inputs!(copies);
+  }
+
+  #sendInputs(): void {
+    if (this.#guest !== undefined) {
+      for (const frame of this.#lostInputs) if (this.#guest.send(frame)) this.#passedIn++;
+    }
     this.#flushGuest();
   }
 

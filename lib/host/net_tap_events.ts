@@ -8,6 +8,11 @@ export interface NetTapEvents {
   /** The first frame of the open epoch is held: a reason to synchronize. */
   held?(): void;
   /**
+   * While frames are held, the world has sent these to the guest, which has them by now; copies.
+   * At most INPUT_BYTES_PER_EPOCH in an epoch, then no more until the next.
+   */
+  inputs?(frames: readonly Uint8Array[]): void;
+  /**
    * The line is full while frames are held: a sync is needed. QEMU's socket is not read until
    * frames have left, so the guest's card fills up and the guest waits; nothing is dropped.
    */

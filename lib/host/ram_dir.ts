@@ -207,7 +207,7 @@ export class RamDir implements ReplicaStore, Disposable {
   discard(): void {
     this.#write(this.#state, new Uint8Array(0), 0);
     libc().ftruncate(this.#state, 0n);
-    for (const entry of [...Deno.readDirSync(this.path)]) {
+    for (const entry of entriesOf(this.path)) {
       if (!/^(\d+|machine-\d+)$/.test(entry.name)) continue;
       Deno.removeSync(`${this.path}/${entry.name}`, { recursive: true });
     }
@@ -395,6 +395,16 @@ function exists(path: string): boolean {
 function freeBytes(path: string): number {
   const { bavail, bsize } = statfsSync(path);
   return bavail * bsize;
+}
+
+/** None if the folder is gone: someone else has removed it. */
+function entriesOf(path: string): Deno.DirEntry[] {
+  try {
+    return [...Deno.readDirSync(path)];
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return [];
+    throw error;
+  }
 }
 
 function removeQuietly(path: string, recursive = false): void {

@@ -76,6 +76,7 @@ export class ReceiverSession {
         maxTransactionBytes: options.maxTransactionBytes,
         committed: replica.committed,
         software: options.software,
+        takesInputs: replica.taps.keepsInputs,
       },
       () => performance.now(),
       options.mustHold,

@@ -81,7 +81,13 @@ export async function recv(
   const standby = settings.standby === undefined ? undefined : new Standby(settings.standby);
   if (standby !== undefined) home.dir!.onImage = (files) => standby.image(files);
   const reactor = new Reactor();
-  const taps = await ReplicaTapSet.open(settings.nets, settings.disks, reactor, signal)
+  const taps = await ReplicaTapSet.open(
+    settings.nets,
+    settings.disks,
+    reactor,
+    signal,
+    settings.replay.input,
+  )
     .catch(async (error) => {
       reactor.close();
       await standby?.close();

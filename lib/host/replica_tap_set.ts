@@ -13,10 +13,12 @@ import { storeOf } from "./tapped_disk.ts";
 
 const log = getLogger(["kemari", "tap"]);
 
-/** What `--replay` lets be let go again on activation. */
+/** What `--replay` lets be said again on activation. */
 export interface ReplaySettings {
   readonly net: boolean;
   readonly disk: boolean;
+  /** What the world sent to the guest since the last commit, to the guest. */
+  readonly input: boolean;
 }
 
 const EPERM = 1;
@@ -98,7 +100,7 @@ export class ReplicaTapSet {
   readonly replicaTaps: ReplicaTaps;
   #isActive = false;
 
-  private constructor(disks: SecondaryDisk[], nets: NetTap[]) {
+  private constructor(disks: SecondaryDisk[], nets: NetTap[], keepsInputs: boolean) {
     this.#disks = disks;
     this.#nets = nets;
     const replicaDisks = disks.map(({ address, gate }): [string, ReplicaDisk] => {
@@ -111,6 +113,7 @@ export class ReplicaTapSet {
     this.replicaTaps = new ReplicaTaps(
       new Map(replicaDisks),
       new Set(nets.map(({ name }) => name)),
+      keepsInputs && nets.length > 0,
     );
   }
 
@@ -120,6 +123,7 @@ export class ReplicaTapSet {
     disks: readonly DiskTapAddress[],
     reactor: Reactor,
     signal: AbortSignal,
+    keepsInputs = true,
   ): Promise<ReplicaTapSet> {
     const openDisks: SecondaryDisk[] = [];
     const openNets: NetTap[] = [];
@@ -148,7 +152,7 @@ export class ReplicaTapSet {
           log.error("net {name}: {reason}", { name: address.name, reason: error.message });
         openNets.push(await NetTap.open(address, reactor, { events: { fault } }, signal));
       }
-      return new ReplicaTapSet(openDisks, openNets);
+      return new ReplicaTapSet(openDisks, openNets, keepsInputs);
     } catch (error) {
       openNets.forEach((net) => net.close());
       openDisks.forEach(({ gate, server }) => {
@@ -209,19 +213,28 @@ export class ReplicaTapSet {
       }
     }
     let packets = 0;
+    let given = 0;
     for (const net of this.#nets) {
       const held = frames.get(net.name) ?? [];
       if (replay.net) {
         net.replay(held);
         packets += held.length;
       }
+      const inputs = taps.inputs.filter(({ tap }) => tap === net.name);
+      if (replay.input) {
+        net.giveInputs(inputs.map(({ frame }) => frame));
+        given += inputs.length;
+      }
       const mac = macs.get(net.name);
       if (mac !== undefined) net.announce(mac);
     }
     for (const { gate } of this.#disks) gate.isOpen = true;
     this.#isActive = true;
-    if (packets + writes > 0) {
-      log.info("replayed {packets} packets and {writes} disk writes", { packets, writes });
+    if (packets + writes + given > 0) {
+      log.info(
+        "replayed {packets} packets and {writes} disk writes, and {given} packets to the guest",
+        { packets, writes, given },
+      );
     }
   }
 

@@ -94,6 +94,7 @@ export class SenderLink {
     this.#taps = options.taps;
     if (this.#taps !== undefined) {
       this.#taps.onReleased = (transaction) => this.primary.released(transaction);
+      this.#taps.onInputs = (inputs) => this.#forwardInputs(inputs);
     }
     this.#output = new OutputQueue(peer.output, peer.name);
     this.#peerWatch = {
@@ -406,6 +407,13 @@ export class SenderLink {
         this.#pump();
       },
     });
+  }
+
+  /** Best effort: what the secondary does not get, the world must send again. */
+  #forwardInputs(inputs: readonly Uint8Array[][]): void {
+    if (this.#closed || !this.#txn.takesInputs) return;
+    for (const pieces of inputs) this.#txn.input(pieces);
+    this.#pump();
   }
 
   #mayRead(): boolean {

@@ -2,7 +2,7 @@ import { getLogger } from "@logtape/logtape";
 import { EventLatency, type EventLatencySummary } from "../replica/event_latency.ts";
 import { LatencyWindow } from "../replica/latency.ts";
 import type { PrimaryTaps } from "../replica/primary.ts";
-import { encodeTapEvent } from "../replica/tap_events.ts";
+import { encodeTapEvent, encodeTapInput } from "../replica/tap_events.ts";
 import type { DiskTapAddress } from "./disk_options.ts";
 import type { SenderDurations } from "./end_status.ts";
 import { ImageFile } from "./image_file.ts";
@@ -90,6 +90,8 @@ export class TapSet implements PrimaryTaps {
   onCheckpoint: () => void = () => {};
   /** A synchronization has closed the open epoch. */
   onEpochClosed: () => void = () => {};
+  /** The world has sent something to the guest: INPUT payloads in pieces, which stay as they are. */
+  onInputs: (inputs: readonly Uint8Array[][]) => void = () => {};
   /** All output held for this transaction, and those before, is out. */
   onReleased: (transaction: number) => void = () => {};
 
@@ -355,6 +357,8 @@ export class TapSet implements PrimaryTaps {
         this.onHeld("net");
       },
       full: () => this.onFull(),
+      inputs: (frames) =>
+        this.onInputs(frames.map((frame) => encodeTapInput({ tap: name, frame }))),
       released: (epoch) => {
         this.#left.set(net(), epoch - this.#epochBase);
         const left = this.#nets.map((each) => this.#left.get(each) ?? 0);

@@ -1,6 +1,13 @@
 import { TransportError, WireError } from "../errors.ts";
 import { decodeDiskQuery, type DigestedDisk, type DiskQuery } from "./disk_digest.ts";
-import { decodeTapEvent, type DiskMode, type TapEvent } from "./tap_events.ts";
+import {
+  decodeTapEvent,
+  decodeTapInput,
+  type DiskMode,
+  INPUT_BYTES_PER_EPOCH,
+  type TapEvent,
+  type TapInput,
+} from "./tap_events.ts";
 
 /** The secondary's own copy of a disk. Calls may throw; what was written stays written. */
 export interface DiskCopy extends DigestedDisk {
@@ -21,13 +28,22 @@ export interface Unreleased {
   readonly event: TapEvent;
 }
 
+/** Bytes of frames kept for a NIC: two epochs' worth. */
+const KEPT_INPUT_BYTES = 2 * INPUT_BYTES_PER_EPOCH;
+
+/** A frame for the guest, and the last transaction that had been begun when it came. */
+interface KeptInput extends TapInput {
+  readonly begun: number;
+}
+
 /**
- * The secondary's share of the event-tap: what travelled in EVENT frames.
+ * The secondary's share of the event-tap: what travelled in EVENT and INPUT frames.
  *
  * ```text
  * EVENT ─stage()─► staged ─commit(n)─► replicated writes: applied, in order
  *                    │                 packets, shared writes: kept until released(n)
  *                    └─abort()─► gone
+ * INPUT ──input()─► kept until the second commit(n) behind it
  * ```
  *
  * Applying is separate from committing: a disk that refuses a write leaves the rest pending, and
@@ -46,8 +62,16 @@ export class ReplicaTaps {
   /** Shared disks that the primary has gone on with, since the last commit here. */
   readonly #outrun = new Set<string>();
   readonly #macs = new Map<string, Uint8Array>();
+  #inputs: KeptInput[] = [];
+  #inputBytes = 0;
+  #begun = 0;
 
-  constructor(disks: ReadonlyMap<string, ReplicaDisk>, nets: ReadonlySet<string>) {
+  /** @param keepsInputs Whether frames for the guest are kept, where the sender copies them. */
+  constructor(
+    disks: ReadonlyMap<string, ReplicaDisk>,
+    nets: ReadonlySet<string>,
+    readonly keepsInputs = nets.size > 0,
+  ) {
     this.#disks = disks;
     this.#nets = nets;
   }
@@ -62,6 +86,13 @@ export class ReplicaTaps {
   }
   get unreleased(): readonly Unreleased[] {
     return this.#unreleased;
+  }
+  /**
+   * What the world sent to the guest since a little before the committed state, in order: the guest
+   * may not have had it by then, and lost it with the primary if it had it later.
+   */
+  get inputs(): readonly TapInput[] {
+    return this.#inputs;
   }
   /** The hardware address that each NIC last sent from, by tap. */
   get macs(): ReadonlyMap<string, Uint8Array> {
@@ -105,8 +136,27 @@ export class ReplicaTaps {
    */
   sessionBegins(): void {
     this.applyPending();
+    this.#inputs = [];
+    this.#inputBytes = 0;
+    this.#begun = 0;
     for (const name of this.#announced) {
       if (this.#disks.get(name)?.mode === "shared") this.#outrun.add(name);
+    }
+  }
+
+  /** A transaction is opened: its state was taken now, as far as the sender's words tell. */
+  begins(transaction: number): void {
+    this.#begun = transaction;
+  }
+
+  /** Takes one INPUT payload, which is copied. @throws {WireError} */
+  input(payload: Uint8Array, offset: number): void {
+    const { tap, frame } = decodeTapInput(payload.slice(), offset);
+    this.#requireNet(tap, "an input", offset);
+    this.#inputs.push({ tap, frame, begun: this.#begun });
+    this.#inputBytes += frame.length;
+    while (this.#inputBytes > KEPT_INPUT_BYTES * this.#nets.size) {
+      this.#inputBytes -= this.#inputs.shift()!.frame.length;
     }
   }
 
@@ -168,6 +218,11 @@ export class ReplicaTaps {
           } else this.#pending.push(event);
       }
     }
+    // What came just before the state was taken may have been on its way through QEMU then.
+    const old = this.#inputs.findIndex(({ begun }) => begun >= transaction - 1);
+    for (const { frame } of this.#inputs.splice(0, old === -1 ? this.#inputs.length : old)) {
+      this.#inputBytes -= frame.length;
+    }
     this.abort();
     this.applyPending();
   }
@@ -203,14 +258,18 @@ export class ReplicaTaps {
     }
   }
 
+  #requireNet(tap: string, what: string, offset: number): void {
+    if (this.#nets.has(tap)) return;
+    throw new WireError("transaction", offset, "bad-value", `${what} of net tap ${tap}`, {
+      hint: `give recv --net ${tap}=IN,OUT`,
+    });
+  }
+
   #check(event: TapEvent, offset: number): void {
     const fail = (what: string, hint: string): never => {
       throw new WireError("transaction", offset, "bad-value", what, { hint });
     };
-    if (event.kind === "packet") {
-      if (this.#nets.has(event.tap)) return;
-      return fail(`a packet of net tap ${event.tap}`, `give recv --net ${event.tap}=IN,OUT`);
-    }
+    if (event.kind === "packet") return this.#requireNet(event.tap, "a packet", offset);
     const disk = this.#disks.get(event.tap);
     if (disk === undefined) {
       return fail(

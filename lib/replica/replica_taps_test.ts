@@ -3,10 +3,20 @@ import fc from "fast-check";
 import { WireError } from "../errors.ts";
 import { FakeDisk } from "./fake_disk.ts";
 import { ReplicaTaps } from "./replica_taps.ts";
-import { decodeTapEvent, encodeTapEvent, type TapEvent } from "./tap_events.ts";
+import {
+  decodeTapEvent,
+  decodeTapInput,
+  encodeTapEvent,
+  encodeTapInput,
+  INPUT_BYTES_PER_EPOCH,
+  type TapEvent,
+} from "./tap_events.ts";
 
 function payload(event: TapEvent): Uint8Array {
-  const pieces = encodeTapEvent(event);
+  return join(encodeTapEvent(event));
+}
+
+function join(pieces: readonly Uint8Array[]): Uint8Array {
   const bytes = new Uint8Array(pieces.reduce((sum, { length }) => sum + length, 0));
   let at = 0;
   for (const piece of pieces) {
@@ -157,3 +167,52 @@ for (const [of, event, message] of REFUSED) {
     assert.equal(replica.stagedBytes, 0);
   });
 }
+
+const input = (frame: Uint8Array | number, tap = "n") =>
+  join(encodeTapInput({ tap, frame: typeof frame === "number" ? Uint8Array.of(frame) : frame }));
+const inputsOf = (replica: ReplicaTaps) => replica.inputs.map(({ frame }) => frame[0]);
+
+Deno.test("an input survives its encoding; one that is cut in the name is refused", () => {
+  const any = fc.record({ tap: fc.string({ maxLength: 20 }), frame: fc.uint8Array() });
+  fc.assert(fc.property(any, (each) => {
+    assert.deepEqual(decodeTapInput(join(encodeTapInput(each)), 0), { ...each });
+  }));
+  for (const bytes of [[], [1], [65, ...new Uint8Array(65)]]) {
+    assert.throws(() => decodeTapInput(Uint8Array.from(bytes), 7), WireError);
+  }
+});
+
+Deno.test("inputs are kept until the second commit behind them", () => {
+  const { taps: replica } = taps();
+  replica.input(input(1), 0);
+  replica.begins(1);
+  replica.input(input(2), 0);
+  replica.commit(1);
+  assert.deepEqual(inputsOf(replica), [1, 2], "the first may have been on its way");
+  replica.begins(2);
+  replica.input(input(3), 0);
+  replica.commit(2);
+  assert.deepEqual(inputsOf(replica), [2, 3]);
+  replica.begins(3);
+  replica.input(input(4), 0);
+  replica.abort();
+  assert.deepEqual(inputsOf(replica), [2, 3, 4], "what is not committed changes nothing");
+  replica.sessionBegins();
+  assert.deepEqual(inputsOf(replica), [], "the primary went on");
+});
+
+Deno.test("the inputs kept are bounded: the oldest go", () => {
+  const { taps: replica } = taps();
+  const frame = new Uint8Array(64 * 1024);
+  for (let i = 0; i < 20; i++) {
+    frame[0] = i;
+    replica.input(input(frame), 0);
+  }
+  const most = 2 * INPUT_BYTES_PER_EPOCH / frame.length;
+  assert.deepEqual(inputsOf(replica), Array.from({ length: most }, (_, i) => 20 - most + i));
+});
+
+Deno.test("an input for a NIC that is not here is refused", () => {
+  const { taps: replica } = taps();
+  assert.throws(() => replica.input(input(1, "other"), 7), /net tap other/);
+});

@@ -207,7 +207,8 @@ export class Secondary implements TransactionVisitor {
     this.#events.push({ kind: "hello", hello });
   }
 
-  begin(_transaction: number, kind: TransactionKind): void {
+  begin(transaction: number, kind: TransactionKind): void {
+    this.#replica.taps.begins(transaction);
     this.#openBytes = 0;
     this.#begunAt = this.#clock();
     this.#replica.begin(kind);
@@ -225,6 +226,10 @@ export class Secondary implements TransactionVisitor {
 
   released(transaction: number): void {
     this.#replica.taps.released(transaction);
+  }
+
+  input(payload: Uint8Array, offset: number): void {
+    this.#replica.taps.input(payload, offset);
   }
 
   commit(transaction: number): void {

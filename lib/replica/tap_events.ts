@@ -47,6 +47,15 @@ export type DiskMode = "replicated" | "shared";
 const KIND = { packet: 1, write: 2, zero: 3, copy: 4, disk: 5, copied: 6 } as const;
 const MODES: readonly DiskMode[] = ["replicated", "shared"];
 
+/** A frame that the world sent to the guest: INPUT's `u8 n, n bytes tap name`, then the frame. */
+export interface TapInput {
+  readonly tap: string;
+  readonly frame: Uint8Array;
+}
+
+/** Bytes of frames that a NIC's tap copies to the secondary in one epoch: a bulk transfer has more. */
+export const INPUT_BYTES_PER_EPOCH = 256 * 1024;
+
 /** Bytes of data in one event; longer writes are several. */
 export const MAX_EVENT_DATA_BYTES = 512 * 1024;
 /** Bytes of a tap's name. */
@@ -83,6 +92,36 @@ export function encodeTapEvent(event: TapEvent): Uint8Array[] {
     case "copied":
       return [head];
   }
+}
+
+/**
+ * Encodes an input as pieces of one INPUT payload.
+ *
+ * @returns The head, and the frame itself: not copied.
+ */
+export function encodeTapInput({ tap, frame }: TapInput): Uint8Array[] {
+  const name = new TextEncoder().encode(tap);
+  const head = new Uint8Array(1 + name.length);
+  head[0] = name.length;
+  head.set(name, 1);
+  return [head, frame];
+}
+
+/**
+ * Decodes one INPUT payload; the frame is a view into it.
+ *
+ * @param offset Of the payload in the connection, for errors.
+ * @throws {WireError}
+ */
+export function decodeTapInput(payload: Uint8Array, offset: number): TapInput {
+  const at = 1 + (payload[0] ?? 0);
+  if (at > payload.length || payload[0] > MAX_TAP_NAME_BYTES) {
+    throw new WireError("transaction", offset, "bad-value", "an INPUT without a tap's name");
+  }
+  return {
+    tap: new TextDecoder().decode(payload.subarray(1, at)),
+    frame: payload.subarray(at),
+  };
 }
 
 function fixedBytes(event: TapEvent): number {

@@ -7,6 +7,7 @@ import {
   DIGEST_LAST,
   encodeHeader,
   encodeHello,
+  FEATURE,
   type FrameHeader,
   heartbeatPeriodMs,
   type Hello,
@@ -28,6 +29,8 @@ export interface ReceiverOptions {
   /** Last committed transaction of the replica; 0 if there is none. */
   readonly committed: number;
   readonly software: string;
+  /** Whether INPUT is taken. */
+  readonly takesInputs?: boolean;
 }
 
 /** How a transaction's payload is to be read. */
@@ -48,6 +51,8 @@ export interface TransactionVisitor {
   event(payload: Uint8Array, offset: number): void;
   /** The sender let go what it held for this transaction and all before it. */
   released(transaction: number): void;
+  /** The world sent this to the guest. `payload` is valid during the call only. */
+  input(payload: Uint8Array, offset: number): void;
   /** The payload is complete and its checksum right. Answer with ack() or nack(). */
   commit(transaction: number): void;
   cancel(transaction: number): void;
@@ -208,6 +213,11 @@ export class TxnReceiver implements FrameVisitor {
         return;
       case TXN.RELEASED:
         return this.#visitor.released(header.transaction);
+      case TXN.INPUT:
+        if (!this.#options.takesInputs || this.#state === "over") {
+          refuse(offset, "bad-order", "an INPUT that was not asked for");
+        }
+        return this.#visitor.input(payload, offset);
       case TXN.BEGIN:
         return this.#begin(header, offset);
       case TXN.COMMIT:
@@ -258,7 +268,7 @@ export class TxnReceiver implements FrameVisitor {
       0,
       encodeHello({
         version: PROTOCOL_VERSION,
-        features: OFFERED_FEATURES,
+        features: OFFERED_FEATURES | (this.#options.takesInputs ? FEATURE.inputs : 0),
         session: this.#peer.session,
         heartbeatMs: this.#options.heartbeatMs,
         graceMs: this.#options.graceMs,

@@ -56,7 +56,7 @@ export interface InFlight {
 export interface SentBytes {
   /** Of QEMU's stream, as forwarded. */
   stream: number;
-  /** EVENT payloads: packets and disk writes. */
+  /** EVENT and INPUT payloads: packets both ways, and disk writes. */
   events: number;
   /** Frame headers, and the payloads of all other frames. */
   framing: number;
@@ -207,6 +207,26 @@ export class TxnSender implements FrameVisitor {
     this.sent.events += lengthBytes;
     this.#header(TXN.EVENT, 0, this.#transaction, lengthBytes);
     for (const piece of pieces) if (piece.length > 0) this.#output.push(piece);
+  }
+
+  /** Whether the peer keeps what the world sends to the guest, and it may be said now. */
+  get takesInputs(): boolean {
+    return (this.#state === "ready" || this.#state === "open") &&
+      (this.#peer!.features & FEATURE.inputs) !== 0;
+  }
+
+  /**
+   * Copies to the peer what the world sent to the guest; at any time, where {@link takesInputs}.
+   *
+   * @param pieces One INPUT payload of at most MAX_CONTROL_BYTES; the caller's, as in
+   *   {@link forward}.
+   */
+  input(pieces: readonly Uint8Array[]): void {
+    if (!this.takesInputs) throw new StateError(`input while ${this.#state}`);
+    const lengthBytes = pieces.reduce((sum, { length }) => sum + length, 0);
+    this.sent.events += lengthBytes;
+    this.#header(TXN.INPUT, 0, 0, lengthBytes);
+    for (const piece of pieces) this.#output.push(piece);
   }
 
   /** Says that the output held for a transaction, and for all before it, has been let go. */

@@ -38,6 +38,9 @@ export class Desk implements TransactionVisitor {
   released(transaction: number): void {
     this.log.push(`released ${transaction}`);
   }
+  input(payload: Uint8Array): void {
+    this.log.push(`input ${payload}`);
+  }
   commit(transaction: number): void {
     this.log.push(`commit ${transaction}: ${this.payloadBytes}`);
     if (this.answers) this.receiver.ack(transaction);

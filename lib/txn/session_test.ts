@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { WireError } from "../errors.ts";
+import { StateError, WireError } from "../errors.ts";
 import { TxnReceiver } from "./receiver.ts";
 import { TxnSender } from "./sender.ts";
 import { MAX_DISK_QUERIES, MAX_PAYLOAD_BYTES, NACK_REASON, type NackReason, TXN } from "./wire.ts";
@@ -135,6 +135,33 @@ Deno.test("disks are asked about at any time, some at once, and answered in orde
   ]);
   link.receiver.diskDigests(Uint8Array.of(7), true);
   assert.throws(() => link.settle(), wireFault("bad-order", /not asked for/));
+});
+
+Deno.test("what the world sends travels at any time, to a receiver that takes it", () => {
+  const link = new Link(0, { takesInputs: true });
+  link.sender.input([Uint8Array.of(1), Uint8Array.of(2, 3)]);
+  link.sender.begin("full");
+  link.sender.forward(Uint8Array.of(4));
+  link.sender.input([Uint8Array.of(5)]);
+  link.sender.commit(0);
+  link.settle();
+  assert.deepEqual(link.desk.log.slice(1), [
+    "input 1,2,3",
+    "begin 1 full",
+    "input 5",
+    "commit 1: 4",
+  ]);
+  link.sender.handover();
+  assert.equal(link.sender.takesInputs, false, "the VM is given away");
+});
+
+Deno.test("a receiver without a use for what the world sends is not sent it, and refuses it", () => {
+  const link = new Link();
+  link.settle();
+  assert.equal(link.sender.takesInputs, false);
+  assert.throws(() => link.sender.input([Uint8Array.of(1)]), StateError);
+  const input = frame({ command: TXN.INPUT }, Uint8Array.of(9));
+  assert.throws(() => feed(link.receiver, input), wireFault("bad-order", /not asked for/));
 });
 
 Deno.test("more questions about disks than may wait are not asked, and refused", () => {

@@ -25,6 +25,7 @@ export const TXN = {
   LEAVE: 18,
   DISK_QUERY: 20,
   DISK_DIGEST: 21,
+  INPUT: 22,
 } as const;
 
 /** Flags of BEGIN. */
@@ -94,6 +95,7 @@ const FRAME_BYTES: ReadonlyMap<number, number> = new Map([
   [TXN.LEAVE, 0],
   [TXN.DISK_QUERY, MAX_DISK_QUERY_BYTES],
   [TXN.DISK_DIGEST, MAX_CONTROL_BYTES],
+  [TXN.INPUT, MAX_CONTROL_BYTES],
 ]);
 
 /** Flags that each command may have; none for those that are not here. */
@@ -223,8 +225,10 @@ export const FEATURE = {
   packed: 0x4,
   /** DISK_QUERY is answered. */
   diskDigests: 0x8,
+  /** INPUT is taken: only a receiver says so, if it has a use for it. */
+  inputs: 0x10,
 } as const;
-/** What this version offers. */
+/** What this version offers, at either end. */
 export const OFFERED_FEATURES = FEATURE.digests | FEATURE.events | FEATURE.diskDigests |
   (HAS_ZSTD ? FEATURE.packed : 0);
 const DEMANDED_FEATURES = 0xffff_0000;

@@ -85,6 +85,7 @@ Deno.test("every command has its own bound on length, and on flags", () => {
     LEAVE: 0,
     DISK_QUERY: 93,
     DISK_DIGEST: MAX_CONTROL_BYTES,
+    INPUT: MAX_CONTROL_BYTES,
   };
   const flags: Record<number, number> = {
     [TXN.BEGIN]: BEGIN_FLAG.FULL | BEGIN_FLAG.BASED,
