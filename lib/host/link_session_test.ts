@@ -122,6 +122,24 @@ Deno.test("a second session builds on the replica: equal pages are not sent agai
   assert.equal(stage.end.replica.committed, 2);
 });
 
+Deno.test("a sender that comes back and dies before its first commit leaves a state of the past", async () => {
+  await using stage = await Stage.open({ onLoss: "activate" });
+  await stage.send(FIRST);
+  stage.end.resume();
+  const wire = await wireOf(SECOND);
+  // HELLO, a BEGIN and a little more.
+  const fd = await stage.connect();
+  libc().write(fd, wire as Uint8Array<ArrayBuffer>, BigInt(200));
+  await stage.reactor.run(() => stage.end.session !== undefined, never);
+  await stage.reactor.sleep(20, never);
+  libc().close(fd);
+  await stage.quiet();
+  assert.equal(stage.end.state, "waiting", "not by itself");
+  assert.equal(stage.end.replica.committed, 1);
+  stage.end.failover();
+  assert.equal(await stage.end.receive(never), "failover", "but if it is told to");
+});
+
 Deno.test("a failover during a refusal's last words is not called off by them", async () => {
   await using stage = await Stage.open({ onLoss: "exit" });
   const wire = await wireOf(SECOND);
@@ -253,10 +271,13 @@ Deno.test("a sender that is refused is no loss: its VM lives, and is not activat
   await stage.quiet();
   assert.equal(stage.end.state, "waiting");
   assert.match(stage.end.lastLoss!, /does not speak kemari/);
-  // One that goes without a word is.
-  const fd = await stage.connect();
-  libc().write(fd, wire.subarray(0, 90) as Uint8Array<ArrayBuffer>, 90n);
-  await stage.reactor.run(() => stage.end.session?.secondary.peer !== undefined, never);
-  libc().close(fd);
+});
+
+Deno.test("a sender that goes without a word, behind a commit of its own, is a loss", async () => {
+  await using stage = await Stage.open({ onLoss: "activate" });
+  const wire = await wireOf(SECOND);
+  const handoverBytes = 20;
+  await stage.speak(wire.subarray(0, wire.length - handoverBytes), 100);
   assert.equal(await stage.end.receive(never), "loss");
+  assert.equal(stage.end.replica.committed, 1);
 });

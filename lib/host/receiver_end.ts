@@ -31,6 +31,8 @@ export interface ReceiverOptions extends SessionOptions {
   readonly check?: (replica: Replica) => Promise<void>;
 }
 
+const OUTRUN = "the sender's VM has gone on since it, and has said what is not in it";
+
 /** Why the secondary activates. */
 export type Verdict = "handover" | "loss" | "failover";
 
@@ -62,6 +64,8 @@ export class ReceiverEnd {
   #takingOver = false;
   #active = false;
   #committedAt = 0;
+  /** False from a sender's HELLO to its first commit: its VM has gone on since what we have. */
+  #isCurrent = true;
   #detectedAt = 0;
   /** This process is about to end: of what a session ends is no news then. */
   #hasFailed = false;
@@ -138,6 +142,12 @@ export class ReceiverEnd {
     }
     if (this.#verdict !== undefined || this.#takingOver) return;
     this.replica.taps.requireWhole();
+    if (!this.#isCurrent) {
+      log.warn("transaction {transaction} is of an earlier session: {outrun}", {
+        transaction: this.replica.committed,
+        outrun: OUTRUN,
+      });
+    }
     const session = this.#session;
     const isThere = session?.secondary.peer !== undefined && !session.refused;
     if (isThere && !this.#options.fenced) {
@@ -211,6 +221,7 @@ export class ReceiverEnd {
   #event(event: SecondaryEvent): void {
     switch (event.kind) {
       case "hello":
+        this.#isCurrent = false;
         log.info("sender connected: {software}", { software: event.hello.software });
         return;
       case "committed":
@@ -222,6 +233,7 @@ export class ReceiverEnd {
           });
         }
         this.#committedAt = performance.now();
+        this.#isCurrent = true;
         if (this.#session!.secondary.isHeld) this.#check(this.#session!);
         return;
       case "handover":
@@ -292,7 +304,7 @@ export class ReceiverEnd {
     this.#lastLoss = error;
     const committed = this.replica.committed;
     const mayComeBack = this.#listener !== undefined || this.#options.controlled;
-    const unfit = this.replica.taps.unfit?.message;
+    const unfit = this.replica.taps.unfit?.message ?? (this.#isCurrent ? undefined : OUTRUN);
     const isGone = error instanceof TransportError && error.endpoint === peerName;
     if (this.#options.onLoss === "activate" && committed > 0 && !isGone) {
       // We refused it, or had trouble of our own: the primary lives, and its VM goes on emitting.
@@ -302,8 +314,10 @@ export class ReceiverEnd {
         { reason: error.message, transaction: committed },
       );
     } else if (
-      this.#options.onLoss === "activate" && committed > 0 && mayComeBack && unfit !== undefined
+      this.#options.onLoss === "activate" && committed > 0 && unfit !== undefined &&
+      (mayComeBack || !this.#isCurrent)
     ) {
+      if (!mayComeBack) return this.#reactor.fail(error);
       log.error(
         "primary lost: {reason}; not activated: {unfit}; nobody is fenced; waiting for the primary",
         { reason: error.message, unfit },
