@@ -1,5 +1,4 @@
 import { WireError } from "../errors.ts";
-import { encodeColoMessage, encodePong, encodeShut } from "../qemu/return_path.ts";
 import type { StreamEvent, StreamVisitor } from "../qemu/stream_events.ts";
 import { StreamParser } from "../qemu/stream_parser.ts";
 import { COLO_MESSAGE, COMMAND, QEMU_VM_FILE_MAGIC } from "../qemu/wire.ts";
@@ -11,20 +10,14 @@ import { HeldCheckpoint } from "./held_checkpoint.ts";
 import { LatencyWindow } from "./latency.ts";
 import type { DigestTable, PageDigest } from "./page_digest.ts";
 import type { PrimaryEvent, PrimaryOptions } from "./primary_options.ts";
-import { unsupportedMark } from "./replica.ts";
+import { QemuDialogue } from "./qemu_dialogue.ts";
 import { StateCounter } from "./state_counter.ts";
 import type { PrimaryCounters, StreamForwarder } from "./stream_forwarder.ts";
 import { brokenOff, brokenSnapshot, noStream } from "./stream_loss.ts";
+import { checkConfiguration, unsupportedMark } from "./unsupported_stream.ts";
 
 export type { PrimaryCounters };
 export type { PrimaryEvent, PrimaryOptions, PrimaryTaps } from "./primary_options.ts";
-
-/**
- * How long to wait, with SHUT sent and CHECKPOINT_READY held back, for a stream that opened a
- * return path to end. A plain migration ends at once; COLO waits for us, and from QEMU 11 on does
- * not say before its first CHECKPOINT_REQUEST that it is COLO.
- */
-const PLAIN_END_MS = 250;
 
 /** Before an XBZRLE record's bytes: `u8 encoding, u16 length`. */
 const XBZRLE_HEADER_BYTES = 3;
@@ -42,6 +35,8 @@ const XBZRLE_HEADER_BYTES = 3;
  *                                                     RECEIVED, LOADED: at once, or at ACK
  * ```
  *
+ * {@link QemuDialogue} holds the conversation that this gives with QEMU.
+ *
  * Whatever is forwarded shares the memory given to {@link receiveStream}, see {@link TxnSender}.
  */
 export class Primary implements StreamVisitor {
@@ -52,26 +47,14 @@ export class Primary implements StreamVisitor {
   readonly #forwarder: StreamForwarder;
   readonly #held: HeldCheckpoint;
   readonly #compression: CompressionControl;
-  #replies: Uint8Array[] = [];
+  readonly #dialogue: QemuDialogue;
   #events: PrimaryEvent[] = [];
   readonly #state = new StateCounter();
 
-  #returnPath = false;
-  /** What is known of the stream's kind. */
-  #kind: "unknown" | "plain" | "colo" | "snapshots";
-  #sawRequest = false;
-  /** The full transaction whose ACK QEMU's answer waits for. */
-  #awaited = 0;
-  #readyAt = Infinity;
-  #readySent = false;
-  #deferredRequest = false;
-  #ended = false;
   /** A plain stream has ended whole: only then may the VM be given away. */
   #mayHandOver = false;
-  #stoppedAt = 0;
   #readAt = 0;
   #checkpointEnd = 0;
-  #syncAwaited = 0;
   readonly counters: PrimaryCounters = {
     committed: 0,
     pages: 0,
@@ -83,10 +66,6 @@ export class Primary implements StreamVisitor {
     payloadBytes: 0,
     lastPayloadBytes: 0,
   };
-  /** VMSTATE_SEND read → VMSTATE_LOADED written: the VM stands still that long. */
-  readonly pause = new LatencyWindow();
-  /** VMSTATE_SEND read → the checkpoint's last byte read. */
-  readonly receiving = new LatencyWindow();
   /** Checkpoint read → forwarded, where that is put off until QEMU has its answer. */
   readonly settling = new LatencyWindow();
   /** COMMIT → ACK; counts from the checkpoint's last byte read. */
@@ -101,7 +80,7 @@ export class Primary implements StreamVisitor {
     this.#compression = new CompressionControl(options.compression, txn, this.counters);
     this.#forwarder = this.#compression.forwarder;
     this.#held = new HeldCheckpoint(this.#forwarder, options.maxInFlightBytes);
-    this.#kind = options.stream === "auto" ? "unknown" : options.stream;
+    this.#dialogue = new QemuDialogue(options, txn, clock);
   }
 
   /** Bytes of QEMU's stream taken so far. */
@@ -120,11 +99,19 @@ export class Primary implements StreamVisitor {
   }
 
   get isColo(): boolean {
-    return this.#kind === "colo";
+    return this.#dialogue.isColo;
   }
-  /** From CHECKPOINT_READY on a QEMU that was silent about it may be in COLO. */
+  /** See {@link QemuDialogue.mayBeColo}. */
   get mayBeColo(): boolean {
-    return this.#kind === "colo" || this.#readySent;
+    return this.#dialogue.mayBeColo;
+  }
+  /** How long the VM stands still for a checkpoint, see {@link QemuDialogue.pause}. */
+  get pause(): LatencyWindow {
+    return this.#dialogue.pause;
+  }
+  /** How long a checkpoint takes to be read, see {@link QemuDialogue.receiving}. */
+  get receiving(): LatencyWindow {
+    return this.#dialogue.receiving;
   }
 
   /** Set while only the end of the device state's description is missing; see the host. */
@@ -197,21 +184,21 @@ export class Primary implements StreamVisitor {
   endOfStream(unparsedBytes: number): void {
     this.settle();
     this.#held.drop();
-    this.#ended = this.#kind !== "snapshots";
+    this.#dialogue.end();
     const offset = this.#parser.streamOffset + unparsedBytes;
     if (offset === 0) throw noStream();
-    if (this.#sawRequest || this.#kind === "colo" || this.#readySent) {
+    if (this.mayBeColo) {
       this.#forwarder.cancel();
-      const place = this.#sawRequest || this.#kind === "colo" ? this.#parser.place : undefined;
+      const place = this.isColo ? this.#parser.place : undefined;
       throw brokenOff(place, offset, this.#txn.transaction);
     }
     try {
       this.#parser.finish(unparsedBytes);
     } catch (error) {
       this.#forwarder.cancel();
-      throw this.#kind === "snapshots" ? brokenSnapshot(this.#parser.place, error) : error;
+      throw this.#dialogue.isSnapshots ? brokenSnapshot(this.#parser.place, error) : error;
     }
-    this.#mayHandOver = this.#kind !== "snapshots";
+    this.#mayHandOver = !this.#dialogue.isSnapshots;
     this.#maybeHandover();
   }
 
@@ -223,9 +210,7 @@ export class Primary implements StreamVisitor {
     this.#compression.committed(transaction, this.committedAt);
     this.#events.push({ kind: "committed", transaction });
     this.#options.taps?.release(transaction);
-    if (transaction === this.#awaited) this.#answerFull();
-    if (transaction === this.#syncAwaited) this.#resumeVm();
-    if (this.#deferredRequest && this.#mayReply()) this.#reply();
+    this.#dialogue.acked(transaction);
     this.#maybeHandover();
   }
 
@@ -241,19 +226,17 @@ export class Primary implements StreamVisitor {
   /** Lets time pass. */
   tick(): void {
     this.#held.tick(this.#clock());
-    if (!this.#readySent && !this.#ended && this.#clock() >= this.#readyAt) this.#sendReady();
+    this.#dialogue.tick();
   }
 
   /** Milliseconds until tick() has something to do, or Infinity. */
   get nextTickMs(): number {
-    return this.#readySent || this.#ended ? Infinity : this.#readyAt - this.#clock();
+    return this.#dialogue.nextTickMs;
   }
 
   /** Takes what is to be written to QEMU's return path. */
   takeReplies(): Uint8Array[] {
-    const replies = this.#replies;
-    if (replies.length > 0) this.#replies = [];
-    return replies;
+    return this.#dialogue.takeReplies();
   }
 
   takeEvents(): PrimaryEvent[] {
@@ -285,23 +268,11 @@ export class Primary implements StreamVisitor {
   event(event: StreamEvent): void {
     switch (event.kind) {
       case "header":
-        this.#returnPath = false;
-        // The stream before this one was plain after all.
-        this.#readyAt = Infinity;
-        this.#readySent = false;
+        this.#dialogue.begin();
         this.#state.begin(event.offset);
         return this.#forwarder.beginStream(event.offset);
       case "configuration":
-        if (event.configuration.capabilities.includes("x-ignore-shared")) {
-          throw new WireError(
-            "migration",
-            event.offset,
-            "unsupported",
-            "the stream leaves out RAM that is shared with a file",
-            { hint: "migrate_set_capability x-ignore-shared off" },
-          );
-        }
-        return;
+        return checkConfiguration(event);
       case "command":
         return this.#command(event.command, event.data);
       case "ram-blocks":
@@ -355,14 +326,11 @@ export class Primary implements StreamVisitor {
   #command(command: number, data: Uint8Array): void {
     switch (command) {
       case COMMAND.MIG_CMD_OPEN_RETURN_PATH:
-        this.#returnPath = true;
-        return;
+        return this.#dialogue.openReturnPath();
       case COMMAND.MIG_CMD_PING:
-        this.#replies.push(encodePong(data));
-        return;
+        return this.#dialogue.ping(data);
       case COMMAND.MIG_CMD_ENABLE_COLO:
-        this.#kind = "colo";
-        return;
+        return this.#dialogue.enableColo();
     }
   }
 
@@ -374,44 +342,23 @@ export class Primary implements StreamVisitor {
     this.#forwarder.end(endOffset);
     this.#compression.endFull();
     this.#closeEpoch();
-    this.#awaited = this.#txn.commit(this.#clock());
-  }
-
-  /** The secondary has the full state: lets a plain migration end, or COLO begin. */
-  #answerFull(): void {
-    this.#awaited = 0;
-    if (this.#returnPath) this.#replies.push(encodeShut(0));
-    if (this.#kind === "colo") this.#sendReady();
-    else if (this.#kind === "unknown" && this.#returnPath) {
-      this.#readyAt = this.#clock() + PLAIN_END_MS;
-    }
-  }
-
-  #sendReady(): void {
-    this.#readyAt = Infinity;
-    this.#readySent = true;
-    this.#replies.push(encodeColoMessage("CHECKPOINT_READY"));
+    this.#dialogue.fullSent(this.#txn.commit(this.#clock()));
   }
 
   #coloMessage(message: number, endOffset: number): void {
     switch (message) {
       case COLO_MESSAGE.CHECKPOINT_REQUEST:
-        if (!this.#sawRequest) this.#events.push({ kind: "colo" });
-        this.#sawRequest = true;
-        this.#kind = "colo";
+        if (!this.#dialogue.requested) this.#events.push({ kind: "colo" });
         this.#forwarder.forgetDigests();
-        this.#options.taps?.checkpointRequested();
-        if (this.#mayReply()) this.#reply();
-        else this.#deferredRequest = true;
-        return;
+        return this.#dialogue.request();
       case COLO_MESSAGE.VMSTATE_SEND: {
-        this.#stoppedAt = this.#clock();
+        const stoppedAt = this.#dialogue.stopped();
         this.#state.begin(endOffset);
         this.settle();
-        const work = this.#compression.beginCheckpoint(this.#stoppedAt);
+        const work = this.#compression.beginCheckpoint(stoppedAt);
         this.#forwarder.beginCheckpoint(endOffset);
         if (work && this.#options.commit === "async") {
-          this.#held.begin(endOffset, this.#stoppedAt);
+          this.#held.begin(endOffset, stoppedAt);
         }
         this.#closeEpoch();
         return;
@@ -419,41 +366,19 @@ export class Primary implements StreamVisitor {
     }
   }
 
-  /** Whether there is room for one more transaction in flight; the VM runs while it waits. */
-  #mayReply(): boolean {
-    if (this.#txn.inFlight.length === 0) return true;
-    let bytes = 0;
-    for (const transaction of this.#txn.inFlight) bytes += transaction.bytes;
-    return bytes < this.#options.maxInFlightBytes;
-  }
-
-  #reply(): void {
-    this.#deferredRequest = false;
-    this.#options.taps?.vmStops();
-    this.#replies.push(encodeColoMessage("CHECKPOINT_REPLY"));
-  }
-
   #checkpointComplete(endOffset: number): void {
     this.counters.stateBytes += this.#state.end(endOffset);
-    this.#readAt = this.#clock();
-    this.receiving.add(this.#readAt - this.#stoppedAt);
-    this.#replies.push(encodeColoMessage("VMSTATE_RECEIVED"));
+    this.#readAt = this.#dialogue.received();
     this.#checkpointEnd = endOffset;
     if (!this.#held.complete(endOffset)) this.#commitCheckpoint();
-    if (this.#options.commit === "async") this.#resumeVm();
+    if (this.#options.commit === "async") this.#dialogue.loaded();
   }
 
   #commitCheckpoint(): void {
     this.#forwarder.end(this.#checkpointEnd);
     const transaction = this.#txn.commit(this.#readAt);
     this.#compression.sent(transaction);
-    if (this.#options.commit === "sync") this.#syncAwaited = transaction;
-  }
-
-  #resumeVm(): void {
-    this.#syncAwaited = 0;
-    this.#replies.push(encodeColoMessage("VMSTATE_LOADED"));
-    this.pause.add(this.#clock() - this.#stoppedAt);
+    if (this.#options.commit === "sync") this.#dialogue.loadedAtAck(transaction);
   }
 
   /** After EOF of a plain stream: once everything is acknowledged, the VM is given away. */

@@ -1,7 +1,7 @@
 import { StateError, WireError } from "../errors.ts";
 import type { StreamEvent, StreamVisitor } from "../qemu/stream_events.ts";
 import { type CheckpointContext, StreamParser } from "../qemu/stream_parser.ts";
-import { nameOf, RAM_SAVE_FLAG, type RamBlock } from "../qemu/wire.ts";
+import type { RamBlock } from "../qemu/wire.ts";
 import { checkStaged, RamImage } from "./ram_image.ts";
 import { composeReplica, composeWithoutPages } from "./compose_replica.ts";
 import {
@@ -12,6 +12,7 @@ import {
 } from "./page_store.ts";
 import { type AllocateSlab, SlotPool } from "./slot_pool.ts";
 import { ReplicaTaps } from "./replica_taps.ts";
+import { checkConfiguration, unsupportedMark } from "./unsupported_stream.ts";
 import type { TransactionKind } from "../txn/receiver.ts";
 import { Carry } from "../bytes/carry.ts";
 
@@ -258,16 +259,7 @@ export class Replica implements StreamVisitor {
       case "configuration":
         this.#staged.configuration = event.configuration.raw;
         this.#staged.machine = event.configuration.machine;
-        if (event.configuration.capabilities.includes("x-ignore-shared")) {
-          throw new WireError(
-            "migration",
-            event.offset,
-            "unsupported",
-            "the stream leaves out RAM that is shared with a file",
-            { hint: "migrate_set_capability x-ignore-shared off" },
-          );
-        }
-        return;
+        return checkConfiguration(event);
       case "ram-blocks":
         this.#beginImage(event.blocks, event.offset);
         return;
@@ -392,16 +384,4 @@ function recognize(stored: StoredReplica): Pick<MachineState, "machine" | "conte
 export function sameBlocks(a: readonly RamBlock[], b: readonly RamBlock[]): boolean {
   return a.length === b.length &&
     a.every((block, i) => block.name === b[i].name && block.lengthBytes === b[i].lengthBytes);
-}
-
-/** The error for a RAM record whose content travels on channels of its own. */
-export function unsupportedMark(flag: number, recordOffset: number): WireError {
-  const name = nameOf(RAM_SAVE_FLAG, flag);
-  return new WireError(
-    "migration",
-    recordOffset,
-    "unsupported",
-    `a ${name} record: pages travel outside this stream`,
-    { hint: "migrate over one plain channel: multifd off, no rdma:" },
-  );
 }

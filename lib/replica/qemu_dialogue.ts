@@ -1,0 +1,193 @@
+import { encodeColoMessage, encodePong, encodeShut } from "../qemu/return_path.ts";
+import type { TxnSender } from "../txn/sender.ts";
+import { LatencyWindow } from "./latency.ts";
+import type { PrimaryOptions } from "./primary_options.ts";
+
+/**
+ * How long to wait, with SHUT sent and CHECKPOINT_READY held back, for a stream that opened a
+ * return path to end. A plain migration ends at once; COLO waits for us, and from QEMU 11 on does
+ * not say before its first CHECKPOINT_REQUEST that it is COLO.
+ */
+const PLAIN_END_MS = 250;
+
+/**
+ * The conversation with QEMU beside its stream: what it is told on its return path, and when. What
+ * it says itself stands in the stream, and is handed in.
+ *
+ * ```text
+ * QEMU                       here
+ * PING                  ──►  PONG
+ * (full state)          ──►  when it is acknowledged: SHUT; CHECKPOINT_READY to COLO, at once, or
+ *                            PLAIN_END_MS later to a stream that may be COLO and has not ended
+ * CHECKPOINT_REQUEST    ──►  CHECKPOINT_REPLY, which may have to wait for an ACK
+ * VMSTATE_SEND, state   ──►  VMSTATE_RECEIVED; VMSTATE_LOADED at once, or at the ACK
+ * ```
+ *
+ * The VM stands still from VMSTATE_SEND to VMSTATE_LOADED. No I/O; the clock is handed in.
+ */
+export class QemuDialogue {
+  readonly #options: PrimaryOptions;
+  readonly #txn: TxnSender;
+  readonly #clock: () => number;
+  #replies: Uint8Array[] = [];
+  /** What is known of the stream's kind. */
+  #kind: "unknown" | "plain" | "colo" | "snapshots";
+  #returnPath = false;
+  #requested = false;
+  #ended = false;
+  #readyAt = Infinity;
+  #readySent = false;
+  #requestDeferred = false;
+  /** The full transaction whose ACK QEMU's answer waits for. */
+  #fullAwaited = 0;
+  /** The checkpoint's that VMSTATE_LOADED waits for. */
+  #checkpointAwaited = 0;
+  #stoppedAt = 0;
+  /** VMSTATE_SEND read → VMSTATE_LOADED written: the VM stands still that long. */
+  readonly pause = new LatencyWindow();
+  /** VMSTATE_SEND read → the checkpoint's last byte read. */
+  readonly receiving = new LatencyWindow();
+
+  /** @param txn Says how much is in flight: QEMU's next checkpoint may have to wait for it. */
+  constructor(options: PrimaryOptions, txn: TxnSender, clock: () => number) {
+    this.#options = options;
+    this.#txn = txn;
+    this.#clock = clock;
+    this.#kind = options.stream === "auto" ? "unknown" : options.stream;
+  }
+
+  get isColo(): boolean {
+    return this.#kind === "colo";
+  }
+  /** From CHECKPOINT_READY on a QEMU that was silent about it may be in COLO. */
+  get mayBeColo(): boolean {
+    return this.#kind === "colo" || this.#readySent;
+  }
+  /** Whether the stream is one of many, none of which gives the VM away. */
+  get isSnapshots(): boolean {
+    return this.#kind === "snapshots";
+  }
+  /** True once QEMU has asked for a checkpoint. */
+  get requested(): boolean {
+    return this.#requested;
+  }
+
+  /** A stream begins: one before it was plain after all. */
+  begin(): void {
+    this.#returnPath = false;
+    this.#readyAt = Infinity;
+    this.#readySent = false;
+  }
+
+  openReturnPath(): void {
+    this.#returnPath = true;
+  }
+
+  /** @param data PING's, which PONG repeats. */
+  ping(data: Uint8Array): void {
+    this.#replies.push(encodePong(data));
+  }
+
+  /** QEMU says that what follows its full state is COLO. */
+  enableColo(): void {
+    this.#kind = "colo";
+  }
+
+  /** The full state was read, and is on its way as this transaction. */
+  fullSent(transaction: number): void {
+    this.#fullAwaited = transaction;
+  }
+
+  /** CHECKPOINT_REQUEST: QEMU has leave to stop the VM now, or as soon as there is room. */
+  request(): void {
+    this.#requested = true;
+    this.#kind = "colo";
+    this.#options.taps?.checkpointRequested();
+    if (this.#mayReply()) this.#reply();
+    else this.#requestDeferred = true;
+  }
+
+  /** VMSTATE_SEND: the VM stands still. @returns Since when. */
+  stopped(): number {
+    return this.#stoppedAt = this.#clock();
+  }
+
+  /** The checkpoint's last byte was read. @returns When. */
+  received(): number {
+    const now = this.#clock();
+    this.receiving.add(now - this.#stoppedAt);
+    this.#replies.push(encodeColoMessage("VMSTATE_RECEIVED"));
+    return now;
+  }
+
+  /** VMSTATE_LOADED is to wait for this transaction's ACK. */
+  loadedAtAck(transaction: number): void {
+    this.#checkpointAwaited = transaction;
+  }
+
+  /** VMSTATE_LOADED: the VM goes on. */
+  loaded(): void {
+    this.#checkpointAwaited = 0;
+    this.#replies.push(encodeColoMessage("VMSTATE_LOADED"));
+    this.pause.add(this.#clock() - this.#stoppedAt);
+  }
+
+  /** The peer acknowledged a transaction, which is no longer in flight. */
+  acked(transaction: number): void {
+    if (transaction === this.#fullAwaited) this.#answerFull();
+    if (transaction === this.#checkpointAwaited) this.loaded();
+    if (this.#requestDeferred && this.#mayReply()) this.#reply();
+  }
+
+  /** QEMU's stream ended; a snapshot's may be followed by another. */
+  end(): void {
+    this.#ended = !this.isSnapshots;
+  }
+
+  /** Lets time pass. */
+  tick(): void {
+    if (!this.#readySent && !this.#ended && this.#clock() >= this.#readyAt) this.#sendReady();
+  }
+
+  /** Milliseconds until tick() has something to do, or Infinity. */
+  get nextTickMs(): number {
+    return this.#readySent || this.#ended ? Infinity : this.#readyAt - this.#clock();
+  }
+
+  /** Takes what is to be written to QEMU's return path. */
+  takeReplies(): Uint8Array[] {
+    const replies = this.#replies;
+    if (replies.length > 0) this.#replies = [];
+    return replies;
+  }
+
+  /** The secondary has the full state: lets a plain migration end, or COLO begin. */
+  #answerFull(): void {
+    this.#fullAwaited = 0;
+    if (this.#returnPath) this.#replies.push(encodeShut(0));
+    if (this.#kind === "colo") this.#sendReady();
+    else if (this.#kind === "unknown" && this.#returnPath) {
+      this.#readyAt = this.#clock() + PLAIN_END_MS;
+    }
+  }
+
+  #sendReady(): void {
+    this.#readyAt = Infinity;
+    this.#readySent = true;
+    this.#replies.push(encodeColoMessage("CHECKPOINT_READY"));
+  }
+
+  /** Whether there is room for one more transaction in flight; the VM runs while it waits. */
+  #mayReply(): boolean {
+    if (this.#txn.inFlight.length === 0) return true;
+    let bytes = 0;
+    for (const transaction of this.#txn.inFlight) bytes += transaction.bytes;
+    return bytes < this.#options.maxInFlightBytes;
+  }
+
+  #reply(): void {
+    this.#requestDeferred = false;
+    this.#options.taps?.vmStops();
+    this.#replies.push(encodeColoMessage("CHECKPOINT_REPLY"));
+  }
+}
