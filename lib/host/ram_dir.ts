@@ -19,7 +19,7 @@ import { statfsSync } from "node:fs";
 import { StateError, TransportError } from "../errors.ts";
 import type { RamBlock } from "../qemu/wire.ts";
 import type { MachineRecord, PageStore, ReplicaStore } from "../replica/page_store.ts";
-import type { StoredReplica } from "../replica/replica.ts";
+import type { StoredReplica } from "../replica/stored_replica.ts";
 import type { SlotPool } from "../replica/slot_pool.ts";
 import { formatBytes } from "./end_status.ts";
 import { cString, ERRNO, errno, libc } from "./libc.ts";

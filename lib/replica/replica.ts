@@ -3,15 +3,11 @@ import type { StreamEvent, StreamVisitor } from "../qemu/stream_events.ts";
 import { type CheckpointContext, StreamParser } from "../qemu/stream_parser.ts";
 import type { RamBlock } from "../qemu/wire.ts";
 import { checkStaged, RamImage } from "./ram_image.ts";
-import { composeReplica, composeWithoutPages } from "./compose_replica.ts";
-import {
-  type MachineRecord,
-  MEMORY_STORE,
-  type PageStore,
-  type ReplicaStore,
-} from "./page_store.ts";
+import { composeReplica } from "./compose_replica.ts";
+import { type MachineRecord, MEMORY_STORE, type ReplicaStore } from "./page_store.ts";
 import { type AllocateSlab, SlotPool } from "./slot_pool.ts";
 import { ReplicaTaps } from "./replica_taps.ts";
+import { recognizeMachine, type StoredReplica } from "./stored_replica.ts";
 import { checkConfiguration, unsupportedMark } from "./unsupported_stream.ts";
 import type { TransactionKind } from "../txn/receiver.ts";
 import { Carry } from "../bytes/carry.ts";
@@ -20,15 +16,6 @@ import { Carry } from "../bytes/carry.ts";
 interface MachineState extends MachineRecord {
   readonly machine: string;
   readonly context: CheckpointContext;
-}
-
-/** A committed state that outlived the process which committed it. */
-export interface StoredReplica extends MachineRecord {
-  readonly transaction: number;
-  readonly blocks: readonly RamBlock[];
-  readonly pageBytes: number;
-  /** Opens the pages. */
-  open(pool: SlotPool): PageStore;
 }
 
 /** What a transaction brought. */
@@ -116,7 +103,7 @@ export class Replica implements StreamVisitor {
    */
   adopt(stored: StoredReplica): void {
     if (this.#committed !== 0) throw new StateError("a replica is adopted before any transaction");
-    const { machine, context } = recognize(stored);
+    const { machine, context } = recognizeMachine(stored);
     const pool = new SlotPool(stored.pageBytes, this.#allocate);
     this.#image = new RamImage(stored.blocks, pool, stored.open(pool), true);
     this.#pool = pool;
@@ -356,32 +343,8 @@ export class Replica implements StreamVisitor {
   }
 }
 
-/** What a stored state says of its machine, found by parsing it as QEMU would. */
-function recognize(stored: StoredReplica): Pick<MachineState, "machine" | "context"> {
-  let machine = "unnamed";
-  let complete = false;
-  const parser = new StreamParser({
-    event: (event) => {
-      if (event.kind === "configuration") machine = event.configuration.machine;
-      if (event.kind === "stream-complete") complete = true;
-    },
-    page: () => {},
-    fill: () => {},
-    xbzrle: () => {},
-    mark: () => {},
-  });
-  const carry = new Carry();
-  for (const piece of composeWithoutPages(stored)) {
-    carry.feed(piece, 0, piece.length, (bytes, at, end) => parser.parse(bytes, at, end));
-  }
-  if (!complete || parser.pageBytes !== stored.pageBytes) {
-    throw new WireError("migration", 0, "truncated", "the stored state is no whole machine");
-  }
-  return { machine, context: parser.checkpointContext };
-}
-
 /** Whether two lists name the same blocks of the same lengths, in the same order. */
-export function sameBlocks(a: readonly RamBlock[], b: readonly RamBlock[]): boolean {
+function sameBlocks(a: readonly RamBlock[], b: readonly RamBlock[]): boolean {
   return a.length === b.length &&
     a.every((block, i) => block.name === b[i].name && block.lengthBytes === b[i].lengthBytes);
 }

@@ -1,0 +1,47 @@
+import { Carry } from "../bytes/carry.ts";
+import { WireError } from "../errors.ts";
+import { type CheckpointContext, StreamParser } from "../qemu/stream_parser.ts";
+import type { RamBlock } from "../qemu/wire.ts";
+import { composeWithoutPages } from "./compose_replica.ts";
+import type { MachineRecord, PageStore } from "./page_store.ts";
+import type { SlotPool } from "./slot_pool.ts";
+
+/** A committed state that outlived the process which committed it. */
+export interface StoredReplica extends MachineRecord {
+  readonly transaction: number;
+  readonly blocks: readonly RamBlock[];
+  readonly pageBytes: number;
+  /** Opens the pages. */
+  open(pool: SlotPool): PageStore;
+}
+
+/**
+ * What a stored state says of its machine, found by parsing it as QEMU would.
+ *
+ * @returns The machine type, and what a parser of the next checkpoint needs to know.
+ * @throws {WireError} if it is none that QEMU would load.
+ */
+export function recognizeMachine(
+  stored: StoredReplica,
+): { readonly machine: string; readonly context: CheckpointContext } {
+  let machine = "unnamed";
+  let complete = false;
+  const parser = new StreamParser({
+    event: (event) => {
+      if (event.kind === "configuration") machine = event.configuration.machine;
+      if (event.kind === "stream-complete") complete = true;
+    },
+    page: () => {},
+    fill: () => {},
+    xbzrle: () => {},
+    mark: () => {},
+  });
+  const carry = new Carry();
+  for (const piece of composeWithoutPages(stored)) {
+    carry.feed(piece, 0, piece.length, (bytes, at, end) => parser.parse(bytes, at, end));
+  }
+  if (!complete || parser.pageBytes !== stored.pageBytes) {
+    throw new WireError("migration", 0, "truncated", "the stored state is no whole machine");
+  }
+  return { machine, context: parser.checkpointContext };
+}
