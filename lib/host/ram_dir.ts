@@ -5,8 +5,7 @@
  * ```text
  * DIR/lock               held by the one recv that uses the folder
  * DIR/state              which transaction, and whether all of it has been applied
- * DIR/GENERATION/layout  the RAM blocks, and the page size
- * DIR/GENERATION/BLOCK   one block's pages; its name with everything unusual as %XX
+ * DIR/GENERATION/        one image, see {@link FilePages}
  * DIR/machine-N          CONFIGURATION and VMDESCRIPTION; N counts their changes
  * DIR/device-0, -1       device state, in turn
  * ```
@@ -22,65 +21,15 @@ import type { MachineRecord, PageStore, ReplicaStore } from "../replica/page_sto
 import type { StoredReplica } from "../replica/stored_replica.ts";
 import type { SlotPool } from "../replica/slot_pool.ts";
 import { formatBytes } from "./end_status.ts";
+import { type BlockFile, blockPath, FilePages, readLayout } from "./file_pages.ts";
 import { cString, ERRNO, errno, libc } from "./libc.ts";
-import { fileError, RamFile } from "./ram_file.ts";
-import { decodeLayout, decodeState, encodeLayout, type StateMark } from "./ram_state.ts";
+import { fileError, removeQuietly } from "./ram_file.ts";
+import { decodeState, type StateMark } from "./ram_state.ts";
 
 const O_RDWR_CREAT_CLOEXEC = 0o2000102;
 const LOCK_EX_NB = 6;
 /** Files beside the RAM: device state and such. */
 const SPARE_BYTES = 16 * 2 ** 20;
-
-/** One image: a folder of block files. */
-class FilePages implements PageStore {
-  readonly writesThrough = true;
-
-  constructor(
-    readonly generation: number,
-    readonly folder: string,
-    readonly blocks: readonly RamBlock[],
-    readonly files: readonly RamFile[],
-    readonly pool: SlotPool,
-    private readonly onRelease: (self: FilePages) => void,
-  ) {}
-
-  get heldBytes(): number {
-    return this.files.reduce((sum, { dataPages }) => sum + dataPages, 0) * this.pool.pageBytes;
-  }
-  page(block: number, page: number): Uint8Array | undefined {
-    return this.files[block].page(page);
-  }
-  nextPage(block: number, from: number): number {
-    return this.files[block].nextPage(from);
-  }
-  reserve(block: number, pages: Uint32Array): void {
-    this.files[block].reserve(pages);
-  }
-  unreserve(): void {
-    for (const file of this.files) file.unreserve();
-  }
-  put(block: number, page: number, slot: number): void {
-    this.files[block].put(page, this.pool.slabOf(slot), this.pool.offsetOf(slot));
-    this.pool.release(slot);
-  }
-  write(block: number, page: number, bytes: Uint8Array): void {
-    this.files[block].write(page, bytes);
-  }
-  clear(block: number, page: number): void {
-    this.files[block].clear(page);
-  }
-  release(): void {
-    for (const file of this.files) file.close();
-    this.onRelease(this);
-  }
-}
-
-/** A RAM block's file, for a QEMU to map. */
-export interface BlockFile {
-  readonly name: string;
-  readonly path: string;
-  readonly lengthBytes: number;
-}
 
 /** The folder. One process uses it at a time. */
 export class RamDir implements ReplicaStore, Disposable {
@@ -165,9 +114,8 @@ export class RamDir implements ReplicaStore, Disposable {
         const what = mark.phase === "applying" ? "was being applied" : "was given to a VM";
         return { nothing: `transaction ${mark.transaction} ${what}` };
       }
-      const { pageBytes, blocks } = decodeLayout(
-        Deno.readTextFileSync(`${this.path}/${mark.generation}/layout`),
-      );
+      const folder = `${this.path}/${mark.generation}`;
+      const { pageBytes, blocks } = readLayout(folder);
       const machine = Deno.readFileSync(`${this.path}/machine-${mark.machineFile}`);
       const device = Deno.readFileSync(`${this.path}/device-${mark.device}`);
       if (
@@ -180,7 +128,7 @@ export class RamDir implements ReplicaStore, Disposable {
         device: device.slice(0, mark.deviceBytes),
       };
       for (const { name, lengthBytes } of blocks) {
-        const path = `${this.path}/${mark.generation}/${fileName(name)}`;
+        const path = blockPath(folder, name);
         if (Deno.statSync(path).size !== lengthBytes) return { nothing: `${path} has changed` };
       }
       return {
@@ -193,7 +141,7 @@ export class RamDir implements ReplicaStore, Disposable {
           this.#machineFile = mark.machineFile;
           this.#device = mark.device;
           this.#mark = mark;
-          this.#pages = this.#openPages(blocks, pool, true);
+          this.#pages = FilePages.open(this.path, mark.generation, blocks, pool);
           return this.#pages;
         },
       };
@@ -225,8 +173,8 @@ export class RamDir implements ReplicaStore, Disposable {
       );
     }
     this.#generation++;
-    const pages = this.#openPages(blocks, pool, false);
-    this.onImage(this.filesOf(pages));
+    const pages = FilePages.create(this.path, this.#generation, blocks, pool);
+    this.onImage(pages.blockFiles);
     return pages;
   }
 
@@ -290,13 +238,7 @@ export class RamDir implements ReplicaStore, Disposable {
 
   /** The committed image's files. */
   get files(): readonly BlockFile[] {
-    return this.#pages === undefined ? [] : this.filesOf(this.#pages);
-  }
-
-  filesOf(pages: FilePages): BlockFile[] {
-    return pages.blocks.map(({ name, lengthBytes }, i) => {
-      return { name, lengthBytes, path: pages.files[i].path };
-    });
+    return this.#pages?.blockFiles ?? [];
   }
 
   /**
@@ -320,35 +262,6 @@ export class RamDir implements ReplicaStore, Disposable {
     this.close();
   }
 
-  #openPages(blocks: readonly RamBlock[], pool: SlotPool, keepContent: boolean): FilePages {
-    const generation = this.#generation;
-    const folder = `${this.path}/${generation}`;
-    const files: RamFile[] = [];
-    try {
-      Deno.mkdirSync(folder, { recursive: true, mode: 0o700 });
-      if (!keepContent) {
-        Deno.writeTextFileSync(
-          `${folder}/layout`,
-          encodeLayout({
-            pageBytes: pool.pageBytes,
-            blocks,
-          }),
-        );
-      }
-      for (const { name, lengthBytes } of blocks) {
-        const path = `${folder}/${fileName(name)}`;
-        files.push(RamFile.open(path, lengthBytes, pool.pageBytes, keepContent));
-      }
-    } catch (error) {
-      for (const file of files) file.close();
-      if (error instanceof TransportError || keepContent) throw error;
-      throw new TransportError(folder, "write", (error as Error).message, { cause: error });
-    }
-    return new FilePages(generation, folder, blocks, files, pool, (pages) => {
-      removeQuietly(pages.folder, true);
-    });
-  }
-
   #note(mark: StateMark): void {
     // Padded: a shorter note must not leave the end of a longer one.
     const bytes = new TextEncoder().encode(JSON.stringify(mark).padEnd(STATE_BYTES - 1) + "\n");
@@ -370,11 +283,6 @@ export class RamDir implements ReplicaStore, Disposable {
 
 /** Bytes of `state`: less than a page, so that one write replaces all of it. */
 const STATE_BYTES = 1024;
-
-/** A RAM block's name as a file's: `/rom@etc/acpi/tables` has slashes. */
-export function fileName(block: string): string {
-  return encodeURIComponent(block).replace(/^\./, "%2E");
-}
 
 function openFile(path: string): number {
   const fd = libc().open(cString(path), O_RDWR_CREAT_CLOEXEC, 0o600);
@@ -404,13 +312,5 @@ function entriesOf(path: string): Deno.DirEntry[] {
   } catch (error) {
     if (error instanceof Deno.errors.NotFound) return [];
     throw error;
-  }
-}
-
-function removeQuietly(path: string, recursive = false): void {
-  try {
-    Deno.removeSync(path, { recursive });
-  } catch (error) {
-    if (!(error instanceof Deno.errors.NotFound)) throw error;
   }
 }

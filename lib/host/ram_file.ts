@@ -210,3 +210,12 @@ export function fileError(path: string, what: string, code: number): TransportEr
     cause: code,
   });
 }
+
+/** Removes what may be gone already. */
+export function removeQuietly(path: string, recursive = false): void {
+  try {
+    Deno.removeSync(path, { recursive });
+  } catch (error) {
+    if (!(error instanceof Deno.errors.NotFound)) throw error;
+  }
+}

@@ -17,7 +17,7 @@ import { KemariError, QemuError, TransportError } from "../errors.ts";
 import type { Replica } from "../replica/replica.ts";
 import type { StreamConsumer } from "./activation.ts";
 import type { QmpClient } from "./qmp_client.ts";
-import type { BlockFile } from "./ram_dir.ts";
+import type { BlockFile } from "./file_pages.ts";
 import {
   compareBlocks,
   mismatch,

@@ -5,7 +5,7 @@
  * `pc.ram` fits a primary with ordinary RAM.
  */
 import { QemuError, UsageError } from "../errors.ts";
-import type { BlockFile } from "./ram_dir.ts";
+import type { BlockFile } from "./file_pages.ts";
 
 /** How a standby is started. */
 export interface StandbyLaunch {

@@ -1,0 +1,138 @@
+import { TransportError } from "../errors.ts";
+import type { RamBlock } from "../qemu/wire.ts";
+import type { PageStore } from "../replica/page_store.ts";
+import type { SlotPool } from "../replica/slot_pool.ts";
+import { RamFile, removeQuietly } from "./ram_file.ts";
+import { decodeLayout, encodeLayout, type Layout } from "./ram_state.ts";
+
+/** A RAM block's file, for a QEMU to map. */
+export interface BlockFile {
+  readonly name: string;
+  readonly path: string;
+  readonly lengthBytes: number;
+}
+
+/**
+ * One image of a {@link RamDir}: the folder of one generation, with a file for each RAM block.
+ *
+ * ```text
+ * FOLDER/layout  the RAM blocks, and the page size
+ * FOLDER/BLOCK   one block's pages; its name with everything unusual as %XX
+ * ```
+ */
+export class FilePages implements PageStore {
+  readonly writesThrough = true;
+
+  private constructor(
+    readonly generation: number,
+    readonly folder: string,
+    readonly blocks: readonly RamBlock[],
+    readonly files: readonly RamFile[],
+    readonly pool: SlotPool,
+  ) {}
+
+  /**
+   * Makes the folder of a new generation, and its files, all of zeros.
+   *
+   * @param path The folder of all generations.
+   * @throws {TransportError} where they cannot be had.
+   */
+  static create(
+    path: string,
+    generation: number,
+    blocks: readonly RamBlock[],
+    pool: SlotPool,
+  ): FilePages {
+    const folder = `${path}/${generation}`;
+    try {
+      Deno.mkdirSync(folder, { recursive: true, mode: 0o700 });
+      Deno.writeTextFileSync(
+        `${folder}/layout`,
+        encodeLayout({ pageBytes: pool.pageBytes, blocks }),
+      );
+      const files = openFiles(folder, blocks, pool.pageBytes, false);
+      return new FilePages(generation, folder, blocks, files, pool);
+    } catch (error) {
+      if (error instanceof TransportError) throw error;
+      throw new TransportError(folder, "write", (error as Error).message, { cause: error });
+    }
+  }
+
+  /** Opens what an earlier process has left. @throws {TransportError} where it cannot be had. */
+  static open(
+    path: string,
+    generation: number,
+    blocks: readonly RamBlock[],
+    pool: SlotPool,
+  ): FilePages {
+    const folder = `${path}/${generation}`;
+    const files = openFiles(folder, blocks, pool.pageBytes, true);
+    return new FilePages(generation, folder, blocks, files, pool);
+  }
+
+  get heldBytes(): number {
+    return this.files.reduce((sum, { dataPages }) => sum + dataPages, 0) * this.pool.pageBytes;
+  }
+  page(block: number, page: number): Uint8Array | undefined {
+    return this.files[block].page(page);
+  }
+  nextPage(block: number, from: number): number {
+    return this.files[block].nextPage(from);
+  }
+  reserve(block: number, pages: Uint32Array): void {
+    this.files[block].reserve(pages);
+  }
+  unreserve(): void {
+    for (const file of this.files) file.unreserve();
+  }
+  put(block: number, page: number, slot: number): void {
+    this.files[block].put(page, this.pool.slabOf(slot), this.pool.offsetOf(slot));
+    this.pool.release(slot);
+  }
+  write(block: number, page: number, bytes: Uint8Array): void {
+    this.files[block].write(page, bytes);
+  }
+  clear(block: number, page: number): void {
+    this.files[block].clear(page);
+  }
+  /** Removes the folder. A QEMU that maps its files keeps its memory. */
+  release(): void {
+    for (const file of this.files) file.close();
+    removeQuietly(this.folder, true);
+  }
+
+  /** The files, in the order of the blocks. */
+  get blockFiles(): BlockFile[] {
+    return this.blocks.map(({ name, lengthBytes }, i) => {
+      return { name, lengthBytes, path: this.files[i].path };
+    });
+  }
+}
+
+/** What an image's folder says of it. @throws {Error} if it says nothing that kemari wrote. */
+export function readLayout(folder: string): Layout {
+  return decodeLayout(Deno.readTextFileSync(`${folder}/layout`));
+}
+
+/** Where a RAM block's file is. Its name may have slashes: `/rom@etc/acpi/tables`. */
+export function blockPath(folder: string, block: string): string {
+  return `${folder}/${encodeURIComponent(block).replace(/^\./, "%2E")}`;
+}
+
+function openFiles(
+  folder: string,
+  blocks: readonly RamBlock[],
+  pageBytes: number,
+  keepContent: boolean,
+): RamFile[] {
+  const files: RamFile[] = [];
+  try {
+    for (const { name, lengthBytes } of blocks) {
+      files.push(RamFile.open(blockPath(folder, name), lengthBytes, pageBytes, keepContent));
+    }
+    return files;
+  } catch (error) {
+    for (const file of files) file.close();
+    throw error;
+  }
+}
