@@ -7,10 +7,10 @@ import {
   checkReplicaDisk,
 } from "./drill_checks.ts";
 import { freezeApplying, freezeSender } from "./drill_freeze.ts";
-import { type DrillHosts, expectSoon, SERVICE_PORT, type TappedStatus } from "./drill_hosts.ts";
+import { type DrillHosts, SERVICE_PORT, type TappedStatus } from "./drill_hosts.ts";
 import type { TakeoverStatus } from "../lib/host/takeover.ts";
 import type { Fault } from "./drill_plan.ts";
-import { delay, kill, say } from "./drill_process.ts";
+import { delay, expectSoon, kill, say } from "./drill_process.ts";
 import type { DrillCheck, RunContext } from "./drill_report.ts";
 import type { DrillWire } from "./drill_wire.ts";
 

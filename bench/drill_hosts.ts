@@ -1,20 +1,19 @@
 /** The two hosts of a drill: a kemari and a QEMU on each, what the guest runs, and the fence. */
-import { TransportError } from "../lib/errors.ts";
 import type { ReceiverStatus, SenderStatus } from "../lib/host/end_status.ts";
 import { QmpClient } from "../lib/host/qmp_client.ts";
 import { selfCommand } from "../lib/host/self_command.ts";
 import type { TapStatus } from "../lib/host/tap_set.ts";
-import { CABLE_IP, type LabHost, NetLab } from "../fixtures/net_lab.ts";
+import { type LabHost, NetLab } from "../fixtures/net_lab.ts";
 import { type RunningVm, StandbyGuest } from "../fixtures/standby_guest.ts";
 import { startVm, type Vm } from "../fixtures/vm.ts";
+import { DrillCommands, GRACE_MS } from "./drill_commands.ts";
 import { BLOCK_BYTES, ledgerScript } from "./drill_ledger.ts";
 import { makeImages, writeFence } from "./drill_images.ts";
-import { DEVICE_MODELS, type DeviceModel } from "./drill_plan.ts";
-import { answers, ask, end, kill, output, say, until, whileAlive } from "./drill_process.ts";
+import type { DeviceModel } from "./drill_plan.ts";
+import { answers, ask, end, kill, output, say, whileAlive } from "./drill_process.ts";
 import type { DrillCase, HostsContext } from "./drill_report.ts";
 
 export const SERVICE_PORT = 7000;
-const LINK_PORT = 4000;
 
 const MIB = 2 ** 20;
 const FILE_SYSTEM_BYTES = 60 * MIB;
@@ -22,8 +21,6 @@ const FILE_SYSTEM_BYTES = 60 * MIB;
 const BALLAST_BYTES = 128 * MIB;
 const COPY_CABLE_RATE = "200mbit";
 
-/** Short, so that a cut cable is noticed soon; long enough for a machine that is busy. */
-const GRACE_MS = 1500;
 /** The grace time of a secondary that is to notice later than the primary. */
 export const LATE_GRACE_MS = 4000;
 
@@ -44,7 +41,7 @@ export type TappedStatus = SenderStatus & { readonly taps: TapStatus };
 export class DrillHosts implements AsyncDisposable {
   readonly #stack = new AsyncDisposableStack();
   readonly #context: HostsContext;
-  readonly device: DeviceModel;
+  readonly #commands: DrillCommands;
   lab!: NetLab;
   primary!: RunningVm;
   secondary!: RunningVm;
@@ -67,8 +64,8 @@ export class DrillHosts implements AsyncDisposable {
     readonly secondaryGraceMs: number,
   ) {
     this.#context = context;
-    this.device = DEVICE_MODELS[plan.devices];
-    this.#protectControl = `${folder}/protect`;
+    this.#commands = new DrillCommands(folder, plan, context);
+    this.#protectControl = this.#commands.protectControl;
     // Before the VMs hear of it: else the secondary would fence a primary that is winding up.
     const putAway = () => this.#putFenceAway();
     context.signal.addEventListener("abort", putAway);
@@ -100,11 +97,14 @@ export class DrillHosts implements AsyncDisposable {
   hostOf(role: Role): LabHost {
     return this.#at[role];
   }
+  get device(): DeviceModel {
+    return this.#commands.device;
+  }
   get protectControl(): string {
     return this.#protectControl;
   }
   get recvControl(): string {
-    return `${this.folder}/${this.#at.secondary}.recv`;
+    return this.#commands.recvControl(this.#at.secondary);
   }
   /** Where the ledger begins in an image. */
   get ledgerOffset(): number {
@@ -120,11 +120,7 @@ export class DrillHosts implements AsyncDisposable {
 
   /** The image that a role's host has. */
   image(role: Role): string {
-    return this.#image(this.#at[role]);
-  }
-
-  #image(host: LabHost): string {
-    return `${this.folder}/${this.plan.diskMode === "shared" ? "shared" : host}.img`;
+    return this.#commands.image(this.#at[role]);
   }
 
   senderStatus(): Promise<TappedStatus> {
@@ -184,18 +180,13 @@ export class DrillHosts implements AsyncDisposable {
     await writeFence(folder, this.image("secondary"), this.ledgerOffset, this.ledgerAtTakeover);
     this.recv = this.#kemari(
       host,
-      [
-        ...["recv", `${CABLE_IP[host]}:${LINK_PORT}`, "--control", this.recvControl],
-        ...["--on-loss", "activate", "--fence", `${folder}/fence`],
-        ...["--heartbeat", "250ms", "--grace", `${this.secondaryGraceMs}ms`],
-        ...this.#taps(host),
-      ],
+      this.#commands.recv(host, this.secondaryGraceMs),
       `> ${fifoPath}`,
     );
     await answers(this.recvControl, this.recv, signal);
     this.secondary = this.#stack.use(
       await startVm({
-        ...this.#machine(host),
+        ...this.#commands.machine(host),
         incoming: "fd:0",
         stdin: { path: this.#fifo },
       }),
@@ -209,13 +200,9 @@ export class DrillHosts implements AsyncDisposable {
     const ramDir = `/dev/shm/${folder.slice(folder.lastIndexOf("/") + 1)}-${host}`;
     this.#stack.defer(() => Deno.remove(ramDir, { recursive: true }).catch(() => {}));
     await writeFence(folder, this.image("secondary"), this.ledgerOffset, this.ledgerAtTakeover);
-    const guest = this.#stack.use(await StandbyGuest.prepare(this.#machine(host)));
-    this.recv = this.#kemari(host, [
-      ...["recv", `${CABLE_IP[host]}:${LINK_PORT}`, "--control", this.recvControl],
-      ...["--on-loss", "activate", "--fence", `${folder}/fence`],
-      ...["--heartbeat", "250ms", "--grace", `${this.secondaryGraceMs}ms`],
-      ...["--standby", guest.command, "--ram-dir", ramDir, ...this.#taps(host)],
-    ]);
+    const guest = this.#stack.use(await StandbyGuest.prepare(this.#commands.machine(host)));
+    const standby = ["--standby", guest.command, "--ram-dir", ramDir];
+    this.recv = this.#kemari(host, this.#commands.recv(host, this.secondaryGraceMs, standby));
     this.secondary = guest;
     await answers(this.recvControl, this.recv, this.#context.signal);
   }
@@ -241,10 +228,8 @@ export class DrillHosts implements AsyncDisposable {
     this.#qmp = await QmpClient.connect(this.primary.spareQmpPath);
     await this.#notePids();
     await this.startSecondary();
-    this.#asker = this.#kemari(secondary, [
-      ...["protect", `${CABLE_IP[primary]}:${LINK_PORT}`, "--via", this.#protectControl],
-      ...["--qmp", `${this.folder}/${secondary}.qmp`, ...this.#protectOptions("stop")],
-    ]);
+    const words = this.#commands.protectVia(this.#protectControl, secondary, primary);
+    this.#asker = this.#kemari(secondary, words);
     await this.waitUntilProtected();
   }
 
@@ -286,22 +271,19 @@ export class DrillHosts implements AsyncDisposable {
 
   async #start(): Promise<void> {
     const { folder, plan } = this;
+    const commands = this.#commands;
     const { narrate, signal } = this.#context;
     const isCopy = plan.fault === "copy";
     const hosts = isCopy ? { cableRate: COPY_CABLE_RATE } : {};
     this.lab = this.#stack.use(await NetLab.make({ hosts }));
-    const images = (["primary", "secondary"] as const).map((host) => this.#image(host));
+    const images = (["primary", "secondary"] as const).map((host) => commands.image(host));
     await makeImages(images, FILE_SYSTEM_BYTES, this.#ballastBytes, {
       onProgress: narrate,
       signal,
     });
     narrate("two hosts on one network: each with a kemari that serves the VM's disk and NIC");
     const onLoss = plan.fault === "receiver" || isCopy ? "continue" : "stop";
-    this.protect = this.#kemari("primary", [
-      ...["protect", `${CABLE_IP.secondary}:${LINK_PORT}`, "--qmp", `${folder}/primary.qmp`],
-      ...["--control", this.protectControl, ...this.#protectOptions(onLoss)],
-      ...this.#taps("primary"),
-    ]);
+    this.protect = this.#kemari("primary", commands.protect(onLoss));
     await whileAlive(
       this.protect,
       "kemari protect",
@@ -313,7 +295,7 @@ export class DrillHosts implements AsyncDisposable {
       `booting the primary (${this.#context.settings.memoryMiB} MiB, ${plan.devices}), ` +
         "with a service that writes to its disk",
     );
-    const primary: Vm = this.#stack.use(await startVm(this.#machine("primary")));
+    const primary: Vm = this.#stack.use(await startVm(commands.machine("primary")));
     this.primary = primary;
     await this.#notePids();
     await primary.ready();
@@ -342,23 +324,6 @@ export class DrillHosts implements AsyncDisposable {
     await Deno.writeTextFile(`${this.folder}/fence.pids`, pids);
   }
 
-  #protectOptions(onSecondaryLoss: "continue" | "stop"): string[] {
-    return [
-      ...["--commit", this.plan.commit, "--heartbeat", "250ms", "--grace", `${GRACE_MS}ms`],
-      ...["--sync-interval", `${this.#context.settings.syncIntervalMs}`],
-      ...["--on-secondary-loss", onSecondaryLoss],
-    ];
-  }
-
-  #taps(side: LabHost): string[] {
-    const { folder, plan } = this;
-    const image = this.#image(side);
-    return [
-      ...["--net", `net0=unix:${folder}/${side}.net,tap:tap0`],
-      ...["--disk", `disk0=${image},unix:${folder}/${side}.nbd,mode=${plan.diskMode}`],
-    ];
-  }
-
   /** Starts a kemari on a host; what it logs goes into a file. */
   #kemari(side: LabHost, args: readonly string[], redirection = ""): Deno.ChildProcess {
     const { folder, lab } = this;
@@ -375,45 +340,13 @@ export class DrillHosts implements AsyncDisposable {
     this.#stack.defer(() => end(child));
     return child;
   }
-
-  #machine(side: LabHost) {
-    const { qemu, guests, settings, signal } = this.#context;
-    const { folder } = this;
-    return {
-      qemu: qemu.program,
-      guest: guests[this.device.kernel]!,
-      name: side,
-      memoryMiB: settings.memoryMiB,
-      signal,
-      args: [
-        ...["-netdev", `stream,id=n0,server=off,addr.type=unix,addr.path=${folder}/${side}.net`],
-        ...["-drive", `file=nbd:unix:${folder}/${side}.nbd,format=raw,if=none,id=d0`],
-        ...this.device.args,
-        ...["-qmp", `unix:${folder}/${side}.qmp,server=on,wait=off`],
-      ],
-    };
-  }
 }
 
-export function exists(path: string): boolean {
+function exists(path: string): boolean {
   try {
     Deno.lstatSync(path);
     return true;
   } catch {
     return false;
-  }
-}
-
-/** Waits for a condition as {@link until} does, and says what it was that did not come. */
-export async function expectSoon(
-  what: string,
-  condition: () => boolean | Promise<boolean>,
-  signal: AbortSignal,
-): Promise<void> {
-  try {
-    await until(condition, signal);
-  } catch (cause) {
-    signal.throwIfAborted();
-    throw new TransportError("drill", "read", `${what} did not happen in time`, { cause });
   }
 }

@@ -97,6 +97,20 @@ export async function until(
   }
 }
 
+/** Waits for a condition as {@link until} does, and says what it was that did not come. */
+export async function expectSoon(
+  what: string,
+  condition: () => boolean | Promise<boolean>,
+  signal: AbortSignal,
+): Promise<void> {
+  try {
+    await until(condition, signal);
+  } catch (cause) {
+    signal.throwIfAborted();
+    throw new TransportError("drill", "read", `${what} did not happen in time`, { cause });
+  }
+}
+
 export function delay(ms: number, signal: AbortSignal): Promise<void> {
   return new Promise((resolve, reject) => {
     const abort = () => {

@@ -1,0 +1,104 @@
+import { CABLE_IP, type LabHost } from "../fixtures/net_lab.ts";
+import type { VmOptions } from "../fixtures/vm.ts";
+import { DEVICE_MODELS, type DeviceModel } from "./drill_plan.ts";
+import type { DrillCase, HostsContext } from "./drill_report.ts";
+
+const LINK_PORT = 4000;
+
+/** Short, so that a cut cable is noticed soon; long enough for a machine that is busy. */
+export const GRACE_MS = 1500;
+
+/**
+ * The command lines of a drill's kemaris and QEMUs, and the files by which they find each other:
+ *
+ * ```text
+ * FOLDER/HOST.img            a host's image; shared.img where both have one
+ * FOLDER/HOST.net, HOST.nbd  the NIC and the disk, which the host's kemari serves to its QEMU
+ * FOLDER/HOST.qmp            its QEMU's QMP
+ * FOLDER/HOST.recv, protect  control sockets
+ * FOLDER/fence               what makes sure of a primary
+ * ```
+ */
+export class DrillCommands {
+  readonly device: DeviceModel;
+
+  constructor(
+    readonly folder: string,
+    readonly plan: DrillCase,
+    private readonly context: HostsContext,
+  ) {
+    this.device = DEVICE_MODELS[plan.devices];
+  }
+
+  image(host: LabHost): string {
+    return `${this.folder}/${this.plan.diskMode === "shared" ? "shared" : host}.img`;
+  }
+  recvControl(host: LabHost): string {
+    return `${this.folder}/${host}.recv`;
+  }
+  /** Of the first primary's kemari; a later one's is that of the `recv` it was. */
+  get protectControl(): string {
+    return `${this.folder}/protect`;
+  }
+
+  /** @param standby What else a `recv` with a warm standby is told. */
+  recv(host: LabHost, graceMs: number, standby: readonly string[] = []): string[] {
+    return [
+      ...["recv", `${CABLE_IP[host]}:${LINK_PORT}`, "--control", this.recvControl(host)],
+      ...["--on-loss", "activate", "--fence", `${this.folder}/fence`],
+      ...["--heartbeat", "250ms", "--grace", `${graceMs}ms`],
+      ...standby,
+      ...this.#taps(host),
+    ];
+  }
+
+  /** The first primary's kemari. */
+  protect(onSecondaryLoss: "continue" | "stop"): string[] {
+    return [
+      ...this.#protect("primary", "secondary", onSecondaryLoss),
+      ...["--control", this.protectControl],
+      ...this.#taps("primary"),
+    ];
+  }
+
+  /** Asks the `recv` behind a control socket, which has taken over on a host, to protect the VM. */
+  protectVia(control: string, host: LabHost, peer: LabHost): string[] {
+    return [...this.#protect(host, peer, "stop"), "--via", control];
+  }
+
+  /** A host's QEMU. */
+  machine(host: LabHost): VmOptions {
+    const { qemu, guests, settings, signal } = this.context;
+    const { folder } = this;
+    return {
+      qemu: qemu.program,
+      guest: guests[this.device.kernel]!,
+      name: host,
+      memoryMiB: settings.memoryMiB,
+      signal,
+      args: [
+        ...["-netdev", `stream,id=n0,server=off,addr.type=unix,addr.path=${folder}/${host}.net`],
+        ...["-drive", `file=nbd:unix:${folder}/${host}.nbd,format=raw,if=none,id=d0`],
+        ...this.device.args,
+        ...["-qmp", `unix:${folder}/${host}.qmp,server=on,wait=off`],
+      ],
+    };
+  }
+
+  #protect(host: LabHost, peer: LabHost, onSecondaryLoss: "continue" | "stop"): string[] {
+    return [
+      ...["protect", `${CABLE_IP[peer]}:${LINK_PORT}`, "--qmp", `${this.folder}/${host}.qmp`],
+      ...["--commit", this.plan.commit, "--heartbeat", "250ms", "--grace", `${GRACE_MS}ms`],
+      ...["--sync-interval", `${this.context.settings.syncIntervalMs}`],
+      ...["--on-secondary-loss", onSecondaryLoss],
+    ];
+  }
+
+  #taps(host: LabHost): string[] {
+    const { folder, plan } = this;
+    return [
+      ...["--net", `net0=unix:${folder}/${host}.net,tap:tap0`],
+      ...["--disk", `disk0=${this.image(host)},unix:${folder}/${host}.nbd,mode=${plan.diskMode}`],
+    ];
+  }
+}
