@@ -7,33 +7,21 @@
  * says RESUME. Syncs and pauses are QEMU's STOP and RESUME on every row.
  */
 import { KemariError } from "../lib/errors.ts";
-import type {
-  BenchChart,
-  BenchDistribution,
-  BenchExperiment,
-  BenchGrid,
-} from "../lib/report/bench_result.ts";
+import type { BenchChart, BenchDistribution, BenchExperiment } from "../lib/report/bench_result.ts";
 import { distributionOf, quantile, ratioGrid } from "../lib/report/bench_statistics.ts";
-import type { BenchContext, LinkRate } from "./bench_context.ts";
-import { GUEST_LIMITS, GuestLab } from "./guest_lab.ts";
+import type { BenchContext } from "./bench_context.ts";
+import { GUEST_LIMITS } from "./guest_lab.ts";
 import { GuestRun } from "./guest_run.ts";
 import {
   type GuestSetup,
   KEMARI_2010,
   KEMARI_DEFAULT,
-  PAIR_NOTES,
   QEMU_PAIR,
   SYNC_INTERVAL_MS,
 } from "./guest_setups.ts";
-import { IOZONE_NOTE } from "./iozone_program.ts";
-import { measureStretch, type Stretch } from "./stretch.ts";
-import { type Workload, workloads } from "./workload.ts";
-
-const QUICK_SECONDS = 4;
-const USUAL_SECONDS = 8;
-const FULL_SECONDS = 30;
-const FILE_BYTES = 4 << 20;
-const DISK_MIB = 64;
+import type { Stretch } from "./stretch.ts";
+import type { Workload } from "./workload.ts";
+import { benchWorkloads, type MeasuredRows } from "./workload_rounds.ts";
 
 /** A setup, and whether every sync is followed by a request for the next. */
 interface Row {
@@ -55,38 +43,20 @@ const ROWS: readonly Row[] = [
   { name: PAIR_ROW, setup: QEMU_PAIR, backToBack: true },
 ];
 
-type Stretches = Map<Row, Map<Workload, Stretch[]>>;
-
 /** @throws {KemariError} QEMU, guest or link cannot be set up. */
-export async function benchSyncs(context: BenchContext): Promise<BenchExperiment> {
-  const { quick, full, signal } = context;
-  const seconds = context.seconds ??
-    (quick ? QUICK_SECONDS : full ? FULL_SECONDS : USUAL_SECONDS);
-  const rounds = context.rounds ?? (full ? 5 : 1);
-  const fileBytes = context.fileBytes ?? FILE_BYTES;
-  await using lab = await GuestLab.make(context, DISK_MIB + Math.ceil(fileBytes / 2 ** 20));
-  const [link] = lab.links(context.links ?? ["10G"]);
-  await lab.shape(link);
-  const kinds = workloads(fileBytes, lab.net !== undefined);
-  const found: Stretches = new Map(
-    ROWS.map((row) => [row, new Map(kinds.map((kind) => [kind, []]))]),
-  );
-  const total = rounds * ROWS.length;
-  for (let step = 0; step < total; step++) {
-    signal.throwIfAborted();
-    const round = Math.floor(step / ROWS.length);
-    const row = ROWS[(step + round) % ROWS.length];
-    context.progress("syncs", step, total, `round ${round + 1}, ${row.name}`);
-    await using run = await GuestRun.start(lab, row.setup);
-    if (row.backToBack) askBackToBack(run);
-    for (const kind of kinds) {
-      found.get(row)!.get(kind)!.push(await measureStretch(run, kind, seconds));
-    }
-    if (step + 1 === total) break;
-    const partial = `${step + 1} of ${total} guests`;
-    context.keep({ ...experimentOf(lab, found, kinds, link, seconds), partial });
-  }
-  return experimentOf(lab, found, kinds, link, seconds);
+export function benchSyncs(context: BenchContext): Promise<BenchExperiment> {
+  return benchWorkloads(context, {
+    name: "syncs",
+    seconds: { quick: 4, usual: 8, full: 30 },
+    fullRounds: 5,
+    rowsOf: () => ROWS,
+    start: async (lab, row) => {
+      const run = await GuestRun.start(lab, row.setup);
+      if (row.backToBack) askBackToBack(run);
+      return run;
+    },
+    experimentOf,
+  });
 }
 
 /** Asks for the next sync whenever one is over. Its timer asks if a request was lost. */
@@ -101,34 +71,14 @@ function askBackToBack(run: GuestRun): void {
   void ask();
 }
 
-function experimentOf(
-  lab: GuestLab,
-  found: Stretches,
-  kinds: readonly Workload[],
-  link: LinkRate,
-  seconds: number,
-): BenchExperiment {
-  const rows = [...found.keys()];
-  const grid = (
-    name: string,
-    unit: string,
-    of: (stretch: Stretch) => number,
-    columns = kinds,
-  ): BenchGrid => ({
-    name,
-    unit,
-    rows: rows.map((row) => row.name),
-    columns: columns.map((kind) => kind.name),
-    cells: rows.map((row) =>
-      columns.map((kind) => found.get(row)!.get(kind)!.map(of).filter(Number.isFinite))
-    ),
-  });
+function experimentOf(measured: MeasuredRows<Row>): BenchExperiment {
+  const { rows, kinds } = measured;
+  const grid = measured.grid.bind(measured);
   const rates = grid("syncs", "syncs/s", ({ syncs, seconds }) => syncs / seconds);
-  const working = kinds.filter(({ unit }) => unit !== undefined);
   return {
     name: "syncs",
-    about: `synchronizations while the guest works, ${seconds} s of each workload`,
-    conditions: { ...lab.conditions(link), seconds: `${seconds}` },
+    about: `synchronizations while the guest works, ${measured.seconds} s of each workload`,
+    conditions: measured.conditions,
     series: [],
     grids: [
       rates,
@@ -143,7 +93,7 @@ function experimentOf(
       grid("commit, p50", "ms", ({ commitsMs }) => quantile(commitsMs, 0.5)),
       grid("packets held, p50", "ms", ({ netHoldsMs }) => quantile(netHoldsMs, 0.5)),
       grid("disk writes held, p50", "ms", ({ diskHoldsMs }) => quantile(diskHoldsMs, 0.5)),
-      ...working.map((kind) =>
+      ...measured.working.map((kind) =>
         grid(`work done, ${kind.unit}`, "1/s", ({ work, seconds }) => work / seconds, [kind])
       ),
     ],
@@ -152,14 +102,14 @@ function experimentOf(
       x: { name: "time", unit: "s" },
       y: { name: "syncs", unit: "1/s" },
       curves: rows.flatMap((row) => {
-        const stretch = found.get(row)!.get(kind)![0];
+        const [stretch] = measured.stretches(row, kind);
         return stretch === undefined ? [] : [{ name: row.name, points: stretch.rates }];
       }),
     })),
-    distributions: rows.flatMap((row) => kinds.flatMap((kind) => distributions(found, row, kind))),
-    notes: [
-      `kemari is ${lab.kemari.about}; ${IOZONE_NOTE}`,
-      ...kinds.map(({ name, about }) => `${name}: ${about}`),
+    distributions: rows.flatMap((row) =>
+      kinds.flatMap((kind) => distributions(measured, row, kind))
+    ),
+    notes: measured.notes([
       `${KEMARI_2010.name}: ${KEMARI_2010.options!.join(" ")}, one image for both ends; ` +
       `${KEMARI_DEFAULT.name}: asynchronous commit, packets ask for a sync; both sync after ` +
       `${SYNC_INTERVAL_MS} ms at the latest; back to back: the next sync is asked for when QEMU ` +
@@ -167,16 +117,17 @@ function experimentOf(
       "syncs and pauses are QEMU's STOP and RESUME; commit is COMMIT to ACK as the sender sees it; " +
       "held is from a packet's (or an epoch's first disk write's) coming to its release",
       "curves are of the first round, distributions of all",
-      ...PAIR_NOTES,
-      ...lab.linkNotes(),
-      ...(lab.net === undefined ? ["request/response needs a network of its own: left out"] : []),
-    ],
+    ]),
     cannotShow: GUEST_LIMITS,
   };
 }
 
-function distributions(found: Stretches, row: Row, kind: Workload): BenchDistribution[] {
-  const stretches = found.get(row)!.get(kind)!;
+function distributions(
+  measured: MeasuredRows<Row>,
+  row: Row,
+  kind: Workload,
+): BenchDistribution[] {
+  const stretches = measured.stretches(row, kind);
   const all = (what: string, of: (stretch: Stretch) => readonly number[]) =>
     distributionOf(`${what}: ${row.name}, ${kind.name}`, "ms", stretches.flatMap(of));
   return [

@@ -1,27 +1,10 @@
 import assert from "node:assert/strict";
-import { netLabMissing } from "../fixtures/net_lab.ts";
-import { KemariProcess } from "../fixtures/watched_kemari.ts";
-import { decodeBenchReport } from "../lib/report/bench_result.ts";
 import { KEMARI_2010 } from "./guest_setups.ts";
 import { leavesNothing } from "./leaves_nothing.ts";
-
-const hasNetwork = await netLabMissing() === undefined;
-const WORKLOADS = ["idle", "iozone", ...(hasNetwork ? ["request/response"] : [])];
+import { hasNetwork, quickRounds, WORKLOADS } from "./quick_rounds.ts";
 
 Deno.test("e2e: bench syncs counts them over time, and how long each takes", async () => {
-  await using bench = new KemariProcess([
-    "bench",
-    "syncs",
-    "--quick",
-    "--seconds",
-    "1",
-    "--file-size",
-    "256K",
-    "--json",
-  ]);
-  const { code, stdout, stderr } = await bench.ended(240_000);
-  assert.equal(code, 0, stderr);
-  const { experiments: [syncs] } = decodeBenchReport(new TextDecoder().decode(stdout));
+  const syncs = await quickRounds("syncs");
   const grid = (name: string) => syncs.grids!.find((each) => each.name === name)!;
   const rates = grid("syncs");
   assert.deepEqual(rates.columns, WORKLOADS);

@@ -1,27 +1,12 @@
 import assert from "node:assert/strict";
-import { netLabMissing } from "../fixtures/net_lab.ts";
-import { KemariProcess } from "../fixtures/watched_kemari.ts";
-import { type BenchGrid, decodeBenchReport } from "../lib/report/bench_result.ts";
+import type { BenchGrid } from "../lib/report/bench_result.ts";
 import { leavesNothing } from "./leaves_nothing.ts";
+import { hasNetwork, quickRounds, WORKLOADS } from "./quick_rounds.ts";
 
-const hasNetwork = await netLabMissing() === undefined;
-const WORKLOADS = ["idle", "iozone", ...(hasNetwork ? ["request/response"] : [])];
 const MODES = ["none", "zstd", "delta", "auto"].map((mode) => `kemari, --compress ${mode}`);
 
 Deno.test("e2e: bench traffic tells what is on the link, over time and of what kind", async () => {
-  await using bench = new KemariProcess([
-    "bench",
-    "traffic",
-    "--quick",
-    "--seconds",
-    "1",
-    "--file-size",
-    "256K",
-    "--json",
-  ]);
-  const { code, stdout, stderr } = await bench.ended(240_000);
-  assert.equal(code, 0, stderr);
-  const { experiments: [traffic] } = decodeBenchReport(new TextDecoder().decode(stdout));
+  const traffic = await quickRounds("traffic");
   const grids = traffic.grids!;
   const [onLink, , perWork] = grids;
   assert.deepEqual(onLink.columns, WORKLOADS);
