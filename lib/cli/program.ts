@@ -1,32 +1,17 @@
-/**
- * The command line: what may be written, and which file runs it.
- *
- * Commands are imported when they are run, so that `--help` does not wait for them.
- */
+/** The command line: what may be written, and what becomes of it. */
 import { Command, CommanderError, Option } from "@commander-js/extra-typings";
 import { EXIT, UsageError } from "../errors.ts";
 import { addBenchCommands } from "./bench_command.ts";
-import type { CommandContext, ProcessIo } from "./context.ts";
+import { COMMANDS, type Commands, type Run } from "./commands.ts";
+import type { ProcessIo } from "./context.ts";
+import { addDrillCommand } from "./drill_command.ts";
 import { helpAfter, PROGRAM_HELP_AFTER } from "./help_text.ts";
 import {
-  type BenchCompareOptions,
-  type BenchOptions,
   checkFencing,
   checkLink,
-  type DoctorOptions,
-  type DrillClientOptions,
-  type DrillOptions,
-  type FailoverOptions,
-  type GuardOptions,
-  type InspectOptions,
   type LogOptions,
-  parseCount,
   parseDurationMs,
   parseSizeBytes,
-  type ProtectOptions,
-  type RecvOptions,
-  type SendOptions,
-  type StatusOptions,
 } from "./options.ts";
 import {
   commit,
@@ -52,46 +37,6 @@ import {
   syncOn,
 } from "./shared_options.ts";
 import { StatusLine, type StatusMode } from "./status_line.ts";
-
-/** What runs a command: its file's `run`. A number is the exit code to end with; 0 without one. */
-type Run<Options> = (options: Options, context: CommandContext) => Promise<number | void>;
-
-/** Every command, by name. */
-export interface Commands {
-  readonly send: Run<SendOptions>;
-  readonly recv: Run<RecvOptions>;
-  readonly protect: Run<ProtectOptions>;
-  readonly failover: Run<FailoverOptions>;
-  readonly status: Run<StatusOptions>;
-  readonly inspect: Run<InspectOptions>;
-  readonly doctor: Run<DoctorOptions>;
-  readonly drill: Run<DrillOptions>;
-  readonly bench: Run<BenchOptions>;
-  readonly benchCompare: Run<BenchCompareOptions>;
-  readonly guard: Run<GuardOptions>;
-  readonly drillClient: Run<DrillClientOptions>;
-  readonly benchClient: Run<DrillClientOptions>;
-}
-
-/** The real ones. */
-export const COMMANDS: Commands = {
-  send: async (options, context) => (await import("./send.ts")).run(options, context),
-  recv: async (options, context) => (await import("./recv.ts")).run(options, context),
-  protect: async (options, context) => (await import("./protect.ts")).run(options, context),
-  failover: async (options, context) => (await import("./failover.ts")).run(options, context),
-  status: async (options, context) => (await import("./status.ts")).run(options, context),
-  inspect: async (options, context) => (await import("./inspect.ts")).run(options, context),
-  doctor: async (options, context) => (await import("./doctor.ts")).run(options, context),
-  drill: async (options, context) => (await import("./drill.ts")).run(options, context),
-  bench: async (options, context) => (await import("./bench.ts")).run(options, context),
-  benchCompare: async (options, context) =>
-    (await import("./bench_compare.ts")).run(options, context),
-  guard: async (options, context) => (await import("./guard.ts")).run(options, context),
-  drillClient: async (options, context) =>
-    (await import("./drill_client.ts")).run(options, context),
-  benchClient: async (options, context) =>
-    (await import("./bench_client.ts")).run(options, context),
-};
 
 /** What `--log-format`, `--quiet` and `--progress` make of the status line. */
 function statusMode(options: LogOptions, isTerminal: boolean): StatusMode {
@@ -350,45 +295,7 @@ function createProgram(version: string, io: ProcessIo, run: Runner) {
     .addHelpText("after", helpAfter("doctor"))
     .action((options) => run("doctor", options));
 
-  const count = <const Flags extends string>(flags: Flags, what: string, standard: number) =>
-    [flags, what, named(flags.split(" ")[0], parseCount), standard] as const;
-
-  program.command("drill")
-    .description("rehearse a failover on real VMs of its own, and check that nothing was lost")
-    .option("--fault <names>", "what goes wrong: names with commas, or all", "primary")
-    .option(
-      "--ping-pong <n>",
-      "instead: so many takeovers back and forth, under one client connection",
-      named("--ping-pong", parseCount),
-    )
-    .option("--devices <models>", "the VM's NIC and disk: models with commas, or all", "virtio")
-    .option(
-      "--phase <names>",
-      "the moment of the primary's death: names with commas, or all",
-      "all",
-    )
-    .addOption(
-      new Option("--disk-mode <mode>", "a disk for each host, or one that both can open")
-        .choices(["replicated", "shared"] as const).default("replicated" as const),
-    )
-    .addOption(commit)
-    .addOption(
-      new Option("--standby <kind>", "a secondary QEMU that has the RAM already, or is given it")
-        .choices(["warm", "cold"] as const).default("cold" as const),
-    )
-    .option(...count("--runs <n>", "how often each fault with each device model", 1))
-    .option(...count("--seconds <s>", "how long to synchronize before the fault", 5))
-    .option("--seed <n>", "choose the same moments again", named("--seed", parseCount))
-    .option(...count("--memory <MiB>", "the guest's RAM", 256))
-    .addOption(
-      new Option("--form <form>", "with a client outside of the guest (needs root), or without")
-        .choices(["auto", "client", "memory"] as const).default("auto" as const),
-    )
-    .option("--keep", "leave the working folder behind", false)
-    .addOption(json)
-    .addOption(logFormat).addOption(quiet).addOption(progress)
-    .addHelpText("after", helpAfter("drill"))
-    .action(({ memory, ...rest }) => run("drill", { ...rest, memoryMiB: memory }));
+  addDrillCommand(program, (options) => run("drill", options));
 
   addBenchCommands(
     program,

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { UsageError } from "../errors.ts";
-import { type Commands, runProgram } from "./program.ts";
+import type { Commands } from "./commands.ts";
+import { runProgram } from "./program.ts";
 
 const NAMES: readonly (keyof Commands)[] = [
   "send",
