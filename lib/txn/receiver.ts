@@ -1,6 +1,7 @@
 import { crc32 } from "node:zlib";
 import { WireError } from "../errors.ts";
 import { FrameDecoder, type FrameVisitor } from "./frame_decoder.ts";
+import { encodeRefusal } from "./refusal.ts";
 import {
   BEGIN_FLAG,
   decodeHello,
@@ -12,8 +13,6 @@ import {
   heartbeatPeriodMs,
   type Hello,
   MAX_DISK_QUERIES,
-  MAX_NACK_TEXT_BYTES,
-  NACK_REASON,
   type NackReason,
   OFFERED_FEATURES,
   PROTOCOL_VERSION,
@@ -158,14 +157,9 @@ export class TxnReceiver implements FrameVisitor {
     this.#frame(TXN.ACK, 0, transaction);
   }
 
-  /** Refuses: `u16 reason, text`. The sender gives up when it reads it. */
+  /** Refuses. The sender gives up when it reads it. */
   nack(transaction: number, reason: NackReason, text: string): void {
-    const body = new TextEncoder().encode(text).subarray(0, MAX_NACK_TEXT_BYTES);
-    const payload = new Uint8Array(2 + body.length);
-    payload[0] = NACK_REASON[reason] >> 8;
-    payload[1] = NACK_REASON[reason] & 0xff;
-    payload.set(body, 2);
-    this.#frame(TXN.NACK, 0, transaction, payload);
+    this.#frame(TXN.NACK, 0, transaction, encodeRefusal(reason, text));
   }
 
   /** Answers DIGEST_QUERY, a part at a time; the payload is passed on as it is. */

@@ -1,7 +1,9 @@
 import { crc32 } from "node:zlib";
-import { StateError, WireError } from "../errors.ts";
+import { StateError } from "../errors.ts";
 import { FrameDecoder, type FrameVisitor } from "./frame_decoder.ts";
 import { FramePacker, MAX_BATCH_PAYLOAD_BYTES, type PackingCounters } from "./packing.ts";
+import { decodeRefusal } from "./refusal.ts";
+import type { InFlight, SenderEvent, SenderOptions, SentBytes } from "./sender_options.ts";
 import {
   BEGIN_FLAG,
   decodeHello,
@@ -15,61 +17,15 @@ import {
   type Hello,
   MAX_DISK_QUERIES,
   MAX_PAYLOAD_BYTES,
-  NACK_REASON,
   OFFERED_FEATURES,
   PROTOCOL_VERSION,
   refuse,
   TXN,
 } from "./wire.ts";
 
-/** How a sender presents itself, and how patient it is. */
-export interface SenderOptions {
-  readonly session: Uint8Array;
-  readonly heartbeatMs: number;
-  /** Silence from the peer after which it counts as lost. */
-  readonly graceMs: number;
-  readonly software: string;
-  /** Measures how long packing takes; without it nothing is packed. */
-  readonly packingClock?: () => number;
-}
-
-/** What the peer said, or failed to say. */
-export type SenderEvent =
-  | { readonly kind: "ready"; readonly hello: Hello }
-  /** The secondary has the transaction; `roundTripMs` counts from its COMMIT. */
-  | { readonly kind: "acked"; readonly transaction: number; readonly roundTripMs: number }
-  | { readonly kind: "digests"; readonly payload: Uint8Array; readonly last: boolean }
-  /** The next part of the answer to the oldest query of a disk. */
-  | { readonly kind: "disk-digests"; readonly payload: Uint8Array; readonly last: boolean }
-  | { readonly kind: "handed-over" }
-  /** Nothing was heard for longer than the grace time. */
-  | { readonly kind: "lost"; readonly silentMs: number };
-
-/** A transaction whose COMMIT is on its way. */
-export interface InFlight {
-  readonly transaction: number;
-  readonly bytes: number;
-  readonly committedAt: number;
-}
-
-/** Bytes that a sender has made, by what they are for; before packing, where that is done. */
-export interface SentBytes {
-  /** Of QEMU's stream, as forwarded. */
-  stream: number;
-  /** EVENT and INPUT payloads: packets both ways, and disk writes. */
-  events: number;
-  /** Frame headers, and the payloads of all other frames. */
-  framing: number;
-}
+export type { SenderEvent, SenderOptions, SentBytes } from "./sender_options.ts";
 
 type State = "hello" | "ready" | "open" | "handover" | "done";
-
-/** What a user can do about a refusal, by its reason. */
-const REFUSAL_HINTS: Readonly<Record<string, string>> = {
-  "too-large": "raise recv's --max-transaction",
-  "taken-over": "the VM must not run here any more: end this QEMU",
-  storage: "free space there, or mend its storage; nothing that was acknowledged is lost",
-};
 
 /**
  * The sender's half of ft-transaction, without I/O or clock.
@@ -359,7 +315,7 @@ export class TxnSender implements FrameVisitor {
   piece(): void {}
 
   frame(header: FrameHeader, payload: Uint8Array, offset: number): void {
-    if (header.command === TXN.NACK) this.#refused(header, payload, offset);
+    if (header.command === TXN.NACK) throw decodeRefusal(payload, header.transaction, offset);
     if (this.#state === "hello") {
       if (header.command !== TXN.HELLO) {
         refuse(offset, "bad-order", `command ${header.command} before HELLO`);
@@ -421,21 +377,6 @@ export class TxnSender implements FrameVisitor {
         `an ACK of transaction ${header.transaction}, awaited was ${oldest?.transaction ?? "none"}`,
       );
     }
-  }
-
-  /** NACK: `u16 reason, text`. */
-  #refused(header: FrameHeader, payload: Uint8Array, offset: number): never {
-    const code = payload.length >= 2 ? payload[0] << 8 | payload[1] : 0;
-    const name = Object.entries(NACK_REASON).find(([, value]) => value === code)?.[0] ?? "unknown";
-    const text = new TextDecoder().decode(payload.subarray(2));
-    const what = header.transaction === 0 ? "the connection" : `transaction ${header.transaction}`;
-    throw new WireError(
-      "transaction",
-      offset,
-      name === "busy" || name === "taken-over" || name === "storage" ? name : "refused",
-      `the receiver refused ${what}: ${text || name}`,
-      { hint: REFUSAL_HINTS[name] },
-    );
   }
 
   #frame(command: number, flags: number, transaction: number, payload?: Uint8Array): void {

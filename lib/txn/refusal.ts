@@ -1,0 +1,39 @@
+import { WireError } from "../errors.ts";
+import { MAX_NACK_TEXT_BYTES, NACK_REASON, type NackReason } from "./wire.ts";
+
+/** What a user can do about a refusal, by its reason. */
+const HINTS: Readonly<Record<string, string>> = {
+  "too-large": "raise recv's --max-transaction",
+  "taken-over": "the VM must not run here any more: end this QEMU",
+  storage: "free space there, or mend its storage; nothing that was acknowledged is lost",
+};
+
+/** NACK's payload: `u16 reason, text`, of which no more is kept than may be sent. */
+export function encodeRefusal(reason: NackReason, text: string): Uint8Array {
+  const body = new TextEncoder().encode(text).subarray(0, MAX_NACK_TEXT_BYTES);
+  const payload = new Uint8Array(2 + body.length);
+  payload[0] = NACK_REASON[reason] >> 8;
+  payload[1] = NACK_REASON[reason] & 0xff;
+  payload.set(body, 2);
+  return payload;
+}
+
+/**
+ * The error that a NACK is to the end which reads it.
+ *
+ * @param transaction What was refused; 0 for the connection.
+ * @returns One whose fault is the reason, where callers tell it from others, or else `refused`.
+ */
+export function decodeRefusal(payload: Uint8Array, transaction: number, offset: number): WireError {
+  const code = payload.length >= 2 ? payload[0] << 8 | payload[1] : 0;
+  const name = Object.entries(NACK_REASON).find(([, value]) => value === code)?.[0] ?? "unknown";
+  const text = new TextDecoder().decode(payload.subarray(2));
+  const what = transaction === 0 ? "the connection" : `transaction ${transaction}`;
+  return new WireError(
+    "transaction",
+    offset,
+    name === "busy" || name === "taken-over" || name === "storage" ? name : "refused",
+    `the receiver refused ${what}: ${text || name}`,
+    { hint: HINTS[name] },
+  );
+}
