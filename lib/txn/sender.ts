@@ -1,5 +1,6 @@
 import { crc32 } from "node:zlib";
 import { StateError } from "../errors.ts";
+import { DigestQueries } from "./digest_queries.ts";
 import { FrameDecoder, type FrameVisitor } from "./frame_decoder.ts";
 import { FramePacker, MAX_BATCH_PAYLOAD_BYTES, type PackingCounters } from "./packing.ts";
 import { decodeRefusal } from "./refusal.ts";
@@ -7,7 +8,6 @@ import type { InFlight, SenderEvent, SenderOptions, SentBytes } from "./sender_o
 import {
   BEGIN_FLAG,
   decodeHello,
-  DIGEST_LAST,
   encodeHeader,
   encodeHello,
   FEATURE,
@@ -15,7 +15,6 @@ import {
   HEADER_BYTES,
   heartbeatPeriodMs,
   type Hello,
-  MAX_DISK_QUERIES,
   MAX_PAYLOAD_BYTES,
   OFFERED_FEATURES,
   PROTOCOL_VERSION,
@@ -56,8 +55,7 @@ export class TxnSender implements FrameVisitor {
   #saidAt: number;
   #now: number;
   #lost = false;
-  #digestsAwaited = false;
-  #diskQueries = 0;
+  readonly #queries = new DigestQueries();
   readonly sent: SentBytes = { stream: 0, events: 0, framing: 0 };
 
   constructor(options: SenderOptions, now: number) {
@@ -233,21 +231,16 @@ export class TxnSender implements FrameVisitor {
     this.#state = "done";
   }
 
-  /** Asks for the digests of the replica's pages: `u32 seed, u32 seed`. */
+  /** Asks for the digests of the replica's pages, under a seed of two `u32`. */
   queryDigests(seedLow: number, seedHigh: number): void {
     this.#expect("ready", "query digests");
-    const payload = new Uint8Array(8);
-    const view = new DataView(payload.buffer);
-    view.setUint32(0, seedLow);
-    view.setUint32(4, seedHigh);
-    this.#digestsAwaited = true;
-    this.#frame(TXN.DIGEST_QUERY, 0, 0, payload);
+    this.#frame(TXN.DIGEST_QUERY, 0, 0, this.#queries.askPages(seedLow, seedHigh));
   }
 
   /** Whether one more query of a disk may be sent: the peer is there, and not too many wait. */
   get mayQueryDisk(): boolean {
     return (this.#state === "ready" || this.#state === "open") &&
-      this.#diskQueries < MAX_DISK_QUERIES;
+      this.#queries.mayQueryDisk;
   }
 
   /**
@@ -257,7 +250,7 @@ export class TxnSender implements FrameVisitor {
    */
   queryDisk(payload: Uint8Array): void {
     if (!this.mayQueryDisk) throw new StateError(`query a disk while ${this.#state}`);
-    this.#diskQueries++;
+    this.#queries.askDisk();
     this.#frame(TXN.DISK_QUERY, 0, 0, payload);
   }
 
@@ -338,22 +331,12 @@ export class TxnSender implements FrameVisitor {
         return;
       case TXN.ACK:
         return this.#acked(header, offset);
-      case TXN.DIGEST: {
-        if (!this.#digestsAwaited) refuse(offset, "bad-order", "digests that were not asked for");
-        const last = (header.flags & DIGEST_LAST) !== 0;
-        this.#digestsAwaited = !last;
-        this.#events.push({ kind: "digests", payload: payload.slice(), last });
+      case TXN.DIGEST:
+        this.#events.push(this.#queries.pagesAnswered(header, payload, offset));
         return;
-      }
-      case TXN.DISK_DIGEST: {
-        if (this.#diskQueries === 0) {
-          refuse(offset, "bad-order", "a disk's digests that were not asked for");
-        }
-        const last = (header.flags & DIGEST_LAST) !== 0;
-        if (last) this.#diskQueries--;
-        this.#events.push({ kind: "disk-digests", payload: payload.slice(), last });
+      case TXN.DISK_DIGEST:
+        this.#events.push(this.#queries.diskAnswered(header, payload, offset));
         return;
-      }
       default:
         refuse(offset, "bad-order", `the receiver sent command ${header.command}`);
     }
