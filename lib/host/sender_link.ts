@@ -1,13 +1,13 @@
 import { randomBytes } from "node:crypto";
 import { StateError, TransportError } from "../errors.ts";
-import { createPageDigest, DigestTable, type PageDigest } from "../replica/page_digest.ts";
 import { Primary, type PrimaryEvent, type PrimaryOptions } from "../replica/primary.ts";
 import type { PackingCounters } from "../txn/packing.ts";
 import { type SentBytes, TxnSender } from "../txn/sender.ts";
 import { FEATURE } from "../txn/wire.ts";
-import { Carry } from "../bytes/carry.ts";
 import { OutputQueue, readSome } from "./channel.ts";
+import { DigestExchange } from "./digest_exchange.ts";
 import type { PeerConnection } from "./peer.ts";
+import { PeerInput } from "./peer_input.ts";
 import type { Reactor, Watch } from "./reactor.ts";
 import { SegmentPool } from "./segment_pool.ts";
 import type { TapSet } from "./tap_set.ts";
@@ -51,21 +51,17 @@ export class SenderLink {
   readonly primary: Primary;
   readonly #output: OutputQueue;
   readonly #peerWatch: { input: Watch; output: Watch };
-  readonly #peerCarry = new Carry();
-  readonly #peerBuffer = new Uint8Array(256 * 1024);
+  readonly #peerInput: PeerInput;
   readonly #cancelTick: () => void;
   readonly #segments = new SegmentPool();
   readonly #maxPendingBytes: number;
   readonly #taps: TapSet | undefined;
+  readonly #digests: DigestExchange;
 
   #qemu: QemuChannel | undefined;
   #qemuWatch: { input: Watch; output: Watch } | undefined;
   #replies: OutputQueue | undefined;
   #qemuEnded = false;
-  #digesting = false;
-  #digest: PageDigest | undefined;
-  #table = new DigestTable();
-  #tableBlocks = new Map<string, number>();
   #handedOver = false;
   #leaving = false;
   #peerLeft = false;
@@ -90,6 +86,7 @@ export class SenderLink {
       clock(),
     );
     this.primary = new Primary(options, this.#txn, clock);
+    this.#digests = new DigestExchange(this.primary);
     this.#maxPendingBytes = options.maxInFlightBytes;
     this.#taps = options.taps;
     if (this.#taps !== undefined) {
@@ -97,6 +94,7 @@ export class SenderLink {
       this.#taps.onInputs = (inputs) => this.#forwardInputs(inputs);
     }
     this.#output = new OutputQueue(peer.output, peer.name);
+    this.#peerInput = new PeerInput(peer, this.#txn);
     this.#peerWatch = {
       input: reactor.watch(peer.input, { readable: () => this.#readPeer() }),
       output: reactor.watch(peer.output, { writable: () => this.#pump() }),
@@ -239,25 +237,16 @@ export class SenderLink {
   }
 
   #readPeer(): void {
-    for (;;) {
-      const count = readSome(this.#peer.input, this.#peerBuffer, this.#peer.name);
-      if (count === undefined) break;
-      if (count === 0) {
-        if (this.#handedOver) return;
-        if (this.#leaving) {
-          this.#peerLeft = true;
-          this.#peerWatch.input.want(false, false);
-          return;
-        }
-        throw new TransportError(this.#peer.name, "read", "the secondary closed the connection", {
-          hint: "see what `kemari recv` says there",
-        });
+    if (this.#peerInput.take() === "ended") {
+      if (this.#handedOver) return;
+      if (this.#leaving) {
+        this.#peerLeft = true;
+        this.#peerWatch.input.want(false, false);
+        return;
       }
-      const now = performance.now();
-      this.#peerCarry.feed(this.#peerBuffer, 0, count, (bytes, start, end) => {
-        return this.#txn.receive(bytes, start, end, now);
+      throw new TransportError(this.#peer.name, "read", "the secondary closed the connection", {
+        hint: "see what `kemari recv` says there",
       });
-      if (count < this.#peerBuffer.length) break;
     }
     this.#pump();
   }
@@ -280,7 +269,7 @@ export class SenderLink {
   /** Lets the primary take what has been read, unless it must first know the replica's pages. */
   #parse(): void {
     const segment = this.#segments.current;
-    while (segment.start < segment.end && !this.#digesting) {
+    while (segment.start < segment.end && !this.#digests.pending) {
       if (this.primary.wantsDigests(segment.bytes[segment.start])) {
         this.#queryDigests();
         return;
@@ -293,14 +282,9 @@ export class SenderLink {
   }
 
   #queryDigests(): void {
-    this.#digesting = true;
-    this.#table = new DigestTable();
-    this.#tableBlocks = new Map();
-    const seed = new Uint32Array(randomBytes(8).buffer.slice(0, 8));
-    createPageDigest(seed[0], seed[1]).then((digest) => {
+    this.#digests.begin((seedLow, seedHigh) => {
       if (this.#closed) return;
-      this.#digest = digest;
-      this.#txn.queryDigests(seed[0], seed[1]);
+      this.#txn.queryDigests(seedLow, seedHigh);
       this.#pump();
     }).catch((error) => this.#reactor.fail(error));
   }
@@ -322,11 +306,8 @@ export class SenderLink {
           this.primary.handedOver();
           break;
         case "digests":
-          this.#table.receive(event.payload, this.#tableBlocks);
-          if (!event.last) break;
-          this.primary.setDigests(this.#table, this.#tableBlocks, this.#digest!);
-          this.#digesting = false;
-          this.#parse();
+          this.#digests.receive(event.payload, event.last);
+          if (event.last) this.#parse();
           break;
         case "disk-digests":
           this.#taps!.diskDigests(event.payload, event.last);
@@ -367,25 +348,8 @@ export class SenderLink {
     try {
       return this.#output.flush();
     } catch (error) {
-      this.#hearLastWords();
+      this.#peerInput.takeLastWords();
       throw error;
-    }
-  }
-
-  /** @throws {WireError} if the peer refused. */
-  #hearLastWords(): void {
-    const now = performance.now();
-    for (;;) {
-      let count: number | undefined;
-      try {
-        count = readSome(this.#peer.input, this.#peerBuffer, this.#peer.name);
-      } catch {
-        return;
-      }
-      if (!count) return;
-      this.#peerCarry.feed(this.#peerBuffer, 0, count, (bytes, start, end) => {
-        return this.#txn.receive(bytes, start, end, now);
-      });
     }
   }
 
@@ -417,7 +381,7 @@ export class SenderLink {
   }
 
   #mayRead(): boolean {
-    if (!this.ready || this.#digesting || this.#qemuEnded) return false;
+    if (!this.ready || this.#digests.pending || this.#qemuEnded) return false;
     const most = this.primary.isColo ? this.#maxPendingBytes : FULL_PENDING_BYTES;
     return this.#output.pendingBytes < most;
   }
