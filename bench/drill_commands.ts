@@ -5,8 +5,8 @@ import type { DrillCase, HostsContext } from "./drill_report.ts";
 
 const LINK_PORT = 4000;
 
-/** Short, so that a cut cable is noticed soon; long enough for a machine that is busy. */
-export const GRACE_MS = 1500;
+/** Heartbeats in a grace time, so that one that is late is no loss. */
+const HEARTBEATS = 6;
 
 /**
  * The command lines of a drill's kemaris and QEMUs, and the files by which they find each other:
@@ -46,7 +46,7 @@ export class DrillCommands {
     return [
       ...["recv", `${CABLE_IP[host]}:${LINK_PORT}`, "--control", this.recvControl(host)],
       ...["--on-loss", "activate", "--fence", `${this.folder}/fence`],
-      ...["--heartbeat", "250ms", "--grace", `${graceMs}ms`],
+      ...patience(graceMs),
       ...standby,
       ...this.#taps(host),
     ];
@@ -88,7 +88,7 @@ export class DrillCommands {
   #protect(host: LabHost, peer: LabHost, onSecondaryLoss: "continue" | "stop"): string[] {
     return [
       ...["protect", `${CABLE_IP[peer]}:${LINK_PORT}`, "--qmp", `${this.folder}/${host}.qmp`],
-      ...["--commit", this.plan.commit, "--heartbeat", "250ms", "--grace", `${GRACE_MS}ms`],
+      ...["--commit", this.plan.commit, ...patience(this.context.settings.graceMs)],
       ...["--sync-interval", `${this.context.settings.syncIntervalMs}`],
       ...["--on-secondary-loss", onSecondaryLoss],
     ];
@@ -101,4 +101,9 @@ export class DrillCommands {
       ...["--disk", `disk0=${this.image(host)},unix:${folder}/${host}.nbd,mode=${plan.diskMode}`],
     ];
   }
+}
+
+function patience(graceMs: number): string[] {
+  const heartbeatMs = Math.max(1, Math.min(250, Math.floor(graceMs / HEARTBEATS)));
+  return ["--heartbeat", `${heartbeatMs}ms`, "--grace", `${graceMs}ms`];
 }

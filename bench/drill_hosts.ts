@@ -6,7 +6,7 @@ import type { TapStatus } from "../lib/host/tap_set.ts";
 import { type LabHost, NetLab } from "../fixtures/net_lab.ts";
 import { type RunningVm, StandbyGuest } from "../fixtures/standby_guest.ts";
 import { startVm, type Vm } from "../fixtures/vm.ts";
-import { DrillCommands, GRACE_MS } from "./drill_commands.ts";
+import { DrillCommands } from "./drill_commands.ts";
 import { BLOCK_BYTES, ledgerScript } from "./drill_ledger.ts";
 import { makeImages, writeFence } from "./drill_images.ts";
 import type { DeviceModel } from "./drill_plan.ts";
@@ -21,8 +21,8 @@ const FILE_SYSTEM_BYTES = 60 * MIB;
 const BALLAST_BYTES = 128 * MIB;
 const COPY_CABLE_RATE = "200mbit";
 
-/** The grace time of a secondary that is to notice later than the primary. */
-export const LATE_GRACE_MS = 4000;
+/** How much longer a secondary waits that is to notice later than the primary. */
+export const LATE_MS = 2500;
 
 const SERVICE = `#!/bin/sh
 while read n; do
@@ -81,7 +81,7 @@ export class DrillHosts implements AsyncDisposable {
     folder: string,
     plan: DrillCase,
     context: HostsContext,
-    secondaryGraceMs = GRACE_MS,
+    secondaryGraceMs = context.settings.graceMs,
   ): Promise<DrillHosts> {
     const hosts = new DrillHosts(folder, plan, context, secondaryGraceMs);
     try {

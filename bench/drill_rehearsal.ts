@@ -2,7 +2,7 @@
 import { KemariError } from "../lib/errors.ts";
 import { connectClient, PERFORM } from "./drill_faults.ts";
 import { pingPong } from "./drill_ping_pong.ts";
-import { DrillHosts, LATE_GRACE_MS } from "./drill_hosts.ts";
+import { DrillHosts, LATE_MS } from "./drill_hosts.ts";
 import { say, senderFigures } from "./drill_process.ts";
 import type { DrillCase, DrillRun, RunContext } from "./drill_report.ts";
 import { DrillWire } from "./drill_wire.ts";
@@ -30,7 +30,7 @@ export async function rehearse(
     await using stack = new AsyncDisposableStack();
     // Either side may be the first to notice that the other is silent.
     const isLate = plan.fault === "link" && context.random.below(2) < 1;
-    const graceMs = isLate ? LATE_GRACE_MS : undefined;
+    const graceMs = settings.graceMs + (isLate ? LATE_MS : 0);
     hosts = stack.use(await DrillHosts.start(folder, plan, context, graceMs));
     const bootId = await say(hosts.primary, "cat /proc/sys/kernel/random/boot_id");
     const wire = stack.use(new DrillWire(hosts.lab));

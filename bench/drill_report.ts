@@ -30,6 +30,8 @@ export interface DrillSettings {
   readonly commit: "sync" | "async";
   /** Whether the secondary's QEMU waits with the replica's RAM, or is given all of it. */
   readonly standby: "warm" | "cold";
+  /** Silence after which either side counts as lost; the secondary may be given more. */
+  readonly graceMs: number;
   /** Chooses the moments. */
   readonly seed: number;
   /** Of which one is chosen at random for every death of the primary. */
@@ -108,7 +110,7 @@ export interface HostsContext {
   readonly kemari?: readonly string[];
   /** The guests that the device models need. */
   readonly guests: Readonly<Partial<Record<GuestKernel, GuestImages>>>;
-  readonly settings: Pick<DrillSettings, "memoryMiB" | "syncIntervalMs" | "standby">;
+  readonly settings: Pick<DrillSettings, "memoryMiB" | "syncIntervalMs" | "standby" | "graceMs">;
   readonly narrate: Narrate;
   readonly signal: AbortSignal;
 }

@@ -1,7 +1,7 @@
 /** `kemari drill`, as it may be written. */
 import { type Command, Option } from "@commander-js/extra-typings";
 import { helpAfter } from "./help_text.ts";
-import { type DrillOptions, parseCount } from "./options.ts";
+import { type DrillOptions, parseCount, parseDurationMs } from "./options.ts";
 import { commit, json, logFormat, named, progress, quiet } from "./shared_options.ts";
 
 export function addDrillCommand(
@@ -37,6 +37,10 @@ export function addDrillCommand(
     .option(...count("--runs <n>", "how often each fault with each device model", 1))
     .option(...count("--seconds <s>", "how long to synchronize before the fault", 5))
     .option("--seed <n>", "choose the same moments again", named("--seed", parseCount))
+    .addOption(
+      new Option("--grace <duration>", "silence after which a host counts as lost")
+        .argParser(named("--grace", parseDurationMs)).default(1500, "1500ms"),
+    )
     .option(...count("--memory <MiB>", "the guest's RAM", 256))
     .addOption(
       new Option("--form <form>", "with a client outside of the guest (needs root), or without")
@@ -46,5 +50,5 @@ export function addDrillCommand(
     .addOption(json)
     .addOption(logFormat).addOption(quiet).addOption(progress)
     .addHelpText("after", helpAfter("drill"))
-    .action(({ memory, ...rest }) => run({ ...rest, memoryMiB: memory }));
+    .action(({ memory, grace, ...rest }) => run({ ...rest, memoryMiB: memory, graceMs: grace }));
 }

@@ -146,6 +146,8 @@ export interface DrillOptions extends LogOptions {
   readonly json: boolean;
   /** How long each run synchronizes before the kill, in seconds. */
   readonly seconds: number;
+  /** Silence after which a host counts as lost, in milliseconds. */
+  readonly graceMs: number;
   /** The guest's RAM, in MiB. */
   readonly memoryMiB: number;
   /** Comma-separated faults, or `all`. */

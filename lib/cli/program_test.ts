@@ -163,6 +163,7 @@ const parsed: readonly (readonly [string, string, unknown])[] = [
   ["drill", "drill", {
     fault: "primary",
     phase: "all",
+    graceMs: 1500,
     devices: "virtio",
     diskMode: "replicated",
     standby: "cold",
@@ -178,6 +179,7 @@ const parsed: readonly (readonly [string, string, unknown])[] = [
   ["drill --runs 3 --seconds 9 --memory 512 --keep --json --form memory", "drill", {
     fault: "primary",
     phase: "all",
+    graceMs: 1500,
     devices: "virtio",
     diskMode: "replicated",
     standby: "cold",
@@ -196,6 +198,7 @@ const parsed: readonly (readonly [string, string, unknown])[] = [
     {
       fault: "link,copy",
       phase: "all",
+      graceMs: 1500,
       devices: "all",
       diskMode: "shared",
       standby: "cold",

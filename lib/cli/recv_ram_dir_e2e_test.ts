@@ -141,3 +141,31 @@ Deno.test({
       }
     }),
 });
+
+Deno.test("a killed recv with a standby leaves its sockets' folder for the next one to remove", () =>
+  inFolder(async (folder) => {
+    const folderOf = () => Deno.readTextFileSync(`${folder}/ram/sockets`);
+    await using first = receiver(folder, "--standby", "sleep 60");
+    await first.listening();
+    const left = folderOf();
+    assert.ok(Deno.statSync(left).isDirectory);
+    {
+      await using second = new KemariProcess([
+        ...["recv", `unix:${folder}/other`, "--ram-dir", `${folder}/ram`],
+        ...["--standby", "sleep 60"],
+      ]);
+      const { code, stderr } = await second.ended();
+      assert.equal(code, 4, stderr);
+      assert.match(stderr, /another kemari recv uses these files/);
+      assert.ok(Deno.statSync(left).isDirectory, "the first is undisturbed");
+    }
+    first.signal("SIGKILL");
+    await first.ended();
+    await using third = receiver(folder, "--standby", "sleep 60");
+    await third.listening();
+    assert.throws(() => Deno.statSync(left), Deno.errors.NotFound);
+    const own = folderOf();
+    third.signal("SIGTERM");
+    await third.ended();
+    assert.throws(() => Deno.statSync(own), Deno.errors.NotFound);
+  }));

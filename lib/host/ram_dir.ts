@@ -8,6 +8,7 @@
  * DIR/GENERATION/        one image, see {@link FilePages}
  * DIR/machine-N          CONFIGURATION and VMDESCRIPTION; N counts their changes
  * DIR/device-0, -1       device state, in turn
+ * DIR/sockets            where the sockets of a standby are
  * ```
  *
  * `state` is one write of less than a page, so that it is old or new. It says `applying` before the
@@ -30,6 +31,8 @@ const O_RDWR_CREAT_CLOEXEC = 0o2000102;
 const LOCK_EX_NB = 6;
 /** Files beside the RAM: device state and such. */
 const SPARE_BYTES = 16 * 2 ** 20;
+/** Says where the sockets are that belong to the folder. */
+const SOCKET_NOTE = "sockets";
 
 /** The folder. One process uses it at a time. */
 export class RamDir implements ReplicaStore, Disposable {
@@ -151,6 +154,19 @@ export class RamDir implements ReplicaStore, Disposable {
     }
   }
 
+  /**
+   * Makes a folder for the sockets of whoever uses this one, which is to remove it; the one that a
+   * killed process has left goes. Sockets need short paths: it is with the temporary files.
+   */
+  makeSocketFolder(): string {
+    const note = `${this.path}/${SOCKET_NOTE}`;
+    const left = readNote(note);
+    if (/\/kemari-standby-[0-9a-f]+$/.test(left)) removeQuietly(left, true);
+    const folder = Deno.makeTempDirSync({ prefix: "kemari-standby-" });
+    Deno.writeTextFileSync(note, folder);
+    return folder;
+  }
+
   /** Forgets what is in the folder. Not while a replica uses it. */
   discard(): void {
     this.#write(this.#state, new Uint8Array(0), 0);
@@ -247,7 +263,9 @@ export class RamDir implements ReplicaStore, Disposable {
    * @param withFolder Also the folder, which is removed anyway if it was not there before.
    */
   remove(withFolder: boolean): void {
-    for (const name of ["state", "device-0", "device-1"]) removeQuietly(`${this.path}/${name}`);
+    for (const name of ["state", "device-0", "device-1", SOCKET_NOTE]) {
+      removeQuietly(`${this.path}/${name}`);
+    }
     this.discard();
     removeQuietly(`${this.path}/lock`);
     if (withFolder || this.#made) removeQuietly(this.path);
@@ -303,6 +321,14 @@ function exists(path: string): boolean {
 function freeBytes(path: string): number {
   const { bavail, bsize } = statfsSync(path);
   return bavail * bsize;
+}
+
+function readNote(path: string): string {
+  try {
+    return Deno.readTextFileSync(path);
+  } catch {
+    return "";
+  }
 }
 
 /** None if the folder is gone: someone else has removed it. */

@@ -78,7 +78,9 @@ export async function recv(
     ...settings,
     hasSharedDisks: settings.disks.some(({ mode }) => mode === "shared"),
   });
-  const standby = settings.standby === undefined ? undefined : new Standby(settings.standby);
+  const standby = settings.standby === undefined
+    ? undefined
+    : new Standby(settings.standby, home.dir!.makeSocketFolder());
   if (standby !== undefined) home.dir!.onImage = (files) => standby.image(files);
   const reactor = new Reactor();
   const taps = await ReplicaTapSet.open(

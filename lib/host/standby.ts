@@ -64,7 +64,7 @@ interface Instance {
 
 export class Standby {
   readonly #command: string;
-  readonly #folder = Deno.makeTempDirSync({ prefix: "kemari-standby-" });
+  readonly #folder: string;
   #state: StandbyStatus["state"] = "none";
   #reason: string | null = null;
   #restarts = 0;
@@ -81,9 +81,13 @@ export class Standby {
   #needsCheck = true;
   #closed = false;
 
-  /** @param command The operator's, without `-incoming`. */
-  constructor(command: string) {
+  /**
+   * @param command The operator's, without `-incoming`.
+   * @param folder Where its sockets are; ours from now on, and removed by {@link close}.
+   */
+  constructor(command: string, folder: string) {
     this.#command = command;
+    this.#folder = folder;
   }
 
   get status(): StandbyStatus {

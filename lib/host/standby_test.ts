@@ -25,7 +25,7 @@ async function withStandby(options: readonly string[], body: (scene: Scene) => P
   const words = [Deno.execPath(), "run", "-A", "--quiet", "--no-check", FAKE];
   const command = [...words, "--blocks", BLOCK_LIST, ...options].map(quoteWord).join(" ");
   const dir = RamDir.open(`${folder}/ram`);
-  const standby = new Standby(command);
+  const standby = new Standby(command, dir.makeSocketFolder());
   dir.onImage = (files) => standby.image(files);
   const replica = new Replica(1e8, undefined, new ReplicaTaps(new Map(), new Set()), dir);
   const full = fullStream(1);
@@ -157,7 +157,7 @@ Deno.test("another machine, other blocks, and a QEMU that does not start are tol
       using dir = RamDir.open(`${folder}/other`);
       const words = [Deno.execPath(), "run", "-A", "--quiet", "--no-check", FAKE, ...options];
       if (!options.includes("--blocks")) words.push("--blocks", BLOCK_LIST);
-      const other = new Standby(words.map(quoteWord).join(" "));
+      const other = new Standby(words.map(quoteWord).join(" "), dir.makeSocketFolder());
       dir.onImage = (files) => other.image(files);
       const copy = new Replica(1e8, undefined, new ReplicaTaps(new Map(), new Set()), dir);
       const full = fullStream(1);
