@@ -25,9 +25,8 @@ export function compressionOf(settings: CompressSettings): PrimaryCompression | 
     case "delta":
       return { treatments: [{ delta, pack: true, dedup }], cacheBytes };
     case "auto":
-      return {
-        treatments: [{ delta, pack: true, dedup }, { delta, pack: false, dedup }, plain],
-        cacheBytes,
-      };
+      // Differences that are not packed are not among them: they were the quickest on no link for
+      // long, and while they are tried zstd sees nothing to refer to.
+      return { treatments: [{ delta, pack: true, dedup }, plain], cacheBytes };
   }
 }

@@ -13,32 +13,73 @@ export function isWork({ delta, pack, dedup }: Treatment): boolean {
   return delta || pack || dedup;
 }
 
-/** What is known of one treatment. */
+/** Transactions that a treatment gets in a row. */
+const BLOCK = 8;
+/**
+ * The first of them that say nothing of it: they wait for those before, and pages that went out
+ * otherwise meanwhile are not known to the delta cache, nor to zstd.
+ */
+const SETTLING = 4;
+/** Blocks that each treatment gets in the beginning; the first one runs code for the first time. */
+const FIRST_BLOCKS = 3;
+const COLD_BLOCKS = 1;
+/** Results that a treatment is judged by, the last ones. */
+const WINDOW = 12;
+/** Transactions between two trials of another treatment than the best. */
+const TRIAL_PERIOD = 96;
+/** How much worse, known from how many results, and how much rarer tried. */
+const HOPELESS_FACTOR = 2;
+const HOPELESS_COUNT = 2 * WINDOW;
+const HOPELESS_PERIOD = 4;
+/** Times to commit this much apart count as equal: that much they differ from one minute to the next. */
+const EQUAL_FACTOR = 1.1;
+
+/** What is known of one treatment: its last transactions. */
 class Trial {
   readonly treatment: Treatment;
   count = 0;
-  /** Sums in which the past counts for less and less: of 1, ms, bytes, ms·bytes, bytes². */
-  n = 0;
-  ms = 0;
-  bytes = 0;
-  msBytes = 0;
-  bytes2 = 0;
-  #at = 0;
+  readonly #ms = new Float64Array(WINDOW);
+  readonly #bytes = new Float64Array(WINDOW);
 
   constructor(treatment: Treatment) {
     this.treatment = treatment;
   }
 
-  /** @param now Transactions so far, over all treatments: the measure of age. */
-  add(ms: number, bytes: number, now: number): void {
-    const kept = MEMORY ** (now - this.#at);
-    this.#at = now;
-    this.count++;
-    this.n = this.n * kept + 1;
-    this.ms = this.ms * kept + ms;
-    this.bytes = this.bytes * kept + bytes;
-    this.msBytes = this.msBytes * kept + ms * bytes;
-    this.bytes2 = this.bytes2 * kept + bytes * bytes;
+  add(ms: number, bytes: number): void {
+    const i = this.count++ % WINDOW;
+    this.#ms[i] = ms;
+    this.#bytes[i] = bytes;
+  }
+
+  /** Sizes in bytes, in no order. */
+  get sizes(): Float64Array {
+    return this.#bytes.subarray(0, this.count);
+  }
+
+  /**
+   * What it takes for a transaction of `bytes`, in milliseconds: by its last ones, made comparable by
+   * what a byte more took, in pairs of small and large ones.
+   */
+  costMs(bytes: number): number {
+    // What was never measured is not chosen.
+    if (this.count === 0) return Infinity;
+    const sizes = [...this.sizes];
+    const bySize = sizes.map((_, i) => i).sort((a, b) => sizes[a] - sizes[b]);
+    const half = bySize.length >>> 1;
+    const slopes: number[] = [];
+    for (let i = 0; i < half; i++) {
+      const [small, large] = [bySize[i], bySize[i + half]];
+      if (sizes[small] === sizes[large]) continue;
+      slopes.push((this.#ms[large] - this.#ms[small]) / (sizes[large] - sizes[small]));
+    }
+    // What size explains is limited: small and large ones may be of different times, and some had to
+    // wait for something else.
+    const most = median([...this.#ms.subarray(0, this.count)]) / median(sizes);
+    const msPerByte = Math.min(Math.max(0, median(slopes)), most);
+    return median(sizes.map((size, i) => {
+      const ms = this.#ms[i];
+      return Math.min(Math.max(ms + msPerByte * (bytes - size), ms / 2), 2 * ms);
+    }));
   }
 }
 
@@ -47,41 +88,38 @@ interface Flying {
   readonly trial: Trial;
   readonly bytes: number;
   readonly begunAt: number;
-  readonly counts: boolean;
 }
-
-/** Transactions that a treatment gets in a row; the first one may still wait for the one before. */
-const BLOCK = 3;
-/** Blocks that each treatment gets before they are compared. */
-const FIRST_BLOCKS = 3;
-/** Transactions between two trials of another treatment than the best. */
-const TRIAL_PERIOD = 64;
-/** How much worse, and how much rarer tried. */
-const HOPELESS_FACTOR = 2;
-const HOPELESS_PERIOD = 4;
-/** What a result is still worth a transaction later. */
-const MEMORY = 0.98;
 
 /**
  * Chooses how the next transaction is treated, by how long those before took to commit.
  *
  * A slow link wants few bytes, a fast one little work, and what the content of a guest's pages is
  * worth to either nobody knows beforehand. So each treatment's time from VMSTATE_SEND, which stops
- * the VM, to the acknowledgement is measured, with link, round trip, both ends' work and all, and made comparable by what a byte
- * more costs; the best one is used, and the others are tried again from time to time.
+ * the VM, to the acknowledgement is measured, with link, round trip, both ends' work and all, and
+ * made comparable by what a byte more costs; the best one is used, and the others are tried again
+ * from time to time. Of those that take about equally long the one that leaves the fewest bytes is
+ * the best.
+ *
+ * Medians of the last results are compared: a mean does not get over the transactions of a session's
+ * beginning, which take twenty times as long as those that follow (measured: a guest that boots, code
+ * that runs for the first time).
  */
 export class CompressionPolicy {
   readonly #trials: Trial[];
   #best = 0;
   #current = 0;
-  #inBlock = 0;
+  #inBlock = -1;
+  /** Blocks so far, or undefined once every treatment had its first ones. */
+  #firstBlocks: number | undefined = 0;
   #sinceTrial = 0;
   #turn = 0;
-  #asked = 0;
-  /** Transactions on their way: which treatment, how many bytes; undefined where not to be counted. */
+  /** Those transactions on their way that count. */
   readonly #flying = new Map<number, Flying>();
 
-  /** @param treatments The choices, at least one; the first is used until more is known. */
+  /**
+   * @param treatments The choices, at least one, from the one that leaves the fewest bytes to the one
+   *   that leaves the most; the first is used until more is known.
+   */
   constructor(treatments: readonly Treatment[]) {
     this.#trials = treatments.map((treatment) => new Trial(treatment));
   }
@@ -94,20 +132,19 @@ export class CompressionPolicy {
   /** Decides for the next transaction. */
   next(): Treatment {
     if (this.#trials.length === 1) return this.best;
-    this.#asked++;
-    if (++this.#inBlock >= BLOCK) {
-      this.#inBlock = 0;
-      this.#choose();
-    }
+    this.#sinceTrial++;
+    if (++this.#inBlock >= BLOCK) this.#choose();
     return this.#trials[this.#current].treatment;
   }
 
   /** The transaction is sent. @param streamBytes What QEMU's checkpoint has. */
   sent(transaction: number, streamBytes: number, begunAt: number): void {
     if (this.#trials.length === 1) return;
+    const cold = this.#firstBlocks !== undefined &&
+      this.#firstBlocks < COLD_BLOCKS * this.#trials.length;
+    if (cold || this.#inBlock < SETTLING) return;
     const trial = this.#trials[this.#current];
-    const counts = this.#inBlock > 0;
-    this.#flying.set(transaction, { trial, bytes: streamBytes, begunAt, counts });
+    this.#flying.set(transaction, { trial, bytes: streamBytes, begunAt });
   }
 
   /** It was acknowledged. */
@@ -115,66 +152,54 @@ export class CompressionPolicy {
     const flying = this.#flying.get(transaction);
     if (flying === undefined) return;
     this.#flying.delete(transaction);
-    const { trial, bytes, begunAt, counts } = flying;
-    if (counts) trial.add(now - begunAt, bytes, this.#asked);
+    const { trial, bytes, begunAt } = flying;
+    trial.add(now - begunAt, bytes);
   }
 
+  /** A block is over: decides for the next one. */
   #choose(): void {
-    const enough = FIRST_BLOCKS * (BLOCK - 1);
-    const untried = this.#trials.findIndex(({ count }) => count < enough);
-    // What is on its way will be counted; more of it than that tells of no treatment.
-    if (untried >= 0 && this.#asked < 4 * enough * this.#trials.length) {
-      this.#current = this.#leastTried();
-      return;
+    const before = this.#current;
+    this.#chooseNext();
+    // What goes on as before has nothing to wait for.
+    this.#inBlock = this.#current === before ? SETTLING : 0;
+  }
+
+  #chooseNext(): void {
+    const count = this.#trials.length;
+    if (this.#firstBlocks !== undefined) {
+      this.#current = ++this.#firstBlocks % count;
+      if (this.#firstBlocks < FIRST_BLOCKS * count) return;
+      this.#firstBlocks = undefined;
     }
-    this.#best = this.#fastest();
-    this.#sinceTrial += BLOCK;
+    const costs = this.#costs();
+    this.#best = this.#bestOf(costs);
     this.#current = this.#best;
     if (this.#sinceTrial < TRIAL_PERIOD) return;
     this.#sinceTrial = 0;
     this.#turn++;
-    const others = this.#trials.length - 1;
-    const other = (this.#best + 1 + this.#turn % others) % this.#trials.length;
-    const costs = this.#costs();
-    const hopeless = costs[other] > HOPELESS_FACTOR * costs[this.#best];
+    const others = count - 1;
+    const other = (this.#best + 1 + this.#turn % others) % count;
+    const hopeless = this.#trials[other].count >= HOPELESS_COUNT &&
+      costs[other] > HOPELESS_FACTOR * costs[this.#best];
     const round = Math.floor(this.#turn / others);
     if (!hopeless || round % HOPELESS_PERIOD === 0) this.#current = other;
   }
 
-  #leastTried(): number {
-    let least = 0;
-    for (let i = 1; i < this.#trials.length; i++) {
-      if (this.#trials[i].count < this.#trials[least].count) least = i;
-    }
-    // The same one again while its results are on their way would not be fair to the others.
-    return least === this.#current && this.#flying.size > 0
-      ? (least + 1) % this.#trials.length
-      : least;
-  }
-
-  #fastest(): number {
-    const costs = this.#costs();
-    return costs.indexOf(Math.min(...costs));
+  /** The first, of fewest bytes, whose time is about the shortest. */
+  #bestOf(costs: readonly number[]): number {
+    const most = EQUAL_FACTOR * Math.min(...costs);
+    return Math.max(0, costs.findIndex((cost) => cost <= most));
   }
 
   /** What each treatment would take for a transaction of the usual size, in milliseconds. */
   #costs(): number[] {
-    let covariance = 0;
-    let variance = 0;
-    let bytes = 0;
-    let n = 0;
-    for (const trial of this.#trials) {
-      if (trial.n === 0) continue;
-      covariance += trial.msBytes - trial.ms * trial.bytes / trial.n;
-      variance += trial.bytes2 - trial.bytes * trial.bytes / trial.n;
-      bytes += trial.bytes;
-      n += trial.n;
-    }
-    const msPerByte = variance > 0 ? Math.max(0, covariance / variance) : 0;
-    return this.#trials.map((trial) => {
-      // What was never measured is not chosen.
-      if (trial.n === 0) return Infinity;
-      return trial.ms / trial.n + msPerByte * (bytes / n - trial.bytes / trial.n);
-    });
+    const bytes = median(this.#trials.flatMap(({ sizes }) => [...sizes]));
+    return this.#trials.map((trial) => trial.costMs(bytes));
   }
+}
+
+/** The upper one of an even number; 0 of none. */
+function median(values: readonly number[]): number {
+  const sorted = Float64Array.from(values).sort();
+  return sorted.length === 0 ? 0 : sorted[sorted.length >>> 1];
 }

@@ -20,7 +20,10 @@ export interface PrimaryOptions {
 
 /** How less is made of what QEMU sends. */
 export interface PrimaryCompression {
-  /** What may be done to a transaction; of several, what proves best is. */
+  /**
+   * What may be done to a transaction, what leaves the fewest bytes first; of several, what proves
+   * best is.
+   */
   readonly treatments: readonly Treatment[];
   /** Memory for the pages sent last, which differences, and leaving pages out, need. */
   readonly cacheBytes: number;
