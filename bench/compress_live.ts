@@ -35,6 +35,7 @@ class Cell {
   readonly wireKb: number[] = [];
   readonly pauseMs: number[] = [];
   readonly commitMs: number[] = [];
+  readonly stoppedToCommitMs: number[] = [];
   readonly syncsPerSecond: number[] = [];
 }
 
@@ -116,7 +117,10 @@ async function measure(
   cell.wireKb.push(wire / syncs / 1000);
   cell.syncsPerSecond.push(syncs / (after.atMs - before.atMs) * 1000);
   cell.pauseMs.push(median(since(after.durations.pause, before.durations.pause)));
-  cell.commitMs.push(median(since(after.durations.roundTrip, before.durations.roundTrip)));
+  const readMs = since(after.durations.receiving, before.durations.receiving);
+  const roundTripMs = since(after.durations.roundTrip, before.durations.roundTrip);
+  cell.commitMs.push(median(roundTripMs));
+  cell.stoppedToCommitMs.push(median(sums(readMs, roundTripMs)));
 }
 
 async function reading(run: GuestRun) {
@@ -135,6 +139,11 @@ function madeBytes({ compression, sent }: TappedStatus): number {
 function since(after: RecentDurations, before: RecentDurations): number[] {
   const fresh = after.count - before.count;
   return fresh === 0 ? [] : after.ms.slice(-fresh);
+}
+
+/** Of each checkpoint both; of those at either end one may be missing. */
+function sums(a: readonly number[], b: readonly number[]): number[] {
+  return a.slice(0, Math.min(a.length, b.length)).map((ms, i) => ms + b[i]);
 }
 
 function experimentOf(
@@ -190,6 +199,11 @@ function experimentOf(
       grid("on the link, a checkpoint", "KB", ({ wireKb }) => wireKb),
       grid("pause, median", "ms", ({ pauseMs }) => pauseMs),
       grid("checkpoint read to acknowledged, median", "ms", ({ commitMs }) => commitMs),
+      grid(
+        "VM stopped to checkpoint acknowledged, median",
+        "ms",
+        ({ stoppedToCommitMs }) => stoppedToCommitMs,
+      ),
       grid("syncs", "1/s", ({ syncsPerSecond }) => syncsPerSecond),
     ],
     notes: [
