@@ -27,6 +27,9 @@ export function compressionOf(settings: CompressSettings): PrimaryCompression | 
     case "auto":
       // Differences that are not packed are not among them: they were the quickest on no link for
       // long, and while they are tried zstd sees nothing to refer to.
-      return { treatments: [{ delta, pack: true, dedup }, plain], cacheBytes };
+      return {
+        treatments: [{ delta, pack: true, dedup }, { ...plain, pack: true }, plain],
+        cacheBytes,
+      };
   }
 }
