@@ -17,8 +17,8 @@
  * - zstd alone, with a window of 64 MiB, finds nearly all that delta finds and is as quick with files,
  *   quicker with requests (5.3 ms against 7.9 at 1 Gb/s): comparing pages costs more than packing
  *   them does. `auto` has it to choose since;
- * - zstd's tables are out of the CPU's cache each time: 175 KB of differences take 2 ms here, ten
- *   times what a loop over recorded ones does.
+ * - 175 KB of differences take zstd 2 ms here, recorded ones in a loop 0.25 ms, and 0.7 ms with the
+ *   CPU's cache emptied before each: the rest is that both ends, QEMU and others share two cores.
  */
 import type { CompressMode } from "../lib/host/compression.ts";
 import type { RecentDurations } from "../lib/replica/latency.ts";
