@@ -6,17 +6,20 @@
  * are those on the link against what QEMU and the taps had to send in the same stretch, so that
  * guests that got further do not count as worse.
  *
- * Learned (3 rounds of 4 s, on two cores that others used too: times differ by 10 to 40 % between
- * rounds, bytes by 5 %):
+ * Learned (two runs, of 3 and 2 rounds of 4 s, on two cores that others used too: times differ by
+ * 10 to 40 % between rounds, bytes by 5 %):
  * - delta sends 0.11 of none's bytes with files and 0.011 with requests, and the VM stands still for
  *   0.6 to 0.7 of none's time, since nothing is forwarded meanwhile;
- * - at 1 Gb/s delta's acknowledgement comes after 0.87 and 0.91 of none's time, from the VM's stop on
- *   0.70 and 0.84. At 10 Gb/s none's comes soonest, from the VM's stop on after 3.2 and 3.6 ms, delta's
- *   after 5.2 and 7.5: `auto` then sends QEMU's own bytes, and a choice that sends a hundredth at no
+ * - at 1 Gb/s delta's acknowledgement comes after 0.87 to 0.94 (files) and 0.54 to 0.91 (requests) of
+ *   none's time. At 10 Gb/s none's comes soonest, from the VM's stop on after 3.0 to 3.6 ms, delta's
+ *   after 4.5 to 7.5: `auto` then sends QEMU's own bytes, and a choice that sends a hundredth at no
  *   later a commit is not to be had here;
- * - zstd alone, with a window of 64 MiB, finds nearly all that delta finds and is as quick with files,
- *   quicker with requests (5.3 ms against 7.9 at 1 Gb/s): comparing pages costs more than packing
- *   them does. `auto` has it to choose since;
+ * - zstd alone, with a window of 64 MiB, finds nearly all that delta finds, and is as quick or quicker
+ *   (requests at 1 Gb/s, from the VM's stop on: 5.2 ms, delta 5.8 to 7.9): comparing pages costs more
+ *   than packing them does. `auto` has it to choose since;
+ * - `auto` used to compare means. The checkpoints of a session's beginning took twenty times as long as
+ *   later ones, so what was tried first was never tried again: at 1 Gb/s it sent 0.87 and 0.73 of none's
+ *   bytes, and sends 0.19 and 0.065 now, with a commit that is as quick as the best choice's or nearly;
  * - 175 KB of differences take zstd 2 ms here, recorded ones in a loop 0.25 ms, and 0.7 ms with the
  *   CPU's cache emptied before each: the rest is that both ends, QEMU and others share two cores.
  */
