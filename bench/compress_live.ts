@@ -18,7 +18,7 @@
  *   (requests at 1 Gb/s, from the VM's stop on: 5.2 ms, delta 5.8 to 7.9): comparing pages costs more
  *   than packing them does. `auto` has it to choose since;
  * - `auto` used to compare means. The checkpoints of a session's beginning took twenty times as long as
- *   later ones, so what was tried first was never tried again: at 1 Gb/s it sent 0.87 and 0.73 of none's
+ *   later ones, so what was tried first was hardly tried again: at 1 Gb/s it sent 0.87 and 0.73 of none's
  *   bytes, and sends 0.19 and 0.065 now, with a commit that is as quick as the best choice's or nearly;
  * - 175 KB of differences take zstd 2 ms here, recorded ones in a loop 0.25 ms, and 0.7 ms with the
  *   CPU's cache emptied before each: the rest is that both ends, QEMU and others share two cores.
