@@ -84,7 +84,8 @@ start() {
   root=$1
   shift
   # The runtime's own small caches go beside it, and not where the user's Deno keeps its own.
-  DENO_DIR=$root/deno DENO_NO_UPDATE_CHECK=1 DENO_NO_PACKAGE_JSON=1 \
+  # The program may want to start this file again.
+  KEMARI_EXECUTABLE=$self DENO_DIR=$root/deno DENO_NO_UPDATE_CHECK=1 DENO_NO_PACKAGE_JSON=1 \
     exec "$root/$runtime" run -A --quiet --no-prompt --no-config --no-lock --no-remote --no-npm \
     --cached-only --no-code-cache "$root/$program/kemari.js" "$@"
 }

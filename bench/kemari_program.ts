@@ -14,12 +14,16 @@ export function sourceFolder(): string | undefined {
 }
 
 /**
- * Finds the executable.
+ * Finds the executable: this very one, or the one that belongs to the sources that run.
  *
  * @returns Its path and whether it is newer than every source; undefined if there is none.
  */
 export function findExecutable(): { path: string; fresh: boolean } | undefined {
-  const folder = sourceFolder() ?? Deno.cwd();
+  const folder = sourceFolder();
+  if (folder === undefined) {
+    const own = Deno.build.standalone ? Deno.execPath() : Deno.env.get("KEMARI_EXECUTABLE");
+    return own === undefined ? undefined : { path: own, fresh: true };
+  }
   const path = `${folder}/dist/kemari`;
   const builtAt = changedAt(path);
   if (builtAt === undefined) return undefined;

@@ -68,15 +68,45 @@ function seriesGrids(series: readonly BenchSeries[]): BenchGrid[] {
     }));
 }
 
-/** Distributions of one unit share a chart: which share of the values is at most so much. */
-function distributionCharts(distributions: readonly BenchDistribution[]): BenchChart[] {
+/** So many curves in one picture can be told apart. */
+const MOST_CURVES = 8;
+
+/** Distributions that share a picture, and what they are of, where that is said of each. */
+interface DistributionGroup {
+  readonly unit: string;
+  readonly what: string;
+  readonly of: readonly BenchDistribution[];
+}
+
+/**
+ * Distributions of one unit share a picture; too many for one stand in one for each thing that they
+ * are of, which is what their names say before the colon.
+ */
+function distributionGroups(distributions: readonly BenchDistribution[]): DistributionGroup[] {
   const units = [...new Set(distributions.map(({ unit }) => unit))];
-  return units.map((unit) => {
-    const of = distributions.filter((each) => each.unit === unit);
+  return units.flatMap((unit): DistributionGroup[] => {
+    const all = distributions.filter((each) => each.unit === unit);
+    if (all.length <= MOST_CURVES) return [{ unit, what: "", of: all }];
+    const whatOf = ({ name }: BenchDistribution) => name.split(": ", 1)[0];
+    return [...new Set(all.map(whatOf))].map((what) => ({
+      unit,
+      what,
+      of: all.filter((each) => whatOf(each) === what)
+        .map((each) => ({
+          ...each,
+          name: each.name.slice(what.length).replace(/^: /, "") || what,
+        })),
+    }));
+  });
+}
+
+/** Which share of the values is at most so much. */
+function distributionCharts(distributions: readonly BenchDistribution[]): BenchChart[] {
+  return distributionGroups(distributions).map(({ unit, what, of }) => {
     const values = of.flatMap(({ quantiles }) => quantiles.map(([, value]) => value));
     const wide = Math.min(...values) > 0 && Math.max(...values) > 20 * Math.min(...values);
     return {
-      name: `distribution (${unit})`,
+      name: what === "" ? `distribution (${unit})` : `${what}, distribution (${unit})`,
       x: { name: "at most", unit, scale: wide ? "log" : "linear" },
       y: { name: "share", unit: "%" },
       curves: of.map(({ name, count, quantiles }) => ({

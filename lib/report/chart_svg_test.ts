@@ -66,6 +66,22 @@ Deno.test("every chart has its title, its axes with units, and the names of its 
   });
 });
 
+Deno.test("more distributions than one picture can show stand in one for each thing they are of", () => {
+  const distributions = ["pause", "commit"].flatMap((what) =>
+    Array.from({ length: 6 }, (_, i) => distributionOf(`${what}: mode ${i}`, "ms", [i + 1, 9])!)
+  );
+  const drawings = drawingsOf({ ...EXPERIMENT, distributions, charts: [], grids: [], series: [] });
+  assert.deepEqual(drawings.map(({ name }) => name), [
+    "syncs-pause-distribution-ms",
+    "syncs-commit-distribution-ms",
+  ]);
+  for (const { drawing } of drawings) {
+    assert.ok(drawing.kind === "curves");
+    assert.equal(drawing.chart.curves.length, 6);
+    assert.equal(drawing.chart.curves[5].name, "mode 5 (n = 2)");
+  }
+});
+
 Deno.test("an empty cell gets no bar, and a series alone no chart", () => {
   const svg = drawSvg(drawingsOf(EXPERIMENT)[1].drawing);
   assert.ok(!svg.includes(">none<"));
