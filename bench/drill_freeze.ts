@@ -14,7 +14,7 @@ const QEMU_ANSWER_MS = 150;
  * Waits for a random moment, of the wanted phase if one comes along in time, and leaves the primary's
  * kemari frozen in it: for what happens to its host next it is as if it had happened at that moment.
  * Its clients wait longer, though, by the time that looking takes, and what they send to it
- * meanwhile nobody has seen; an `unseen` moment comes without.
+ * meanwhile nobody has seen. In an `unseen` moment nobody is frozen, and nobody looks.
  *
  * @returns The phase found.
  */

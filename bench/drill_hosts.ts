@@ -235,8 +235,8 @@ export class DrillHosts implements AsyncDisposable {
 
   /** kill -9 of the primary's host. */
   async killPrimary(): Promise<void> {
-    if (this.#asker !== undefined) kill(this.#asker.pid);
     kill(this.protect.pid);
+    if (this.#asker !== undefined) kill(this.#asker.pid);
     await this.primary.powerCut();
     await this.protect.status;
   }

@@ -76,8 +76,9 @@ On loss:
 Replay:
   What the primary may not have done is done again, at least once, before the VM goes on: net sends
   what the guest had said and was committed, disk writes what it wrote to a shared image. input gives
-  the guest what the world sent to it since the last commit or so: without, a client's request that
-  came then is answered when the client asks again, after 200 ms or more. none leaves it all away.
+  the guest what the world sent to it since 100 ms before the last commit: without, a client's
+  request that came then is answered when the client asks again, after 200 ms or more; with it, the
+  guest may get a packet twice. none leaves it all away.
 
 Standby:
   --standby takes the primary's command line up to its last device, without -incoming. Its RAM back

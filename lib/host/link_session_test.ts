@@ -12,6 +12,9 @@ import { connectSocket } from "./socket.ts";
 
 const FIRST = fullStream(1);
 const SECOND = fullStream(40);
+/** A HANDOVER is what a stream's wire ends with. */
+const HANDOVER_BYTES = 20;
+const O_NONBLOCK = 0o4000;
 const LINK = {
   commit: "async",
   stream: "auto",
@@ -127,11 +130,11 @@ Deno.test("a sender that comes back and dies before its first commit leaves a st
   await stage.send(FIRST);
   stage.end.resume();
   const wire = await wireOf(SECOND);
-  // HELLO, a BEGIN and a little more.
+  // HELLO and a little more.
   const fd = await stage.connect();
-  libc().write(fd, wire as Uint8Array<ArrayBuffer>, BigInt(200));
-  await stage.reactor.run(() => stage.end.session !== undefined, never);
-  await stage.reactor.sleep(20, never);
+  libc().write(fd, wire as Uint8Array<ArrayBuffer>, 90n);
+  await stage.reactor.run(() => stage.end.session?.secondary.peer !== undefined, never);
+  assert.throws(() => stage.end.failover(), /is of an earlier session/);
   libc().close(fd);
   await stage.quiet();
   assert.equal(stage.end.state, "waiting", "not by itself");
@@ -211,14 +214,20 @@ Deno.test("a peer that refuses and goes before HELLO is written: its reason is t
 
 Deno.test("failover with a sender there: it is told, and activation waits for its end", async () => {
   await using stage = await Stage.open();
-  await stage.send(FIRST);
-  stage.end.resume();
   const link = new SenderLink(
     stage.reactor,
     socketConnection(await stage.connect(), "the socket"),
     LINK,
   );
-  await stage.reactor.run(() => link.ready, never);
+  // A QEMU that has sent a whole stream, and goes on.
+  const pipe = new Int32Array(2);
+  libc().pipe2(new Uint8Array(pipe.buffer), O_NONBLOCK);
+  assert.equal(
+    Number(libc().write(pipe[1], FIRST as Uint8Array<ArrayBuffer>, BigInt(FIRST.length))),
+    FIRST.length,
+  );
+  link.attach({ input: pipe[0], output: -1, name: "QEMU" });
+  await stage.reactor.run(() => stage.end.replica.committed === 1, never);
   stage.end.failover();
   stage.end.failover();
   assert.notEqual(stage.end.state, "activating");
@@ -232,18 +241,17 @@ Deno.test("failover with a sender there: it is told, and activation waits for it
   await stage.reactor.sleep(100, never);
   assert.equal(stage.end.state, "receiving");
   link.close();
+  for (const fd of pipe) libc().close(fd);
   assert.equal(await stage.end.receive(never), "failover");
 });
 
 Deno.test("failover does not wait long for a sender that does not answer, nor for a fenced one", async () => {
   for (const fenced of [false, true]) {
     await using stage = await Stage.open({ fenced });
-    const wire = await wireOf(FIRST);
-    await stage.send(FIRST);
-    stage.end.resume();
+    const wire = (await wireOf(FIRST)).subarray(0, -HANDOVER_BYTES) as Uint8Array<ArrayBuffer>;
     const fd = await stage.connect();
-    libc().write(fd, wire.subarray(0, 90) as Uint8Array<ArrayBuffer>, 90n);
-    await stage.reactor.run(() => stage.end.session?.secondary.peer !== undefined, never);
+    libc().write(fd, wire, BigInt(wire.length));
+    await stage.reactor.run(() => stage.end.replica.committed === 1, never);
     stage.end.failover();
     assert.equal(stage.end.state, fenced ? "activating" : "receiving");
     assert.equal(await stage.end.receive(never), "failover");
@@ -276,8 +284,7 @@ Deno.test("a sender that is refused is no loss: its VM lives, and is not activat
 Deno.test("a sender that goes without a word, behind a commit of its own, is a loss", async () => {
   await using stage = await Stage.open({ onLoss: "activate" });
   const wire = await wireOf(SECOND);
-  const handoverBytes = 20;
-  await stage.speak(wire.subarray(0, wire.length - handoverBytes), 100);
+  await stage.speak(wire.subarray(0, -HANDOVER_BYTES), 100);
   assert.equal(await stage.end.receive(never), "loss");
   assert.equal(stage.end.replica.committed, 1);
 });

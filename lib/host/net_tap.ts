@@ -2,8 +2,8 @@ import { KemariError, StateError, TransportError } from "../errors.ts";
 import { MAC_BYTES } from "../packet/ethernet.ts";
 import { type HeldEpoch, HeldFrames, type HeldLimits } from "../replica/held_frames.ts";
 import type { RecentDurations } from "../replica/latency.ts";
-import { INPUT_BYTES_PER_EPOCH } from "../replica/tap_events.ts";
 import { FrameSocket, RECEIVE_BUDGET_BYTES } from "./frame_socket.ts";
+import { GuestInputs } from "./guest_inputs.ts";
 import { libc } from "./libc.ts";
 import { NetAnnouncer } from "./net_announcer.ts";
 import { NetOut } from "./net_out.ts";
@@ -35,10 +35,7 @@ export class NetTap {
   #guestBlocked = false;
   #isFull = false;
   #guestMac: Uint8Array | undefined;
-  /** Bytes of frames for the guest that may still be copied in this epoch. */
-  #inputBudget = INPUT_BYTES_PER_EPOCH;
-  /** What every QEMU that connects is given, until one has spoken. */
-  #lostInputs: readonly Uint8Array[] = [];
+  readonly #inputs: GuestInputs;
   #passedOut = 0;
   #releasedFrames = 0;
   #passedIn = 0;
@@ -55,6 +52,7 @@ export class NetTap {
     this.#events = options.events ?? {};
     this.#held = new HeldFrames(options.limits ?? DEFAULT_LIMITS);
     if (options.holdFrames) this.#held.hold();
+    this.#inputs = new GuestInputs(options.isDeaf ?? false);
     this.#announcer = new NetAnnouncer(
       reactor,
       (frame) => {
@@ -174,7 +172,7 @@ export class NetTap {
    * @returns Its frames, which stay the tap's and never change.
    */
   closeEpoch(epoch: number): HeldEpoch {
-    this.#inputBudget = INPUT_BYTES_PER_EPOCH;
+    this.#inputs.epochEnds();
     return this.#held.closeEpoch(epoch);
   }
 
@@ -204,14 +202,21 @@ export class NetTap {
   }
 
   /**
-   * Gives the guest what the world sent to it and it may not have had, or has forgotten with its
-   * primary. QEMU takes it and keeps it until the VM runs.
+   * From now on the guest is told what the world sends; first, what it sent before and the guest may
+   * not have had, or has forgotten with its primary. QEMU keeps it until the VM runs.
    *
-   * @param frames Taken over.
+   * @param frames Taken over; the last are given that are no more than an epoch's.
+   * @returns How many are given.
    */
-  giveInputs(frames: readonly Uint8Array[]): void {
-    this.#lostInputs = frames;
-    this.#sendInputs();
+  hear(frames: readonly Uint8Array[]): number {
+    this.#inputs.hear(frames);
+    this.#giveMissed();
+    return this.#inputs.missed.length;
+  }
+
+  /** The guest stands still again, and hears nothing. */
+  deafen(): void {
+    this.#inputs.deafen();
   }
 
   /**
@@ -255,7 +260,7 @@ export class NetTap {
       writable: () => this.#flushGuest(),
     });
     this.#events.guest?.(true);
-    this.#sendInputs();
+    this.#giveMissed();
   }
 
   #onGuestReadable(): void {
@@ -279,7 +284,7 @@ export class NetTap {
       const result = this.#guest.receive(READ_BUDGET_BYTES, (frame) => {
         if (isFirst) {
           this.#learnMac(frame);
-          if (this.#lostInputs.length > 0) this.#lostInputs = [];
+          this.#inputs.spoken();
           isFirst = false;
         }
         if (held.isHolding || held.queuedFrames > 0 || !this.#sendOut(frame)) {
@@ -341,26 +346,27 @@ export class NetTap {
     // What was read must have a place: only an empty socket has room for it for sure.
     if (this.#guestBlocked) return;
     const guest = this.#guest;
-    const copies: Uint8Array[] | undefined =
-      this.#held.isHolding && this.#events.inputs !== undefined ? [] : undefined;
+    const inputs = this.#inputs;
+    const copies = this.#held.isHolding && this.#events.inputs !== undefined;
     this.out.receive(RECEIVE_BUDGET_BYTES, (frame) => {
-      if (!guest?.send(frame)) {
+      if (inputs.isDeaf || !guest?.send(frame)) {
         this.#droppedNoGuest++;
         return;
       }
       this.#passedIn++;
-      if (copies === undefined || frame.length > this.#inputBudget) return;
-      this.#inputBudget -= frame.length;
-      copies.push(frame.slice());
+      if (copies) inputs.copy(frame);
     });
     // The guest first: it is what the world waits for.
     this.#flushGuest();
-    if (copies !== undefined && copies.length > 0) this.#events.inputs!(copies);
+    const copied = inputs.takeCopies();
+    if (copied.length > 0) this.#events.inputs!(copied);
   }
 
-  #sendInputs(): void {
-    if (this.#guest !== undefined) {
-      for (const frame of this.#lostInputs) if (this.#guest.send(frame)) this.#passedIn++;
+  #giveMissed(): void {
+    try {
+      for (const frame of this.#inputs.missed) if (this.#guest?.send(frame)) this.#passedIn++;
+    } catch (error) {
+      this.#dropGuest(error);
     }
     this.#flushGuest();
   }

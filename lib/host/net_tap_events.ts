@@ -36,6 +36,8 @@ export interface NetTapOptions {
   readonly limits?: HeldLimits;
   /** Hold from the first frame on. Default: pass through. */
   readonly holdFrames?: boolean;
+  /** What the world sends is dropped until {@link NetTap.hear}: the guest stands still. */
+  readonly isDeaf?: boolean;
   /** Longer frames are a fault of the side that sends them. */
   readonly maxFrameBytes?: number;
 }
@@ -54,7 +56,7 @@ export interface NetTapCounters {
   readonly releasedFrames: number;
   /** World → guest. */
   readonly passedIn: number;
-  /** World → guest while no QEMU was connected: as with a machine that is off. */
+  /** World → guest while no QEMU was connected, or none that ran: as with a machine that is off. */
   readonly droppedNoGuest: number;
   /** Guest → world: OUT itself finds them at fault, and would for ever. */
   readonly droppedByOut: number;

@@ -48,7 +48,7 @@ Deno.test("while frames are held, what the world sends is told of as well, up to
 
 Deno.test("inputs go to every QEMU that connects, until one has spoken", async () => {
   await using scene = await Scene.open();
-  scene.tap.giveInputs([frame(1), frame(2)]);
+  assert.equal(scene.tap.hear([frame(1), frame(2)]), 2);
   const first = await scene.connectGuest();
   first.read();
   assert.deepEqual(first.numbers, [1, 2]);
@@ -66,6 +66,26 @@ Deno.test("inputs go to every QEMU that connects, until one has spoken", async (
   const third = await scene.connectGuest();
   third.read();
   assert.deepEqual(third.numbers, []);
+});
+
+Deno.test("a guest that stands still is told nothing, and then the last of what it has missed", async () => {
+  await using scene = await Scene.open({ isDeaf: true });
+  const guest = await scene.connectGuest();
+  scene.world.send(1, 2);
+  await scene.settle();
+  assert.equal(scene.tap.counters.droppedNoGuest, 2);
+  const missed = Array.from({ length: 100 }, (_, i) => frame(100 + i, 1500));
+  const given = scene.tap.hear(missed);
+  assert.equal(given, Math.floor(INPUT_BYTES_PER_EPOCH / 1500));
+  scene.world.send(3);
+  await scene.settle();
+  guest.read();
+  assert.deepEqual(guest.numbers, [...missed.slice(-given).map(numberOf), 3]);
+  scene.tap.deafen();
+  scene.world.send(4);
+  await scene.settle();
+  guest.read();
+  assert.equal(guest.numbers.at(-1), 3);
 });
 
 Deno.test("an announcement is made once nobody else has made it in time", async () => {

@@ -16,6 +16,7 @@
  * It names the boot of the host too: what a crash of the host leaves is none that was written in order.
  */
 import { statfsSync } from "node:fs";
+import { tmpdir } from "node:os";
 import { StateError, TransportError } from "../errors.ts";
 import type { RamBlock } from "../qemu/wire.ts";
 import type { MachineRecord, PageStore, ReplicaStore } from "../replica/page_store.ts";
@@ -157,14 +158,31 @@ export class RamDir implements ReplicaStore, Disposable {
   /**
    * Makes a folder for the sockets of whoever uses this one, which is to remove it; the one that a
    * killed process has left goes. Sockets need short paths: it is with the temporary files.
+   *
+   * @throws {TransportError}
    */
   makeSocketFolder(): string {
     const note = `${this.path}/${SOCKET_NOTE}`;
-    const left = readNote(note);
-    if (/\/kemari-standby-[0-9a-f]+$/.test(left)) removeQuietly(left, true);
-    const folder = Deno.makeTempDirSync({ prefix: "kemari-standby-" });
-    Deno.writeTextFileSync(note, folder);
-    return folder;
+    try {
+      const left = readNote(note);
+      if (/\/kemari-standby-[0-9a-f]+$/.test(left)) removeQuietly(left, true);
+      // Noted before it is made: what is killed in between leaves none that nobody knows of.
+      const id = crypto.getRandomValues(new Uint32Array(2)).reduce(
+        (s, n) => s + n.toString(16),
+        "",
+      );
+      const folder = `${tmpdir()}/kemari-standby-${id}`;
+      Deno.writeTextFileSync(note, folder);
+      Deno.mkdirSync(folder, { mode: 0o700 });
+      return folder;
+    } catch (cause) {
+      throw new TransportError(
+        this.path,
+        "write",
+        `cannot make a folder for the standby's sockets: ${(cause as Error).message}`,
+        { cause },
+      );
+    }
   }
 
   /** Forgets what is in the folder. Not while a replica uses it. */

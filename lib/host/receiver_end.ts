@@ -31,7 +31,7 @@ export interface ReceiverOptions extends SessionOptions {
   readonly check?: (replica: Replica) => Promise<void>;
 }
 
-const OUTRUN = "the sender's VM has gone on since it, and has said what is not in it";
+const OUTRUN = "the primary's VM may have gone on since, and have said what is not in it";
 
 /** Why the secondary activates. */
 export type Verdict = "handover" | "loss" | "failover";
@@ -64,8 +64,8 @@ export class ReceiverEnd {
   #takingOver = false;
   #active = false;
   #committedAt = 0;
-  /** False from a sender's HELLO to its first commit: its VM has gone on since what we have. */
-  #isCurrent = true;
+  /** Whether the last sender that was here has committed something, and went without a word. */
+  #isCurrent = false;
   #detectedAt = 0;
   /** This process is about to end: of what a session ends is no news then. */
   #hasFailed = false;
@@ -142,14 +142,22 @@ export class ReceiverEnd {
     }
     if (this.#verdict !== undefined || this.#takingOver) return;
     this.replica.taps.requireWhole();
+    const session = this.#session;
+    const isThere = session?.secondary.peer !== undefined && !session.refused;
+    if (!this.#isCurrent && isThere) {
+      throw new TransportError(
+        session.name,
+        "read",
+        `the sender is there, and what is here is of an earlier session: ${OUTRUN}`,
+        { hint: "wait for its first transaction, see kemari status; or end the sender first" },
+      );
+    }
     if (!this.#isCurrent) {
-      log.warn("transaction {transaction} is of an earlier session: {outrun}", {
+      log.warn("transaction {transaction}: {outrun}", {
         transaction: this.replica.committed,
         outrun: OUTRUN,
       });
     }
-    const session = this.#session;
-    const isThere = session?.secondary.peer !== undefined && !session.refused;
     if (isThere && !this.#options.fenced) {
       log.warn("taking over from a sender that is there: it is told to stop its VM");
       this.#takingOver = true;
@@ -268,6 +276,7 @@ export class ReceiverEnd {
   #left(): void {
     const peer = this.#session!.name;
     this.#endSession();
+    this.#isCurrent = false;
     const error = new TransportError(peer, "read", "the sender has ended the protection", {
       hint: "the VM goes on at the primary",
     });
@@ -308,6 +317,7 @@ export class ReceiverEnd {
     const isGone = error instanceof TransportError && error.endpoint === peerName;
     if (this.#options.onLoss === "activate" && committed > 0 && !isGone) {
       // We refused it, or had trouble of our own: the primary lives, and its VM goes on emitting.
+      this.#isCurrent = false;
       log.error(
         "the sender was refused: {reason}; its VM goes on at the primary, unprotected, and is not " +
           "activated here; keeping transaction {transaction}",
@@ -317,7 +327,10 @@ export class ReceiverEnd {
       this.#options.onLoss === "activate" && committed > 0 && unfit !== undefined &&
       (mayComeBack || !this.#isCurrent)
     ) {
-      if (!mayComeBack) return this.#reactor.fail(error);
+      if (!mayComeBack) {
+        log.error("not activated: {unfit}", { unfit });
+        return this.#reactor.fail(error);
+      }
       log.error(
         "primary lost: {reason}; not activated: {unfit}; nobody is fenced; waiting for the primary",
         { reason: error.message, unfit },

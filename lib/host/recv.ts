@@ -181,6 +181,7 @@ export async function recv(
           transaction: end.replica.committed,
         });
         home.takeBack();
+        taps.deactivate();
         end.resume();
         continue;
       }

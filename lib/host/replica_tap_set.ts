@@ -150,7 +150,14 @@ export class ReplicaTapSet {
       for (const address of nets) {
         const fault = (error: Error) =>
           log.error("net {name}: {reason}", { name: address.name, reason: error.message });
-        openNets.push(await NetTap.open(address, reactor, { events: { fault } }, signal));
+        openNets.push(
+          await NetTap.open(
+            address,
+            reactor,
+            { events: { fault }, isDeaf: true },
+            signal,
+          ),
+        );
       }
       return new ReplicaTapSet(openDisks, openNets, keepsInputs);
     } catch (error) {
@@ -220,11 +227,8 @@ export class ReplicaTapSet {
         net.replay(held);
         packets += held.length;
       }
-      const inputs = taps.inputs.filter(({ tap }) => tap === net.name);
-      if (replay.input) {
-        net.giveInputs(inputs.map(({ frame }) => frame));
-        given += inputs.length;
-      }
+      const inputs = replay.input ? taps.inputs.filter(({ tap }) => tap === net.name) : [];
+      given += net.hear(inputs.map(({ frame }) => frame));
       const mac = macs.get(net.name);
       if (mac !== undefined) net.announce(mac);
     }
@@ -236,6 +240,13 @@ export class ReplicaTapSet {
         { packets, writes, given },
       );
     }
+  }
+
+  /** No VM got them after all: they wait as before, and nothing of this activation is left. */
+  deactivate(): void {
+    for (const { gate } of this.#disks) gate.isOpen = false;
+    for (const net of this.#nets) net.deafen();
+    this.#isActive = false;
   }
 
   /** Gives all taps away, open as they are: the VM runs here, and is to be protected again. */

@@ -91,7 +91,7 @@ export class SenderLink {
     this.#taps = options.taps;
     if (this.#taps !== undefined) {
       this.#taps.onReleased = (transaction) => this.primary.released(transaction);
-      this.#taps.onInputs = (inputs) => this.#forwardInputs(inputs);
+      this.#taps.onInputs = (transaction, inputs) => this.#forwardInputs(transaction, inputs);
     }
     this.#output = new OutputQueue(peer.output, peer.name);
     this.#peerInput = new PeerInput(peer, this.#txn);
@@ -374,9 +374,9 @@ export class SenderLink {
   }
 
   /** Best effort: what the secondary does not get, the world must send again. */
-  #forwardInputs(inputs: readonly Uint8Array[][]): void {
+  #forwardInputs(transaction: number, inputs: readonly Uint8Array[][]): void {
     if (this.#closed || !this.#txn.takesInputs) return;
-    for (const pieces of inputs) this.#txn.input(pieces);
+    for (const pieces of inputs) this.#txn.input(transaction, pieces);
     this.#pump();
   }
 

@@ -90,8 +90,11 @@ export class TapSet implements PrimaryTaps {
   onCheckpoint: () => void = () => {};
   /** A synchronization has closed the open epoch. */
   onEpochClosed: () => void = () => {};
-  /** The world has sent something to the guest: INPUT payloads in pieces, which stay as they are. */
-  onInputs: (inputs: readonly Uint8Array[][]) => void = () => {};
+  /**
+   * The world has sent something to the guest that will be in this transaction: INPUT payloads in
+   * pieces, which stay as they are.
+   */
+  onInputs: (transaction: number, inputs: readonly Uint8Array[][]) => void = () => {};
   /** All output held for this transaction, and those before, is out. */
   onReleased: (transaction: number) => void = () => {};
 
@@ -357,8 +360,10 @@ export class TapSet implements PrimaryTaps {
         this.onHeld("net");
       },
       full: () => this.onFull(),
-      inputs: (frames) =>
-        this.onInputs(frames.map((frame) => encodeTapInput({ tap: name, frame }))),
+      inputs: (frames) => {
+        const open = this.#lastEpoch - this.#epochBase + 1;
+        this.onInputs(open, frames.map((frame) => encodeTapInput({ tap: name, frame })));
+      },
       released: (epoch) => {
         this.#left.set(net(), epoch - this.#epochBase);
         const left = this.#nets.map((each) => this.#left.get(each) ?? 0);

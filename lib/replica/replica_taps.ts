@@ -28,12 +28,18 @@ export interface Unreleased {
   readonly event: TapEvent;
 }
 
-/** Bytes of frames kept for a NIC: two epochs' worth. */
-const KEPT_INPUT_BYTES = 2 * INPUT_BYTES_PER_EPOCH;
+/** Bytes kept of what came for a NIC: some epochs' worth. */
+const KEPT_INPUT_BYTES = 4 * INPUT_BYTES_PER_EPOCH;
+/** What a kept frame takes beside itself, at the most. */
+const INPUT_OVERHEAD_BYTES = 128;
+/** What came so short a time before a commit may have been on its way through QEMU when it began. */
+const ON_ITS_WAY_MS = 100;
 
-/** A frame for the guest, and the last transaction that had been begun when it came. */
+/** A frame for the guest. */
 interface KeptInput extends TapInput {
-  readonly begun: number;
+  /** The transaction whose state has it, unless it was still on its way then. */
+  readonly transaction: number;
+  readonly atMs: number;
 }
 
 /**
@@ -43,7 +49,7 @@ interface KeptInput extends TapInput {
  * EVENT ─stage()─► staged ─commit(n)─► replicated writes: applied, in order
  *                    │                 packets, shared writes: kept until released(n)
  *                    └─abort()─► gone
- * INPUT ──input()─► kept until the second commit(n) behind it
+ * INPUT ──input()─► kept until a commit that has it: forgetInputs()
  * ```
  *
  * Applying is separate from committing: a disk that refuses a write leaves the rest pending, and
@@ -64,7 +70,6 @@ export class ReplicaTaps {
   readonly #macs = new Map<string, Uint8Array>();
   #inputs: KeptInput[] = [];
   #inputBytes = 0;
-  #begun = 0;
 
   /** @param keepsInputs Whether frames for the guest are kept, where the sender copies them. */
   constructor(
@@ -138,26 +143,37 @@ export class ReplicaTaps {
     this.applyPending();
     this.#inputs = [];
     this.#inputBytes = 0;
-    this.#begun = 0;
     for (const name of this.#announced) {
       if (this.#disks.get(name)?.mode === "shared") this.#outrun.add(name);
     }
   }
 
-  /** A transaction is opened: its state was taken now, as far as the sender's words tell. */
-  begins(transaction: number): void {
-    this.#begun = transaction;
-  }
-
-  /** Takes one INPUT payload, which is copied. @throws {WireError} */
-  input(payload: Uint8Array, offset: number): void {
+  /**
+   * Takes one INPUT payload, which is copied.
+   *
+   * @param transaction Whose state will have it.
+   * @throws {WireError}
+   */
+  input(transaction: number, payload: Uint8Array, offset: number, nowMs: number): void {
     const { tap, frame } = decodeTapInput(payload.slice(), offset);
     this.#requireNet(tap, "an input", offset);
-    this.#inputs.push({ tap, frame, begun: this.#begun });
-    this.#inputBytes += frame.length;
+    this.#inputs.push({ tap, frame, transaction, atMs: nowMs });
+    this.#inputBytes += frame.length + INPUT_OVERHEAD_BYTES;
     while (this.#inputBytes > KEPT_INPUT_BYTES * this.#nets.size) {
-      this.#inputBytes -= this.#inputs.shift()!.frame.length;
+      this.#inputBytes -= this.#inputs.shift()!.frame.length + INPUT_OVERHEAD_BYTES;
     }
+  }
+
+  /** Forgets the inputs that the state of a transaction has, which has been committed. */
+  forgetInputs(transaction: number, nowMs: number): void {
+    if (this.#inputs.length === 0) return;
+    this.#inputs = this.#inputs.filter((each) =>
+      each.transaction > transaction || nowMs - each.atMs < ON_ITS_WAY_MS
+    );
+    this.#inputBytes = this.#inputs.reduce(
+      (sum, { frame }) => sum + frame.length + INPUT_OVERHEAD_BYTES,
+      0,
+    );
   }
 
   /** Takes one EVENT payload, which is this object's from then on. @throws {WireError} */
@@ -217,11 +233,6 @@ export class ReplicaTaps {
             this.#unreleased.push({ transaction, event });
           } else this.#pending.push(event);
       }
-    }
-    // What came just before the state was taken may have been on its way through QEMU then.
-    const old = this.#inputs.findIndex(({ begun }) => begun >= transaction - 1);
-    for (const { frame } of this.#inputs.splice(0, old === -1 ? this.#inputs.length : old)) {
-      this.#inputBytes -= frame.length;
     }
     this.abort();
     this.applyPending();

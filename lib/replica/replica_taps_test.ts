@@ -9,6 +9,8 @@ import {
   encodeTapEvent,
   encodeTapInput,
   INPUT_BYTES_PER_EPOCH,
+  MAX_INPUT_FRAME_BYTES,
+  MIN_INPUT_FRAME_BYTES,
   type TapEvent,
 } from "./tap_events.ts";
 
@@ -168,51 +170,53 @@ for (const [of, event, message] of REFUSED) {
   });
 }
 
-const input = (frame: Uint8Array | number, tap = "n") =>
-  join(encodeTapInput({ tap, frame: typeof frame === "number" ? Uint8Array.of(frame) : frame }));
+const ether = (first: number, lengthBytes = 14) => {
+  const frame = new Uint8Array(lengthBytes);
+  frame[0] = first;
+  return frame;
+};
+const input = (frame: Uint8Array, tap = "n") => join(encodeTapInput({ tap, frame }));
 const inputsOf = (replica: ReplicaTaps) => replica.inputs.map(({ frame }) => frame[0]);
 
-Deno.test("an input survives its encoding; one that is cut in the name is refused", () => {
-  const any = fc.record({ tap: fc.string({ maxLength: 20 }), frame: fc.uint8Array() });
-  fc.assert(fc.property(any, (each) => {
+Deno.test("an input survives its encoding; one that is cut, or no frame, is refused", () => {
+  const frame = fc.uint8Array({ minLength: MIN_INPUT_FRAME_BYTES, maxLength: 2000 });
+  fc.assert(fc.property(fc.record({ tap: fc.string({ maxLength: 20 }), frame }), (each) => {
     assert.deepEqual(decodeTapInput(join(encodeTapInput(each)), 0), { ...each });
   }));
-  for (const bytes of [[], [1], [65, ...new Uint8Array(65)]]) {
-    assert.throws(() => decodeTapInput(Uint8Array.from(bytes), 7), WireError);
+  for (const bytes of [[], [1], [65, ...new Uint8Array(100)]]) {
+    assert.throws(() => decodeTapInput(Uint8Array.from(bytes), 7), /tap's name/);
+  }
+  for (const length of [0, 13, MAX_INPUT_FRAME_BYTES + 1]) {
+    assert.throws(() => decodeTapInput(input(new Uint8Array(length)), 7), /a frame of \d+ bytes/);
   }
 });
 
-Deno.test("inputs are kept until the second commit behind them", () => {
+Deno.test("inputs are kept until a commit has them, and a little longer", () => {
   const { taps: replica } = taps();
-  replica.input(input(1), 0);
-  replica.begins(1);
-  replica.input(input(2), 0);
-  replica.commit(1);
-  assert.deepEqual(inputsOf(replica), [1, 2], "the first may have been on its way");
-  replica.begins(2);
-  replica.input(input(3), 0);
-  replica.commit(2);
-  assert.deepEqual(inputsOf(replica), [2, 3]);
-  replica.begins(3);
-  replica.input(input(4), 0);
+  replica.input(1, input(ether(1)), 0, 1000);
+  replica.input(1, input(ether(2)), 0, 1950);
+  replica.input(2, input(ether(3)), 0, 1980);
+  replica.forgetInputs(1, 2000);
+  assert.deepEqual(inputsOf(replica), [2, 3], "the second may have been on its way");
+  replica.forgetInputs(1, 9000);
+  assert.deepEqual(inputsOf(replica), [3], "what no commit has is kept for as long as it takes");
   replica.abort();
-  assert.deepEqual(inputsOf(replica), [2, 3, 4], "what is not committed changes nothing");
+  assert.deepEqual(inputsOf(replica), [3], "what is not committed changes nothing");
   replica.sessionBegins();
   assert.deepEqual(inputsOf(replica), [], "the primary went on");
 });
 
-Deno.test("the inputs kept are bounded: the oldest go", () => {
+Deno.test("the inputs kept are bounded, in bytes and in number: the oldest go", () => {
   const { taps: replica } = taps();
-  const frame = new Uint8Array(64 * 1024);
-  for (let i = 0; i < 20; i++) {
-    frame[0] = i;
-    replica.input(input(frame), 0);
-  }
-  const most = 2 * INPUT_BYTES_PER_EPOCH / frame.length;
-  assert.deepEqual(inputsOf(replica), Array.from({ length: most }, (_, i) => 20 - most + i));
+  for (let i = 0; i < 40; i++) replica.input(1, input(ether(i, 16_000)), 0, 0);
+  const large = inputsOf(replica);
+  assert.ok(large.length > 10 && large.length * 16_000 <= 4 * INPUT_BYTES_PER_EPOCH);
+  assert.equal(large.at(-1), 39);
+  for (let i = 0; i < 10_000; i++) replica.input(1, input(ether(i % 256)), 0, 0);
+  assert.ok(replica.inputs.length < 4000, `${replica.inputs.length}`);
 });
 
 Deno.test("an input for a NIC that is not here is refused", () => {
   const { taps: replica } = taps();
-  assert.throws(() => replica.input(input(1, "other"), 7), /net tap other/);
+  assert.throws(() => replica.input(1, input(ether(1), "other"), 7, 0), /net tap other/);
 });

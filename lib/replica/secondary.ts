@@ -207,8 +207,7 @@ export class Secondary implements TransactionVisitor {
     this.#events.push({ kind: "hello", hello });
   }
 
-  begin(transaction: number, kind: TransactionKind): void {
-    this.#replica.taps.begins(transaction);
+  begin(_transaction: number, kind: TransactionKind): void {
     this.#openBytes = 0;
     this.#begunAt = this.#clock();
     this.#replica.begin(kind);
@@ -228,13 +227,14 @@ export class Secondary implements TransactionVisitor {
     this.#replica.taps.released(transaction);
   }
 
-  input(payload: Uint8Array, offset: number): void {
-    this.#replica.taps.input(payload, offset);
+  input(transaction: number, payload: Uint8Array, offset: number): void {
+    this.#replica.taps.input(transaction, payload, offset, this.#clock());
   }
 
   commit(transaction: number): void {
     const commitAt = this.#clock();
     const size = this.#replica.commit(transaction);
+    this.#replica.taps.forgetInputs(transaction, commitAt);
     if (this.#held === undefined && this.#mustHold()) this.#held = [];
     this.#answer(() => this.#receiver.ack(transaction));
     const now = this.#clock();

@@ -53,8 +53,14 @@ export interface TapInput {
   readonly frame: Uint8Array;
 }
 
-/** Bytes of frames that a NIC's tap copies to the secondary in one epoch: a bulk transfer has more. */
-export const INPUT_BYTES_PER_EPOCH = 256 * 1024;
+/**
+ * Bytes of frames that a NIC's tap copies to the secondary in one epoch. Questions are small; of a
+ * bulk transfer, which has more, the beginning is as good as all of it.
+ */
+export const INPUT_BYTES_PER_EPOCH = 64 * 1024;
+/** Bytes of one such frame: an Ethernet header, and the longest that a TAP gives. */
+export const MIN_INPUT_FRAME_BYTES = 14;
+export const MAX_INPUT_FRAME_BYTES = 68 * 1024;
 
 /** Bytes of data in one event; longer writes are several. */
 export const MAX_EVENT_DATA_BYTES = 512 * 1024;
@@ -118,10 +124,12 @@ export function decodeTapInput(payload: Uint8Array, offset: number): TapInput {
   if (at > payload.length || payload[0] > MAX_TAP_NAME_BYTES) {
     throw new WireError("transaction", offset, "bad-value", "an INPUT without a tap's name");
   }
-  return {
-    tap: new TextDecoder().decode(payload.subarray(1, at)),
-    frame: payload.subarray(at),
-  };
+  const frame = payload.subarray(at);
+  if (frame.length < MIN_INPUT_FRAME_BYTES || frame.length > MAX_INPUT_FRAME_BYTES) {
+    const what = `an INPUT with a frame of ${frame.length} bytes`;
+    throw new WireError("transaction", offset, "bad-length", what);
+  }
+  return { tap: new TextDecoder().decode(payload.subarray(1, at)), frame };
 }
 
 function fixedBytes(event: TapEvent): number {

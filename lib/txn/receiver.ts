@@ -50,8 +50,11 @@ export interface TransactionVisitor {
   event(payload: Uint8Array, offset: number): void;
   /** The sender let go what it held for this transaction and all before it. */
   released(transaction: number): void;
-  /** The world sent this to the guest. `payload` is valid during the call only. */
-  input(payload: Uint8Array, offset: number): void;
+  /**
+   * The world sent this to the guest, and this transaction's state will have it. `payload` is valid
+   * during the call only.
+   */
+  input(transaction: number, payload: Uint8Array, offset: number): void;
   /** The payload is complete and its checksum right. Answer with ack() or nack(). */
   commit(transaction: number): void;
   cancel(transaction: number): void;
@@ -211,7 +214,7 @@ export class TxnReceiver implements FrameVisitor {
         if (!this.#options.takesInputs || this.#state === "over") {
           refuse(offset, "bad-order", "an INPUT that was not asked for");
         }
-        return this.#visitor.input(payload, offset);
+        return this.#visitor.input(header.transaction, payload, offset);
       case TXN.BEGIN:
         return this.#begin(header, offset);
       case TXN.COMMIT:

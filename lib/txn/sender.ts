@@ -42,6 +42,8 @@ export class TxnSender implements FrameVisitor {
   readonly #options: SenderOptions;
   readonly #decoder = new FrameDecoder(false);
   #state: State = "hello";
+  /** The header of the last BEGIN. */
+  #begin: Uint8Array | undefined;
   #packer: FramePacker | undefined;
   #output: Uint8Array[] = [];
   #events: SenderEvent[] = [];
@@ -127,6 +129,7 @@ export class TxnSender implements FrameVisitor {
       ? BEGIN_FLAG.FULL
       : BEGIN_FLAG.FULL | BEGIN_FLAG.BASED;
     this.#frame(TXN.BEGIN, flags, this.#transaction);
+    this.#begin = this.#output.at(-1);
     return this.#transaction;
   }
 
@@ -172,14 +175,15 @@ export class TxnSender implements FrameVisitor {
   /**
    * Copies to the peer what the world sent to the guest; at any time, where {@link takesInputs}.
    *
-   * @param pieces One INPUT payload of at most MAX_CONTROL_BYTES; the caller's, as in
-   *   {@link forward}.
+   * @param transaction The one whose state will have it.
+   * @param pieces One INPUT payload of at most MAX_CONTROL_BYTES, none of them empty; the caller's,
+   *   as in {@link forward}.
    */
-  input(pieces: readonly Uint8Array[]): void {
+  input(transaction: number, pieces: readonly Uint8Array[]): void {
     if (!this.takesInputs) throw new StateError(`input while ${this.#state}`);
     const lengthBytes = pieces.reduce((sum, { length }) => sum + length, 0);
     this.sent.events += lengthBytes;
-    this.#header(TXN.INPUT, 0, 0, lengthBytes);
+    this.#header(TXN.INPUT, 0, transaction, lengthBytes);
     for (const piece of pieces) this.#output.push(piece);
   }
 
@@ -288,7 +292,7 @@ export class TxnSender implements FrameVisitor {
    */
   takeOutput(): Uint8Array[] {
     const output = this.#output;
-    const onlyBegin = output.length === 1 && this.#state === "open" && this.#sequence === 1;
+    const onlyBegin = output.length === 1 && output[0] === this.#begin;
     if (output.length === 0 || onlyBegin) return [];
     this.#output = [];
     return this.#packs ? this.#packer!.pack(output) : output;

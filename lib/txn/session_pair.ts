@@ -38,8 +38,8 @@ export class Desk implements TransactionVisitor {
   released(transaction: number): void {
     this.log.push(`released ${transaction}`);
   }
-  input(payload: Uint8Array): void {
-    this.log.push(`input ${payload}`);
+  input(transaction: number, payload: Uint8Array): void {
+    this.log.push(`input for ${transaction}: ${payload}`);
   }
   commit(transaction: number): void {
     this.log.push(`commit ${transaction}: ${this.payloadBytes}`);

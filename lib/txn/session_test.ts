@@ -139,16 +139,16 @@ Deno.test("disks are asked about at any time, some at once, and answered in orde
 
 Deno.test("what the world sends travels at any time, to a receiver that takes it", () => {
   const link = new Link(0, { takesInputs: true });
-  link.sender.input([Uint8Array.of(1), Uint8Array.of(2, 3)]);
+  link.sender.input(1, [Uint8Array.of(1), Uint8Array.of(2, 3)]);
   link.sender.begin("full");
   link.sender.forward(Uint8Array.of(4));
-  link.sender.input([Uint8Array.of(5)]);
+  link.sender.input(2, [Uint8Array.of(5)]);
   link.sender.commit(0);
   link.settle();
   assert.deepEqual(link.desk.log.slice(1), [
-    "input 1,2,3",
+    "input for 1: 1,2,3",
     "begin 1 full",
-    "input 5",
+    "input for 2: 5",
     "commit 1: 4",
   ]);
   link.sender.handover();
@@ -159,7 +159,7 @@ Deno.test("a receiver without a use for what the world sends is not sent it, and
   const link = new Link();
   link.settle();
   assert.equal(link.sender.takesInputs, false);
-  assert.throws(() => link.sender.input([Uint8Array.of(1)]), StateError);
+  assert.throws(() => link.sender.input(1, [Uint8Array.of(1)]), StateError);
   const input = frame({ command: TXN.INPUT }, Uint8Array.of(9));
   assert.throws(() => feed(link.receiver, input), wireFault("bad-order", /not asked for/));
 });

@@ -1,0 +1,52 @@
+import assert from "node:assert/strict";
+import { encodeTapEvent, type TapEvent } from "../replica/tap_events.ts";
+import { parseDiskTap } from "./disk_options.ts";
+import { Reactor } from "./reactor.ts";
+import { ReplicaTapSet } from "./replica_tap_set.ts";
+
+const never = new AbortController().signal;
+const ALL = { net: true, disk: true, input: true };
+
+function stage(set: ReplicaTapSet, event: TapEvent): void {
+  const [head, data] = encodeTapEvent(event);
+  const payload = new Uint8Array(head.length + (data?.length ?? 0));
+  payload.set(head);
+  if (data !== undefined) payload.set(data, head.length);
+  set.replicaTaps.stage(payload, 0);
+}
+
+Deno.test("an activation that came to nothing is forgotten, and the next replays what is due then", async () => {
+  const folder = await Deno.makeTempDir({ prefix: "kemari-taps-" });
+  const reactor = new Reactor();
+  try {
+    const image = `${folder}/image`;
+    await Deno.writeFile(image, new Uint8Array(8192));
+    const disk = parseDiskTap(`d=${image},unix:${folder}/nbd,mode=shared`);
+    const set = await ReplicaTapSet.open([], [disk], reactor, never);
+    const first = async () => (await Deno.readFile(image))[0];
+    const write = (value: number): TapEvent => {
+      return { kind: "write", tap: "d", offset: 0, data: Uint8Array.of(value) };
+    };
+    stage(set, { kind: "disk", tap: "d", sizeBytes: 8192, mode: "shared" });
+    stage(set, write(1));
+    set.replicaTaps.commit(1);
+    set.activate(ALL);
+    assert.equal(await first(), 1);
+    set.deactivate();
+    // The primary goes on, with a session of its own.
+    set.replicaTaps.sessionBegins();
+    stage(set, { kind: "disk", tap: "d", sizeBytes: 8192, mode: "shared" });
+    stage(set, write(2));
+    set.replicaTaps.commit(2);
+    assert.equal(await first(), 1, "not before it is activated");
+    set.activate(ALL);
+    assert.equal(await first(), 2);
+    const { disks: [{ gate, server }] } = set.surrender();
+    assert.ok(gate.isOpen);
+    server.close();
+    gate.image.close();
+  } finally {
+    reactor.close();
+    await Deno.remove(folder, { recursive: true });
+  }
+});
