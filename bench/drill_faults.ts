@@ -31,6 +31,7 @@ export interface FaultOutcome {
   readonly lastCount: number;
   readonly firstCount: number;
   readonly outageMs?: number;
+  readonly silenceMs?: number;
   readonly takeover?: TakeoverStatus;
 }
 
@@ -264,7 +265,10 @@ export async function takenOver(
   const outageMs = client.longestGapMs(sinceMs - 1000);
   const { takeover } = await hosts.receiverStatus();
   context.narrate(
-    `the client goes on: answer ${firstCount}, after a gap of ${outageMs.toFixed(0)} ms`,
+    `the client goes on: answer ${firstCount}, after a gap of ${
+      outageMs.toFixed(0)
+    } ms, of which ` +
+      `its connection was silent for ${wire.silenceMs ?? "?"} ms`,
   );
   return {
     checks: [
@@ -281,6 +285,7 @@ export async function takenOver(
     lastCount,
     firstCount,
     outageMs,
+    silenceMs: wire.silenceMs,
     takeover: takeover ?? undefined,
   };
 }

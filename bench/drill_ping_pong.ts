@@ -49,6 +49,7 @@ export async function pingPong(run: Rehearsal, takeovers: number): Promise<Fault
       lastCount,
       firstCount,
       outageMs,
+      silenceMs: wire.silenceMs,
     });
     narrate(`the host "${dying}" comes back as the secondary`);
     await hosts.changeRoles();

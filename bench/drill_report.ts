@@ -82,6 +82,11 @@ export interface DrillRun {
    * waited for an answer; absent where no failover is due.
    */
   readonly outageMs?: number;
+  /**
+   * `client`: from the guest's last TCP segment at the first host to its first at the second; to
+   * within 5 ms. Its answer takes longer: a QEMU that is new translates all of it anew under TCG.
+   */
+  readonly silenceMs?: number;
   /** The secondary's account of the takeover, while it can still be asked. */
   readonly takeover?: TakeoverStatus;
   /** `client`: how long the guest's frames were held, before the kill. */

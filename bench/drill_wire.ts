@@ -4,7 +4,10 @@ import { PortSniffer } from "../fixtures/port_sniffer.ts";
 import { GUEST_MAC } from "./drill_plan.ts";
 import type { DrillCheck } from "./drill_report.ts";
 
-const TAKE_MS = 50;
+/** How exactly times are known. */
+const TAKE_MS = 5;
+const IPV4 = 0x0800;
+const TCP = 6;
 
 /** Follows the guest's frames from before the fault to the end. */
 export class DrillWire implements Disposable {
@@ -12,6 +15,9 @@ export class DrillWire implements Disposable {
   readonly #timer: ReturnType<typeof setInterval>;
   /** Runs of frames by the same host, in the order in which they passed. */
   #runs: { readonly port: string; frames: number }[] = [];
+  /** The last TCP segment of the guest, and the longest time without one between two hosts. */
+  #lastSegment: { readonly port: string; readonly atMs: number } | undefined;
+  #silenceMs: number | undefined;
   #missed = 0;
 
   constructor(lab: NetLab) {
@@ -26,10 +32,20 @@ export class DrillWire implements Disposable {
       .reduce((sum, { frames }) => sum + frames, 0);
   }
 
+  /**
+   * From the guest's last TCP segment at one host to its first at the other: how long the connection
+   * was without a sign of life. Undefined if it did not change hosts.
+   */
+  get silenceMs(): number | undefined {
+    this.#take();
+    return this.#silenceMs;
+  }
+
   /** Forgets what has passed. */
   restart(): void {
     this.#take();
     this.#runs = [];
+    this.#silenceMs = undefined;
   }
 
   /** Once a frame has come from the other host, none may come from the one that was the primary. */
@@ -53,12 +69,21 @@ export class DrillWire implements Disposable {
   }
 
   #take(): void {
-    for (const { port, frame } of this.#sniffer.take()) {
+    for (const { port, frame, atMs } of this.#sniffer.take()) {
       if (!GUEST_MAC.every((byte, i) => frame[6 + i] === byte)) continue;
+      if (isTcp(frame)) {
+        const last = this.#lastSegment;
+        if (last !== undefined && last.port !== port) this.#silenceMs = atMs - last.atMs;
+        this.#lastSegment = { port, atMs };
+      }
       const run = this.#runs.at(-1);
       if (run?.port === port) run.frames++;
       else this.#runs.push({ port, frames: 1 });
     }
     this.#missed += this.#sniffer.missed;
   }
+}
+
+function isTcp(frame: Uint8Array): boolean {
+  return frame.length > 23 && (frame[12] << 8 | frame[13]) === IPV4 && frame[23] === TCP;
 }

@@ -257,7 +257,9 @@ async function iperf(bench: Bench, host: string, ...options: string[]): Promise<
     try {
       return await iperfOnce();
     } catch (error) {
-      if (attempt === IPERF_ATTEMPTS || !/refused/.test((error as Error).message)) throw error;
+      // Between two tests the server closes its listener, with whoever waits there, and opens another.
+      const isBetween = /refused|control message: Connection reset/.test((error as Error).message);
+      if (attempt === IPERF_ATTEMPTS || !isBetween) throw error;
       await new Promise((resolve) => setTimeout(resolve, IPERF_PAUSE_MS));
     }
   }

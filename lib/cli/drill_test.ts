@@ -49,6 +49,7 @@ const RUN: DrillRun = {
   lastCount: 9,
   firstCount: 10,
   outageMs: 200,
+  silenceMs: 80,
   heldP50Ms: 12,
   heldP99Ms: 20,
 };
@@ -71,7 +72,7 @@ Deno.test("one run is told in a block of its own", () => {
     "  frames held     p50 12.00 ms, p99 20.00 ms",
     "  phase           idle",
     "  last heard      number 9; transaction 7 committed 4 ms before the fault",
-    "  client          answer 10 after a gap of 200 ms",
+    "  client          answer 10 after a gap of 200 ms, its connection silent for 80 ms",
     "",
   ]);
 });
@@ -85,19 +86,23 @@ Deno.test("many runs are told in a table, with what failed and percentiles over 
     checks: failed,
     phase: "3 % copied",
     outageMs: undefined,
+    silenceMs: undefined,
   };
   const runs = [RUN, { ...RUN, run: 2, outageMs: 300 }, { ...RUN, run: 3, outageMs: 250 }, copy];
   const lines = formatDrill(report(runs)).split("\n");
   const words = [2, 3, 6].map((line) => lines[line].trim().split(/ {2,}/));
   assert.deepEqual(words, [
-    ["run", "fault", "devices", "phase", "gap ms", "syncs", "held p50/p99 ms", "sent", "checks"],
-    ["1", "primary", "virtio", "idle", "200", "6", "12.0 / 20.0", "1.0 MiB", "held"],
-    ["4", "copy", "virtio", "3 % copied", "-", "6", "12.0 / 20.0", "1.0 MiB", "FAILED"],
+    [
+      ...["run", "fault", "devices", "phase", "gap ms", "silent ms", "syncs", "held p50/p99 ms"],
+      ...["sent", "checks"],
+    ],
+    ["1", "primary", "virtio", "idle", "200", "80", "6", "12.0 / 20.0", "1.0 MiB", "held"],
+    ["4", "copy", "virtio", "3 % copied", "-", "-", "6", "12.0 / 20.0", "1.0 MiB", "FAILED"],
   ]);
   assert.deepEqual(lines.slice(7), [
     "run 4: FAILED          it lives: it does not",
     "",
-    "gap (primary) over 3 runs: p50 250 ms, p99 300 ms",
+    "gap (primary) over 3 runs: p50 250 ms, p99 300 ms; connection silent: p50 80 ms, p99 80 ms",
     "3 of 4 runs held",
     "",
   ]);

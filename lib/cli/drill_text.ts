@@ -39,7 +39,10 @@ function block(run: DrillRun, { form }: DrillReport): string[] {
     `${run.commitAgeMs.toFixed(0)} ms before the fault`,
     ...(run.outageMs === undefined ? [] : [
       form === "client"
-        ? `  client          answer ${run.firstCount} after a gap of ${run.outageMs.toFixed(0)} ms`
+        ? `  client          answer ${run.firstCount} after a gap of ${
+          run.outageMs.toFixed(0)
+        } ms` +
+          (run.silenceMs === undefined ? "" : `, its connection silent for ${run.silenceMs} ms`)
         : `  takeover        count ${run.firstCount}, ${run.outageMs.toFixed(0)} ms after the kill`,
     ]),
     ...(run.takeover ? [`  secondary       ${formatTakeover(run.takeover)}`] : []),
@@ -60,6 +63,7 @@ function table({ runs }: DrillReport): string[] {
     run.case?.devices ?? "-",
     run.phase ?? "-",
     ms(run.outageMs),
+    ms(run.silenceMs),
     `${run.syncs}`,
     run.heldP50Ms === undefined
       ? "-"
@@ -73,6 +77,7 @@ function table({ runs }: DrillReport): string[] {
     { title: "devices" },
     { title: "phase" },
     { title: "gap ms", align: "right" },
+    { title: "silent ms", align: "right" },
     { title: "syncs", align: "right" },
     { title: "held p50/p99 ms", align: "right" },
     { title: "sent", align: "right" },
@@ -89,14 +94,20 @@ function summary({ runs, form }: DrillReport): string[] {
   const what = form === "client" ? "gap" : "takeover";
   const faults = [...new Set(runs.map((run) => run.case?.fault))];
   const held = runs.filter(({ checks }) => checks.every((check) => check.held)).length;
+  const spread = (values: number[]) => {
+    const sorted = values.sort((a, b) => a - b);
+    const at = (share: number) => sorted[Math.ceil(share * sorted.length) - 1].toFixed(0);
+    return `p50 ${at(0.5)} ms, p99 ${at(0.99)} ms`;
+  };
   const gaps = faults.flatMap((fault) => {
-    const outages = runs.filter((run) => run.case?.fault === fault)
-      .flatMap(({ outageMs }) => outageMs === undefined ? [] : [outageMs]).sort((a, b) => a - b);
+    const of = runs.filter((run) => run.case?.fault === fault);
+    const outages = of.flatMap(({ outageMs }) => outageMs ?? []);
     if (outages.length === 0) return [];
-    const at = (share: number) => outages[Math.ceil(share * outages.length) - 1].toFixed(0);
+    const silences = of.flatMap(({ silenceMs }) => silenceMs ?? []);
     return [
       `${what}${fault === undefined ? "" : ` (${fault})`} over ${outages.length} ` +
-      `${outages.length === 1 ? "run" : "runs"}: p50 ${at(0.5)} ms, p99 ${at(0.99)} ms`,
+      `${outages.length === 1 ? "run" : "runs"}: ${spread(outages)}` +
+      (silences.length === 0 ? "" : `; connection silent: ${spread(silences)}`),
     ];
   });
   return [...gaps, `${held} of ${runs.length} runs held`];

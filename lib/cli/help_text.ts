@@ -202,6 +202,9 @@ Faults:
   is committed, and its output not all out), idle; for these its kemari is frozen and looked at first,
   which makes the gap longer. unseen: at any moment, without a look: the one to measure gaps with.
   --seed chooses the same moments again, not what the VM does.
+  The report's gap is the client's, from answer to answer; silent is the time without any TCP segment
+  of the guest. Under TCG, a QEMU that has just taken over works slowly at first: its code is
+  translated anew, and its first answer takes 150 ms longer or so, kemari or not.
   A run whose checks fail leaves its folder behind, and says where. Interrupted, a drill still reports
   the runs that were done.
 
