@@ -83,7 +83,8 @@ export class Standby {
 
   /**
    * @param command The operator's, without `-incoming`.
-   * @param folder Where its sockets are; ours from now on, and removed by {@link close}.
+   * @param folder Where its sockets are; ours from now on, and removed with the last use of
+   *   them.
    */
   constructor(command: string, folder: string) {
     this.#command = command;
@@ -221,6 +222,8 @@ export class Standby {
         runningAt = performance.now();
       }
       this.#state = "running";
+      // Who must connect has, and from here on nobody is sure to be there to remove them.
+      await Deno.remove(this.#folder, { recursive: true }).catch(() => {});
       client.closed.then(() => {}, () => {});
       return {
         exitCode: process.exitCode,
