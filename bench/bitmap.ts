@@ -96,7 +96,7 @@ function travelBitmap(bitmap: DirtyBitmap): number {
 const DIRTY_AXIS = { name: "dirty pages", unit: "%", scale: "log" } as const;
 
 export async function benchBitmap(context: BenchContext): Promise<BenchExperiment> {
-  const rounds = context.quick ? QUICK_ROUNDS : ROUNDS;
+  const rounds = context.rounds ?? (context.quick ? QUICK_ROUNDS : ROUNDS);
   const charts: BenchChart[] = [];
   const factors: { name: string; points: [number, number][] }[] = [];
   const told: { name: string; samples: number[] }[] = [];

@@ -57,7 +57,7 @@ export async function benchColo(context: BenchContext): Promise<BenchExperiment>
     memoryMiB: 512,
     devices: IDLE_DEVICES,
     link: "tcp",
-    seconds: quick ? QUICK_SECONDS : SECONDS,
+    seconds: context.seconds ?? (quick ? QUICK_SECONDS : SECONDS),
     signal,
   };
   const rich = { ...idle, devices: RICH_DEVICES };
@@ -73,7 +73,7 @@ export async function benchColo(context: BenchContext): Promise<BenchExperiment>
     async () => unixPair.push(await qemuRound({ ...idle, link: "unix" })),
     async () => devices.push(await kemariRound(rich, command, "async")),
   ];
-  const rounds = quick ? QUICK_ROUNDS : ROUNDS;
+  const rounds = context.rounds ?? (quick ? QUICK_ROUNDS : ROUNDS);
   for (let round = 0; round < rounds; round++) {
     for (let turn = 0; turn < steps.length; turn++) {
       context.say(`colo: round ${round + 1} of ${rounds}, ${turn + 1} of ${steps.length}`);

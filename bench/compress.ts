@@ -133,7 +133,7 @@ export function runSeries(series: CheckpointSeries, compress: CompressMode): Com
 }
 
 export async function benchCompress(context: BenchContext): Promise<BenchExperiment> {
-  const rounds = context.quick ? QUICK_ROUNDS : ROUNDS;
+  const rounds = context.rounds ?? (context.quick ? QUICK_ROUNDS : ROUNDS);
   const count = context.quick ? QUICK_CHECKPOINTS : CHECKPOINTS;
   const runs = new Map<string, CompressRun[]>();
   const steps = GUESTS.length * rounds;

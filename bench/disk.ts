@@ -5,7 +5,9 @@
  * One VM has three virtio disks, each a raw image of its own on one file system: QEMU opens the
  * first itself, nbdkit serves the second and kemari the third, both over a Unix socket. The tap
  * passes through here: `kemari protect` serves it and waits for a QEMU that never comes. In every
- * round fio runs once on each disk, in turn; a ratio compares disks of one round.
+ * round each job runs on one disk right after the other; a ratio compares runs that followed each
+ * other. When all jobs ran on one disk before the next had its turn, half a minute lay between the
+ * two, and the ratio of 4k writes with fsync went from 0.77 to 1.10 over seven rounds (measured).
  */
 import { TransportError } from "../lib/errors.ts";
 import { ensureGuest } from "../fixtures/guest/guest.ts";
@@ -18,7 +20,7 @@ import { endAllVms, leaveSignalsToCaller } from "../fixtures/vm_cleanup.ts";
 import type { BenchExperiment, BenchGrid, BenchSeries } from "../lib/report/bench_result.ts";
 import { pairedRatios, ratioGrid } from "../lib/report/bench_statistics.ts";
 import type { BenchContext } from "./bench_context.ts";
-import { FIO_JOBS, fioCommand, parseFio } from "./fio.ts";
+import { FIO_JOBS, fioCommand, type FioJob, parseFio } from "./fio.ts";
 import { kemariProgram } from "./kemari_program.ts";
 import { atExit, endQuietly, WorkFolder } from "./work_folder.ts";
 
@@ -37,9 +39,9 @@ export async function benchDisk(context: BenchContext): Promise<BenchExperiment>
   const { quick, signal } = context;
   leaveSignalsToCaller();
   const forget = atExit(endAllVms);
-  const rounds = quick ? QUICK_ROUNDS : ROUNDS;
-  const seconds = quick ? QUICK_SECONDS : SECONDS;
-  const steps = rounds * ROWS.length;
+  const rounds = context.rounds ?? (quick ? QUICK_ROUNDS : ROUNDS);
+  const seconds = context.seconds ?? (quick ? QUICK_SECONDS : SECONDS);
+  const steps = rounds * FIO_JOBS.length * ROWS.length;
   context.progress("disk", 0, steps, "QEMU, guest and tools");
   const tools = { signal, onProgress: (line: string) => context.say(`disk: ${line}`) };
   const qemu = await ensureQemu("11.1", tools);
@@ -106,12 +108,13 @@ export async function benchDisk(context: BenchContext): Promise<BenchExperiment>
   await vm.ready();
   let done = 0;
   for (let round = 0; round < rounds; round++) {
-    for (let turn = 0; turn < ROWS.length; turn++) {
-      const row = (turn + round) % ROWS.length;
-      context.progress("disk", done++, steps, ROWS[row]);
-      signal.throwIfAborted();
-      const speeds = await runFio(vm, `/dev/vd${"abc"[row]}`, seconds);
-      speeds.forEach((speed, column) => cells[row][column].push(speed));
+    for (const [column, job] of FIO_JOBS.entries()) {
+      for (let turn = 0; turn < ROWS.length; turn++) {
+        const row = (turn + round) % ROWS.length;
+        context.progress("disk", done++, steps, `${job.name}, ${ROWS[row]}`);
+        signal.throwIfAborted();
+        cells[row][column].push(await runFio(vm, job, `/dev/vd${"abc"[row]}`, seconds));
+      }
     }
     context.keep({ ...experiment(), partial: `${round + 1} of ${rounds} rounds` });
   }
@@ -149,11 +152,11 @@ function fillImage(path: string): void {
   file.syncDataSync();
 }
 
-async function runFio(vm: Vm, device: string, seconds: number): Promise<number[]> {
-  const timeoutMs = (seconds * FIO_JOBS.length + 120) * 1000;
-  const { code, output } = await vm.run(fioCommand(device, seconds), { timeoutMs });
-  const speeds = code === 0 ? parseFio(output) : undefined;
-  if (speeds !== undefined) return speeds;
+async function runFio(vm: Vm, job: FioJob, device: string, seconds: number): Promise<number> {
+  const timeoutMs = (seconds + 120) * 1000;
+  const { code, output } = await vm.run(fioCommand(job, device, seconds), { timeoutMs });
+  const speed = code === 0 ? parseFio(output) : undefined;
+  if (speed !== undefined) return speed;
   throw new TransportError("fio", "read", `it failed in the guest (${code}): ${output.trim()}`);
 }
 

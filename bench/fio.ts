@@ -19,12 +19,12 @@ export const FIO_JOBS: readonly FioJob[] = [
   { name: "1M read", options: ["--rw=read", "--bs=1M", "--iodepth=4"] },
 ];
 
-/** One command that runs all of them on a device, each for so long. */
-export function fioCommand(device: string, seconds: number): string {
+/** The command that runs one of them on a device for so long. */
+export function fioCommand({ options }: FioJob, device: string, seconds: number): string {
   return [
     ...["/opt/fio", "--minimal", `--filename=${device}`, "--direct=1", "--ioengine=libaio"],
-    ...["--thread", "--time_based", `--runtime=${seconds}`, "--randseed=7"],
-    ...FIO_JOBS.flatMap(({ options }, i) => [`--name=job${i}`, "--stonewall", ...options]),
+    ...["--thread", "--time_based", `--runtime=${seconds}`, "--randseed=7", "--name=job"],
+    ...options,
   ].join(" ");
 }
 
@@ -35,13 +35,11 @@ const WRITE_BANDWIDTH = 47;
 /**
  * Reads fio's terse output.
  *
- * @returns MB/s of each job, in their order; `undefined` if a job is missing.
+ * @returns MB/s of its job; `undefined` if there is none.
  */
-export function parseFio(output: string): number[] | undefined {
-  const jobs = output.split("\n").map((line) => line.split(";"))
-    .filter((fields) => fields[0] === "3" && fields.length > WRITE_BANDWIDTH);
-  if (jobs.length !== FIO_JOBS.length) return undefined;
-  return jobs.map((fields) =>
-    (Number(fields[READ_BANDWIDTH]) + Number(fields[WRITE_BANDWIDTH])) * 1024 / 1e6
-  );
+export function parseFio(output: string): number | undefined {
+  const fields = output.split("\n").map((line) => line.split(";"))
+    .find((found) => found[0] === "3" && found.length > WRITE_BANDWIDTH);
+  if (fields === undefined) return undefined;
+  return (Number(fields[READ_BANDWIDTH]) + Number(fields[WRITE_BANDWIDTH])) * 1024 / 1e6;
 }

@@ -82,7 +82,7 @@ export async function benchNet(context: BenchContext): Promise<BenchExperiment> 
   const { quick, signal } = context;
   leaveSignalsToCaller();
   const forget = atExit(endAllVms);
-  const rounds = quick ? QUICK_ROUNDS : ROUNDS;
+  const rounds = context.rounds ?? (quick ? QUICK_ROUNDS : ROUNDS);
   context.progress("net", 0, 2 * rounds, "QEMU, guest and network");
   const tools = { signal, onProgress: (line: string) => context.say(`net: ${line}`) };
   const qemu = await ensureQemu("11.1", tools);
@@ -99,7 +99,7 @@ export async function benchNet(context: BenchContext): Promise<BenchExperiment> 
     guest,
     iperf3: await ensureTool("iperf3", tools),
     kemari: command,
-    seconds: quick ? QUICK_SECONDS : SECONDS,
+    seconds: context.seconds ?? (quick ? QUICK_SECONDS : SECONDS),
   };
   const straight: WayResult[] = [];
   const tapped: WayResult[] = [];

@@ -55,7 +55,7 @@ export async function benchStream(context: BenchContext): Promise<BenchExperimen
   const socatVersion = await versionOf(socatPath);
   const program = kemariProgram();
   const ramBytes = context.quick ? QUICK_RAM_BYTES : RAM_BYTES;
-  const rounds = context.quick ? QUICK_ROUNDS : ROUNDS;
+  const rounds = context.rounds ?? (context.quick ? QUICK_ROUNDS : ROUNDS);
   const inMemory = await sharedMemoryHas(2 * ramBytes);
   using folder = new WorkFolder(inMemory ? "/dev/shm" : undefined);
   const file = `${folder.path}/stream`;

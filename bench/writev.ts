@@ -117,7 +117,7 @@ export async function benchWritev(context: BenchContext): Promise<BenchExperimen
   const { quick, signal } = context;
   const socat = await ensureTool("socat", { signal });
   const sizes = quick ? QUICK_SIZES : SIZES;
-  const rounds = quick ? QUICK_ROUNDS : ROUNDS;
+  const rounds = context.rounds ?? (quick ? QUICK_ROUNDS : ROUNDS);
   const sampleBytes = quick ? QUICK_SAMPLE_BYTES : SAMPLE_BYTES;
   const memory = new Uint8Array(MEMORY_BYTES);
   for (let at = 0; at < memory.length; at += 65536) {

@@ -31,11 +31,11 @@ export function addBenchCommands(
         .argParser(named("--link", parseLinkRates)),
     )
     .addOption(
-      new Option("--rounds <n>", "how often iozone, traffic and syncs measure everything")
+      new Option("--rounds <n>", "how often everything is measured, where there are rounds")
         .argParser(named("--rounds", parseCount)),
     )
     .addOption(
-      new Option("--seconds <s>", "how long traffic and syncs measure each workload")
+      new Option("--seconds <s>", "how long one workload or job runs each time")
         .argParser(named("--seconds", parseCount)),
     )
     .addOption(
