@@ -11,6 +11,7 @@ import { drillMemoryOnce } from "./drill_memory.ts";
 import { DEVICE_MODELS, FAULT_TEXT } from "./drill_plan.ts";
 import { SeededRandom } from "./drill_random.ts";
 import { rehearse } from "./drill_rehearsal.ts";
+import { ProgressClock } from "./progress_clock.ts";
 import type {
   DrillCase,
   DrillForm,
@@ -26,14 +27,14 @@ export type { DrillReport, DrillRun };
 /**
  * Runs the drill: every fault with every device model, so many times.
  *
- * @param interrupted Is told of the runs that were done when an interruption ends the drill, if any.
+ * @param cutShort Is told of the runs that were done, if any, when the drill cannot go on or is not to.
  * @throws {KemariError} if it could not be carried out; checks that fail are in the report.
  */
 export async function drill(
   settings: DrillSettings,
   narrate: Narrate,
   signal: AbortSignal,
-  interrupted: (report: DrillReport) => void = () => {},
+  cutShort: (report: DrillReport) => void = () => {},
 ): Promise<DrillReport> {
   leaveSignalsToCaller();
   const form = await formOf(settings, narrate);
@@ -41,6 +42,7 @@ export async function drill(
   const plans = form === "memory" ? [undefined] : casesOf(settings);
   const rounds = settings.pingPong ?? 1;
   const total = settings.runs * plans.length * rounds;
+  const clock = new ProgressClock();
   const runs: DrillRun[] = [];
   const report = (): DrillReport => ({
     qemu: qemu.fullVersion,
@@ -55,7 +57,8 @@ export async function drill(
     const plan = plans[(run - 1) / rounds % plans.length];
     if (total > 1) {
       const which = rounds === 1 ? `run ${run}` : `runs ${run} to ${run + rounds - 1}`;
-      narrate(`${which} of ${total}${plan === undefined ? "" : `: ${about(plan)}`}`);
+      const what = plan === undefined ? "" : `: ${about(plan)}`;
+      narrate(`${which} of ${total}${what}${clock.left(run - 1, total)}`);
     }
     // Each run has moments of its own, the same ones wherever it stands in a drill.
     const random = new SeededRandom(settings.seed + run - 1);
@@ -70,7 +73,7 @@ export async function drill(
       }
       runs.push(...done);
     } catch (error) {
-      if (signal.aborted && runs.length > 0) interrupted(report());
+      if (runs.length > 0) cutShort(report());
       // What breaks because the drill was interrupted is not worth reporting.
       signal.throwIfAborted();
       throw error;

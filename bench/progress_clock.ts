@@ -10,11 +10,16 @@ export class ProgressClock {
    * is nothing to estimate from: the first one often fetches and warms up.
    */
   tell(name: string, done: number, total: number, what: string): string {
+    const left = this.left(done, total);
+    return `${this.prefix}${name}: ${Math.min(done + 1, total)} of ${total} (${what})${left}`;
+  }
+
+  /** The end of such a line: `, about 4 min left`, or nothing with the first step. */
+  left(done: number, total: number): string {
     this.#begunMs ??= this.now();
-    const line = `${this.prefix}${name}: ${Math.min(done + 1, total)} of ${total} (${what})`;
-    if (done === 0) return line;
+    if (done === 0) return "";
     const leftMs = (this.now() - this.#begunMs) / done * (total - done);
-    return `${line}, about ${sayDuration(leftMs)} left`;
+    return `, about ${sayDuration(leftMs)} left`;
   }
 }
 
