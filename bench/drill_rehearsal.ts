@@ -1,7 +1,9 @@
 /** One run of the drill with a client outside of the guest, from two empty hosts to the verdict. */
 import { KemariError } from "../lib/errors.ts";
+import type { RunningVm } from "../fixtures/standby_guest.ts";
 import { connectClient, PERFORM } from "./drill_faults.ts";
 import { pingPong } from "./drill_ping_pong.ts";
+import { keepEvidence } from "./drill_evidence.ts";
 import { DrillHosts, LATE_MS } from "./drill_hosts.ts";
 import { say, senderFigures } from "./drill_process.ts";
 import type { DrillCase, DrillRun, RunContext } from "./drill_report.ts";
@@ -33,12 +35,17 @@ export async function rehearse(
     const graceMs = settings.graceMs + (isLate ? LATE_MS : 0);
     hosts = stack.use(await DrillHosts.start(folder, plan, context, graceMs));
     const bootId = await say(hosts.primary, "cat /proc/sys/kernel/random/boot_id");
-    const wire = stack.use(new DrillWire(hosts.lab));
+    const wire = stack.use(DrillWire.watch(hosts.lab));
     const client = stack.use(await connectClient(hosts, context));
     const rehearsal = { hosts, client, wire, bootId, context };
-    const outcomes = settings.pingPong === undefined
-      ? [await PERFORM[plan.fault](rehearsal)]
-      : await pingPong(rehearsal, settings.pingPong);
+    const outcomes = await orEvidence(
+      hosts,
+      settings.memoryMiB,
+      settings.pingPong === undefined
+        ? PERFORM[plan.fault](rehearsal).then((outcome) => [outcome])
+        : pingPong(rehearsal, settings.pingPong),
+      signal,
+    );
     isGood = outcomes.every(({ checks }) => checks.every((check) => check.held));
     return outcomes.map(({ sender, ...rest }, i) => {
       const { p50, p99 } = sender.taps.nets.net0.hold;
@@ -54,6 +61,26 @@ export async function rehearse(
     const isKept = settings.keep || !isGood && !signal.aborted;
     if (isKept) narrate(`everything of this run is kept in ${folder}`);
     else await Deno.remove(folder, { recursive: true });
+  }
+}
+
+/** Where a run gets stuck, keeps what its VMs can still tell. */
+async function orEvidence<Outcome>(
+  hosts: DrillHosts,
+  memoryMiB: number,
+  run: Promise<Outcome>,
+  signal: AbortSignal,
+): Promise<Outcome> {
+  try {
+    return await run;
+  } catch (error) {
+    for (const role of ["primary", "secondary"] as const) {
+      // A host may not have been started yet.
+      const vm = hosts[role] as RunningVm | undefined;
+      if (vm === undefined || signal.aborted) continue;
+      await keepEvidence(vm, hosts.hostOf(role), hosts.folder, memoryMiB);
+    }
+    throw error;
   }
 }
 
