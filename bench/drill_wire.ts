@@ -1,6 +1,6 @@
 /** What left each host, as seen from the client's side of both. */
 import type { NetLab } from "../fixtures/net_lab.ts";
-import { PortSniffer } from "../fixtures/port_sniffer.ts";
+import { type PortFrame, PortSniffer } from "../fixtures/port_sniffer.ts";
 import { GUEST_MAC } from "./drill_plan.ts";
 import type { DrillCheck } from "./drill_report.ts";
 
@@ -9,9 +9,17 @@ const TAKE_MS = 5;
 const IPV4 = 0x0800;
 const TCP = 6;
 
+/** Where frames are seen: {@link PortSniffer}. */
+export interface FrameSource extends Disposable {
+  /** Frames since the last call, in the order in which they passed. */
+  take(): readonly PortFrame[];
+  /** Frames that passed unseen since the last call. */
+  readonly missed: number;
+}
+
 /** Follows the guest's frames from before the fault to the end. */
 export class DrillWire implements Disposable {
-  readonly #sniffer: PortSniffer;
+  readonly #source: FrameSource;
   readonly #timer: ReturnType<typeof setInterval>;
   /** Runs of frames by the same host, in the order in which they passed. */
   #runs: { readonly port: string; frames: number }[] = [];
@@ -20,9 +28,15 @@ export class DrillWire implements Disposable {
   #silenceMs: number | undefined;
   #missed = 0;
 
-  constructor(lab: NetLab) {
-    this.#sniffer = PortSniffer.open(lab.wire, ["primary-port", "secondary-port"]);
+  /** @param source Disposed of with this. */
+  constructor(source: FrameSource) {
+    this.#source = source;
     this.#timer = setInterval(() => this.#take(), TAKE_MS);
+  }
+
+  /** Watches the bridge that the hosts and the client hang on. */
+  static watch(lab: NetLab): DrillWire {
+    return new DrillWire(PortSniffer.open(lab.wire, ["primary-port", "secondary-port"]));
   }
 
   /** Frames of the guest that came from one host. */
@@ -65,11 +79,11 @@ export class DrillWire implements Disposable {
 
   [Symbol.dispose](): void {
     clearInterval(this.#timer);
-    this.#sniffer[Symbol.dispose]();
+    this.#source[Symbol.dispose]();
   }
 
   #take(): void {
-    for (const { port, frame, atMs } of this.#sniffer.take()) {
+    for (const { port, frame, atMs } of this.#source.take()) {
       if (!GUEST_MAC.every((byte, i) => frame[6 + i] === byte)) continue;
       if (isTcp(frame)) {
         const last = this.#lastSegment;
@@ -80,7 +94,7 @@ export class DrillWire implements Disposable {
       if (run?.port === port) run.frames++;
       else this.#runs.push({ port, frames: 1 });
     }
-    this.#missed += this.#sniffer.missed;
+    this.#missed += this.#source.missed;
   }
 }
 
