@@ -12,11 +12,16 @@ export class DrillClient implements AsyncDisposable {
   readonly #reading: Promise<void>;
   #stopped = false;
 
-  /** Connects to the guest's service. */
-  constructor(lab: NetLab, port: number) {
+  /**
+   * Connects to the guest's service.
+   *
+   * @param kemari The words that start kemari; this very program by default.
+   */
+  constructor(lab: NetLab, port: number, kemari?: readonly string[]) {
+    const words = ["drill-client", lab.guestIp, `${port}`];
     const [program, ...args] = [
       ...lab.prefix("client"),
-      ...selfCommand(["drill-client", lab.guestIp, `${port}`]),
+      ...(kemari === undefined ? selfCommand(words) : [...kemari, ...words]),
     ];
     this.#process = new Deno.Command(program, {
       args,

@@ -56,14 +56,14 @@ export const PERFORM: Readonly<Record<Fault, (run: Rehearsal) => Promise<FaultOu
 /** Connects the client, and waits until it has been answered. */
 export async function connectClient(
   hosts: DrillHosts,
-  { signal, narrate }: RunContext,
+  context: RunContext,
 ): Promise<DrillClient> {
-  narrate("a client connects over TCP, from a network namespace of its own");
-  const client = new DrillClient(hosts.lab, SERVICE_PORT);
+  context.narrate("a client connects over TCP, from a network namespace of its own");
+  const client = new DrillClient(hosts.lab, SERVICE_PORT, context.kemari);
   await expectSoon(
     "the client's first answers",
     () => client.acked.length >= ANSWERS_BEFORE || client.error !== undefined,
-    signal,
+    context,
   );
   return client;
 }
@@ -99,7 +99,7 @@ async function killSender(run: Rehearsal): Promise<FaultOutcome> {
   kill(hosts.protect.pid);
   let ended = false;
   hosts.primary.status.then(() => ended = true);
-  await expectSoon("the fence of the primary", () => ended, context.signal);
+  await expectSoon("the fence of the primary", () => ended, context);
   return await takenOver(run, { ...before, receiver }, at, phase, [{
     name: "the VM goes on at exactly one side",
     held: ended,
@@ -110,7 +110,7 @@ async function killSender(run: Rehearsal): Promise<FaultOutcome> {
 async function cutLink(run: Rehearsal): Promise<FaultOutcome> {
   const before = await synchronize(run);
   const { hosts, context } = run;
-  const { narrate, signal } = context;
+  const { narrate } = context;
   await hosts.holdFence();
   narrate("the cable between the hosts is cut; every process lives on");
   const at = Date.now();
@@ -119,14 +119,14 @@ async function cutLink(run: Rehearsal): Promise<FaultOutcome> {
   await expectSoon("the primary's stop", async () => {
     state = await hosts.runState(1000);
     return state === "paused";
-  }, signal);
+  }, context);
   const stoppedMs = Date.now() - at;
   const first = hosts.fenceAsked ? "the secondary" : "the primary";
   narrate(`the primary stopped its VM by itself after ${stoppedMs} ms; the cable is whole again`);
   // Nothing of the primary may get out any more; and a secondary that has not noticed the silence
   // must take over all the same.
   await hosts.lab.setCable("whole");
-  await expectSoon("the secondary's fence", () => hosts.fenceAsked, signal);
+  await expectSoon("the secondary's fence", () => hosts.fenceAsked, context);
   narrate("the secondary fences the primary");
   const receiver = await hosts.receiverStatus();
   await hosts.releaseFence();
@@ -177,7 +177,7 @@ async function killInCopy(run: Rehearsal): Promise<FaultOutcome> {
   await hosts.startSecondary();
   await expectSoon("the first transaction", async () => {
     return (await hosts.receiverStatus()).lastCommitted > 0;
-  }, signal);
+  }, context);
   await delay(random.below(RANDOM_MS), signal);
   const sender = await hosts.senderStatus();
   const receiver = await hosts.receiverStatus();
@@ -191,7 +191,7 @@ async function killInCopy(run: Rehearsal): Promise<FaultOutcome> {
   await expectSoon("a word from the secondary", async () => {
     said = refusal.exec(await hosts.log("secondary"))?.[0];
     return said !== undefined || wire.framesFrom("secondary") > 0;
-  }, signal);
+  }, context);
   narrate(`the secondary: ${said ?? "activated"}`);
   const consoleLines = hosts.secondary.console.lines.length;
   return {
@@ -242,7 +242,7 @@ export async function moreAnswers({ client, context }: Rehearsal): Promise<void>
   await expectSoon(
     `answer ${wanted}`,
     () => client.acked.length >= wanted || client.error !== undefined,
-    context.signal,
+    context,
   );
 }
 

@@ -3,6 +3,7 @@ import { KemariError, QemuError, TransportError } from "../lib/errors.ts";
 import { askControl } from "../lib/host/control.ts";
 import type { SenderStatus } from "../lib/host/end_status.ts";
 import type { RunningVm } from "../fixtures/standby_guest.ts";
+import type { RunContext } from "./drill_report.ts";
 
 /** The longest that anything in a drill may take. */
 export const TIMEOUT_MS = 60_000;
@@ -86,12 +87,13 @@ export async function whileAlive(
 export async function until(
   condition: () => boolean | Promise<boolean>,
   signal: AbortSignal,
+  limitMs = TIMEOUT_MS,
 ): Promise<void> {
-  const end = performance.now() + TIMEOUT_MS;
+  const end = performance.now() + limitMs;
   while (!await condition()) {
     signal.throwIfAborted();
     if (performance.now() > end) {
-      throw new TransportError("drill", "read", `nothing came for ${TIMEOUT_MS / 1000} s`);
+      throw new TransportError("drill", "read", `nothing came for ${limitMs / 1000} s`);
     }
     await delay(20, signal);
   }
@@ -101,10 +103,10 @@ export async function until(
 export async function expectSoon(
   what: string,
   condition: () => boolean | Promise<boolean>,
-  signal: AbortSignal,
+  { signal, limitMs }: Pick<RunContext, "signal" | "limitMs">,
 ): Promise<void> {
   try {
-    await until(condition, signal);
+    await until(condition, signal, limitMs);
   } catch (cause) {
     signal.throwIfAborted();
     throw new TransportError("drill", "read", `${what} did not happen in time`, { cause });

@@ -124,4 +124,6 @@ export interface HostsContext {
 export interface RunContext extends HostsContext {
   readonly settings: DrillSettings;
   readonly random: SeededRandom;
+  /** How long anything that must happen may take; a minute if absent. */
+  readonly limitMs?: number;
 }

@@ -1,0 +1,77 @@
+import assert from "node:assert/strict";
+import { ensureGuest } from "../fixtures/guest/guest.ts";
+import { netLabMissing } from "../fixtures/net_lab.ts";
+import { ensureQemu } from "../fixtures/provision/qemu.ts";
+import { FROM_SOURCE } from "../fixtures/watched_kemari.ts";
+import type { Fault } from "./drill_plan.ts";
+import { SeededRandom } from "./drill_random.ts";
+import { rehearse } from "./drill_rehearsal.ts";
+import type { DrillCheck } from "./drill_report.ts";
+
+const missing = await netLabMissing();
+const MUTANT = new URL("../fixtures/mutant.ts", import.meta.url);
+const KEPT = /everything of this run is kept in (.*)$/;
+
+/** Rehearses a fault on a kemari that breaks a promise. @returns What did not hold. */
+async function failures(mutant: string, fault: Fault): Promise<DrillCheck[]> {
+  const said: string[] = [];
+  const runs = await rehearse(1, { ...CASE, fault }, {
+    qemu: await ensureQemu("11.1"),
+    guests: { cloud: await ensureGuest({ kernel: "cloud" }) },
+    kemari: FROM_SOURCE.flatMap((word) =>
+      word === "run" ? [word, "--preload", `${MUTANT}?breaks=${mutant}`] : [word]
+    ),
+    settings: { ...SETTINGS, faults: [fault] },
+    random: new SeededRandom(1),
+    narrate: (line) => said.push(line),
+    signal: new AbortController().signal,
+    limitMs: 8000,
+  });
+  // A run that fails keeps its folder, for whoever is to find out why.
+  const kept = said.flatMap((line) => KEPT.exec(line)?.[1] ?? []);
+  for (const folder of kept) await Deno.remove(folder, { recursive: true });
+  assert.equal(kept.length, 1, said.join("\n"));
+  return runs.flatMap(({ checks }) => checks.filter(({ held }) => !held));
+}
+
+const CASE = { devices: "virtio", diskMode: "replicated", commit: "async" } as const;
+const SETTINGS = {
+  form: "client",
+  runs: 1,
+  seconds: 1,
+  memoryMiB: 256,
+  fillMiB: 0,
+  // Rare enough that much is said between two of them.
+  syncIntervalMs: 400,
+  devices: ["virtio"],
+  diskMode: "replicated",
+  commit: "async",
+  standby: "cold",
+  graceMs: 3000,
+  seed: 1,
+  phases: ["idle"],
+  keep: false,
+} as const;
+
+/** What a drill says of each: one of these checks, behind the fault. */
+const AFTER =
+  /^(answer \d+ did not happen|the client kept its connection|the .* acknowledged number)/;
+const NOTICED: readonly [mutant: string, fault: Fault, by: RegExp][] = [
+  ["early-output", "primary", AFTER],
+  ["lost-write", "primary", /^the replica's disk was the primary's/],
+  ["lost-page", "primary", AFTER],
+  ["no-stop", "link", /^the primary's stop did not happen/],
+];
+
+for (const [mutant, fault, by] of NOTICED) {
+  Deno.test({
+    name: `e2e: a drill notices ${mutant}${missing ? ` SKIP: ${missing}` : ""}`,
+    ignore: missing !== undefined,
+    fn: async () => {
+      const failed = (await failures(mutant, fault)).map(({ name, detail }) =>
+        name === "the run came to its end" ? detail.replace(/^drill: /, "") : name
+      );
+      assert.ok(failed.some((text) => by.test(text)), failed.join("\n"));
+    },
+  });
+}
