@@ -15,6 +15,7 @@ const HEARTBEATS = 6;
  * FOLDER/HOST.img            a host's image; shared.img where both have one
  * FOLDER/HOST.net, HOST.nbd  the NIC and the disk, which the host's kemari serves to its QEMU
  * FOLDER/HOST.qmp            its QEMU's QMP
+ * FOLDER/booted.qmp          the first primary's, once it is to be protected
  * FOLDER/HOST.recv, protect  control sockets
  * FOLDER/fence               what makes sure of a primary
  * ```
@@ -52,10 +53,18 @@ export class DrillCommands {
     ];
   }
 
+  /** Where the first primary's kemari waits for a QEMU to protect, with its taps served. */
+  get bootedQmp(): string {
+    return `${this.folder}/booted.qmp`;
+  }
+  qmp(host: LabHost): string {
+    return `${this.folder}/${host}.qmp`;
+  }
+
   /** The first primary's kemari. */
   protect(onSecondaryLoss: "continue" | "stop"): string[] {
     return [
-      ...this.#protect("primary", "secondary", onSecondaryLoss),
+      ...this.#protect(this.bootedQmp, "secondary", onSecondaryLoss),
       ...["--control", this.protectControl],
       ...this.#taps("primary"),
     ];
@@ -63,7 +72,7 @@ export class DrillCommands {
 
   /** Asks the `recv` behind a control socket, which has taken over on a host, to protect the VM. */
   protectVia(control: string, host: LabHost, peer: LabHost): string[] {
-    return [...this.#protect(host, peer, "stop"), "--via", control];
+    return [...this.#protect(this.qmp(host), peer, "stop"), "--via", control];
   }
 
   /** A host's QEMU. */
@@ -80,14 +89,14 @@ export class DrillCommands {
         ...["-netdev", `stream,id=n0,server=off,addr.type=unix,addr.path=${folder}/${host}.net`],
         ...["-drive", `file=nbd:unix:${folder}/${host}.nbd,format=raw,if=none,id=d0`],
         ...this.device.args,
-        ...["-qmp", `unix:${folder}/${host}.qmp,server=on,wait=off`],
+        ...["-qmp", `unix:${this.qmp(host)},server=on,wait=off`],
       ],
     };
   }
 
-  #protect(host: LabHost, peer: LabHost, onSecondaryLoss: "continue" | "stop"): string[] {
+  #protect(qmp: string, peer: LabHost, onSecondaryLoss: "continue" | "stop"): string[] {
     return [
-      ...["protect", `${CABLE_IP[peer]}:${LINK_PORT}`, "--qmp", `${this.folder}/${host}.qmp`],
+      ...["protect", `${CABLE_IP[peer]}:${LINK_PORT}`, "--qmp", qmp],
       ...["--commit", this.plan.commit, ...patience(this.context.settings.graceMs)],
       ...["--sync-interval", `${this.context.settings.syncIntervalMs}`],
       ...["--on-secondary-loss", onSecondaryLoss],

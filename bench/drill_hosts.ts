@@ -301,6 +301,8 @@ export class DrillHosts implements AsyncDisposable {
     await primary.ready();
     this.#qmp = await QmpClient.connect(this.primary.spareQmpPath);
     await this.#startService();
+    // Not before: checkpoints make a boot three times as long.
+    await Deno.symlink(commands.qmp("primary"), commands.bootedQmp);
     if (isCopy) return;
     await this.waitUntilProtected();
     narrate("protected; the disk is the same on both sides");
