@@ -9,6 +9,7 @@ import { getLogger } from "@logtape/logtape";
 import { QmpClient } from "./qmp_client.ts";
 import { type OnSecondaryLoss, releaseVm } from "./release_vm.ts";
 import { selfCommand } from "./self_command.ts";
+import { wasStandingStill } from "./still_vm.ts";
 
 const log = getLogger(["kemari", "guard"]);
 
@@ -64,12 +65,13 @@ export async function guard(
   let words = "";
   for await (const text of Deno.stdin.readable.pipeThrough(new TextDecoderStream())) words += text;
   if (words.endsWith(FAREWELL)) return;
+  const stoppedByUs = await wasStandingStill(folder);
   await Deno.remove(folder, { recursive: true }).catch(() => {});
   const until = performance.now() + CONNECT_TIMEOUT_MS;
   for (;;) {
     try {
       await using client = await QmpClient.connect(qmp, { timeoutMs: 2000 });
-      const state = await releaseVm(client, action);
+      const state = await releaseVm(client, action, stoppedByUs);
       log.warn("kemari protect died; the VM is {state}", { state });
       return;
     } catch (error) {

@@ -19,6 +19,7 @@ import { type LinkTiming, SenderLink } from "./sender_link.ts";
 import { type Listener, listenSocket } from "./socket.ts";
 import { serveUntilUnused } from "./serve_taps.ts";
 import { SOFTWARE } from "./software.ts";
+import { StillVm } from "./still_vm.ts";
 import { SyncTrigger } from "./sync_trigger.ts";
 import { type SyncOn, TapSet, type TapSettings } from "./tap_set.ts";
 
@@ -49,6 +50,7 @@ export interface ProtectContext {
   readonly qmp: QmpClient;
   readonly link: SenderLink;
   readonly trigger: SyncTrigger;
+  readonly still: StillVm;
   /** Where QEMU is told to migrate to. */
   readonly listener: Listener;
   readonly signal: AbortSignal;
@@ -189,6 +191,7 @@ async function protectVm(
   let listener: Listener | undefined;
   let over = false;
   const guardian = startGuardian(settings.qmp, settings.onSecondaryLoss, folder);
+  const still = new StillVm(qmp, support, folder);
   const trigger = new SyncTrigger(reactor, settings.syncMinIntervalMs, () => {
     taps.triggered();
     // Snapshots look at the trigger themselves; in COLO QEMU is told.
@@ -210,6 +213,7 @@ async function protectVm(
   taps.onEpochClosed = () => trigger.closed();
   // Stopping drains the disks, whoever stops the VM.
   followVm(qmp, () => {
+    still.resumed();
     taps.vmRuns();
     trigger.ended();
   }, () => taps.vmStops());
@@ -251,7 +255,8 @@ async function protectVm(
           stream: mode === "colo" ? "colo" : "snapshots",
           software: settings.sessionName ? `${SOFTWARE} (${settings.sessionName})` : SOFTWARE,
         });
-        const context = { reactor, settings, support, qmp, link, trigger, listener, signal };
+        const here = { reactor, signal, listener, qmp, support, still };
+        const context = { ...here, settings, link, trigger };
         await reactor.run(() => last!.ready, signal);
         log.info("connected to {peer}: {software}", {
           peer: target.text,
@@ -278,7 +283,7 @@ async function protectVm(
         // secondary never said who it is has not been told of any protection.
         if (wasLinked || takenOver) {
           const action = takenOver ? "stop" : settings.onSecondaryLoss;
-          await reactor.during(release(qmp, action, support), uninterrupted);
+          await reactor.during(release(qmp, action, support, still), uninterrupted);
         }
         lost?.close();
         const mayRetry = isSecondaryLoss(error, target) && settings.retry &&
@@ -355,9 +360,10 @@ async function release(
   qmp: QmpClient,
   action: OnSecondaryLoss,
   support: MigrationSupport,
+  still: StillVm,
 ): Promise<void> {
   try {
-    const state = await releaseVm(qmp, action);
+    const state = await releaseVm(qmp, action, still.isHeld);
     log.info("the VM is {state}, unprotected", { state });
     for (const command of disableColo(support)) await qmp.run(command);
   } catch (error) {

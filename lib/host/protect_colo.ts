@@ -24,7 +24,7 @@ export async function protectByColo(context: ProtectContext): Promise<never> {
   const fd = await reactor.during(
     (async () => {
       await qmp.runAll(enableColo(support, { checkpointDelayMs: settings.syncIntervalMs }));
-      return await startAndAccept(context, () => qmp.run(startMigration(uriOf(context))));
+      return await migrateToUs(context);
     })(),
     signal,
   );
@@ -43,13 +43,16 @@ export async function protectByColo(context: ProtectContext): Promise<never> {
   }
 }
 
-/** QEMU's name for the socket that it is to migrate to. */
-export function uriOf(context: ProtectContext): string {
-  return `unix:${context.listener.text.replace(/^unix:/, "")}`;
+/** Starts a migration to our socket. @returns The connection that QEMU makes for it. */
+export async function migrateToUs(context: ProtectContext): Promise<number> {
+  const { listener, qmp, still } = context;
+  const uri = `unix:${listener.text.replace(/^unix:/, "")}`;
+  await still.stop();
+  return await startAndAccept(context, () => qmp.run(startMigration(uri)));
 }
 
 /** Starts a migration and takes the connection that QEMU makes for it. */
-export async function startAndAccept(
+async function startAndAccept(
   context: ProtectContext,
   start: () => Promise<unknown>,
 ): Promise<number> {

@@ -69,6 +69,49 @@ Deno.test("e2e: a killed kemari protect does not leave the VM stopped", async ()
   await pair.assertRunning(pair.primary);
 });
 
+/** A connection that notes each event by its name and status. */
+async function listening(path: string): Promise<{ qmp: QmpClient; events: string[] }> {
+  const qmp = await QmpClient.connect(path);
+  const events: string[] = [];
+  qmp.onEvent(({ name, data }) => {
+    events.push(typeof data?.status === "string" ? `${name} ${data.status}` : name);
+  });
+  return { qmp, events };
+}
+
+Deno.test("e2e: under tcg the VM stands still before its RAM is read, until all of it has been", async () => {
+  await using pair = await ProtectedPair.boot("11.1");
+  await pair.recv();
+  await pair.secondary();
+  const { qmp, events } = await listening(pair.primary.spareQmpPath);
+  pair.protect("--sync-interval", "20");
+  await pair.syncs(3);
+  await qmp.close();
+  const order = ["STOP", "MIGRATION setup", "MIGRATION colo", "RESUME"];
+  assert.deepEqual(events.filter((event) => order.includes(event)).slice(0, 4), order);
+});
+
+for (const signal of ["SIGINT", "SIGKILL"] as const) {
+  Deno.test(`e2e: a VM that stands still to be read goes on behind ${signal}`, async () => {
+    await using pair = await ProtectedPair.boot("11.1");
+    const recv = await pair.recv();
+    await pair.secondary();
+    const { qmp, events } = await listening(pair.primary.spareQmpPath);
+    const protect = pair.protect("--sync-interval", "20");
+    await until(() => events.includes("STOP"), "the VM to be stopped");
+    // It cannot be read to its end from here on.
+    recv.signal("SIGSTOP");
+    await new Promise((resolve) => setTimeout(resolve, 500));
+    assert.ok(!events.includes("RESUME"));
+    protect.signal(signal);
+    await protect.ended();
+    await until(() => events.includes("RESUME"), "the VM to go on");
+    await pair.assertRunning(pair.primary);
+    recv.signal("SIGCONT");
+    await qmp.close();
+  });
+}
+
 Deno.test("e2e: --on-secondary-loss stop leaves the VM stopped, and says so", async () => {
   await using pair = await ProtectedPair.boot("11.1");
   const recv = await pair.recv();

@@ -1,8 +1,8 @@
 import { getLogger } from "@logtape/logtape";
-import { enableSnapshots, resumeVm, startMigration } from "../qmp/migration.ts";
+import { enableSnapshots, resumeVm } from "../qmp/migration.ts";
 import { libc } from "./libc.ts";
 import type { ProtectContext } from "./protect.ts";
-import { failIfFailed, startAndAccept, uriOf } from "./protect_colo.ts";
+import { failIfFailed, migrateToUs } from "./protect_colo.ts";
 
 const log = getLogger(["kemari", "protect"]);
 
@@ -12,8 +12,8 @@ const POLL_MS = 2;
  * Protects by one whole migration after another, for a QEMU without COLO. Each is one transaction;
  * pages that the replica has are left out.
  *
- * The VM runs while its RAM is read, and stands still for the last of it; with `--commit sync`
- * until the secondary has it.
+ * The VM runs while its RAM is read (under tcg it must not, see `StillVm`) and stands still for the
+ * last of it; with `--commit sync` until the secondary has it.
  *
  * @throws when either side is lost; it does not end otherwise.
  */
@@ -23,10 +23,7 @@ export async function protectBySnapshots(context: ProtectContext): Promise<never
   measurePauses(context);
   for (let round = 1;; round++) {
     const begunAt = performance.now();
-    const fd = await reactor.during(
-      startAndAccept(context, () => qmp.run(startMigration(uriOf(context)))),
-      signal,
-    );
+    const fd = await reactor.during(migrateToUs(context), signal);
     try {
       link.attach({ input: fd, output: -1, name: "QEMU" });
       await reactor.run(() => link.qemuEnded, signal);

@@ -27,10 +27,15 @@ const POLL_MS = 20;
 /**
  * Ends COLO or a migration under way, and leaves the VM running or stopped.
  *
+ * @param stoppedByUs Whether it may stand still because of us: then it goes on, where it is to.
  * @returns The run state that QEMU reports afterwards.
  * @throws {QemuError | TransportError} if QEMU refuses or cannot be reached.
  */
-export async function releaseVm(client: QmpClient, action: OnSecondaryLoss): Promise<string> {
+export async function releaseVm(
+  client: QmpClient,
+  action: OnSecondaryLoss,
+  stoppedByUs = false,
+): Promise<string> {
   const migration = async () => decodeMigrationStatus(await client.run(queryMigration()));
   const before = await migration();
   if (before.phase === "colo" || before.phase === "running") {
@@ -48,9 +53,10 @@ export async function releaseVm(client: QmpClient, action: OnSecondaryLoss): Pro
   }
   // QEMU's COLO thread lets the VM run when it has heard; a `stop` before that would be undone.
   const state = await settled(client);
+  const isHeld = HELD_STATES.has(state) || stoppedByUs && state === "paused";
   if (action === "stop") {
-    if (state === "running" || HELD_STATES.has(state)) await client.run(stopVm());
-  } else if (HELD_STATES.has(state)) await client.run(resumeVm());
+    if (state === "running" || isHeld) await client.run(stopVm());
+  } else if (isHeld) await client.run(resumeVm());
   return await runState(client);
 }
 

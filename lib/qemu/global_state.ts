@@ -1,6 +1,7 @@
 import { KemariError } from "../errors.ts";
 import { walkDeviceState } from "./device_state.ts";
 import { parseVmdesc } from "./vmdesc.ts";
+import { SECTION } from "./wire.ts";
 
 /**
  * The run state in which a VM was before it was migrated, such as `running` or `paused`.
@@ -29,4 +30,44 @@ export function runStateOf(
     if (!(error instanceof KemariError)) throw error;
   }
   return undefined;
+}
+
+const NAME = "globalstate";
+const VERSION = 1;
+/** The buffer; since 9.0 two flags take some of its end. */
+const RUN_STATE_BYTES = 100;
+const PAUSED = "paused\0";
+const RUNNING = "running\0";
+
+/**
+ * Device state of a VM that goes on when it is loaded, if it was noted as a paused one. A checkpoint
+ * notes what the VM was when its migration began: one that was stopped for that is `paused` for good.
+ *
+ * The section is found by its bytes, as a checkpoint comes without a description: a header, the
+ * buffer and a footer that agree with each other.
+ *
+ * @param device Not changed.
+ * @returns A changed copy, or `device` itself where there is no such section.
+ */
+export function asRunning(device: Uint8Array): Uint8Array {
+  const name = new TextEncoder().encode(`${String.fromCharCode(NAME.length)}${NAME}`);
+  const view = new DataView(device.buffer, device.byteOffset, device.byteLength);
+  for (let at = 5; at + name.length + 12 + RUN_STATE_BYTES + 5 <= device.length; at++) {
+    if (device[at] !== name[0] || device[at - 5] !== SECTION.QEMU_VM_SECTION_FULL) continue;
+    if (!name.every((byte, i) => device[at + i] === byte)) continue;
+    const fields = at + name.length;
+    const state = fields + 12;
+    const footer = state + RUN_STATE_BYTES;
+    const isPaused = view.getUint32(fields) === 0 && view.getUint32(fields + 4) === VERSION &&
+      view.getUint32(fields + 8) === PAUSED.length &&
+      [...PAUSED].every((character, i) => device[state + i] === character.charCodeAt(0)) &&
+      device[footer] === SECTION.QEMU_VM_SECTION_FOOTER &&
+      view.getUint32(footer + 1) === view.getUint32(at - 4);
+    if (!isPaused) continue;
+    const running = device.slice();
+    new DataView(running.buffer).setUint32(fields + 8, RUNNING.length);
+    new TextEncoder().encodeInto(RUNNING, running.subarray(state));
+    return running;
+  }
+  return device;
 }

@@ -1,4 +1,5 @@
 import { StateError, WireError } from "../errors.ts";
+import { asRunning } from "../qemu/global_state.ts";
 import type { StreamEvent, StreamVisitor } from "../qemu/stream_events.ts";
 import { type CheckpointContext, StreamParser } from "../qemu/stream_parser.ts";
 import type { RamBlock } from "../qemu/wire.ts";
@@ -219,6 +220,12 @@ export class Replica implements StreamVisitor {
       "bad-length",
       "bytes behind the end of the transaction's state",
     );
+  }
+
+  /** Notes a VM that was paused when its migration began as one that runs: it had gone on since. */
+  letRun(): void {
+    const machine = this.#machine;
+    if (machine !== undefined) this.#machine = { ...machine, device: asRunning(machine.device) };
   }
 
   /**
