@@ -266,7 +266,12 @@ export class DrillHosts implements AsyncDisposable {
 
   /** The run is over: nobody is to be fenced any more. */
   #putFenceAway(): void {
-    Deno.writeTextFileSync(`${this.folder}/fence.over`, "");
+    try {
+      Deno.writeTextFileSync(`${this.folder}/fence.over`, "");
+    } catch (error) {
+      // Without the folder there is no fence; all that was started must be ended nevertheless.
+      if (!(error instanceof Deno.errors.NotFound)) throw error;
+    }
   }
 
   async #start(): Promise<void> {
