@@ -1,10 +1,13 @@
 import assert from "node:assert/strict";
 import { encodeTapEvent, type TapEvent } from "../replica/tap_events.ts";
 import { parseDiskTap } from "./disk_options.ts";
+import { FrameSocket } from "./frame_socket.ts";
+import { frame, never, numberOf, unix } from "./net_tap_scene.ts";
 import { Reactor } from "./reactor.ts";
 import { ReplicaTapSet } from "./replica_tap_set.ts";
+import { connectSocket, listenSocket } from "./socket.ts";
+import { parseNetTap } from "./tap_options.ts";
 
-const never = new AbortController().signal;
 const ALL = { net: true, disk: true, input: true };
 
 function stage(set: ReplicaTapSet, event: TapEvent): void {
@@ -46,6 +49,40 @@ Deno.test("an activation that came to nothing is forgotten, and the next replays
     server.close();
     gate.image.close();
   } finally {
+    reactor.close();
+    await Deno.remove(folder, { recursive: true });
+  }
+});
+
+Deno.test("behind an activation that came to nothing a guest hears nothing, as before it", async () => {
+  const folder = await Deno.makeTempDir({ prefix: "kemari-taps-" });
+  const reactor = new Reactor();
+  const sockets: { close(): void }[] = [];
+  try {
+    const listener = await listenSocket(unix(`${folder}/out`), reactor, never);
+    sockets.push(listener);
+    const net = parseNetTap(`net0=unix:${folder}/in,unix:${folder}/out`);
+    const set = await ReplicaTapSet.open([net], [], reactor, never);
+    sockets.push(set);
+    const world = new FrameSocket(listener.accept()!, "world");
+    const guest = new FrameSocket(await connectSocket(unix(net.in.path), reactor, 1000, never), "");
+    sockets.push(world, guest);
+    const heard: number[] = [];
+    const say = async (number: number) => {
+      assert.ok(world.send(frame(number)) && world.flush());
+      await reactor.sleep(12, never);
+      guest.receive(1 << 20, (each) => heard.push(numberOf(each)));
+    };
+    await say(1);
+    set.activate(ALL);
+    await say(2);
+    set.deactivate();
+    await say(3);
+    set.activate(ALL);
+    await say(4);
+    assert.deepEqual(heard, [2, 4]);
+  } finally {
+    for (const socket of sockets) socket.close();
     reactor.close();
     await Deno.remove(folder, { recursive: true });
   }
