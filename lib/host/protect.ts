@@ -255,8 +255,17 @@ async function protectVm(
           stream: mode === "colo" ? "colo" : "snapshots",
           software: settings.sessionName ? `${SOFTWARE} (${settings.sessionName})` : SOFTWARE,
         });
-        const here = { reactor, signal, listener, qmp, support, still };
-        const context = { ...here, settings, link, trigger };
+        const context = {
+          reactor,
+          settings,
+          support,
+          qmp,
+          link,
+          trigger,
+          still,
+          listener,
+          signal,
+        };
         await reactor.run(() => last!.ready, signal);
         log.info("connected to {peer}: {software}", {
           peer: target.text,
@@ -283,6 +292,8 @@ async function protectVm(
         // secondary never said who it is has not been told of any protection.
         if (wasLinked || takenOver) {
           const action = takenOver ? "stop" : settings.onSecondaryLoss;
+          // A VM that is being stopped must be, before it can be let go.
+          await reactor.during(still.giveUp(), uninterrupted);
           await reactor.during(release(qmp, action, support, still), uninterrupted);
         }
         lost?.close();

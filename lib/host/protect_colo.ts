@@ -21,13 +21,9 @@ const POLL_MS = 250;
  */
 export async function protectByColo(context: ProtectContext): Promise<never> {
   const { reactor, settings, support, qmp, link, signal } = context;
-  const fd = await reactor.during(
-    (async () => {
-      await qmp.runAll(enableColo(support, { checkpointDelayMs: settings.syncIntervalMs }));
-      return await migrateToUs(context);
-    })(),
-    signal,
-  );
+  const commands = enableColo(support, { checkpointDelayMs: settings.syncIntervalMs });
+  await reactor.during(qmp.runAll(commands), signal);
+  const fd = await reactor.during(migrateToUs(context), signal);
   link.onEvent = (event) => {
     if (event.kind === "colo") log.info("protected: checkpoints follow");
   };
@@ -44,18 +40,11 @@ export async function protectByColo(context: ProtectContext): Promise<never> {
 }
 
 /** Starts a migration to our socket. @returns The connection that QEMU makes for it. */
-export async function migrateToUs(context: ProtectContext): Promise<number> {
-  const { listener, qmp, still } = context;
-  const uri = `unix:${listener.text.replace(/^unix:/, "")}`;
-  await still.stop();
-  return await startAndAccept(context, () => qmp.run(startMigration(uri)));
+export function migrateToUs(context: ProtectContext): Promise<number> {
+  return context.still.start((givenUp) => startAndAccept(context, givenUp));
 }
 
-/** Starts a migration and takes the connection that QEMU makes for it. */
-async function startAndAccept(
-  context: ProtectContext,
-  start: () => Promise<unknown>,
-): Promise<number> {
+async function startAndAccept(context: ProtectContext, givenUp: AbortSignal): Promise<number> {
   const { reactor, listener, qmp } = context;
   let accepted: number | undefined;
   const watch = reactor.watch(listener.fd, {
@@ -67,7 +56,7 @@ async function startAndAccept(
   watch.want(true, false);
   reactor.wake();
   try {
-    await start();
+    await qmp.run(startMigration(`unix:${listener.text.replace(/^unix:/, "")}`));
     const until = performance.now() + 10_000;
     while (accepted === undefined) {
       await failIfFailed(qmp);
@@ -75,10 +64,14 @@ async function startAndAccept(
         throw new QemuError("migrate", "Timeout", "QEMU did not connect for its migration");
       }
       await new Promise((resolve) => setTimeout(resolve, 5));
+      givenUp.throwIfAborted();
     }
     return accepted;
   } catch (error) {
-    if (accepted !== undefined) libc().close(accepted);
+    // The next migration's connection must not be taken for this one's.
+    for (accepted ??= listener.accept(); accepted !== undefined; accepted = listener.accept()) {
+      libc().close(accepted);
+    }
     throw error;
   } finally {
     watch.stop();

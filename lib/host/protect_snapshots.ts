@@ -18,7 +18,7 @@ const POLL_MS = 2;
  * @throws when either side is lost; it does not end otherwise.
  */
 export async function protectBySnapshots(context: ProtectContext): Promise<never> {
-  const { reactor, settings, support, qmp, link, trigger, signal } = context;
+  const { reactor, settings, support, qmp, link, trigger, still, signal } = context;
   await reactor.during(qmp.runAll(enableSnapshots(support)), signal);
   measurePauses(context);
   for (let round = 1;; round++) {
@@ -36,7 +36,9 @@ export async function protectBySnapshots(context: ProtectContext): Promise<never
     await reactor.during(qmp.run(resumeVm()), signal);
     await reactor.run(() => link.inFlight === 0, signal);
     if (round === 1) log.info("protected: snapshots follow");
-    const restMs = settings.syncIntervalMs - (performance.now() - begunAt);
+    // A VM that could not run meanwhile has the whole time to itself.
+    const sinceMs = still.isNeeded ? 0 : performance.now() - begunAt;
+    const restMs = settings.syncIntervalMs - sinceMs;
     let rested = false;
     const cancel = reactor.after(restMs, () => rested = true);
     await reactor.run(() => rested || trigger.pending, signal);

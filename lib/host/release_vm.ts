@@ -60,12 +60,15 @@ export async function releaseVm(
   return await runState(client);
 }
 
+/** Run states that COLO leaves by itself, for a VM that runs. */
+const PASSING_STATES: ReadonlySet<string> = new Set(["colo", "finish-migrate"]);
+
 /** The run state, once it is no longer one that COLO is about to leave by itself. */
 async function settled(client: QmpClient): Promise<string> {
   const until = performance.now() + SETTLE_MS;
   for (;;) {
     const state = await runState(client);
-    if (state !== "colo" || performance.now() > until) return state;
+    if (!PASSING_STATES.has(state) || performance.now() > until) return state;
     await new Promise((resolve) => setTimeout(resolve, POLL_MS));
   }
 }

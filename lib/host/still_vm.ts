@@ -12,31 +12,37 @@
  * What is read of a VM that we have stopped is a paused one's: see `asRunning`.
  */
 import { getLogger } from "@logtape/logtape";
-import { stopVm } from "../qmp/migration.ts";
+import { queryStatus, stopVm } from "../qmp/migration.ts";
 import type { MigrationSupport } from "../qmp/migration_support.ts";
+import { libc } from "./libc.ts";
 import type { QmpClient } from "./qmp_client.ts";
 
 const log = getLogger(["kemari", "protect"]);
 
 /** In the folder of a protection while its VM stands still because of it. */
 const MARK = "standing-still";
+/** Stopping waits for what the guest's disks have under way. */
+const STOP_MS = 600_000;
 
 /**
- * A VM that we stop before a migration, and that the migration's end lets run again. If it never
- * comes so far, `releaseVm` has to: in this process or, by the mark, in the guardian.
+ * Starts migrations, of a VM that is stopped before where it must be. It runs again when COLO begins
+ * or a snapshot is over. If it does not come so far, `releaseVm` lets it go on: in this process or,
+ * by the mark, in the guardian.
  */
 export class StillVm {
   readonly #qmp: QmpClient;
   readonly #mark: string;
-  readonly #isNeeded: boolean;
+  /** Whether the VM must stand still to be read. */
+  readonly isNeeded: boolean;
   #stoppedAt: number | undefined;
   #told = false;
+  #start: { readonly givenUp: AbortController; readonly task: Promise<number> } | undefined;
 
   /** @param folder The protection's temporary folder, which its guardian knows. */
   constructor(qmp: QmpClient, support: Pick<MigrationSupport, "accelerator">, folder: string) {
     this.#qmp = qmp;
     this.#mark = `${folder}/${MARK}`;
-    this.#isNeeded = support.accelerator === "tcg";
+    this.isNeeded = support.accelerator === "tcg";
   }
 
   /** Whether the VM stands still because of us. */
@@ -44,12 +50,25 @@ export class StillVm {
     return this.#stoppedAt !== undefined;
   }
 
-  /** Stops the VM, where that is needed. Comes before each migration. */
-  async stop(): Promise<void> {
-    if (!this.#isNeeded) return;
-    this.#stoppedAt = performance.now();
-    await Deno.writeTextFile(this.#mark, "");
-    await this.#qmp.run(stopVm());
+  /**
+   * Stops the VM if need be, and starts a migration.
+   *
+   * @param begin Starts it, unless nobody waits for it any more; what it rejects with then is lost.
+   * @returns The migration's descriptor, the caller's to close.
+   */
+  async start(begin: (givenUp: AbortSignal) => Promise<number>): Promise<number> {
+    const givenUp = new AbortController();
+    const task = this.#stopAnd(begin, givenUp.signal);
+    this.#start = { givenUp, task };
+    return await task;
+  }
+
+  /** Nobody waits for {@link start} any more. @returns When nothing of it is under way. */
+  async giveUp(): Promise<void> {
+    const start = this.#start;
+    this.#start = undefined;
+    start?.givenUp.abort();
+    await start?.task.catch(() => {});
   }
 
   /** The VM runs. */
@@ -57,10 +76,34 @@ export class StillVm {
     if (this.#stoppedAt === undefined) return;
     const forMs = Math.round(performance.now() - this.#stoppedAt);
     this.#stoppedAt = undefined;
-    // It may have gone before, with the protection.
-    Deno.remove(this.#mark).catch(() => {});
+    try {
+      Deno.removeSync(this.#mark);
+    } catch {
+      // It went with the protection's folder.
+    }
     if (!this.#told) log.info("tcg: the VM stood still for {forMs} ms, to be read", { forMs });
     this.#told = true;
+  }
+
+  async #stopAnd(
+    begin: (givenUp: AbortSignal) => Promise<number>,
+    givenUp: AbortSignal,
+  ): Promise<number> {
+    if (this.isNeeded) await this.#stop();
+    givenUp.throwIfAborted();
+    const fd = await begin(givenUp);
+    if (!givenUp.aborted) return fd;
+    libc().close(fd);
+    throw givenUp.reason;
+  }
+
+  async #stop(): Promise<void> {
+    const { running } = await this.#qmp.run(queryStatus()) as { running?: boolean };
+    // Whoever has stopped it already is not to be overruled by us.
+    if (running !== true) return;
+    Deno.writeTextFileSync(this.#mark, "");
+    this.#stoppedAt = performance.now();
+    await this.#qmp.run(stopVm(), { timeoutMs: STOP_MS });
   }
 }
 

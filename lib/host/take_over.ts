@@ -63,6 +63,7 @@ export async function takeOver(
   takeover.over("applied");
   if (standby !== undefined) {
     takeover.mode = "warm";
+    // A VM that was paused when it was handed over stays so; what is taken over otherwise runs.
     const record = replica.machineRecord!;
     const runs = cause !== "handover" || runStateOf(record) !== "paused";
     const warm = await reactor.during(standby.activate(replica, runs), signal);
@@ -73,7 +74,7 @@ export async function takeOver(
     }
   }
   takeover.mode = "cold";
-  // A VM that was paused when it was handed over stays so; what was lost had been running.
+  // As above, for a QEMU that goes by what is noted.
   if (cause !== "handover") replica.letRun();
   const onProgress = (bytes: number) => {
     if (progress.isShown) progress.set(`activating, ${formatBytes(bytes)} to QEMU`);

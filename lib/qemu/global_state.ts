@@ -41,10 +41,12 @@ const RUNNING = "running\0";
 
 /**
  * Device state of a VM that goes on when it is loaded, if it was noted as a paused one. A checkpoint
- * notes what the VM was when its migration began: one that was stopped for that is `paused` for good.
+ * notes what the VM was at the end of the migration's first pass: one that was stopped for it is
+ * `paused` for good.
  *
  * The section is found by its bytes, as a checkpoint comes without a description: a header, the
- * buffer and a footer that agree with each other.
+ * buffer and a footer that agree with each other; it is looked for from the end, where QEMU has it,
+ * as bytes of the guest's own stand before.
  *
  * @param device Not changed.
  * @returns A changed copy, or `device` itself where there is no such section.
@@ -52,7 +54,8 @@ const RUNNING = "running\0";
 export function asRunning(device: Uint8Array): Uint8Array {
   const name = new TextEncoder().encode(`${String.fromCharCode(NAME.length)}${NAME}`);
   const view = new DataView(device.buffer, device.byteOffset, device.byteLength);
-  for (let at = 5; at + name.length + 12 + RUN_STATE_BYTES + 5 <= device.length; at++) {
+  const last = device.length - (name.length + 12 + RUN_STATE_BYTES + 5);
+  for (let at = last; at >= 5; at--) {
     if (device[at] !== name[0] || device[at - 5] !== SECTION.QEMU_VM_SECTION_FULL) continue;
     if (!name.every((byte, i) => device[at + i] === byte)) continue;
     const fields = at + name.length;

@@ -105,6 +105,11 @@ export function stopVm(): QmpCommand {
   return { execute: "stop" };
 }
 
+/** Asks whether the VM runs: `{ running, status }`. */
+export function queryStatus(): QmpCommand {
+  return { execute: "query-status" };
+}
+
 /** Asks how the migration goes; {@link decodeMigrationStatus} reads the answer. */
 export function queryMigration(): QmpCommand {
   return { execute: "query-migrate" };

@@ -222,7 +222,7 @@ export class Replica implements StreamVisitor {
     );
   }
 
-  /** Notes a VM that was paused when its migration began as one that runs: it had gone on since. */
+  /** Notes a VM that was noted as a paused one as one that runs: see {@link asRunning}. */
   letRun(): void {
     const machine = this.#machine;
     if (machine !== undefined) this.#machine = { ...machine, device: asRunning(machine.device) };
