@@ -139,6 +139,8 @@ Deno.test("e2e: COLO over exec: QEMU starts kemari send itself", async () => {
   });
   await qmp.execute("migrate-set-parameters", { "x-checkpoint-delay": 20 });
   const send = [...FROM_SOURCE, "send", pair.link, "--control", pair.sendControl];
+  // As README says for tcg: COLO lets the VM run again.
+  await qmp.execute("stop");
   await qmp.execute("migrate", { uri: `exec:exec ${send.join(" ")}` });
   const { mode } = await pair.syncs(50);
   assert.equal(mode, "colo");
