@@ -24,9 +24,9 @@ export class SegmentPool {
   current: Segment = this.#all[0];
   #holding = false;
 
-  /** Says that output up to this byte count may refer to the current segment. */
+  /** Says that output up to this byte count may refer to the current segment, held or not. */
   pin(queued: number): void {
-    this.current.pinnedUntil = queued;
+    this.current.pinnedUntil = Math.max(this.current.pinnedUntil, queued);
   }
 
   /** Says that what is in the current segment must stay until {@link unhold}. */
