@@ -3,6 +3,7 @@ import {
   decodeMigrationStatus,
   lostHeartbeat,
   queryMigration,
+  queryStatus,
   resumeVm,
   stopVm,
   yankMigration,
@@ -74,7 +75,7 @@ async function settled(client: QmpClient): Promise<string> {
 }
 
 async function runState(client: QmpClient): Promise<string> {
-  const reply = await client.execute("query-status") as { status?: unknown } | null;
+  const reply = await client.run(queryStatus()) as { status?: unknown } | null;
   return typeof reply?.status === "string" ? reply.status : "unknown";
 }
 

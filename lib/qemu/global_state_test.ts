@@ -4,12 +4,18 @@ import { listStreams, loadStream } from "../../fixtures/streams.ts";
 import { asRunning, runStateOf } from "./global_state.ts";
 import { recordedPass } from "./recorded_state.ts";
 
-Deno.test("the run state of every recorded VM is told, and of nothing else", () => {
-  let told = 0;
+/** Every recorded VM whose device state comes with its description. */
+function* recordedVms(): Generator<{ name: string; device: Uint8Array; json: Uint8Array }> {
   for (const { name, kind } of listStreams()) {
     if (kind !== "plain" || /no-vmdesc|shared|dirty-bitmap|uuid/.test(name)) continue;
     const { state, json } = recordedPass(loadStream(name));
-    const device = state.slice();
+    yield { name, device: state.slice(), json };
+  }
+}
+
+Deno.test("the run state of every recorded VM is told, and of nothing else", () => {
+  let told = 0;
+  for (const { name, device, json } of recordedVms()) {
     assert.equal(runStateOf({ device, vmdescription: json }), "running", name);
     assert.equal(runStateOf({ device: device.slice(0, 100), vmdescription: json }), undefined);
     assert.equal(runStateOf({ device, vmdescription: json.slice(1) }), undefined);
@@ -31,10 +37,7 @@ function paused(device: Uint8Array): { device: Uint8Array; footer: number } {
 
 Deno.test("asRunning changes what a paused VM notes of itself, and nothing else", () => {
   let changed = 0;
-  for (const { name, kind } of listStreams()) {
-    if (kind !== "plain" || /no-vmdesc|shared|dirty-bitmap|uuid/.test(name)) continue;
-    const { state, json } = recordedPass(loadStream(name));
-    const device = state.slice();
+  for (const { name, device, json } of recordedVms()) {
     assert.equal(asRunning(device), device, name);
     const { device: still, footer } = paused(device);
     const before = still.slice();
