@@ -7,6 +7,7 @@ import { ensureGuest, type GuestImages, type GuestKernel } from "../fixtures/gue
 import { netLabMissing } from "../fixtures/net_lab.ts";
 import { ensureQemu } from "../fixtures/provision/qemu.ts";
 import { leaveSignalsToCaller } from "../fixtures/vm_cleanup.ts";
+import { BootedVms } from "./drill_booted_vms.ts";
 import { drillMemoryOnce } from "./drill_memory.ts";
 import { DEVICE_MODELS, FAULT_TEXT } from "./drill_plan.ts";
 import { SeededRandom } from "./drill_random.ts";
@@ -42,7 +43,6 @@ export async function drill(
   const plans = form === "memory" ? [undefined] : casesOf(settings);
   const rounds = settings.pingPong ?? 1;
   const total = settings.runs * plans.length * rounds;
-  const clock = new ProgressClock();
   const runs: DrillRun[] = [];
   const report = (): DrillReport => ({
     qemu: qemu.fullVersion,
@@ -51,35 +51,56 @@ export async function drill(
     form,
     seed: settings.seed,
     held: runs.every(({ checks }) => checks.every(({ held }) => held)),
-    runs,
+    runs: runs.toSorted((a, b) => a.run - b.run),
   });
-  for (let run = 1; run <= total; run += rounds) {
+  // Who has one run does not want to wait for a boot and a start.
+  const isOnce = settings.boot === "once" && form === "client" && settings.runs > 1;
+  await using booted = isOnce ? await BootedVms.make(signal) : undefined;
+  const clock = new ProgressClock();
+  let next = 1;
+  const perform = async (run: number): Promise<void> => {
     const plan = plans[(run - 1) / rounds % plans.length];
+    const own = settings.jobs === 1 ? narrate : (line: string) => narrate(`run ${run}: ${line}`);
     if (total > 1) {
       const which = rounds === 1 ? `run ${run}` : `runs ${run} to ${run + rounds - 1}`;
       const what = plan === undefined ? "" : `: ${about(plan)}`;
-      narrate(`${which} of ${total}${what}${clock.left(run - 1, total)}`);
+      narrate(`${which} of ${total}${what}${clock.left(runs.length, total)}`);
     }
     // Each run has moments of its own, the same ones wherever it stands in a drill.
     const random = new SeededRandom(settings.seed + run - 1);
-    const context: RunContext = { qemu, guests, settings, random, narrate, signal };
+    const context: RunContext = { qemu, guests, settings, booted, random, narrate: own, signal };
+    const done = plan === undefined
+      ? [await drillMemoryOnce(run, context)]
+      : await rehearse(run, plan, context);
+    for (const { name, held, detail } of done.flatMap(({ checks }) => checks)) {
+      own(`${held ? "held" : "FAILED"}: ${name} (${detail})`);
+    }
+    runs.push(...done);
+  };
+  const work = async (): Promise<void> => {
+    while (next <= total) {
+      signal.throwIfAborted();
+      const run = next;
+      next += rounds;
+      await perform(run);
+    }
+  };
+  const workers = Array.from({ length: settings.jobs }, async () => {
     try {
-      signal.throwIfAborted();
-      const done = plan === undefined
-        ? [await drillMemoryOnce(run, context)]
-        : await rehearse(run, plan, context);
-      for (const { name, held, detail } of done.flatMap(({ checks }) => checks)) {
-        narrate(`${held ? "held" : "FAILED"}: ${name} (${detail})`);
-      }
-      runs.push(...done);
+      await work();
     } catch (error) {
-      if (runs.length > 0) cutShort(report());
-      // What breaks because the drill was interrupted is not worth reporting.
-      signal.throwIfAborted();
+      // The others finish what they are at.
+      next = total + 1;
       throw error;
     }
-  }
-  return report();
+  });
+  const ends = await Promise.allSettled(workers);
+  const failure = ends.find((end) => end.status === "rejected");
+  if (failure === undefined) return report();
+  if (runs.length > 0) cutShort(report());
+  // What breaks because the drill was interrupted is not worth reporting.
+  signal.throwIfAborted();
+  throw failure.reason;
 }
 
 function casesOf({ faults, devices, diskMode, commit }: DrillSettings): DrillCase[] {

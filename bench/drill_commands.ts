@@ -77,20 +77,33 @@ export class DrillCommands {
 
   /** A host's QEMU. */
   machine(host: LabHost): VmOptions {
-    const { qemu, guests, settings, signal } = this.context;
     const { folder } = this;
+    return this.#machine(host, [
+      ...["-netdev", `stream,id=n0,server=off,addr.type=unix,addr.path=${folder}/${host}.net`],
+      ...["-drive", `file=nbd:unix:${folder}/${host}.nbd,format=raw,if=none,id=d0`],
+      ...this.device.args,
+      ...["-qmp", `unix:${this.qmp(host)},server=on,wait=off`],
+    ]);
+  }
+
+  /** The same machine by itself, to boot on an image: no kemari, and nobody at its NIC. */
+  lonelyMachine(image: string): VmOptions {
+    return this.#machine("boot", [
+      ...["-netdev", "hubport,id=n0,hubid=0"],
+      ...["-drive", `file=${image},format=raw,if=none,id=d0`],
+      ...this.device.args,
+    ]);
+  }
+
+  #machine(name: string, args: readonly string[]): VmOptions {
+    const { qemu, guests, settings, signal } = this.context;
     return {
       qemu: qemu.program,
       guest: guests[this.device.kernel]!,
-      name: host,
+      name,
       memoryMiB: settings.memoryMiB,
       signal,
-      args: [
-        ...["-netdev", `stream,id=n0,server=off,addr.type=unix,addr.path=${folder}/${host}.net`],
-        ...["-drive", `file=nbd:unix:${folder}/${host}.nbd,format=raw,if=none,id=d0`],
-        ...this.device.args,
-        ...["-qmp", `unix:${this.qmp(host)},server=on,wait=off`],
-      ],
+      args,
     };
   }
 

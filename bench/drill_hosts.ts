@@ -2,23 +2,40 @@
 import type { ReceiverStatus, SenderStatus } from "../lib/host/end_status.ts";
 import { QmpClient } from "../lib/host/qmp_client.ts";
 import { selfCommand } from "../lib/host/self_command.ts";
+import { resumeVm } from "../lib/qmp/migration.ts";
 import type { TapStatus } from "../lib/host/tap_set.ts";
 import { type LabHost, NetLab } from "../fixtures/net_lab.ts";
+import { shellQuote } from "../fixtures/provision/cache_dir.ts";
 import { type RunningVm, StandbyGuest } from "../fixtures/standby_guest.ts";
 import { startVm, type Vm } from "../fixtures/vm.ts";
 import { DrillCommands } from "./drill_commands.ts";
 import { BLOCK_BYTES, ledgerScript } from "./drill_ledger.ts";
-import { makeImages, writeFence } from "./drill_images.ts";
+import type { Boot } from "./drill_booted_vms.ts";
+import {
+  copyImage,
+  type ImageLayout,
+  imageLayout,
+  makeEmptyImage,
+  makeImage,
+  writeFence,
+} from "./drill_images.ts";
 import type { DeviceModel } from "./drill_plan.ts";
-import { answers, ask, end, kill, output, say, whileAlive } from "./drill_process.ts";
+import {
+  answers,
+  ask,
+  end,
+  kill,
+  output,
+  say,
+  TIMEOUT_MS,
+  until,
+  whileAlive,
+} from "./drill_process.ts";
 import type { DrillCase, HostsContext } from "./drill_report.ts";
 
 export const SERVICE_PORT = 7000;
 
-const MIB = 2 ** 20;
-const FILE_SYSTEM_BYTES = 60 * MIB;
-/** What makes the first copy last long enough to be interrupted: 128 MiB at 25 MB/s. */
-const BALLAST_BYTES = 128 * MIB;
+/** Together with the ballast: 128 MiB at 25 MB/s. */
 const COPY_CABLE_RATE = "200mbit";
 
 /** How much longer a secondary waits that is to notice later than the primary. */
@@ -108,14 +125,14 @@ export class DrillHosts implements AsyncDisposable {
   }
   /** Where the ledger begins in an image. */
   get ledgerOffset(): number {
-    return FILE_SYSTEM_BYTES + this.#ballastBytes;
+    return this.#layout.fileSystemBytes + this.#layout.ballastBytes;
   }
   /** The ledger as it was when the fence ran: what was committed, before the VM went on. */
   get ledgerAtTakeover(): string {
     return `${this.folder}/ledger-at-takeover`;
   }
-  get #ballastBytes(): number {
-    return this.plan.fault === "copy" ? BALLAST_BYTES : 0;
+  get #layout(): ImageLayout {
+    return imageLayout(this.plan.fault);
   }
 
   /** The image that a role's host has. */
@@ -280,12 +297,13 @@ export class DrillHosts implements AsyncDisposable {
     const { narrate, signal } = this.#context;
     const isCopy = plan.fault === "copy";
     const hosts = isCopy ? { cableRate: COPY_CABLE_RATE } : {};
+    // One with ballast is another machine: its disk is larger.
+    const booted = isCopy ? undefined : await this.#context.booted?.get(plan.devices, this.#boot);
     this.lab = this.#stack.use(await NetLab.make({ hosts }));
-    const images = (["primary", "secondary"] as const).map((host) => commands.image(host));
-    await makeImages(images, FILE_SYSTEM_BYTES, this.#ballastBytes, {
-      onProgress: narrate,
-      signal,
-    });
+    await makeEmptyImage(commands.image("secondary"), this.#layout);
+    // The guest remembers the first blocks of the disk that it booted with.
+    if (booted) await copyImage(booted.image, commands.image("primary"), signal);
+    else await this.#boot.makeImage(commands.image("primary"));
     narrate("two hosts on one network: each with a kemari that serves the VM's disk and NIC");
     const onLoss = plan.fault === "receiver" || isCopy ? "continue" : "stop";
     this.protect = this.#kemari("primary", commands.protect(onLoss));
@@ -297,20 +315,42 @@ export class DrillHosts implements AsyncDisposable {
     );
     if (!isCopy) await this.startSecondary();
     narrate(
-      `booting the primary (${this.#context.settings.memoryMiB} MiB, ${plan.devices}), ` +
+      `${booted ? "starting the booted" : "booting the"} primary ` +
+        `(${this.#context.settings.memoryMiB} MiB, ${plan.devices}), ` +
         "with a service that writes to its disk",
     );
-    const primary: Vm = this.#stack.use(await startVm(commands.machine("primary")));
+    const machine = commands.machine("primary");
+    const incoming = booted && { incoming: `exec:cat ${shellQuote(booted.stream)}` };
+    const primary: Vm = this.#stack.use(await startVm({ ...machine, ...incoming }));
     this.primary = primary;
     await this.#notePids();
-    await primary.ready();
     this.#qmp = await QmpClient.connect(this.primary.spareQmpPath);
+    if (booted) await this.#letRun(this.#qmp);
+    else await primary.ready();
     await this.#startService();
     // Not before: checkpoints make a boot three times as long.
     await Deno.symlink(commands.qmp("primary"), commands.bootedQmp);
     if (isCopy) return;
     await this.waitUntilProtected();
     narrate("protected; the disk is the same on both sides");
+  }
+
+  /** How to boot a VM like the primary. */
+  get #boot(): Boot {
+    const { narrate, signal } = this.#context;
+    return {
+      makeImage: (path) => makeImage(path, this.#layout, { onProgress: narrate, signal }),
+      machine: (image) => {
+        narrate(`booting a ${this.plan.devices} VM once, for every run`);
+        return this.#commands.lonelyMachine(image);
+      },
+    };
+  }
+
+  /** Waits until QEMU has loaded a VM that stands still, and lets it run. */
+  async #letRun(qmp: QmpClient): Promise<void> {
+    await until(async () => await this.runState(TIMEOUT_MS) === "paused", this.#context.signal);
+    await qmp.run(resumeVm());
   }
 
   async #startService(): Promise<void> {

@@ -2,33 +2,57 @@
 import type { ProvisionOptions } from "../fixtures/provision/cache_dir.ts";
 import { ensureTool } from "../fixtures/provision/tools.ts";
 import { BLOCK_BYTES, LEDGER_BLOCKS, LEDGER_BYTES } from "./drill_ledger.ts";
+import type { Fault } from "./drill_plan.ts";
 import { output } from "./drill_process.ts";
 
-/**
- * Makes the hosts' images: empty ones, of which the first has a file system, behind it
- * `ballastBytes` of random data, and room for the ledger.
- */
-export async function makeImages(
-  paths: readonly string[],
-  fileSystemBytes: number,
-  ballastBytes: number,
+/** What is in an image: a file system, behind it random data, and room for the ledger. */
+export interface ImageLayout {
+  readonly fileSystemBytes: number;
+  readonly ballastBytes: number;
+}
+
+const MIB = 2 ** 20;
+const FILE_SYSTEM_BYTES = 60 * MIB;
+/** What makes a first copy last long enough to be interrupted. */
+const BALLAST_BYTES = 128 * MIB;
+
+export function imageLayout(fault: Fault): ImageLayout {
+  return {
+    fileSystemBytes: FILE_SYSTEM_BYTES,
+    ballastBytes: fault === "copy" ? BALLAST_BYTES : 0,
+  };
+}
+
+/** Makes an image with nothing in it. */
+export async function makeEmptyImage(path: string, layout: ImageLayout): Promise<void> {
+  await Deno.writeFile(path, new Uint8Array(0));
+  await Deno.truncate(path, layout.fileSystemBytes + layout.ballastBytes + LEDGER_BYTES);
+}
+
+/** Makes an image with its file system and ballast. */
+export async function makeImage(
+  path: string,
+  layout: ImageLayout,
   options: ProvisionOptions & { readonly signal: AbortSignal },
 ): Promise<void> {
-  for (const path of paths) {
-    await Deno.writeFile(path, new Uint8Array(0));
-    await Deno.truncate(path, fileSystemBytes + ballastBytes + LEDGER_BYTES);
-  }
+  const { fileSystemBytes, ballastBytes } = layout;
+  await makeEmptyImage(path, layout);
   const mke2fs = await ensureTool("mke2fs", options);
   const blocks = `${fileSystemBytes / BLOCK_BYTES}`;
-  const words = ["-q", "-F", "-t", "ext4", "-b", `${BLOCK_BYTES}`, paths[0], blocks];
+  const words = ["-q", "-F", "-t", "ext4", "-b", `${BLOCK_BYTES}`, path, blocks];
   await output(mke2fs, words, options.signal);
   if (ballastBytes === 0) return;
-  using file = await Deno.open(paths[0], { write: true });
+  using file = await Deno.open(path, { write: true });
   await file.seek(fileSystemBytes, Deno.SeekMode.Start);
   const chunk = new Uint8Array(65536);
   for (let at = 0; at < ballastBytes; at += chunk.length) {
     await file.write(crypto.getRandomValues(chunk));
   }
+}
+
+/** Copies an image, holes as holes. */
+export async function copyImage(from: string, to: string, signal: AbortSignal): Promise<void> {
+  await output("cp", ["--sparse=always", from, to], signal);
 }
 
 /**

@@ -73,6 +73,8 @@ const SETTINGS = {
   graceMs: 3000,
   seed: 1,
   phases: ["idle"],
+  boot: "each",
+  jobs: 1,
   keep: false,
 } as const;
 

@@ -2,6 +2,7 @@
 import type { GuestImages, GuestKernel } from "../fixtures/guest/guest.ts";
 import type { QemuInstall } from "../fixtures/provision/qemu.ts";
 import type { TakeoverStatus } from "../lib/host/takeover.ts";
+import type { BootedVms } from "./drill_booted_vms.ts";
 import type { Devices, DiskMode, Fault, Phase } from "./drill_plan.ts";
 import type { SeededRandom } from "./drill_random.ts";
 
@@ -32,6 +33,10 @@ export interface DrillSettings {
   readonly standby: "warm" | "cold";
   /** Silence after which either side counts as lost; the secondary may be given more. */
   readonly graceMs: number;
+  /** Whether each run boots its guest, or all of a device model go on from one boot. */
+  readonly boot: "each" | "once";
+  /** How many runs there are at a time. */
+  readonly jobs: number;
   /** Chooses the moments. */
   readonly seed: number;
   /** Of which one is chosen at random for every death of the primary. */
@@ -116,6 +121,8 @@ export interface HostsContext {
   /** The guests that the device models need. */
   readonly guests: Readonly<Partial<Record<GuestKernel, GuestImages>>>;
   readonly settings: Pick<DrillSettings, "memoryMiB" | "syncIntervalMs" | "standby" | "graceMs">;
+  /** Where VMs that have booted are kept, if this one need not boot. */
+  readonly booted?: BootedVms;
   readonly narrate: Narrate;
   readonly signal: AbortSignal;
 }

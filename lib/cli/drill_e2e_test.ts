@@ -49,6 +49,18 @@ testWithClient("the drill holds for other device models", async () => {
   assert.deepEqual(runs.map((run) => run.case!.devices), ["e1000-ahci", "virtio-scsi"]);
 });
 
+testWithClient(
+  "the drill holds for runs at the same time that go on from one boot each",
+  async () => {
+    const { runs } = await drill(
+      ...["--devices", "virtio,e1000-ahci", "--runs", "2", "--jobs", "2", "--seconds", "1"],
+    );
+    assert.deepEqual(runs.map(({ run }) => run), [1, 2, 3, 4]);
+    const devices = ["virtio", "e1000-ahci"];
+    assert.deepEqual(runs.map((run) => run.case!.devices), [...devices, ...devices]);
+  },
+);
+
 testWithClient("the drill holds for a shared disk, committed synchronously", async () => {
   const { runs } = await drill(
     ...["--fault", "primary,link", "--seconds", "1"],
@@ -75,20 +87,33 @@ Deno.test("the drill without a client refuses what needs one", async () => {
   }
 });
 
-Deno.test("e2e: a drill that is interrupted leaves nothing behind", async () => {
+/** @param line Interrupts it when it has said so. */
+async function interrupted(line: RegExp, ...options: string[]): Promise<void> {
   const temporary = await Deno.makeTempDir({ prefix: "kemari-drill-test-" });
   try {
-    await using drill = new KemariProcess(["drill", "--seconds", "60"], {
+    await using drill = new KemariProcess(["drill", "--seconds", "60", ...options], {
       before: `export TMPDIR='${temporary}';`,
     });
-    await drill.waitFor(/drill: protected/, 60_000);
+    await drill.waitFor(line, 60_000);
     drill.signal("SIGINT");
     assert.equal((await drill.ended()).code, 130);
     assert.deepEqual([...Deno.readDirSync(temporary)], []);
   } finally {
     await Deno.remove(temporary, { recursive: true });
   }
+}
+
+Deno.test("e2e: a drill that is interrupted leaves nothing behind", async () => {
+  await interrupted(/drill: protected/);
 });
+
+testWithClient(
+  "a drill that is interrupted in two runs, or before, leaves nothing behind",
+  async () => {
+    await interrupted(/VM once/, "--runs", "3", "--jobs", "2");
+    await interrupted(/run 2: protected/, "--runs", "3", "--jobs", "2");
+  },
+);
 
 Deno.test("where QEMU cannot be had, the drill says so and shows the recorded demonstration", async () => {
   const cache = await Deno.makeTempDir({ prefix: "kemari-empty-cache-" });

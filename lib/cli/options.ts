@@ -162,6 +162,10 @@ export interface DrillOptions extends LogOptions {
   readonly commit: CommitMode;
   /** Whether the secondary's QEMU waits with the replica's RAM. */
   readonly standby: "warm" | "cold";
+  /** Whether each run boots its guest, or all of a device model go on from one boot. */
+  readonly boot: "each" | "once";
+  /** How many runs there are at a time. */
+  readonly jobs: number;
   /** Chooses the moments; a random one if absent. */
   readonly seed?: number;
   /** Leave the working folder behind. */
