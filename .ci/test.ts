@@ -8,6 +8,12 @@
 
 const ROOT = new URL("../", import.meta.url);
 
+const SIGNALS = [
+  { name: "SIGINT", number: 2 },
+  { name: "SIGTERM", number: 15 },
+  { name: "SIGHUP", number: 1 },
+] as const;
+
 /** How the tests of one run ended. */
 export interface Tally {
   readonly passed: number;
@@ -100,17 +106,29 @@ export function tallyOf(junit: string): Tally {
   return { passed, failed, skipped };
 }
 
-/** Runs one step, its output going where ours goes. */
-async function runStep(step: Step, junitFile: string): Promise<Tally> {
-  const [command, ...rest] = step.args;
-  const args = step.isTestRun ? [command, `--junit-path=${junitFile}`, ...rest] : step.args;
-  const { success } = await new Deno.Command(Deno.execPath(), {
+/** Runs Deno, its output going where ours goes. A signal that ends us ends it too, before us. */
+async function runDeno(args: readonly string[], ended: AbortSignal): Promise<boolean> {
+  ended.throwIfAborted();
+  const child = new Deno.Command(Deno.execPath(), {
     args: [...args],
     cwd: ROOT,
     stdin: "null",
     stdout: "inherit",
     stderr: "inherit",
-  }).spawn().status;
+  }).spawn();
+  const end = () => child.kill(ended.reason);
+  ended.addEventListener("abort", end);
+  const { success } = await child.status;
+  ended.removeEventListener("abort", end);
+  ended.throwIfAborted();
+  return success;
+}
+
+/** Runs one step. */
+async function runStep(step: Step, junitFile: string, ended: AbortSignal): Promise<Tally> {
+  const [command, ...rest] = step.args;
+  const args = step.isTestRun ? [command, `--junit-path=${junitFile}`, ...rest] : step.args;
+  const success = await runDeno(args, ended);
   if (!step.isTestRun) return { passed: success ? 1 : 0, failed: success ? 0 : 1, skipped: [] };
   const report = await Deno.readTextFile(junitFile).catch(() => "");
   await Deno.remove(junitFile).catch(() => {});
@@ -119,7 +137,8 @@ async function runStep(step: Step, junitFile: string): Promise<Tally> {
   return success || tally.failed > 0 ? tally : { ...tally, failed: 1 };
 }
 
-async function runAll(steps: readonly Step[]): Promise<Tally> {
+/** @param ended Says by which signal this is to end. */
+async function runAll(steps: readonly Step[], ended: AbortSignal): Promise<Tally> {
   const folder = await Deno.makeTempDir({ prefix: "kemari-test-" });
   let passed = 0;
   let failed = 0;
@@ -128,7 +147,7 @@ async function runAll(steps: readonly Step[]): Promise<Tally> {
     for (const [index, step] of steps.entries()) {
       console.log(`\n[${index + 1}/${steps.length}] ${step.name}`);
       const startedMs = performance.now();
-      const tally = await runStep(step, `${folder}/junit.xml`);
+      const tally = await runStep(step, `${folder}/junit.xml`, ended);
       passed += tally.passed;
       failed += tally.failed;
       skipped.push(...tally.skipped);
@@ -145,7 +164,14 @@ if (import.meta.main) {
   const e2eTests = await findEndToEndTests();
   const steps = unitSteps(e2eTests);
   if (!Deno.args.includes("--unit")) steps.push(...e2eSteps(e2eTests));
-  const tally = await runAll(steps);
+  const ended = new AbortController();
+  for (const { name } of SIGNALS) Deno.addSignalListener(name, () => ended.abort(name));
+  const tally = await runAll(steps, ended.signal).catch((error) => {
+    const signal = SIGNALS.find(({ name }) => name === error);
+    if (signal === undefined) throw error;
+    console.log(`\nended by ${signal.name}`);
+    return Deno.exit(128 + signal.number);
+  });
   const mayNotSkip = Boolean(Deno.env.get("CI"));
   console.log("");
   for (const name of tally.skipped) console.log(`SKIPPED: ${name}`);

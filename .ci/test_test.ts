@@ -22,3 +22,32 @@ Deno.test("a JUnit report is counted by case, and skipped cases are named", () =
 Deno.test("no report counts nothing", () => {
   assert.deepEqual(tallyOf(""), { passed: 0, failed: 0, skipped: [] });
 });
+
+Deno.test("a signal to the test command ends what it runs, and removes its folder", async () => {
+  const temporary = await Deno.makeTempDir({ prefix: "kemari-test-signal-" });
+  try {
+    const command = new Deno.Command(Deno.execPath(), {
+      args: ["run", "-A", ".ci/test.ts", "--unit"],
+      cwd: new URL("../", import.meta.url),
+      env: { TMPDIR: temporary },
+      stdout: "piped",
+      stderr: "null",
+    }).spawn();
+    const said = command.stdout.pipeThrough(new TextDecoderStream()).getReader();
+    let text = "";
+    while (!text.includes("[1/")) text += (await said.read()).value;
+    // The step has begun, or is about to.
+    command.kill("SIGINT");
+    while (true) {
+      const { value, done } = await said.read();
+      if (done) break;
+      text += value;
+    }
+    // Nothing holds its stdout any more, so nothing of it is left.
+    assert.match(text, /ended by SIGINT/);
+    assert.equal((await command.status).code, 130);
+    assert.deepEqual([...Deno.readDirSync(temporary)], []);
+  } finally {
+    await Deno.remove(temporary, { recursive: true });
+  }
+});

@@ -61,6 +61,16 @@ class Scene implements AsyncDisposable {
     );
   }
 
+  /** Waits until somebody in the guest listens at a TCP port. */
+  async listening(vm: RunningVm, port: number): Promise<void> {
+    // Local address and port, anybody, LISTEN; over IPv4 or both.
+    const line = `:${port.toString(16).toUpperCase().padStart(4, "0")} 0*:0000 0A `;
+    await this.guest(
+      vm,
+      `until cat /proc/net/tcp /proc/net/tcp6 | grep -q '${line}'; do sleep 0.1; done`,
+    );
+  }
+
   /** Waits for the end of a command that was started: it must have gone well. */
   async outcome(vm: RunningVm, name: string): Promise<string> {
     const code = `while [ ! -s /mem/${name}.code ]; do sleep 0.1; done; cat /mem/${name}.code`;
@@ -133,12 +143,14 @@ test("iperf3 keeps its connections through a failover, into the guest and out of
   const iperf3 = await ensureTool("iperf3");
   const run = (port: number, option: string) =>
     scene.client(`'${iperf3}' -c ${hosts.lab.guestIp} -p ${port} ${option} -t 8 -b 8M -J`);
-  await new Promise((resolve) => setTimeout(resolve, 500));
+  for (const port of [5201, 5202]) await scene.listening(hosts.primary, port);
   const running = Promise.all([run(5201, ""), run(5202, "-R")]);
   await new Promise((resolve) => setTimeout(resolve, 3000));
   await scene.killPrimary();
   for (const json of await running) {
-    const { intervals, end } = JSON.parse(json);
+    // It ends with 0 whatever happens, and says here what did.
+    const { intervals, end, error } = JSON.parse(json);
+    assert.equal(error, undefined, json);
     const late = intervals.slice(-3).map(({ sum }: { sum: { bytes: number } }) => sum.bytes);
     assert.ok(late.every((bytes: number) => bytes > 0), `bytes in the last seconds: ${late}`);
     assert.ok(end.sum_received.bytes > MIB, json);
@@ -164,7 +176,7 @@ test("large files get through a failover whole, into the guest and out of it", a
   const inSum = await scene.client(`sha256sum < ${upload}`);
   await scene.start("send", "nc -l -p 7001 < /mem/out");
   await scene.start("receive", "nc -l -p 7002 > /mnt/in");
-  await new Promise((resolve) => setTimeout(resolve, 300));
+  for (const port of [7001, 7002]) await scene.listening(hosts.primary, port);
   const download = `${folder}/download`;
   const fetched = scene.client(
     `head -c ${FILE_MIB * MIB} < /dev/tcp/${guestIp}/7001 > ${download}`,
