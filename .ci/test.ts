@@ -106,8 +106,12 @@ export function tallyOf(junit: string): Tally {
   return { passed, failed, skipped };
 }
 
-/** Runs Deno, its output going where ours goes. A signal that ends us ends it too, before us. */
-async function runDeno(args: readonly string[], ended: AbortSignal): Promise<boolean> {
+/**
+ * Runs Deno, its output going where ours goes. The signal that `ended` aborts with ends it too.
+ *
+ * @returns Whether it went well. @throws the signal's name, when Deno has ended.
+ */
+export async function runDeno(args: readonly string[], ended: AbortSignal): Promise<boolean> {
   ended.throwIfAborted();
   const child = new Deno.Command(Deno.execPath(), {
     args: [...args],
@@ -116,7 +120,13 @@ async function runDeno(args: readonly string[], ended: AbortSignal): Promise<boo
     stdout: "inherit",
     stderr: "inherit",
   }).spawn();
-  const end = () => child.kill(ended.reason);
+  const end = () => {
+    try {
+      child.kill(ended.reason);
+    } catch {
+      // The terminal has sent it to both of us.
+    }
+  };
   ended.addEventListener("abort", end);
   const { success } = await child.status;
   ended.removeEventListener("abort", end);

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { tallyOf } from "./test.ts";
+import { runDeno, tallyOf } from "./test.ts";
 
 Deno.test("a JUnit report is counted by case, and skipped cases are named", () => {
   const report = `<?xml version="1.0" encoding="UTF-8"?>
@@ -23,7 +23,29 @@ Deno.test("no report counts nothing", () => {
   assert.deepEqual(tallyOf(""), { passed: 0, failed: 0, skipped: [] });
 });
 
-Deno.test("a signal to the test command ends what it runs, and removes its folder", async () => {
+Deno.test("a signal ends what a step runs, and the step when that has ended", async () => {
+  const folder = await Deno.makeTempDir({ prefix: "kemari-test-signal-" });
+  try {
+    const file = `${folder}/pid`;
+    const code = `Deno.writeTextFileSync("${file}.new", String(Deno.pid));` +
+      `Deno.renameSync("${file}.new", "${file}"); setInterval(() => {}, 1000);`;
+    const ended = new AbortController();
+    const running = runDeno(["eval", code], ended.signal);
+    let pid: number | undefined;
+    while (pid === undefined) {
+      pid = await Deno.readTextFile(file).then(Number, () => undefined);
+      await new Promise((resolve) => setTimeout(resolve, 5));
+    }
+    ended.abort("SIGINT");
+    await assert.rejects(running, (reason) => reason === "SIGINT");
+    assert.throws(() => Deno.kill(pid, "SIGCONT"), Deno.errors.NotFound);
+    await assert.rejects(runDeno(["eval", ""], ended.signal), (reason) => reason === "SIGINT");
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+});
+
+Deno.test("a signal to the test command removes its folder, and is told by its exit code", async () => {
   const temporary = await Deno.makeTempDir({ prefix: "kemari-test-signal-" });
   try {
     const command = new Deno.Command(Deno.execPath(), {
@@ -33,17 +55,12 @@ Deno.test("a signal to the test command ends what it runs, and removes its folde
       stdout: "piped",
       stderr: "null",
     }).spawn();
-    const said = command.stdout.pipeThrough(new TextDecoderStream()).getReader();
     let text = "";
-    while (!text.includes("[1/")) text += (await said.read()).value;
-    // The step has begun, or is about to.
-    command.kill("SIGINT");
-    while (true) {
-      const { value, done } = await said.read();
-      if (done) break;
-      text += value;
+    for await (const part of command.stdout.pipeThrough(new TextDecoderStream())) {
+      // The first step has begun, or is about to.
+      if (!text.includes("[1/") && (text + part).includes("[1/")) command.kill("SIGINT");
+      text += part;
     }
-    // Nothing holds its stdout any more, so nothing of it is left.
     assert.match(text, /ended by SIGINT/);
     assert.equal((await command.status).code, 130);
     assert.deepEqual([...Deno.readDirSync(temporary)], []);

@@ -8,6 +8,7 @@
  * memory; when the guest runs is asked of QEMU every 2 ms.
  */
 import { ensureGuest } from "../fixtures/guest/guest.ts";
+import { exists } from "../fixtures/provision/cache_dir.ts";
 import { ensureQemu } from "../fixtures/provision/qemu.ts";
 import { startVm, vmArguments, type VmOptions } from "../fixtures/vm.ts";
 import { endAllVms, leaveSignalsToCaller } from "../fixtures/vm_cleanup.ts";
@@ -187,12 +188,13 @@ async function record(
   }
   await using client = await QmpClient.connect(vm.qmpPath);
   await client.execute("migrate-set-parameters", { "max-bandwidth": 2 ** 40 });
-  await client.execute("migrate", { uri: `exec:cat > ${path}` });
+  // QEMU has completed when all is in the pipe, and not yet in the file.
+  await client.execute("migrate", { uri: `exec:cat > ${path}.part && mv ${path}.part ${path}` });
   const deadline = performance.now() + WAIT_MS;
   for (;;) {
     signal.throwIfAborted();
     const { status } = await client.execute("query-migrate") as { status: string };
-    if (status === "completed") return path;
+    if (status === "completed" && await exists(path)) return path;
     if (status === "failed" || performance.now() > deadline) {
       throw new TransportError(path, "write", `the guest's stream was not recorded: ${status}`);
     }

@@ -8,10 +8,11 @@ import { netLabMissing } from "../fixtures/net_lab.ts";
 import { ensureQemu } from "../fixtures/provision/qemu.ts";
 import { leaveSignalsToCaller } from "../fixtures/vm_cleanup.ts";
 import { BootedVms } from "./drill_booted_vms.ts";
+import { inParallel } from "./drill_jobs.ts";
 import { drillMemoryOnce } from "./drill_memory.ts";
 import { DEVICE_MODELS, FAULT_TEXT } from "./drill_plan.ts";
 import { SeededRandom } from "./drill_random.ts";
-import { rehearse } from "./drill_rehearsal.ts";
+import { rehearse, stuck } from "./drill_rehearsal.ts";
 import { ProgressClock } from "./progress_clock.ts";
 import type {
   DrillCase,
@@ -43,64 +44,77 @@ export async function drill(
   const plans = form === "memory" ? [undefined] : casesOf(settings);
   const rounds = settings.pingPong ?? 1;
   const total = settings.runs * plans.length * rounds;
+  const isOnce = form === "client" && sharesBoots(settings);
   const runs: DrillRun[] = [];
   const report = (): DrillReport => ({
     qemu: qemu.fullVersion,
     guestKernels: Object.values(guests).map(({ kernelVersion }) => kernelVersion),
     memoryMiB: settings.memoryMiB,
     form,
+    boot: isOnce ? "once" : "each",
+    jobs: settings.jobs,
     seed: settings.seed,
     held: runs.every(({ checks }) => checks.every(({ held }) => held)),
     runs: runs.toSorted((a, b) => a.run - b.run),
   });
-  // Who has one run does not want to wait for a boot and a start.
-  const isOnce = settings.boot === "once" && form === "client" && settings.runs > 1;
-  await using booted = isOnce ? await BootedVms.make(signal) : undefined;
+  await using booted = isOnce ? new BootedVms(signal) : undefined;
   const clock = new ProgressClock();
-  let next = 1;
+  let finished = 0;
   const perform = async (run: number): Promise<void> => {
+    signal.throwIfAborted();
     const plan = plans[(run - 1) / rounds % plans.length];
     const own = settings.jobs === 1 ? narrate : (line: string) => narrate(`run ${run}: ${line}`);
     if (total > 1) {
       const which = rounds === 1 ? `run ${run}` : `runs ${run} to ${run + rounds - 1}`;
       const what = plan === undefined ? "" : `: ${about(plan)}`;
-      narrate(`${which} of ${total}${what}${clock.left(runs.length, total)}`);
+      // Of the first ones, none may have ended although most are nearly done.
+      const left = clock.left(finished < settings.jobs ? 0 : finished * rounds, total);
+      narrate(`${which} of ${total}${what}${left}`);
     }
     // Each run has moments of its own, the same ones wherever it stands in a drill.
     const random = new SeededRandom(settings.seed + run - 1);
     const context: RunContext = { qemu, guests, settings, booted, random, narrate: own, signal };
     const done = plan === undefined
       ? [await drillMemoryOnce(run, context)]
-      : await rehearse(run, plan, context);
+      : await rehearse(run, plan, context).catch((error) => {
+        // Hosts could be made before: worth a line in the report, and not the end of a long drill.
+        if (runs.length === 0 || signal.aborted || !(error instanceof KemariError)) throw error;
+        return [stuck(run, plan, error)];
+      });
     for (const { name, held, detail } of done.flatMap(({ checks }) => checks)) {
       own(`${held ? "held" : "FAILED"}: ${name} (${detail})`);
     }
     runs.push(...done);
+    finished++;
   };
-  const work = async (): Promise<void> => {
-    while (next <= total) {
-      signal.throwIfAborted();
-      const run = next;
-      next += rounds;
-      await perform(run);
-    }
+  const first = Array.from({ length: total / rounds }, (_, i) => 1 + i * rounds);
+  let isCut = false;
+  const cut = () => {
+    if (runs.length > 0 && !isCut) cutShort(report());
+    isCut = true;
   };
-  const workers = Array.from({ length: settings.jobs }, async () => {
-    try {
-      await work();
-    } catch (error) {
-      // The others finish what they are at.
-      next = total + 1;
-      throw error;
-    }
-  });
-  const ends = await Promise.allSettled(workers);
-  const failure = ends.find((end) => end.status === "rejected");
-  if (failure === undefined) return report();
-  if (runs.length > 0) cutShort(report());
-  // What breaks because the drill was interrupted is not worth reporting.
-  signal.throwIfAborted();
-  throw failure.reason;
+  // At once: to end what is under way may take longer than there is time for.
+  signal.addEventListener("abort", cut);
+  try {
+    await inParallel(settings.jobs, first, perform, (error, run) => {
+      if (signal.aborted || settings.jobs === 1) return;
+      narrate(`run ${run}: not carried out: ${(error as Error).message}; no other is begun`);
+    });
+    return report();
+  } catch (error) {
+    cut();
+    // What breaks because the drill was interrupted is not worth reporting.
+    signal.throwIfAborted();
+    throw error;
+  } finally {
+    signal.removeEventListener("abort", cut);
+  }
+}
+
+/** Whether a device model has several runs that can go on from one boot. */
+function sharesBoots({ boot, faults, runs }: DrillSettings): boolean {
+  const fit = faults.filter((fault) => fault !== "copy").length;
+  return boot === "once" && runs * fit > 1;
 }
 
 function casesOf({ faults, devices, diskMode, commit }: DrillSettings): DrillCase[] {

@@ -7,12 +7,15 @@ import { QmpClient } from "../lib/host/qmp_client.ts";
 import {
   decodeMigrationStatus,
   queryMigration,
+  queryStatus,
+  resumeVm,
   startMigration,
   stopVm,
 } from "../lib/qmp/migration.ts";
-import { shellQuote } from "../fixtures/provision/cache_dir.ts";
-import { startVm, type VmOptions } from "../fixtures/vm.ts";
+import { exists, shellQuote } from "../fixtures/provision/cache_dir.ts";
+import { startVm, type Vm, type VmOptions } from "../fixtures/vm.ts";
 import { until } from "./drill_process.ts";
+import { WorkFolder } from "./work_folder.ts";
 
 /** A VM that has booted and done nothing since. */
 export interface BootedVm {
@@ -31,12 +34,9 @@ export interface Boot {
 /** The booted VMs of a drill, by name. Whoever makes it disposes of it. */
 export class BootedVms implements AsyncDisposable {
   readonly #saved = new Map<string, Promise<BootedVm>>();
+  readonly #folder = new WorkFolder();
 
-  private constructor(readonly folder: string, readonly signal: AbortSignal) {}
-
-  static async make(signal: AbortSignal): Promise<BootedVms> {
-    return new BootedVms(await Deno.makeTempDir({ prefix: "kemari-booted-" }), signal);
-  }
+  constructor(readonly signal: AbortSignal) {}
 
   /**
    * A booted VM. The first who asks for a name lets it boot; who asks meanwhile waits.
@@ -46,7 +46,7 @@ export class BootedVms implements AsyncDisposable {
   get(name: string, boot: Boot): Promise<BootedVm> {
     let saved = this.#saved.get(name);
     if (saved === undefined) {
-      saved = this.#boot(`${this.folder}/${name}`, boot);
+      saved = this.#boot(`${this.#folder.path}/${name}`, boot);
       this.#saved.set(name, saved);
     }
     return saved;
@@ -61,10 +61,12 @@ export class BootedVms implements AsyncDisposable {
     await using qmp = await QmpClient.connect(vm.spareQmpPath);
     // A VM that runs meanwhile may lose a page under TCG.
     await qmp.run(stopVm());
-    await qmp.run(startMigration(`exec:cat > ${shellQuote(stream)}`));
+    // QEMU has completed when all is in the pipe, and not yet in the file.
+    const [whole, part] = [stream, `${stream}.part`].map(shellQuote);
+    await qmp.run(startMigration(`exec:cat > ${part} && mv ${part} ${whole}`));
     await until(async () => {
       const { phase, error } = decodeMigrationStatus(await qmp.run(queryMigration()));
-      if (phase === "completed") return true;
+      if (phase === "completed") return await exists(stream);
       if (phase === "running" || phase === "none") return false;
       throw new QemuError("migrate", "GenericError", `the VM was not saved: ${error ?? phase}`);
     }, this.signal);
@@ -73,6 +75,25 @@ export class BootedVms implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await Promise.allSettled(this.#saved.values());
-    await Deno.remove(this.folder, { recursive: true });
+    this.#folder[Symbol.dispose]();
+  }
+}
+
+/**
+ * Waits until a QEMU has loaded such a VM, and lets it run.
+ *
+ * @throws {QemuError} with what QEMU said.
+ */
+export async function letRun(vm: Vm, qmp: QmpClient, signal: AbortSignal): Promise<void> {
+  try {
+    await until(async () => {
+      const { status } = await qmp.run(queryStatus()) as { status?: string };
+      return status === "paused";
+    }, signal);
+    await qmp.run(resumeVm());
+  } catch (cause) {
+    if (signal.aborted) throw cause;
+    const message = `the booted VM was not restored: ${vm.stderr.trim()}`;
+    throw new QemuError("migrate-incoming", "GenericError", message, { cause });
   }
 }

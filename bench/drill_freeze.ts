@@ -1,4 +1,5 @@
 /** Finds a moment of a wanted kind by stopping a process and looking around before it goes on. */
+import { TransportError } from "../lib/errors.ts";
 import { delay } from "./drill_process.ts";
 import type { DrillHosts } from "./drill_hosts.ts";
 import type { Phase } from "./drill_plan.ts";
@@ -28,10 +29,10 @@ export async function freezeSender(
   for (let left = TRIES;; left--) {
     await delay(random.below(BETWEEN_MS), signal);
     if (wanted === "unseen") return wanted;
-    Deno.kill(pid, "SIGSTOP");
+    await stop(pid, signal);
     const phase = await phaseOf(hosts);
     if (phase === wanted || left === 0) return phase;
-    Deno.kill(pid, "SIGCONT");
+    goOn(pid);
   }
 }
 
@@ -61,13 +62,30 @@ export async function freezeApplying(
   const image = hosts.image("secondary");
   for (const end = performance.now() + limitMs; performance.now() < end;) {
     await delay(random.below(4), signal);
-    Deno.kill(pid, "SIGSTOP");
-    // On a busy machine it is stopped only when it would have been its turn.
-    while (!isStopped(pid)) await delay(1, signal);
+    await stop(pid, signal);
     if (writesTo(pid, image)) return true;
-    Deno.kill(pid, "SIGCONT");
+    goOn(pid);
   }
   return false;
+}
+
+/** Stops a kemari: on a busy machine, it is stopped only when it would have been its turn. */
+async function stop(pid: number, signal: AbortSignal): Promise<void> {
+  tell(pid, "SIGSTOP");
+  while (!isStopped(pid)) await delay(1, signal);
+}
+
+function goOn(pid: number): void {
+  tell(pid, "SIGCONT");
+}
+
+/** @throws {TransportError} if it is gone, which nobody has asked it to be. */
+function tell(pid: number, signal: "SIGSTOP" | "SIGCONT"): void {
+  try {
+    Deno.kill(pid, signal);
+  } catch (cause) {
+    throw new TransportError("kemari", "read", "it ended before the fault", { cause });
+  }
 }
 
 /** Whether every thread of a process stands still, or the process is gone. */

@@ -2,7 +2,6 @@
 import type { ReceiverStatus, SenderStatus } from "../lib/host/end_status.ts";
 import { QmpClient } from "../lib/host/qmp_client.ts";
 import { selfCommand } from "../lib/host/self_command.ts";
-import { resumeVm } from "../lib/qmp/migration.ts";
 import type { TapStatus } from "../lib/host/tap_set.ts";
 import { type LabHost, NetLab } from "../fixtures/net_lab.ts";
 import { shellQuote } from "../fixtures/provision/cache_dir.ts";
@@ -10,7 +9,7 @@ import { type RunningVm, StandbyGuest } from "../fixtures/standby_guest.ts";
 import { startVm, type Vm } from "../fixtures/vm.ts";
 import { DrillCommands } from "./drill_commands.ts";
 import { BLOCK_BYTES, ledgerScript } from "./drill_ledger.ts";
-import type { Boot } from "./drill_booted_vms.ts";
+import { type Boot, letRun } from "./drill_booted_vms.ts";
 import {
   copyImage,
   type ImageLayout,
@@ -20,17 +19,7 @@ import {
   writeFence,
 } from "./drill_images.ts";
 import type { DeviceModel } from "./drill_plan.ts";
-import {
-  answers,
-  ask,
-  end,
-  kill,
-  output,
-  say,
-  TIMEOUT_MS,
-  until,
-  whileAlive,
-} from "./drill_process.ts";
+import { answers, ask, end, kill, output, say, whileAlive } from "./drill_process.ts";
 import type { DrillCase, HostsContext } from "./drill_report.ts";
 
 export const SERVICE_PORT = 7000;
@@ -325,7 +314,7 @@ export class DrillHosts implements AsyncDisposable {
     this.primary = primary;
     await this.#notePids();
     this.#qmp = await QmpClient.connect(this.primary.spareQmpPath);
-    if (booted) await this.#letRun(this.#qmp);
+    if (booted) await letRun(primary, this.#qmp, signal);
     else await primary.ready();
     await this.#startService();
     // Not before: checkpoints make a boot three times as long.
@@ -345,12 +334,6 @@ export class DrillHosts implements AsyncDisposable {
         return this.#commands.lonelyMachine(image);
       },
     };
-  }
-
-  /** Waits until QEMU has loaded a VM that stands still, and lets it run. */
-  async #letRun(qmp: QmpClient): Promise<void> {
-    await until(async () => await this.runState(TIMEOUT_MS) === "paused", this.#context.signal);
-    await qmp.run(resumeVm());
   }
 
   async #startService(): Promise<void> {

@@ -93,8 +93,10 @@ export async function drillMemoryOnce(
     narrate("kill -9: the primary's QEMU and its kemari");
     const killedAt = Date.now();
     kill(protect.pid);
+    const askedAt = Date.now();
     const receiver = await ask<ReceiverStatus>(`${folder}/recv`, signal).catch(() => undefined);
-    const committedAt = Date.now() - (receiver?.lastCommittedAgeMs ?? 0);
+    // Rather too early than too late: the answer may have taken its time.
+    const committedAt = askedAt - (receiver?.lastCommittedAgeMs ?? 0);
     await primary.powerCut();
     const said = counts(primary).filter(({ atMs }) => atMs <= killedAt + 1000);
     const lastCount = said.at(-1)?.count ?? 0;

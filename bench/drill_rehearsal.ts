@@ -85,7 +85,7 @@ async function orEvidence<Outcome>(
 }
 
 /** The report of a run that did not come to its end. */
-function stuck(run: number, plan: DrillCase, error: KemariError): DrillRun {
+export function stuck(run: number, plan: DrillCase, error: KemariError): DrillRun {
   return {
     run,
     case: plan,

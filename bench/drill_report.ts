@@ -89,7 +89,7 @@ export interface DrillRun {
   readonly outageMs?: number;
   /**
    * `client`: from the guest's last TCP segment at the first host to its first at the second; to
-   * within 5 ms. Its answer takes longer: a QEMU that is new translates all of it anew under TCG.
+   * within 5 ms, with one run at a time. Its answer takes longer: a QEMU that is new translates all of it anew under TCG.
    */
   readonly silenceMs?: number;
   /** The secondary's account of the takeover, while it can still be asked. */
@@ -105,6 +105,9 @@ export interface DrillReport {
   readonly guestKernels: readonly string[];
   readonly memoryMiB: number;
   readonly form: DrillForm;
+  readonly boot: "each" | "once";
+  /** So many runs at a time; several slow each other down. */
+  readonly jobs: number;
   readonly seed: number;
   readonly held: boolean;
   readonly runs: readonly DrillRun[];

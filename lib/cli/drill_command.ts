@@ -40,7 +40,7 @@ export function addDrillCommand(
       new Option("--boot <when>", "boot the guest for each run, or once and go on from there")
         .choices(["each", "once"] as const).default("once" as const),
     )
-    .option(...count("--jobs <n>", "how many runs at a time: each needs about one core", 1))
+    .option(...count("--jobs <n>", "how many runs at a time", 1))
     .option("--seed <n>", "choose the same moments again", named("--seed", parseCount))
     .addOption(
       new Option("--grace <duration>", "silence after which a host counts as lost")

@@ -3,8 +3,8 @@ import { netLabMissing } from "../../fixtures/net_lab.ts";
 import { KemariProcess } from "../../fixtures/watched_kemari.ts";
 import type { DrillReport } from "../../bench/drill.ts";
 
-/** Runs a drill that must hold. */
-async function drill(...options: string[]): Promise<DrillReport> {
+/** Runs a drill that must hold. @returns Its report, and what it said meanwhile. */
+async function drill(...options: string[]): Promise<DrillReport & { readonly said: string }> {
   await using drill = new KemariProcess(["drill", "--json", ...options]);
   const { code, stdout, stderr } = await drill.ended(240_000);
   assert.equal(code, 0, stderr);
@@ -14,7 +14,7 @@ async function drill(...options: string[]): Promise<DrillReport> {
     assert.ok(checks.length >= 2 && checks.every(({ held }) => held), stderr);
   }
   assert.ok(report.runs.at(-1)!.checks.length >= 5, stderr);
-  return report;
+  return { ...report, said: stderr };
 }
 
 Deno.test("e2e: the drill holds three times without a client", async () => {
@@ -34,8 +34,9 @@ function testWithClient(name: string, body: () => Promise<void>) {
 }
 
 testWithClient("the drill with a client outside holds for every fault", async () => {
-  const { form, runs } = await drill("--fault", "all", "--seconds", "1");
+  const { form, runs, said } = await drill("--fault", "all", "--seconds", "1");
   assert.equal(form, "client");
+  assert.equal(said.match(/starting the booted primary/g)?.length, 5, said);
   const faults = runs.map((run) => run.case!.fault);
   assert.deepEqual(faults, ["primary", "sender", "link", "receiver", "copy", "apply"]);
   for (const { case: plan, outageMs, syncs } of runs) {
@@ -87,8 +88,18 @@ Deno.test("the drill without a client refuses what needs one", async () => {
   }
 });
 
+/** The network namespaces that there are. */
+function namespaces(): string[] {
+  try {
+    return [...Deno.readDirSync("/run/netns")].map(({ name }) => name).sort();
+  } catch {
+    return [];
+  }
+}
+
 /** @param line Interrupts it when it has said so. */
 async function interrupted(line: RegExp, ...options: string[]): Promise<void> {
+  const before = namespaces();
   const temporary = await Deno.makeTempDir({ prefix: "kemari-drill-test-" });
   try {
     await using drill = new KemariProcess(["drill", "--seconds", "60", ...options], {
@@ -98,6 +109,7 @@ async function interrupted(line: RegExp, ...options: string[]): Promise<void> {
     drill.signal("SIGINT");
     assert.equal((await drill.ended()).code, 130);
     assert.deepEqual([...Deno.readDirSync(temporary)], []);
+    assert.deepEqual(namespaces(), before);
   } finally {
     await Deno.remove(temporary, { recursive: true });
   }

@@ -57,7 +57,7 @@ const RUN: DrillRun = {
 function report(runs: DrillRun[]): DrillReport {
   const held = runs.every(({ checks }) => checks.every((check) => check.held));
   const machine = { qemu: "11.1.3", guestKernels: ["6.1"], memoryMiB: 256 };
-  return { ...machine, form: "client", seed: 5, held, runs };
+  return { ...machine, form: "client", boot: "once", jobs: 2, seed: 5, held, runs };
 }
 
 Deno.test("one run is told in a block of its own", () => {
@@ -102,7 +102,7 @@ Deno.test("many runs are told in a table, with what failed and percentiles over 
   assert.deepEqual(lines.slice(7), [
     "run 4: FAILED          it lives: it does not",
     "",
-    "gap (primary) over 3 runs: p50 250 ms, p99 300 ms; connection silent: p50 80 ms, p99 80 ms",
+    "gap (primary) over 3 runs, 2 at a time: p50 250 ms, p99 300 ms; connection silent: p50 80 ms, p99 80 ms",
     "3 of 4 runs held",
     "",
   ]);

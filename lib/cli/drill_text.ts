@@ -90,7 +90,7 @@ function table({ runs }: DrillReport): string[] {
 }
 
 /** Gaps by fault, and how many runs held. */
-function summary({ runs, form }: DrillReport): string[] {
+function summary({ runs, form, jobs }: DrillReport): string[] {
   const what = form === "client" ? "gap" : "takeover";
   const faults = [...new Set(runs.map((run) => run.case?.fault))];
   const held = runs.filter(({ checks }) => checks.every((check) => check.held)).length;
@@ -106,7 +106,8 @@ function summary({ runs, form }: DrillReport): string[] {
     const silences = of.flatMap(({ silenceMs }) => silenceMs ?? []);
     return [
       `${what}${fault === undefined ? "" : ` (${fault})`} over ${outages.length} ` +
-      `${outages.length === 1 ? "run" : "runs"}: ${spread(outages)}` +
+      `${outages.length === 1 ? "run" : "runs"}${jobs === 1 ? "" : `, ${jobs} at a time`}: ` +
+      spread(outages) +
       (silences.length === 0 ? "" : `; connection silent: ${spread(silences)}`),
     ];
   });

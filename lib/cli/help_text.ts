@@ -202,9 +202,9 @@ Faults:
   is committed, and its output not all out), idle; for these its kemari is frozen and looked at first,
   which makes the gap longer. unseen: at any moment, without a look: the one to measure gaps with.
   --seed chooses the same moments again, not what the VM does.
-  With --boot once, several runs share a boot: each starts from the saved state of a VM that has
-  booted (copy, whose disk is another one, always boots). Runs that --jobs lets go on at the same time
-  slow each other down: measure gaps with one at a time.
+  With --boot once, the runs of a device model start from the saved state of a VM that has booted,
+  except copy, whose disk is another one, and the form memory. Runs that --jobs lets go on at the same
+  time need a core each and three times --memory, and slow each other down: measure gaps with one.
   The report's gap is the client's, from answer to answer; silent is the time without any TCP segment
   of the guest. Under TCG, a QEMU that has just taken over works slowly at first: its code is
   translated anew, and its first answer takes 150 ms longer or so, kemari or not.
@@ -221,7 +221,7 @@ Device models:
     examples: [
       "kemari drill",
       "kemari drill --runs 20 --json",
-      "kemari drill --runs 1000 --seconds 1 --jobs 8 --json > drill.json",
+      "kemari drill --runs 1000 --seconds 1 --jobs 2 --json > drill.json",
       "kemari drill --fault all --devices all --seconds 1",
       "kemari drill --fault link --disk-mode shared --commit sync",
       "kemari drill --ping-pong 10",
