@@ -8,7 +8,6 @@
  * memory; when the guest runs is asked of QEMU every 2 ms.
  */
 import { ensureGuest } from "../fixtures/guest/guest.ts";
-import { exists } from "../fixtures/provision/cache_dir.ts";
 import { ensureQemu } from "../fixtures/provision/qemu.ts";
 import { startVm, vmArguments, type VmOptions } from "../fixtures/vm.ts";
 import { endAllVms, leaveSignalsToCaller } from "../fixtures/vm_cleanup.ts";
@@ -22,6 +21,7 @@ import { pairedRatios, quantile } from "../lib/report/bench_statistics.ts";
 import type { BenchContext } from "./bench_context.ts";
 import { type ColoSetup, kemariRound } from "./colo_round.ts";
 import { kemariProgram } from "./kemari_program.ts";
+import { saveVm } from "./save_vm.ts";
 import { atExit, endQuietly, WorkFolder } from "./work_folder.ts";
 
 /** A guest whose takeovers are measured. */
@@ -187,19 +187,8 @@ async function record(
     throw new TransportError("guest", "write", `its memory was not filled: ${output}`);
   }
   await using client = await QmpClient.connect(vm.qmpPath);
-  await client.execute("migrate-set-parameters", { "max-bandwidth": 2 ** 40 });
-  // QEMU has completed when all is in the pipe, and not yet in the file.
-  await client.execute("migrate", { uri: `exec:cat > ${path}.part && mv ${path}.part ${path}` });
-  const deadline = performance.now() + WAIT_MS;
-  for (;;) {
-    signal.throwIfAborted();
-    const { status } = await client.execute("query-migrate") as { status: string };
-    if (status === "completed" && await exists(path)) return path;
-    if (status === "failed" || performance.now() > deadline) {
-      throw new TransportError(path, "write", `the guest's stream was not recorded: ${status}`);
-    }
-    await delay(20);
-  }
+  await saveVm(client, path, signal);
+  return path;
 }
 
 interface Takeovers {

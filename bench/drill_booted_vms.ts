@@ -4,17 +4,10 @@
  */
 import { QemuError } from "../lib/errors.ts";
 import { QmpClient } from "../lib/host/qmp_client.ts";
-import {
-  decodeMigrationStatus,
-  queryMigration,
-  queryStatus,
-  resumeVm,
-  startMigration,
-  stopVm,
-} from "../lib/qmp/migration.ts";
-import { exists, shellQuote } from "../fixtures/provision/cache_dir.ts";
+import { queryStatus, resumeVm, stopVm } from "../lib/qmp/migration.ts";
 import { startVm, type Vm, type VmOptions } from "../fixtures/vm.ts";
 import { until } from "./drill_process.ts";
+import { saveVm } from "./save_vm.ts";
 import { WorkFolder } from "./work_folder.ts";
 
 /** A VM that has booted and done nothing since. */
@@ -61,15 +54,7 @@ export class BootedVms implements AsyncDisposable {
     await using qmp = await QmpClient.connect(vm.spareQmpPath);
     // A VM that runs meanwhile may lose a page under TCG.
     await qmp.run(stopVm());
-    // QEMU has completed when all is in the pipe, and not yet in the file.
-    const [whole, part] = [stream, `${stream}.part`].map(shellQuote);
-    await qmp.run(startMigration(`exec:cat > ${part} && mv ${part} ${whole}`));
-    await until(async () => {
-      const { phase, error } = decodeMigrationStatus(await qmp.run(queryMigration()));
-      if (phase === "completed") return await exists(stream);
-      if (phase === "running" || phase === "none") return false;
-      throw new QemuError("migrate", "GenericError", `the VM was not saved: ${error ?? phase}`);
-    }, this.signal);
+    await saveVm(qmp, stream, this.signal);
     return { image, stream };
   }
 

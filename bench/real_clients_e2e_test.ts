@@ -152,6 +152,7 @@ test("iperf3 keeps its connections through a failover, into the guest and out of
     const { intervals, end, error } = JSON.parse(json);
     assert.equal(error, undefined, json);
     const late = intervals.slice(-3).map(({ sum }: { sum: { bytes: number } }) => sum.bytes);
+    assert.equal(late.length, 3, json);
     assert.ok(late.every((bytes: number) => bytes > 0), `bytes in the last seconds: ${late}`);
     assert.ok(end.sum_received.bytes > MIB, json);
   }

@@ -53,9 +53,15 @@ testWithClient("the drill holds for other device models", async () => {
 testWithClient(
   "the drill holds for runs at the same time that go on from one boot each",
   async () => {
-    const { runs } = await drill(
+    const { runs, said, boot, jobs } = await drill(
       ...["--devices", "virtio,e1000-ahci", "--runs", "2", "--jobs", "2", "--seconds", "1"],
     );
+    assert.deepEqual([boot, jobs], ["once", 2]);
+    assert.equal(said.match(/booting a \S+ VM once/g)?.length, 2, said);
+    assert.equal(said.match(/starting the booted primary/g)?.length, 4, said);
+    // The second begins before the first has been looked at.
+    const [second, verdict] = [/run 2 of 4/, /run 1: held/].map((line) => said.search(line));
+    assert.ok(second >= 0 && second < verdict, said);
     assert.deepEqual(runs.map(({ run }) => run), [1, 2, 3, 4]);
     const devices = ["virtio", "e1000-ahci"];
     assert.deepEqual(runs.map((run) => run.case!.devices), [...devices, ...devices]);
