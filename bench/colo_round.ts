@@ -5,6 +5,7 @@ import type { SenderStatus } from "../lib/host/end_status.ts";
 import { QmpClient } from "../lib/host/qmp_client.ts";
 import type { GuestImages } from "../fixtures/guest/guest.ts";
 import { atExit, endQuietly, WorkFolder } from "./work_folder.ts";
+import { migrateStopped } from "../fixtures/stopped_migration.ts";
 import { startVm, type VmOptions } from "../fixtures/vm.ts";
 
 /** What a stretch is of. */
@@ -78,7 +79,7 @@ export async function kemariRound(
     const send = [...program, "send", address, "--control", `${folder}/send`]
       .concat("--stream", "colo", "--commit", commit, "--quiet", "--progress", "never");
     const command = `echo $$ > ${folder}/pid; exec ${send.map(quote).join(" ")}`;
-    await client.execute("migrate", { uri: `exec:${command}` });
+    await migrateStopped(client, `exec:${command}`);
     await inColo(client, setup.signal);
     await triggerBackToBack(client, WARM_UP_MS / 1000, setup.signal);
     const sender = Number(Deno.readTextFileSync(`${folder}/pid`));
@@ -115,7 +116,7 @@ export async function qemuRound(setup: ColoSetup): Promise<Triggered> {
   await enableColo(other);
   await other.execute("migrate-incoming", { uri });
   await enableColo(client);
-  await client.execute("migrate", { uri });
+  await migrateStopped(client, uri);
   await inColo(client, setup.signal);
   await triggerBackToBack(client, WARM_UP_MS / 1000, setup.signal);
   return await triggerBackToBack(client, setup.seconds, setup.signal);

@@ -2,11 +2,8 @@
  * VMs that have booted once, for the runs of a drill to go on from: of a run of one second, half
  * the time would be its guest's boot.
  */
-import { QemuError } from "../lib/errors.ts";
 import { QmpClient } from "../lib/host/qmp_client.ts";
-import { queryStatus, resumeVm, stopVm } from "../lib/qmp/migration.ts";
-import { startVm, type Vm, type VmOptions } from "../fixtures/vm.ts";
-import { until } from "./drill_process.ts";
+import { startVm, type VmOptions } from "../fixtures/vm.ts";
 import { saveVm } from "./save_vm.ts";
 import { WorkFolder } from "./work_folder.ts";
 
@@ -52,8 +49,6 @@ export class BootedVms implements AsyncDisposable {
     await using vm = await startVm(boot.machine(image));
     await vm.ready();
     await using qmp = await QmpClient.connect(vm.spareQmpPath);
-    // A VM that runs meanwhile may lose a page under TCG.
-    await qmp.run(stopVm());
     await saveVm(qmp, stream, this.signal);
     return { image, stream };
   }
@@ -61,24 +56,5 @@ export class BootedVms implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     await Promise.allSettled(this.#saved.values());
     this.#folder[Symbol.dispose]();
-  }
-}
-
-/**
- * Waits until a QEMU has loaded such a VM, and lets it run.
- *
- * @throws {QemuError} with what QEMU said.
- */
-export async function letRun(vm: Vm, qmp: QmpClient, signal: AbortSignal): Promise<void> {
-  try {
-    await until(async () => {
-      const { status } = await qmp.run(queryStatus()) as { status?: string };
-      return status === "paused";
-    }, signal);
-    await qmp.run(resumeVm());
-  } catch (cause) {
-    if (signal.aborted) throw cause;
-    const message = `the booted VM was not restored: ${vm.stderr.trim()}`;
-    throw new QemuError("migrate-incoming", "GenericError", message, { cause });
   }
 }

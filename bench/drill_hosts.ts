@@ -6,10 +6,11 @@ import type { TapStatus } from "../lib/host/tap_set.ts";
 import { type LabHost, NetLab } from "../fixtures/net_lab.ts";
 import { shellQuote } from "../fixtures/provision/cache_dir.ts";
 import { type RunningVm, StandbyGuest } from "../fixtures/standby_guest.ts";
+import { resumeArrived } from "../fixtures/stopped_migration.ts";
 import { startVm, type Vm } from "../fixtures/vm.ts";
 import { DrillCommands } from "./drill_commands.ts";
 import { BLOCK_BYTES, ledgerScript } from "./drill_ledger.ts";
-import { type Boot, letRun } from "./drill_booted_vms.ts";
+import type { Boot } from "./drill_booted_vms.ts";
 import {
   copyImage,
   type ImageLayout,
@@ -313,9 +314,9 @@ export class DrillHosts implements AsyncDisposable {
     const primary: Vm = this.#stack.use(await startVm({ ...machine, ...incoming }));
     this.primary = primary;
     await this.#notePids();
-    this.#qmp = await QmpClient.connect(this.primary.spareQmpPath);
-    if (booted) await letRun(primary, this.#qmp, signal);
+    if (booted) await resumeArrived(primary, signal);
     else await primary.ready();
+    this.#qmp = await QmpClient.connect(primary.spareQmpPath);
     await this.#startService();
     // Not before: checkpoints make a boot three times as long.
     await Deno.symlink(commands.qmp("primary"), commands.bootedQmp);

@@ -4,6 +4,7 @@ import { askControl } from "../lib/host/control.ts";
 import type { SenderDurations, SenderStatus } from "../lib/host/end_status.ts";
 import { QmpClient } from "../lib/host/qmp_client.ts";
 import type { TapStatus } from "../lib/host/tap_set.ts";
+import { migrateStopped } from "../fixtures/stopped_migration.ts";
 import { startVm, type Vm, type VmOptions } from "../fixtures/vm.ts";
 import { enableColo, inColo } from "./colo_round.ts";
 import { end, say, whileAlive } from "./drill_process.ts";
@@ -188,7 +189,7 @@ async function startPlain(
   await other.execute("migrate-incoming", { uri });
   await using client = await QmpClient.connect(vm.qmpPath);
   await enableColo(client, SYNC_INTERVAL_MS);
-  await client.execute("migrate", { uri });
+  await migrateStopped(client, uri);
   await inColo(client, signal);
   return { vm };
 }

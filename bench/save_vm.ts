@@ -1,11 +1,12 @@
 import { QemuError } from "../lib/errors.ts";
 import type { QmpClient } from "../lib/host/qmp_client.ts";
-import { decodeMigrationStatus, queryMigration, startMigration } from "../lib/qmp/migration.ts";
+import { decodeMigrationStatus, queryMigration } from "../lib/qmp/migration.ts";
 import { exists, shellQuote } from "../fixtures/provision/cache_dir.ts";
+import { migrateStopped } from "../fixtures/stopped_migration.ts";
 import { until } from "./drill_process.ts";
 
 /**
- * Has QEMU write its VM's stream to a file, which is whole when this returns.
+ * Stops a VM and has QEMU write its stream to a file, which is whole when this returns.
  *
  * @throws {QemuError} if QEMU does not. @throws {TransportError} if that takes longer than a minute.
  */
@@ -13,7 +14,7 @@ export async function saveVm(qmp: QmpClient, path: string, signal: AbortSignal):
   await qmp.execute("migrate-set-parameters", { "max-bandwidth": 2 ** 40 });
   // QEMU has completed when all is in the pipe, and not yet in the file.
   const [whole, part] = [path, `${path}.part`].map(shellQuote);
-  await qmp.run(startMigration(`exec:cat > ${part} && mv ${part} ${whole}`));
+  await migrateStopped(qmp, `exec:cat > ${part} && mv ${part} ${whole}`);
   await until(async () => {
     const { phase, error } = decodeMigrationStatus(await qmp.run(queryMigration()));
     if (phase === "completed") return await exists(path);

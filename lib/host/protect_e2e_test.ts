@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { failover, ProtectedPair, until } from "../../fixtures/protected_pair.ts";
+import { migrateStopped, resumeArrived } from "../../fixtures/stopped_migration.ts";
 import { FROM_SOURCE } from "../../fixtures/watched_kemari.ts";
 import { QmpClient } from "./qmp_client.ts";
 
@@ -139,9 +140,7 @@ Deno.test("e2e: COLO over exec: QEMU starts kemari send itself", async () => {
   });
   await qmp.execute("migrate-set-parameters", { "x-checkpoint-delay": 20 });
   const send = [...FROM_SOURCE, "send", pair.link, "--control", pair.sendControl];
-  // As README says for tcg: COLO lets the VM run again.
-  await qmp.execute("stop");
-  await qmp.execute("migrate", { uri: `exec:exec ${send.join(" ")}` });
+  await migrateStopped(qmp, `exec:exec ${send.join(" ")}`);
   const { mode } = await pair.syncs(50);
   assert.equal(mode, "colo");
   await pair.primary.powerCut();
@@ -173,10 +172,11 @@ for (const version of ["7.2", "11.1"] as const) {
     const secondary = await pair.secondary();
     await using qmp = await QmpClient.connect(pair.primary.qmpPath);
     const send = [...FROM_SOURCE, "send", pair.link];
-    await qmp.execute("migrate", { uri: `exec:exec ${send.join(" ")}` });
+    await migrateStopped(qmp, `exec:exec ${send.join(" ")}`);
     const { code, stderr } = await recv.ended(30_000);
     assert.equal(code, 0, stderr);
     assert.match(stderr, /handover/);
+    await resumeArrived(secondary);
     await pair.assertTakenOver(secondary, 0);
     const { running } = await qmp.execute("query-status") as { running: boolean };
     assert.equal(running, false, "only one side runs");
