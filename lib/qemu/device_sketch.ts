@@ -6,14 +6,28 @@
  * as far as the bytes allow.
  */
 import { WireError, type WireFault } from "../errors.ts";
-import { commandBytes, decodeSectionHeader, FOOTER_BYTES } from "./device_state.ts";
+import {
+  commandBytes,
+  decodeSectionHeader,
+  FOOTER_BYTES,
+  type SectionHeader,
+} from "./device_state.ts";
+import { deviceKey } from "./vmdesc.ts";
 import { SECTION } from "./wire.ts";
 
 /** What the first pass told of a section; every DeviceSection is one. */
 export interface KnownSection {
   readonly name: string;
   readonly instance: number;
-  readonly sectionId: number;
+  /** With header and footer. */
+  readonly sizeBytes: number;
+}
+
+/** A section, as far as it can be told without a description. */
+export interface SketchedSection extends SectionHeader {
+  /** Where it begins in the state. */
+  readonly start: number;
+  /** With header and footer. */
   readonly sizeBytes: number;
 }
 
@@ -21,6 +35,8 @@ export interface KnownSection {
 export interface DeviceSketch {
   /** Section names in order. */
   readonly names: readonly string[];
+  /** The sections whose end was found: all of them, or all but the last. */
+  readonly sections: readonly SketchedSection[];
   /** Whether every byte belongs to a section that was found. */
   readonly isComplete: boolean;
 }
@@ -40,10 +56,13 @@ export function sketchDeviceState(
   streamOffset: number,
 ): DeviceSketch {
   checkEnds(state, streamOffset);
-  const sizes = new Map<number, KnownSection>();
-  for (const section of known) sizes.set(section.sectionId, section);
+  const sizes = new Map<string, number>();
+  for (const { name, instance, sizeBytes } of known) {
+    sizes.set(deviceKey(name, instance), sizeBytes);
+  }
   const eof = state.length - 1;
   const names: string[] = [];
+  const sections: SketchedSection[] = [];
   let position = 0;
   while (position < eof) {
     if (state[position] === SECTION.QEMU_VM_COMMAND) {
@@ -51,18 +70,19 @@ export function sketchDeviceState(
       continue;
     }
     // Only the first header is certain; a later one may be payload behind a look-alike footer.
-    if (names.length > 0 && !opensSection(state, position)) return { names, isComplete: false };
+    if (names.length > 0 && !opensSection(state, position)) break;
     const header = decodeSectionHeader(state, position, streamOffset);
     names.push(header.name);
-    const expected = sizes.get(header.sectionId);
-    const guess = expected?.name === header.name ? position + expected.sizeBytes : undefined;
+    const expected = sizes.get(deviceKey(header.name, header.instance));
+    const guess = expected === undefined ? undefined : position + expected;
     const end = guess !== undefined && isSectionEnd(state, guess, header.sectionId)
       ? guess
       : searchSectionEnd(state, position + header.headerBytes, header.sectionId);
-    if (end === undefined) return { names, isComplete: false };
+    if (end === undefined) break;
+    sections.push({ ...header, start: position, sizeBytes: end - position });
     position = end;
   }
-  return { names, isComplete: position === eof };
+  return { names, sections, isComplete: position === eof };
 }
 
 function checkEnds(state: Uint8Array, streamOffset: number): void {

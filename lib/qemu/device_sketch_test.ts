@@ -17,7 +17,9 @@ function section(id: number, name: string, payload: readonly number[]): number[]
 }
 
 function sketch(bytes: readonly number[], known: Parameters<typeof sketchDeviceState>[1] = []) {
-  return sketchDeviceState(new Uint8Array(bytes), known, 500);
+  const { names, sections, isComplete } = sketchDeviceState(new Uint8Array(bytes), known, 500);
+  const ends = sections.map(({ start, sizeBytes }) => start + sizeBytes);
+  return { names, ends, isComplete };
 }
 
 Deno.test("sketchDeviceState finds every section of every recorded checkpoint", () => {
@@ -31,22 +33,27 @@ Deno.test("sketchDeviceState finds every section of every recorded checkpoint", 
     );
     const names = known.map((each) => each.name);
     for (const { state, offset } of recordedCheckpoints(stream)) {
-      assert.deepEqual(sketchDeviceState(state, known, offset), { names, isComplete: true });
-      assert.deepEqual(sketchDeviceState(state, [], offset), { names, isComplete: true });
+      for (const told of [known, []]) {
+        const { sections, ...rest } = sketchDeviceState(state, told, offset);
+        assert.deepEqual(rest, { names, isComplete: true });
+        assert.deepEqual(sections.map((each) => each.name), names);
+        const sizeBytes = sections.reduce((sum, each) => sum + each.sizeBytes, 0);
+        assert.ok(sizeBytes <= state.length - 1 && sizeBytes > state.length * 0.9);
+      }
     }
   }
 });
 
 Deno.test("sketchDeviceState follows a section that has grown since the first pass", () => {
-  const known = [{ name: "a", instance: 0, sectionId: 1, sizeBytes: 21 }];
+  const known = [{ name: "a", instance: 0, sizeBytes: 21 }];
   const bytes = [...section(1, "a", [1, 2, 3, 4]), ...section(2, "b", []), 0];
-  assert.deepEqual(sketch(bytes, known), { names: ["a", "b"], isComplete: true });
+  assert.deepEqual(sketch(bytes, known), { names: ["a", "b"], ends: [24, 44], isComplete: true });
 });
 
 Deno.test("sketchDeviceState is not misled by footers in a payload", () => {
   const lookalike = [0x7e, 0, 0, 0, 1, 0x99, 0x7e, 0, 0, 0, 1, 0x04, 0, 0, 0, 0, 0, 0];
   const bytes = [...section(1, "a", lookalike), 0x08, 0, 11, 0, 0, ...section(2, "b", []), 0];
-  assert.deepEqual(sketch(bytes), { names: ["a", "b"], isComplete: true });
+  assert.deepEqual(sketch(bytes), { names: ["a", "b"], ends: [38, 63], isComplete: true });
 });
 
 Deno.test("sketchDeviceState refuses what is certainly wrong, at its offset", async (t) => {

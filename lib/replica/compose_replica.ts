@@ -5,6 +5,7 @@ import {
   composeRamEnd,
   composeVmdescription,
 } from "../qemu/compose.ts";
+import { describeCheckpoint } from "../qemu/describe_checkpoint.ts";
 import { RAM_SAVE_FLAG, type RamBlock } from "../qemu/wire.ts";
 import type { MachineRecord } from "./page_store.ts";
 import type { RamImage } from "./ram_image.ts";
@@ -42,9 +43,7 @@ export function* composeReplica(
       yield content ?? ZERO_FILL;
     }
   }
-  yield composeRamEnd();
-  yield machine.device;
-  yield composeVmdescription(machine.vmdescription);
+  yield* composeEnd(machine, shared === undefined);
 }
 
 /** The stream of a machine whose RAM is all left out, to be parsed and not to be loaded. */
@@ -52,9 +51,20 @@ export function* composeWithoutPages(
   machine: MachineRecord & { readonly blocks: readonly RamBlock[] },
 ): Generator<Uint8Array> {
   yield composePrologue(machine.configuration, machine.blocks);
+  yield* composeEnd(machine, true);
+}
+
+/**
+ * What follows the pages.
+ *
+ * @param isRead Whether others than a QEMU may read the stream, which does not look at the
+ *   description: then it is one of this state.
+ */
+function* composeEnd(machine: MachineRecord, isRead: boolean): Generator<Uint8Array> {
+  const { device, vmdescription } = machine;
   yield composeRamEnd();
-  yield machine.device;
-  yield composeVmdescription(machine.vmdescription);
+  yield device;
+  yield composeVmdescription(isRead ? describeCheckpoint(vmdescription, device) : vmdescription);
 }
 
 const ZERO_FILL = new Uint8Array(1);

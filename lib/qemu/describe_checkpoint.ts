@@ -1,0 +1,88 @@
+/**
+ * The description of a checkpoint's device state.
+ *
+ * QEMU describes a COLO migration's first pass and none of its checkpoints. Their states may have
+ * another shape: of a VM whose protection began in its firmware, the first pass lacks what devices
+ * have only once a driver has set them up. QEMU loads such a state all the same; whoever
+ * finds its way by the description does not.
+ */
+import { KemariError } from "../errors.ts";
+import { sketchDeviceState, type SketchedSection } from "./device_sketch.ts";
+import { FOOTER_BYTES, walkDeviceState } from "./device_state.ts";
+import { deviceKey, parseVmdesc, type Vmdesc, type VmdescDevice } from "./vmdesc.ts";
+import { SECTION } from "./wire.ts";
+
+/**
+ * Describes a checkpoint's device state by the description of another state of the same VM. A section
+ * that does not fit is described as one buffer of as many bytes as it has.
+ *
+ * @param json Not changed.
+ * @param device From the first section's type byte up to and including EOF. Not changed.
+ * @returns `json` itself where it fits already, or where the state's sections cannot be made out.
+ */
+export function describeCheckpoint(json: Uint8Array, device: Uint8Array): Uint8Array {
+  try {
+    const described = parseVmdesc(json, 0);
+    if (fits(device, described)) return json;
+    const known = described.devices.map((each) => ({ ...each, sizeBytes: sectionBytes(each) }));
+    const { sections, isComplete } = sketchDeviceState(device, known, 0);
+    if (!isComplete) return json;
+    const anew = describeAnew(json, described, device, sections);
+    return fits(device, parseVmdesc(anew, 0)) ? anew : json;
+  } catch (error) {
+    if (error instanceof KemariError) return json;
+    throw error;
+  }
+}
+
+/** A device as QEMU's JSON has it; what else is in it is kept. */
+interface JsonDevice {
+  readonly name: string;
+  readonly instance_id: number;
+}
+
+function describeAnew(
+  json: Uint8Array,
+  { devices, pageSizeBytes }: Vmdesc,
+  device: Uint8Array,
+  sections: readonly SketchedSection[],
+): Uint8Array {
+  const root = JSON.parse(new TextDecoder().decode(json)) as { devices: JsonDevice[] };
+  const before = new Map(
+    root.devices.map((each) => [deviceKey(each.name, each.instance_id), each]),
+  );
+  const known = new Map(devices.map((each) => [deviceKey(each.name, each.instance), each]));
+  const after = sections.map(({ name, instance, version, start, sizeBytes, headerBytes }) => {
+    const key = deviceKey(name, instance);
+    const end = start + sizeBytes;
+    const alone = new Uint8Array(sizeBytes + 1).fill(SECTION.QEMU_VM_EOF);
+    alone.set(device.subarray(start, end));
+    const same = known.get(key);
+    if (same !== undefined && fits(alone, { pageSizeBytes, devices: [same] })) {
+      return before.get(key);
+    }
+    const payloadBytes = sizeBytes - headerBytes - FOOTER_BYTES;
+    return {
+      name,
+      instance_id: instance,
+      version,
+      fields: [{ name: "state", type: "buffer", size: payloadBytes }],
+    };
+  });
+  return new TextEncoder().encode(JSON.stringify({ ...root, devices: after }));
+}
+
+/** Of a section as it is described. */
+function sectionBytes({ name, struct }: VmdescDevice): number {
+  return 14 + new TextEncoder().encode(name).length + struct.sizeBytes + FOOTER_BYTES;
+}
+
+function fits(device: Uint8Array, described: Vmdesc): boolean {
+  try {
+    walkDeviceState(device, described, 0);
+    return true;
+  } catch (error) {
+    if (error instanceof KemariError) return false;
+    throw error;
+  }
+}
