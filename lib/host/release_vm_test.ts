@@ -10,6 +10,8 @@ import { releaseVm } from "./release_vm.ts";
  */
 class ScriptedVm {
   readonly told: string[] = [];
+  /** Whether a migration was under way when it was told to go on or to stop. */
+  tooEarly = false;
   constructor(
     private readonly migration: string[],
     private readonly states: string[],
@@ -22,13 +24,20 @@ class ScriptedVm {
     if (execute === "query-status") return Promise.resolve({ status: next(this.states) });
     this.told.push(execute);
     if (this.deaf.includes(execute)) return Promise.reject(new QemuError(execute, "Generic", "no"));
+    if (execute === "cont" || execute === "stop") {
+      this.tooEarly ||= this.migration.length > 1 || this.states.length > 1;
+    }
     if (execute === "cont") this.states.splice(0, this.states.length, "running");
     if (execute === "stop") this.states.splice(0, this.states.length, "paused");
     return Promise.resolve({});
   }
 
-  get client(): QmpClient {
-    return this as unknown as QmpClient;
+  /** @returns Its run state at the end. */
+  async release(action: "continue" | "stop", stoppedByUs?: boolean): Promise<string> {
+    const state = await releaseVm(this as unknown as QmpClient, action, stoppedByUs);
+    assert.equal(this.migration.length, 1, "the migration is waited for");
+    assert.ok(!this.tooEarly, "what passes by itself is waited for");
+    return state;
   }
 }
 
@@ -38,18 +47,18 @@ function next(script: string[]): string {
 
 Deno.test("a VM in COLO runs by itself when it has heard that it is alone", async () => {
   const vm = new ScriptedVm(["colo", "colo", "failed"], ["running"]);
-  assert.equal(await releaseVm(vm.client, "continue"), "running");
+  assert.equal(await vm.release("continue"), "running");
   assert.deepEqual(vm.told, ["yank", "x-colo-lost-heartbeat"]);
 });
 
 Deno.test("a run state that COLO is about to leave is waited for, and not meddled with", async () => {
   for (const passing of ["colo", "finish-migrate"]) {
     const alone = new ScriptedVm(["colo", "completed"], [passing, passing, "running"]);
-    assert.equal(await releaseVm(alone.client, "continue"), "running", passing);
+    assert.equal(await alone.release("continue"), "running", passing);
     assert.ok(!alone.told.includes("cont"), passing);
     // A `stop` in between would be undone.
     const halted = new ScriptedVm(["colo", "completed"], [passing, passing, "running"]);
-    assert.equal(await releaseVm(halted.client, "stop"), "paused", passing);
+    assert.equal(await halted.release("stop"), "paused", passing);
     assert.deepEqual(halted.told, ["yank", "x-colo-lost-heartbeat", "stop"], passing);
   }
 });
@@ -59,29 +68,29 @@ Deno.test("a migration under way is broken off, and its VM goes on or stands sti
     const [action, state, word] of [["continue", "running", "cont"], ["stop", "paused", "stop"]]
   ) {
     const vm = new ScriptedVm(["active", "active", "failed"], ["postmigrate"]);
-    assert.equal(await releaseVm(vm.client, action as "continue" | "stop"), state);
+    assert.equal(await vm.release(action as "continue" | "stop"), state);
     assert.deepEqual(vm.told, ["yank", word]);
   }
 });
 
 Deno.test("a migration that becomes COLO while it is broken off hears that it is alone", async () => {
   const vm = new ScriptedVm(["active", "colo", "failed"], ["running"]);
-  assert.equal(await releaseVm(vm.client, "continue"), "running");
+  assert.equal(await vm.release("continue"), "running");
   assert.deepEqual(vm.told, ["yank", "x-colo-lost-heartbeat"]);
 });
 
 Deno.test("what QEMU refuses of it does not keep it from the rest", async () => {
   const vm = new ScriptedVm(["colo", "failed"], ["postmigrate"], ["yank", "x-colo-lost-heartbeat"]);
-  assert.equal(await releaseVm(vm.client, "continue"), "running");
+  assert.equal(await vm.release("continue"), "running");
   assert.deepEqual(vm.told, ["yank", "x-colo-lost-heartbeat", "cont"]);
 });
 
 Deno.test("a VM that an operator has paused stays so; one that we have stopped goes on", async () => {
   const theirs = new ScriptedVm(["none"], ["paused"]);
-  assert.equal(await releaseVm(theirs.client, "continue"), "paused");
+  assert.equal(await theirs.release("continue"), "paused");
   const ours = new ScriptedVm(["none"], ["paused"]);
-  assert.equal(await releaseVm(ours.client, "continue", true), "running");
+  assert.equal(await ours.release("continue", true), "running");
   assert.deepEqual([theirs.told, ours.told], [[], ["cont"]]);
   const kept = new ScriptedVm(["none"], ["paused"]);
-  assert.equal(await releaseVm(kept.client, "stop", true), "paused");
+  assert.equal(await kept.release("stop", true), "paused");
 });

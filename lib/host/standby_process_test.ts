@@ -30,17 +30,19 @@ function readPid(path: string): number {
 Deno.test("a dead process that nobody outside of a standby's group looks at does not keep it alive", async () => {
   const folder = await Deno.makeTempDir({ prefix: "kemari-standby-" });
   let stranger = 0;
+  let standby: StandbyProcess | undefined;
   try {
     // A process of the group, whose parent leaves the group and never asks how it ended.
     const [dead, parent] = [`${folder}/dead`, `${folder}/parent`].map(shellQuote);
-    const inner = `echo $$ > ${parent}; (echo $$ >/dev/null) & echo $! > ${dead}; ` +
+    const inner = `echo $$ > ${parent}; true & echo $! > ${dead}; ` +
       "exec setsid sleep 60";
-    const standby = StandbyProcess.start(
+    standby = StandbyProcess.start(
       `/bin/sh -c ${shellQuote(inner)} & exec sleep 60`,
       `${folder}/qmp`,
       () => {},
     );
-    const [zombie, group] = [() => readPid(`${folder}/dead`), standby.pid];
+    const zombie = () => readPid(`${folder}/dead`);
+    const group = standby.pid;
     await until(() => statOf(zombie())?.state === "Z", "a process to end");
     stranger = readPid(`${folder}/parent`);
     await until(() => statOf(stranger)?.group === stranger, "its parent to leave the group");
@@ -49,7 +51,8 @@ Deno.test("a dead process that nobody outside of a standby's group looks at does
     assert.equal(statOf(zombie())?.state, "Z");
     assert.equal(statOf(group), undefined);
   } finally {
-    if (stranger > 0) Deno.kill(stranger, "SIGKILL");
+    if (statOf(stranger)?.group === stranger) Deno.kill(stranger, "SIGKILL");
+    await standby?.kill();
     await Deno.remove(folder, { recursive: true });
   }
 });

@@ -6,9 +6,8 @@
  * have only once a driver has set them up. QEMU loads such a state all the same; whoever
  * finds its way by the description does not.
  */
-import { KemariError } from "../errors.ts";
 import { sketchDeviceState, type SketchedSection } from "./device_sketch.ts";
-import { FOOTER_BYTES, walkDeviceState } from "./device_state.ts";
+import { FOOTER_BYTES, sectionHeaderBytes, walkIfFits } from "./device_state.ts";
 import { deviceKey, parseVmdesc, type Vmdesc, type VmdescDevice } from "./vmdesc.ts";
 import { SECTION } from "./wire.ts";
 
@@ -18,7 +17,8 @@ import { SECTION } from "./wire.ts";
  *
  * @param json Not changed.
  * @param device From the first section's type byte up to and including EOF. Not changed.
- * @returns `json` itself where it fits already, or where the state's sections cannot be made out.
+ * @returns `json` itself where it fits already, where it is no description, or where the state's
+ *   sections cannot be made out: a QEMU loads the state all the same.
  */
 export function describeCheckpoint(json: Uint8Array, device: Uint8Array): Uint8Array {
   try {
@@ -29,13 +29,13 @@ export function describeCheckpoint(json: Uint8Array, device: Uint8Array): Uint8A
     if (!isComplete) return json;
     const anew = describeAnew(json, described, device, sections);
     return fits(device, parseVmdesc(anew, 0)) ? anew : json;
-  } catch (error) {
-    if (error instanceof KemariError) return json;
-    throw error;
+  } catch {
+    // Whatever a peer has written there, what nobody may need must not keep a VM from going on.
+    return json;
   }
 }
 
-/** A device as QEMU's JSON has it; what else is in it is kept. */
+/** A device as QEMU's JSON has it; what else is in it is kept, as far as JSON can say it once. */
 interface JsonDevice {
   readonly name: string;
   readonly instance_id: number;
@@ -55,8 +55,8 @@ function describeAnew(
   const after = sections.map(({ name, instance, version, start, sizeBytes, headerBytes }) => {
     const key = deviceKey(name, instance);
     const end = start + sizeBytes;
-    const alone = new Uint8Array(sizeBytes + 1).fill(SECTION.QEMU_VM_EOF);
-    alone.set(device.subarray(start, end));
+    const alone = device.slice(start, end + 1);
+    alone[sizeBytes] = SECTION.QEMU_VM_EOF;
     const same = known.get(key);
     if (same !== undefined && fits(alone, { pageSizeBytes, devices: [same] })) {
       return before.get(key);
@@ -72,17 +72,12 @@ function describeAnew(
   return new TextEncoder().encode(JSON.stringify({ ...root, devices: after }));
 }
 
-/** Of a section as it is described. */
+/** Header, fields and footer of a device's section. */
 function sectionBytes({ name, struct }: VmdescDevice): number {
-  return 14 + new TextEncoder().encode(name).length + struct.sizeBytes + FOOTER_BYTES;
+  return sectionHeaderBytes(new TextEncoder().encode(name).length) + struct.sizeBytes +
+    FOOTER_BYTES;
 }
 
 function fits(device: Uint8Array, described: Vmdesc): boolean {
-  try {
-    walkDeviceState(device, described, 0);
-    return true;
-  } catch (error) {
-    if (error instanceof KemariError) return false;
-    throw error;
-  }
+  return walkIfFits(device, described, 0) !== undefined;
 }

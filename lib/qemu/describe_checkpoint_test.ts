@@ -59,6 +59,7 @@ Deno.test("a section of another shape is described as a buffer, the others as be
     ["a subsection has gone", A_FIELDS, ["state 4"]],
     ["another one has come", [...A_FIELDS, ...A_SUBSECTION, ...A_SUBSECTION], ["state 28"]],
     ["a queue has grown", [...A_FIELDS, 0x7e, 0, 0, 0, 1, ...A_SUBSECTION], ["state 21"]],
+    ["what looks like its end", [...A_FIELDS, 0x7e, 0, 0, 0, 1, 8, 9, 9, 9, 9, 9], ["state 15"]],
     ["nothing is left", [], []],
   ];
   for (const [what, payload, fields] of cases) {
@@ -93,24 +94,55 @@ Deno.test("every recorded checkpoint is described, by the description of any rec
   for (const { name } of listStreams().filter((each) => each.kind === "colo")) {
     const stream = loadStream(name);
     const own = recordedPass(stream).json;
-    const state = recordedCheckpoints(stream).at(-1)?.state;
-    if (state === undefined) continue;
-    const names = read(describeCheckpoint(own, state), state).map((each) => each.name);
-    assert.ok(names.length > 5);
-    for (const json of described) {
-      const fitting = describeCheckpoint(json, state);
-      assert.deepEqual(read(fitting, state).map((each) => each.name), names, name);
-      if (fitting !== json) anew++;
+    const states = recordedCheckpoints(stream).map((each) => each.state);
+    for (const state of states) {
+      const names = read(describeCheckpoint(own, state), state).map((each) => each.name);
+      assert.ok(names.length > 5);
+      for (const json of state === states[0] ? described : [own]) {
+        const fitting = describeCheckpoint(json, state);
+        assert.deepEqual(read(fitting, state).map((each) => each.name), names, name);
+        if (fitting !== json) anew++;
+      }
     }
   }
   assert.ok(anew > 10, `${anew} descriptions were made anew`);
 });
 
-Deno.test("what is no description, or no device state, is given back as it was", () => {
-  const whole = Uint8Array.from([...section(2, "b", 1, [8, 9]), 0]);
-  assert.equal(describeCheckpoint(text.encode("{}"), whole).length, 2);
-  fc.assert(fc.property(fc.uint8Array({ maxLength: 200 }), (noise) => {
-    assert.equal(describeCheckpoint(noise, whole), noise);
-    assert.equal(describeCheckpoint(JSON_OF_TWO, noise), JSON_OF_TWO);
-  }));
+Deno.test("a damaged state or description gives one that fits, or is given back as it was", () => {
+  const whole = Uint8Array.from([
+    ...section(1, "a", 0, [...A_FIELDS, ...A_SUBSECTION, 1, 2, 3]),
+    ...section(2, "b", 1, [8, 9]),
+    0,
+  ]);
+  const damage = (bytes: Uint8Array) =>
+    fc.tuple(fc.nat(bytes.length - 1), fc.nat(6), fc.uint8Array({ maxLength: 6 })).map(
+      ([at, gone, come]) =>
+        Uint8Array.from([...bytes.subarray(0, at), ...come, ...bytes.subarray(at + gone)]),
+    );
+  let described = 0;
+  fc.assert(
+    fc.property(damage(whole), fc.oneof(fc.constant(JSON_OF_TWO), damage(JSON_OF_TWO)), (
+      state,
+      json,
+    ) => {
+      const fitting = describeCheckpoint(json, state);
+      if (fitting === json) return;
+      assert.ok(read(fitting, state).length > 0);
+      described++;
+    }),
+    { seed: 2010, numRuns: 2000 },
+  );
+  assert.ok(described > 100, `${described} were described`);
+});
+
+Deno.test("a description that JSON cannot write again costs nothing but itself", () => {
+  const deep = "[".repeat(20_000) + "]".repeat(20_000);
+  const json = new TextDecoder().decode(JSON_OF_TWO).replace("{", `{"7":1,"deep":${deep},`);
+  const state = Uint8Array.from([
+    ...section(1, "a", 0, A_FIELDS),
+    ...section(2, "b", 1, [8, 9]),
+    0,
+  ]);
+  const bytes = text.encode(json);
+  assert.equal(describeCheckpoint(bytes, state), bytes);
 });

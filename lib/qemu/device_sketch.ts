@@ -11,6 +11,7 @@ import {
   decodeSectionHeader,
   FOOTER_BYTES,
   type SectionHeader,
+  sectionHeaderBytes,
 } from "./device_state.ts";
 import { deviceKey } from "./vmdesc.ts";
 import { SECTION } from "./wire.ts";
@@ -116,9 +117,15 @@ function isSectionEnd(state: Uint8Array, position: number, sectionId: number): b
   if (footer < 0 || position >= state.length) return false;
   const view = new DataView(state.buffer, state.byteOffset, state.byteLength);
   return state[footer] === SECTION.QEMU_VM_SECTION_FOOTER &&
-    view.getUint32(footer + 1) === sectionId &&
-    (position === state.length - 1 || opensSection(state, position) ||
-      state[position] === SECTION.QEMU_VM_COMMAND);
+    view.getUint32(footer + 1) === sectionId && mayGoOn(state, position);
+}
+
+/** Whether a section or the EOF may follow here, behind any COMMANDs. */
+function mayGoOn(state: Uint8Array, position: number): boolean {
+  while (state[position] === SECTION.QEMU_VM_COMMAND && position + 5 <= state.length) {
+    position += 5 + state[position + 3] * 256 + state[position + 4];
+  }
+  return position === state.length - 1 || opensSection(state, position);
 }
 
 function searchSectionEnd(
@@ -138,7 +145,7 @@ function searchSectionEnd(
 function opensSection(state: Uint8Array, position: number): boolean {
   if (state[position] !== SECTION.QEMU_VM_SECTION_FULL) return false;
   const nameBytes = state[position + 5];
-  if (!(nameBytes > 0) || position + 14 + nameBytes > state.length) return false;
+  if (!(nameBytes > 0) || position + sectionHeaderBytes(nameBytes) > state.length) return false;
   for (let at = position + 6; at < position + 6 + nameBytes; at++) {
     if (state[at] < 0x20 || state[at] > 0x7e) return false;
   }

@@ -131,6 +131,25 @@ export function walkDeviceState(
   return sections;
 }
 
+/** As {@link walkDeviceState}; undefined where the description is not this state's. */
+export function walkIfFits(
+  state: Uint8Array,
+  vmdesc: Vmdesc,
+  streamOffset: number,
+): DeviceSection[] | undefined {
+  try {
+    return walkDeviceState(state, vmdesc, streamOffset);
+  } catch (error) {
+    if (error instanceof WireError) return undefined;
+    throw error;
+  }
+}
+
+/** Bytes of a SECTION_FULL's header, with a name of so many. */
+export function sectionHeaderBytes(nameBytes: number): number {
+  return 14 + nameBytes;
+}
+
 /**
  * Decodes the header of the SECTION_FULL at `position`.
  *
@@ -159,7 +178,7 @@ export function decodeSectionHeader(
     );
   }
   const nameBytes = byteAt(state, position + 5, streamOffset, "a section's header");
-  const headerBytes = 14 + nameBytes;
+  const headerBytes = sectionHeaderBytes(nameBytes);
   if (position + headerBytes > state.length) {
     throw fault(streamOffset + state.length, "truncated", "a section's header should go on");
   }

@@ -2,10 +2,9 @@
  * What `kemari inspect` finds in a migration file: the parser's events as a flat list of sections,
  * each with its place, handed on as they come so that a file of any size takes bounded memory.
  */
-import { WireError } from "../errors.ts";
 import type { DeviceField } from "./device_fields.ts";
 import { sketchDeviceState } from "./device_sketch.ts";
-import { commandBytes, type DeviceSection, walkDeviceState } from "./device_state.ts";
+import { commandBytes, type DeviceSection, walkIfFits } from "./device_state.ts";
 import {
   type BlockCensus,
   emptyTally,
@@ -345,7 +344,7 @@ export class StreamInspector implements StreamVisitor {
     this.#add({ kind: "eof", ...this.#at({ offset: end, endOffset: end + 1 }) });
   }
 
-  /** A checkpoint's state is not described; the first pass's description nearly always fits. */
+  /** A checkpoint's state is not described; the first pass's description may fit. */
   #checkpointState(state: Uint8Array, offset: number): void {
     const sections = this.#vmdesc && walkIfFits(state, this.#vmdesc, offset);
     if (sections !== undefined) return this.#devices(state, sections, offset);
@@ -365,18 +364,5 @@ export class StreamInspector implements StreamVisitor {
     }
     const place = this.#parser().place;
     this.#add({ kind: "unfinished", place, ...this.#at({ offset, endOffset }) });
-  }
-}
-
-function walkIfFits(
-  state: Uint8Array,
-  vmdesc: Vmdesc,
-  offset: number,
-): DeviceSection[] | undefined {
-  try {
-    return walkDeviceState(state, vmdesc, offset);
-  } catch (error) {
-    if (error instanceof WireError) return undefined;
-    throw error;
   }
 }

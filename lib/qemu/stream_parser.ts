@@ -326,9 +326,7 @@ export class StreamParser {
     const offset = this.#device.offset;
     const endOffset = offset + totalBytes;
     this.#state = "between";
-    this.#known = sections.map(({ name, instance, sectionId, sizeBytes }) => {
-      return { name, instance, sectionId, sizeBytes };
-    });
+    this.#known = sections.map(({ name, instance, sizeBytes }) => ({ name, instance, sizeBytes }));
     const stateEnd = offset + state.length;
     this.#visitor.event({ kind: "device-state", offset, endOffset: stateEnd, state, sections });
     this.#visitor.event({ kind: "vmdescription", offset: stateEnd, endOffset, json });

@@ -43,28 +43,23 @@ export function* composeReplica(
       yield content ?? ZERO_FILL;
     }
   }
-  yield* composeEnd(machine, shared === undefined);
+  yield composeRamEnd();
+  const { device, vmdescription } = machine;
+  yield device;
+  // A QEMU does not look at it; whoever else reads the stream must find this state described.
+  const described = shared === undefined
+    ? describeCheckpoint(vmdescription, device)
+    : vmdescription;
+  yield composeVmdescription(described);
 }
 
-/** The stream of a machine whose RAM is all left out, to be parsed and not to be loaded. */
+/** The stream of a machine whose RAM is all left out, up to its description, to be parsed. */
 export function* composeWithoutPages(
   machine: MachineRecord & { readonly blocks: readonly RamBlock[] },
 ): Generator<Uint8Array> {
   yield composePrologue(machine.configuration, machine.blocks);
-  yield* composeEnd(machine, true);
-}
-
-/**
- * What follows the pages.
- *
- * @param isRead Whether others than a QEMU may read the stream, which does not look at the
- *   description: then it is one of this state.
- */
-function* composeEnd(machine: MachineRecord, isRead: boolean): Generator<Uint8Array> {
-  const { device, vmdescription } = machine;
   yield composeRamEnd();
-  yield device;
-  yield composeVmdescription(isRead ? describeCheckpoint(vmdescription, device) : vmdescription);
+  yield machine.device;
 }
 
 const ZERO_FILL = new Uint8Array(1);

@@ -1,5 +1,6 @@
 import { Carry } from "../bytes/carry.ts";
 import { WireError } from "../errors.ts";
+import { sketchDeviceState } from "../qemu/device_sketch.ts";
 import { type CheckpointContext, StreamParser } from "../qemu/stream_parser.ts";
 import type { RamBlock } from "../qemu/wire.ts";
 import { composeWithoutPages } from "./compose_replica.ts";
@@ -16,7 +17,8 @@ export interface StoredReplica extends MachineRecord {
 }
 
 /**
- * What a stored state says of its machine, found by parsing it as QEMU would.
+ * What a stored state says of its machine. Its device state may be a checkpoint's, which the stored
+ * description need not fit, and is checked as a checkpoint's.
  *
  * @returns The machine type, and what a parser of the next checkpoint needs to know.
  * @throws {WireError} if it is none that QEMU would load.
@@ -25,11 +27,9 @@ export function recognizeMachine(
   stored: StoredReplica,
 ): { readonly machine: string; readonly context: CheckpointContext } {
   let machine = "unnamed";
-  let complete = false;
   const parser = new StreamParser({
     event: (event) => {
       if (event.kind === "configuration") machine = event.configuration.machine;
-      if (event.kind === "stream-complete") complete = true;
     },
     page: () => {},
     fill: () => {},
@@ -40,8 +40,9 @@ export function recognizeMachine(
   for (const piece of composeWithoutPages(stored)) {
     carry.feed(piece, 0, piece.length, (bytes, at, end) => parser.parse(bytes, at, end));
   }
-  if (!complete || parser.pageBytes !== stored.pageBytes) {
+  if (!parser.inDeviceState || parser.pageBytes !== stored.pageBytes) {
     throw new WireError("migration", 0, "truncated", "the stored state is no whole machine");
   }
-  return { machine, context: parser.checkpointContext };
+  const { sections } = sketchDeviceState(stored.device, [], 0);
+  return { machine, context: { ...parser.checkpointContext, sections } };
 }
