@@ -2,7 +2,8 @@
 import assert from "node:assert/strict";
 import { loadStream } from "../../fixtures/streams.ts";
 import { vmStateOf } from "../../fixtures/vm_state.ts";
-import { KemariProcess } from "../../fixtures/watched_kemari.ts";
+import { until } from "../../fixtures/protected_pair.ts";
+import { FROM_SOURCE, KemariProcess } from "../../fixtures/watched_kemari.ts";
 
 const STREAM = loadStream("plain-11.1-bios");
 const STATE = vmStateOf(STREAM);
@@ -168,4 +169,45 @@ Deno.test("a killed recv with a standby leaves its sockets' folder for the next 
     third.signal("SIGTERM");
     await third.ended();
     assert.throws(() => Deno.statSync(own), Deno.errors.NotFound);
+  }));
+
+Deno.test("a VM that was taken over outlives what others keep in the folder that recv has made", () =>
+  inFolder(async (folder) => {
+    const control = `${folder}/ram/control`;
+    await using recv = new KemariProcess([
+      ...["recv", `unix:${folder}/s`, "--ram-dir", `${folder}/ram`, "--control", control],
+      ...["--exec", "cat > /dev/null; exec sleep 600"],
+    ]);
+    await recv.listening();
+    await using send = new KemariProcess(["send", `unix:${folder}/s`], { stdin: "piped" });
+    await send.write(STREAM);
+    await send.closeStdin();
+    assert.equal((await send.ended()).code, 0);
+    await recv.waitFor(/activated transaction 1/);
+    await using status = new KemariProcess(["status", control, "--json"]);
+    const { code, stdout } = await status.ended();
+    assert.equal(code, 0, recv.stderr);
+    assert.equal(JSON.parse(new TextDecoder().decode(stdout)).state, "active");
+    assert.deepEqual([...Deno.readDirSync(`${folder}/ram`)].map(({ name }) => name), ["control"]);
+    recv.signal("SIGTERM");
+    assert.equal((await recv.ended()).code, 130);
+  }));
+
+Deno.test("recv with a standby does not need anybody to read its stdout", () =>
+  inFolder(async (folder) => {
+    const words = [...FROM_SOURCE.slice(1), "recv", `unix:${folder}/s`, "--control", `${folder}/c`];
+    const recv = new Deno.Command(FROM_SOURCE[0], {
+      args: [...words, "--standby", "qemu-system-x86_64 -m 64", "--ram-dir", `${folder}/ram`],
+      stdout: "piped",
+      stderr: "null",
+    }).spawn();
+    await recv.stdout.cancel();
+    try {
+      await until(() => Deno.lstat(`${folder}/c`).then(() => true, () => false), "recv to listen");
+      // Several times as long as it takes to notice.
+      await new Promise((resolve) => setTimeout(resolve, 1000));
+    } finally {
+      recv.kill("SIGTERM");
+    }
+    assert.equal((await recv.status).code, 130);
   }));

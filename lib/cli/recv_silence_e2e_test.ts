@@ -15,12 +15,12 @@ async function sleep(ms: number): Promise<void> {
 /** A receiver that takes over on loss, and a sender with one transaction committed that stays. */
 async function linked(
   body: (recv: KemariProcess, send: KemariProcess) => Promise<void>,
-  sender: readonly string[] = PATIENT,
+  { sender = PATIENT, receiver = QUICK } = {},
 ) {
   const folder = await Deno.makeTempDir({ prefix: "kemari-silence-" });
   try {
     const loss = ["--on-loss", "activate", "--fence", "none"];
-    await using recv = new KemariProcess(["recv", `unix:${folder}/s`, ...loss, ...QUICK]);
+    await using recv = new KemariProcess(["recv", `unix:${folder}/s`, ...loss, ...receiver]);
     await recv.listening();
     await using send = new KemariProcess(["send", `unix:${folder}/s`, ...sender], {
       stdin: "piped",
@@ -84,12 +84,12 @@ Deno.test("a sender that was stopped itself does not blame the receiver", () =>
   linked(async (recv, send) => {
     for (let round = 0; round < 3; round++) {
       send.signal("SIGSTOP");
-      await sleep(350);
+      await sleep(900);
       send.signal("SIGCONT");
-      await sleep(100);
+      await sleep(150);
     }
     await assertHandover(recv, send);
-  }, ["--heartbeat", "50", "--grace", "200"]));
+  }, { sender: QUICK, receiver: PATIENT }));
 
 Deno.test("a sender whose process dies is lost at once, whatever the grace time", () =>
   linked(async (recv, send) => {

@@ -278,7 +278,8 @@ export class RamDir implements ReplicaStore, Disposable {
   /**
    * Removes the folder's files. A QEMU that maps them keeps its memory.
    *
-   * @param withFolder Also the folder, which is removed anyway if it was not there before.
+   * @param withFolder Also the folder, which is removed anyway if it was not there before; but not
+   *   if something of others is in it.
    */
   remove(withFolder: boolean): void {
     for (const name of ["state", "device-0", "device-1", SOCKET_NOTE]) {
@@ -286,7 +287,7 @@ export class RamDir implements ReplicaStore, Disposable {
     }
     this.discard();
     removeQuietly(`${this.path}/lock`);
-    if (withFolder || this.#made) removeQuietly(this.path);
+    if ((withFolder || this.#made) && isEmpty(this.path)) removeQuietly(this.path);
   }
 
   /** Lets others have the folder. */
@@ -324,6 +325,14 @@ function openFile(path: string): number {
   const fd = libc().open(cString(path), O_RDWR_CREAT_CLOEXEC, 0o600);
   if (fd < 0) throw fileError(path, "cannot open the file", errno());
   return fd;
+}
+
+function isEmpty(folder: string): boolean {
+  try {
+    return Deno.readDirSync(folder)[Symbol.iterator]().next().done === true;
+  } catch {
+    return false;
+  }
 }
 
 function exists(path: string): boolean {

@@ -156,7 +156,7 @@ export async function recv(
     }
     reactor.every(250, () => {
       rate.update(end.counters.committed);
-      if (settings.exec === undefined && end.state !== "activating" && isUnread(1)) {
+      if (toStdout && end.state !== "activating" && isUnread(1)) {
         reactor.fail(
           new TransportError("stdout", "write", "whoever was to take the VM has gone", {
             hint: "see what the QEMU behind the pipe said; start it again, with -incoming fd:0",
@@ -170,7 +170,6 @@ export async function recv(
       try {
         active = await activate(verdict);
         given = true;
-        home.isGiven();
       } catch (error) {
         given = error instanceof RanAndEnded;
         for (const { reject } of asked) reject(error);
@@ -186,6 +185,7 @@ export async function recv(
         continue;
       }
       end.activated();
+      home.isGiven();
       for (const { resolve } of asked) resolve();
       // The answer gets out before the loop ends.
       if (asked.length > 0) await settle(reactor, signal);

@@ -85,9 +85,16 @@ export class ReplicaHome {
     this.dir?.give();
   }
 
-  /** The VM that got it runs: the files are of no more use here. */
+  /** The VM that got it runs: the files are of no more use here, and no reason to end the VM. */
   isGiven(): void {
-    this.dir?.remove(!this.#isNamed);
+    try {
+      this.dir?.remove(!this.#isNamed);
+    } catch (error) {
+      log.warn("{folder}: not all of its files could be removed: {reason}", {
+        folder: this.dir!.path,
+        reason: (error as Error).message,
+      });
+    }
   }
 
   /** No VM got it after all. */
@@ -102,7 +109,7 @@ export class ReplicaHome {
   close(end: { readonly given: boolean; readonly committed: boolean; readonly asked: boolean }) {
     const dir = this.dir;
     if (dir === undefined) return;
-    if (end.given || !end.committed || end.asked && !this.#isNamed) dir.remove(!this.#isNamed);
+    if (end.given || !end.committed || end.asked && !this.#isNamed) this.isGiven();
     else log.info("{folder}: the replica stays for the next kemari recv", { folder: dir.path });
     dir.close();
   }

@@ -116,7 +116,8 @@ function setNoDelay(fd: number): void {
 }
 
 /**
- * Connects; where a name has several addresses, to the first that answers.
+ * Connects; where a name has several addresses, to the first that answers. Each has its share of
+ * the time: one that says nothing does not use up that of the others.
  *
  * @returns A non-blocking descriptor that the caller owns.
  * @throws {TransportError} with a hint, also after `timeoutMs` without an answer.
@@ -129,10 +130,13 @@ export async function connectSocket(
 ): Promise<number> {
   const deadline = performance.now() + timeoutMs;
   let code: number = ERRNO.ETIMEDOUT;
-  for (const target of await resolve(address, signal)) {
+  const targets = await resolve(address, signal);
+  for (const [i, target] of targets.entries()) {
+    const now = performance.now();
+    const share = now + (deadline - now) / (targets.length - i);
     const fd = open(target.family, address.text, "connect");
     try {
-      code = await connectOne(fd, target, reactor, deadline, signal);
+      code = await connectOne(fd, target, reactor, share, signal);
     } catch (error) {
       libc().close(fd);
       throw error;
