@@ -14,12 +14,16 @@ import { wasStandingStill } from "./still_vm.ts";
 const log = getLogger(["kemari", "guard"]);
 
 const FAREWELL = "bye\n";
-const CONNECT_TIMEOUT_MS = 10_000;
+/** A QEMU that is silent for longer is told of, and waited for on. */
+const SILENT_MS = 10_000;
+const GIVE_UP_MS = 600_000;
 
 /** The guardian as its owner sees it. */
 export interface Guardian {
   /** Sends it home: whatever had to be told to QEMU has been. */
   dismiss(): Promise<void>;
+  /** Leaves it to tell QEMU, which has not answered us, and to remove the folder. */
+  inherit(): Promise<void>;
 }
 
 /**
@@ -50,6 +54,10 @@ export function startGuardian(
       }
       await child.status;
     },
+    async inherit() {
+      await writer.close().catch(() => {});
+      child.unref();
+    },
   };
 }
 
@@ -67,21 +75,23 @@ export async function guard(
   if (words.endsWith(FAREWELL)) return;
   const stoppedByUs = await wasStandingStill(folder);
   await Deno.remove(folder, { recursive: true }).catch(() => {});
-  const until = performance.now() + CONNECT_TIMEOUT_MS;
-  for (;;) {
+  const begun = performance.now();
+  for (let told = false;;) {
     try {
       await using client = await QmpClient.connect(qmp, { timeoutMs: 2000 });
       const state = await releaseVm(client, action, stoppedByUs);
-      log.warn("kemari protect died; the VM is {state}", { state });
+      log.warn("kemari protect has ended; the VM is {state}", { state });
       return;
     } catch (error) {
       if (isGone(error)) return;
-      if (performance.now() > until) {
-        log.error("kemari protect died, and QEMU was not told: {reason}", {
+      const silentMs = performance.now() - begun;
+      if (silentMs > SILENT_MS && !told || silentMs > GIVE_UP_MS) {
+        told = true;
+        log.error("kemari protect has ended, and QEMU is not told yet: {reason}", {
           reason: (error as Error).message,
         });
-        return;
       }
+      if (silentMs > GIVE_UP_MS) return;
       await new Promise((resolve) => setTimeout(resolve, 100));
     }
   }

@@ -1,6 +1,6 @@
 import { getLogger } from "@logtape/logtape";
 import { QemuError, TransportError, UsageError, WireError } from "../errors.ts";
-import { disableColo, triggerCheckpoint } from "../qmp/migration.ts";
+import { triggerCheckpoint } from "../qmp/migration.ts";
 import { type MigrationSupport, refusalOf } from "../qmp/migration_support.ts";
 import { type Address, parseAddress } from "./address.ts";
 import { compressionOf, type CompressSettings } from "./compression.ts";
@@ -9,11 +9,12 @@ import { senderDurations, type SenderStatus, senderStatus, statusLine } from "./
 import { startGuardian } from "./guardian.ts";
 import { connectPeer } from "./peer.ts";
 import { protectByColo } from "./protect_colo.ts";
+import { isQemuLoss, isSecondaryLoss, partFromSecondary } from "./protect_loss.ts";
 import { protectBySnapshots } from "./protect_snapshots.ts";
 import { QmpClient, readMigrationSupport } from "./qmp_client.ts";
 import { RateMeter } from "./rate_meter.ts";
 import { Reactor } from "./reactor.ts";
-import { followVm, isTakenOver, type OnSecondaryLoss, releaseVm } from "./release_vm.ts";
+import { followVm, isTakenOver, type OnSecondaryLoss } from "./release_vm.ts";
 import { CONNECT_TIMEOUT_MS, type ProgressLine, tooSlow } from "./send.ts";
 import { type LinkTiming, SenderLink } from "./sender_link.ts";
 import { type Listener, listenSocket } from "./socket.ts";
@@ -56,11 +57,10 @@ export interface ProtectContext {
   readonly signal: AbortSignal;
 }
 
-/** For what has to be done after an interruption too. */
-const uninterrupted = new AbortController().signal;
-
 const RETRY_MS = 1000;
 const QEMU_POLL_MS = 100;
+/** QEMU answers nothing while its disks keep its main loop waiting: that is no reason to leave it. */
+const PATIENCE_MS = 600_000;
 
 /**
  * `kemari protect`: attaches to a running QEMU and keeps it synchronized, over lost secondaries
@@ -167,9 +167,10 @@ async function protectVm(
   signal: AbortSignal,
   publish: (status: () => SenderStatus | object) => void,
 ): Promise<void> {
-  const support = await reactor.during(readMigrationSupport(qmp), signal);
+  let support = await reactor.during(readMigrationSupport(qmp), signal);
   const refusal = refusalOf(support);
   if (refusal !== undefined) throw refusal;
+  qmp.patienceMs = PATIENCE_MS;
   for (const warning of support.warnings) log.warn("{warning}", { warning });
   const mode = settings.mode === "auto" ? support.mode : settings.mode;
   if (mode === "colo" && !support.colo) {
@@ -190,12 +191,16 @@ async function protectVm(
   let control: ControlServer | undefined;
   let listener: Listener | undefined;
   let over = false;
+  /** Whether QEMU knows how things stand. */
+  let told = true;
   const guardian = startGuardian(settings.qmp, settings.onSecondaryLoss, folder);
   const still = new StillVm(qmp, support, folder);
   const trigger = new SyncTrigger(reactor, settings.syncMinIntervalMs, () => {
     taps.triggered();
     // Snapshots look at the trigger themselves; in COLO QEMU is told.
     if (mode !== "colo") return reactor.wake();
+    // A paused VM says nothing more, and QEMU waits for our answer already.
+    if (link?.primary.isVmPaused) return;
     qmp.run(triggerCheckpoint(settings.syncIntervalMs)).catch((error) => {
       if (!over) reactor.fail(error);
     });
@@ -215,8 +220,12 @@ async function protectVm(
   followVm(qmp, () => {
     still.resumed();
     taps.vmRuns();
+    link?.vmResumed();
     trigger.ended();
-  }, () => taps.vmStops());
+  }, () => {
+    taps.vmStops();
+    link?.vmStopped();
+  });
   const status = (): SenderStatus | object =>
     last === undefined
       ? { role: "sender", state: "connecting", mode, peer: target.text, syncs: 0 }
@@ -247,6 +256,7 @@ async function protectVm(
     let refused = "";
     for (let first = true;; first = false) {
       try {
+        if (!first) support = await untilProtectable(qmp, reactor, signal);
         const peer = await connectSecondary(target, reactor, signal, first || !settings.retry);
         last = link = new SenderLink(reactor, peer, {
           ...settings,
@@ -279,25 +289,27 @@ async function protectVm(
         const wasLinked = lost?.ready === true;
         const takenOver = isTakenOver(error);
         link = undefined;
+        // COLO's end lets a VM run that somebody else had paused.
+        const wasPaused = lost?.primary.isVmPaused === true && !still.isHeld;
+        let goesOn = settings.onSecondaryLoss === "continue" && !takenOver;
         // The secondary waits for the connection's end before its VM runs: ours stops first.
         if (takenOver) lost?.quiesce();
         else {
-          // Said only where it is true: where the VM stops, the secondary must take over.
-          const goesOn = settings.onSecondaryLoss === "continue" && !isQemuLoss(error);
-          if (goesOn) await lost?.leave();
+          // Said only where it is true: where the VM stops, the secondary must take over. Who
+          // interrupts us wants neither, but the secondary must have heard it.
+          const mayGoOn = (goesOn || signal.aborted) && !isQemuLoss(error, qmp);
+          const heard = mayGoOn && await lost?.leave();
+          if (signal.aborted && heard) goesOn = true;
           lost?.close();
         }
-        if (settings.onSecondaryLoss === "continue" && !takenOver) taps.passThrough();
-        // The taps go on meanwhile: QEMU may wait for its disk before it answers. One whose
-        // secondary never said who it is has not been told of any protection.
+        if (goesOn) taps.passThrough();
+        // One whose secondary never said who it is has not been told of any protection.
         if (wasLinked || takenOver) {
-          const action = takenOver ? "stop" : settings.onSecondaryLoss;
-          // A VM that is being stopped must be, before it can be let go.
-          await reactor.during(still.giveUp(), uninterrupted);
-          await reactor.during(release(qmp, action, support, still), uninterrupted);
+          const action = goesOn && !wasPaused ? "continue" : "stop";
+          told = await partFromSecondary({ qmp, reactor, support, still, action, signal });
         }
         lost?.close();
-        const mayRetry = isSecondaryLoss(error, target) && settings.retry &&
+        const mayRetry = isSecondaryLoss(error, target.text) && settings.retry &&
           settings.onSecondaryLoss === "continue";
         // A secondary that was never there is the caller's mistake, unless QEMU depends on us.
         const isAbsent = first && !wasLinked && !(error instanceof WireError);
@@ -326,8 +338,10 @@ async function protectVm(
     link?.close();
     listener?.close();
     control?.close();
-    await guardian.dismiss();
-    await Deno.remove(folder, { recursive: true }).catch(() => {});
+    if (told) {
+      await guardian.dismiss();
+      await Deno.remove(folder, { recursive: true }).catch(() => {});
+    } else await guardian.inherit();
   }
 }
 
@@ -349,6 +363,24 @@ async function connectQemu(
   }
 }
 
+/** Waits until nothing keeps the VM from being protected again: somebody may have paused it. */
+async function untilProtectable(
+  qmp: QmpClient,
+  reactor: Reactor,
+  signal: AbortSignal,
+): Promise<MigrationSupport> {
+  for (let told = "";;) {
+    const support = await reactor.during(readMigrationSupport(qmp), signal);
+    const refusal = refusalOf(support);
+    if (refusal === undefined) return support;
+    if (refusal.message !== told) {
+      log.warn("{reason}; the VM is unprotected until then", { reason: refusal.message });
+    }
+    told = refusal.message;
+    await reactor.sleep(RETRY_MS, signal);
+  }
+}
+
 /** Connects; except at the first time, a secondary that is not there yet is waited for. */
 async function connectSecondary(
   target: Address,
@@ -364,35 +396,4 @@ async function connectSecondary(
       await reactor.sleep(RETRY_MS, signal);
     }
   }
-}
-
-/** Tells QEMU that it is alone; said loudly when QEMU does not hear it. */
-async function release(
-  qmp: QmpClient,
-  action: OnSecondaryLoss,
-  support: MigrationSupport,
-  still: StillVm,
-): Promise<void> {
-  try {
-    const state = await releaseVm(qmp, action, still.isHeld);
-    log.info("the VM is {state}, unprotected", { state });
-    for (const command of disableColo(support)) await qmp.run(command);
-  } catch (error) {
-    // A QEMU that is gone need not be told, and its end is what protect is about to report.
-    if (error instanceof TransportError && !qmp.isOpen) return;
-    log.error("QEMU was not told that it is unprotected: {reason}", {
-      reason: (error as Error).message,
-    });
-  }
-}
-
-/** Whether the VM has died, rather than whoever protects it. */
-function isQemuLoss(error: unknown): boolean {
-  return error instanceof TransportError && error.endpoint === "QEMU";
-}
-
-/** Whether another secondary, or the same one come back, would mend it. */
-function isSecondaryLoss(error: unknown, target: Address): boolean {
-  if (error instanceof TransportError) return error.endpoint === target.text;
-  return error instanceof WireError && (error.fault === "busy" || error.fault === "storage");
 }

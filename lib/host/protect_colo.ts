@@ -13,6 +13,8 @@ const log = getLogger(["kemari", "protect"]);
 
 /** How often QEMU is asked whether its migration has failed. */
 const POLL_MS = 250;
+/** Two intervals and so much without a checkpoint are too long. */
+const INTERVAL_SLACK_MS = 200;
 
 /**
  * Protects by COLO: one endless migration over a Unix socket.
@@ -24,8 +26,13 @@ export async function protectByColo(context: ProtectContext): Promise<never> {
   const commands = enableColo(support, { checkpointDelayMs: settings.syncIntervalMs });
   await reactor.during(qmp.runAll(commands), signal);
   const fd = await reactor.during(migrateToUs(context), signal);
+  let stopWatching: (() => void) | undefined;
   link.onEvent = (event) => {
-    if (event.kind === "colo") log.info("protected: checkpoints follow");
+    if (event.kind === "colo") {
+      log.info("protected: checkpoints follow");
+      stopWatching ??= watchInterval(context);
+    }
+    if (event.kind === "paused") log.info(PAUSED);
   };
   link.attach({ input: fd, output: fd, name: "QEMU" });
   const stopPolling = pollMigration(context);
@@ -34,6 +41,7 @@ export async function protectByColo(context: ProtectContext): Promise<never> {
     throw new StateError("the protection ended by itself");
   } finally {
     stopPolling();
+    stopWatching?.();
     link.detach();
     libc().close(fd);
   }
@@ -84,6 +92,20 @@ export async function failIfFailed(qmp: ProtectContext["qmp"]): Promise<string> 
   if (status.phase !== "failed") return status.phase;
   throw new QemuError("migrate", "GenericError", status.error ?? "the migration failed", {
     hint: status.blockedReasons.join("; ") || undefined,
+  });
+}
+
+/** What is said of a VM that somebody has paused. */
+export const PAUSED = "the VM is paused, and is synchronized when it runs again";
+
+/**
+ * Asks for the checkpoints that QEMU's timer misses: it goes by the host's clock, and when that is
+ * set back, there are none for as long.
+ */
+function watchInterval({ reactor, settings, trigger }: ProtectContext): () => void {
+  const limitMs = 2 * settings.syncIntervalMs + INTERVAL_SLACK_MS;
+  return reactor.every(limitMs / 2, () => {
+    if (performance.now() - trigger.begunAt > limitMs) trigger.request();
   });
 }
 

@@ -1,12 +1,13 @@
 import { getLogger } from "@logtape/logtape";
-import { enableSnapshots, resumeVm } from "../qmp/migration.ts";
+import { enableSnapshots, queryStatus, resumeVm } from "../qmp/migration.ts";
 import { libc } from "./libc.ts";
 import type { ProtectContext } from "./protect.ts";
-import { failIfFailed, migrateToUs } from "./protect_colo.ts";
+import { failIfFailed, migrateToUs, PAUSED } from "./protect_colo.ts";
 
 const log = getLogger(["kemari", "protect"]);
 
 const POLL_MS = 2;
+const PAUSED_POLL_MS = 100;
 
 /**
  * Protects by one whole migration after another, for a QEMU without COLO. Each is one transaction;
@@ -22,6 +23,7 @@ export async function protectBySnapshots(context: ProtectContext): Promise<never
   await reactor.during(qmp.runAll(enableSnapshots(support)), signal);
   measurePauses(context);
   for (let round = 1;; round++) {
+    await untilRunning();
     const begunAt = performance.now();
     const fd = await reactor.during(migrateToUs(context), signal);
     try {
@@ -43,6 +45,18 @@ export async function protectBySnapshots(context: ProtectContext): Promise<never
     const cancel = reactor.after(restMs, () => rested = true);
     await reactor.run(() => rested || trigger.pending, signal);
     cancel();
+  }
+
+  /** Whoever has paused the VM between two rounds is not to be overruled by the next one's end. */
+  async function untilRunning(): Promise<void> {
+    for (let told = false;; told = true) {
+      const { status } = await reactor.during(qmp.run(queryStatus()), signal) as {
+        status?: string;
+      };
+      if (status === "running" || status === "suspended") return;
+      if (!told) log.info(PAUSED);
+      await reactor.sleep(PAUSED_POLL_MS, signal);
+    }
   }
 
   async function completed(): Promise<void> {

@@ -24,7 +24,7 @@ export interface ConnectOptions {
 
 /** How long to wait, and how to send. */
 export interface ExecuteOptions {
-  /** Default: 10,000. */
+  /** Default: {@link QmpClient.patienceMs}. */
   readonly timeoutMs?: number;
   /** Ahead of commands that still run, where QEMU offers it. */
   readonly outOfBand?: boolean;
@@ -51,6 +51,8 @@ export class QmpClient implements AsyncDisposable {
   readonly #closed = Promise.withResolvers<KemariError | undefined>();
   #failure: KemariError | undefined;
   #isClosing = false;
+  /** How long a command's answer may take where the command does not say, in milliseconds. */
+  patienceMs = DEFAULT_TIMEOUT_MS;
   readonly #listeners: ((event: QmpEvent) => void)[] = [];
 
   private constructor(path: string) {
@@ -142,7 +144,7 @@ export class QmpClient implements AsyncDisposable {
     const { promise, resolve, reject } = Promise.withResolvers<unknown>();
     this.#waiting.set(id, { resolve, reject });
     this.#flush();
-    const { timeoutMs } = options;
+    const { timeoutMs = this.patienceMs } = options;
     try {
       return await this.#inTime(
         promise,

@@ -193,11 +193,12 @@ export class SenderLink {
    * Tells the secondary, if there is one, that the VM goes on here: losing this connection is then
    * no reason to take over. To be followed by {@link close}, before the VM is set free.
    *
-   * @returns When the secondary has closed the connection, or was given time for it: a connection
-   *   that is closed over unread bytes could eat the words that are on their way.
+   * @returns When the secondary has closed the connection, which is how it answers, or was given
+   *   time for it: a connection that is closed over unread bytes could eat the words that are on
+   *   their way. Whether it has.
    */
-  async leave(): Promise<void> {
-    if (this.#closed || !(this.#txn.ready || this.#txn.open)) return;
+  async leave(): Promise<boolean> {
+    if (this.#closed || !(this.#txn.ready || this.#txn.open)) return false;
     this.detach();
     this.#txn.leave();
     this.#leaving = true;
@@ -211,6 +212,18 @@ export class SenderLink {
     } finally {
       cancel();
     }
+    return this.#peerLeft;
+  }
+
+  /** QEMU has stopped its VM: for a checkpoint, or because somebody told it to. */
+  vmStopped(): void {
+    this.primary.vmStopped();
+  }
+
+  /** QEMU's VM runs again. */
+  vmResumed(): void {
+    this.primary.vmResumed();
+    this.#pump();
   }
 
   /** Does nothing any more, but keeps the connection: its end tells the peer something. */

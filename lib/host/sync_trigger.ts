@@ -22,6 +22,7 @@ export class SyncTrigger {
   /** A checkpoint has been asked for and has not begun. */
   #asked = false;
   #askedAt = -Infinity;
+  #begunAt = -Infinity;
   #cancelAsk: (() => void) | undefined;
   #cancelLimit: () => void = () => {};
   /** While a request waits for the VM to run again, which QMP tells. */
@@ -39,6 +40,11 @@ export class SyncTrigger {
     return this.#wanted || this.#cancelAsk !== undefined;
   }
 
+  /** When a synchronization last began, or was asked for. */
+  get begunAt(): number {
+    return this.#begunAt;
+  }
+
   /** Something is held that waits for a commit. */
   request(): void {
     this.#wanted = true;
@@ -51,6 +57,7 @@ export class SyncTrigger {
   /** A checkpoint begins. What is held until the VM stands still is part of it. */
   begun(): void {
     this.#asked = false;
+    this.#begunAt = performance.now();
     this.#busy = true;
     this.#cancelAsk?.();
     this.#cancelAsk = undefined;

@@ -219,6 +219,20 @@ export class Primary implements StreamVisitor {
     this.#txn.released(transaction);
   }
 
+  /** See {@link QemuDialogue.vmStopped}. */
+  vmStopped(): void {
+    this.#dialogue.vmStopped();
+  }
+
+  vmResumed(): void {
+    this.#dialogue.vmResumed();
+  }
+
+  /** See {@link QemuDialogue.isVmPaused}. */
+  get isVmPaused(): boolean {
+    return this.#dialogue.isVmPaused;
+  }
+
   handedOver(): void {
     this.#events.push({ kind: "handed-over", transaction: this.#txn.transaction });
   }
@@ -349,6 +363,7 @@ export class Primary implements StreamVisitor {
     switch (message) {
       case COLO_MESSAGE.CHECKPOINT_REQUEST:
         if (!this.#dialogue.requested) this.#events.push({ kind: "colo" });
+        if (this.isVmPaused) this.#events.push({ kind: "paused" });
         this.#forwarder.forgetDigests();
         return this.#dialogue.request();
       case COLO_MESSAGE.VMSTATE_SEND: {

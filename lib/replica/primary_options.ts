@@ -60,4 +60,6 @@ export type PrimaryEvent =
   /** The secondary has the transaction. */
   | { readonly kind: "committed"; readonly transaction: number }
   /** Transactions of the COLO stream follow from here on. */
-  | { readonly kind: "colo" };
+  | { readonly kind: "colo" }
+  /** QEMU asked for a checkpoint of a VM that is paused: it waits until the VM runs. */
+  | { readonly kind: "paused" };

@@ -23,7 +23,10 @@ const PLAIN_END_MS = 250;
  * VMSTATE_SEND, state   ──►  VMSTATE_RECEIVED; VMSTATE_LOADED at once, or at the ACK
  * ```
  *
- * The VM stands still from VMSTATE_SEND to VMSTATE_LOADED. No I/O; the clock is handed in.
+ * The VM stands still from VMSTATE_SEND to VMSTATE_LOADED. A VM that stands still for another reason
+ * gets no CHECKPOINT_REPLY, if whoever owns this says so: behind a checkpoint QEMU lets a VM run that
+ * an operator has paused, and QEMU 11.1 aborts where it has paused the VM itself, for a disk that is
+ * full. No I/O; the clock is handed in.
  */
 export class QemuDialogue {
   readonly #options: PrimaryOptions;
@@ -38,6 +41,11 @@ export class QemuDialogue {
   #readyAt = Infinity;
   #readySent = false;
   #requestDeferred = false;
+  /** Stops of the VM that we have given leave for, and that have not been told of yet. */
+  #stopsAwaited = 0;
+  /** In COLO, once the VM runs: before that it stands still for the full state. */
+  #vmRan = false;
+  #isVmPaused = false;
   /** The full transaction whose ACK QEMU's answer waits for. */
   #fullAwaited = 0;
   /** The checkpoint's that VMSTATE_LOADED waits for. */
@@ -105,6 +113,25 @@ export class QemuDialogue {
     this.#options.taps?.checkpointRequested();
     if (this.#mayReply()) this.#reply();
     else this.#requestDeferred = true;
+  }
+
+  /** QEMU says that the VM was stopped. */
+  vmStopped(): void {
+    if (this.#stopsAwaited > 0) this.#stopsAwaited--;
+    else this.#isVmPaused = this.#vmRan;
+  }
+
+  /** QEMU says that the VM runs again. */
+  vmResumed(): void {
+    this.#vmRan = this.#readySent;
+    this.#stopsAwaited = 0;
+    this.#isVmPaused = false;
+    if (this.#requestDeferred && this.#mayReply()) this.#reply();
+  }
+
+  /** Whether the VM of a COLO stream stands still, and not for a checkpoint. */
+  get isVmPaused(): boolean {
+    return this.#isVmPaused;
   }
 
   /** VMSTATE_SEND: the VM stands still. @returns Since when. */
@@ -177,8 +204,9 @@ export class QemuDialogue {
     this.#replies.push(encodeColoMessage("CHECKPOINT_READY"));
   }
 
-  /** Whether there is room for one more transaction in flight; the VM runs while it waits. */
+  /** Whether the VM may be stopped, and there is room for one more transaction in flight. */
   #mayReply(): boolean {
+    if (this.#isVmPaused) return false;
     if (this.#txn.inFlight.length === 0) return true;
     let bytes = 0;
     for (const transaction of this.#txn.inFlight) bytes += transaction.bytes;
@@ -187,6 +215,7 @@ export class QemuDialogue {
 
   #reply(): void {
     this.#requestDeferred = false;
+    this.#stopsAwaited++;
     this.#options.taps?.vmStops();
     this.#replies.push(encodeColoMessage("CHECKPOINT_REPLY"));
   }

@@ -1,0 +1,88 @@
+/** What `kemari protect` makes of an end: of the secondary's, of QEMU's, and of its own. */
+import { getLogger } from "@logtape/logtape";
+import { TransportError, WireError } from "../errors.ts";
+import { disableColo } from "../qmp/migration.ts";
+import type { MigrationSupport } from "../qmp/migration_support.ts";
+import type { QmpClient } from "./qmp_client.ts";
+import type { Reactor } from "./reactor.ts";
+import { type OnSecondaryLoss, releaseVm } from "./release_vm.ts";
+import type { StillVm } from "./still_vm.ts";
+
+const log = getLogger(["kemari", "protect"]);
+
+/** How long an interruption waits for QEMU; the guardian waits on. */
+const FAREWELL_MS = 10_000;
+
+/** For what has to be done after an interruption too. */
+const uninterrupted = new AbortController().signal;
+
+/** Whether the VM has died, rather than whoever protects it. */
+export function isQemuLoss(error: unknown, qmp: QmpClient): boolean {
+  // What was asked of it when it ended is refused in its socket's name.
+  return error instanceof TransportError &&
+    (error.endpoint === "QEMU" || error.endpoint === qmp.path && !qmp.isOpen);
+}
+
+/** Whether another secondary, or the same one come back, would mend it. */
+export function isSecondaryLoss(error: unknown, peer: string): boolean {
+  if (error instanceof TransportError) return error.endpoint === peer;
+  return error instanceof WireError && (error.fault === "busy" || error.fault === "storage");
+}
+
+/**
+ * Lets go of a VM whose migration has begun, or is about to: tells QEMU that it is alone. The taps
+ * go on meanwhile, since QEMU may wait for its disk before it answers.
+ *
+ * @param signal Whether it was interrupted: then QEMU does not have all the time that it may want.
+ * @returns Whether QEMU was told, or has nothing to be told any more; if not, that was said loudly.
+ */
+export async function partFromSecondary(
+  { qmp, reactor, support, still, action, signal }: {
+    readonly qmp: QmpClient;
+    readonly reactor: Reactor;
+    readonly support: MigrationSupport;
+    readonly still: StillVm;
+    readonly action: OnSecondaryLoss;
+    readonly signal: AbortSignal;
+  },
+): Promise<boolean> {
+  let told: boolean | undefined;
+  const task = (async () => {
+    // A VM that is being stopped must be, before it can be let go.
+    await still.giveUp();
+    told = await release(qmp, action, support, still);
+  })();
+  const cancel = signal.aborted ? reactor.after(FAREWELL_MS, () => told ??= false) : () => {};
+  const done = reactor.awaitRuntime();
+  task.finally(() => reactor.wake()).catch(() => {});
+  try {
+    await reactor.run(() => told !== undefined, uninterrupted);
+  } finally {
+    cancel();
+    done();
+  }
+  if (!told) log.error("QEMU does not answer; kemari's guardian waits to tell it");
+  return told!;
+}
+
+async function release(
+  qmp: QmpClient,
+  action: OnSecondaryLoss,
+  support: MigrationSupport,
+  still: StillVm,
+): Promise<boolean> {
+  try {
+    const state = await releaseVm(qmp, action, still.isHeld);
+    log.info("the VM is {state}, unprotected", { state });
+    for (const command of disableColo(support)) await qmp.run(command);
+    return true;
+  } catch (error) {
+    // A QEMU that is gone need not be told, and its end is what protect is about to report.
+    if (error instanceof TransportError && !qmp.isOpen) return true;
+    log.error("QEMU was not told that it is unprotected: {reason}", {
+      reason: (error as Error).message,
+    });
+    // One that refuses it refuses the guardian too.
+    return !(error instanceof TransportError);
+  }
+}
