@@ -18,6 +18,18 @@ Deno.test("e2e: COLO over protect: the guest goes on from the last committed tra
   await pair.assertTakenOver(secondary);
 });
 
+Deno.test("e2e: a QEMU whose own timer does not fire is asked for checkpoints", async () => {
+  await using pair = await ProtectedPair.boot("11.1");
+  await pair.recv();
+  await pair.secondary();
+  pair.protect("--sync-interval", "50");
+  const { syncs } = await pair.syncs(10);
+  await using qmp = await QmpClient.connect(pair.primary.spareQmpPath);
+  // As it is when the host's clock, by which it goes, has been set back.
+  await qmp.execute("migrate-set-parameters", { "x-checkpoint-delay": 3_600_000 });
+  await pair.syncs(syncs + 20);
+});
+
 Deno.test("e2e: a lost secondary does not stop the VM, and another one is protected again", async () => {
   await using pair = await ProtectedPair.boot("11.1");
   const recv = await pair.recv();

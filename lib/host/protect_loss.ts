@@ -10,8 +10,8 @@ import type { StillVm } from "./still_vm.ts";
 
 const log = getLogger(["kemari", "protect"]);
 
-/** How long an interruption waits for QEMU; the guardian waits on. */
-const FAREWELL_MS = 10_000;
+/** How long an interruption waits for QEMU, which is less than its process has; the guardian waits on. */
+const FAREWELL_MS = 3000;
 
 /** For what has to be done after an interruption too. */
 const uninterrupted = new AbortController().signal;

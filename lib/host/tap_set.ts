@@ -305,7 +305,10 @@ export class TapSet implements PrimaryTaps {
 
   #report(): void {
     let left = this.#diskLeft;
-    for (const net of this.#nets) left = Math.min(left, this.#left.get(net) ?? 0);
+    for (const net of this.#nets) {
+      // One that is stuck would have the secondary keep what all others say, for as long.
+      if (!net.isStuck) left = Math.min(left, this.#left.get(net) ?? 0);
+    }
     if (left <= this.#reported) return;
     this.#reported = left;
     this.onReleased(left);

@@ -4,6 +4,7 @@ import { parseDiskTap } from "./disk_options.ts";
 import { ImageFile } from "./image_file.ts";
 import { BLOCK, NbdWriter } from "./nbd_writer.ts";
 import { Reactor } from "./reactor.ts";
+import { parseNetTap } from "./tap_options.ts";
 import { TapSet } from "./tap_set.ts";
 
 const never = new AbortController().signal;
@@ -125,3 +126,42 @@ Deno.test("a disk of which much waits asks for a synchronization, whatever else 
     assert.ok(full > 0);
     assert.ok(taps.status.disks[0].heldBytes > 32 * 2 ** 20);
   }));
+
+Deno.test("a NIC whose OUT takes nothing does not keep what the others have let out from being called so", async () => {
+  const folder = await Deno.makeTempDir({ prefix: "kemari-taps-" });
+  const nets = ["a", "b"].map((name) =>
+    parseNetTap(`${name}=unix:${folder}/${name}.in,unix:${folder}/${name}.out`)
+  );
+  const worlds = ["a", "b"].map((name) =>
+    Deno.listen({ transport: "unix", path: `${folder}/${name}.out` })
+  );
+  const reactor = new Reactor();
+  const taps = await TapSet.open({ nets, disks: [], diskSync: "full" }, reactor, never);
+  try {
+    const [a, b] = await Promise.all(worlds.map((world) => world.accept()));
+    const released: number[] = [];
+    taps.onReleased = (transaction) => released.push(transaction);
+    taps.begin(0);
+    let transaction = 0;
+    const commit = () => {
+      taps.closeEpoch(++transaction);
+      taps.release(transaction);
+    };
+    commit();
+    assert.deepEqual(released, [1]);
+    worlds[1].close();
+    b.close();
+    await reactor.during(until(() => !taps.status.nets.b.outConnected, "OUT to be gone"), never);
+    commit();
+    assert.deepEqual(released, [1], "it may be back in a moment");
+    await reactor.sleep(1100, never);
+    commit();
+    assert.deepEqual(released, [1, 3]);
+    a.close();
+  } finally {
+    taps.close();
+    worlds[0].close();
+    reactor.close();
+    await Deno.remove(folder, { recursive: true });
+  }
+});
