@@ -13,13 +13,15 @@ import { wasStandingStill } from "./still_vm.ts";
 
 const log = getLogger(["kemari", "guard"]);
 
-const FAREWELL = "bye\n";
+const FAREWELL = "bye";
 /** A QEMU that is silent for longer is told of, and waited for on. */
 const SILENT_MS = 10_000;
 const GIVE_UP_MS = 600_000;
 
 /** The guardian as its owner sees it. */
 export interface Guardian {
+  /** What it is to do with the VM from now on. */
+  decide(action: OnSecondaryLoss): void;
   /** Sends it home: whatever had to be told to QEMU has been. */
   dismiss(): Promise<void>;
   /** Leaves it to tell QEMU, which has not answered us, and to remove the folder. */
@@ -44,10 +46,17 @@ export function startGuardian(
   }).spawn();
   child.status.catch(() => {});
   const writer = child.stdin.getWriter();
+  let decided = action;
   return {
+    decide(now) {
+      if (now === decided) return;
+      decided = now;
+      // One that is gone cannot act on it either.
+      writer.write(new TextEncoder().encode(`${now}\n`)).catch(() => {});
+    },
     async dismiss() {
       try {
-        await writer.write(new TextEncoder().encode(FAREWELL));
+        await writer.write(new TextEncoder().encode(`${FAREWELL}\n`));
         await writer.close();
       } catch {
         // It is gone already.
@@ -61,10 +70,14 @@ export function startGuardian(
   };
 }
 
-/** The guardian's own life: waits for the pipe to end, and acts unless it was dismissed. */
+/**
+ * The guardian's own life: waits for the pipe to end, and acts unless it was dismissed.
+ *
+ * @param atFirst What to do with the VM until the pipe says otherwise.
+ */
 export async function guard(
   qmp: string,
-  action: OnSecondaryLoss,
+  atFirst: OnSecondaryLoss,
   folder: string,
 ): Promise<void> {
   for (const signal of ["SIGINT", "SIGHUP", "SIGTERM"] as const) {
@@ -72,7 +85,9 @@ export async function guard(
   }
   let words = "";
   for await (const text of Deno.stdin.readable.pipeThrough(new TextDecoderStream())) words += text;
-  if (words.endsWith(FAREWELL)) return;
+  const said = words.split("\n").slice(0, -1);
+  if (said.at(-1) === FAREWELL) return;
+  const action = said.at(-1) as OnSecondaryLoss | undefined ?? atFirst;
   const stoppedByUs = await wasStandingStill(folder);
   await Deno.remove(folder, { recursive: true }).catch(() => {});
   const begun = performance.now();

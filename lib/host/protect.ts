@@ -9,7 +9,7 @@ import { senderDurations, type SenderStatus, senderStatus, statusLine } from "./
 import { startGuardian } from "./guardian.ts";
 import { connectPeer } from "./peer.ts";
 import { protectByColo } from "./protect_colo.ts";
-import { isQemuLoss, isSecondaryLoss, partFromSecondary } from "./protect_loss.ts";
+import { isQemuLost, isSecondaryLoss, partFromSecondary } from "./protect_loss.ts";
 import { protectBySnapshots } from "./protect_snapshots.ts";
 import { QmpClient, readMigrationSupport } from "./qmp_client.ts";
 import { RateMeter } from "./rate_meter.ts";
@@ -191,6 +191,7 @@ async function protectVm(
   let control: ControlServer | undefined;
   let listener: Listener | undefined;
   let over = false;
+  let asking = false;
   /** Whether QEMU knows how things stand. */
   let told = true;
   const guardian = startGuardian(settings.qmp, settings.onSecondaryLoss, folder);
@@ -199,11 +200,12 @@ async function protectVm(
     taps.triggered();
     // Snapshots look at the trigger themselves; in COLO QEMU is told.
     if (mode !== "colo") return reactor.wake();
-    // A paused VM says nothing more, and QEMU waits for our answer already.
-    if (link?.primary.isVmPaused) return;
+    // A QEMU that is in one, or was asked already, is not to be asked: it has been seen to hang.
+    if (asking || link?.primary.inCheckpoint) return;
+    asking = true;
     qmp.run(triggerCheckpoint(settings.syncIntervalMs)).catch((error) => {
       if (!over) reactor.fail(error);
-    });
+    }).finally(() => asking = false);
   });
   taps.onHeld = (cause) => {
     if (link !== undefined && settings.syncOn.includes(cause)) trigger.request();
@@ -221,10 +223,15 @@ async function protectVm(
     still.resumed();
     taps.vmRuns();
     link?.vmResumed();
+    guardian.decide(settings.onSecondaryLoss);
+    // Its answer came before that, but whoever waits for it hears of it later.
+    asking = false;
     trigger.ended();
   }, () => {
     taps.vmStops();
     link?.vmStopped();
+    // Killed, we must not have it run either.
+    if (link?.primary.isVmPaused) guardian.decide("stop");
   });
   const status = (): SenderStatus | object =>
     last === undefined
@@ -256,7 +263,6 @@ async function protectVm(
     let refused = "";
     for (let first = true;; first = false) {
       try {
-        if (!first) support = await untilProtectable(qmp, reactor, signal);
         const peer = await connectSecondary(target, reactor, signal, first || !settings.retry);
         last = link = new SenderLink(reactor, peer, {
           ...settings,
@@ -265,6 +271,13 @@ async function protectVm(
           stream: mode === "colo" ? "colo" : "snapshots",
           software: settings.sessionName ? `${SOFTWARE} (${settings.sessionName})` : SOFTWARE,
         });
+        await reactor.run(() => last!.ready, signal);
+        log.info("connected to {peer}: {software}", {
+          peer: target.text,
+          software: link.peerSoftware,
+        });
+        // Somebody may have paused it while it was unprotected.
+        if (!first) support = await untilProtectable(qmp, reactor, signal);
         const context = {
           reactor,
           settings,
@@ -276,36 +289,38 @@ async function protectVm(
           listener,
           signal,
         };
-        await reactor.run(() => last!.ready, signal);
-        log.info("connected to {peer}: {software}", {
-          peer: target.text,
-          software: link.peerSoftware,
-        });
         if (mode === "colo") await protectByColo(context);
         else await protectBySnapshots(context);
         return;
       } catch (error) {
         const lost = link;
         const wasLinked = lost?.ready === true;
-        const takenOver = isTakenOver(error);
+        let takenOver = isTakenOver(error);
         link = undefined;
         // COLO's end lets a VM run that somebody else had paused.
         const wasPaused = lost?.primary.isVmPaused === true && !still.isHeld;
-        let goesOn = settings.onSecondaryLoss === "continue" && !takenOver;
+        const lives = !takenOver && !await isQemuLost(error, qmp, reactor);
+        let goesOn = settings.onSecondaryLoss === "continue" && lives;
+        // Said only where it is true: where the VM stops, the secondary must take over. Who
+        // interrupts us wants neither, but the secondary must have heard it.
+        if (goesOn || signal.aborted && lives) {
+          try {
+            const heard = await lost?.leave();
+            if (signal.aborted && heard) goesOn = true;
+          } catch {
+            takenOver = true;
+            goesOn = false;
+          }
+        }
         // The secondary waits for the connection's end before its VM runs: ours stops first.
         if (takenOver) lost?.quiesce();
-        else {
-          // Said only where it is true: where the VM stops, the secondary must take over. Who
-          // interrupts us wants neither, but the secondary must have heard it.
-          const mayGoOn = (goesOn || signal.aborted) && !isQemuLoss(error, qmp);
-          const heard = mayGoOn && await lost?.leave();
-          if (signal.aborted && heard) goesOn = true;
-          lost?.close();
-        }
+        else lost?.close();
         if (goesOn) taps.passThrough();
         // One whose secondary never said who it is has not been told of any protection.
         if (wasLinked || takenOver) {
           const action = goesOn && !wasPaused ? "continue" : "stop";
+          guardian.decide(action);
+          told = false;
           told = await partFromSecondary({ qmp, reactor, support, still, action, signal });
         }
         lost?.close();

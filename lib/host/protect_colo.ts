@@ -102,9 +102,10 @@ export const PAUSED = "the VM is paused, and is synchronized when it runs again"
  * Asks for the checkpoints that QEMU's timer misses: it goes by the host's clock, and when that is
  * set back, there are none for as long.
  */
-function watchInterval({ reactor, settings, trigger }: ProtectContext): () => void {
+function watchInterval({ reactor, settings, trigger, link }: ProtectContext): () => void {
   const limitMs = 2 * settings.syncIntervalMs + INTERVAL_SLACK_MS;
   return reactor.every(limitMs / 2, () => {
+    if (link.primary.inCheckpoint) return;
     if (performance.now() - trigger.begunAt > limitMs) trigger.request();
   });
 }

@@ -41,28 +41,30 @@ Deno.test("e2e: a QEMU that answers nothing for a while is waited for", async ()
   assert.ok(!wasFenced(pair));
 });
 
-Deno.test("e2e: interrupted while QEMU answers nothing, protect has its guardian free the VM", async () => {
-  await using pair = await ProtectedPair.boot("11.1");
-  const recv = await eager(pair);
-  const protect = pair.protect("--sync-interval", "5");
-  await pair.syncs(20);
-  Deno.kill(pair.primary.pid, "SIGSTOP");
-  await sleep(1000);
-  protect.signal("SIGINT");
-  await protect.waitFor(/guardian waits to tell it/, 30_000);
-  await recv.waitFor(/the sender has ended the protection/);
-  await sleep(2000);
-  Deno.kill(pair.primary.pid, "SIGCONT");
-  // The guardian has its stderr.
-  assert.equal((await protect.ended()).code, 130);
-  await pair.assertRunning(pair.primary);
-  await using qmp = await QmpClient.connect(pair.primary.spareQmpPath);
-  await until(async () => {
-    const { status } = await qmp.execute("query-migrate") as { status: string };
-    return status !== "colo";
-  }, "COLO to end");
-  assert.ok(!wasFenced(pair));
-});
+for (const atLoss of ["continue", "stop"]) {
+  Deno.test(`e2e: interrupted while QEMU answers nothing, protect has its guardian free the VM: ${atLoss}`, async () => {
+    await using pair = await ProtectedPair.boot("11.1");
+    const recv = await eager(pair);
+    const protect = pair.protect("--sync-interval", "5", "--on-secondary-loss", atLoss);
+    await pair.syncs(20);
+    Deno.kill(pair.primary.pid, "SIGSTOP");
+    await sleep(1000);
+    protect.signal("SIGINT");
+    await protect.waitFor(/guardian waits to tell it/, 30_000);
+    await recv.waitFor(/the sender has ended the protection/);
+    await sleep(2000);
+    Deno.kill(pair.primary.pid, "SIGCONT");
+    // The guardian has its stderr.
+    assert.equal((await protect.ended()).code, 130);
+    await pair.assertRunning(pair.primary);
+    await using qmp = await QmpClient.connect(pair.primary.spareQmpPath);
+    await until(async () => {
+      const { status } = await qmp.execute("query-migrate") as { status: string };
+      return status !== "colo";
+    }, "COLO to end");
+    assert.ok(!wasFenced(pair));
+  });
+}
 
 Deno.test("e2e: a QEMU that dies while it is asked something is a loss", async () => {
   await using pair = await ProtectedPair.boot("7.2");

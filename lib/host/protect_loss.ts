@@ -1,7 +1,7 @@
 /** What `kemari protect` makes of an end: of the secondary's, of QEMU's, and of its own. */
 import { getLogger } from "@logtape/logtape";
 import { TransportError, WireError } from "../errors.ts";
-import { disableColo } from "../qmp/migration.ts";
+import { disableColo, queryStatus } from "../qmp/migration.ts";
 import type { MigrationSupport } from "../qmp/migration_support.ts";
 import type { QmpClient } from "./qmp_client.ts";
 import type { Reactor } from "./reactor.ts";
@@ -16,11 +16,25 @@ const FAREWELL_MS = 3000;
 /** For what has to be done after an interruption too. */
 const uninterrupted = new AbortController().signal;
 
-/** Whether the VM has died, rather than whoever protects it. */
-export function isQemuLoss(error: unknown, qmp: QmpClient): boolean {
+/** How long a QEMU whose stream has ended has to show that it lives. */
+const ALIVE_MS = 1000;
+
+/** Whether the VM has died, rather than whoever protects it, or the stream between them. */
+export async function isQemuLost(
+  error: unknown,
+  qmp: QmpClient,
+  reactor: Reactor,
+): Promise<boolean> {
   // What was asked of it when it ended is refused in its socket's name.
-  return error instanceof TransportError &&
+  const isItsEnd = error instanceof TransportError &&
     (error.endpoint === "QEMU" || error.endpoint === qmp.path && !qmp.isOpen);
+  if (!isItsEnd || !qmp.isOpen) return isItsEnd;
+  try {
+    await reactor.during(qmp.run(queryStatus(), { timeoutMs: ALIVE_MS }), uninterrupted);
+    return false;
+  } catch {
+    return true;
+  }
 }
 
 /** Whether another secondary, or the same one come back, would mend it. */
@@ -52,12 +66,19 @@ export async function partFromSecondary(
     await still.giveUp();
     told = await release(qmp, action, support, still);
   })();
-  const cancel = signal.aborted ? reactor.after(FAREWELL_MS, () => told ??= false) : () => {};
+  let cancel = () => {};
+  const hurry = () => {
+    cancel = reactor.after(FAREWELL_MS, () => told ??= false);
+    reactor.wake();
+  };
+  if (signal.aborted) hurry();
+  else signal.addEventListener("abort", hurry);
   const done = reactor.awaitRuntime();
   task.finally(() => reactor.wake()).catch(() => {});
   try {
     await reactor.run(() => told !== undefined, uninterrupted);
   } finally {
+    signal.removeEventListener("abort", hurry);
     cancel();
     done();
   }

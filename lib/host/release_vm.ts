@@ -23,6 +23,8 @@ export function isTakenOver(error: unknown): boolean {
 const HELD_STATES: ReadonlySet<string> = new Set(["colo", "postmigrate", "finish-migrate"]);
 
 const SETTLE_MS = 5000;
+/** COLO lets a VM run within so much of its end, if it does. */
+const WAKE_MS = 1000;
 const POLL_MS = 20;
 
 /**
@@ -52,8 +54,9 @@ export async function releaseVm(
       await new Promise((resolve) => setTimeout(resolve, POLL_MS));
     }
   }
-  // QEMU's COLO thread lets the VM run when it has heard; a `stop` before that would be undone.
-  const state = await settled(client);
+  // QEMU's COLO thread lets the VM run when it has heard, also one that an operator had paused; a
+  // `stop` before that would be undone.
+  const state = await settled(client, before.phase === "colo" && action === "stop");
   const isHeld = HELD_STATES.has(state) || stoppedByUs && state === "paused";
   if (action === "stop") {
     if (state === "running" || isHeld) await client.run(stopVm());
@@ -64,12 +67,18 @@ export async function releaseVm(
 /** Run states that COLO leaves by itself, for a VM that runs. */
 const PASSING_STATES: ReadonlySet<string> = new Set(["colo", "finish-migrate"]);
 
-/** The run state, once it is no longer one that COLO is about to leave by itself. */
-async function settled(client: QmpClient): Promise<string> {
-  const until = performance.now() + SETTLE_MS;
+/**
+ * The run state, once it is no longer one that COLO is about to leave by itself.
+ *
+ * @param toStop Whether what COLO leaves running is to be stopped: a paused VM is waited for too.
+ */
+async function settled(client: QmpClient, toStop: boolean): Promise<string> {
+  const begun = performance.now();
   for (;;) {
     const state = await runState(client);
-    if (!PASSING_STATES.has(state) || performance.now() > until) return state;
+    const passes = PASSING_STATES.has(state);
+    const limitMs = passes ? SETTLE_MS : toStop && state !== "running" ? WAKE_MS : 0;
+    if (performance.now() - begun >= limitMs) return state;
     await new Promise((resolve) => setTimeout(resolve, POLL_MS));
   }
 }

@@ -63,6 +63,12 @@ Deno.test("a run state that COLO is about to leave is waited for, and not meddle
   }
 });
 
+Deno.test("a paused VM that COLO's end wakes is stopped again, where it is to stand still", async () => {
+  const vm = new ScriptedVm(["colo", "failed"], ["paused", "paused", "running"]);
+  assert.equal(await vm.release("stop"), "paused");
+  assert.deepEqual(vm.told, ["yank", "x-colo-lost-heartbeat", "stop"]);
+});
+
 Deno.test("a migration under way is broken off, and its VM goes on or stands still", async () => {
   for (
     const [action, state, word] of [["continue", "running", "cont"], ["stop", "paused", "stop"]]

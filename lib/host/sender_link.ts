@@ -9,6 +9,7 @@ import { DigestExchange } from "./digest_exchange.ts";
 import type { PeerConnection } from "./peer.ts";
 import { PeerInput } from "./peer_input.ts";
 import type { Reactor, Watch } from "./reactor.ts";
+import { isTakenOver } from "./release_vm.ts";
 import { SegmentPool } from "./segment_pool.ts";
 import type { TapSet } from "./tap_set.ts";
 
@@ -33,7 +34,7 @@ export interface QemuChannel {
 }
 
 /** Time for a secondary to hear that it is left. */
-const LEAVE_MS = 500;
+const LEAVE_MS = 1500;
 /** How long a frame for the guest may wait to be copied to the secondary. */
 const INPUT_DELAY_MS = 3;
 /** How many bytes of a full stream wait for the peer before QEMU has to. */
@@ -195,7 +196,8 @@ export class SenderLink {
    *
    * @returns When the secondary has closed the connection, which is how it answers, or was given
    *   time for it: a connection that is closed over unread bytes could eat the words that are on
-   *   their way. Whether it has.
+   *   their way. Whether it has for sure: a command's end may have had another reason.
+   * @throws {WireError} `taken-over` if it has been told meanwhile to take over.
    */
   async leave(): Promise<boolean> {
     if (this.#closed || !(this.#txn.ready || this.#txn.open)) return false;
@@ -207,12 +209,13 @@ export class SenderLink {
     try {
       this.#pump();
       await this.#reactor.run(() => late || this.#peerLeft, new AbortController().signal);
-    } catch {
+    } catch (error) {
+      if (isTakenOver(error)) throw error;
       // The peer is gone: it has nothing to be told.
     } finally {
       cancel();
     }
-    return this.#peerLeft;
+    return this.#peerLeft && this.#peer.isSocket;
   }
 
   /** QEMU has stopped its VM: for a checkpoint, or because somebody told it to. */
@@ -223,7 +226,12 @@ export class SenderLink {
   /** QEMU's VM runs again. */
   vmResumed(): void {
     this.primary.vmResumed();
-    this.#pump();
+    try {
+      this.#pump();
+    } catch (error) {
+      // We are called while QMP is read: what is wrong with the secondary must not end that line.
+      this.#reactor.fail(error);
+    }
   }
 
   /** Does nothing any more, but keeps the connection: its end tells the peer something. */

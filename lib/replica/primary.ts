@@ -228,6 +228,11 @@ export class Primary implements StreamVisitor {
     this.#dialogue.vmResumed();
   }
 
+  /** See {@link QemuDialogue.inCheckpoint}. */
+  get inCheckpoint(): boolean {
+    return this.#dialogue.inCheckpoint;
+  }
+
   /** See {@link QemuDialogue.isVmPaused}. */
   get isVmPaused(): boolean {
     return this.#dialogue.isVmPaused;

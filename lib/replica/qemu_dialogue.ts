@@ -46,6 +46,7 @@ export class QemuDialogue {
   /** In COLO, once the VM runs: before that it stands still for the full state. */
   #vmRan = false;
   #isVmPaused = false;
+  #inCheckpoint = false;
   /** The full transaction whose ACK QEMU's answer waits for. */
   #fullAwaited = 0;
   /** The checkpoint's that VMSTATE_LOADED waits for. */
@@ -109,6 +110,7 @@ export class QemuDialogue {
   /** CHECKPOINT_REQUEST: QEMU has leave to stop the VM now, or as soon as there is room. */
   request(): void {
     this.#requested = true;
+    this.#inCheckpoint = true;
     this.#kind = "colo";
     this.#options.taps?.checkpointRequested();
     if (this.#mayReply()) this.#reply();
@@ -126,7 +128,13 @@ export class QemuDialogue {
     this.#vmRan = this.#readySent;
     this.#stopsAwaited = 0;
     this.#isVmPaused = false;
+    this.#inCheckpoint = this.#requestDeferred;
     if (this.#requestDeferred && this.#mayReply()) this.#reply();
+  }
+
+  /** From CHECKPOINT_REQUEST until the VM runs again: QEMU is not to be asked for another meanwhile. */
+  get inCheckpoint(): boolean {
+    return this.#inCheckpoint;
   }
 
   /** Whether the VM of a COLO stream stands still, and not for a checkpoint. */
