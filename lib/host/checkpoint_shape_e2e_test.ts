@@ -39,7 +39,7 @@ Deno.test("e2e: a VM protected from its firmware on outlives a killed recv, and 
 
   const second = receiver(pair, ramDir);
   await second.waitFor(/going on with transaction \d+/);
-  await second.listening();
+  await pair.receiverStatus();
   await failover(pair);
   const { code, stdout, stderr } = await second.ended();
   assert.equal(code, 0, stderr);
