@@ -3,7 +3,11 @@
  *
  * ```text
  * greeting ──► negotiating ──► ready
+ *                  ▲──greeting───┘
  * ```
+ *
+ * A QEMU that is connected to in the moment in which it starts may greet twice, and is back at the
+ * negotiation then. Its words come in order, so that what is open then is refused, and said again.
  *
  * Bytes and commands in, bytes and notices out; no socket and no clock.
  *
@@ -47,9 +51,15 @@ export class QmpSession {
   readonly #notices: QmpNotice[] = [];
   readonly #output: Uint8Array[] = [];
   /** Commands that have no answer yet, by id. */
-  readonly #open = new Map<number, string>();
+  readonly #open = new Map<number, QmpCommand>();
+  /** Of them, those that a second greeting has QEMU refuse. */
+  #refused = new Set<number>();
+  /** Of them, those that wait for the end of a second negotiation. */
+  #waiting: number[] = [];
+  #negotiation = 0;
   #nextId = 1;
   #state: "greeting" | "negotiating" | "ready" = "greeting";
+  #wasReady = false;
   #greeting: QmpGreeting = { version: undefined, capabilities: [] };
 
   constructor(maxMessageBytes?: number) {
@@ -87,7 +97,7 @@ export class QmpSession {
    * @throws {StateError} Before the session is ready.
    */
   command(command: QmpCommand): number {
-    if (this.#state !== "ready") {
+    if (this.#state !== "ready" && !this.#wasReady) {
       throw new StateError(`QMP command ${command.execute} before the session is ready`);
     }
     const hasOutOfBand = this.#greeting.capabilities.includes("oob");
@@ -106,8 +116,10 @@ export class QmpSession {
 
   #send(command: QmpCommand): number {
     const id = this.#nextId++;
-    this.#open.set(id, command.execute);
-    this.#output.push(encodeCommand(command, id));
+    this.#open.set(id, command);
+    if (this.#state === "negotiating" && this.#wasReady && id !== this.#negotiation) {
+      this.#waiting.push(id);
+    } else this.#output.push(encodeCommand(command, id));
     return id;
   }
 
@@ -115,7 +127,7 @@ export class QmpSession {
     // A QEMU that is just starting may emit events before it has greeted.
     if (typeof object.event === "string") {
       this.#notices.push({ kind: "event", event: decodeEvent(object.event, object) });
-    } else if (this.#state === "greeting") {
+    } else if (this.#state === "greeting" || isObject(object.QMP)) {
       this.#greet(object, offset);
     } else if ("return" in object || "error" in object) {
       this.#answer(object, offset);
@@ -142,8 +154,12 @@ export class QmpSession {
       version: qmp.version,
       capabilities: offered.filter((each) => typeof each === "string"),
     };
+    // What we have said to an earlier greeting, and QEMU has not answered, answers this one too.
+    if (this.#state === "negotiating") return;
     const enable = this.#greeting.capabilities.filter((each) => each === "oob");
+    this.#refused = new Set(this.#open.keys());
     this.#state = "negotiating";
+    this.#negotiation = this.#nextId;
     this.#send({
       execute: "qmp_capabilities",
       ...(enable.length > 0 ? { arguments: { enable } } : {}),
@@ -162,13 +178,22 @@ export class QmpSession {
       const shown = JSON.stringify(id)?.slice(0, 40) ?? "none";
       throw new WireError("qmp", offset, "bad-order", `an answer to no command (id ${shown})`);
     }
+    if (this.#refused.delete(id)) {
+      this.#waiting.push(id);
+      return;
+    }
     this.#open.delete(id);
     const failure = "error" in object
-      ? new QemuError(command, typeof error.class === "string" ? error.class : "?", text)
+      ? new QemuError(command.execute, typeof error.class === "string" ? error.class : "?", text)
       : undefined;
-    if (this.#state === "negotiating") {
+    if (id === this.#negotiation) {
       if (failure !== undefined) throw failure;
       this.#state = "ready";
+      this.#wasReady = true;
+      for (const again of this.#waiting) {
+        this.#output.push(encodeCommand(this.#open.get(again)!, again));
+      }
+      this.#waiting = [];
       this.#notices.push({ kind: "ready", greeting: this.#greeting });
     } else if (failure !== undefined) {
       this.#notices.push({ kind: "failure", id, error: failure });

@@ -44,6 +44,39 @@ Deno.test("QmpSession negotiates out-of-band execution where it is offered", () 
   assert.equal(session.isReady, true);
 });
 
+Deno.test("QmpSession takes a second greeting for the first, if it has not been answered", () => {
+  const session = new QmpSession();
+  give(session, GREETING);
+  assert.equal(sent(session).length, 1);
+  assert.deepEqual(give(session, GREETING), []);
+  assert.deepEqual(sent(session), []);
+  assert.equal(give(session, { return: {}, id: 1 })[0].kind, "ready");
+  assert.equal(session.command({ execute: "query-status" }), 2);
+});
+
+Deno.test("QmpSession negotiates again behind a late second greeting, and says again what was refused", () => {
+  const session = readySession();
+  const early = session.command({ execute: "query-status" });
+  assert.equal(sent(session).length, 1);
+  give(session, GREETING);
+  const late = session.command({ execute: "query-name" });
+  const [negotiation, ...others] = sent(session) as { execute: string; id: number }[];
+  assert.deepEqual([negotiation.execute, others], ["qmp_capabilities", []]);
+  const refused = { class: "CommandNotFound", desc: "Expecting capabilities negotiation" };
+  assert.deepEqual(give(session, { error: refused, id: early }), []);
+  assert.equal(give(session, { return: {}, id: negotiation.id })[0].kind, "ready");
+  const again = sent(session) as { execute: string; id: number }[];
+  assert.deepEqual(
+    new Map(again.map(({ id, execute }) => [id, execute])),
+    new Map([
+      [early, "query-status"],
+      [late, "query-name"],
+    ]),
+  );
+  const notices = give(session, { return: 1, id: late }, { return: 2, id: early });
+  assert.deepEqual(notices.map(({ kind }) => kind), ["reply", "reply"]);
+});
+
 Deno.test("QmpSession executes in the ordinary way where out-of-band is not offered", () => {
   const session = new QmpSession();
   give(session, { QMP: { version: {}, capabilities: [] } });
