@@ -354,8 +354,9 @@ async function protectVm(
     listener?.close();
     control?.close();
     if (told) {
-      await guardian.dismiss();
+      // Before that: killed in between, nobody would.
       await Deno.remove(folder, { recursive: true }).catch(() => {});
+      await guardian.dismiss();
     } else await guardian.inherit();
   }
 }
