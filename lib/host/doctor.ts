@@ -4,7 +4,8 @@ import { QemuError } from "../errors.ts";
 import type { MigrationSupport } from "../qmp/migration_support.ts";
 import { formatBytes } from "./end_status.ts";
 import { libc } from "./libc.ts";
-import { QmpClient, readMigrationSupport } from "./qmp_client.ts";
+import { readMigrationSupport } from "./qemu_probe.ts";
+import { QmpClient } from "./qmp_client.ts";
 
 /** One thing looked at on this host. */
 export interface HostCheck {

@@ -100,7 +100,7 @@ export async function guard(
     } catch (error) {
       if (isGone(error)) return;
       const silentMs = performance.now() - begun;
-      if (silentMs > SILENT_MS && !told || silentMs > GIVE_UP_MS) {
+      if (silentMs > SILENT_MS && !told) {
         told = true;
         log.error("kemari protect has ended, and QEMU is not told yet: {reason}", {
           reason: (error as Error).message,

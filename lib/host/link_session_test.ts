@@ -212,6 +212,28 @@ Deno.test("a peer that refuses and goes before HELLO is written: its reason is t
   await stage.reactor.sleep(100, never);
 });
 
+Deno.test("what goes wrong with the secondary when the VM runs again is the loop's, not QMP's", async () => {
+  await using stage = await Stage.open();
+  const path = `${stage.folder}/dying`;
+  using _listener = Deno.listen({ transport: "unix", path });
+  const address = { kind: "unix", path, text: "dying" } as const;
+  const fd = await connectSocket(address, stage.reactor, 1000, never);
+  const link = new SenderLink(stage.reactor, socketConnection(fd, "dying"), LINK);
+  const broken = new TransportError("dying", "write", "broken pipe");
+  const { dialogue } = link.primary;
+  const resumed = [true, false];
+  dialogue.vmResumed = () => resumed.shift()!;
+  link.primary.tick = () => {
+    throw broken;
+  };
+  link.vmResumed();
+  await assert.rejects(stage.reactor.run(() => false, never), broken);
+  // With nothing to be said to QEMU, there is nothing to be written.
+  link.vmResumed();
+  await stage.reactor.sleep(1, never);
+  link.close();
+});
+
 Deno.test("failover with a sender there: it is told, and activation waits for its end", async () => {
   await using stage = await Stage.open();
   const link = new SenderLink(

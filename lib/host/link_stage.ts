@@ -18,7 +18,8 @@ import { cString, libc } from "./libc.ts";
 import { socketConnection } from "./peer.ts";
 import { Reactor } from "./reactor.ts";
 import { ReceiverEnd, type ReceiverOptions } from "./receiver_end.ts";
-import { SenderLink, type SenderLinkOptions } from "./sender_link.ts";
+import type { SenderLinkOptions } from "./link_options.ts";
+import { SenderLink } from "./sender_link.ts";
 import { connectSocket } from "./socket.ts";
 
 /** A signal that never comes. */

@@ -7,6 +7,8 @@ import { TapDevice } from "./tap_device.ts";
 import type { NetOutAddress } from "./tap_options.ts";
 
 const CONNECT_TIMEOUT_MS = 1000;
+/** An OUT that has taken nothing for so long is stuck. */
+const STUCK_MS = 1000;
 /** How often an OUT that is gone is tried again. */
 const REOPEN_MS = 500;
 
@@ -29,6 +31,8 @@ export class NetOut {
   #cancelRetry: (() => void) | undefined;
   #cancelReopen: (() => void) | undefined;
   #refusedBefore = 0;
+  /** Since when it has taken nothing, from the first frame on that it did not take. */
+  #stuckSince: number | undefined;
   readonly #closing = new AbortController();
 
   private constructor(
@@ -61,6 +65,11 @@ export class NetOut {
     return this.port !== undefined;
   }
 
+  /** Whether it takes nothing, and has taken nothing for a while: it is down, gone, or not read. */
+  get isStuck(): boolean {
+    return this.#stuckSince !== undefined && performance.now() - this.#stuckSince > STUCK_MS;
+  }
+
   /** Frames that the world's side finds at fault, and would for ever. */
   get refusedFrames(): number {
     return this.#refusedBefore + (this.port?.refusedFrames ?? 0);
@@ -70,7 +79,10 @@ export class NetOut {
   send(frame: Uint8Array): boolean {
     if (this.port === undefined || this.#isBlocked) return false;
     try {
-      if (this.port.send(frame)) return true;
+      if (this.port.send(frame)) {
+        if (this.#stuckSince !== undefined) this.#stuckSince = performance.now();
+        return true;
+      }
       this.#block();
     } catch (error) {
       this.#gone(error);
@@ -82,7 +94,10 @@ export class NetOut {
   flush(): boolean {
     if (this.port === undefined) return false;
     try {
-      if (this.port.flush()) return true;
+      if (this.port.flush()) {
+        if (!this.#isBlocked) this.#stuckSince = undefined;
+        return true;
+      }
       this.#block();
     } catch (error) {
       this.#gone(error);
@@ -121,6 +136,7 @@ export class NetOut {
 
   #block(): void {
     this.#isBlocked = true;
+    this.#stuckSince ??= performance.now();
     const retryMs = this.port?.retryMs;
     if (retryMs !== undefined) {
       this.#cancelRetry ??= this.reactor.after(retryMs, () => this.#unblock());
@@ -152,6 +168,7 @@ export class NetOut {
     this.#cancelRetry?.();
     this.#cancelRetry = undefined;
     this.#isBlocked = false;
+    this.#stuckSince ??= performance.now();
     this.port?.close();
     this.port = undefined;
     // Faults of this side are the owner's to hear; anything else is a bug and ends the loop.

@@ -18,8 +18,6 @@ const READ_BUDGET_BYTES = 256 * 1024;
 /** A guest that is stopped has sent no more than a socket holds; one that is not never ends. */
 const DRAIN_ROUNDS = 64;
 const ANNOUNCE_WITHIN_MS = 300;
-/** An OUT that has taken nothing for so long is stuck: what others say does not wait for it. */
-const STUCK_MS = 1000;
 
 /**
  * One NIC's way to the world: QEMU's `-netdev stream` on one side, a TAP or a socket on the other.
@@ -36,8 +34,6 @@ export class NetTap {
   #guestWatch: Watch | undefined;
   #guestBlocked = false;
   #isFull = false;
-  /** Since when OUT has taken nothing, though something is for it. */
-  #stuckSince: number | undefined;
   #guestMac: Uint8Array | undefined;
   readonly #inputs: GuestInputs;
   #passedOut = 0;
@@ -50,7 +46,7 @@ export class NetTap {
     readonly address: NetTapAddress,
     private readonly reactor: Reactor,
     private readonly listener: Listener,
-    private readonly out: NetOut,
+    readonly out: NetOut,
     private readonly options: NetTapOptions,
   ) {
     this.#events = options.events ?? {};
@@ -137,11 +133,6 @@ export class NetTap {
       outConnected: this.out.isConnected,
       hold: held.holdTime.summary(),
     };
-  }
-
-  /** Whether OUT takes nothing, and has taken nothing for a while: its interface is down, or gone. */
-  get isStuck(): boolean {
-    return this.#stuckSince !== undefined && performance.now() - this.#stuckSince > STUCK_MS;
   }
 
   /** How long frames were held lately, see {@link NetTapCounters.hold}. */
@@ -338,21 +329,16 @@ export class NetTap {
   /** Sends what may leave, and sees what to wait for. */
   #pump(): void {
     const now = performance.now();
-    let moved = false;
     for (let next = this.#held.peek(); next !== undefined; next = this.#held.peek()) {
       if (!this.#sendOut(next)) break;
-      moved = true;
       if (this.#held.taken(now)) this.#releasedFrames++;
       else this.#passedOut++;
     }
     // Only what is written is out: the line's end may be in the port's own buffer.
-    const flushed = this.out.flush();
-    if (flushed) {
+    if (this.out.flush()) {
       const epoch = this.#held.takeLeftEpoch();
       if (epoch !== undefined) this.#events.released?.(epoch);
     }
-    if (flushed && this.#held.peek() === undefined) this.#stuckSince = undefined;
-    else if (moved || this.#stuckSince === undefined) this.#stuckSince = now;
     this.#updateWants();
   }
 

@@ -31,15 +31,21 @@ async function pause(qmp: QmpClient): Promise<void> {
   }, "the VM to stay paused");
 }
 
+/** A protected VM that is paused, and what knows of it. */
+async function protectedAndPaused(pair: ProtectedPair) {
+  const recv = await receiver(pair);
+  const protect = pair.protect("--sync-interval", "50");
+  await pair.syncs(5);
+  const qmp = pair.own(await QmpClient.connect(pair.primary.spareQmpPath));
+  await pause(qmp);
+  await protect.waitFor(/the VM is paused, and is synchronized when it runs again/);
+  return { recv, protect, qmp };
+}
+
 for (const version of ["11.1", "7.2"] as const) {
   Deno.test(`e2e: a protected VM that is paused stays so, and is protected on: ${version}`, async () => {
     await using pair = await ProtectedPair.boot(version);
-    await receiver(pair);
-    const protect = pair.protect("--sync-interval", "50");
-    await pair.syncs(5);
-    await using qmp = await QmpClient.connect(pair.primary.spareQmpPath);
-    await pause(qmp);
-    await protect.waitFor(/the VM is paused, and is synchronized when it runs again/);
+    const { qmp } = await protectedAndPaused(pair);
     const { syncs } = await pair.syncs(5);
     await sleep(A_WHILE_MS);
     assert.equal((await pair.syncs(5)).syncs, syncs, "nothing to synchronize");
@@ -51,12 +57,7 @@ for (const version of ["11.1", "7.2"] as const) {
 
 Deno.test("e2e: a VM that was paused while it was protected stays so when the secondary is lost", async () => {
   await using pair = await ProtectedPair.boot("11.1");
-  const recv = await receiver(pair);
-  const protect = pair.protect("--sync-interval", "20");
-  await pair.syncs(5);
-  await using qmp = await QmpClient.connect(pair.primary.spareQmpPath);
-  await pause(qmp);
-  await protect.waitFor(/the VM is paused, and/);
+  const { recv, protect, qmp } = await protectedAndPaused(pair);
   recv.signal("SIGKILL");
   await recv.ended();
   await pair.senderStatus(({ state }) => state === "unprotected");
@@ -71,12 +72,7 @@ Deno.test("e2e: a VM that was paused while it was protected stays so when the se
 
 Deno.test("e2e: a VM that was paused while it was protected stays so when kemari is killed", async () => {
   await using pair = await ProtectedPair.boot("11.1");
-  await receiver(pair);
-  const protect = pair.protect("--sync-interval", "20");
-  await pair.syncs(5);
-  await using qmp = await QmpClient.connect(pair.primary.spareQmpPath);
-  await pause(qmp);
-  await protect.waitFor(/the VM is paused, and/);
+  const { protect, qmp } = await protectedAndPaused(pair);
   protect.signal("SIGKILL");
   await until(async () => {
     const { status } = await qmp.execute("query-migrate") as { status: string };

@@ -7,16 +7,18 @@ import { compressionOf, type CompressSettings } from "./compression.ts";
 import { ControlServer } from "./control.ts";
 import { senderDurations, type SenderStatus, senderStatus, statusLine } from "./end_status.ts";
 import { startGuardian } from "./guardian.ts";
+import type { LinkTiming } from "./link_options.ts";
 import { connectPeer } from "./peer.ts";
 import { protectByColo } from "./protect_colo.ts";
-import { isQemuLost, isSecondaryLoss, partFromSecondary } from "./protect_loss.ts";
+import { isSecondaryLoss, partFromSecondary } from "./protect_loss.ts";
 import { protectBySnapshots } from "./protect_snapshots.ts";
-import { QmpClient, readMigrationSupport } from "./qmp_client.ts";
+import { readMigrationSupport } from "./qemu_probe.ts";
+import { QmpClient } from "./qmp_client.ts";
 import { RateMeter } from "./rate_meter.ts";
 import { Reactor } from "./reactor.ts";
-import { followVm, isTakenOver, type OnSecondaryLoss } from "./release_vm.ts";
+import { followVm, type OnSecondaryLoss } from "./release_vm.ts";
 import { CONNECT_TIMEOUT_MS, type ProgressLine, tooSlow } from "./send.ts";
-import { type LinkTiming, SenderLink } from "./sender_link.ts";
+import { SenderLink } from "./sender_link.ts";
 import { type Listener, listenSocket } from "./socket.ts";
 import { serveUntilUnused } from "./serve_taps.ts";
 import { SOFTWARE } from "./software.ts";
@@ -201,7 +203,7 @@ async function protectVm(
     // Snapshots look at the trigger themselves; in COLO QEMU is told.
     if (mode !== "colo") return reactor.wake();
     // A QEMU that is in one, or was asked already, is not to be asked: it has been seen to hang.
-    if (asking || link?.primary.inCheckpoint) return;
+    if (asking || link?.primary.dialogue.inCheckpoint) return;
     asking = true;
     qmp.run(triggerCheckpoint(settings.syncIntervalMs)).catch((error) => {
       if (!over) reactor.fail(error);
@@ -229,9 +231,9 @@ async function protectVm(
     trigger.ended();
   }, () => {
     taps.vmStops();
-    link?.vmStopped();
+    link?.primary.dialogue.vmStopped();
     // Killed, we must not have it run either.
-    if (link?.primary.isVmPaused) guardian.decide("stop");
+    if (link?.primary.dialogue.isVmPaused) guardian.decide("stop");
   });
   const status = (): SenderStatus | object =>
     last === undefined
@@ -295,37 +297,13 @@ async function protectVm(
       } catch (error) {
         const lost = link;
         const wasLinked = lost?.ready === true;
-        let takenOver = isTakenOver(error);
         link = undefined;
-        // COLO's end lets a VM run that somebody else had paused.
-        const wasPaused = lost?.primary.isVmPaused === true && !still.isHeld;
-        const lives = !takenOver && !await isQemuLost(error, qmp, reactor);
-        let goesOn = settings.onSecondaryLoss === "continue" && lives;
-        // Said only where it is true: where the VM stops, the secondary must take over. Who
-        // interrupts us wants neither, but the secondary must have heard it.
-        if (goesOn || signal.aborted && lives) {
-          try {
-            const heard = await lost?.leave();
-            if (signal.aborted && heard) goesOn = true;
-          } catch {
-            takenOver = true;
-            goesOn = false;
-          }
-        }
-        // The secondary waits for the connection's end before its VM runs: ours stops first.
-        if (takenOver) lost?.quiesce();
-        else lost?.close();
-        if (goesOn) taps.passThrough();
-        // One whose secondary never said who it is has not been told of any protection.
-        if (wasLinked || takenOver) {
-          const action = goesOn && !wasPaused ? "continue" : "stop";
-          guardian.decide(action);
-          told = false;
-          told = await partFromSecondary({ qmp, reactor, support, still, action, signal });
-        }
-        lost?.close();
+        const { onSecondaryLoss } = settings;
+        const parts = { qmp, reactor, support, still, taps, guardian, onSecondaryLoss, signal };
+        told = false;
+        told = await partFromSecondary(error, lost, parts);
         const mayRetry = isSecondaryLoss(error, target.text) && settings.retry &&
-          settings.onSecondaryLoss === "continue";
+          onSecondaryLoss === "continue";
         // A secondary that was never there is the caller's mistake, unless QEMU depends on us.
         const isAbsent = first && !wasLinked && !(error instanceof WireError);
         if (!mayRetry || isAbsent && taps.isEmpty) throw error;

@@ -105,7 +105,7 @@ export const PAUSED = "the VM is paused, and is synchronized when it runs again"
 function watchInterval({ reactor, settings, trigger, link }: ProtectContext): () => void {
   const limitMs = 2 * settings.syncIntervalMs + INTERVAL_SLACK_MS;
   return reactor.every(limitMs / 2, () => {
-    if (link.primary.inCheckpoint) return;
+    if (link.primary.dialogue.inCheckpoint) return;
     if (performance.now() - trigger.begunAt > limitMs) trigger.request();
   });
 }

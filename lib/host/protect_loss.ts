@@ -3,10 +3,13 @@ import { getLogger } from "@logtape/logtape";
 import { TransportError, WireError } from "../errors.ts";
 import { disableColo, queryStatus } from "../qmp/migration.ts";
 import type { MigrationSupport } from "../qmp/migration_support.ts";
+import type { Guardian } from "./guardian.ts";
 import type { QmpClient } from "./qmp_client.ts";
 import type { Reactor } from "./reactor.ts";
-import { type OnSecondaryLoss, releaseVm } from "./release_vm.ts";
+import { isTakenOver, type OnSecondaryLoss, releaseVm } from "./release_vm.ts";
+import type { SenderLink } from "./sender_link.ts";
 import type { StillVm } from "./still_vm.ts";
+import type { TapSet } from "./tap_set.ts";
 
 const log = getLogger(["kemari", "protect"]);
 
@@ -20,7 +23,7 @@ const uninterrupted = new AbortController().signal;
 const ALIVE_MS = 1000;
 
 /** Whether the VM has died, rather than whoever protects it, or the stream between them. */
-export async function isQemuLost(
+async function isQemuLost(
   error: unknown,
   qmp: QmpClient,
   reactor: Reactor,
@@ -43,22 +46,76 @@ export function isSecondaryLoss(error: unknown, peer: string): boolean {
   return error instanceof WireError && (error.fault === "busy" || error.fault === "storage");
 }
 
+/** Who has a part in a protection's end. */
+export interface Parting {
+  readonly qmp: QmpClient;
+  readonly reactor: Reactor;
+  readonly support: MigrationSupport;
+  readonly still: StillVm;
+  readonly taps: Pick<TapSet, "passThrough">;
+  readonly guardian: Pick<Guardian, "decide">;
+  readonly onSecondaryLoss: OnSecondaryLoss;
+  /** Whether we are interrupted: then QEMU does not have all the time that it may want. */
+  readonly signal: AbortSignal;
+}
+
 /**
- * Lets go of a VM whose migration has begun, or is about to: tells QEMU that it is alone. The taps
- * go on meanwhile, since QEMU may wait for its disk before it answers.
+ * Ends one session with the secondary, and lets go of the VM, whose migration has begun or is about
+ * to.
  *
- * @param signal Whether it was interrupted: then QEMU does not have all the time that it may want.
+ * @param error What has ended it.
+ * @param link The session, if there is one.
  * @returns Whether QEMU was told, or has nothing to be told any more; if not, that was said loudly.
  */
 export async function partFromSecondary(
-  { qmp, reactor, support, still, action, signal }: {
-    readonly qmp: QmpClient;
-    readonly reactor: Reactor;
-    readonly support: MigrationSupport;
-    readonly still: StillVm;
-    readonly action: OnSecondaryLoss;
-    readonly signal: AbortSignal;
-  },
+  error: unknown,
+  link: SenderLink | undefined,
+  parting: Parting,
+): Promise<boolean> {
+  // COLO's end lets a VM run that somebody else had paused.
+  const wasPaused = link?.primary.dialogue.isVmPaused === true && !parting.still.isHeld;
+  const fate = await sayFarewell(error, link, parting);
+  // The secondary waits for the connection's end before its VM runs: ours stops first.
+  if (fate === "taken-over") link?.quiesce();
+  else link?.close();
+  if (fate === "goes-on") parting.taps.passThrough();
+  let told = true;
+  // One whose secondary never said who it is has not been told of any protection.
+  if (link?.ready || fate === "taken-over") {
+    const action = fate === "goes-on" && !wasPaused ? "continue" : "stop";
+    parting.guardian.decide(action);
+    told = await letGo(action, parting);
+  }
+  link?.close();
+  return told;
+}
+
+/**
+ * Tells the secondary that the VM goes on here, only where that is true: where it stops, the
+ * secondary must take over. Who interrupts us wants neither, but the secondary must have heard it.
+ *
+ * @returns What becomes of the VM here.
+ */
+async function sayFarewell(
+  error: unknown,
+  link: SenderLink | undefined,
+  { qmp, reactor, onSecondaryLoss, signal }: Parting,
+): Promise<"taken-over" | "goes-on" | "stops"> {
+  if (isTakenOver(error)) return "taken-over";
+  const mayGoOn = onSecondaryLoss === "continue";
+  if (!mayGoOn && !signal.aborted || await isQemuLost(error, qmp, reactor)) return "stops";
+  try {
+    const hasHeard = await link?.leave();
+    return mayGoOn || hasHeard ? "goes-on" : "stops";
+  } catch {
+    return "taken-over";
+  }
+}
+
+/** Tells QEMU that it is alone. The taps go on meanwhile: it may wait for its disk before it answers. */
+async function letGo(
+  action: OnSecondaryLoss,
+  { qmp, reactor, support, still, signal }: Parting,
 ): Promise<boolean> {
   let told: boolean | undefined;
   const task = (async () => {

@@ -1,7 +1,11 @@
-/** Starts a QEMU for a moment, without a guest, to ask what it can do. */
-import { TransportError } from "../errors.ts";
-import type { MigrationSupport } from "../qmp/migration_support.ts";
-import { QmpClient, readMigrationSupport } from "./qmp_client.ts";
+/** Asks a QEMU what it can do: one that runs, or one that is started for a moment, without a guest. */
+import { QemuError, TransportError } from "../errors.ts";
+import {
+  type MigrationSupport,
+  probeCapabilities,
+  SUPPORT_QUERIES,
+} from "../qmp/migration_support.ts";
+import { QmpClient } from "./qmp_client.ts";
 
 /** How long it may take until QMP answers, in milliseconds. */
 const START_MS = 15_000;
@@ -42,6 +46,31 @@ export async function probeQemu(
     if (child !== undefined) await end(child, graceMs);
     await Deno.remove(folder, { recursive: true });
   }
+}
+
+/**
+ * Asks a QEMU everything that decides how it can be protected.
+ *
+ * @param options.hasVm False for a QEMU that was started to be asked, and runs nothing: what state
+ *   its VM is in does not count.
+ * @throws {QemuError} If it does not tell its version.
+ * @throws {TransportError} As {@link QmpClient.execute}.
+ */
+export async function readMigrationSupport(
+  client: QmpClient,
+  { hasVm }: { readonly hasVm: boolean } = { hasVm: true },
+): Promise<MigrationSupport> {
+  const replies: Record<string, unknown> = {};
+  for (const [name, query] of Object.entries(SUPPORT_QUERIES)) {
+    if (name === "status" && !hasVm) continue;
+    try {
+      replies[name] = await client.run(query);
+    } catch (error) {
+      // Older QEMUs lack some of the questions; what is not answered is decided without.
+      if (!(error instanceof QemuError)) throw error;
+    }
+  }
+  return probeCapabilities(replies);
 }
 
 function spawn(program: string, args: string[], folder: string): Deno.ChildProcess {

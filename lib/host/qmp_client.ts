@@ -1,11 +1,6 @@
 /** QMP over a Unix socket: what `kemari protect` and `kemari doctor` talk to QEMU with. */
-import { type KemariError, QemuError, TransportError } from "../errors.ts";
+import { type KemariError, TransportError } from "../errors.ts";
 import type { JsonObject, QmpCommand } from "../qmp/codec.ts";
-import {
-  type MigrationSupport,
-  probeCapabilities,
-  SUPPORT_QUERIES,
-} from "../qmp/migration_support.ts";
 import { ERRNO } from "./libc.ts";
 import { openReactorLine, openRuntimeLine, type QmpLine, type QmpLineOwner } from "./qmp_line.ts";
 import type { Reactor } from "./reactor.ts";
@@ -304,31 +299,6 @@ export class QmpClient implements AsyncDisposable {
       clearTimeout(timer);
     }
   }
-}
-
-/**
- * Asks a QEMU everything that decides how it can be protected.
- *
- * @param options.hasVm False for a QEMU that was started to be asked, and runs nothing: what state
- *   its VM is in does not count.
- * @throws {QemuError} If it does not tell its version.
- * @throws {TransportError} As {@link QmpClient.execute}.
- */
-export async function readMigrationSupport(
-  client: QmpClient,
-  { hasVm }: { readonly hasVm: boolean } = { hasVm: true },
-): Promise<MigrationSupport> {
-  const replies: Record<string, unknown> = {};
-  for (const [name, query] of Object.entries(SUPPORT_QUERIES)) {
-    if (name === "status" && !hasVm) continue;
-    try {
-      replies[name] = await client.run(query);
-    } catch (error) {
-      // Older QEMUs lack some of the questions; what is not answered is decided without.
-      if (!(error instanceof QemuError)) throw error;
-    }
-  }
-  return probeCapabilities(replies);
 }
 
 /** A queue of events that one reader takes from. */

@@ -1,7 +1,8 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import { KemariError, QemuError, TransportError, WireError } from "../errors.ts";
-import { QmpClient, readMigrationSupport } from "./qmp_client.ts";
+import { readMigrationSupport } from "./qemu_probe.ts";
+import { QmpClient } from "./qmp_client.ts";
 import { Reactor } from "./reactor.ts";
 
 const GREETING = '{"QMP": {"version": {"qemu": {"major": 11}}, "capabilities": ["oob"]}}\r\n';

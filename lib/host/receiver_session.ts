@@ -10,7 +10,7 @@ import { Secondary, type SecondaryCounters, type SecondaryEvent } from "../repli
 import { OutputQueue, readSome, shutdownWrite } from "./channel.ts";
 import type { PeerConnection } from "./peer.ts";
 import type { Reactor, Watch } from "./reactor.ts";
-import type { LinkTiming } from "./sender_link.ts";
+import type { LinkTiming } from "./link_options.ts";
 import type { NackReason } from "../txn/wire.ts";
 
 /** How a session behaves. */

@@ -12,7 +12,7 @@ import type { DiskTapAddress } from "./disk_options.ts";
 import { type ReplaySettings, ReplicaTapSet } from "./replica_tap_set.ts";
 import { ReceiverEnd, type Verdict } from "./receiver_end.ts";
 import type { ProgressLine } from "./send.ts";
-import type { LinkTiming } from "./sender_link.ts";
+import type { LinkTiming } from "./link_options.ts";
 import { SOFTWARE } from "./software.ts";
 import { RanAndEnded, Standby } from "./standby.ts";
 import { checkStandbyCommand } from "./standby_command.ts";

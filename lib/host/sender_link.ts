@@ -1,37 +1,18 @@
 import { randomBytes } from "node:crypto";
 import { StateError, TransportError } from "../errors.ts";
-import { Primary, type PrimaryEvent, type PrimaryOptions } from "../replica/primary.ts";
+import { Primary, type PrimaryEvent } from "../replica/primary.ts";
 import type { PackingCounters } from "../txn/packing.ts";
 import { type SentBytes, TxnSender } from "../txn/sender.ts";
 import { FEATURE } from "../txn/wire.ts";
 import { OutputQueue, readSome } from "./channel.ts";
 import { DigestExchange } from "./digest_exchange.ts";
+import type { QemuChannel, SenderLinkOptions } from "./link_options.ts";
 import type { PeerConnection } from "./peer.ts";
 import { PeerInput } from "./peer_input.ts";
 import type { Reactor, Watch } from "./reactor.ts";
 import { isTakenOver } from "./release_vm.ts";
 import { SegmentPool } from "./segment_pool.ts";
 import type { TapSet } from "./tap_set.ts";
-
-/** How the two ends of a link tell a dead peer from a quiet one. */
-export interface LinkTiming {
-  readonly heartbeatMs: number;
-  readonly graceMs: number;
-}
-
-export interface SenderLinkOptions extends LinkTiming, Omit<PrimaryOptions, "taps"> {
-  readonly software: string;
-  /** The VM's taps; they outlive the link. */
-  readonly taps?: TapSet;
-}
-
-/** QEMU's side: where its stream comes from and where its return path goes. */
-export interface QemuChannel {
-  readonly input: number;
-  /** Negative where there is none. */
-  readonly output: number;
-  readonly name: string;
-}
 
 /** Time for a secondary to hear that it is left. */
 const LEAVE_MS = 1500;
@@ -218,14 +199,9 @@ export class SenderLink {
     return this.#peerLeft && this.#peer.isSocket;
   }
 
-  /** QEMU has stopped its VM: for a checkpoint, or because somebody told it to. */
-  vmStopped(): void {
-    this.primary.vmStopped();
-  }
-
   /** QEMU's VM runs again. */
   vmResumed(): void {
-    this.primary.vmResumed();
+    if (!this.primary.dialogue.vmResumed()) return;
     try {
       this.#pump();
     } catch (error) {

@@ -307,7 +307,7 @@ export class TapSet implements PrimaryTaps {
     let left = this.#diskLeft;
     for (const net of this.#nets) {
       // One that is stuck would have the secondary keep what all others say, for as long.
-      if (!net.isStuck) left = Math.min(left, this.#left.get(net) ?? 0);
+      if (!net.out.isStuck) left = Math.min(left, this.#left.get(net) ?? 0);
     }
     if (left <= this.#reported) return;
     this.#reported = left;

@@ -52,10 +52,11 @@ export class QmpSession {
   readonly #output: Uint8Array[] = [];
   /** Commands that have no answer yet, by id. */
   readonly #open = new Map<number, QmpCommand>();
-  /** Of them, those that a second greeting has QEMU refuse. */
+  /** Of them, those that QEMU refuses because it has greeted again. */
   #refused = new Set<number>();
-  /** Of them, those that wait for the end of a second negotiation. */
+  /** Of them, those that are said when that negotiation is over. */
   #waiting: number[] = [];
+  /** The last negotiation's own command. */
   #negotiation = 0;
   #nextId = 1;
   #state: "greeting" | "negotiating" | "ready" = "greeting";
@@ -101,7 +102,10 @@ export class QmpSession {
       throw new StateError(`QMP command ${command.execute} before the session is ready`);
     }
     const hasOutOfBand = this.#greeting.capabilities.includes("oob");
-    return this.#send({ ...command, outOfBand: command.outOfBand === true && hasOutOfBand });
+    const id = this.#number({ ...command, outOfBand: command.outOfBand === true && hasOutOfBand });
+    if (this.#state === "ready") this.#say(id);
+    else this.#waiting.push(id);
+    return id;
   }
 
   /** The next bytes for QEMU, if there are any. The caller owns them. */
@@ -114,13 +118,14 @@ export class QmpSession {
     return this.#notices.shift();
   }
 
-  #send(command: QmpCommand): number {
+  #number(command: QmpCommand): number {
     const id = this.#nextId++;
     this.#open.set(id, command);
-    if (this.#state === "negotiating" && this.#wasReady && id !== this.#negotiation) {
-      this.#waiting.push(id);
-    } else this.#output.push(encodeCommand(command, id));
     return id;
+  }
+
+  #say(id: number): void {
+    this.#output.push(encodeCommand(this.#open.get(id)!, id));
   }
 
   #handle({ object, offset }: QmpMessage): void {
@@ -159,11 +164,11 @@ export class QmpSession {
     const enable = this.#greeting.capabilities.filter((each) => each === "oob");
     this.#refused = new Set(this.#open.keys());
     this.#state = "negotiating";
-    this.#negotiation = this.#nextId;
-    this.#send({
+    this.#negotiation = this.#number({
       execute: "qmp_capabilities",
       ...(enable.length > 0 ? { arguments: { enable } } : {}),
     });
+    this.#say(this.#negotiation);
   }
 
   #answer(object: JsonObject, offset: number): void {
@@ -190,9 +195,7 @@ export class QmpSession {
       if (failure !== undefined) throw failure;
       this.#state = "ready";
       this.#wasReady = true;
-      for (const again of this.#waiting) {
-        this.#output.push(encodeCommand(this.#open.get(again)!, again));
-      }
+      for (const waiting of this.#waiting) this.#say(waiting);
       this.#waiting = [];
       this.#notices.push({ kind: "ready", greeting: this.#greeting });
     } else if (failure !== undefined) {

@@ -47,7 +47,8 @@ export class Primary implements StreamVisitor {
   readonly #forwarder: StreamForwarder;
   readonly #held: HeldCheckpoint;
   readonly #compression: CompressionControl;
-  readonly #dialogue: QemuDialogue;
+  /** What is said to QEMU beside its stream. */
+  readonly dialogue: QemuDialogue;
   #events: PrimaryEvent[] = [];
   readonly #state = new StateCounter();
 
@@ -80,7 +81,7 @@ export class Primary implements StreamVisitor {
     this.#compression = new CompressionControl(options.compression, txn, this.counters);
     this.#forwarder = this.#compression.forwarder;
     this.#held = new HeldCheckpoint(this.#forwarder, options.maxInFlightBytes);
-    this.#dialogue = new QemuDialogue(options, txn, clock);
+    this.dialogue = new QemuDialogue(options, txn, clock);
   }
 
   /** Bytes of QEMU's stream taken so far. */
@@ -99,19 +100,19 @@ export class Primary implements StreamVisitor {
   }
 
   get isColo(): boolean {
-    return this.#dialogue.isColo;
+    return this.dialogue.isColo;
   }
   /** See {@link QemuDialogue.mayBeColo}. */
   get mayBeColo(): boolean {
-    return this.#dialogue.mayBeColo;
+    return this.dialogue.mayBeColo;
   }
   /** How long the VM stands still for a checkpoint, see {@link QemuDialogue.pause}. */
   get pause(): LatencyWindow {
-    return this.#dialogue.pause;
+    return this.dialogue.pause;
   }
   /** How long a checkpoint takes to be read, see {@link QemuDialogue.receiving}. */
   get receiving(): LatencyWindow {
-    return this.#dialogue.receiving;
+    return this.dialogue.receiving;
   }
 
   /** Set while only the end of the device state's description is missing; see the host. */
@@ -184,7 +185,7 @@ export class Primary implements StreamVisitor {
   endOfStream(unparsedBytes: number): void {
     this.settle();
     this.#held.drop();
-    this.#dialogue.end();
+    this.dialogue.end();
     const offset = this.#parser.streamOffset + unparsedBytes;
     if (offset === 0) throw noStream();
     if (this.mayBeColo) {
@@ -196,9 +197,9 @@ export class Primary implements StreamVisitor {
       this.#parser.finish(unparsedBytes);
     } catch (error) {
       this.#forwarder.cancel();
-      throw this.#dialogue.isSnapshots ? brokenSnapshot(this.#parser.place, error) : error;
+      throw this.dialogue.isSnapshots ? brokenSnapshot(this.#parser.place, error) : error;
     }
-    this.#mayHandOver = !this.#dialogue.isSnapshots;
+    this.#mayHandOver = !this.dialogue.isSnapshots;
     this.#maybeHandover();
   }
 
@@ -210,32 +211,13 @@ export class Primary implements StreamVisitor {
     this.#compression.committed(transaction, this.committedAt);
     this.#events.push({ kind: "committed", transaction });
     this.#options.taps?.release(transaction);
-    this.#dialogue.acked(transaction);
+    this.dialogue.acked(transaction);
     this.#maybeHandover();
   }
 
   /** Says that all output held for this transaction, and for those before it, is out. */
   released(transaction: number): void {
     this.#txn.released(transaction);
-  }
-
-  /** See {@link QemuDialogue.vmStopped}. */
-  vmStopped(): void {
-    this.#dialogue.vmStopped();
-  }
-
-  vmResumed(): void {
-    this.#dialogue.vmResumed();
-  }
-
-  /** See {@link QemuDialogue.inCheckpoint}. */
-  get inCheckpoint(): boolean {
-    return this.#dialogue.inCheckpoint;
-  }
-
-  /** See {@link QemuDialogue.isVmPaused}. */
-  get isVmPaused(): boolean {
-    return this.#dialogue.isVmPaused;
   }
 
   handedOver(): void {
@@ -245,17 +227,17 @@ export class Primary implements StreamVisitor {
   /** Lets time pass. */
   tick(): void {
     this.#held.tick(this.#clock());
-    this.#dialogue.tick();
+    this.dialogue.tick();
   }
 
   /** Milliseconds until tick() has something to do, or Infinity. */
   get nextTickMs(): number {
-    return this.#dialogue.nextTickMs;
+    return this.dialogue.nextTickMs;
   }
 
   /** Takes what is to be written to QEMU's return path. */
   takeReplies(): Uint8Array[] {
-    return this.#dialogue.takeReplies();
+    return this.dialogue.takeReplies();
   }
 
   takeEvents(): PrimaryEvent[] {
@@ -287,7 +269,7 @@ export class Primary implements StreamVisitor {
   event(event: StreamEvent): void {
     switch (event.kind) {
       case "header":
-        this.#dialogue.begin();
+        this.dialogue.begin();
         this.#state.begin(event.offset);
         return this.#forwarder.beginStream(event.offset);
       case "configuration":
@@ -345,11 +327,11 @@ export class Primary implements StreamVisitor {
   #command(command: number, data: Uint8Array): void {
     switch (command) {
       case COMMAND.MIG_CMD_OPEN_RETURN_PATH:
-        return this.#dialogue.openReturnPath();
+        return this.dialogue.openReturnPath();
       case COMMAND.MIG_CMD_PING:
-        return this.#dialogue.ping(data);
+        return this.dialogue.ping(data);
       case COMMAND.MIG_CMD_ENABLE_COLO:
-        return this.#dialogue.enableColo();
+        return this.dialogue.enableColo();
     }
   }
 
@@ -361,18 +343,18 @@ export class Primary implements StreamVisitor {
     this.#forwarder.end(endOffset);
     this.#compression.endFull();
     this.#closeEpoch();
-    this.#dialogue.fullSent(this.#txn.commit(this.#clock()));
+    this.dialogue.fullSent(this.#txn.commit(this.#clock()));
   }
 
   #coloMessage(message: number, endOffset: number): void {
     switch (message) {
       case COLO_MESSAGE.CHECKPOINT_REQUEST:
-        if (!this.#dialogue.requested) this.#events.push({ kind: "colo" });
-        if (this.isVmPaused) this.#events.push({ kind: "paused" });
+        if (!this.dialogue.requested) this.#events.push({ kind: "colo" });
+        if (this.dialogue.isVmPaused) this.#events.push({ kind: "paused" });
         this.#forwarder.forgetDigests();
-        return this.#dialogue.request();
+        return this.dialogue.request();
       case COLO_MESSAGE.VMSTATE_SEND: {
-        const stoppedAt = this.#dialogue.stopped();
+        const stoppedAt = this.dialogue.stopped();
         this.#state.begin(endOffset);
         this.settle();
         const work = this.#compression.beginCheckpoint(stoppedAt);
@@ -388,17 +370,17 @@ export class Primary implements StreamVisitor {
 
   #checkpointComplete(endOffset: number): void {
     this.counters.stateBytes += this.#state.end(endOffset);
-    this.#readAt = this.#dialogue.received();
+    this.#readAt = this.dialogue.received();
     this.#checkpointEnd = endOffset;
     if (!this.#held.complete(endOffset)) this.#commitCheckpoint();
-    if (this.#options.commit === "async") this.#dialogue.loaded();
+    if (this.#options.commit === "async") this.dialogue.loaded();
   }
 
   #commitCheckpoint(): void {
     this.#forwarder.end(this.#checkpointEnd);
     const transaction = this.#txn.commit(this.#readAt);
     this.#compression.sent(transaction);
-    if (this.#options.commit === "sync") this.#dialogue.loadedAtAck(transaction);
+    if (this.#options.commit === "sync") this.dialogue.loadedAtAck(transaction);
   }
 
   /** After EOF of a plain stream: once everything is acknowledged, the VM is given away. */

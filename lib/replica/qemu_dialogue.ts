@@ -123,13 +123,15 @@ export class QemuDialogue {
     else this.#isVmPaused = this.#vmRan;
   }
 
-  /** QEMU says that the VM runs again. */
-  vmResumed(): void {
+  /** QEMU says that the VM runs again. @returns Whether it is to be told something because of it. */
+  vmResumed(): boolean {
     this.#vmRan = this.#readySent;
     this.#stopsAwaited = 0;
     this.#isVmPaused = false;
     this.#inCheckpoint = this.#requestDeferred;
-    if (this.#requestDeferred && this.#mayReply()) this.#reply();
+    const replies = this.#requestDeferred && this.#mayReply();
+    if (replies) this.#reply();
+    return replies;
   }
 
   /** From CHECKPOINT_REQUEST until the VM runs again: QEMU is not to be asked for another meanwhile. */

@@ -1,0 +1,23 @@
+/** How a link between the two ends behaves, and what is at its ends. */
+import type { PrimaryOptions } from "../replica/primary.ts";
+import type { TapSet } from "./tap_set.ts";
+
+/** How the two ends of a link tell a dead peer from a quiet one. */
+export interface LinkTiming {
+  readonly heartbeatMs: number;
+  readonly graceMs: number;
+}
+
+export interface SenderLinkOptions extends LinkTiming, Omit<PrimaryOptions, "taps"> {
+  readonly software: string;
+  /** The VM's taps; they outlive the link. */
+  readonly taps?: TapSet;
+}
+
+/** QEMU's side: where its stream comes from and where its return path goes. */
+export interface QemuChannel {
+  readonly input: number;
+  /** Negative where there is none. */
+  readonly output: number;
+  readonly name: string;
+}

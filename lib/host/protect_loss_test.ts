@@ -1,0 +1,136 @@
+import assert from "node:assert/strict";
+import { TransportError, WireError } from "../errors.ts";
+import type { QmpCommand } from "../qmp/codec.ts";
+import { isSecondaryLoss, partFromSecondary, type Parting } from "./protect_loss.ts";
+import { Reactor } from "./reactor.ts";
+import type { SenderLink } from "./sender_link.ts";
+
+const SECONDARY = "secondary:4000";
+const LOSS = new TransportError(SECONDARY, "read", "the secondary closed the connection");
+const TAKEN_OVER = new WireError("transaction", 0, "taken-over", "told to take over");
+const STREAM_END = new TransportError("QEMU", "read", "the stream broke off");
+const INTERRUPTED = new Error("interrupted");
+
+interface Situation {
+  readonly error: unknown;
+  readonly onSecondaryLoss?: "continue" | "stop";
+  readonly interrupted?: boolean;
+  readonly qemu?: "answers" | "gone" | "silent";
+  /** What `leave` comes to. */
+  readonly heard?: boolean | WireError;
+  readonly paused?: boolean;
+  readonly linked?: boolean;
+}
+
+/** Parts, and tells what was done, in order. */
+async function part(situation: Situation) {
+  const { error, onSecondaryLoss = "continue", interrupted = false } = situation;
+  const { qemu = "answers", heard = true, paused = false, linked = true } = situation;
+  const done: string[] = [];
+  const reactor = new Reactor();
+  const controller = new AbortController();
+  if (interrupted) controller.abort(INTERRUPTED);
+  const gone = new TransportError("/qmp", "read", "QEMU closed the QMP connection");
+  const qmp = {
+    path: "/qmp",
+    isOpen: qemu !== "gone",
+    run({ execute }: QmpCommand, { timeoutMs }: { timeoutMs?: number } = {}): Promise<unknown> {
+      if (qemu === "gone") return Promise.reject(gone);
+      if (qemu === "silent") {
+        return new Promise((_, reject) => {
+          if (timeoutMs !== undefined) setTimeout(() => reject(gone), timeoutMs);
+        });
+      }
+      if (execute === "query-migrate") return Promise.resolve({ status: "completed" });
+      if (execute === "query-status") return Promise.resolve({ status: "running" });
+      done.push(execute);
+      return Promise.resolve({});
+    },
+  };
+  const link = {
+    ready: linked,
+    primary: { dialogue: { isVmPaused: paused } },
+    leave: () => {
+      done.push("leave");
+      return heard instanceof WireError ? Promise.reject(heard) : Promise.resolve(heard);
+    },
+    quiesce: () => void done.push("quiesce"),
+    close: () => void done.push("close"),
+  };
+  const parting = {
+    qmp,
+    reactor,
+    support: { capabilities: {}, coloNeedsReturnPath: true },
+    still: { isHeld: false, giveUp: () => Promise.resolve() },
+    taps: { passThrough: () => void done.push("pass through") },
+    guardian: { decide: (action: string) => void done.push(`decide ${action}`) },
+    onSecondaryLoss,
+    signal: controller.signal,
+  } as unknown as Parting;
+  try {
+    const told = await partFromSecondary(error, link as unknown as SenderLink, parting);
+    const wanted = ["leave", "quiesce", "close", "pass through", "stop", "decide continue"];
+    return { told, done: done.filter((step) => [...wanted, "decide stop"].includes(step)) };
+  } finally {
+    reactor.close();
+  }
+}
+
+const GOES_ON = ["leave", "close", "pass through", "decide continue", "close"];
+const STOPS = ["close", "decide stop", "stop", "close"];
+
+Deno.test("a VM whose secondary is lost goes on, or stops, as is wanted", async () => {
+  assert.deepEqual(await part({ error: LOSS }), { told: true, done: GOES_ON });
+  assert.deepEqual(await part({ error: LOSS, onSecondaryLoss: "stop" }), {
+    told: true,
+    done: STOPS,
+  });
+});
+
+Deno.test("a VM that was paused is told to stand still, and its output goes all the same", async () => {
+  assert.deepEqual((await part({ error: LOSS, paused: true })).done, [
+    ...["leave", "close", "pass through", "decide stop", "stop", "close"],
+  ]);
+});
+
+Deno.test("nothing of a dead QEMU's uncommitted epoch gets out, and nobody is told that it goes on", async () => {
+  for (const error of [STREAM_END, new TransportError("/qmp", "read", "no more")]) {
+    const { told, done } = await part({ error, qemu: "gone" });
+    assert.deepEqual([told, done], [true, ["close", "decide stop", "close"]]);
+  }
+});
+
+Deno.test("a QEMU that lives though its stream has ended goes on; one that is silent must not", async () => {
+  assert.deepEqual((await part({ error: STREAM_END })).done, GOES_ON);
+  const { told, done } = await part({ error: STREAM_END, qemu: "silent", interrupted: true });
+  assert.deepEqual([told, done], [false, ["close", "decide stop", "close"]]);
+});
+
+Deno.test("an interruption wants no takeover, but only where the secondary has heard of it", async () => {
+  const stop = { error: INTERRUPTED, interrupted: true, onSecondaryLoss: "stop" } as const;
+  assert.deepEqual((await part(stop)).done, GOES_ON);
+  assert.deepEqual((await part({ ...stop, heard: false })).done, ["leave", ...STOPS]);
+  const goOn = { ...stop, onSecondaryLoss: "continue", heard: false } as const;
+  assert.deepEqual((await part(goOn)).done, GOES_ON);
+});
+
+Deno.test("a VM that is taken over stops before the connection ends, also if it is heard while leaving", async () => {
+  const stops = ["quiesce", "decide stop", "stop", "close"];
+  assert.deepEqual((await part({ error: TAKEN_OVER })).done, stops);
+  const crossing = { error: INTERRUPTED, interrupted: true, heard: TAKEN_OVER };
+  assert.deepEqual((await part(crossing)).done, ["leave", ...stops]);
+});
+
+Deno.test("QEMU is told nothing of a secondary that never said who it is", async () => {
+  assert.deepEqual((await part({ error: LOSS, linked: false })).done, [
+    ...["leave", "close", "pass through", "close"],
+  ]);
+});
+
+Deno.test("which losses another secondary would mend", () => {
+  const of = (error: unknown) => isSecondaryLoss(error, SECONDARY);
+  const busy = new WireError("transaction", 0, "busy", "another sender");
+  assert.deepEqual([LOSS, STREAM_END, busy, TAKEN_OVER, INTERRUPTED].map(of), [
+    ...[true, false, true, false, false],
+  ]);
+});
