@@ -46,8 +46,8 @@ export async function answers(
   signal: AbortSignal,
 ): Promise<void> {
   await whileAlive(child, "kemari recv", async () => {
-    await ask(socket, signal);
-    return true;
+    const { state } = await ask<{ readonly state: string }>(socket, signal);
+    return state !== "starting";
   }, signal);
 }
 

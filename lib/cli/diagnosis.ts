@@ -77,8 +77,9 @@ function nextSteps(
   if (vm === undefined && qemu !== undefined && qemu.underTcg.mode !== support.mode) {
     steps.push(`start it with -accel kvm: under tcg there is only ${qemu.underTcg.reason}`);
   }
+  if (support.standsStill !== undefined) steps.push(support.standsStill);
   if (support.mode === "snapshot") {
-    steps.push("for continuous checkpoints (COLO), run the VM on QEMU 11.1 or later");
+    steps.push("for continuous checkpoints (COLO), run the VM under kvm, or on QEMU 11.1 or later");
   }
   return steps;
 }

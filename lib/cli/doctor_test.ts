@@ -95,12 +95,12 @@ Deno.test("kemari doctor --qmp tells what the VM is and in which mode it can be 
       "  state         running",
       "  version       11.1.3 (Debian)",
       "  accelerator   tcg",
-      "  COLO          yes: QEMU 11.1 can keep them up under tcg",
+      "  COLO          yes: QEMU 11.1 keeps them up under tcg (measured)",
       "  warm standby  yes: QEMU 11.1 loads device state alone where its RAM is a shared file",
       "  return path   yes",
       "",
       "can be protected, mode colo",
-      "  because: continuous checkpoints (COLO): QEMU 11.1 can keep them up under tcg",
+      "  because: continuous checkpoints (COLO): QEMU 11.1 keeps them up under tcg (measured)",
       `  next: kemari protect TARGET --qmp ${socket}`,
       "",
     ]);
@@ -136,7 +136,7 @@ Deno.test("kemari doctor of a VM that cannot be protected exits with 5 and says 
   const blocked = {
     ...ANSWERS,
     "query-migrate": { "blocked-reasons": ["0000:00:04.0: VFIO migration is not supported"] },
-    "qom-get suppress-vmdesc": true,
+    "query-migrate-parameters": { "tls-creds": "tls0" },
   };
   return withQmp(blocked, async (socket) => {
     const { code, stdout, stderr } = await runKemari(["doctor", "--qmp", socket]);
@@ -145,7 +145,7 @@ Deno.test("kemari doctor of a VM that cannot be protected exits with 5 and says 
       stdout,
       /\n {2}blocker +Migration is blocked [^\n]*VFIO[^\n]*: remove that device/,
     );
-    assert.match(stdout, /\n {2}blocker +The machine has suppress-vmdesc=on/);
+    assert.match(stdout, /\n {2}blocker +The migration parameter tls-creds is set/);
     assert.match(stdout, /\ncannot be protected\n {2}because: /);
     assert.match(stderr, /^kemari: QEMU, doctor: Migration is blocked [^\n]*\nhint: [^\n]+\n$/);
   });
@@ -159,7 +159,19 @@ Deno.test("kemari doctor of a 7.2 under tcg names the snapshot loop and how to g
     assert.match(stdout, /\ncan be protected, mode snapshot\n {2}because: [^\n]*hangs in COLO/);
     assert.match(
       stdout,
-      /\n {2}next: for continuous checkpoints \(COLO\), run the VM on QEMU 11\.1/,
+      /\n {2}next: for continuous checkpoints \(COLO\), run the VM under kvm, or on QEMU 11\.1/,
+    );
+  });
+});
+
+Deno.test("kemari doctor of a VM that does not run yet says that protect waits for it", () => {
+  const early = { ...ANSWERS, "query-status": { status: "prelaunch", running: false } };
+  return withQmp(early, async (socket) => {
+    const { code, stdout } = await runKemari(["doctor", "--qmp", socket]);
+    assert.equal(code, 0);
+    assert.match(
+      stdout,
+      /\n {2}next: The VM stands still \(prelaunch\): it is protected once it runs/,
     );
   });
 });

@@ -178,7 +178,7 @@ Deno.test("kemari status --watch ends with 4 when the end it watches does", asyn
   const { code, stdout, stderr } = await child.output();
   assert.equal(code, 4);
   assert.match(new TextDecoder().decode(stdout), /^sender /);
-  assert.match(new TextDecoder().decode(stderr), /nobody answers on this control socket\nhint: /);
+  assert.match(new TextDecoder().decode(stderr), /there is no such control socket\nhint: /);
   await Deno.remove(folder, { recursive: true });
 });
 
@@ -224,6 +224,9 @@ for (const command of ["status", "failover"]) {
   Deno.test(`kemari ${command} where nobody listens exits with 4 and says what to do`, async () => {
     const { code, stdout, stderr } = await runKemari([command, "/nowhere/ctl"]);
     assert.deepEqual([code, stdout], [4, ""]);
-    assert.match(stderr, /^kemari: \/nowhere\/ctl: nobody answers on this control socket\nhint: /);
+    assert.match(
+      stderr,
+      /^kemari: \/nowhere\/ctl: there is no such control socket\nhint: start kemari with/,
+    );
   });
 }

@@ -206,10 +206,7 @@ export async function askControl(
   try {
     connection = await Deno.connect({ transport: "unix", path });
   } catch (cause) {
-    throw new TransportError(path, "connect", "nobody answers on this control socket", {
-      hint: "start kemari with --control " + path,
-      cause,
-    });
+    throw unreachable(path, cause);
   }
   const abort = () => closeQuietly(connection);
   signal.addEventListener("abort", abort);
@@ -251,6 +248,27 @@ export async function askControl(
     signal.removeEventListener("abort", abort);
     closeQuietly(connection);
   }
+}
+
+/** Why a control socket cannot be asked, and what to do about it. */
+function unreachable(path: string, cause: unknown): TransportError {
+  if (cause instanceof Deno.errors.NotFound) {
+    return new TransportError(path, "connect", "there is no such control socket", {
+      hint: `start kemari with --control ${path}, or name the one that it was started with`,
+      cause,
+    });
+  }
+  if (cause instanceof Deno.errors.PermissionDenied) {
+    return new TransportError(path, "connect", "this user may not use the control socket", {
+      hint: "ask as the user that runs that kemari, or as root",
+      cause,
+    });
+  }
+  return new TransportError(path, "connect", "nobody listens on this control socket", {
+    hint: "the kemari that made it has ended without removing it: see whether it still runs, and " +
+      "what it said last",
+    cause,
+  });
 }
 
 function closeQuietly(connection: Deno.UnixConn): void {

@@ -110,9 +110,29 @@ Deno.test("a server that says nothing, or does not stop, is given up", async () 
   }
 });
 
-Deno.test("asking nobody says so", async () => {
-  await assert.rejects(askControl("/no/such/socket", "status", never), (error) => {
-    assert.ok(error instanceof TransportError && error.exitCode === 4);
-    return /nobody answers/.test(error.message) && error.hint !== undefined;
-  });
+Deno.test("asking where there is no socket, and where its kemari has ended, is told apart", async () => {
+  const folder = await Deno.makeTempDir({ prefix: "kemari-control-" });
+  // What a process that was killed leaves behind.
+  await new Deno.Command("python3", {
+    args: [
+      "-c",
+      "import socket,sys; socket.socket(socket.AF_UNIX).bind(sys.argv[1])",
+      `${folder}/s`,
+    ],
+  }).output();
+  const cases = [
+    [`${folder}/none`, /there is no such control socket/, /start kemari with --control/],
+    [`${folder}/s`, /nobody listens on this control socket/, /has ended without removing it/],
+  ] as const;
+  try {
+    for (const [path, message, hint] of cases) {
+      await assert.rejects(askControl(path, "status", never), (error) => {
+        assert.ok(error instanceof TransportError && error.exitCode === 4);
+        assert.match(error.message, message);
+        return hint.test(error.hint!);
+      });
+    }
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
 });

@@ -25,9 +25,12 @@ interface CommonStatus {
 
 export interface SenderStatus extends CommonStatus {
   readonly role: "sender";
+  /** `starting` to `connecting`: there is no session yet, and little else to tell. */
   readonly state:
-    | "connecting"
+    | "starting"
     | "waiting for QEMU"
+    | "waiting for the VM to run"
+    | "connecting"
     | "first pass"
     | "synchronizing"
     | "unprotected";
@@ -94,7 +97,7 @@ export interface CompressionStatus {
 
 export interface ReceiverStatus extends CommonStatus {
   readonly role: "receiver";
-  readonly state: "listening" | "receiving" | "waiting" | "activating" | "active";
+  readonly state: "starting" | "listening" | "receiving" | "waiting" | "activating" | "active";
   readonly machine: string | null;
   readonly sender: string | null;
   /** Memory that holds guest pages. */

@@ -8,6 +8,7 @@
 import { getLogger } from "@logtape/logtape";
 import { QmpClient } from "./qmp_client.ts";
 import { type OnSecondaryLoss, releaseVm } from "./release_vm.ts";
+import { putBackSettings, readSavedSettings } from "./saved_settings.ts";
 import { selfCommand } from "./self_command.ts";
 import { wasStandingStill } from "./still_vm.ts";
 
@@ -89,12 +90,14 @@ export async function guard(
   if (said.at(-1) === FAREWELL) return;
   const action = said.at(-1) as OnSecondaryLoss | undefined ?? atFirst;
   const stoppedByUs = await wasStandingStill(folder);
+  const settings = readSavedSettings(folder);
   await Deno.remove(folder, { recursive: true }).catch(() => {});
   const begun = performance.now();
   for (let told = false;;) {
     try {
       await using client = await QmpClient.connect(qmp, { timeoutMs: 2000 });
       const state = await releaseVm(client, action, stoppedByUs);
+      if (settings !== undefined) await putBackSettings(client, settings);
       log.warn("kemari protect has ended; the VM is {state}", { state });
       return;
     } catch (error) {

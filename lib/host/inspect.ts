@@ -95,7 +95,7 @@ export async function inspectStreamFile(
   signal: AbortSignal,
 ): Promise<Inspection> {
   const inspector: StreamInspector = new StreamInspector(sink, () => parser);
-  const parser: StreamParser = new StreamParser(inspector);
+  const parser: StreamParser = new StreamParser(inspector, { isRecording: true });
   const carry = new Carry();
   const take = (bytes: Uint8Array, start: number, end: number) => parser.parse(bytes, start, end);
   let bytes = 0;

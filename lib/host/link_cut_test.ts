@@ -1,7 +1,14 @@
 /** A link between sender and receiver that breaks at every byte, and bytes that change on it. */
 import assert from "node:assert/strict";
 import { KemariError, WireError } from "../errors.ts";
-import { checkpoint, concat, fullStream, PAGE_BYTES, pageOf } from "../qemu/synthetic_stream.ts";
+import {
+  checkpoint,
+  concat,
+  fullStream,
+  PAGE_BYTES,
+  pageOf,
+  VMDESC,
+} from "../qemu/synthetic_stream.ts";
 import { HEADER_BYTES, TXN } from "../txn/wire.ts";
 import { contentOf, Stage, tinyStream, wireOf } from "./link_stage.ts";
 
@@ -28,11 +35,13 @@ Deno.test("QEMU's stream cut at any byte: an error at the sender, no change at t
   stage.end.resume();
   const before = contentOf(stage.end.replica);
   const stream = tinyStream(40);
+  const withoutDescription = stream.length - VMDESC.length;
   for (const length of cuts(stream, pageContentAt(stream, 40))) {
+    // Cut just behind the device state, it is a whole stream of a machine that describes nothing.
+    if (length === withoutDescription) continue;
     await assert.rejects(stage.send(stream.subarray(0, length)), (error) => {
       assert.ok(error instanceof WireError, `${length}: ${error}`);
-      // Cut just behind the device state, it looks like a stream without its description.
-      assert.match(error.fault, /^(truncated|unsupported)$/, `${length}: ${error}`);
+      assert.equal(error.fault, "truncated", `${length}: ${error}`);
       return error.exitCode === 3;
     });
     await stage.quiet();

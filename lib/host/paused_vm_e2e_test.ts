@@ -62,7 +62,7 @@ Deno.test("e2e: a VM that was paused while it was protected stays so when the se
   await recv.ended();
   await pair.senderStatus(({ state }) => state === "unprotected");
   await receiver(pair);
-  await protect.waitFor(/The VM is stopped \(paused\).*unprotected until then/);
+  await protect.waitFor(/The VM stands still \(paused\).*unprotected until then/);
   await sleep(A_WHILE_MS);
   assert.equal(await statusOf(qmp), "paused");
   await qmp.execute("cont");

@@ -8,18 +8,20 @@ import { ControlServer } from "./control.ts";
 import { senderDurations, type SenderStatus, senderStatus, statusLine } from "./end_status.ts";
 import { startGuardian } from "./guardian.ts";
 import type { LinkTiming } from "./link_options.ts";
-import { connectPeer } from "./peer.ts";
+import { MigrationChannel } from "./migration_channel.ts";
+import { type EarlyStatus, ProtectBoard } from "./protect_board.ts";
 import { protectByColo } from "./protect_colo.ts";
 import { isSecondaryLoss, partFromSecondary } from "./protect_loss.ts";
 import { protectBySnapshots } from "./protect_snapshots.ts";
+import { connectQemu, connectSecondary, RETRY_MS, untilProtectable } from "./protect_waits.ts";
 import { readMigrationSupport } from "./qemu_probe.ts";
-import { QmpClient } from "./qmp_client.ts";
+import type { QmpClient } from "./qmp_client.ts";
+import { parseQmpAddress } from "./qmp_address.ts";
 import { RateMeter } from "./rate_meter.ts";
 import { Reactor } from "./reactor.ts";
 import { followVm, type OnSecondaryLoss } from "./release_vm.ts";
-import { CONNECT_TIMEOUT_MS, type ProgressLine, tooSlow } from "./send.ts";
+import { type ProgressLine, tooSlow } from "./send.ts";
 import { SenderLink } from "./sender_link.ts";
-import { type Listener, listenSocket } from "./socket.ts";
 import { serveUntilUnused } from "./serve_taps.ts";
 import { SOFTWARE } from "./software.ts";
 import { StillVm } from "./still_vm.ts";
@@ -54,13 +56,13 @@ export interface ProtectContext {
   readonly link: SenderLink;
   readonly trigger: SyncTrigger;
   readonly still: StillVm;
-  /** Where QEMU is told to migrate to. */
-  readonly listener: Listener;
+  /** How QEMU's migrations come to us. */
+  readonly channel: MigrationChannel;
+  /** Temporary; the guardian knows it too. */
+  readonly folder: string;
   readonly signal: AbortSignal;
 }
 
-const RETRY_MS = 1000;
-const QEMU_POLL_MS = 100;
 /** QEMU answers nothing while its disks keep its main loop waiting: that is no reason to leave it. */
 const PATIENCE_MS = 600_000;
 
@@ -88,25 +90,28 @@ export async function protect(
   if (target.kind === "stdio") {
     throw new UsageError("stdio: is no target for protect", { hint: "use exec:COMMAND" });
   }
+  parseQmpAddress(settings.qmp);
   const reactor = new Reactor();
-  const taps = await TapSet.open(settings.taps, reactor, signal).catch((error) => {
-    reactor.close();
-    throw error;
-  });
+  const board = new ProtectBoard(target.text);
+  let control: ControlServer | undefined;
+  let taps: TapSet | undefined;
   try {
-    await protectTapped(settings, target, reactor, taps, progress, signal, {
-      afterwards: (error, qmp) => serveOn(error, qmp, taps, reactor, signal),
+    if (settings.control !== undefined) {
+      control = await ControlServer.open(settings.control, board.handlers, reactor, signal);
+    }
+    const opened = taps = await TapSet.open(settings.taps, reactor, signal);
+    await protectTapped(settings, target, reactor, opened, progress, signal, board, {
+      afterwards: (error, qmp) => serveOn(error, qmp, opened, reactor, signal),
     });
   } finally {
-    taps.close();
+    taps?.close();
+    control?.close();
     reactor.close();
   }
 }
 
-/** What whoever has a VM protected wants to know. */
+/** What whoever has a VM protected wants to do beside that. */
 export interface ProtectHooks {
-  /** Told how to ask for the status, once there is one. */
-  readonly publish?: (status: () => SenderStatus | object) => void;
   /** What to do when an error has ended the protection, while QEMU can still be talked to. */
   readonly afterwards?: (error: unknown, qmp: QmpClient) => Promise<void>;
 }
@@ -119,9 +124,10 @@ export async function protectTapped(
   taps: TapSet,
   progress: ProgressLine,
   signal: AbortSignal,
-  { publish = () => {}, afterwards = async () => {} }: ProtectHooks = {},
+  board: ProtectBoard,
+  { afterwards = async () => {} }: ProtectHooks = {},
 ): Promise<void> {
-  const qmp = await connectQemu(settings.qmp, taps, reactor, signal);
+  const qmp = await connectQemu(settings.qmp, taps, reactor, board, signal);
   let supervised = true;
   qmp.closed.then((cause) => {
     if (!supervised) return;
@@ -130,7 +136,7 @@ export async function protectTapped(
     );
   });
   try {
-    await protectVm(qmp, settings, target, reactor, taps, progress, signal, publish);
+    await protectVm(qmp, settings, target, reactor, taps, progress, signal, board);
   } catch (error) {
     supervised = false;
     if (!signal.aborted) await afterwards(error, qmp);
@@ -167,12 +173,17 @@ async function protectVm(
   taps: TapSet,
   progress: ProgressLine,
   signal: AbortSignal,
-  publish: (status: () => SenderStatus | object) => void,
+  board: ProtectBoard,
 ): Promise<void> {
   let support = await reactor.during(readMigrationSupport(qmp), signal);
   const refusal = refusalOf(support);
   if (refusal !== undefined) throw refusal;
   qmp.patienceMs = PATIENCE_MS;
+  if (support.standsStill !== undefined) {
+    board.waits("waiting for the VM to run");
+    support = await untilProtectable(qmp, reactor, signal);
+  }
+  board.waits("connecting");
   for (const warning of support.warnings) log.warn("{warning}", { warning });
   const mode = settings.mode === "auto" ? support.mode : settings.mode;
   if (mode === "colo" && !support.colo) {
@@ -190,14 +201,13 @@ async function protectVm(
   const folder = await Deno.makeTempDir({ prefix: "kemari-" });
   let link: SenderLink | undefined;
   let last: SenderLink | undefined;
-  let control: ControlServer | undefined;
-  let listener: Listener | undefined;
   let over = false;
   let asking = false;
   /** Whether QEMU knows how things stand. */
   let told = true;
   const guardian = startGuardian(settings.qmp, settings.onSecondaryLoss, folder);
   const still = new StillVm(qmp, support, folder);
+  const channel = new MigrationChannel(reactor, qmp, folder);
   const trigger = new SyncTrigger(reactor, settings.syncMinIntervalMs, () => {
     taps.triggered();
     // Snapshots look at the trigger themselves; in COLO QEMU is told.
@@ -235,33 +245,24 @@ async function protectVm(
     // Killed, we must not have it run either.
     if (link?.primary.dialogue.isVmPaused) guardian.decide("stop");
   });
-  const status = (): SenderStatus | object =>
-    last === undefined
-      ? { role: "sender", state: "connecting", mode, peer: target.text, syncs: 0 }
-      : {
-        ...senderStatus(
-          last,
-          link === undefined ? "unprotected" : undefined,
-          mode === "colo" ? "colo" : "snapshots",
-          target.text,
-          rate,
-          settings.compress,
-        ),
-        ...(taps.isEmpty ? {} : { taps: taps.status }),
-      };
-  publish(status);
+  const status = (): SenderStatus | EarlyStatus =>
+    last === undefined ? { role: "sender", state: "connecting", peer: target.text, syncs: 0 } : {
+      ...senderStatus(
+        last,
+        link === undefined ? "unprotected" : undefined,
+        mode === "colo" ? "colo" : "snapshots",
+        target.text,
+        rate,
+        settings.compress,
+      ),
+      ...(taps.isEmpty ? {} : { taps: taps.status }),
+    };
+  board.show(status, () => senderDurations(last, taps.recentHolds()));
   const stopMeter = reactor.every(250, () => {
     rate.update(last?.primary.counters.committed ?? 0);
     if (progress.isShown && last !== undefined) progress.set(statusLine(status() as SenderStatus));
   });
   try {
-    const path = `${folder}/migration`;
-    listener = await listenSocket({ kind: "unix", path, text: path }, reactor, signal);
-    if (settings.control !== undefined) {
-      const durations = () => senderDurations(last, taps.recentHolds());
-      const handlers = { status, durations };
-      control = await ControlServer.open(settings.control, handlers, reactor, signal);
-    }
     let refused = "";
     for (let first = true;; first = false) {
       try {
@@ -271,6 +272,7 @@ async function protectVm(
           compression: compressionOf(settings),
           taps,
           stream: mode === "colo" ? "colo" : "snapshots",
+          firstPassEnd: "told",
           software: settings.sessionName ? `${SOFTWARE} (${settings.sessionName})` : SOFTWARE,
         });
         await reactor.run(() => last!.ready, signal);
@@ -288,7 +290,8 @@ async function protectVm(
           link,
           trigger,
           still,
-          listener,
+          channel,
+          folder,
           signal,
         };
         if (mode === "colo") await protectByColo(context);
@@ -299,7 +302,7 @@ async function protectVm(
         const wasLinked = lost?.ready === true;
         link = undefined;
         const { onSecondaryLoss } = settings;
-        const parts = { qmp, reactor, support, still, taps, guardian, onSecondaryLoss, signal };
+        const parts = { qmp, reactor, folder, still, taps, guardian, onSecondaryLoss, signal };
         told = false;
         told = await partFromSecondary(error, lost, parts);
         const mayRetry = isSecondaryLoss(error, target.text) && settings.retry &&
@@ -329,65 +332,11 @@ async function protectVm(
     over = true;
     stopMeter();
     link?.close();
-    listener?.close();
-    control?.close();
+    channel.close();
     if (told) {
       // Before that: killed in between, nobody would.
       await Deno.remove(folder, { recursive: true }).catch(() => {});
       await guardian.dismiss();
     } else await guardian.inherit();
-  }
-}
-
-/** Connects to QEMU. One whose disks and NICs we serve is waited for: it starts after us. */
-async function connectQemu(
-  path: string,
-  taps: TapSet,
-  reactor: Reactor,
-  signal: AbortSignal,
-): Promise<QmpClient> {
-  for (let told = false;; told = true) {
-    try {
-      return await reactor.during(QmpClient.connect(path, { reactor }), signal);
-    } catch (error) {
-      if (taps.isEmpty || !(error instanceof TransportError)) throw error;
-      if (!told) log.info("the taps are served; waiting for QEMU at {path}", { path });
-      await reactor.sleep(QEMU_POLL_MS, signal);
-    }
-  }
-}
-
-/** Waits until nothing keeps the VM from being protected again: somebody may have paused it. */
-async function untilProtectable(
-  qmp: QmpClient,
-  reactor: Reactor,
-  signal: AbortSignal,
-): Promise<MigrationSupport> {
-  for (let told = "";;) {
-    const support = await reactor.during(readMigrationSupport(qmp), signal);
-    const refusal = refusalOf(support);
-    if (refusal === undefined) return support;
-    if (refusal.message !== told) {
-      log.warn("{reason}; the VM is unprotected until then", { reason: refusal.message });
-    }
-    told = refusal.message;
-    await reactor.sleep(RETRY_MS, signal);
-  }
-}
-
-/** Connects; except at the first time, a secondary that is not there yet is waited for. */
-async function connectSecondary(
-  target: Address,
-  reactor: Reactor,
-  signal: AbortSignal,
-  once: boolean,
-) {
-  for (;;) {
-    try {
-      return await connectPeer(target, reactor, CONNECT_TIMEOUT_MS, signal);
-    } catch (error) {
-      if (once || !(error instanceof TransportError)) throw error;
-      await reactor.sleep(RETRY_MS, signal);
-    }
   }
 }

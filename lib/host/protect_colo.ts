@@ -1,13 +1,13 @@
 import { getLogger } from "@logtape/logtape";
 import { QemuError, StateError } from "../errors.ts";
-import {
-  decodeMigrationStatus,
-  enableColo,
-  queryMigration,
-  startMigration,
-} from "../qmp/migration.ts";
+import { decodeMigrationStatus, enableColo } from "../qmp/migration.ts";
+import { setSuppressVmdesc } from "../qmp/migration_settings.ts";
+import type { MigrationSupport } from "../qmp/migration_support.ts";
 import { libc } from "./libc.ts";
+import { failIfFailed } from "./migration_channel.ts";
 import type { ProtectContext } from "./protect.ts";
+import type { QmpClient } from "./qmp_client.ts";
+import { saveSettings } from "./saved_settings.ts";
 
 const log = getLogger(["kemari", "protect"]);
 
@@ -22,10 +22,20 @@ const INTERVAL_SLACK_MS = 200;
  * @throws when either side is lost; it does not end otherwise.
  */
 export async function protectByColo(context: ProtectContext): Promise<never> {
-  const { reactor, settings, support, qmp, link, signal } = context;
-  const commands = enableColo(support, { checkpointDelayMs: settings.syncIntervalMs });
-  await reactor.during(qmp.runAll(commands), signal);
-  const fd = await reactor.during(migrateToUs(context), signal);
+  const { reactor, qmp, link, still, channel, signal } = context;
+  await reactor.during(prepareQemu(context), signal);
+  // A small VM may be there before its channel is ours to read.
+  let isInColo = false;
+  const stopListening = qmp.onEvent(({ name, data }) => {
+    if (name !== "MIGRATION" || decodeMigrationStatus(data).phase !== "colo") return;
+    isInColo = true;
+    link.enteredColo();
+  });
+  const fd = await reactor.during(still.start((givenUp) => channel.open(givenUp)), signal)
+    .catch((error) => {
+      stopListening();
+      throw error;
+    });
   let stopWatching: (() => void) | undefined;
   link.onEvent = (event) => {
     if (event.kind === "colo") {
@@ -35,11 +45,13 @@ export async function protectByColo(context: ProtectContext): Promise<never> {
     if (event.kind === "paused") log.info(PAUSED);
   };
   link.attach({ input: fd, output: fd, name: "QEMU" });
+  if (isInColo) link.enteredColo();
   const stopPolling = pollMigration(context);
   try {
     await reactor.run(() => false, signal);
     throw new StateError("the protection ended by itself");
   } finally {
+    stopListening();
     stopPolling();
     stopWatching?.();
     link.detach();
@@ -47,52 +59,40 @@ export async function protectByColo(context: ProtectContext): Promise<never> {
   }
 }
 
-/** Starts a migration to our socket. @returns The connection that QEMU makes for it. */
-export function migrateToUs(context: ProtectContext): Promise<number> {
-  return context.still.start((givenUp) => startAndAccept(context, givenUp));
-}
-
-async function startAndAccept(context: ProtectContext, givenUp: AbortSignal): Promise<number> {
-  const { reactor, listener, qmp } = context;
-  let accepted: number | undefined;
-  const watch = reactor.watch(listener.fd, {
-    readable: () => {
-      accepted ??= listener.accept();
-      if (accepted !== undefined) watch.want(false, false);
-    },
-  });
-  watch.want(true, false);
-  reactor.wake();
+/** Sets QEMU up for COLO without a description; what it was is noted first. */
+async function prepareQemu(
+  { qmp, support, settings, folder }: ProtectContext,
+): Promise<void> {
+  saveSettings(folder, support);
+  await leaveDescriptionOut(qmp, support);
+  const set = (returnPath: boolean) =>
+    qmp.runAll(enableColo(support, { checkpointDelayMs: settings.syncIntervalMs, returnPath }));
   try {
-    await qmp.run(startMigration(`unix:${listener.text.replace(/^unix:/, "")}`));
-    const until = performance.now() + 10_000;
-    while (accepted === undefined) {
-      await failIfFailed(qmp);
-      if (performance.now() > until) {
-        throw new QemuError("migrate", "Timeout", "QEMU did not connect for its migration");
-      }
-      await new Promise((resolve) => setTimeout(resolve, 5));
-      givenUp.throwIfAborted();
-    }
-    return accepted;
+    await set(false);
   } catch (error) {
-    // The next migration's connection must not be taken for this one's.
-    for (accepted ??= listener.accept(); accepted !== undefined; accepted = listener.accept()) {
-      libc().close(accepted);
-    }
-    throw error;
-  } finally {
-    watch.stop();
+    // From 11 on QEMU wants it for COLO, and says so; before that it must not have it.
+    if (!(error instanceof QemuError) || !support.returnPath) throw error;
+    await set(true);
   }
 }
 
-/** Throws QEMU's own reason if its migration has failed. */
-export async function failIfFailed(qmp: ProtectContext["qmp"]): Promise<string> {
-  const status = decodeMigrationStatus(await qmp.run(queryMigration()));
-  if (status.phase !== "failed") return status.phase;
-  throw new QemuError("migrate", "GenericError", status.error ?? "the migration failed", {
-    hint: status.blockedReasons.join("; ") || undefined,
-  });
+async function leaveDescriptionOut(qmp: QmpClient, support: MigrationSupport): Promise<void> {
+  let refusal = "it does not have the property suppress-vmdesc";
+  if (support.suppressVmdesc === true) return;
+  if (support.suppressVmdesc === false) {
+    try {
+      await qmp.run(setSuppressVmdesc(true));
+      return;
+    } catch (error) {
+      if (!(error instanceof QemuError)) throw error;
+      refusal = error.message;
+    }
+  }
+  log.warn(
+    "QEMU goes on describing its state ({refusal}): QEMU 11.1 keeps 50 to 100 KB of memory for " +
+      "every checkpoint because of that",
+    { refusal },
+  );
 }
 
 /** What is said of a VM that somebody has paused. */
@@ -110,14 +110,17 @@ function watchInterval({ reactor, settings, trigger, link }: ProtectContext): ()
   });
 }
 
-/** Watches for a migration that fails without its channel showing it. */
-function pollMigration({ reactor, qmp }: ProtectContext): () => void {
+/** Watches for a migration that fails without its channel showing it, or that reaches COLO. */
+function pollMigration({ reactor, qmp, link }: ProtectContext): () => void {
   let asking = false;
   let over = false;
   const cancel = reactor.every(POLL_MS, () => {
     if (asking) return;
     asking = true;
-    failIfFailed(qmp).catch((error) => {
+    failIfFailed(qmp).then((phase) => {
+      // Whatever stands between QEMU and us may have kept the event.
+      if (phase === "colo" && !over) link.enteredColo();
+    }).catch((error) => {
       // The answer to the last question may be that we have just closed the channel.
       if (!over) reactor.fail(error);
     }).finally(() => asking = false);

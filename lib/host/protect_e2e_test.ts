@@ -220,17 +220,19 @@ Deno.test("e2e: kemari failover while the primary is alive stops its VM, then ta
   assert.equal(running, false, "only one side runs");
 });
 
-Deno.test("e2e: a VM that is paused is not protected, nor set running", async () => {
+Deno.test("e2e: a VM that is paused is waited for, not set running, and protected when it runs", async () => {
   for (const version of ["11.1", "7.2"] as const) {
     await using pair = await ProtectedPair.boot(version);
     await using qmp = await QmpClient.connect(pair.primary.spareQmpPath);
     await qmp.execute("stop");
     await pair.recv();
     await pair.secondary();
-    const { code, stderr } = await pair.protect().ended();
-    assert.equal(code, 5, stderr);
-    assert.match(stderr, /The VM is stopped \(paused\): let it run/);
+    const protect = pair.protect("--sync-interval", "50");
+    await protect.waitFor(/The VM stands still \(paused\): it is protected once it runs/);
+    await pair.senderStatus(({ state }) => state === "waiting for the VM to run");
     const { status } = await qmp.execute("query-status") as { status: string };
     assert.equal(status, "paused");
+    await qmp.execute("cont");
+    await pair.syncs(3);
   }
 });

@@ -1,12 +1,12 @@
 /** What `kemari protect` makes of an end: of the secondary's, of QEMU's, and of its own. */
 import { getLogger } from "@logtape/logtape";
 import { TransportError, WireError } from "../errors.ts";
-import { disableColo, queryStatus } from "../qmp/migration.ts";
-import type { MigrationSupport } from "../qmp/migration_support.ts";
+import { queryStatus } from "../qmp/migration.ts";
 import type { Guardian } from "./guardian.ts";
 import type { QmpClient } from "./qmp_client.ts";
 import type { Reactor } from "./reactor.ts";
 import { isTakenOver, type OnSecondaryLoss, releaseVm } from "./release_vm.ts";
+import { restoreSaved } from "./saved_settings.ts";
 import type { SenderLink } from "./sender_link.ts";
 import type { StillVm } from "./still_vm.ts";
 import type { TapSet } from "./tap_set.ts";
@@ -50,7 +50,8 @@ export function isSecondaryLoss(error: unknown, peer: string): boolean {
 export interface Parting {
   readonly qmp: QmpClient;
   readonly reactor: Reactor;
-  readonly support: MigrationSupport;
+  /** The protection's temporary folder, with a note of QEMU's settings as they were. */
+  readonly folder: string;
   readonly still: StillVm;
   readonly taps: Pick<TapSet, "passThrough">;
   readonly guardian: Pick<Guardian, "decide">;
@@ -115,13 +116,13 @@ async function sayFarewell(
 /** Tells QEMU that it is alone. The taps go on meanwhile: it may wait for its disk before it answers. */
 async function letGo(
   action: OnSecondaryLoss,
-  { qmp, reactor, support, still, signal }: Parting,
+  { qmp, reactor, folder, still, signal }: Parting,
 ): Promise<boolean> {
   let told: boolean | undefined;
   const task = (async () => {
     // A VM that is being stopped must be, before it can be let go.
     await still.giveUp();
-    told = await release(qmp, action, support, still);
+    told = await release(qmp, action, folder, still);
   })();
   let cancel = () => {};
   const hurry = () => {
@@ -146,13 +147,13 @@ async function letGo(
 async function release(
   qmp: QmpClient,
   action: OnSecondaryLoss,
-  support: MigrationSupport,
+  folder: string,
   still: StillVm,
 ): Promise<boolean> {
   try {
     const state = await releaseVm(qmp, action, still.isHeld);
     log.info("the VM is {state}, unprotected", { state });
-    for (const command of disableColo(support)) await qmp.run(command);
+    await restoreSaved(qmp, folder);
     return true;
   } catch (error) {
     // A QEMU that is gone need not be told, and its end is what protect is about to report.

@@ -60,7 +60,7 @@ async function part(situation: Situation) {
   const parting = {
     qmp,
     reactor,
-    support: { capabilities: {}, coloNeedsReturnPath: true },
+    folder: "/nonexistent",
     still: { isHeld: false, giveUp: () => Promise.resolve() },
     taps: { passThrough: () => void done.push("pass through") },
     guardian: { decide: (action: string) => void done.push(`decide ${action}`) },

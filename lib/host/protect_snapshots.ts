@@ -2,7 +2,9 @@ import { getLogger } from "@logtape/logtape";
 import { enableSnapshots, queryStatus, resumeVm } from "../qmp/migration.ts";
 import { libc } from "./libc.ts";
 import type { ProtectContext } from "./protect.ts";
-import { failIfFailed, migrateToUs, PAUSED } from "./protect_colo.ts";
+import { failIfFailed } from "./migration_channel.ts";
+import { PAUSED } from "./protect_colo.ts";
+import { saveSettings } from "./saved_settings.ts";
 
 const log = getLogger(["kemari", "protect"]);
 
@@ -19,13 +21,21 @@ const PAUSED_POLL_MS = 100;
  * @throws when either side is lost; it does not end otherwise.
  */
 export async function protectBySnapshots(context: ProtectContext): Promise<never> {
-  const { reactor, settings, support, qmp, link, trigger, still, signal } = context;
+  const { reactor, settings, support, qmp, link, trigger, still, channel, signal } = context;
+  saveSettings(context.folder, support);
   await reactor.during(qmp.runAll(enableSnapshots(support)), signal);
-  measurePauses(context);
-  for (let round = 1;; round++) {
+  const stopMeasuring = measurePauses(context);
+  try {
+    for (let round = 1;; round++) await takeSnapshot(round);
+  } finally {
+    stopMeasuring();
+  }
+
+  async function takeSnapshot(round: number): Promise<void> {
     await untilRunning();
     const begunAt = performance.now();
-    const fd = await reactor.during(migrateToUs(context), signal);
+    const begin = still.start((givenUp) => channel.open(givenUp));
+    const fd = await reactor.during(begin, signal);
     try {
       link.attach({ input: fd, output: -1, name: "QEMU" });
       await reactor.run(() => link.qemuEnded, signal);
@@ -66,10 +76,10 @@ export async function protectBySnapshots(context: ProtectContext): Promise<never
   }
 }
 
-/** Notes how long the VM stands still, from QEMU's own STOP and RESUME. */
-function measurePauses({ qmp, link }: ProtectContext): void {
+/** Notes how long the VM stands still, from QEMU's own STOP and RESUME, until that is ended. */
+function measurePauses({ qmp, link }: ProtectContext): () => void {
   let stoppedAt: number | undefined;
-  qmp.onEvent(({ name }) => {
+  return qmp.onEvent(({ name }) => {
     if (name === "STOP") stoppedAt = performance.now();
     else if (name === "RESUME" && stoppedAt !== undefined) {
       link.primary.pause.add(performance.now() - stoppedAt);

@@ -5,6 +5,7 @@ import { askControl } from "./control.ts";
 import { type SenderStatus, statusLine } from "./end_status.ts";
 import type { ProtectSettings } from "./protect.ts";
 import type { ProgressLine } from "./send.ts";
+import { parseQmpAddress } from "./qmp_address.ts";
 import { SOFTWARE } from "./software.ts";
 
 const log = getLogger(["kemari", "protect"]);
@@ -57,7 +58,8 @@ async function watchStatus(
     try {
       const status = await askControl(via, "status", signal) as unknown as SenderStatus;
       if (status.role !== "sender") continue;
-      if (progress.isShown && status.state !== "connecting") progress.set(statusLine(status));
+      // Before there is a session there is no more than a state.
+      if (progress.isShown && status.pause !== undefined) progress.set(statusLine(status));
       const state = status.syncs > 0 && status.state === "synchronizing"
         ? "protected: checkpoints follow"
         : status.state;
@@ -73,9 +75,10 @@ async function watchStatus(
 function fromAnywhere(settings: ViaSettings): ViaSettings {
   const absolute = (path: string) => path.startsWith("/") ? path : `${Deno.cwd()}/${path}`;
   const target = parseAddress(settings.target);
+  const qmp = parseQmpAddress(settings.qmp);
   return {
     ...settings,
-    qmp: absolute(settings.qmp),
+    qmp: qmp.kind === "unix" ? absolute(qmp.path) : settings.qmp,
     target: target.kind === "unix" ? `unix:${absolute(target.path)}` : settings.target,
   };
 }

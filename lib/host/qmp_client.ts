@@ -1,7 +1,8 @@
 /** QMP over a Unix socket: what `kemari protect` and `kemari doctor` talk to QEMU with. */
 import { type KemariError, TransportError } from "../errors.ts";
 import type { JsonObject, QmpCommand } from "../qmp/codec.ts";
-import { ERRNO } from "./libc.ts";
+import { parseQmpAddress, type QmpAddress } from "./qmp_address.ts";
+import { connectFailure } from "./qmp_failure.ts";
 import { openReactorLine, openRuntimeLine, type QmpLine, type QmpLineOwner } from "./qmp_line.ts";
 import type { Reactor } from "./reactor.ts";
 import { type QmpEvent, type QmpGreeting, QmpSession } from "../qmp/session.ts";
@@ -37,7 +38,7 @@ interface Waiting {
  * is rejected with the reason, event readers end, and {@link closed} resolves.
  */
 export class QmpClient implements AsyncDisposable {
-  readonly #path: string;
+  readonly #address: QmpAddress;
   #line: QmpLine | undefined;
   readonly #session = new QmpSession();
   readonly #waiting = new Map<number, Waiting>();
@@ -48,10 +49,10 @@ export class QmpClient implements AsyncDisposable {
   #isClosing = false;
   /** How long a command's answer may take where the command does not say, in milliseconds. */
   patienceMs = DEFAULT_TIMEOUT_MS;
-  readonly #listeners: ((event: QmpEvent) => void)[] = [];
+  readonly #listeners = new Set<(event: QmpEvent) => void>();
 
-  private constructor(path: string) {
-    this.#path = path;
+  private constructor(address: QmpAddress) {
+    this.#address = address;
     // Nobody may be waiting for it when it fails.
     this.#ready.promise.catch(() => {});
   }
@@ -59,7 +60,7 @@ export class QmpClient implements AsyncDisposable {
   /**
    * Connects and negotiates.
    *
-   * @param path QEMU's QMP socket.
+   * @param path QEMU's QMP socket, see {@link parseQmpAddress}.
    * @param options `timeoutMs` for all of it; default 10,000. With `reactor` the connection is
    *   served by it: it then has to run for anything to be answered.
    * @throws {TransportError} If there is no such socket, or no greeting in time.
@@ -67,24 +68,25 @@ export class QmpClient implements AsyncDisposable {
    */
   static async connect(path: string, options: ConnectOptions = {}): Promise<QmpClient> {
     const { reactor, timeoutMs = DEFAULT_TIMEOUT_MS } = options;
-    const client = new QmpClient(path);
+    const address = parseQmpAddress(path);
+    const client = new QmpClient(address);
     const owner: QmpLineOwner = {
       received: (bytes) => client.#received(bytes),
       ended: (reason) => client.#lineEnded(reason),
     };
     try {
       client.#line = reactor === undefined
-        ? await openRuntimeLine(path, owner)
-        : await openReactorLine(path, owner, reactor, timeoutMs, never);
+        ? await openRuntimeLine(address, owner)
+        : await openReactorLine(address, owner, reactor, timeoutMs, never);
     } catch (cause) {
-      throw connectFailure(path, cause);
+      throw connectFailure(address, cause);
     }
     try {
       await client.#inTime(
         client.#ready.promise,
         options.timeoutMs,
         () =>
-          new TransportError(path, "connect", "QEMU sends no QMP greeting", {
+          new TransportError(address.text, "connect", "QEMU sends no QMP greeting", {
             hint:
               "QEMU serves one client at a time on a QMP socket: close the other one, or start " +
               "QEMU with a second -qmp",
@@ -97,9 +99,14 @@ export class QmpClient implements AsyncDisposable {
     return client;
   }
 
-  /** The socket's path. */
+  /** The socket's path, or host and port. */
   get path(): string {
-    return this.#path;
+    return this.#address.text;
+  }
+
+  /** Whether a command can take a descriptor with it. */
+  get passesDescriptors(): boolean {
+    return this.#line?.passesDescriptors === true;
   }
 
   /** What QEMU said of itself. */
@@ -131,21 +138,29 @@ export class QmpClient implements AsyncDisposable {
     );
   }
 
-  /** Executes a command that comes as data; otherwise as {@link execute}. */
-  async run(command: QmpCommand, options: { timeoutMs?: number } = {}): Promise<unknown> {
+  /**
+   * Executes a command that comes as data; otherwise as {@link execute}.
+   *
+   * @param options.fd Given to QEMU with the command, where {@link passesDescriptors}; stays the
+   *   caller's.
+   */
+  async run(
+    command: QmpCommand,
+    options: { timeoutMs?: number; fd?: number } = {},
+  ): Promise<unknown> {
     if (this.#failure !== undefined) throw this.#failure;
     if (this.#isClosing) throw this.#ended("the connection was closed");
     const id = this.#session.command(command);
     const { promise, resolve, reject } = Promise.withResolvers<unknown>();
     this.#waiting.set(id, { resolve, reject });
-    this.#flush();
+    this.#flush(options.fd);
     const { timeoutMs = this.patienceMs } = options;
     try {
       return await this.#inTime(
         promise,
         timeoutMs,
         (limit) =>
-          new TransportError(this.#path, "read", `no answer to ${command.execute} in ${limit} ms`, {
+          new TransportError(this.path, "read", `no answer to ${command.execute} in ${limit} ms`, {
             hint: "QEMU hangs, or its main loop is busy",
           }),
       );
@@ -162,9 +177,12 @@ export class QmpClient implements AsyncDisposable {
   /**
    * Calls back at every event from now on, in the very turn in which it is read: a reactor that is
    * busy lets {@link events} wait. The callback must not throw.
+   *
+   * @returns What ends that.
    */
-  onEvent(callback: (event: QmpEvent) => void): void {
-    this.#listeners.push(callback);
+  onEvent(callback: (event: QmpEvent) => void): () => void {
+    this.#listeners.add(callback);
+    return () => this.#listeners.delete(callback);
   }
 
   /**
@@ -200,7 +218,7 @@ export class QmpClient implements AsyncDisposable {
       return await this.#inTime(
         search(),
         timeoutMs,
-        (limit) => new TransportError(this.#path, "read", `no event ${name} in ${limit} ms`),
+        (limit) => new TransportError(this.path, "read", `no event ${name} in ${limit} ms`),
       );
     } finally {
       await reader.return?.();
@@ -233,7 +251,7 @@ export class QmpClient implements AsyncDisposable {
     if (failure === undefined) {
       failure = this.#ended("QEMU closed the QMP connection: it has ended or crashed");
     } else if (!(failure instanceof Error && "exitCode" in failure)) {
-      failure = new TransportError(this.#path, "read", "the QMP connection broke", {
+      failure = new TransportError(this.path, "read", "the QMP connection broke", {
         cause: failure,
       });
     }
@@ -261,12 +279,12 @@ export class QmpClient implements AsyncDisposable {
     }
   }
 
-  /** Writes what the session has to say. */
-  #flush(): void {
-    for (;;) {
-      const bytes = this.#session.takeOutput();
-      if (bytes === undefined) return;
-      this.#line?.send(bytes);
+  /** Writes what the session has to say; a descriptor goes with the last of it. */
+  #flush(fd?: number): void {
+    for (let bytes = this.#session.takeOutput(); bytes !== undefined;) {
+      const next = this.#session.takeOutput();
+      this.#line?.send(bytes, next === undefined ? fd : undefined);
+      bytes = next;
     }
   }
 
@@ -279,7 +297,7 @@ export class QmpClient implements AsyncDisposable {
   }
 
   #ended(message: string): TransportError {
-    return new TransportError(this.#path, "read", message);
+    return new TransportError(this.path, "read", message);
   }
 
   async #inTime<Value>(
@@ -341,31 +359,4 @@ class EventReader implements AsyncIterableIterator<QmpEvent, undefined> {
   [Symbol.asyncIterator](): this {
     return this;
   }
-}
-
-function connectFailure(path: string, cause: unknown): TransportError {
-  const number = cause instanceof TransportError ? cause.cause : undefined;
-  if (cause instanceof Deno.errors.NotFound || number === ERRNO.ENOENT) {
-    return new TransportError(path, "connect", "there is no such socket", {
-      hint: `start QEMU with -qmp unix:${path},server=on,wait=off`,
-      cause,
-    });
-  }
-  if (cause instanceof Deno.errors.ConnectionRefused || number === ERRNO.ECONNREFUSED) {
-    return new TransportError(path, "connect", "nothing listens on this socket", {
-      hint: "its QEMU has ended; start it again, or name the socket of the one that runs",
-      cause,
-    });
-  }
-  if (cause instanceof Deno.errors.PermissionDenied || number === ERRNO.EACCES) {
-    return new TransportError(path, "connect", "this user may not use the socket", {
-      hint: "run kemari as the user that runs QEMU",
-      cause,
-    });
-  }
-  const reason = cause instanceof Error ? cause.message : String(cause);
-  return new TransportError(path, "connect", `cannot connect: ${reason}`, {
-    hint: `start QEMU with -qmp unix:${path},server=on,wait=off`,
-    cause,
-  });
 }

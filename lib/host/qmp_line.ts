@@ -1,6 +1,8 @@
 /** What carries QMP's bytes: the runtime's sockets, or the reactor that a VM is protected on. */
 import { OutputQueue, readSome } from "./channel.ts";
+import { sendWithDescriptor } from "./descriptor_passing.ts";
 import { libc } from "./libc.ts";
+import type { QmpAddress } from "./qmp_address.ts";
 import type { Reactor, Watch } from "./reactor.ts";
 import { connectSocket } from "./socket.ts";
 
@@ -17,14 +19,19 @@ export interface QmpLineOwner {
 
 /** A connection. What is sent before its owner is told of the end may be lost. */
 export interface QmpLine {
-  send(bytes: Uint8Array): void;
+  /** @param fd Passed with the bytes, where {@link passesDescriptors}; stays the caller's. */
+  send(bytes: Uint8Array, fd?: number): void;
+  /** Whether a descriptor can go with what is sent. */
+  readonly passesDescriptors: boolean;
   /** Resolves when the owner has been told. */
   close(): Promise<void>;
 }
 
 /** Connects by the runtime. @throws What `Deno.connect` throws. */
-export async function openRuntimeLine(path: string, owner: QmpLineOwner): Promise<QmpLine> {
-  const connection = await Deno.connect({ transport: "unix", path });
+export async function openRuntimeLine(address: QmpAddress, owner: QmpLineOwner): Promise<QmpLine> {
+  const connection = address.kind === "unix"
+    ? await Deno.connect({ transport: "unix", path: address.path })
+    : await Deno.connect({ hostname: address.host, port: address.port });
   const close = () => {
     try {
       connection.close();
@@ -50,6 +57,7 @@ export async function openRuntimeLine(path: string, owner: QmpLineOwner): Promis
   const reading = Promise.resolve().then(read);
   let writing: Promise<void> = Promise.resolve();
   return {
+    passesDescriptors: false,
     send(bytes) {
       writing = writing.then(async () => {
         for (let at = 0; at < bytes.length;) at += await connection.write(bytes.subarray(at));
@@ -69,19 +77,14 @@ export async function openRuntimeLine(path: string, owner: QmpLineOwner): Promis
  * @throws {TransportError} Its `cause` is the error's number.
  */
 export async function openReactorLine(
-  path: string,
+  address: QmpAddress,
   owner: QmpLineOwner,
   reactor: Reactor,
   timeoutMs: number,
   signal: AbortSignal,
 ): Promise<QmpLine> {
-  const address = { kind: "unix", path, text: path } as const;
-  return new ReactorLine(
-    await connectSocket(address, reactor, timeoutMs, signal),
-    path,
-    owner,
-    reactor,
-  );
+  const fd = await connectSocket(address, reactor, timeoutMs, signal);
+  return new ReactorLine(fd, address, owner, reactor);
 }
 
 class ReactorLine implements QmpLine {
@@ -93,11 +96,14 @@ class ReactorLine implements QmpLine {
   readonly #watch: Watch;
   #closed = false;
 
-  constructor(fd: number, path: string, owner: QmpLineOwner, reactor: Reactor) {
+  readonly passesDescriptors: boolean;
+
+  constructor(fd: number, address: QmpAddress, owner: QmpLineOwner, reactor: Reactor) {
     this.#fd = fd;
-    this.#path = path;
+    this.#path = address.text;
+    this.passesDescriptors = address.kind === "unix";
     this.#owner = owner;
-    this.#output = new OutputQueue(fd, path);
+    this.#output = new OutputQueue(fd, address.text);
     this.#watch = reactor.watch(fd, {
       readable: () => this.#read(),
       writable: () => this.#flush(),
@@ -107,8 +113,12 @@ class ReactorLine implements QmpLine {
     reactor.wake();
   }
 
-  send(bytes: Uint8Array): void {
+  send(bytes: Uint8Array, fd?: number): void {
     if (this.#closed) return;
+    // A descriptor belongs to the bytes that it is sent with: what is before them must be out.
+    if (fd !== undefined && this.#output.flush()) {
+      bytes = bytes.subarray(sendWithDescriptor(this.#fd, bytes, fd, this.#path));
+    }
     this.#output.push([bytes]);
     this.#flush();
   }

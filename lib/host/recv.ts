@@ -3,7 +3,7 @@ import { QemuError, TransportError, UsageError } from "../errors.ts";
 import { isDiskFull, type StreamConsumer } from "./activation.ts";
 import { parseAddress } from "./address.ts";
 import { isUnread, wasClosed } from "./channel.ts";
-import { ControlServer } from "./control.ts";
+import { type ControlHandlers, ControlServer } from "./control.ts";
 import { type ReceiverStatus, receiverStatus, statusLine } from "./end_status.ts";
 import { RateMeter } from "./rate_meter.ts";
 import { ReplicaHome } from "./replica_home.ts";
@@ -83,19 +83,32 @@ export async function recv(
     : new Standby(settings.standby, home.dir!.makeSocketFolder());
   if (standby !== undefined) home.dir!.onImage = (files) => standby.image(files);
   const reactor = new Reactor();
-  const taps = await ReplicaTapSet.open(
-    settings.nets,
-    settings.disks,
-    reactor,
-    signal,
-    settings.replay.input,
-  )
-    .catch(async (error) => {
-      reactor.close();
-      await standby?.close();
-      home.leave();
-      throw error;
-    });
+  let handlers: ControlHandlers = {
+    status: () => ({ role: "receiver", state: "starting", syncs: 0 }),
+  };
+  let control: ControlServer | undefined;
+  const openControl = async () => {
+    if (settings.control === undefined) return;
+    // It asks for the handlers when it is asked: there are more of them later.
+    const current: ControlHandlers = {
+      status: () => handlers.status(),
+      failover: () => handlers.failover?.() ?? tooEarly(),
+      protect: (request, gone) => handlers.protect?.(request, gone) ?? tooEarly(),
+    };
+    control = await ControlServer.open(settings.control, current, reactor, signal);
+  };
+  const openTaps = async () => {
+    await openControl();
+    const { nets, disks, replay } = settings;
+    return await ReplicaTapSet.open(nets, disks, reactor, signal, replay.input);
+  };
+  const taps = await openTaps().catch(async (error) => {
+    control?.close();
+    reactor.close();
+    await standby?.close();
+    home.leave();
+    throw error;
+  });
   const end = new ReceiverEnd(reactor, {
     ...settings,
     taps: taps.replicaTaps,
@@ -120,7 +133,6 @@ export async function recv(
     takeover: takeover?.status ?? null,
   });
   const status = () => survivor.status ?? ownStatus();
-  let control: ControlServer | undefined;
   // Whoever asked for failover learns whether the guest's state has been handed to QEMU.
   let asked: { resolve(): void; reject(error: unknown): void }[] = [];
   const failover = () => {
@@ -150,10 +162,7 @@ export async function recv(
       await reactor.during(standby.check(end.replica), signal);
     }
     await end.open(signal);
-    if (settings.control !== undefined) {
-      const handlers = { status, failover, protect };
-      control = await ControlServer.open(settings.control, handlers, reactor, signal);
-    }
+    handlers = { status, failover, protect };
     reactor.every(250, () => {
       rate.update(end.counters.committed);
       if (toStdout && end.state !== "activating" && isUnread(1)) {
@@ -252,6 +261,14 @@ function withoutSecondTry(error: unknown): unknown {
       "recv keeps it for another kemari failover",
     cause: (error as TransportError).cause,
   });
+}
+
+function tooEarly(): Promise<never> {
+  return Promise.reject(
+    new TransportError("recv", "connect", "this end is still starting", {
+      hint: "ask again in a moment; kemari status tells when it listens",
+    }),
+  );
 }
 
 async function settle(reactor: Reactor, signal: AbortSignal): Promise<void> {

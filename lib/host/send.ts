@@ -1,5 +1,5 @@
 import { getLogger } from "@logtape/logtape";
-import { TransportError, UsageError } from "../errors.ts";
+import { TransportError, UsageError, WireError } from "../errors.ts";
 import { parseAddress } from "./address.ts";
 import { adopt } from "./channel.ts";
 import { compressionOf, type CompressSettings } from "./compression.ts";
@@ -101,6 +101,7 @@ export async function send(
       switch (event.kind) {
         case "colo":
           log.info("COLO: the VM is protected, checkpoints follow");
+          if (session.primary.hoards) log.warn(HOARDS);
           return;
         case "handed-over":
           log.info("handed over after transaction {transaction}: {bytes} sent", {
@@ -119,6 +120,10 @@ export async function send(
         "the handover broke off: the secondary may run the VM. Make sure that it does not " +
           "(kemari status there) before the VM goes on here",
       );
+    }
+    if (!takenOver && link !== undefined && isStreamFault(error) && !link.primary.mayBeColo) {
+      // QEMU finds us gone, its migration fails, and its VM goes on: nobody is to take over.
+      await link.leave().catch(() => {});
     }
     if (settings.qmp !== undefined && link !== undefined && (takenOver || link.primary.mayBeColo)) {
       // The secondary waits for the connection's end before its VM runs: ours stops first.
@@ -152,6 +157,15 @@ export async function send(
     output.release();
     reactor.close();
   }
+}
+
+const HOARDS = "QEMU goes on describing its state, and keeps 50 to 100 KB of memory for every " +
+  "checkpoint because of that: start the VM with -machine …,suppress-vmdesc=on, or let kemari " +
+  "protect set it";
+
+/** Whether QEMU's stream is what is wrong, rather than its channel or the peer. */
+function isStreamFault(error: unknown): boolean {
+  return error instanceof WireError && ["migration", "vmdesc", "colo"].includes(error.protocol);
 }
 
 /** Lets held output ask QEMU for a checkpoint. */

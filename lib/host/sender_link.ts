@@ -1,23 +1,23 @@
 import { randomBytes } from "node:crypto";
+import { getLogger } from "@logtape/logtape";
 import { StateError, TransportError } from "../errors.ts";
 import { Primary, type PrimaryEvent } from "../replica/primary.ts";
 import type { PackingCounters } from "../txn/packing.ts";
 import { type SentBytes, TxnSender } from "../txn/sender.ts";
-import { FEATURE } from "../txn/wire.ts";
 import { OutputQueue, readSome } from "./channel.ts";
 import { DigestExchange } from "./digest_exchange.ts";
 import type { QemuChannel, SenderLinkOptions } from "./link_options.ts";
+import { LinkTaps } from "./link_taps.ts";
 import type { PeerConnection } from "./peer.ts";
 import { PeerInput } from "./peer_input.ts";
 import type { Reactor, Watch } from "./reactor.ts";
 import { isTakenOver } from "./release_vm.ts";
 import { SegmentPool } from "./segment_pool.ts";
-import type { TapSet } from "./tap_set.ts";
+
+const log = getLogger(["kemari", "link"]);
 
 /** Time for a secondary to hear that it is left. */
 const LEAVE_MS = 1500;
-/** How long a frame for the guest may wait to be copied to the secondary. */
-const INPUT_DELAY_MS = 3;
 /** How many bytes of a full stream wait for the peer before QEMU has to. */
 const FULL_PENDING_BYTES = 8 * 2 ** 20;
 
@@ -39,7 +39,7 @@ export class SenderLink {
   readonly #cancelTick: () => void;
   readonly #segments = new SegmentPool();
   readonly #maxPendingBytes: number;
-  readonly #taps: TapSet | undefined;
+  readonly #taps: LinkTaps | undefined;
   readonly #digests: DigestExchange;
 
   #qemu: QemuChannel | undefined;
@@ -48,7 +48,6 @@ export class SenderLink {
   #qemuEnded = false;
   #handedOver = false;
   #leaving = false;
-  #cancelInputs: (() => void) | undefined;
   #peerLeft = false;
   #closed = false;
   #disconnected = false;
@@ -73,11 +72,11 @@ export class SenderLink {
     this.primary = new Primary(options, this.#txn, clock);
     this.#digests = new DigestExchange(this.primary);
     this.#maxPendingBytes = options.maxInFlightBytes;
-    this.#taps = options.taps;
-    if (this.#taps !== undefined) {
-      this.#taps.onReleased = (transaction) => this.primary.released(transaction);
-      this.#taps.onInputs = (transaction, inputs) => this.#forwardInputs(transaction, inputs);
-    }
+    this.#taps = options.taps && new LinkTaps(options.taps, this.#txn, peer.name, reactor, {
+      released: (transaction) => this.primary.released(transaction),
+      pump: () => this.#pump(),
+      isClosed: () => this.#closed,
+    });
     this.#output = new OutputQueue(peer.output, peer.name);
     this.#peerInput = new PeerInput(peer, this.#txn);
     this.#peerWatch = {
@@ -90,8 +89,9 @@ export class SenderLink {
       // Late: we were stopped ourselves, and what the secondary said meanwhile lies in the socket.
       if (now - tickedAt > options.graceMs / 2) this.#readPeer();
       tickedAt = now;
-      this.#txn.tick(performance.now());
+      this.#txn.tick(now);
       this.#pump();
+      this.#tellStuck();
     });
     try {
       this.#pump();
@@ -154,12 +154,20 @@ export class SenderLink {
     if (this.#qemu !== undefined) throw new StateError("QEMU is attached already");
     this.#qemu = qemu;
     this.#qemuEnded = false;
+    this.primary.firstPass.begin();
     if (qemu.output >= 0) this.#replies = new OutputQueue(qemu.output, qemu.name);
     this.#qemuWatch = {
       input: this.#reactor.watch(qemu.input, { readable: () => this.#readQemu() }),
       output: this.#reactor.watch(qemu.output, { writable: () => this.#pump() }),
     };
     this.#pump();
+  }
+
+  /** QEMU has said over QMP that it is in COLO: all of its first pass is in the channel by now. */
+  enteredColo(): void {
+    if (this.#qemu === undefined) return;
+    this.primary.firstPass.enteredColo();
+    this.#pumpGuarded();
   }
 
   /** Lets go of QEMU's channel, for the next one or for good. */
@@ -201,13 +209,7 @@ export class SenderLink {
 
   /** QEMU's VM runs again. */
   vmResumed(): void {
-    if (!this.primary.dialogue.vmResumed()) return;
-    try {
-      this.#pump();
-    } catch (error) {
-      // We are called while QMP is read: what is wrong with the secondary must not end that line.
-      this.#reactor.fail(error);
-    }
+    if (this.primary.dialogue.vmResumed()) this.#pumpGuarded();
   }
 
   /** Does nothing any more, but keeps the connection: its end tells the peer something. */
@@ -216,7 +218,7 @@ export class SenderLink {
     this.#closed = true;
     this.detach();
     this.#cancelTick();
-    this.#cancelInputs?.();
+    this.#taps?.inputsGoOut();
     this.#peerWatch.input.stop();
     this.#peerWatch.output.stop();
   }
@@ -256,7 +258,13 @@ export class SenderLink {
     const segment = this.#segments.writable(this.#output.written, this.#output.pendingBytes === 0);
     const room = segment.bytes.subarray(segment.end);
     const count = readSome(this.#qemu!.input, room, this.#qemu!.name);
-    if (count === undefined) return;
+    const { firstPass } = this.primary;
+    if (count === undefined) {
+      if (!firstPass.wantsLook) return;
+      firstPass.foundEmpty(segment.end - segment.start);
+      return this.#pump();
+    }
+    firstPass.heard();
     if (count === 0) {
       this.#qemuEnded = true;
       this.primary.endOfStream(segment.end - segment.start);
@@ -265,6 +273,18 @@ export class SenderLink {
       this.#parse();
     }
     this.#pump();
+  }
+
+  #tellStuck(): void {
+    const silentMs = this.primary.firstPass.takeStuckMs();
+    if (silentMs === undefined) return;
+    log.warn(
+      "QEMU has said nothing for {seconds} s in the middle of {place}; waiting for the rest",
+      {
+        seconds: Math.round(silentMs / 1000),
+        place: this.primary.place,
+      },
+    );
   }
 
   /** Lets the primary take what has been read, unless it must first know the replica's pages. */
@@ -290,6 +310,15 @@ export class SenderLink {
     }).catch((error) => this.#reactor.fail(error));
   }
 
+  /** For whoever calls while QMP is read: what is wrong with the secondary must not end that line. */
+  #pumpGuarded(): void {
+    try {
+      this.#pump();
+    } catch (error) {
+      this.#reactor.fail(error);
+    }
+  }
+
   /** Moves everything that can move, then says what to wait for. */
   #pump(): void {
     if (this.#closed) return;
@@ -297,7 +326,7 @@ export class SenderLink {
     for (const event of this.#txn.takeEvents()) {
       switch (event.kind) {
         case "ready":
-          this.#beginTaps(event.hello.features, event.hello.committed);
+          this.#taps?.begin(event.hello.features, event.hello.committed);
           break;
         case "acked":
           this.primary.acked(event.transaction, event.roundTripMs);
@@ -311,7 +340,7 @@ export class SenderLink {
           if (event.last) this.#parse();
           break;
         case "disk-digests":
-          this.#taps!.diskDigests(event.payload, event.last);
+          this.#taps!.set.diskDigests(event.payload, event.last);
           break;
         case "lost":
           throw new TransportError(
@@ -334,8 +363,7 @@ export class SenderLink {
       this.primary.noteBacklog(this.#output.pendingBytes);
       this.#output.push(this.#txn.takeOutput());
     }
-    this.#cancelInputs?.();
-    this.#cancelInputs = undefined;
+    this.#taps?.inputsGoOut();
     const written = this.#flushOutput();
     if (!this.primary.holding) this.#segments.unhold(this.#output.queued);
     if (!written) this.#segments.pin(this.#output.queued);
@@ -344,6 +372,7 @@ export class SenderLink {
     this.#qemuWatch?.input.want(this.#mayRead(), false);
     this.#qemuWatch?.output.want(false, !answered);
     for (const event of this.primary.takeEvents()) this.onEvent(event);
+    if (this.primary.firstPass.wantsLook && this.#mayRead()) this.#readQemu();
   }
 
   /** A peer that closes says why before: that is the better reason than a failed write. */
@@ -356,39 +385,9 @@ export class SenderLink {
     }
   }
 
-  #beginTaps(features: number, committed: number): void {
-    if (this.#taps === undefined || this.#taps.isEmpty) return;
-    if ((features & FEATURE.events) === 0) {
-      throw new TransportError(this.#peer.name, "connect", "the secondary does not take events", {
-        hint: "run the same kemari on both hosts",
-      });
-    }
-    if ((features & FEATURE.diskDigests) === 0) return this.#taps.begin(committed);
-    const [seedLow, seedHigh] = new Uint32Array(randomBytes(8).buffer.slice(0, 8));
-    this.#taps.begin(committed, {
-      seedLow,
-      seedHigh,
-      mayAsk: () => !this.#closed && this.#txn.mayQueryDisk,
-      ask: (query) => {
-        this.#txn.queryDisk(query);
-        this.#pump();
-      },
-    });
-  }
-
-  /**
-   * Best effort: what the secondary does not get, the world must send again. A frame waits for what
-   * goes out next, if that is soon, rather than wake the secondary once more. What copying costs was
-   * lost in the noise: without it 288 and 360 round trips a second, with it 255 to 335 (two cores).
-   */
-  #forwardInputs(transaction: number, inputs: readonly Uint8Array[][]): void {
-    if (this.#closed || !this.#txn.takesInputs) return;
-    for (const pieces of inputs) this.#txn.input(transaction, pieces);
-    this.#cancelInputs ??= this.#reactor.after(INPUT_DELAY_MS, () => this.#pump());
-  }
-
   #mayRead(): boolean {
-    if (!this.ready || this.#digests.pending || this.#qemuEnded) return false;
+    if (this.#qemu === undefined || this.#qemuEnded) return false;
+    if (!this.ready || this.#digests.pending) return false;
     const most = this.primary.isColo ? this.#maxPendingBytes : FULL_PENDING_BYTES;
     return this.#output.pendingBytes < most;
   }

@@ -4,6 +4,7 @@ import type { StreamConsumer } from "./activation.ts";
 import { parseAddress } from "./address.ts";
 import type { SenderStatus } from "./end_status.ts";
 import { protectTapped } from "./protect.ts";
+import { ProtectBoard } from "./protect_board.ts";
 import type { ViaSettings } from "./protect_via.ts";
 import type { Reactor } from "./reactor.ts";
 import type { ReplicaTapSet } from "./replica_tap_set.ts";
@@ -130,9 +131,8 @@ export class Survivor {
       const target = parseAddress(settings.target);
       log.info("asked to protect the VM: towards {target}", { target: target.text });
       const taps = this.#takeTaps(settings);
-      const publish = (status: () => SenderStatus | object) => {
-        this.#status = status;
-      };
+      const board = new ProtectBoard(target.text);
+      this.#status = () => board.status();
       await protectTapped(
         { ...settings, syncOn: settings.syncOn ?? this.#syncOn },
         target,
@@ -140,7 +140,7 @@ export class Survivor {
         taps,
         this.#progress,
         both,
-        { publish },
+        board,
       );
       log.info("the protection has ended");
       resolve();

@@ -65,7 +65,7 @@ export async function takeOver(
     takeover.mode = "warm";
     // A VM that was paused when it was handed over stays so; what is taken over otherwise runs.
     const record = replica.machineRecord!;
-    const runs = cause !== "handover" || runStateOf(record) !== "paused";
+    const runs = cause !== "handover" || runStateOf(record.device) !== "paused";
     const warm = await reactor.during(standby.activate(replica, runs), signal);
     if (warm !== undefined) {
       takeover.over("loaded", warm.loadedAt);

@@ -83,3 +83,19 @@ export function decodeConfiguration(
     }
   }
 }
+
+/**
+ * Refuses a stream whose shape a capability changes that kemari does not follow.
+ *
+ * @throws {WireError} `unsupported`, with the command that switches it off.
+ */
+export function refuseCapabilities(configuration: Configuration, offset: number): void {
+  const unknown = configuration.capabilities.find((name) => name !== "x-ignore-shared");
+  if (unknown === undefined) return;
+  fail(
+    offset,
+    "unsupported",
+    `the stream needs capability ${unknown}`,
+    `migrate_set_capability ${unknown} off`,
+  );
+}

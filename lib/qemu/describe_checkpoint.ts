@@ -4,8 +4,10 @@
  * QEMU describes a COLO migration's first pass and none of its checkpoints. Their states may have
  * another shape: of a VM whose protection began in its firmware, the first pass lacks what devices
  * have only once a driver has set them up. QEMU loads such a state all the same; whoever
- * finds its way by the description does not.
+ * finds its way by the description does not. A machine with `suppress-vmdesc=on` describes nothing.
  */
+import { WireError } from "../errors.ts";
+import { partitionDeviceState } from "./device_partition.ts";
 import { sketchDeviceState, type SketchedSection } from "./device_sketch.ts";
 import { FOOTER_BYTES, sectionHeaderBytes, walkIfFits } from "./device_state.ts";
 import { deviceKey, parseVmdesc, type Vmdesc, type VmdescDevice } from "./vmdesc.ts";
@@ -35,6 +37,36 @@ export function describeCheckpoint(json: Uint8Array, device: Uint8Array): Uint8A
   }
 }
 
+/**
+ * Describes device state of which QEMU has said nothing: each section as one buffer of as many bytes
+ * as it has. A QEMU that expects a description reads it over, and warns where there is none.
+ *
+ * @param device From the first section's type byte up to and including EOF. Not changed.
+ * @param pageBytes The machine's page size.
+ * @returns `undefined` where the state's sections cannot be told apart.
+ */
+export function describeBlindly(device: Uint8Array, pageBytes: number): Uint8Array | undefined {
+  try {
+    const devices = partitionDeviceState(device, 0).map(describeAsBuffer);
+    return new TextEncoder().encode(JSON.stringify({ page_size: pageBytes, devices }));
+  } catch (error) {
+    if (error instanceof WireError) return undefined;
+    throw error;
+  }
+}
+
+function describeAsBuffer(
+  { name, instance, version, sizeBytes, headerBytes }: SketchedSection,
+): JsonDevice & Record<string, unknown> {
+  const payloadBytes = sizeBytes - headerBytes - FOOTER_BYTES;
+  return {
+    name,
+    instance_id: instance,
+    version,
+    fields: [{ name: "state", type: "buffer", size: payloadBytes }],
+  };
+}
+
 /** A device as QEMU's JSON has it; what else is in it is kept, as far as JSON can say it once. */
 interface JsonDevice {
   readonly name: string;
@@ -52,7 +84,8 @@ function describeAnew(
     root.devices.map((each) => [deviceKey(each.name, each.instance_id), each]),
   );
   const known = new Map(devices.map((each) => [deviceKey(each.name, each.instance), each]));
-  const after = sections.map(({ name, instance, version, start, sizeBytes, headerBytes }) => {
+  const after = sections.map((section) => {
+    const { name, instance, start, sizeBytes } = section;
     const key = deviceKey(name, instance);
     const end = start + sizeBytes;
     const alone = device.slice(start, end + 1);
@@ -61,13 +94,7 @@ function describeAnew(
     if (same !== undefined && fits(alone, { pageSizeBytes, devices: [same] })) {
       return before.get(key);
     }
-    const payloadBytes = sizeBytes - headerBytes - FOOTER_BYTES;
-    return {
-      name,
-      instance_id: instance,
-      version,
-      fields: [{ name: "state", type: "buffer", size: payloadBytes }],
-    };
+    return describeAsBuffer(section);
   });
   return new TextEncoder().encode(JSON.stringify({ ...root, devices: after }));
 }

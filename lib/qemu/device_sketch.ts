@@ -71,7 +71,7 @@ export function sketchDeviceState(
       continue;
     }
     // Only the first header is certain; a later one may be payload behind a look-alike footer.
-    if (names.length > 0 && !opensSection(state, position)) break;
+    if (names.length > 0 && !isSectionOpening(state, position)) break;
     const header = decodeSectionHeader(state, position, streamOffset);
     names.push(header.name);
     const expected = sizes.get(deviceKey(header.name, header.instance));
@@ -121,11 +121,17 @@ function isSectionEnd(state: Uint8Array, position: number, sectionId: number): b
 }
 
 /** Whether a section or the EOF may follow here, behind any COMMANDs. */
-function mayGoOn(state: Uint8Array, position: number): boolean {
+export function mayGoOn(state: Uint8Array, position: number): boolean {
+  const next = skipCommands(state, position);
+  return next === state.length - 1 || isSectionOpening(state, next);
+}
+
+/** One past the COMMANDs that begin at `position`, if there are any. */
+export function skipCommands(state: Uint8Array, position: number): number {
   while (state[position] === SECTION.QEMU_VM_COMMAND && position + 5 <= state.length) {
     position += 5 + state[position + 3] * 256 + state[position + 4];
   }
-  return position === state.length - 1 || opensSection(state, position);
+  return position;
 }
 
 function searchSectionEnd(
@@ -142,7 +148,7 @@ function searchSectionEnd(
 }
 
 /** Whether a SECTION_FULL with a printable name may begin at `position`. */
-function opensSection(state: Uint8Array, position: number): boolean {
+export function isSectionOpening(state: Uint8Array, position: number): boolean {
   if (state[position] !== SECTION.QEMU_VM_SECTION_FULL) return false;
   const nameBytes = state[position + 5];
   if (!(nameBytes > 0) || position + sectionHeaderBytes(nameBytes) > state.length) return false;

@@ -1,3 +1,6 @@
+import type { KnownSection } from "./device_sketch.ts";
+import type { RamContext } from "./ram_records.ts";
+
 /**
  * Where the parser stands:
  *
@@ -11,6 +14,9 @@
  *   └─────────"QEVM"─────────────────────────── between ──VMSTATE_SEND───────┘ (checkpoint) │
  *                                                  └────────other COLO message──────────────┘
  * ```
+ *
+ * A machine with `suppress-vmdesc=on` sends no VMDESCRIPTION: `device` then ends when somebody says
+ * so, or with the input.
  */
 export type ParserState =
   | "header"
@@ -31,3 +37,20 @@ export const PLACES = {
   size: "VMSTATE_SIZE",
   between: "the place between streams",
 } as const;
+
+/** What a later parser needs in order to go on with a COLO stream's checkpoints. */
+export interface CheckpointContext {
+  readonly ram: RamContext;
+  readonly ramSectionId: number;
+  /** The first pass's device sections, whose sizes help to check later ones. */
+  readonly sections: readonly KnownSection[];
+}
+
+/** What may be assumed of the streams. */
+export interface ParserOptions {
+  /**
+   * Whether a whole device state without a description ends where another stream, or a checkpoint,
+   * follows it. Only for recordings: see `DeviceCollector.followed`.
+   */
+  readonly isRecording?: boolean;
+}

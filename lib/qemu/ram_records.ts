@@ -18,6 +18,11 @@ export interface RamContext {
   readonly postcopyAdvised: boolean;
 }
 
+/** A stream's context before its block list. */
+export function emptyContext(pageBytes: number, addressed: boolean): RamContext {
+  return { pageBytes, blocks: [], lastBlock: -1, addressed, postcopyAdvised: false };
+}
+
 /**
  * Parses the payload of `ram` sections: records up to EOS.
  *

@@ -37,11 +37,14 @@ export type StreamEvent =
       /** All device sections of a plain stream or of a COLO first pass, EOF byte included. */
       readonly kind: "device-state";
       readonly state: Uint8Array;
-      /** The same bytes, told apart by the description that follows. */
+      /**
+       * The same bytes, told apart by the description that follows. Without one, by their headers
+       * and footers: then no section has fields.
+       */
       readonly sections: readonly DeviceSection[];
     }
     | { readonly kind: "vmdescription"; readonly json: Uint8Array }
-    /** A whole stream has passed, VMDESCRIPTION included. */
+    /** A whole stream has passed, VMDESCRIPTION included where the machine sends one. */
     | { readonly kind: "stream-complete" }
     /** A COLO message from QEMU; VMSTATE_SIZE comes with its size in bytes. */
     | { readonly kind: "colo"; readonly message: number; readonly sizeBytes?: number }

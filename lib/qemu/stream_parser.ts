@@ -1,9 +1,10 @@
 import { WireError } from "../errors.ts";
 import { decodeCheckpointMessage, decodeVmstateSize } from "./colo_records.ts";
-import { decodeConfiguration } from "./configuration.ts";
+import { decodeConfiguration, refuseCapabilities } from "./configuration.ts";
 import { DeviceCollector } from "./device_collector.ts";
+import type { DeviceSection } from "./device_state.ts";
 import { type KnownSection, sketchDeviceState } from "./device_sketch.ts";
-import { fail, NEED_MORE, type RamContext, RamRecords } from "./ram_records.ts";
+import { emptyContext, fail, NEED_MORE, RamRecords } from "./ram_records.ts";
 import {
   decodeCommand,
   decodeFooter,
@@ -12,7 +13,12 @@ import {
   decodeStreamHeader,
   refuseEarlyDevice,
 } from "./section_records.ts";
-import { type ParserState, PLACES } from "./parser_state.ts";
+import {
+  type CheckpointContext,
+  type ParserOptions,
+  type ParserState,
+  PLACES,
+} from "./parser_state.ts";
 import type { StreamVisitor } from "./stream_events.ts";
 import {
   COLO_MESSAGE,
@@ -23,14 +29,6 @@ import {
   type RamBlock,
   SECTION,
 } from "./wire.ts";
-
-/** What a later parser needs in order to go on with a COLO stream's checkpoints. */
-export interface CheckpointContext {
-  readonly ram: RamContext;
-  readonly ramSectionId: number;
-  /** The first pass's device sections, whose sizes help to check later ones. */
-  readonly sections: readonly KnownSection[];
-}
 
 /**
  * Parses QEMU's migration streams, plain or COLO, one after another, from any split of the bytes.
@@ -55,9 +53,13 @@ export class StreamParser {
   #section = { type: 0, offset: 0 };
   readonly #device = new DeviceCollector();
   #known: readonly KnownSection[] = [];
+  /** The last device state ended because somebody said so. */
+  #endedByWord = false;
+  readonly #isRecording: boolean;
 
-  constructor(visitor: StreamVisitor) {
+  constructor(visitor: StreamVisitor, { isRecording = false }: ParserOptions = {}) {
     this.#visitor = visitor;
+    this.#isRecording = isRecording;
   }
 
   /** A parser that stands where a checkpoint's RAM begins, just behind VMSTATE_SEND. */
@@ -107,6 +109,11 @@ export class StreamParser {
     return this.#state === "device";
   }
 
+  /** Whether what has come is a whole stream, if it is one without VMDESCRIPTION that ends here. */
+  get mayEndHere(): boolean {
+    return this.#state === "device" && this.#device.isWholeState;
+  }
+
   /**
    * Parses as many whole records of `bytes[start, end)` as there are, or until a whole stream has
    * passed: what follows a stream may be the caller's to decide on first.
@@ -129,20 +136,39 @@ export class StreamParser {
   }
 
   /**
+   * Says that the stream's device state has ended with the last byte parsed: it is one without
+   * VMDESCRIPTION, of a machine with `suppress-vmdesc=on`. Only who knows that no more of it comes
+   * may say so.
+   *
+   * @throws {WireError} if it is no whole state: see `partitionDeviceState`. Nothing has changed then.
+   */
+  endState(): void {
+    if (this.#state !== "device") {
+      fail(this.#consumed, "bad-order", `the state is said to end inside ${this.place}`);
+    }
+    const { state, sections } = this.#device.undescribed();
+    this.#completeState(state, sections, this.#device.offset + state.length);
+    this.#endedByWord = true;
+  }
+
+  /**
    * Says that no more bytes will come.
    *
    * @param unparsedBytes How many bytes {@link parse} left.
-   * @throws {WireError} `truncated` unless the parser is at a boundary.
+   * @throws {WireError} `truncated` unless the parser is at a boundary, or where a stream without
+   *   VMDESCRIPTION may end.
    */
   finish(unparsedBytes: number): void {
     if (this.atBoundary && unparsedBytes === 0) return;
     const offset = this.#consumed + unparsedBytes;
-    if (this.#state === "device" && this.#device.endsLikeDeviceState) {
+    if (unparsedBytes === 0 && this.mayEndHere) {
+      if (this.#device.followed() === undefined) return this.endState();
       fail(
         offset,
         "unsupported",
-        "the stream ends without VMDESCRIPTION, so the end of its device state cannot be checked",
-        "start the VM without -machine suppress-vmdesc=on",
+        "several streams in a row, of a machine that does not describe its state: " +
+          "where the first one ends cannot be told for certain",
+        "send one stream at a time, or start the VM without -machine suppress-vmdesc=on",
       );
     }
     throw new WireError("migration", offset, "truncated", `the stream ends inside ${this.place}`, {
@@ -236,15 +262,7 @@ export class StreamParser {
     const decoded = decodeConfiguration(bytes, at, end, base);
     if (decoded === undefined) return NEED_MORE;
     const { configuration, next } = decoded;
-    const unknown = configuration.capabilities.find((name) => name !== "x-ignore-shared");
-    if (unknown !== undefined) {
-      fail(
-        base + at,
-        "unsupported",
-        `the stream needs capability ${unknown}`,
-        `migrate_set_capability ${unknown} off`,
-      );
-    }
+    refuseCapabilities(configuration, base + at);
     this.#ram = new RamRecords(emptyContext(
       configuration.targetPageBits === undefined
         ? DEFAULT_PAGE_BYTES
@@ -321,23 +339,49 @@ export class StreamParser {
     const before = this.#device.lengthBytes;
     this.#device.add(bytes, at, end);
     const found = this.#device.described();
-    if (found === undefined) return end;
-    const { state, json, sections, totalBytes } = found;
+    if (found !== undefined) {
+      const { state, json, sections, totalBytes } = found;
+      this.#completeState(state, sections, this.#device.offset + totalBytes, json);
+      return at + totalBytes - before;
+    }
+    const stateBytes = this.#isRecording ? this.#device.followed() : undefined;
+    if (stateBytes === undefined) return end;
+    const { state, sections } = this.#device.undescribed(stateBytes);
+    this.#completeState(state, sections, this.#device.offset + stateBytes);
+    return at + stateBytes - before;
+  }
+
+  #completeState(
+    state: Uint8Array,
+    sections: readonly DeviceSection[],
+    endOffset: number,
+    json?: Uint8Array,
+  ): void {
     const offset = this.#device.offset;
-    const endOffset = offset + totalBytes;
-    this.#state = "between";
-    this.#known = sections.map(({ name, instance, sizeBytes }) => ({ name, instance, sizeBytes }));
     const stateEnd = offset + state.length;
+    this.#state = "between";
+    this.#endedByWord = false;
+    this.#known = sections.map(({ name, instance, sizeBytes }) => ({ name, instance, sizeBytes }));
     this.#visitor.event({ kind: "device-state", offset, endOffset: stateEnd, state, sections });
-    this.#visitor.event({ kind: "vmdescription", offset: stateEnd, endOffset, json });
+    if (json !== undefined) {
+      this.#visitor.event({ kind: "vmdescription", offset: stateEnd, endOffset, json });
+    }
     this.#visitor.event({ kind: "stream-complete", offset: endOffset, endOffset });
-    return at + totalBytes - before;
   }
 
   #between(bytes: Uint8Array, at: number, end: number, base: number): number {
     if (bytes[at] === QEMU_VM_FILE_MAGIC >>> 24 && !this.#requested) {
       this.#state = "header";
       return at;
+    }
+    if (this.#endedByWord && bytes[at] !== 0) {
+      fail(
+        base + at,
+        "bad-order",
+        `device state goes on (byte 0x${bytes[at].toString(16)}) behind what was taken for its end`,
+        "QEMU was silent in the middle of it; let the description end it: " +
+          "start the VM without -machine suppress-vmdesc=on",
+      );
     }
     const decoded = decodeCheckpointMessage(bytes, at, end, base, this.#requested);
     if (decoded === undefined) return NEED_MORE;
@@ -374,8 +418,4 @@ export class StreamParser {
     this.#visitor.event({ kind: "checkpoint", offset, endOffset: base + next, state });
     return next;
   }
-}
-
-function emptyContext(pageBytes: number, addressed: boolean): RamContext {
-  return { pageBytes, blocks: [], lastBlock: -1, addressed, postcopyAdvised: false };
 }

@@ -31,8 +31,10 @@ export interface MigrationSupport {
   readonly capabilities: Readonly<Record<string, boolean>>;
   /** Whether a return path can be had at all. */
   readonly returnPath: boolean;
-  /** Whether `x-colo` is refused without `return-path`. */
-  readonly coloNeedsReturnPath: boolean;
+  /** Every migration parameter that is a number. */
+  readonly parameters: Readonly<Record<string, number>>;
+  /** The machine's property `suppress-vmdesc`; undefined where it has none. */
+  readonly suppressVmdesc?: boolean;
   readonly colo: boolean;
   readonly coloReason: string;
   /** Whether it can wait with its RAM in files and load device state alone: `recv --standby`. */
@@ -43,6 +45,8 @@ export interface MigrationSupport {
   readonly reason: string;
   /** Why the VM cannot be protected as it is; empty if it can. Whole sentences. */
   readonly blockers: readonly string[];
+  /** Why the VM stands still, and is to be waited for; undefined if it runs. A whole sentence. */
+  readonly standsStill?: string;
   /** What the operator should know. Whole sentences. */
   readonly warnings: readonly string[];
 }
@@ -71,12 +75,10 @@ export type SupportReplies = { readonly [name in keyof typeof SUPPORT_QUERIES]?:
  * Run states in which a VM stands still until `cont`. COLO would set it running without being
  * asked, and after one migration QEMU refuses another to a VM that has not run since.
  */
-const STOPPED_STATES: ReadonlySet<string> = new Set([
-  "paused",
-  "postmigrate",
-  "prelaunch",
-  "finish-migrate",
-]);
+const STOPPED_STATES: ReadonlySet<string> = new Set(["postmigrate", "finish-migrate"]);
+
+/** Those in which an operator has put a VM that is to run in a while: libvirt starts each with `-S`. */
+const WAITING_STATES: ReadonlySet<string> = new Set(["prelaunch", "paused"]);
 
 /** Run states in which a VM is there to be protected. */
 const PROTECTABLE_STATES: ReadonlySet<string> = new Set(["running", "suspended"]);
@@ -98,7 +100,10 @@ export function probeCapabilities(replies: SupportReplies): MigrationSupport {
     runState,
     capabilities,
     returnPath: "return-path" in capabilities,
-    coloNeedsReturnPath: version.major >= 11,
+    parameters: decodeParameters(replies.parameters),
+    ...(typeof replies.suppressVmdesc === "boolean"
+      ? { suppressVmdesc: replies.suppressVmdesc }
+      : {}),
     colo,
     coloReason,
     ...judgeStandby(version, capabilities),
@@ -106,6 +111,9 @@ export function probeCapabilities(replies: SupportReplies): MigrationSupport {
     reason: colo
       ? `continuous checkpoints (COLO): ${coloReason}`
       : `one whole migration after another: ${coloReason}`,
+    ...(WAITING_STATES.has(runState)
+      ? { standsStill: `The VM stands still (${runState}): it is protected once it runs (cont).` }
+      : {}),
     blockers: findBlockers(replies, runState, accelerator, capabilities),
     warnings: findWarnings(replies),
   };
@@ -149,20 +157,28 @@ function judgeColo(
     if (!("return-path" in capabilities)) {
       return { colo: false, coloReason: `${name} wants a return path for COLO and offers none` };
     }
-    return {
-      colo: true,
-      coloReason: accelerator === "tcg"
-        ? `${name} can keep them up under tcg`
-        : `${name} is expected to keep them up under ${accelerator} (not measured)`,
-    };
-  }
-  if (version.major === 10) {
-    return { colo: false, coloReason: `${name} cannot be relied on to enter COLO` };
+    const isMeasured = version.major === 11 && version.minor === 1 &&
+      (accelerator === "tcg" || accelerator === "kvm");
+    return { colo: true, coloReason: keepsThemUp(name, accelerator, isMeasured) };
   }
   if (accelerator !== "kvm") {
-    return { colo: false, coloReason: `${name} hangs in COLO under ${accelerator}` };
+    const knows = accelerator === "tcg" ? "hangs" : "is not known to work";
+    return { colo: false, coloReason: `${name} ${knows} in COLO under ${accelerator}` };
   }
-  return { colo: true, coloReason: `${name} is expected to keep them up under kvm (not measured)` };
+  if (version.major < 5 || version.major === 5 && version.minor < 2) {
+    return { colo: false, coloReason: `${name} is older than any whose COLO was tried (5.2)` };
+  }
+  const isMeasured = MEASURED_UNDER_KVM.has(`${version.major}.${version.minor}`);
+  return { colo: true, coloReason: keepsThemUp(name, accelerator, isMeasured) };
+}
+
+/** Versions before 11 that were protected by COLO under KVM for long. */
+const MEASURED_UNDER_KVM: ReadonlySet<string> = new Set(["5.2", "7.2", "10.0"]);
+
+function keepsThemUp(name: string, accelerator: string, isMeasured: boolean): string {
+  return isMeasured
+    ? `${name} keeps them up under ${accelerator} (measured)`
+    : `${name} is expected to keep them up under ${accelerator} (not measured)`;
 }
 
 function findBlockers(
@@ -183,15 +199,12 @@ function findBlockers(
     blockers.push("This QEMU waits for an incoming migration: it is the secondary, not a VM.");
   } else if (STOPPED_STATES.has(runState)) {
     blockers.push(`The VM is stopped (${runState}): let it run (cont) before it is protected.`);
-  } else if (runState !== "unknown" && !PROTECTABLE_STATES.has(runState)) {
+  } else if (
+    runState !== "unknown" && !PROTECTABLE_STATES.has(runState) && !WAITING_STATES.has(runState)
+  ) {
     blockers.push(`The VM is in state ${runState}: it must run to be protected.`);
   }
   if (accelerator === "tcg") blockers.push(...findForgottenRam(replies));
-  if (replies.suppressVmdesc === true) {
-    blockers.push(
-      "The machine has suppress-vmdesc=on, so its stream does not describe itself: start it without.",
-    );
-  }
   if (textAt(replies.parameters, "tls-creds")) {
     blockers.push(
       "The migration parameter tls-creds is set, and kemari's end of the socket has no TLS: clear it.",
@@ -274,6 +287,13 @@ function decodeVersion(reply: unknown): QemuVersion {
   const vendor = textAt(reply, "package");
   const number = `${major}.${minor}.${micro ?? 0}`;
   return { major, minor, micro: micro ?? 0, text: vendor ? `${number} (${vendor})` : number };
+}
+
+function decodeParameters(reply: unknown): Record<string, number> {
+  const all = typeof reply === "object" && reply !== null ? Object.entries(reply) : [];
+  return Object.fromEntries(
+    all.filter((each): each is [string, number] => typeof each[1] === "number"),
+  );
 }
 
 function decodeCapabilities(reply: unknown): Record<string, boolean> {

@@ -28,13 +28,19 @@ Deno.test("probeCapabilities chooses the mode that this QEMU can keep up", async
   const noReturnPath = { capabilities: [{ capability: "x-colo", state: false }] };
   const cases: [string, SupportReplies, "colo" | "snapshot", RegExp][] = [
     ["7.2 under TCG", replies(7, 2), "snapshot", /7\.2 hangs in COLO under tcg/],
-    ["7.2 under KVM", replies(7, 2, KVM), "colo", /not measured/],
+    ["5.1 under KVM", replies(5, 1, KVM), "snapshot", /older than any/],
+    ["5.2 under KVM", replies(5, 2, KVM), "colo", /kvm \(measured\)/],
+    ["6.0 under KVM", replies(6, 0, KVM), "colo", /not measured/],
+    ["7.2 under KVM", replies(7, 2, KVM), "colo", /kvm \(measured\)/],
+    ["7.2 under mshv", replies(7, 2, { accelerators: { enabled: "mshv" } }), "snapshot", /mshv/],
     ["9.2 under TCG", replies(9, 2), "snapshot", /hangs/],
-    ["10.0 under TCG", replies(10, 0), "snapshot", /10\.0 cannot be relied on/],
-    ["10.1 under KVM", replies(10, 1, KVM), "snapshot", /10\.1 cannot be relied on/],
-    ["11.1 under TCG", replies(11, 1), "colo", /under tcg/],
-    ["11.1 under KVM", replies(11, 1, KVM), "colo", /under kvm/],
-    ["12.0", replies(12, 0), "colo", /12\.0/],
+    ["10.0 under TCG", replies(10, 0), "snapshot", /10\.0 hangs/],
+    ["10.0 under KVM", replies(10, 0, KVM), "colo", /kvm \(measured\)/],
+    ["10.1 under KVM", replies(10, 1, KVM), "colo", /not measured/],
+    ["11.0 under KVM", replies(11, 0, KVM), "colo", /not measured/],
+    ["11.1 under TCG", replies(11, 1), "colo", /under tcg \(measured\)/],
+    ["11.1 under KVM", replies(11, 1, KVM), "colo", /under kvm \(measured\)/],
+    ["12.0", replies(12, 0), "colo", /12\.0.*not measured/],
     ["built without COLO", replies(11, 1, noColo), "snapshot", /no x-colo/],
     ["without return path", replies(11, 1, noReturnPath), "snapshot", /return path/],
   ];
@@ -76,10 +82,8 @@ Deno.test("probeCapabilities names everything that stands in the way", async (t)
     ["a running migration", { migration: { status: "active" } }, /under way already \(active\)/],
     ["COLO already", { migration: { status: "colo" } }, /under way already \(colo\)/],
     ["a secondary", { status: { status: "inmigrate" } }, /waits for an incoming migration/],
-    ["a VM that was paused", { status: { status: "paused" } }, /stopped \(paused\): let it run/],
     ["what a migration left", { status: { status: "postmigrate" } }, /\(postmigrate\): let it run/],
     ["a crashed guest", { status: { status: "guest-panicked" } }, /state guest-panicked/],
-    ["no description", { suppressVmdesc: true }, /suppress-vmdesc=on/],
     ["TLS", { parameters: { "tls-creds": "tls0" } }, /tls-creds/],
     ["no capabilities", { capabilities: undefined }, /cannot migrate/],
   ];
@@ -150,4 +154,24 @@ Deno.test("probeCapabilities refuses RAM that tcg loses sight of, and nothing el
   assert.deepEqual(blockers(memdevs(64 * MiB)), []);
   assert.deepEqual(blockers({ ...memdevs(128 * MiB, 64 * MiB), ...KVM }), []);
   assert.deepEqual(blockers({ memdevs: undefined }), []);
+});
+
+Deno.test("a VM that an operator has not let run yet is no reason to refuse", () => {
+  for (const status of ["prelaunch", "paused"]) {
+    const support = probeCapabilities(replies(11, 1, { status: { status } }));
+    assert.deepEqual(support.blockers, []);
+    assert.match(support.standsStill!, new RegExp(`stands still \\(${status}\\)`));
+  }
+  assert.equal(probeCapabilities(replies(11, 1)).standsStill, undefined);
+});
+
+Deno.test("probeCapabilities tells the settings that are to be put back", () => {
+  const parameters = { "tls-creds": "", "max-bandwidth": 7, "x-checkpoint-delay": 8 };
+  const support = probeCapabilities(replies(11, 1, { parameters, suppressVmdesc: true }));
+  assert.deepEqual(support.parameters, { "max-bandwidth": 7, "x-checkpoint-delay": 8 });
+  assert.equal(support.suppressVmdesc, true);
+  assert.deepEqual(support.blockers, []);
+  const old = probeCapabilities(replies(5, 2, { suppressVmdesc: undefined, parameters: null }));
+  assert.equal(old.suppressVmdesc, undefined);
+  assert.deepEqual(old.parameters, {});
 });

@@ -5,7 +5,7 @@ import {
   composeRamEnd,
   composeVmdescription,
 } from "../qemu/compose.ts";
-import { describeCheckpoint } from "../qemu/describe_checkpoint.ts";
+import { describeBlindly, describeCheckpoint } from "../qemu/describe_checkpoint.ts";
 import { RAM_SAVE_FLAG, type RamBlock } from "../qemu/wire.ts";
 import type { MachineRecord } from "./page_store.ts";
 import type { RamImage } from "./ram_image.ts";
@@ -44,13 +44,25 @@ export function* composeReplica(
     }
   }
   yield composeRamEnd();
-  const { device, vmdescription } = machine;
-  yield device;
-  // A QEMU does not look at it; whoever else reads the stream must find this state described.
-  const described = shared === undefined
-    ? describeCheckpoint(vmdescription, device)
-    : vmdescription;
-  yield composeVmdescription(described);
+  yield machine.device;
+  const description = describe(machine, image.pageBytes, shared !== undefined);
+  if (description !== undefined) yield composeVmdescription(description);
+}
+
+/**
+ * The description that goes behind the state. A QEMU reads it over; whoever else reads the stream
+ * must find this state described, which may be a checkpoint's or of a machine that describes nothing.
+ *
+ * @param isHurried Whether only a QEMU reads it, for which something else waits.
+ * @returns `undefined` where nobody can say: then the state is the stream's end.
+ */
+function describe(
+  { device, vmdescription }: MachineRecord,
+  pageBytes: number,
+  isHurried: boolean,
+): Uint8Array | undefined {
+  if (vmdescription.length === 0) return describeBlindly(device, pageBytes);
+  return isHurried ? vmdescription : describeCheckpoint(vmdescription, device);
 }
 
 /** The stream of a machine whose RAM is all left out, up to its description, to be parsed. */

@@ -49,6 +49,7 @@ export interface MachineRecord {
   /** The section as received; empty if there was none. */
   readonly configuration: Uint8Array;
   readonly device: Uint8Array;
+  /** The JSON that came with the full state; empty if none came. */
   readonly vmdescription: Uint8Array;
 }
 

@@ -10,6 +10,12 @@ export interface PrimaryOptions {
    * streams, each of which may end the bytes, and none of which gives the VM away.
    */
   readonly stream: "auto" | "plain" | "colo" | "snapshots";
+  /**
+   * How the end of a first pass is known that has no VMDESCRIPTION (`suppress-vmdesc=on`). `told`:
+   * QEMU says over QMP that it is in COLO, and `FirstPass.enteredColo` passes that on. `silence`, the
+   * default: what has come is a whole state, and QEMU, which waits for an answer, says no more.
+   */
+  readonly firstPassEnd?: "told" | "silence";
   /** Bytes of transactions without an ACK above which QEMU's next checkpoint has to wait. */
   readonly maxInFlightBytes: number;
   /** How less is made of what QEMU sends; its own bytes go out as they are without it. */

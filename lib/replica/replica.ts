@@ -1,7 +1,8 @@
 import { StateError, WireError } from "../errors.ts";
 import { asRunning } from "../qemu/global_state.ts";
 import type { StreamEvent, StreamVisitor } from "../qemu/stream_events.ts";
-import { type CheckpointContext, StreamParser } from "../qemu/stream_parser.ts";
+import type { CheckpointContext } from "../qemu/parser_state.ts";
+import { StreamParser } from "../qemu/stream_parser.ts";
 import type { RamBlock } from "../qemu/wire.ts";
 import { checkStaged, RamImage } from "./ram_image.ts";
 import { composeReplica } from "./compose_replica.ts";
@@ -18,6 +19,8 @@ interface MachineState extends MachineRecord {
   readonly machine: string;
   readonly context: CheckpointContext;
 }
+
+const NOTHING = new Uint8Array(0);
 
 /** What a transaction brought. */
 export interface TransactionSize {
@@ -122,7 +125,10 @@ export class Replica implements StreamVisitor {
     this.#kind = kind;
     this.#complete = false;
     // A machine without CONFIGURATION is composed without one, whatever was committed before.
-    this.#staged = kind.full ? { configuration: new Uint8Array(0), machine: "unnamed" } : {};
+    // One that describes nothing is not described by what came before it.
+    this.#staged = kind.full
+      ? { configuration: NOTHING, vmdescription: NOTHING, machine: "unnamed" }
+      : {};
     this.#size = { pages: 0, zeroPages: 0, deviceStateBytes: 0 };
     if (kind.full) this.#parser = new StreamParser(this);
     else {
@@ -166,10 +172,13 @@ export class Replica implements StreamVisitor {
   commit(transaction: number): TransactionSize {
     const parser = this.#parser;
     if (parser === undefined) throw new StateError("commit without a transaction");
+    // COMMIT ends the state of a machine that describes nothing.
+    const unparsed = this.#carry.pendingBytes;
+    if (!this.#complete && unparsed === 0 && parser.mayEndHere) parser.endState();
     if (!this.#complete) {
       throw new WireError(
         "migration",
-        parser.streamOffset + this.#carry.pendingBytes,
+        parser.streamOffset + unparsed,
         "truncated",
         `the transaction ends inside ${parser.place}`,
       );

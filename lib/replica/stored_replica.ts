@@ -1,7 +1,8 @@
 import { Carry } from "../bytes/carry.ts";
 import { WireError } from "../errors.ts";
 import { sketchDeviceState } from "../qemu/device_sketch.ts";
-import { type CheckpointContext, StreamParser } from "../qemu/stream_parser.ts";
+import type { CheckpointContext } from "../qemu/parser_state.ts";
+import { StreamParser } from "../qemu/stream_parser.ts";
 import type { RamBlock } from "../qemu/wire.ts";
 import { composeWithoutPages } from "./compose_replica.ts";
 import type { MachineRecord, PageStore } from "./page_store.ts";

@@ -1,0 +1,126 @@
+import { WireError } from "../errors.ts";
+import type { StreamParser } from "../qemu/stream_parser.ts";
+import type { PrimaryOptions } from "./primary_options.ts";
+import type { QemuDialogue } from "./qemu_dialogue.ts";
+
+/**
+ * For how long a QEMU that describes nothing must be silent behind a whole state before that is taken
+ * for all of it. It writes its state in one go; the VM stands still meanwhile, once for each session.
+ */
+const SILENCE_MS = 500;
+/** Time in which a QEMU in the middle of its device state says nothing until that is worth a word. */
+const STUCK_MS = 10_000;
+
+/**
+ * The end of a full state that may come without a description (`suppress-vmdesc=on`), while QEMU
+ * waits behind it for an answer and its channel stays open.
+ *
+ * ```text
+ *             VMDESCRIPTION
+ * open ──────────────────────────────────────────────────────► over
+ *   ├──enteredColo()──► told ──found empty, a whole state─────► over
+ *   │                     └─────found empty, anything else────► WireError
+ *   └──silent for SILENCE_MS, found empty, a whole state──────► over   (not where QEMU tells by QMP)
+ * ```
+ *
+ * Whoever reads the channel says when bytes came ({@link heard}), looks into it when that is wanted
+ * ({@link wantsLook}: it may have stood still itself while QEMU went on), and says when nothing was
+ * there ({@link foundEmpty}).
+ */
+export class FirstPass {
+  readonly #parser: StreamParser;
+  readonly #dialogue: QemuDialogue;
+  readonly #options: PrimaryOptions;
+  readonly #clock: () => number;
+  #heardAt: number;
+  /** When the channel was last found empty, and the state no whole one. */
+  #lookedAt = -Infinity;
+  #told = false;
+  #isOver = false;
+  #stuckTold = false;
+
+  constructor(
+    parser: StreamParser,
+    dialogue: QemuDialogue,
+    options: PrimaryOptions,
+    clock: () => number,
+  ) {
+    this.#parser = parser;
+    this.#dialogue = dialogue;
+    this.#options = options;
+    this.#clock = clock;
+    this.#heardAt = clock();
+  }
+
+  /** Another channel is read from now on. */
+  begin(): void {
+    this.#told = false;
+    this.#isOver = false;
+    this.#stuckTold = false;
+    this.heard();
+  }
+
+  /** Bytes of the stream came. */
+  heard(): void {
+    this.#heardAt = this.#clock();
+  }
+
+  /** A stream's first bytes have come; several may follow each other on one channel. */
+  opened(): void {
+    this.#isOver = false;
+  }
+
+  /** The parser has found the state's end: what comes now is no part of it. */
+  completed(): void {
+    this.#isOver = true;
+  }
+
+  /** QEMU has said over QMP that it is in COLO: all of its first pass has been written by now. */
+  enteredColo(): void {
+    this.#told = true;
+  }
+
+  /** Whether the channel is to be looked into, to see whether it is empty. */
+  get wantsLook(): boolean {
+    if (this.#isOver) return false;
+    if (this.#told) return true;
+    const since = Math.max(this.#heardAt, this.#lookedAt);
+    return this.#awaitsSilence && this.#clock() - since >= SILENCE_MS;
+  }
+
+  /**
+   * The channel was read, and nothing was there.
+   *
+   * @param unparsedBytes Bytes that came before, and that the parser has not taken.
+   * @throws {WireError} if QEMU is in COLO, and what it sent is no whole first pass.
+   */
+  foundEmpty(unparsedBytes: number): void {
+    if (!this.wantsLook) return;
+    const mayEnd = unparsedBytes === 0 && this.#parser.mayEndHere;
+    if (mayEnd || this.#told && this.#parser.inDeviceState) return this.#parser.endState();
+    this.#lookedAt = this.#clock();
+    if (!this.#told) return;
+    throw new WireError(
+      "migration",
+      this.#parser.streamOffset + unparsedBytes,
+      "truncated",
+      `QEMU is in COLO, and its first pass has come only as far as ${this.#parser.place}`,
+    );
+  }
+
+  /**
+   * For how long QEMU has said nothing in the middle of its device state, in milliseconds, if that is
+   * long and was not asked before.
+   */
+  takeStuckMs(): number | undefined {
+    const silentMs = this.#clock() - this.#heardAt;
+    if (this.#stuckTold || !this.#parser.inDeviceState || silentMs < STUCK_MS) return undefined;
+    this.#stuckTold = true;
+    return silentMs;
+  }
+
+  get #awaitsSilence(): boolean {
+    return this.#options.firstPassEnd !== "told" && this.#parser.inDeviceState &&
+      this.#dialogue.isAwaited;
+  }
+}
