@@ -128,22 +128,46 @@ export async function protectTapped(
   { afterwards = async () => {} }: ProtectHooks = {},
 ): Promise<void> {
   const qmp = await connectQemu(settings.qmp, taps, reactor, board, signal);
-  let supervised = true;
-  qmp.closed.then((cause) => {
-    if (!supervised) return;
-    reactor.fail(
-      new TransportError("QEMU", "read", "the QMP connection ended: QEMU is gone", { cause }),
-    );
-  });
+  const line = new SupervisedLine(qmp, reactor);
   try {
-    await protectVm(qmp, settings, target, reactor, taps, progress, signal, board);
+    await protectVm(line, settings, target, reactor, taps, progress, signal, board);
   } catch (error) {
-    supervised = false;
+    line.ignoreEnd();
     if (!signal.aborted) await afterwards(error, qmp);
     throw error;
   } finally {
-    supervised = false;
+    line.ignoreEnd();
     await qmp.close().catch(() => {});
+  }
+}
+
+/**
+ * QEMU's monitor, whose end ends whatever the reactor runs: QEMU is gone. Not while a session with
+ * the secondary is being ended, which has to be done whether QEMU lives or not: its stream may be
+ * seen to end before its monitor.
+ */
+class SupervisedLine {
+  readonly #reactor: Reactor;
+  #matters = true;
+  #ended: TransportError | undefined;
+
+  constructor(readonly qmp: QmpClient, reactor: Reactor) {
+    this.#reactor = reactor;
+    qmp.closed.then((cause) => {
+      const reason = "the QMP connection ended: QEMU is gone";
+      this.#ended = new TransportError("QEMU", "read", reason, { cause });
+      if (this.#matters) reactor.fail(this.#ended);
+    });
+  }
+
+  ignoreEnd(): void {
+    this.#matters = false;
+  }
+
+  /** It matters again, also if it has ended since. */
+  heedEnd(): void {
+    this.#matters = true;
+    if (this.#ended !== undefined) this.#reactor.fail(this.#ended);
   }
 }
 
@@ -166,7 +190,7 @@ async function serveOn(
 
 /** Supervises the VM behind a QMP connection, which stays the caller's to close. */
 async function protectVm(
-  qmp: QmpClient,
+  line: SupervisedLine,
   settings: ProtectSettings,
   target: Address,
   reactor: Reactor,
@@ -175,6 +199,7 @@ async function protectVm(
   signal: AbortSignal,
   board: ProtectBoard,
 ): Promise<void> {
+  const { qmp } = line;
   let support = await reactor.during(readMigrationSupport(qmp), signal);
   const refusal = refusalOf(support);
   if (refusal !== undefined) throw refusal;
@@ -304,12 +329,14 @@ async function protectVm(
         const { onSecondaryLoss } = settings;
         const parts = { qmp, reactor, folder, still, taps, guardian, onSecondaryLoss, signal };
         told = false;
+        line.ignoreEnd();
         told = await partFromSecondary(error, lost, parts);
         const mayRetry = isSecondaryLoss(error, target.text) && settings.retry &&
           onSecondaryLoss === "continue";
         // A secondary that was never there is the caller's mistake, unless QEMU depends on us.
         const isAbsent = first && !wasLinked && !(error instanceof WireError);
         if (!mayRetry || isAbsent && taps.isEmpty) throw error;
+        line.heedEnd();
         const reason = (error as Error).message;
         // A disk that is full there stays so for a while, and is told of once.
         const isFull = error instanceof WireError && error.fault === "storage";
