@@ -109,6 +109,12 @@ ${COMPRESSION}
 
 ${DISKS}
 
+QEMU:
+  It is handed its end of the connection through its monitor, whichever user it runs as and whatever
+  its sandbox forbids. A monitor over TCP takes no descriptor: then QEMU is told a path that it must
+  be able to reach. A VM that does not run yet (-S, or paused) is waited for. Capabilities, parameters
+  and the machine's suppress-vmdesc are changed while the VM is protected, and put back behind it.
+
 After a takeover:
   The VM's disks and NICs are served by the kemari recv that took it over. --via asks that one to
   protect the VM again, towards a kemari recv on the repaired host. The protection lasts as long as

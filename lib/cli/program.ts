@@ -214,7 +214,7 @@ function createProgram(version: string, io: ProcessIo, run: Runner) {
   program.command("protect")
     .description("attach to a running QEMU by QMP and keep it synchronized with a secondary")
     .argument("<target>", "where the secondary listens")
-    .requiredOption("--qmp <socket>", "QEMU's QMP socket")
+    .requiredOption("--qmp <socket>", "QEMU's QMP monitor: PATH, unix:PATH or HOST:PORT")
     .option(
       "--via <socket>",
       "after a takeover: control socket of the kemari recv that serves the VM's disks and NICs",
@@ -288,7 +288,7 @@ function createProgram(version: string, io: ProcessIo, run: Runner) {
 
   program.command("doctor")
     .description("tell whether this host, QEMU and guest can be protected, and in which mode")
-    .option("--qmp <socket>", "look at the QEMU behind this QMP socket")
+    .option("--qmp <socket>", "look at the QEMU behind this monitor: PATH, unix:PATH or HOST:PORT")
     .option("--qemu <path>", "look at this QEMU")
     .addOption(json)
     .addOption(logFormat).addOption(quiet).addOption(progress)

@@ -61,6 +61,7 @@ export async function readMigrationSupport(
   { hasVm }: { readonly hasVm: boolean } = { hasVm: true },
 ): Promise<MigrationSupport> {
   const replies: Record<string, unknown> = {};
+  const refusals: Record<string, string> = {};
   for (const [name, query] of Object.entries(SUPPORT_QUERIES)) {
     if (name === "status" && !hasVm) continue;
     try {
@@ -68,9 +69,10 @@ export async function readMigrationSupport(
     } catch (error) {
       // Older QEMUs lack some of the questions; what is not answered is decided without.
       if (!(error instanceof QemuError)) throw error;
+      refusals[name] = error.errorClass;
     }
   }
-  return probeCapabilities(replies);
+  return probeCapabilities(replies, refusals);
 }
 
 function spawn(program: string, args: string[], folder: string): Deno.ChildProcess {

@@ -66,10 +66,23 @@ export const SUPPORT_QUERIES = {
     execute: "qom-get",
     arguments: { path: "/machine", property: "suppress-vmdesc" },
   },
+  /**
+   * No vCPU has this number. Without a dirty ring QEMU has nothing to cancel and does not look at it;
+   * with one it refuses the number. Changes nothing either way; before 7.1 there is no such command.
+   */
+  dirtyRing: {
+    execute: "cancel-vcpu-dirty-limit",
+    arguments: { "cpu-index": 2 ** 31 - 1 },
+  },
 } as const satisfies Record<string, QmpCommand>;
 
+type SupportQuery = keyof typeof SUPPORT_QUERIES;
+
 /** Answers by the name of the question; one is missing where QEMU refused it. */
-export type SupportReplies = { readonly [name in keyof typeof SUPPORT_QUERIES]?: unknown };
+export type SupportReplies = { readonly [name in SupportQuery]?: unknown };
+
+/** QMP's error class by the name of the question that QEMU refused. */
+export type SupportRefusals = { readonly [name in SupportQuery]?: string };
 
 /**
  * Run states in which a VM stands still until `cont`. COLO would set it running without being
@@ -88,11 +101,15 @@ const PROTECTABLE_STATES: ReadonlySet<string> = new Set(["running", "suspended"]
  *
  * @throws {QemuError} If it did not even tell its version.
  */
-export function probeCapabilities(replies: SupportReplies): MigrationSupport {
+export function probeCapabilities(
+  replies: SupportReplies,
+  refusals: SupportRefusals = {},
+): MigrationSupport {
   const version = decodeVersion(replies.version);
   const accelerator = acceleratorOf(replies);
   const capabilities = decodeCapabilities(replies.capabilities);
-  const { colo, coloReason } = judgeColo(version, accelerator, capabilities);
+  const dirtyRing = refusals.dirtyRing === "GenericError";
+  const { colo, coloReason } = judgeColo(version, accelerator, capabilities, dirtyRing);
   const runState = textAt(replies.status, "status") ?? "unknown";
   return {
     version,
@@ -148,6 +165,7 @@ function judgeColo(
   version: QemuVersion,
   accelerator: string,
   capabilities: Readonly<Record<string, boolean>>,
+  dirtyRing: boolean,
 ): { readonly colo: boolean; readonly coloReason: string } {
   const name = `QEMU ${version.major}.${version.minor}`;
   if (!("x-colo" in capabilities)) {
@@ -167,6 +185,13 @@ function judgeColo(
   }
   if (version.major < 5 || version.major === 5 && version.minor < 2) {
     return { colo: false, coloReason: `${name} is older than any whose COLO was tried (5.2)` };
+  }
+  if (dirtyRing) {
+    return {
+      colo: false,
+      coloReason: `${name} aborts in COLO where KVM has a dirty ring: ` +
+        "start it without dirty-ring-size",
+    };
   }
   const isMeasured = MEASURED_UNDER_KVM.has(`${version.major}.${version.minor}`);
   return { colo: true, coloReason: keepsThemUp(name, accelerator, isMeasured) };

@@ -57,6 +57,20 @@ Deno.test("probeCapabilities chooses the mode that this QEMU can keep up", async
   }
 });
 
+Deno.test("probeCapabilities keeps a QEMU that aborts with a dirty ring out of COLO", () => {
+  const ring = { dirtyRing: "GenericError" };
+  for (const minor of [0, 1]) {
+    const old = probeCapabilities(replies(10, minor, KVM), ring);
+    assert.equal(old.mode, "snapshot");
+    assert.match(old.coloReason, /aborts in COLO where KVM has a dirty ring: start it without/);
+    assert.deepEqual(old.blockers, []);
+  }
+  assert.equal(probeCapabilities(replies(11, 1, KVM), ring).mode, "colo");
+  // A QEMU without that command is none of those that have been seen to abort.
+  const unknown = { dirtyRing: "CommandNotFound" };
+  assert.equal(probeCapabilities(replies(7, 2, KVM), unknown).mode, "colo");
+});
+
 Deno.test("probeCapabilities tells version, accelerator and state", () => {
   const support = probeCapabilities(replies(11, 1, { accelerators: { enabled: "mshv" } }));
   assert.deepEqual(support.version, { major: 11, minor: 1, micro: 3, text: "11.1.3 (Debian 1)" });
