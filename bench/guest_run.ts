@@ -1,17 +1,17 @@
 /** One guest, kept in one way, from its boot until it is disposed of. */
-import { QemuError, TransportError } from "../lib/errors.ts";
+import { QemuError } from "../lib/errors.ts";
 import { askControl } from "../lib/host/control.ts";
 import type { SenderDurations, SenderStatus } from "../lib/host/end_status.ts";
 import { QmpClient } from "../lib/host/qmp_client.ts";
 import type { TapStatus } from "../lib/host/tap_set.ts";
 import { migrateStopped } from "../fixtures/stopped_migration.ts";
 import { startVm, type Vm, type VmOptions } from "../fixtures/vm.ts";
-import { enableColo, inColo } from "./colo_round.ts";
-import { end, say, whileAlive } from "./drill_process.ts";
+import { enableColo, inColo } from "./colo/enter_colo.ts";
+import { say } from "./drill_process.ts";
 import { GUEST_MEMORY_MIB, type GuestLab } from "./guest_lab.ts";
 import { type GuestSetup, SYNC_INTERVAL_MS } from "./guest_setups.ts";
+import { isThere, startKemari } from "./started_kemari.ts";
 import { StopWatch } from "./stop_watch.ts";
-import { atExit, endQuietly } from "./work_folder.ts";
 
 /** A sender that has taps. */
 export type TappedStatus = SenderStatus & { readonly taps: TapStatus };
@@ -109,7 +109,7 @@ async function startTapped(
   ];
   if (setup.kind === "kemari") {
     const other = setup.sharedDisk ? image : await lab.image();
-    const recv = start(
+    const recv = startKemari(
       lab.kemariOn(
         "secondary",
         ...["recv", address, "--control", `${folder}/recv`],
@@ -119,7 +119,7 @@ async function startTapped(
     );
     await recv.until("kemari recv", () => isThere(`${folder}/recv`), signal);
   }
-  const protect = start(
+  const protect = startKemari(
     lab.kemariOn(
       "primary",
       ...["protect", "--qmp", `${folder}/qmp`, address, "--control", control],
@@ -194,8 +194,6 @@ async function startPlain(
   return { vm };
 }
 
-const SAID_CHARACTERS = 2000;
-const LAST_WORDS_MS = 300;
 const NO_NET = "hubport,id=n0,hubid=0";
 /** As little of a NIC as the other back ends have: features must be the same on both sides. */
 const TAP_NET = "tap,id=n0,ifname=tap0,script=no,downscript=no,vnet_hdr=off";
@@ -223,49 +221,4 @@ function machine(lab: GuestLab, { name, prefix, disk, net, args = [] }: MachineP
       ...args,
     ],
   };
-}
-
-/** A kemari that ends with the stack. */
-interface StartedKemari {
-  /** Waits until it is ready. @throws {TransportError} With what it said, if it ends before. */
-  until(name: string, ready: () => boolean | Promise<boolean>, signal: AbortSignal): Promise<void>;
-}
-
-/** What it says is kept to itself, unless it ends too soon: at the end it misses its QEMU. */
-function start(command: readonly string[], stack: AsyncDisposableStack): StartedKemari {
-  const [program, ...args] = command;
-  const child = new Deno.Command(program, { args, stdin: "null", stdout: "null", stderr: "piped" })
-    .spawn();
-  const forget = atExit(() => endQuietly(child));
-  let said = "";
-  const reading = (async () => {
-    for await (const text of child.stderr.pipeThrough(new TextDecoderStream())) {
-      said = (said + text).slice(-SAID_CHARACTERS);
-    }
-  })();
-  stack.defer(async () => {
-    await end(child);
-    forget();
-    // Its guardian has the same stderr, for a moment longer.
-    await Promise.race([reading, new Promise((resolve) => setTimeout(resolve, LAST_WORDS_MS))]);
-  });
-  return {
-    async until(name, ready, signal) {
-      try {
-        await whileAlive(child, name, async () => await ready(), signal);
-      } catch (error) {
-        signal.throwIfAborted();
-        throw new TransportError(name, "spawn", `${(error as Error).message}: ${said.trim()}`);
-      }
-    },
-  };
-}
-
-function isThere(path: string): boolean {
-  try {
-    Deno.lstatSync(path);
-    return true;
-  } catch {
-    return false;
-  }
 }

@@ -10,7 +10,7 @@ import type { BenchContext, BenchSettings } from "./bench_context.ts";
 import { ProgressClock } from "./progress_clock.ts";
 import { benchActivation } from "./activation.ts";
 import { benchBitmap } from "./bitmap.ts";
-import { benchColo } from "./colo.ts";
+import { benchColo } from "./colo/colo.ts";
 import { benchCompress } from "./compress.ts";
 import { benchCompressLive } from "./compress_live.ts";
 import { benchDisk } from "./disk.ts";

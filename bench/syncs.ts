@@ -6,7 +6,6 @@
  * sync), and asked back to back, which is how QEMU's pair is measured too: the next one when QEMU
  * says RESUME. Syncs and pauses are QEMU's STOP and RESUME on every row.
  */
-import { KemariError } from "../lib/errors.ts";
 import type { BenchChart, BenchDistribution, BenchExperiment } from "../lib/report/bench_result.ts";
 import { distributionOf, quantile, ratioGrid } from "../lib/report/bench_statistics.ts";
 import type { BenchContext } from "./bench_context.ts";
@@ -52,23 +51,11 @@ export function benchSyncs(context: BenchContext): Promise<BenchExperiment> {
     rowsOf: () => ROWS,
     start: async (lab, row) => {
       const run = await GuestRun.start(lab, row.setup);
-      if (row.backToBack) askBackToBack(run);
+      if (row.backToBack) run.stops.askBackToBack(SYNC_INTERVAL_MS);
       return run;
     },
     experimentOf,
   });
-}
-
-/** Asks for the next sync whenever one is over. Its timer asks if a request was lost. */
-function askBackToBack(run: GuestRun): void {
-  const ask = () =>
-    run.stops.client.execute("migrate-set-parameters", { "x-checkpoint-delay": SYNC_INTERVAL_MS })
-      .catch((error) => {
-        // The VM has been ended.
-        if (!(error instanceof KemariError)) throw error;
-      });
-  run.stops.onResume = ask;
-  void ask();
 }
 
 function experimentOf(measured: MeasuredRows<Row>): BenchExperiment {
