@@ -1,6 +1,6 @@
 /**
  * `kemari bench colo`: checkpoints per second of an idle guest, triggered back to back, against
- * QEMU's own COLO pair at its best, and how long each stops the guest.
+ * QEMU's own COLO pair at its best; how long each stops the guest; and what QEMU keeps of it.
  *
  * kemari's rows are QEMU 11.1 with `kemari protect`, or with `exec:kemari send`, and a `kemari recv`
  * of its own. QEMU's are a second QEMU with `-incoming` and `x-colo` on both sides, as
@@ -24,12 +24,13 @@
 import { ensureGuest } from "../../fixtures/guest/guest.ts";
 import { ensureQemu } from "../../fixtures/provision/qemu.ts";
 import { endAllVms, leaveSignalsToCaller } from "../../fixtures/vm_cleanup.ts";
-import type { BenchExperiment } from "../../lib/report/bench_result.ts";
+import type { BenchExperiment, BenchSeries } from "../../lib/report/bench_result.ts";
 import type { BenchContext } from "../bench_context.ts";
 import { kemariProgram } from "../kemari_program.ts";
 import { QuickLoopback } from "../quick_acks.ts";
 import { atExit } from "../work_folder.ts";
-import { ColoRates } from "./colo_rates.ts";
+import { measureKeptMemory } from "./colo_memory.ts";
+import { ColoRates, VIRTIO_DEVICES } from "./colo_rates.ts";
 import { BACK_TO_BACK_MS } from "./colo_round.ts";
 import type { ColoSetup } from "./colo_vm.ts";
 
@@ -59,6 +60,7 @@ export async function benchColo(context: BenchContext): Promise<BenchExperiment>
     signal,
   };
   const rates = new ColoRates(context, setup, isQuick);
+  let memory: readonly BenchSeries[] = [];
   const report = (): BenchExperiment => ({
     name: "colo",
     about: "COLO checkpoints of an idle guest, triggered back to back over QMP, and what they cost",
@@ -68,7 +70,7 @@ export async function benchColo(context: BenchContext): Promise<BenchExperiment>
       guest: `${MEMORY_MIB} MB, Linux ${guest.kernelVersion}`,
       link: isQuick ? "loopback with quick acknowledgements" : "loopback",
     },
-    series: rates.series,
+    series: [...rates.series, ...memory],
     grids: rates.grids,
     notes: [
       `kemari is ${about}; QEMU ${qemu.fullVersion}; guest Linux ${guest.kernelVersion}`,
@@ -85,5 +87,6 @@ export async function benchColo(context: BenchContext): Promise<BenchExperiment>
     ],
   });
   await rates.measure((partial) => context.keep({ ...report(), partial }));
+  memory = await measureKeptMemory(context, { ...setup, prefix: [], devices: VIRTIO_DEVICES });
   return report();
 }
