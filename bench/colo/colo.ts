@@ -1,6 +1,7 @@
 /**
  * `kemari bench colo`: checkpoints per second of an idle guest, triggered back to back, against
- * QEMU's own COLO pair at its best; how long each stops the guest; and what QEMU keeps of it.
+ * QEMU's own COLO pair at its best; how long each stops the guest; what QEMU keeps of it; and the
+ * same of every QEMU, accelerator and mode.
  *
  * kemari's rows are QEMU 11.1 with `kemari protect`, or with `exec:kemari send`, and a `kemari recv`
  * of its own. QEMU's are a second QEMU with `-incoming` and `x-colo` on both sides, as
@@ -32,6 +33,7 @@ import { atExit } from "../work_folder.ts";
 import { measureKeptMemory } from "./colo_memory.ts";
 import { ColoRates, VIRTIO_DEVICES } from "./colo_rates.ts";
 import { BACK_TO_BACK_MS } from "./colo_round.ts";
+import { type ColoTable, measureTable } from "./colo_table.ts";
 import type { ColoSetup } from "./colo_vm.ts";
 
 const MEMORY_MIB = 512;
@@ -61,17 +63,18 @@ export async function benchColo(context: BenchContext): Promise<BenchExperiment>
   };
   const rates = new ColoRates(context, setup, isQuick);
   let memory: readonly BenchSeries[] = [];
+  let table: ColoTable = { grids: [], notes: [] };
   const report = (): BenchExperiment => ({
     name: "colo",
     about: "COLO checkpoints of an idle guest, triggered back to back over QMP, and what they cost",
     conditions: {
       qemu: qemu.fullVersion,
-      accelerator: "TCG",
+      accelerator: "TCG, but for the table of QEMUs",
       guest: `${MEMORY_MIB} MB, Linux ${guest.kernelVersion}`,
       link: isQuick ? "loopback with quick acknowledgements" : "loopback",
     },
     series: [...rates.series, ...memory],
-    grids: rates.grids,
+    grids: [...rates.grids, ...table.grids],
     notes: [
       `kemari is ${about}; QEMU ${qemu.fullVersion}; guest Linux ${guest.kernelVersion}`,
       isQuick
@@ -80,6 +83,7 @@ export async function benchColo(context: BenchContext): Promise<BenchExperiment>
         : "the pair over TCP is measured as it comes only, so that a Unix socket is its best: " +
           `there is no network of our own, ${loopback}`,
       ...rates.notes,
+      ...table.notes,
     ],
     cannotShow: [
       "rates of a host with KVM: under TCG the guest and QEMU's own part of a checkpoint are slow",
@@ -88,5 +92,7 @@ export async function benchColo(context: BenchContext): Promise<BenchExperiment>
   });
   await rates.measure((partial) => context.keep({ ...report(), partial }));
   memory = await measureKeptMemory(context, { ...setup, prefix: [], devices: VIRTIO_DEVICES });
+  context.keep({ ...report(), partial: "without the table of QEMUs" });
+  table = await measureTable(context, command);
   return report();
 }
