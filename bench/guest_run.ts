@@ -6,6 +6,7 @@ import { QmpClient } from "../lib/host/qmp_client.ts";
 import type { TapStatus } from "../lib/host/tap_set.ts";
 import { migrateStopped } from "../fixtures/stopped_migration.ts";
 import { startVm, type Vm, type VmOptions } from "../fixtures/vm.ts";
+import { UNDESCRIBED_PC } from "./colo/colo_vm.ts";
 import { enableColo, inColo } from "./colo/enter_colo.ts";
 import { say } from "./drill_process.ts";
 import { GUEST_MEMORY_MIB, type GuestLab } from "./guest_lab.ts";
@@ -36,9 +37,10 @@ export class GuestRun implements AsyncDisposable {
     await using stack = new AsyncDisposableStack();
     const folder = Deno.makeTempDirSync({ dir: lab.folder, prefix: "run-" });
     stack.defer(() => Deno.removeSync(folder, { recursive: true }));
+    await lab.setQuickAcks(setup.asItComes !== true);
     const started = setup.kind === "kemari" || setup.kind === "tapped"
       ? await startTapped(lab, setup, folder, stack)
-      : await startPlain(lab, setup, stack);
+      : await startPlain(lab, setup, folder, stack);
     const { vm, control } = started;
     const stops = stack.use(await StopWatch.attach(vm.spareQmpPath));
     await say(vm, "mount -t ext4 /dev/vda /mnt");
@@ -155,15 +157,19 @@ async function startTapped(
 async function startPlain(
   lab: GuestLab,
   setup: GuestSetup,
+  folder: string,
   stack: AsyncDisposableStack,
 ): Promise<Started> {
   const { signal } = lab.context;
+  // Both sides must have it, or neither.
+  const type = setup.kind === "pair" && !setup.asItComes ? UNDESCRIBED_PC : "pc";
   const vm = stack.use(
     await startVm(machine(lab, {
       name: "primary",
       prefix: lab.on("primary"),
       disk: await lab.image(),
       net: lab.net === undefined ? NO_NET : TAP_NET,
+      type,
     })),
   );
   if (setup.kind === "plain") {
@@ -178,12 +184,15 @@ async function startPlain(
         disk: await lab.image(),
         // In COLO both guests run: of two that answer, one would be too many.
         net: NO_NET,
+        type,
       }),
       incoming: "defer",
     }),
   );
   await vm.ready();
-  const uri = `tcp:${lab.secondaryAddress()}`;
+  const uri = lab.net === undefined && !setup.asItComes
+    ? `unix:${folder}/pair`
+    : `tcp:${lab.secondaryAddress()}`;
   await using other = await QmpClient.connect(secondary.qmpPath);
   await enableColo(other, SYNC_INTERVAL_MS);
   await other.execute("migrate-incoming", { uri });
@@ -203,13 +212,19 @@ interface MachineParts {
   readonly prefix: readonly string[];
   readonly disk: string;
   readonly net: string;
+  /** Of machine, with its properties; `pc` if absent. */
+  readonly type?: string;
   readonly args?: readonly string[];
 }
 
 /** The same devices whatever is behind them. */
-function machine(lab: GuestLab, { name, prefix, disk, net, args = [] }: MachineParts): VmOptions {
+function machine(
+  lab: GuestLab,
+  { name, prefix, disk, net, type, args = [] }: MachineParts,
+): VmOptions {
   return {
     name,
+    machine: type,
     prefix,
     qemu: lab.qemu.program,
     guest: lab.guest,
