@@ -29,6 +29,8 @@ export class GuestRun implements AsyncDisposable {
     /** QEMU's own STOP and RESUME. */
     readonly stops: StopWatch,
     private readonly control: string | undefined,
+    /** The processes of both ends, where a kemari protects it. */
+    readonly kemariPids: KemariPids | undefined,
     private readonly stack: AsyncDisposableStack,
   ) {}
 
@@ -41,13 +43,13 @@ export class GuestRun implements AsyncDisposable {
     const started = setup.kind === "kemari" || setup.kind === "tapped"
       ? await startTapped(lab, setup, folder, stack)
       : await startPlain(lab, setup, folder, stack);
-    const { vm, control } = started;
+    const { vm, control, kemariPids } = started;
     const stops = stack.use(await StopWatch.attach(vm.spareQmpPath));
     await say(vm, "mount -t ext4 /dev/vda /mnt");
     if (lab.net !== undefined) {
       await say(vm, `ip link set eth0 up && ip addr add ${lab.net.guestIp}/24 dev eth0`);
     }
-    return new GuestRun(lab, setup, vm, stops, control, stack.move());
+    return new GuestRun(lab, setup, vm, stops, control, kemariPids, stack.move());
   }
 
   get isProtected(): boolean {
@@ -88,9 +90,15 @@ export class GuestRun implements AsyncDisposable {
   }
 }
 
+interface KemariPids {
+  readonly sender: number;
+  readonly receiver: number;
+}
+
 interface Started {
   readonly vm: Vm;
   readonly control?: string;
+  readonly kemariPids?: KemariPids;
 }
 
 /** Disk and NIC through kemari. */
@@ -109,6 +117,7 @@ async function startTapped(
     ...(lab.net === undefined ? [] : ["--net", `net0=unix:${folder}/${side}.net,tap:tap0`]),
     ...["--disk", `disk0=${path},unix:${folder}/${side}.nbd${mode}`],
   ];
+  let receiver: number | undefined;
   if (setup.kind === "kemari") {
     const other = setup.sharedDisk ? image : await lab.image();
     const recv = startKemari(
@@ -120,6 +129,7 @@ async function startTapped(
       stack,
     );
     await recv.until("kemari recv", () => isThere(`${folder}/recv`), signal);
+    receiver = recv.pid;
   }
   const protect = startKemari(
     lab.kemariOn(
@@ -140,7 +150,7 @@ async function startTapped(
       net: lab.net === undefined
         ? NO_NET
         : `stream,id=n0,server=off,addr.type=unix,addr.path=${folder}/primary.net`,
-      args: ["-qmp", `unix:${folder}/qmp,server=on,wait=off`],
+      args: ["-qmp", `unix:${folder}/qmp,server=on,wait=off`, ...(setup.machineArgs ?? [])],
     })),
   );
   await vm.ready();
@@ -150,7 +160,8 @@ async function startTapped(
       return status.syncs >= 3 && status.taps.disks.every(({ copied }) => copied === 1);
     }, signal);
   }
-  return { vm, control };
+  const kemariPids = receiver === undefined ? undefined : { sender: protect.pid, receiver };
+  return { vm, control, kemariPids };
 }
 
 /** QEMU by itself, or two of them. */

@@ -13,6 +13,8 @@ export interface GuestSetup {
   readonly sharedDisk?: boolean;
   /** More words for `kemari protect`. */
   readonly options?: readonly string[];
+  /** More arguments for QEMU. */
+  readonly machineArgs?: readonly string[];
   /** QEMU's pair as its documentation has it, on a link as it is; else both are at their best. */
   readonly asItComes?: boolean;
 }
