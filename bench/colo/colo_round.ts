@@ -38,7 +38,7 @@ export interface KemariRound extends Checkpoints {
 /** QEMU's own timer, where the next checkpoint is asked for as soon as one is over. */
 export const BACK_TO_BACK_MS = 1000;
 /** Before the count begins: the first checkpoints are larger, and code gets compiled. */
-const WARM_UP_MS = 1500;
+const WARM_UP_SECONDS = 1.5;
 const SUPPRESS_VMDESC = { path: "/machine", property: "suppress-vmdesc" };
 
 /** Checkpoints of a VM that `kemari protect` keeps, back to back. */
@@ -57,7 +57,6 @@ export async function sendRound(setup: ColoSetup, seconds: number): Promise<Kema
 export async function pairRound(setup: PairSetup, seconds: number): Promise<Checkpoints> {
   await using stack = new AsyncDisposableStack();
   const { stops } = await pairedVm(setup, stack);
-  await warmUp(stops, setup.signal);
   return await measureFor(stops, seconds, setup.signal);
 }
 
@@ -67,9 +66,10 @@ async function kemariRound(
   signal: AbortSignal,
 ): Promise<KemariRound> {
   const { senderPid, receiverPid, status } = ends!;
-  await warmUp(stops, signal);
-  const before = [cpuMs(senderPid), cpuMs(receiverPid)];
-  const checkpoints = await measureFor(stops, seconds, signal);
+  let before: number[] = [];
+  const checkpoints = await measureFor(stops, seconds, signal, () => {
+    before = [cpuMs(senderPid), cpuMs(receiverPid)];
+  });
   const after = [cpuMs(senderPid), cpuMs(receiverPid)];
   return {
     ...checkpoints,
@@ -90,21 +90,24 @@ async function isDescribed(client: QmpClient): Promise<boolean> {
   }
 }
 
-async function warmUp(stops: StopWatch, signal: AbortSignal): Promise<void> {
-  stops.askBackToBack(BACK_TO_BACK_MS);
-  await delay(WARM_UP_MS, signal);
-}
-
-/** Counts for some time what goes on by itself. @throws {TransportError} Nothing does. */
-export async function measureFor(
+/**
+ * Has checkpoints made back to back, and counts them when they have got going.
+ *
+ * @param begun Called when the count begins.
+ * @throws {TransportError} There are none.
+ */
+async function measureFor(
   stops: StopWatch,
   seconds: number,
   signal: AbortSignal,
+  begun: () => void = () => {},
 ): Promise<Checkpoints> {
+  stops.askBackToBack(BACK_TO_BACK_MS);
+  await delay(1000 * WARM_UP_SECONDS * Math.min(1, seconds), signal);
+  begun();
   const fromMs = Date.now();
   await delay(seconds * 1000, signal);
-  const toMs = Date.now();
-  return checkpointsOf(stops, fromMs, toMs);
+  return checkpointsOf(stops, fromMs, Date.now());
 }
 
 /** Checkpoints and what QEMU has kept of each. */

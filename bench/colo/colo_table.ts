@@ -62,14 +62,19 @@ export interface ColoTable {
   readonly notes: readonly string[];
 }
 
-/** Measures every cell; one that cannot be measured is left empty. */
+/**
+ * Measures every cell; one that cannot be measured is left empty.
+ *
+ * @param versions The QEMUs; all of them by default.
+ */
 export async function measureTable(
   context: BenchContext,
   kemari: readonly string[],
+  versions = QEMUS,
 ): Promise<ColoTable> {
   const { quick, signal } = context;
   const size = quick ? "quick" : "usual";
-  const cells = QEMUS.flatMap((version) =>
+  const cells = versions.flatMap((version) =>
     ACCELERATORS.flatMap((accelerator) => MODES.map((mode) => ({ version, accelerator, mode })))
   );
   const measured = new Map<TableCell, KeptMemory[]>(cells.map((cell) => [cell, []]));
@@ -82,7 +87,7 @@ export async function measureTable(
       if (reasons.has(name)) continue;
       try {
         const count = COUNT[size][cell.mode];
-        const settings = { count, seconds: SECONDS[size], kemari, signal };
+        const settings = { count, seconds: context.seconds ?? SECONDS[size], kemari, signal };
         measured.get(cell)!.push(await measureCell(cell, settings));
       } catch (error) {
         signal.throwIfAborted();
@@ -92,7 +97,7 @@ export async function measureTable(
     }
   }
   return {
-    grids: gridsOf(cells, measured),
+    grids: gridsOf(versions, measured),
     notes: [
       "the table of QEMUs: a boot sector that changes 96 pages nine times a second, 64 MB, " +
       "--sync-interval 1ms; under KVM with kernel-irqchip=split; what QEMU keeps is told of " +
@@ -135,22 +140,24 @@ function saysItsFirstDot(vm: Vm, signal: AbortSignal): Promise<void> {
 }
 
 function gridsOf(
-  cells: readonly TableCell[],
+  versions: readonly QemuVersion[],
   measured: ReadonlyMap<TableCell, readonly KeptMemory[]>,
 ): BenchGrid[] {
-  const rows = QEMUS.flatMap((version) => ACCELERATORS.map((each) => ({ version, each })));
+  const rows = versions.flatMap((version) =>
+    ACCELERATORS.map((accelerator) => ({ version, accelerator }))
+  );
+  const all = [...measured];
   const grid = (name: string, unit: string, of: (kept: KeptMemory) => number): BenchGrid => ({
     name: `${name}, by QEMU`,
     unit,
-    rows: rows.map(({ version, each }) => `QEMU ${version}, ${each.toUpperCase()}`),
+    rows: rows.map(({ version, accelerator }) => `QEMU ${version}, ${accelerator.toUpperCase()}`),
     columns: ["COLO", "snapshots"],
-    cells: rows.map(({ version, each }) =>
-      MODES.map((mode) => {
-        const cell = cells.find((cell) =>
-          cell.version === version && cell.accelerator === each && cell.mode === mode
-        );
-        return measured.get(cell!)!.map(of).filter(Number.isFinite);
-      })
+    cells: rows.map(({ version, accelerator }) =>
+      MODES.map((mode) =>
+        all.filter(([cell]) =>
+          cell.version === version && cell.accelerator === accelerator && cell.mode === mode
+        ).flatMap(([, kept]) => kept.map(of)).filter(Number.isFinite)
+      )
     ),
   });
   return [
