@@ -104,7 +104,7 @@ async function soakFor(
     const checkpoints = seen - begun - warmUp;
     if (checkpoints < 0) continue;
     if (samples.length === 0) fromMs = Date.now();
-    samples.push({ checkpoints, resident: pids.map((pid) => memoryOf(pid).resident) });
+    samples.push({ checkpoints, resident: pids.map(residentBytes) });
     if (checkpoints >= count) return soFar();
     const grown = growthOf(samples, 0);
     if (grown > GIVE_UP_BYTES) {
@@ -115,6 +115,15 @@ async function soakFor(
       context.progress("soak", checkpoints, count, what);
     }
     if (samples.length % KEEP_SAMPLES === 0) keep(soFar());
+  }
+}
+
+/** @param index Which of {@link PROCESSES} it is. @throws {TransportError} It has ended. */
+function residentBytes(pid: number, index: number): number {
+  try {
+    return memoryOf(pid).resident;
+  } catch (cause) {
+    throw new TransportError(PROCESSES[index], "read", "it ended during the soak", { cause });
   }
 }
 
