@@ -6,7 +6,7 @@ import { QmpClient } from "../lib/host/qmp_client.ts";
 import type { TapStatus } from "../lib/host/tap_set.ts";
 import { migrateStopped } from "../fixtures/stopped_migration.ts";
 import { startVm, type Vm, type VmOptions } from "../fixtures/vm.ts";
-import { UNDESCRIBED_PC } from "./colo/colo_vm.ts";
+import { undescribed } from "./colo/colo_vm.ts";
 import { enableColo, inColo } from "./colo/enter_colo.ts";
 import { say } from "./drill_process.ts";
 import { GUEST_MEMORY_MIB, type GuestLab } from "./guest_lab.ts";
@@ -172,8 +172,7 @@ async function startPlain(
   stack: AsyncDisposableStack,
 ): Promise<Started> {
   const { signal } = lab.context;
-  // Both sides must have it, or neither.
-  const type = setup.kind === "pair" && !setup.asItComes ? UNDESCRIBED_PC : "pc";
+  const type = setup.kind === "pair" && !setup.asItComes ? undescribed() : "pc";
   const vm = stack.use(
     await startVm(machine(lab, {
       name: "primary",

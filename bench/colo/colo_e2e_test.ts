@@ -57,7 +57,7 @@ Deno.test("e2e: bench colo measures kemari and every way of QEMU's pair; the bes
   const bestName = rivals.find(({ samples }) => samples[0] === best)!.name;
   assert.ok(rates.notes[0].includes(`"${bestName}"`), rates.notes[0]);
   const [stopped, parts] = rates.grids;
-  assert.deepEqual(stopped.rows.length, 5 + pairs.length);
+  assert.deepEqual(stopped.rows.length, 5 + pairs.length + 4);
   for (const [p50, p99] of stopped.cells) assert.ok(p50[0] > 0 && p99[0] >= p50[0]);
   assert.equal(parts.rows.length, 5);
 });

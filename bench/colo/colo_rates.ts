@@ -1,15 +1,18 @@
-/** Checkpoints back to back, by kemari and by QEMU's own pair in every way that it can be set up. */
+/**
+ * Checkpoints back to back, by kemari, by QEMU's own pair in every way that it can be set up, and by
+ * nobody: what QEMU needs where a secondary's answers come at once.
+ */
 import type { BenchGrid, BenchSeries } from "../../lib/report/bench_result.ts";
 import { median, pairedRatios, quantile } from "../../lib/report/bench_statistics.ts";
 import type { BenchContext } from "../bench_context.ts";
 import {
+  bareRound,
   type Checkpoints,
   type KemariRound,
-  pairRound,
   protectRound,
   sendRound,
 } from "./colo_round.ts";
-import type { ColoSetup } from "./colo_vm.ts";
+import { type ColoSetup, pairedVm, unkeptVm } from "./colo_vm.ts";
 
 const ROUNDS = 5;
 const SECONDS = 5;
@@ -48,6 +51,8 @@ export class ColoRates {
     Way<KemariRound>
   >;
   readonly #pairs: readonly PairWay[];
+  /** QEMU by itself: the first without its description, the second with it, and so on. */
+  readonly #alone: readonly Way<Checkpoints>[];
 
   /**
    * @param setup A guest with kemari's link, whose devices are this experiment's own.
@@ -69,7 +74,10 @@ export class ColoRates {
       sendVirtio: send("kemari send, virtio", virtio),
     };
     const pair = (name: string, changes: Partial<ColoSetup>, described: boolean): PairWay =>
-      wayOf(`QEMU's pair, ${name}`, () => pairRound({ ...bare, ...changes, described }, seconds));
+      wayOf(
+        `QEMU's pair, ${name}`,
+        () => bareRound(pairedVm, { ...bare, ...changes, described }, seconds),
+      );
     this.#pairs = [
       ...(quickLoopback
         ? [
@@ -80,6 +88,17 @@ export class ColoRates {
       pair("Unix socket, suppress-vmdesc", { link: "unix" }, false),
       pair("Unix socket", { link: "unix" }, true),
       { ...pair("TCP as it comes", { link: "tcp", prefix: [] }, true), asItComes: true },
+    ];
+    const alone = (name: string, setup: ColoSetup, described: boolean) =>
+      wayOf(
+        `answered at once${name}${described ? "" : ", suppress-vmdesc"}`,
+        () => bareRound(unkeptVm, { ...setup, described }, seconds),
+      );
+    this.#alone = [
+      alone("", bare, false),
+      alone("", bare, true),
+      alone(", virtio", virtio, false),
+      alone(", virtio", virtio, true),
     ];
   }
 
@@ -102,6 +121,7 @@ export class ColoRates {
   /** What kemari is to reach comes first. */
   get series(): BenchSeries[] {
     const { protect, send, protectVirtio, sendVirtio } = this.#kemari;
+    const [bare, bareToo, virtio, virtioToo] = this.#alone;
     return [
       {
         name: "kemari protect / QEMU's pair at its best",
@@ -110,8 +130,19 @@ export class ColoRates {
         target: { kind: "at-least", value: TARGET_RATIO },
       },
       ...this.#ways.map((way) => ({ name: way.name, unit: "syncs/s", samples: ratesOf(way) })),
-      ...stoppedRatios("bare pc", protect, send, TARGET_STOPPED.bare),
-      ...stoppedRatios("with virtio", protectVirtio, sendVirtio, TARGET_STOPPED.virtio),
+      ...stoppedRatios("protect / send, bare pc", protect, send, TARGET_STOPPED.bare),
+      ...stoppedRatios(
+        "protect / send, with virtio",
+        protectVirtio,
+        sendVirtio,
+        TARGET_STOPPED.virtio,
+      ),
+      ...stoppedRatios("answered at once, suppress-vmdesc / as it comes, bare pc", bare, bareToo),
+      ...stoppedRatios(
+        "answered at once, suppress-vmdesc / as it comes, with virtio",
+        virtio,
+        virtioToo,
+      ),
     ];
   }
 
@@ -144,6 +175,8 @@ export class ColoRates {
     return [
       `QEMU's pair at its best is "${this.#best.name}"; suppress-vmdesc is a property of both ` +
       "its machines, without which they go on describing their devices at every checkpoint",
+      "answered at once: QEMU alone with a program that says at once what a secondary says, and " +
+      "keeps nothing, over a Unix socket: the least that a checkpoint can take",
       "QEMU's pair, TCP as it comes: measures delayed acknowledgements; QEMU leaves Nagle's " +
       "algorithm on, and its small messages wait 40 ms each way",
       "kemari send leaves QEMU as it comes, with its description; kemari protect " +
@@ -158,7 +191,7 @@ export class ColoRates {
   }
 
   get #ways(): readonly Way<Checkpoints>[] {
-    return [...Object.values(this.#kemari), ...this.#pairs];
+    return [...Object.values(this.#kemari), ...this.#pairs, ...this.#alone];
   }
 
   /** Of the pair's ways the quickest. */
@@ -190,18 +223,19 @@ function ratesOf({ rounds }: Way<Checkpoints>): number[] {
   return rounds.map(({ perSecond }) => perSecond);
 }
 
+/** @param most The most that the medians of the ratios may be. */
 function stoppedRatios(
-  machine: string,
-  without: Way<KemariRound>,
-  as: Way<KemariRound>,
-  most: number,
+  what: string,
+  above: Way<Checkpoints>,
+  below: Way<Checkpoints>,
+  most?: number,
 ): BenchSeries[] {
-  const stopped = ({ rounds }: Way<KemariRound>, share: number) =>
+  const stopped = ({ rounds }: Way<Checkpoints>, share: number) =>
     rounds.map(({ stoppedMs }) => quantile(stoppedMs, share));
   return [0.5, 0.99].map((share) => ({
-    name: `guest stopped p${share * 100}, protect / send, ${machine}`,
+    name: `guest stopped p${share * 100}, ${what}`,
     unit: "×",
-    samples: pairedRatios(stopped(without, share), stopped(as, share)),
-    target: { kind: "at-most", value: most },
+    samples: pairedRatios(stopped(above, share), stopped(below, share)),
+    ...(most === undefined ? {} : { target: { kind: "at-most", value: most } }),
   }));
 }

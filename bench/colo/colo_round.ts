@@ -6,13 +6,14 @@ import { delay } from "../drill_process.ts";
 import { memoryOf } from "../process_memory.ts";
 import type { StopWatch } from "../stop_watch.ts";
 import {
+  type BareSetup,
   type ColoSetup,
   type ColoVm,
-  pairedVm,
-  type PairSetup,
+  type pairedVm,
   type ProtectedSetup,
   protectedVm,
   sentVm,
+  type unkeptVm,
 } from "./colo_vm.ts";
 
 /** Checkpoints as QEMU's own STOP and RESUME tell them. */
@@ -53,10 +54,14 @@ export async function sendRound(setup: ColoSetup, seconds: number): Promise<Kema
   return await kemariRound(await sentVm(setup, stack), seconds, setup.signal);
 }
 
-/** The same of QEMU's own pair. */
-export async function pairRound(setup: PairSetup, seconds: number): Promise<Checkpoints> {
+/** The same of QEMU's own pair, or of a QEMU that has a secondary's answers at once. */
+export async function bareRound(
+  start: typeof pairedVm | typeof unkeptVm,
+  setup: BareSetup,
+  seconds: number,
+): Promise<Checkpoints> {
   await using stack = new AsyncDisposableStack();
-  const { stops } = await pairedVm(setup, stack);
+  const { stops } = await start(setup, stack);
   return await measureFor(stops, seconds, setup.signal);
 }
 

@@ -1,4 +1,7 @@
-/** A VM whose checkpoints are measured: kept by `kemari protect`, by `kemari send`, or by QEMU. */
+/**
+ * A VM whose checkpoints are measured: kept by `kemari protect`, by `kemari send`, by QEMU's own
+ * secondary, or by nobody who takes any time.
+ */
 import type { GuestImages } from "../../fixtures/guest/guest.ts";
 import { migrateStopped } from "../../fixtures/stopped_migration.ts";
 import { startVm, type Vm, type VmOptions } from "../../fixtures/vm.ts";
@@ -6,10 +9,12 @@ import { askControl } from "../../lib/host/control.ts";
 import type { SenderStatus } from "../../lib/host/end_status.ts";
 import { QmpClient } from "../../lib/host/qmp_client.ts";
 import { quoteWord } from "../../lib/host/standby_command.ts";
+import { until } from "../drill_process.ts";
 import { isThere, startKemari } from "../started_kemari.ts";
 import { StopWatch } from "../stop_watch.ts";
 import { WorkFolder } from "../work_folder.ts";
 import { enableColo, inColo } from "./enter_colo.ts";
+import { StandIn } from "./stand_in.ts";
 
 /** The VM, and what connects it with its secondary. */
 export interface ColoSetup {
@@ -114,25 +119,27 @@ export async function sentVm(setup: ColoSetup, stack: AsyncDisposableStack): Pro
   return { vm, stops, ends: { senderPid, receiverPid: receiver.pid, status } };
 }
 
-/** How QEMU's own pair is set up. */
-export interface PairSetup extends ColoSetup {
-  /** Whether both describe device state in the stream, as they come; see `suppress-vmdesc`. */
+/** A VM that kemari has no part in. */
+export interface BareSetup extends ColoSetup {
+  /** Whether QEMU describes its device state, as it comes; else it has `suppress-vmdesc`. */
   readonly described: boolean;
 }
 
-/** What keeps a machine from describing its device state. Both sides must have it, or neither. */
-export const UNDESCRIBED_PC = "pc,suppress-vmdesc=on";
+/** A machine that does not describe its device state. Both sides must have it, or neither. */
+export function undescribed(machine = "pc"): string {
+  return `${machine},suppress-vmdesc=on`;
+}
 
 /**
  * Two QEMUs, as docs/system/qemu-colo.rst has them, without the parts for disks and network.
  *
  * @param stack Ends both.
  */
-export async function pairedVm(setup: PairSetup, stack: AsyncDisposableStack): Promise<ColoVm> {
+export async function pairedVm(setup: BareSetup, stack: AsyncDisposableStack): Promise<ColoVm> {
   const { intervalMs, signal } = setup;
   const folder = stack.use(new WorkFolder()).path;
   const uri = linkAddress(setup.link, folder);
-  const machine = setup.described ? setup.machine : UNDESCRIBED_PC;
+  const machine = machineOf(setup);
   const incoming = { ...vmOptions({ ...setup, machine }, "secondary"), incoming: "defer" };
   const secondary = stack.use(await startVm(incoming));
   const vm = await boot({ ...setup, machine }, "primary", stack);
@@ -144,6 +151,32 @@ export async function pairedVm(setup: PairSetup, stack: AsyncDisposableStack): P
   await migrateStopped(stops.client, uri);
   await inColo(stops.client, signal);
   return { vm, stops };
+}
+
+/**
+ * QEMU → Unix socket → a secondary's answers, at once.
+ *
+ * @param stack Ends all of it.
+ */
+export async function unkeptVm(setup: BareSetup, stack: AsyncDisposableStack): Promise<ColoVm> {
+  const { signal } = setup;
+  const path = `${stack.use(new WorkFolder()).path}/stand-in`;
+  const standIn = stack.use(new StandIn(path));
+  const vm = await boot({ ...setup, machine: machineOf(setup) }, "primary", stack);
+  const stops = stack.use(await StopWatch.attach(vm.spareQmpPath));
+  await enableColo(stops.client, setup.intervalMs);
+  await migrateStopped(stops.client, `unix:${path}`);
+  await until(async () => {
+    const { status } = await stops.client.execute("query-migrate") as { status: string };
+    return status === "device" || status === "colo";
+  }, signal);
+  await standIn.ready(signal);
+  await inColo(stops.client, signal);
+  return { vm, stops };
+}
+
+function machineOf({ machine, described }: BareSetup): string | undefined {
+  return described ? machine : undescribed(machine);
 }
 
 async function startRecv(
