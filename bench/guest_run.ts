@@ -1,7 +1,7 @@
 /** One guest, kept in one way, from its boot until it is disposed of. */
 import { QemuError } from "../lib/errors.ts";
 import { askControl } from "../lib/host/control.ts";
-import type { SenderDurations, SenderStatus } from "../lib/host/end_status.ts";
+import type { ReceiverStatus, SenderDurations, SenderStatus } from "../lib/host/end_status.ts";
 import { QmpClient } from "../lib/host/qmp_client.ts";
 import type { TapStatus } from "../lib/host/tap_set.ts";
 import { migrateStopped } from "../fixtures/stopped_migration.ts";
@@ -30,7 +30,7 @@ export class GuestRun implements AsyncDisposable {
     readonly stops: StopWatch,
     private readonly control: string | undefined,
     /** The processes of both ends, where a kemari protects it. */
-    readonly kemariPids: KemariPids | undefined,
+    readonly ends: KemariEnds | undefined,
     private readonly stack: AsyncDisposableStack,
   ) {}
 
@@ -43,13 +43,13 @@ export class GuestRun implements AsyncDisposable {
     const started = setup.kind === "kemari" || setup.kind === "tapped"
       ? await startTapped(lab, setup, folder, stack)
       : await startPlain(lab, setup, folder, stack);
-    const { vm, control, kemariPids } = started;
+    const { vm, control, ends } = started;
     const stops = stack.use(await StopWatch.attach(vm.spareQmpPath));
     await say(vm, "mount -t ext4 /dev/vda /mnt");
     if (lab.net !== undefined) {
       await say(vm, `ip link set eth0 up && ip addr add ${lab.net.guestIp}/24 dev eth0`);
     }
-    return new GuestRun(lab, setup, vm, stops, control, kemariPids, stack.move());
+    return new GuestRun(lab, setup, vm, stops, control, ends, stack.move());
   }
 
   get isProtected(): boolean {
@@ -90,15 +90,16 @@ export class GuestRun implements AsyncDisposable {
   }
 }
 
-interface KemariPids {
-  readonly sender: number;
-  readonly receiver: number;
+interface KemariEnds {
+  readonly senderPid: number;
+  readonly receiverPid: number;
+  receiverStatus(): Promise<ReceiverStatus>;
 }
 
 interface Started {
   readonly vm: Vm;
   readonly control?: string;
-  readonly kemariPids?: KemariPids;
+  readonly ends?: KemariEnds;
 }
 
 /** Disk and NIC through kemari. */
@@ -117,7 +118,7 @@ async function startTapped(
     ...(lab.net === undefined ? [] : ["--net", `net0=unix:${folder}/${side}.net,tap:tap0`]),
     ...["--disk", `disk0=${path},unix:${folder}/${side}.nbd${mode}`],
   ];
-  let receiver: number | undefined;
+  let receiverPid: number | undefined;
   if (setup.kind === "kemari") {
     const other = setup.sharedDisk ? image : await lab.image();
     const recv = startKemari(
@@ -129,7 +130,7 @@ async function startTapped(
       stack,
     );
     await recv.until("kemari recv", () => isThere(`${folder}/recv`), signal);
-    receiver = recv.pid;
+    receiverPid = recv.pid;
   }
   const protect = startKemari(
     lab.kemariOn(
@@ -160,8 +161,12 @@ async function startTapped(
       return status.syncs >= 3 && status.taps.disks.every(({ copied }) => copied === 1);
     }, signal);
   }
-  const kemariPids = receiver === undefined ? undefined : { sender: protect.pid, receiver };
-  return { vm, control, kemariPids };
+  const receiverStatus = async () =>
+    await askControl(`${folder}/recv`, "status", signal) as unknown as ReceiverStatus;
+  const ends = receiverPid === undefined
+    ? undefined
+    : { senderPid: protect.pid, receiverPid, receiverStatus };
+  return { vm, control, ends };
 }
 
 /** QEMU by itself, or two of them. */
