@@ -19,7 +19,8 @@ import { quoteWord } from "../lib/host/standby_command.ts";
 import type { BenchExperiment, BenchSeries } from "../lib/report/bench_result.ts";
 import { pairedRatios, quantile } from "../lib/report/bench_statistics.ts";
 import type { BenchContext } from "./bench_context.ts";
-import { type ColoSetup, kemariRound } from "./colo_round.ts";
+import { BACK_TO_BACK_MS, protectRound } from "./colo/colo_round.ts";
+import type { ProtectedSetup } from "./colo/colo_vm.ts";
 import { kemariProgram } from "./kemari_program.ts";
 import { saveVm } from "./save_vm.ts";
 import { atExit, endQuietly, WorkFolder } from "./work_folder.ts";
@@ -118,10 +119,13 @@ export async function benchActivation(context: BenchContext): Promise<BenchExper
         memoryMiB: 512,
         devices: ["-nic", "none"],
         link: "tcp",
-        seconds: quick ? 1 : STORE_SECONDS,
+        intervalMs: BACK_TO_BACK_MS,
+        kemari: program,
+        mode: "colo",
+        commit: "async",
         signal,
       },
-      program,
+      quick ? 1 : STORE_SECONDS,
       quick ? 1 : STORE_ROUNDS,
       context,
     ),
@@ -133,22 +137,22 @@ export async function benchActivation(context: BenchContext): Promise<BenchExper
 
 /** Syncs a second and the guest's pause, with the replica in files and in memory. */
 async function storeCost(
-  setup: ColoSetup,
-  program: readonly string[],
+  setup: ProtectedSetup,
+  seconds: number,
   rounds: number,
   context: BenchContext,
 ): Promise<BenchSeries[]> {
-  const inMemory: Awaited<ReturnType<typeof kemariRound>>[] = [];
+  const inMemory: Awaited<ReturnType<typeof protectRound>>[] = [];
   const inFiles: typeof inMemory = [];
   for (let round = 0; round < rounds; round++) {
     context.progress("activation", round, rounds, "cost of the file store");
     using work = new WorkFolder("/dev/shm");
-    const files = ["--ram-dir", `${work.path}/ram`];
-    const memory = async () => inMemory.push(await kemariRound(setup, program, "async"));
-    const file = async () => inFiles.push(await kemariRound(setup, program, "async", files));
+    const recvOptions = ["--ram-dir", `${work.path}/ram`];
+    const memory = async () => inMemory.push(await protectRound(setup, seconds));
+    const file = async () => inFiles.push(await protectRound({ ...setup, recvOptions }, seconds));
     for (const step of round % 2 === 0 ? [memory, file] : [file, memory]) await step();
   }
-  const rate = (of: typeof inMemory) => of.map(({ syncsPerSecond }) => syncsPerSecond);
+  const rate = (of: typeof inMemory) => of.map(({ perSecond }) => perSecond);
   const pause = (of: typeof inMemory) => of.map(({ stoppedMs }) => quantile(stoppedMs, 0.99));
   const cpu = (of: typeof inMemory) => of.map(({ receiverCpuMs }) => receiverCpuMs);
   return [

@@ -15,6 +15,8 @@ export interface BenchSettings {
   readonly rounds?: number;
   /** How long one stretch is measured. */
   readonly seconds?: number;
+  /** How many checkpoints a soak makes. */
+  readonly checkpoints?: number;
   /** iozone's file, and its records, in bytes. */
   readonly fileBytes?: number;
   readonly recordBytes?: readonly number[];

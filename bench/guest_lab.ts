@@ -9,6 +9,7 @@ import { endAllVms, leaveSignalsToCaller } from "../fixtures/vm_cleanup.ts";
 import type { BenchContext, LinkRate } from "./bench_context.ts";
 import { output } from "./drill_process.ts";
 import { type KemariProgram, kemariProgram } from "./kemari_program.ts";
+import { setQuickAcks } from "./quick_acks.ts";
 import { atExit, WorkFolder } from "./work_folder.ts";
 
 export const GUEST_MEMORY_MIB = 512;
@@ -115,6 +116,11 @@ export class GuestLab implements AsyncDisposable {
     }
   }
 
+  /** Whether TCP over the sync link acknowledges at once, from the next connection on. */
+  async setQuickAcks(quick: boolean): Promise<void> {
+    if (this.net !== undefined) await setQuickAcks(this.net, quick);
+  }
+
   /** Words that run a command on one of the hosts. */
   on(host: LabHost): readonly string[] {
     return this.net?.prefix(host) ?? [];
@@ -159,7 +165,7 @@ export class GuestLab implements AsyncDisposable {
       qemu: this.qemu.fullVersion,
       accelerator: "TCG",
       guest: `${GUEST_MEMORY_MIB} MiB, Linux ${this.guest.kernelVersion}, virtio-blk, virtio-net`,
-      link,
+      link: this.net === undefined ? link : `${link}, quick acknowledgements`,
     };
   }
 
@@ -170,7 +176,8 @@ export class GuestLab implements AsyncDisposable {
     }
     return [
       "the sync link is a veth pair between two network namespaces, limited by tc tbf in both " +
-      "directions where a rate is given: it has a rate, but none of a network's latency",
+      "directions where a rate is given: it has a rate, but none of a network's latency; TCP over " +
+      "it acknowledges at once where no row says otherwise",
     ];
   }
 

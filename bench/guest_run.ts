@@ -1,17 +1,18 @@
 /** One guest, kept in one way, from its boot until it is disposed of. */
-import { QemuError, TransportError } from "../lib/errors.ts";
+import { QemuError } from "../lib/errors.ts";
 import { askControl } from "../lib/host/control.ts";
-import type { SenderDurations, SenderStatus } from "../lib/host/end_status.ts";
+import type { ReceiverStatus, SenderDurations, SenderStatus } from "../lib/host/end_status.ts";
 import { QmpClient } from "../lib/host/qmp_client.ts";
 import type { TapStatus } from "../lib/host/tap_set.ts";
 import { migrateStopped } from "../fixtures/stopped_migration.ts";
 import { startVm, type Vm, type VmOptions } from "../fixtures/vm.ts";
-import { enableColo, inColo } from "./colo_round.ts";
-import { end, say, whileAlive } from "./drill_process.ts";
+import { undescribed } from "./colo/colo_vm.ts";
+import { enableColo, inColo } from "./colo/enter_colo.ts";
+import { say } from "./drill_process.ts";
 import { GUEST_MEMORY_MIB, type GuestLab } from "./guest_lab.ts";
 import { type GuestSetup, SYNC_INTERVAL_MS } from "./guest_setups.ts";
+import { isThere, startKemari } from "./started_kemari.ts";
 import { StopWatch } from "./stop_watch.ts";
-import { atExit, endQuietly } from "./work_folder.ts";
 
 /** A sender that has taps. */
 export type TappedStatus = SenderStatus & { readonly taps: TapStatus };
@@ -28,6 +29,8 @@ export class GuestRun implements AsyncDisposable {
     /** QEMU's own STOP and RESUME. */
     readonly stops: StopWatch,
     private readonly control: string | undefined,
+    /** The processes of both ends, where a kemari protects it. */
+    readonly ends: KemariEnds | undefined,
     private readonly stack: AsyncDisposableStack,
   ) {}
 
@@ -36,16 +39,17 @@ export class GuestRun implements AsyncDisposable {
     await using stack = new AsyncDisposableStack();
     const folder = Deno.makeTempDirSync({ dir: lab.folder, prefix: "run-" });
     stack.defer(() => Deno.removeSync(folder, { recursive: true }));
+    await lab.setQuickAcks(setup.asItComes !== true);
     const started = setup.kind === "kemari" || setup.kind === "tapped"
       ? await startTapped(lab, setup, folder, stack)
-      : await startPlain(lab, setup, stack);
-    const { vm, control } = started;
+      : await startPlain(lab, setup, folder, stack);
+    const { vm, control, ends } = started;
     const stops = stack.use(await StopWatch.attach(vm.spareQmpPath));
     await say(vm, "mount -t ext4 /dev/vda /mnt");
     if (lab.net !== undefined) {
       await say(vm, `ip link set eth0 up && ip addr add ${lab.net.guestIp}/24 dev eth0`);
     }
-    return new GuestRun(lab, setup, vm, stops, control, stack.move());
+    return new GuestRun(lab, setup, vm, stops, control, ends, stack.move());
   }
 
   get isProtected(): boolean {
@@ -86,9 +90,16 @@ export class GuestRun implements AsyncDisposable {
   }
 }
 
+interface KemariEnds {
+  readonly senderPid: number;
+  readonly receiverPid: number;
+  receiverStatus(): Promise<ReceiverStatus>;
+}
+
 interface Started {
   readonly vm: Vm;
   readonly control?: string;
+  readonly ends?: KemariEnds;
 }
 
 /** Disk and NIC through kemari. */
@@ -107,9 +118,10 @@ async function startTapped(
     ...(lab.net === undefined ? [] : ["--net", `net0=unix:${folder}/${side}.net,tap:tap0`]),
     ...["--disk", `disk0=${path},unix:${folder}/${side}.nbd${mode}`],
   ];
+  let receiverPid: number | undefined;
   if (setup.kind === "kemari") {
     const other = setup.sharedDisk ? image : await lab.image();
-    const recv = start(
+    const recv = startKemari(
       lab.kemariOn(
         "secondary",
         ...["recv", address, "--control", `${folder}/recv`],
@@ -118,8 +130,9 @@ async function startTapped(
       stack,
     );
     await recv.until("kemari recv", () => isThere(`${folder}/recv`), signal);
+    receiverPid = recv.pid;
   }
-  const protect = start(
+  const protect = startKemari(
     lab.kemariOn(
       "primary",
       ...["protect", "--qmp", `${folder}/qmp`, address, "--control", control],
@@ -138,7 +151,7 @@ async function startTapped(
       net: lab.net === undefined
         ? NO_NET
         : `stream,id=n0,server=off,addr.type=unix,addr.path=${folder}/primary.net`,
-      args: ["-qmp", `unix:${folder}/qmp,server=on,wait=off`],
+      args: ["-qmp", `unix:${folder}/qmp,server=on,wait=off`, ...(setup.machineArgs ?? [])],
     })),
   );
   await vm.ready();
@@ -148,22 +161,30 @@ async function startTapped(
       return status.syncs >= 3 && status.taps.disks.every(({ copied }) => copied === 1);
     }, signal);
   }
-  return { vm, control };
+  const receiverStatus = async () =>
+    await askControl(`${folder}/recv`, "status", signal) as unknown as ReceiverStatus;
+  const ends = receiverPid === undefined
+    ? undefined
+    : { senderPid: protect.pid, receiverPid, receiverStatus };
+  return { vm, control, ends };
 }
 
 /** QEMU by itself, or two of them. */
 async function startPlain(
   lab: GuestLab,
   setup: GuestSetup,
+  folder: string,
   stack: AsyncDisposableStack,
 ): Promise<Started> {
   const { signal } = lab.context;
+  const type = setup.kind === "pair" && !setup.asItComes ? undescribed() : "pc";
   const vm = stack.use(
     await startVm(machine(lab, {
       name: "primary",
       prefix: lab.on("primary"),
       disk: await lab.image(),
       net: lab.net === undefined ? NO_NET : TAP_NET,
+      type,
     })),
   );
   if (setup.kind === "plain") {
@@ -178,12 +199,15 @@ async function startPlain(
         disk: await lab.image(),
         // In COLO both guests run: of two that answer, one would be too many.
         net: NO_NET,
+        type,
       }),
       incoming: "defer",
     }),
   );
   await vm.ready();
-  const uri = `tcp:${lab.secondaryAddress()}`;
+  const uri = lab.net === undefined && !setup.asItComes
+    ? `unix:${folder}/pair`
+    : `tcp:${lab.secondaryAddress()}`;
   await using other = await QmpClient.connect(secondary.qmpPath);
   await enableColo(other, SYNC_INTERVAL_MS);
   await other.execute("migrate-incoming", { uri });
@@ -194,8 +218,6 @@ async function startPlain(
   return { vm };
 }
 
-const SAID_CHARACTERS = 2000;
-const LAST_WORDS_MS = 300;
 const NO_NET = "hubport,id=n0,hubid=0";
 /** As little of a NIC as the other back ends have: features must be the same on both sides. */
 const TAP_NET = "tap,id=n0,ifname=tap0,script=no,downscript=no,vnet_hdr=off";
@@ -205,13 +227,19 @@ interface MachineParts {
   readonly prefix: readonly string[];
   readonly disk: string;
   readonly net: string;
+  /** Of machine, with its properties; `pc` if absent. */
+  readonly type?: string;
   readonly args?: readonly string[];
 }
 
 /** The same devices whatever is behind them. */
-function machine(lab: GuestLab, { name, prefix, disk, net, args = [] }: MachineParts): VmOptions {
+function machine(
+  lab: GuestLab,
+  { name, prefix, disk, net, type, args = [] }: MachineParts,
+): VmOptions {
   return {
     name,
+    machine: type,
     prefix,
     qemu: lab.qemu.program,
     guest: lab.guest,
@@ -223,49 +251,4 @@ function machine(lab: GuestLab, { name, prefix, disk, net, args = [] }: MachineP
       ...args,
     ],
   };
-}
-
-/** A kemari that ends with the stack. */
-interface StartedKemari {
-  /** Waits until it is ready. @throws {TransportError} With what it said, if it ends before. */
-  until(name: string, ready: () => boolean | Promise<boolean>, signal: AbortSignal): Promise<void>;
-}
-
-/** What it says is kept to itself, unless it ends too soon: at the end it misses its QEMU. */
-function start(command: readonly string[], stack: AsyncDisposableStack): StartedKemari {
-  const [program, ...args] = command;
-  const child = new Deno.Command(program, { args, stdin: "null", stdout: "null", stderr: "piped" })
-    .spawn();
-  const forget = atExit(() => endQuietly(child));
-  let said = "";
-  const reading = (async () => {
-    for await (const text of child.stderr.pipeThrough(new TextDecoderStream())) {
-      said = (said + text).slice(-SAID_CHARACTERS);
-    }
-  })();
-  stack.defer(async () => {
-    await end(child);
-    forget();
-    // Its guardian has the same stderr, for a moment longer.
-    await Promise.race([reading, new Promise((resolve) => setTimeout(resolve, LAST_WORDS_MS))]);
-  });
-  return {
-    async until(name, ready, signal) {
-      try {
-        await whileAlive(child, name, async () => await ready(), signal);
-      } catch (error) {
-        signal.throwIfAborted();
-        throw new TransportError(name, "spawn", `${(error as Error).message}: ${said.trim()}`);
-      }
-    },
-  };
-}
-
-function isThere(path: string): boolean {
-  try {
-    Deno.lstatSync(path);
-    return true;
-  } catch {
-    return false;
-  }
 }

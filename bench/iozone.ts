@@ -18,9 +18,10 @@ import {
   type GuestSetup,
   KEMARI_2010,
   KEMARI_DEFAULT,
-  PAIR_NOTES,
+  pairNotes,
   PLAIN,
   QEMU_PAIR,
+  QEMU_PAIR_AS_IT_COMES,
   SYNC_INTERVAL_MS,
   UNPROTECTED,
 } from "./guest_setups.ts";
@@ -32,7 +33,14 @@ import {
   iozoneCommand,
 } from "./iozone_program.ts";
 
-const SETUPS = [UNPROTECTED, PLAIN, KEMARI_2010, KEMARI_DEFAULT, QEMU_PAIR];
+const SETUPS = [
+  UNPROTECTED,
+  PLAIN,
+  KEMARI_2010,
+  KEMARI_DEFAULT,
+  QEMU_PAIR,
+  QEMU_PAIR_AS_IT_COMES,
+];
 
 interface Sizes {
   readonly rounds: number;
@@ -183,8 +191,8 @@ function experimentOf(
       "flushes at once, since what the guest says of them waits for the secondary",
       `${KEMARI_2010.name}: one image for both ends, ${KEMARI_2010.options!.join(" ")}; ` +
       `${KEMARI_DEFAULT.name}: each end its own image, --commit async, a sync for packets and ` +
-      `every ${SYNC_INTERVAL_MS} ms; ${QEMU_PAIR.name}: a checkpoint every ${SYNC_INTERVAL_MS} ms`,
-      ...PAIR_NOTES,
+      `every ${SYNC_INTERVAL_MS} ms; QEMU's pair: a checkpoint every ${SYNC_INTERVAL_MS} ms`,
+      ...pairNotes(lab.net !== undefined),
       ...lab.linkNotes(),
     ],
     cannotShow: [

@@ -10,7 +10,8 @@ import type { BenchContext, BenchSettings } from "./bench_context.ts";
 import { ProgressClock } from "./progress_clock.ts";
 import { benchActivation } from "./activation.ts";
 import { benchBitmap } from "./bitmap.ts";
-import { benchColo } from "./colo.ts";
+import { benchColo } from "./colo/colo.ts";
+import { benchSoak } from "./colo/soak.ts";
 import { benchCompress } from "./compress.ts";
 import { benchCompressLive } from "./compress_live.ts";
 import { benchDisk } from "./disk.ts";
@@ -23,8 +24,10 @@ import { benchSyncs } from "./syncs.ts";
 import { benchTraffic } from "./traffic.ts";
 import { benchWritev } from "./writev.ts";
 
+type Experiments = Readonly<Record<string, (context: BenchContext) => Promise<BenchExperiment>>>;
+
 /** Every experiment, in the order in which all of them are run. */
-const EXPERIMENTS: Readonly<Record<string, (context: BenchContext) => Promise<BenchExperiment>>> = {
+const EXPERIMENTS: Experiments = {
   start: benchStart,
   bitmap: benchBitmap,
   compress: benchCompress,
@@ -40,7 +43,10 @@ const EXPERIMENTS: Readonly<Record<string, (context: BenchContext) => Promise<Be
   syncs: benchSyncs,
 };
 
-/** Stands for all of them. */
+/** Those that run only when they are named: they take too long. */
+const LONG_EXPERIMENTS: Experiments = { soak: benchSoak };
+
+/** Stands for all of them but the long ones. */
 export const ALL = "all";
 
 export const EXPERIMENT_NAMES: readonly string[] = Object.keys(EXPERIMENTS);
@@ -53,16 +59,19 @@ export interface BenchHost {
   save(report: BenchReport): void;
 }
 
-/** The experiments that these names stand for; none and `all` stand for all. */
+/** The experiments that these names stand for; none and `all` stand for all but the long ones. */
 export function experimentsOf(names: readonly string[]): readonly string[] {
+  const long = Object.keys(LONG_EXPERIMENTS);
+  const known = [...EXPERIMENT_NAMES, ...long];
   for (const name of names) {
-    if (name !== ALL && !Object.hasOwn(EXPERIMENTS, name)) {
+    if (name !== ALL && !known.includes(name)) {
       throw new UsageError(`no experiment is called "${name}"`, {
-        hint: `there are ${EXPERIMENT_NAMES.join(", ")}, and ${ALL}`,
+        hint: `there are ${known.join(", ")}, and ${ALL}`,
       });
     }
   }
-  return names.length === 0 || names.includes(ALL) ? EXPERIMENT_NAMES : [...new Set(names)];
+  if (names.length > 0 && !names.includes(ALL)) return [...new Set(names)];
+  return [...EXPERIMENT_NAMES, ...long.filter((name) => names.includes(name))];
 }
 
 /** An experiment and its name. */
@@ -88,7 +97,8 @@ export async function runBench(
   settings: BenchSettings,
   host: BenchHost,
 ): Promise<BenchOutcome> {
-  const wanted = experimentsOf(names).map((name) => ({ name, run: EXPERIMENTS[name] }));
+  const all = { ...EXPERIMENTS, ...LONG_EXPERIMENTS };
+  const wanted = experimentsOf(names).map((name) => ({ name, run: all[name] }));
   return await runExperiments(wanted, settings, host);
 }
 

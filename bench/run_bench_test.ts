@@ -28,8 +28,11 @@ async function run(
   return { report, failure, saved, said };
 }
 
-Deno.test("all experiments stand for none named and for all; others are refused", () => {
+Deno.test("all experiments but the long ones stand for none named and for all; others are refused", () => {
   assert.deepEqual(experimentsOf([]), experimentsOf(["all"]));
+  assert.ok(!experimentsOf([]).includes("soak"));
+  assert.deepEqual(experimentsOf(["soak"]), ["soak"]);
+  assert.deepEqual(experimentsOf(["all", "soak"]), [...experimentsOf([]), "soak"]);
   assert.deepEqual(experimentsOf(["start", "start"]), ["start"]);
   assert.throws(() => experimentsOf(["nothing"]), UsageError);
 });

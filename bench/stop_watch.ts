@@ -1,3 +1,4 @@
+import { KemariError } from "../lib/errors.ts";
 import { QmpClient } from "../lib/host/qmp_client.ts";
 
 /** One time that the guest stood still, on the host's clock. */
@@ -16,7 +17,7 @@ export class StopWatch implements AsyncDisposable {
   readonly #stops: Stop[] = [];
   #stoppedAt: number | undefined;
   /** Called at each RESUME. */
-  onResume: () => void = () => {};
+  onResume: () => unknown = () => {};
 
   private constructor(readonly client: QmpClient) {
     void this.#listen();
@@ -24,6 +25,28 @@ export class StopWatch implements AsyncDisposable {
 
   static async attach(qmpPath: string): Promise<StopWatch> {
     return new StopWatch(await QmpClient.connect(qmpPath));
+  }
+
+  /** How many stops have ended since it was attached. */
+  get count(): number {
+    return this.#stops.length;
+  }
+
+  /**
+   * From now on asks QEMU for its next checkpoint whenever one is over: a request that comes during
+   * one is lost now and then, and many of them fight with it for QEMU's main loop.
+   *
+   * @param delayMs After so long QEMU's timer asks, if a request was lost all the same.
+   */
+  askBackToBack(delayMs: number): void {
+    const ask = () =>
+      this.client.execute("migrate-set-parameters", { "x-checkpoint-delay": delayMs })
+        .catch((error) => {
+          // The VM has been ended.
+          if (!(error instanceof KemariError)) throw error;
+        });
+    this.onResume = ask;
+    void ask();
   }
 
   /** The stops that ended between two moments, ms since the epoch. */

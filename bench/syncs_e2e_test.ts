@@ -8,7 +8,7 @@ Deno.test("e2e: bench syncs counts them over time, and how long each takes", asy
   const grid = (name: string) => syncs.grids!.find((each) => each.name === name)!;
   const rates = grid("syncs");
   assert.deepEqual(rates.columns, WORKLOADS);
-  assert.equal(rates.rows.length, 4);
+  assert.equal(rates.rows.length, 5);
   const distributions = new Map(syncs.distributions!.map((each) => [each.name, each]));
   rates.rows.forEach((row, i) => {
     WORKLOADS.forEach((workload, column) => {

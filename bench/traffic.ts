@@ -14,7 +14,7 @@ import type {
 import type { BenchContext } from "./bench_context.ts";
 import { GUEST_LIMITS, type GuestLab } from "./guest_lab.ts";
 import { GuestRun } from "./guest_run.ts";
-import { type GuestSetup, KEMARI_2010, QEMU_PAIR } from "./guest_setups.ts";
+import { type GuestSetup, KEMARI_2010, QEMU_PAIR, QEMU_PAIR_AS_IT_COMES } from "./guest_setups.ts";
 import type { Stretch } from "./stretch.ts";
 import type { Workload } from "./workload.ts";
 import { benchWorkloads, type MeasuredRows } from "./workload_rounds.ts";
@@ -38,6 +38,7 @@ export function benchTraffic(context: BenchContext): Promise<BenchExperiment> {
       })),
       KEMARI_2010,
       QEMU_PAIR,
+      QEMU_PAIR_AS_IT_COMES,
     ],
     start: (lab, setup) => GuestRun.start(lab, setup),
     experimentOf,

@@ -3,7 +3,7 @@ import type { BenchExperiment, BenchGrid } from "../lib/report/bench_result.ts";
 import type { BenchContext, LinkRate } from "./bench_context.ts";
 import { GuestLab } from "./guest_lab.ts";
 import type { GuestRun } from "./guest_run.ts";
-import { PAIR_NOTES } from "./guest_setups.ts";
+import { pairNotes } from "./guest_setups.ts";
 import { IOZONE_NOTE } from "./iozone_program.ts";
 import { measureStretch, type Stretch } from "./stretch.ts";
 import { type Workload, workloads } from "./workload.ts";
@@ -126,7 +126,7 @@ export class MeasuredRows<R extends Row> {
       `kemari is ${kemari.about}; ${IOZONE_NOTE}`,
       ...this.kinds.map(({ name, about }) => `${name}: ${about}`),
       ...own,
-      ...PAIR_NOTES,
+      ...pairNotes(net !== undefined),
       ...this.lab.linkNotes(),
       ...(net === undefined ? ["request/response needs a network of its own: left out"] : []),
     ];

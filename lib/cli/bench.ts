@@ -10,12 +10,12 @@ const log = getLogger(["kemari", "bench"]);
 
 export async function run(options: BenchOptions, context: CommandContext): Promise<void> {
   const { names, full, outFolder, json } = options;
-  const { links, rounds, seconds, fileBytes, recordBytes } = options;
+  const { links, rounds, seconds, checkpoints, fileBytes, recordBytes } = options;
   if (outFolder !== undefined) checkPlace(outFolder);
   const { signal, status } = context;
   const say = (text: string) => status.isShown ? status.set(text) : log.info("{text}", { text });
   const quick = options.quick || names.includes(ALL) && !full;
-  const settings = { quick, full, links, rounds, seconds, fileBytes, recordBytes };
+  const settings = { quick, full, links, rounds, seconds, checkpoints, fileBytes, recordBytes };
   const { report, failure } = await runBench(names, settings, {
     signal,
     say,

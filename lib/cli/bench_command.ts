@@ -19,7 +19,7 @@ export function addBenchCommands(
 ): void {
   const bench = program.command("bench")
     .description("run the experiments and micro-benchmarks")
-    .argument("[names...]", 'which ones; all of them if none is named, or with "all"')
+    .argument("[names...]", 'which ones; all but soak if none is named, or with "all"')
     .option("--out <folder>", "write JSON and tables here, after every experiment")
     .addOption(new Option("--quick", "fewer samples, smaller guests").default(false))
     .addOption(
@@ -37,6 +37,10 @@ export function addBenchCommands(
     .addOption(
       new Option("--seconds <s>", "how long one workload or job runs each time")
         .argParser(named("--seconds", parseCount)),
+    )
+    .addOption(
+      new Option("--checkpoints <n>", "how many a soak makes (default: 200000)")
+        .argParser(named("--checkpoints", parseCount)),
     )
     .addOption(
       new Option("--file-size <size>", "iozone's file").argParser(

@@ -253,9 +253,11 @@ Device models:
   iozone     file I/O in a guest, unprotected and protected in several ways
   traffic    what goes over the sync link, over time and of what kind, with each --compress
   syncs      synchronizations a second, pauses, commits and held output, against QEMU's COLO pair
-  colo       checkpoints a second, against QEMU's own COLO pair
+  colo       checkpoints a second, pauses, and what QEMU keeps, against QEMU's own COLO pair; and
+             with every QEMU, accelerator and mode
   compress-live on a real guest, over links of 1 and 10 Gb/s
   activation from fenced to running, warm against cold, and what the RAM's files cost
+  soak       what grows over hundreds of thousands of checkpoints; only when it is named
 They run one after another; "all" uses the quick settings unless --full is said. One that
 fails does not keep the others from running. Ctrl-C leaves in --out what was measured until then.`,
     examples: [

@@ -186,6 +186,8 @@ export interface BenchOptions extends LogOptions {
   /** Rounds, and seconds of each stretch. */
   readonly rounds?: number;
   readonly seconds?: number;
+  /** How many checkpoints a soak makes. */
+  readonly checkpoints?: number;
   /** iozone's file and its record sizes, in bytes. */
   readonly fileBytes?: number;
   readonly recordBytes?: readonly number[];

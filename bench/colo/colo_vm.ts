@@ -1,0 +1,217 @@
+/**
+ * A VM whose checkpoints are measured: kept by `kemari protect`, by `kemari send`, by QEMU's own
+ * secondary, or by nobody who takes any time.
+ */
+import type { GuestImages } from "../../fixtures/guest/guest.ts";
+import { migrateStopped } from "../../fixtures/stopped_migration.ts";
+import { startVm, type Vm, type VmOptions } from "../../fixtures/vm.ts";
+import { askControl } from "../../lib/host/control.ts";
+import type { SenderStatus } from "../../lib/host/end_status.ts";
+import { QmpClient } from "../../lib/host/qmp_client.ts";
+import { quoteWord } from "../../lib/host/standby_command.ts";
+import { until } from "../drill_process.ts";
+import { isThere, startKemari } from "../started_kemari.ts";
+import { StopWatch } from "../stop_watch.ts";
+import { WorkFolder } from "../work_folder.ts";
+import { enableColo, inColo } from "./enter_colo.ts";
+import { StandIn } from "./stand_in.ts";
+
+/** The VM, and what connects it with its secondary. */
+export interface ColoSetup {
+  readonly qemu: string;
+  /** Without one there is only the firmware, or what boots from `devices`. */
+  readonly guest?: GuestImages;
+  /** Waits until the guest does what it is to do; by default for the agent of `guest`, if any. */
+  readonly ready?: (vm: Vm) => Promise<void>;
+  readonly memoryMiB: number;
+  /** `pc` if absent. */
+  readonly machine?: string;
+  /** TCG if absent. */
+  readonly accelerator?: VmOptions["accelerator"];
+  /** Devices beyond the serial ports. */
+  readonly devices: readonly string[];
+  readonly link: "tcp" | "unix";
+  /** Words that run a command where both sides are: see {@link QuickLoopback}. */
+  readonly prefix?: readonly string[];
+  /** QEMU's own timer, and protect's: after so long a checkpoint begins by itself. */
+  readonly intervalMs: number;
+  /** How to start kemari. */
+  readonly kemari: readonly string[];
+  readonly signal: AbortSignal;
+}
+
+/** What `kemari protect` and `kemari recv` are told beyond that. */
+export interface ProtectedSetup extends ColoSetup {
+  readonly mode: "colo" | "snapshot";
+  readonly commit: "sync" | "async";
+  readonly recvOptions?: readonly string[];
+}
+
+/** A VM whose first pass is over. */
+export interface ColoVm {
+  readonly vm: Vm;
+  readonly stops: StopWatch;
+  /** kemari's two ends; absent with QEMU's own pair. */
+  readonly ends?: KemariEnds;
+}
+
+/** The processes of both ends, and how the sender is asked. */
+export interface KemariEnds {
+  readonly senderPid: number;
+  readonly receiverPid: number;
+  status(): Promise<SenderStatus>;
+}
+
+const QUIET = ["--quiet", "--progress", "never"];
+
+/**
+ * QEMU ← `kemari protect` → link → `kemari recv`, each a process of its own.
+ *
+ * @param stack Ends all of it.
+ * @throws {TransportError} With what protect said, where it cannot protect this VM.
+ */
+export async function protectedVm(
+  setup: ProtectedSetup,
+  stack: AsyncDisposableStack,
+): Promise<ColoVm> {
+  const { kemari, prefix = [], signal, intervalMs, mode, commit } = setup;
+  const folder = stack.use(new WorkFolder()).path;
+  const address = linkAddress(setup.link, folder);
+  const receiver = await startRecv(setup, address, folder, stack, setup.recvOptions);
+  const vm = await boot(setup, "primary", stack);
+  const control = `${folder}/protect`;
+  const protect = startKemari(
+    [
+      ...[...prefix, ...kemari, "protect", "--qmp", vm.qmpPath, address, "--control", control],
+      ...["--mode", mode, "--commit", commit, "--sync-on", "none", ...QUIET],
+      ...["--sync-interval", `${intervalMs}ms`, "--no-retry"],
+    ],
+    stack,
+  );
+  const status = () => ask(control, signal);
+  const enough = mode === "colo" ? 1 : 2;
+  await protect.until("kemari protect", async () => (await status()).syncs >= enough, signal);
+  const stops = stack.use(await StopWatch.attach(vm.spareQmpPath));
+  if (mode === "colo") await inColo(stops.client, signal);
+  return { vm, stops, ends: { senderPid: protect.pid, receiverPid: receiver.pid, status } };
+}
+
+/**
+ * QEMU → `exec:kemari send` → link → `kemari recv`: nothing of QEMU is set but what COLO needs.
+ *
+ * @param stack Ends all of it.
+ */
+export async function sentVm(setup: ColoSetup, stack: AsyncDisposableStack): Promise<ColoVm> {
+  const { kemari, signal } = setup;
+  const folder = stack.use(new WorkFolder()).path;
+  const address = linkAddress(setup.link, folder);
+  const receiver = await startRecv(setup, address, folder, stack);
+  const vm = await boot(setup, "primary", stack);
+  const stops = stack.use(await StopWatch.attach(vm.spareQmpPath));
+  await enableColo(stops.client, setup.intervalMs);
+  const control = `${folder}/send`;
+  const send = [...kemari, "send", address, "--control", control, "--stream", "colo", ...QUIET];
+  const command = `echo $$ > ${folder}/pid; exec ${send.map(quoteWord).join(" ")}`;
+  await migrateStopped(stops.client, `exec:${command}`);
+  await inColo(stops.client, signal);
+  const senderPid = Number(Deno.readTextFileSync(`${folder}/pid`));
+  const status = () => ask(control, signal);
+  return { vm, stops, ends: { senderPid, receiverPid: receiver.pid, status } };
+}
+
+/** A VM that kemari has no part in. */
+export interface BareSetup extends ColoSetup {
+  /** Whether QEMU describes its device state, as it comes; else it has `suppress-vmdesc`. */
+  readonly described: boolean;
+}
+
+/** A machine that does not describe its device state. Both sides must have it, or neither. */
+export function undescribed(machine = "pc"): string {
+  return `${machine},suppress-vmdesc=on`;
+}
+
+/**
+ * Two QEMUs, as docs/system/qemu-colo.rst has them, without the parts for disks and network.
+ *
+ * @param stack Ends both.
+ */
+export async function pairedVm(setup: BareSetup, stack: AsyncDisposableStack): Promise<ColoVm> {
+  const { intervalMs, signal } = setup;
+  const folder = stack.use(new WorkFolder()).path;
+  const uri = linkAddress(setup.link, folder);
+  const machine = machineOf(setup);
+  const incoming = { ...vmOptions({ ...setup, machine }, "secondary"), incoming: "defer" };
+  const secondary = stack.use(await startVm(incoming));
+  const vm = await boot({ ...setup, machine }, "primary", stack);
+  await using other = await QmpClient.connect(secondary.qmpPath);
+  await enableColo(other, intervalMs);
+  await other.execute("migrate-incoming", { uri });
+  const stops = stack.use(await StopWatch.attach(vm.spareQmpPath));
+  await enableColo(stops.client, intervalMs);
+  await migrateStopped(stops.client, uri);
+  await inColo(stops.client, signal);
+  return { vm, stops };
+}
+
+/**
+ * QEMU → Unix socket → a secondary's answers, at once.
+ *
+ * @param stack Ends all of it.
+ */
+export async function unkeptVm(setup: BareSetup, stack: AsyncDisposableStack): Promise<ColoVm> {
+  const { signal } = setup;
+  const path = `${stack.use(new WorkFolder()).path}/stand-in`;
+  const standIn = stack.use(new StandIn(path));
+  const vm = await boot({ ...setup, machine: machineOf(setup) }, "primary", stack);
+  const stops = stack.use(await StopWatch.attach(vm.spareQmpPath));
+  await enableColo(stops.client, setup.intervalMs);
+  await migrateStopped(stops.client, `unix:${path}`);
+  await until(async () => {
+    const { status } = await stops.client.execute("query-migrate") as { status: string };
+    return status === "device" || status === "colo";
+  }, signal);
+  await standIn.ready(signal);
+  await inColo(stops.client, signal);
+  return { vm, stops };
+}
+
+function machineOf({ machine, described }: BareSetup): string | undefined {
+  return described ? machine : undescribed(machine);
+}
+
+async function startRecv(
+  { kemari, prefix = [], signal }: ColoSetup,
+  address: string,
+  folder: string,
+  stack: AsyncDisposableStack,
+  options: readonly string[] = [],
+) {
+  const control = `${folder}/recv`;
+  const command = [...prefix, ...kemari, "recv", address, "--control", control];
+  const recv = startKemari([...command, ...QUIET, ...options], stack);
+  await recv.until("kemari recv", () => isThere(control), signal);
+  return recv;
+}
+
+async function boot(setup: ColoSetup, name: string, stack: AsyncDisposableStack): Promise<Vm> {
+  const vm = stack.use(await startVm(vmOptions(setup, name)));
+  if (setup.ready !== undefined) await setup.ready(vm);
+  else if (setup.guest !== undefined) await vm.ready();
+  return vm;
+}
+
+function vmOptions(setup: ColoSetup, name: string): VmOptions {
+  const { qemu, guest, memoryMiB, machine, accelerator, devices, prefix, signal } = setup;
+  return { name, qemu, guest, memoryMiB, machine, accelerator, args: devices, prefix, signal };
+}
+
+/** An address that kemari and QEMU both understand, and that nobody uses. */
+function linkAddress(link: ColoSetup["link"], folder: string): string {
+  if (link === "unix") return `unix:${folder}/link`;
+  using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  return `tcp:127.0.0.1:${listener.addr.port}`;
+}
+
+async function ask(control: string, signal: AbortSignal): Promise<SenderStatus> {
+  return await askControl(control, "status", signal) as unknown as SenderStatus;
+}
