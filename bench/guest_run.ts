@@ -11,7 +11,7 @@ import { enableColo, inColo } from "./colo/enter_colo.ts";
 import { say } from "./drill_process.ts";
 import { GUEST_MEMORY_MIB, type GuestLab } from "./guest_lab.ts";
 import { type GuestSetup, SYNC_INTERVAL_MS } from "./guest_setups.ts";
-import { isThere, startKemari } from "./started_kemari.ts";
+import { isThere, listens, startKemari } from "./started_kemari.ts";
 import { StopWatch } from "./stop_watch.ts";
 
 /** A sender that has taps. */
@@ -129,7 +129,7 @@ async function startTapped(
       ),
       stack,
     );
-    await recv.until("kemari recv", () => isThere(`${folder}/recv`), signal);
+    await recv.until("kemari recv", () => listens(`${folder}/recv`, signal), signal);
     receiverPid = recv.pid;
   }
   const protect = startKemari(

@@ -39,6 +39,7 @@ import type { BenchContext } from "./bench_context.ts";
 import { ask, end, say } from "./drill_process.ts";
 import { kemariProgram } from "./kemari_program.ts";
 import { measureRoundTrips } from "./round_trips.ts";
+import { listens } from "./started_kemari.ts";
 import { atExit, endQuietly, WorkFolder } from "./work_folder.ts";
 
 const MEMORY_MIB = 256;
@@ -179,7 +180,7 @@ async function protectedGuest(bench: Bench): Promise<Protected> {
     ...["--net", `net0=unix:${folder}/${side}.net,tap:${device}`],
   ];
   startKemari(bench, stack, ["recv", link, "--control", `${folder}/recv`, ...taps("b", "kemB")]);
-  await appears(`${folder}/recv`, signal);
+  await until(() => listens(`${folder}/recv`, signal), signal);
   const control = `${folder}/protect`;
   startKemari(bench, stack, [
     ...["protect", "--qmp", `${folder}/qmp`, link, "--control", control, ...taps("a", "kemA")],

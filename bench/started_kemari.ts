@@ -1,5 +1,6 @@
 /** A kemari that an experiment runs, and what it says if it does not get ready. */
 import { TransportError } from "../lib/errors.ts";
+import { askControl } from "../lib/host/control.ts";
 import { end, whileAlive } from "./drill_process.ts";
 import { atExit, endQuietly } from "./work_folder.ts";
 
@@ -57,5 +58,15 @@ export function isThere(path: string): boolean {
     return true;
   } catch {
     return false;
+  }
+}
+
+/** Whether the `kemari recv` behind a control socket listens: it answers before that. */
+export async function listens(control: string, signal: AbortSignal): Promise<boolean> {
+  try {
+    return (await askControl(control, "status", signal)).state !== "starting";
+  } catch (error) {
+    if (error instanceof TransportError) return false;
+    throw error;
   }
 }

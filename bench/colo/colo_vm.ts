@@ -10,7 +10,7 @@ import type { SenderStatus } from "../../lib/host/end_status.ts";
 import { QmpClient } from "../../lib/host/qmp_client.ts";
 import { quoteWord } from "../../lib/host/standby_command.ts";
 import { until } from "../drill_process.ts";
-import { isThere, startKemari } from "../started_kemari.ts";
+import { listens, startKemari } from "../started_kemari.ts";
 import { StopWatch } from "../stop_watch.ts";
 import { WorkFolder } from "../work_folder.ts";
 import { enableColo, inColo } from "./enter_colo.ts";
@@ -189,7 +189,7 @@ async function startRecv(
   const control = `${folder}/recv`;
   const command = [...prefix, ...kemari, "recv", address, "--control", control];
   const recv = startKemari([...command, ...QUIET, ...options], stack);
-  await recv.until("kemari recv", () => isThere(control), signal);
+  await recv.until("kemari recv", () => listens(control, signal), signal);
   return recv;
 }
 
