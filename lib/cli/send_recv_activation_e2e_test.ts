@@ -360,5 +360,5 @@ Deno.test("status says how a receiver and a sender are doing", () =>
     assert.match(refused.stderr, /this end is a sender: it cannot take over\nhint: /);
     const early = await failover(`${folder}/nothing`);
     assert.equal(early.code, 4);
-    assert.match(early.stderr, /nobody answers on this control socket\nhint: /);
+    assert.match(early.stderr, /there is no such control socket\nhint: /);
   }));

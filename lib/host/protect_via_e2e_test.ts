@@ -55,7 +55,7 @@ Deno.test("kemari protect --via: an end that has not taken over, or none at all"
     await using nobody = new KemariProcess(words);
     const none = await nobody.ended();
     assert.equal(none.code, 4, none.stderr);
-    assert.match(none.stderr, /nobody answers on this control socket/);
+    assert.match(none.stderr, /there is no such control socket/);
     await using recv = new KemariProcess(
       ["recv", `unix:${folder}/link`, "--control", `${folder}/ctl`],
     );
