@@ -62,7 +62,11 @@ export function diagnose(
     protectable: true,
     mode: support.mode,
     reason: support.reason,
-    todo: [...nextSteps(support, qemu, vm), ...support.warnings],
+    todo: [
+      ...nextSteps(support, qemu, vm),
+      ...support.warnings,
+      ...(vm?.timer.warning === undefined ? [] : [vm.timer.warning]),
+    ],
   };
 }
 

@@ -293,12 +293,26 @@ const FINE: HostCheck = { name: "system", state: "ok", found: "linux", neededFor
 const POOR: HostCheck = { name: "tc", state: "missing", found: "not on PATH", neededFor: "links" };
 const UNFIT: HostCheck = { ...FINE, state: "fault", found: "no C library" };
 
+const NO_TIMER = {
+  inKernelPit: false,
+  pit: "unknown",
+  periodMs: undefined,
+  warning: undefined,
+} as const;
+
 Deno.test("a diagnosis follows the host, then the VM, then the QEMU", () => {
   const told = (...args: Parameters<typeof diagnose>) => {
     const { protectable, mode, todo } = diagnose(...args);
     return [protectable, mode, todo.some((step) => /-accel kvm/.test(step))];
   };
-  const vm = { socket: "/s", name: null, machine: null, cpus: null, memoryBytes: null };
+  const vm = {
+    socket: "/s",
+    name: null,
+    machine: null,
+    cpus: null,
+    memoryBytes: null,
+    timer: NO_TIMER,
+  };
   const [modern, old] = [qemu(11, "tcg").support, qemu(7, "tcg").support];
   assert.deepEqual(told([FINE, POOR], qemu(11, "kvm"), undefined), [true, "colo", false]);
   assert.deepEqual(told([FINE], qemu(7, "kvm"), undefined), [true, "colo", true]);

@@ -1,10 +1,11 @@
 /** What `kemari doctor` looks at outside of QEMU itself, and what it asks a running VM. */
 import { statfs } from "node:fs/promises";
 import { QemuError } from "../errors.ts";
+import type { GuestTimer } from "../qmp/guest_timer.ts";
 import type { MigrationSupport } from "../qmp/migration_support.ts";
 import { formatBytes } from "./end_status.ts";
 import { libc } from "./libc.ts";
-import { readMigrationSupport } from "./qemu_probe.ts";
+import { readGuestTimer, readMigrationSupport } from "./qemu_probe.ts";
 import { QmpClient } from "./qmp_client.ts";
 
 /** One thing looked at on this host. */
@@ -32,6 +33,7 @@ export interface VmFindings {
   readonly cpus: number | null;
   readonly memoryBytes: number | null;
   readonly support: MigrationSupport;
+  readonly timer: GuestTimer;
 }
 
 const CAP_NET_ADMIN_BIT = 12n;
@@ -215,6 +217,7 @@ export async function examineVm(socket: string): Promise<VmFindings> {
     }
   };
   const support = await readMigrationSupport(client);
+  const timer = await readGuestTimer(client);
   const machine = await ask("qom-get", { path: "/machine", property: "type" });
   const name = await ask("query-name") as { name?: unknown } | undefined;
   const cpus = await ask("query-cpus-fast");
@@ -230,5 +233,6 @@ export async function examineVm(socket: string): Promise<VmFindings> {
       ? baseBytes + (typeof pluggedBytes === "number" ? pluggedBytes : 0)
       : null,
     support,
+    timer,
   };
 }

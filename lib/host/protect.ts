@@ -58,6 +58,8 @@ export interface ProtectContext {
   readonly still: StillVm;
   /** How QEMU's migrations come to us. */
   readonly channel: MigrationChannel;
+  /** Between two checkpoints that nothing else asks for: `--sync-interval`, or less. */
+  readonly interval: { ms: number };
   /** Temporary; the guardian knows it too. */
   readonly folder: string;
   readonly signal: AbortSignal;
@@ -233,6 +235,7 @@ async function protectVm(
   const guardian = startGuardian(settings.qmp, settings.onSecondaryLoss, folder);
   const still = new StillVm(qmp, support, folder);
   const channel = new MigrationChannel(reactor, qmp, folder);
+  const interval = { ms: settings.syncIntervalMs };
   const trigger = new SyncTrigger(reactor, settings.syncMinIntervalMs, () => {
     taps.triggered();
     // Snapshots look at the trigger themselves; in COLO QEMU is told.
@@ -240,7 +243,7 @@ async function protectVm(
     // A QEMU that is in one, or was asked already, is not to be asked: it has been seen to hang.
     if (asking || link?.primary.dialogue.inCheckpoint) return;
     asking = true;
-    qmp.run(triggerCheckpoint(settings.syncIntervalMs)).catch((error) => {
+    qmp.run(triggerCheckpoint(interval.ms)).catch((error) => {
       if (!over) reactor.fail(error);
     }).finally(() => asking = false);
   });
@@ -316,6 +319,7 @@ async function protectVm(
           trigger,
           still,
           channel,
+          interval,
           folder,
           signal,
         };

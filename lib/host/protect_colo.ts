@@ -1,11 +1,13 @@
 import { getLogger } from "@logtape/logtape";
 import { QemuError, StateError } from "../errors.ts";
 import { decodeMigrationStatus, enableColo } from "../qmp/migration.ts";
+import { tickingIntervalMs } from "../qmp/guest_timer.ts";
 import { setSuppressVmdesc } from "../qmp/migration_settings.ts";
 import type { MigrationSupport } from "../qmp/migration_support.ts";
 import { libc } from "./libc.ts";
 import { failIfFailed } from "./migration_channel.ts";
 import type { ProtectContext } from "./protect.ts";
+import { readGuestTimer } from "./qemu_probe.ts";
 import type { QmpClient } from "./qmp_client.ts";
 import { saveSettings } from "./saved_settings.ts";
 
@@ -41,6 +43,7 @@ export async function protectByColo(context: ProtectContext): Promise<never> {
     if (event.kind === "colo") {
       log.info("protected: checkpoints follow");
       stopWatching ??= watchInterval(context);
+      mindGuestTimer(context).catch((error) => reactor.fail(error));
     }
     if (event.kind === "paused") log.info(PAUSED);
   };
@@ -61,12 +64,12 @@ export async function protectByColo(context: ProtectContext): Promise<never> {
 
 /** Sets QEMU up for COLO without a description; what it was is noted first. */
 async function prepareQemu(
-  { qmp, support, settings, folder }: ProtectContext,
+  { qmp, support, interval, folder }: ProtectContext,
 ): Promise<void> {
   saveSettings(folder, support);
   await leaveDescriptionOut(qmp, support);
   const set = (returnPath: boolean) =>
-    qmp.runAll(enableColo(support, { checkpointDelayMs: settings.syncIntervalMs, returnPath }));
+    qmp.runAll(enableColo(support, { checkpointDelayMs: interval.ms, returnPath }));
   try {
     await set(false);
   } catch (error) {
@@ -95,6 +98,26 @@ async function leaveDescriptionOut(qmp: QmpClient, support: MigrationSupport): P
   );
 }
 
+/**
+ * Tells of a guest whose clock checkpoints stop. Where whole periods of it fit into the interval, the
+ * interval is made as many of them: then it ticks on, but for the checkpoints that output asks for.
+ */
+async function mindGuestTimer({ qmp, link, interval, trigger }: ProtectContext): Promise<void> {
+  const pitState = link.primary.firstPass.fieldsOf("i8254");
+  const { warning, pit, periodMs } = await readGuestTimer(qmp, pitState);
+  if (warning === undefined) return;
+  log.warn("{warning}", { warning });
+  if (pit !== "periodic" || periodMs === undefined) return;
+  const ticking = tickingIntervalMs(periodMs, interval.ms, link.primary.pause.summary().p50);
+  if (ticking === undefined || ticking === interval.ms) return;
+  log.info("checkpoints every {ms} ms instead of {wanted}, so that it keeps its ticks", {
+    ms: ticking,
+    wanted: interval.ms,
+  });
+  interval.ms = ticking;
+  trigger.request();
+}
+
 /** What is said of a VM that somebody has paused. */
 export const PAUSED = "the VM is paused, and is synchronized when it runs again";
 
@@ -102,8 +125,8 @@ export const PAUSED = "the VM is paused, and is synchronized when it runs again"
  * Asks for the checkpoints that QEMU's timer misses: it goes by the host's clock, and when that is
  * set back, there are none for as long.
  */
-function watchInterval({ reactor, settings, trigger, link }: ProtectContext): () => void {
-  const limitMs = 2 * settings.syncIntervalMs + INTERVAL_SLACK_MS;
+function watchInterval({ reactor, interval, trigger, link }: ProtectContext): () => void {
+  const limitMs = 2 * interval.ms + INTERVAL_SLACK_MS;
   return reactor.every(limitMs / 2, () => {
     if (link.primary.dialogue.inCheckpoint) return;
     if (performance.now() - trigger.begunAt > limitMs) trigger.request();

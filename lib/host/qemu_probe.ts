@@ -1,5 +1,7 @@
 /** Asks a QEMU what it can do: one that runs, or one that is started for a moment, without a guest. */
 import { QemuError, TransportError } from "../errors.ts";
+import type { QmpCommand } from "../qmp/codec.ts";
+import { GUEST_TIMER_QUERIES, type GuestTimer, judgeGuestTimer } from "../qmp/guest_timer.ts";
 import {
   type MigrationSupport,
   probeCapabilities,
@@ -60,19 +62,38 @@ export async function readMigrationSupport(
   client: QmpClient,
   { hasVm }: { readonly hasVm: boolean } = { hasVm: true },
 ): Promise<MigrationSupport> {
+  const { status, ...others } = SUPPORT_QUERIES;
+  const { replies, refusals } = await askAll(client, hasVm ? { status, ...others } : others);
+  return probeCapabilities(replies, refusals);
+}
+
+/**
+ * Asks a QEMU whose timer its guest lives on.
+ *
+ * @param pitState What a stream says of the PIT, see {@link GuestTimerFacts}.
+ * @throws {TransportError} As {@link QmpClient.execute}.
+ */
+export async function readGuestTimer(
+  client: QmpClient,
+  pitState?: Uint8Array,
+): Promise<GuestTimer> {
+  const { replies } = await askAll(client, GUEST_TIMER_QUERIES);
+  return judgeGuestTimer({ ...replies, pitState });
+}
+
+/** Older QEMUs lack some of the questions; what is not answered is decided without. */
+async function askAll(client: QmpClient, queries: Readonly<Record<string, QmpCommand>>) {
   const replies: Record<string, unknown> = {};
   const refusals: Record<string, string> = {};
-  for (const [name, query] of Object.entries(SUPPORT_QUERIES)) {
-    if (name === "status" && !hasVm) continue;
+  for (const [name, query] of Object.entries(queries)) {
     try {
       replies[name] = await client.run(query);
     } catch (error) {
-      // Older QEMUs lack some of the questions; what is not answered is decided without.
       if (!(error instanceof QemuError)) throw error;
       refusals[name] = error.errorClass;
     }
   }
-  return probeCapabilities(replies, refusals);
+  return { replies, refusals };
 }
 
 function spawn(program: string, args: string[], folder: string): Deno.ChildProcess {

@@ -67,18 +67,26 @@ export function judgeGuestTimer(facts: GuestTimerFacts): GuestTimer {
 }
 
 /**
- * The shortest interval between checkpoints at which an in-kernel PIT keeps nearly all of its ticks:
- * a little more than a whole number of periods. Measured at 11.1, ticks a second: 89 of 100 at 11 ms,
- * 46 of 50 at 21 ms and 47 at 42 ms, 17.7 of 18.2 at 56 ms. Checkpoints that held output asks for
- * come in between, and undo it.
+ * The interval between checkpoints at which an in-kernel PIT keeps nearly all of its ticks: a little
+ * more than a whole number of periods, as many as fit into the interval that is wanted. Measured at
+ * 11.1, ticks a second: 89 of 100 at 11 ms, 46 of 50 at 21 ms and 47 at 42 ms, 17.7 of 18.2 at 56 ms.
+ * Checkpoints that held output asks for come in between, and undo it.
  *
- * @param wantedMs What the interval would be otherwise.
+ * @param wantedMs What the interval would be otherwise, and is not to be exceeded.
  * @param pauseMs How long a checkpoint stops the VM.
+ * @returns `undefined` where not even one period fits.
  */
-export function tickingIntervalMs(periodMs: number, wantedMs: number, pauseMs: number): number {
+export function tickingIntervalMs(
+  periodMs: number,
+  wantedMs: number,
+  pauseMs: number,
+): number | undefined {
   const lostMs = pauseMs + 1;
-  const periods = Math.max(1, Math.ceil((wantedMs - lostMs) / periodMs));
-  return Math.ceil(periods * periodMs + lostMs);
+  for (let periods = Math.floor((wantedMs - lostMs) / periodMs); periods >= 1; periods--) {
+    const intervalMs = Math.ceil(periods * periodMs + lostMs);
+    if (intervalMs <= wantedMs) return intervalMs;
+  }
+  return undefined;
 }
 
 /** @returns `undefined` if it is no answer to `qom-list`. */

@@ -182,13 +182,15 @@ Deno.test("no answer and no state makes it throw", () => {
 });
 
 Deno.test("an interval that keeps a PIT ticking is a little more than whole periods", () => {
-  const cases: [periodMs: number, wantedMs: number, pauseMs: number, intervalMs: number][] = [
-    [10, 2, 0.6, 12],
-    [20, 2, 0, 21],
-    [20, 20, 0, 21],
+  const cases: [periodMs: number, wantedMs: number, pauseMs: number, intervalMs?: number][] = [
+    [10, 2, 0.6, undefined],
+    [20, 20, 0, undefined],
     [20, 21, 0, 21],
-    [20, 22, 0, 41],
-    [54.925, 2, 0.5, 57],
+    [20, 22, 0, 21],
+    [20, 41, 0, 41],
+    [10, 100, 0.6, 92],
+    [54.925, 2, 0.5, undefined],
+    [54.925, 100, 0.5, 57],
     [1, 2, 0, 2],
   ];
   for (const [periodMs, wantedMs, pauseMs, intervalMs] of cases) {

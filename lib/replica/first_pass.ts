@@ -1,4 +1,5 @@
 import { WireError } from "../errors.ts";
+import { type DeviceSection, FOOTER_BYTES, sectionHeaderBytes } from "../qemu/device_state.ts";
 import type { StreamParser } from "../qemu/stream_parser.ts";
 import type { PrimaryOptions } from "./primary_options.ts";
 import type { QemuDialogue } from "./qemu_dialogue.ts";
@@ -38,6 +39,7 @@ export class FirstPass {
   #told = false;
   #isOver = false;
   #stuckTold = false;
+  #fieldsOf: (name: string) => Uint8Array | undefined = () => undefined;
 
   constructor(
     parser: StreamParser,
@@ -68,6 +70,26 @@ export class FirstPass {
   /** A stream's first bytes have come; several may follow each other on one channel. */
   opened(): void {
     this.#isOver = false;
+  }
+
+  /** The parser has found the device state: it can be asked for a device's fields from now on. */
+  keep(state: Uint8Array, sections: readonly DeviceSection[], offset: number): void {
+    this.#fieldsOf = (name) => {
+      const section = sections.find((each) => each.name === name);
+      if (section === undefined) return undefined;
+      const start = section.offset - offset;
+      const end = start + section.sizeBytes - FOOTER_BYTES;
+      return state.subarray(start + sectionHeaderBytes(section.name.length), end);
+    };
+  }
+
+  /**
+   * A device's fields as the last full state had them, without the section's header and footer.
+   *
+   * @returns A view, or `undefined` where there is no such device, or no state yet.
+   */
+  fieldsOf(name: string): Uint8Array | undefined {
+    return this.#fieldsOf(name);
   }
 
   /** The parser has found the state's end: what comes now is no part of it. */

@@ -98,16 +98,13 @@ export class Primary implements StreamVisitor {
   get cache(): DeltaCache | undefined {
     return this.#compression.cache;
   }
-
   /** In words, what the stream is inside of. */
   get place(): string {
     return this.#parser.place;
   }
-
   get isColo(): boolean {
     return this.dialogue.isColo;
   }
-  /** See {@link QemuDialogue.mayBeColo}. */
   get mayBeColo(): boolean {
     return this.dialogue.mayBeColo;
   }
@@ -122,7 +119,6 @@ export class Primary implements StreamVisitor {
   get pause(): LatencyWindow {
     return this.dialogue.pause;
   }
-  /** How long a checkpoint takes to be read, see {@link QemuDialogue.receiving}. */
   get receiving(): LatencyWindow {
     return this.dialogue.receiving;
   }
@@ -288,6 +284,8 @@ export class Primary implements StreamVisitor {
         this.#compression.beginFull();
         this.#forwarder.beginFull(event.blocks, this.#parser.pageBytes, event.endOffset);
         return this.forwardEvents();
+      case "device-state":
+        return this.firstPass.keep(event.state, event.sections, event.offset);
       case "vmdescription":
         this.#isDescribed = true;
         return;
