@@ -8,7 +8,7 @@ import { diagnose, type QemuFindings } from "./diagnosis.ts";
 import type { DoctorOptions } from "./options.ts";
 
 /** Which provisioned QEMUs to fall back to; the best one first. */
-const CACHED_VERSIONS = ["11.1", "10.0", "7.2"];
+const CACHED_VERSIONS = ["11.1", "10.0", "7.2", "5.2"];
 
 /** Prints what was found, and ends with an error if nothing here can be protected. */
 export async function run(options: DoctorOptions, context: CommandContext): Promise<void> {
