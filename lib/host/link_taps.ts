@@ -36,7 +36,10 @@ export class LinkTaps {
     this.#peerName = peerName;
     this.#reactor = reactor;
     this.#link = link;
-    set.onReleased = (transaction) => link.released(transaction);
+    // Where there are no taps there is nothing that the secondary keeps until it is said.
+    set.onReleased = (transaction) => {
+      if (!set.isEmpty) link.released(transaction);
+    };
     set.onInputs = (transaction, inputs) => this.#forwardInputs(transaction, inputs);
   }
 

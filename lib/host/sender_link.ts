@@ -10,6 +10,7 @@ import type { QemuChannel, SenderLinkOptions } from "./link_options.ts";
 import { LinkTaps } from "./link_taps.ts";
 import type { PeerConnection } from "./peer.ts";
 import { PeerInput } from "./peer_input.ts";
+import { PeerOutput } from "./peer_output.ts";
 import type { Reactor, Watch } from "./reactor.ts";
 import { isTakenOver } from "./release_vm.ts";
 import { SegmentPool } from "./segment_pool.ts";
@@ -33,7 +34,7 @@ export class SenderLink {
   readonly #peer: PeerConnection;
   readonly #txn: TxnSender;
   readonly primary: Primary;
-  readonly #output: OutputQueue;
+  readonly #output: PeerOutput;
   readonly #peerWatch: { input: Watch; output: Watch };
   readonly #peerInput: PeerInput;
   readonly #cancelTick: () => void;
@@ -77,8 +78,8 @@ export class SenderLink {
       pump: () => this.#pump(),
       isClosed: () => this.#closed,
     });
-    this.#output = new OutputQueue(peer.output, peer.name);
     this.#peerInput = new PeerInput(peer, this.#txn);
+    this.#output = new PeerOutput(peer, this.#peerInput);
     this.#peerWatch = {
       input: reactor.watch(peer.input, { readable: () => this.#readPeer() }),
       output: reactor.watch(peer.output, { writable: () => this.#pump() }),
@@ -364,25 +365,15 @@ export class SenderLink {
       this.#output.push(this.#txn.takeOutput());
     }
     this.#taps?.inputsGoOut();
-    const written = this.#flushOutput();
+    const written = this.#output.flush(this.primary.dialogue.readingSince);
     if (!this.primary.holding) this.#segments.unhold(this.#output.queued);
     if (!written) this.#segments.pin(this.#output.queued);
     this.#peerWatch.input.want(true, false);
-    this.#peerWatch.output.want(false, !written);
+    this.#peerWatch.output.want(false, this.#output.wantsRoom);
     this.#qemuWatch?.input.want(this.#mayRead(), false);
     this.#qemuWatch?.output.want(false, !answered);
     for (const event of this.primary.takeEvents()) this.onEvent(event);
     if (this.primary.firstPass.wantsLook && this.#mayRead()) this.#readQemu();
-  }
-
-  /** A peer that closes says why before: that is the better reason than a failed write. */
-  #flushOutput(): boolean {
-    try {
-      return this.#output.flush();
-    } catch (error) {
-      this.#peerInput.takeLastWords();
-      throw error;
-    }
   }
 
   #mayRead(): boolean {

@@ -57,6 +57,7 @@ export class QemuDialogue {
   /** The checkpoint's that VMSTATE_LOADED waits for. */
   #checkpointAwaited = 0;
   #stoppedAt = 0;
+  #isReading = false;
   /** VMSTATE_SEND read → VMSTATE_LOADED written: the VM stands still that long. */
   readonly pause = new LatencyWindow();
   /** VMSTATE_SEND read → the checkpoint's last byte read. */
@@ -95,6 +96,7 @@ export class QemuDialogue {
 
   /** A stream begins: one before it was plain after all. */
   begin(): void {
+    this.#isReading = false;
     this.#returnPath = false;
     this.#shutSent = false;
     this.#readyAt = Infinity;
@@ -160,12 +162,22 @@ export class QemuDialogue {
 
   /** VMSTATE_SEND: the VM stands still. @returns Since when. */
   stopped(): number {
+    this.#isReading = true;
     return this.#stoppedAt = this.#clock();
+  }
+
+  /**
+   * Since when a checkpoint has been on its way from QEMU, on the clock handed in; undefined between
+   * two. The VM stands still for that.
+   */
+  get readingSince(): number | undefined {
+    return this.#isReading ? this.#stoppedAt : undefined;
   }
 
   /** The checkpoint's last byte was read. @returns When. */
   received(): number {
     const now = this.#clock();
+    this.#isReading = false;
     this.receiving.add(now - this.#stoppedAt);
     this.#replies.push(encodeColoMessage("VMSTATE_RECEIVED"));
     return now;
