@@ -1,3 +1,4 @@
+import type { DeviceLayout } from "./device_layout.ts";
 import type { KnownSection } from "./device_sketch.ts";
 import type { RamContext } from "./ram_records.ts";
 
@@ -44,6 +45,8 @@ export interface CheckpointContext {
   readonly ramSectionId: number;
   /** The first pass's device sections, whose sizes help to check later ones. */
   readonly sections: readonly KnownSection[];
+  /** The shape of the last checkpoint's device state; goes on with each. */
+  readonly layout: DeviceLayout;
 }
 
 /** What may be assumed of the streams. */

@@ -1,8 +1,8 @@
-import { WireError } from "../errors.ts";
 import { decodeCheckpointMessage, decodeVmstateSize } from "./colo_records.ts";
 import { decodeConfiguration, refuseCapabilities } from "./configuration.ts";
 import { DeviceCollector } from "./device_collector.ts";
 import type { DeviceSection } from "./device_state.ts";
+import { DeviceLayout } from "./device_layout.ts";
 import { type KnownSection, sketchDeviceState } from "./device_sketch.ts";
 import { emptyContext, fail, NEED_MORE, RamRecords } from "./ram_records.ts";
 import {
@@ -19,6 +19,7 @@ import {
   type ParserState,
   PLACES,
 } from "./parser_state.ts";
+import { refuseMore, refuseSeveral, refuseTruncated } from "./stream_end_faults.ts";
 import type { StreamVisitor } from "./stream_events.ts";
 import {
   COLO_MESSAGE,
@@ -53,6 +54,7 @@ export class StreamParser {
   #section = { type: 0, offset: 0 };
   readonly #device = new DeviceCollector();
   #known: readonly KnownSection[] = [];
+  #layout = new DeviceLayout();
   /** The last device state ended because somebody said so. */
   #endedByWord = false;
   readonly #isRecording: boolean;
@@ -68,6 +70,7 @@ export class StreamParser {
     parser.#ram = new RamRecords(context.ram);
     parser.#ramSectionId = context.ramSectionId;
     parser.#known = context.sections;
+    parser.#layout = context.layout;
     parser.#state = "sections";
     parser.#inCheckpoint = true;
     return parser;
@@ -93,6 +96,7 @@ export class StreamParser {
       ram: this.#ram.context,
       ramSectionId: this.#ramSectionId,
       sections: this.#known,
+      layout: this.#layout,
     };
   }
 
@@ -163,17 +167,9 @@ export class StreamParser {
     const offset = this.#consumed + unparsedBytes;
     if (unparsedBytes === 0 && this.mayEndHere) {
       if (this.#device.followed() === undefined) return this.endState();
-      fail(
-        offset,
-        "unsupported",
-        "several streams in a row, of a machine that does not describe its state: " +
-          "where the first one ends cannot be told for certain",
-        "send one stream at a time, or start the VM without -machine suppress-vmdesc=on",
-      );
+      refuseSeveral(offset);
     }
-    throw new WireError("migration", offset, "truncated", `the stream ends inside ${this.place}`, {
-      hint: "the migration was cancelled, QEMU died, or the file was cut",
-    });
+    refuseTruncated(offset, this.place);
   }
 
   #step(bytes: Uint8Array, at: number, end: number, base: number): number {
@@ -374,15 +370,7 @@ export class StreamParser {
       this.#state = "header";
       return at;
     }
-    if (this.#endedByWord && bytes[at] !== 0) {
-      fail(
-        base + at,
-        "bad-order",
-        `device state goes on (byte 0x${bytes[at].toString(16)}) behind what was taken for its end`,
-        "QEMU was silent in the middle of it; let the description end it: " +
-          "start the VM without -machine suppress-vmdesc=on",
-      );
-    }
+    if (this.#endedByWord && bytes[at] !== 0) refuseMore(base + at, bytes[at]);
     const decoded = decodeCheckpointMessage(bytes, at, end, base, this.#requested);
     if (decoded === undefined) return NEED_MORE;
     const { message, next } = decoded;
@@ -412,7 +400,10 @@ export class StreamParser {
     if (this.#device.lengthBytes < this.#device.wantedBytes) return next;
     const state = this.#device.take();
     const offset = this.#device.offset;
-    sketchDeviceState(state, this.#known, offset);
+    if (!this.#layout.fits(state)) {
+      const { sections, isComplete } = sketchDeviceState(state, this.#known, offset);
+      if (isComplete) this.#layout.remember(state, sections);
+    }
     this.#state = "between";
     this.#inCheckpoint = false;
     this.#visitor.event({ kind: "checkpoint", offset, endOffset: base + next, state });

@@ -1,0 +1,46 @@
+import type { SketchedSection } from "./device_sketch.ts";
+import { FOOTER_BYTES } from "./device_state.ts";
+
+/** Bytes that stood at a place of the state. */
+interface Run {
+  readonly at: number;
+  readonly bytes: Uint8Array;
+}
+
+/**
+ * Where one device state has its headers, footers and what is between sections, and what stood there.
+ * Checkpoints follow each other in the same shape nearly always: one that has the same bytes in the
+ * same places is a row of the same sections, and need not be told apart anew while the VM stands still.
+ * (Measured: telling apart took a fifth of the sender's time.)
+ */
+export class DeviceLayout {
+  #lengthBytes = -1;
+  #runs: readonly Run[] = [];
+
+  /**
+   * Notes a state that was told apart, all of it.
+   *
+   * @param state Not kept.
+   * @param sections In order, up to the EOF byte.
+   */
+  remember(state: Uint8Array, sections: readonly SketchedSection[]): void {
+    const runs: Run[] = [];
+    let from = 0;
+    for (const { start, headerBytes, sizeBytes } of sections) {
+      runs.push({ at: from, bytes: state.slice(from, start + headerBytes) });
+      from = start + sizeBytes - FOOTER_BYTES;
+    }
+    runs.push({ at: from, bytes: state.slice(from) });
+    this.#runs = runs;
+    this.#lengthBytes = state.length;
+  }
+
+  /** Whether a state has the shape of the one remembered. */
+  fits(state: Uint8Array): boolean {
+    if (state.length !== this.#lengthBytes) return false;
+    for (const { at, bytes } of this.#runs) {
+      for (let i = 0; i < bytes.length; i++) if (state[at + i] !== bytes[i]) return false;
+    }
+    return true;
+  }
+}
