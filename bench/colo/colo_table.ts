@@ -19,7 +19,7 @@ import { type KeptMemory, measureMemory } from "./colo_round.ts";
 import { protectedVm } from "./colo_vm.ts";
 
 /** The QEMUs that stand in the table. */
-const QEMUS: readonly QemuVersion[] = ["7.2", "10.0", "11.1"];
+const QEMUS: readonly QemuVersion[] = ["5.2", "7.2", "10.0", "11.1"];
 const ACCELERATORS = ["kvm", "tcg"] as const;
 const MODES = ["colo", "snapshot"] as const;
 

@@ -1,4 +1,4 @@
-import type { SketchedSection } from "./device_sketch.ts";
+import { type KnownSection, sketchDeviceState, type SketchedSection } from "./device_sketch.ts";
 import { FOOTER_BYTES } from "./device_state.ts";
 
 /** Bytes that stood at a place of the state. */
@@ -16,6 +16,17 @@ interface Run {
 export class DeviceLayout {
   #lengthBytes = -1;
   #runs: readonly Run[] = [];
+
+  /**
+   * Checks a state: quickly if it has the shape of the last one, else as `sketchDeviceState` does.
+   *
+   * @throws {WireError} as that.
+   */
+  check(state: Uint8Array, known: Iterable<KnownSection>, streamOffset: number): void {
+    if (this.fits(state)) return;
+    const { sections, isComplete } = sketchDeviceState(state, known, streamOffset);
+    if (isComplete) this.remember(state, sections);
+  }
 
   /**
    * Notes a state that was told apart, all of it.

@@ -3,7 +3,7 @@ import { decodeConfiguration, refuseCapabilities } from "./configuration.ts";
 import { DeviceCollector } from "./device_collector.ts";
 import type { DeviceSection } from "./device_state.ts";
 import { DeviceLayout } from "./device_layout.ts";
-import { type KnownSection, sketchDeviceState } from "./device_sketch.ts";
+import type { KnownSection } from "./device_sketch.ts";
 import { emptyContext, fail, NEED_MORE, RamRecords } from "./ram_records.ts";
 import {
   decodeCommand,
@@ -27,7 +27,6 @@ import {
   DEFAULT_PAGE_BYTES,
   nameOf,
   QEMU_VM_FILE_MAGIC,
-  type RamBlock,
   SECTION,
 } from "./wire.ts";
 
@@ -80,16 +79,13 @@ export class StreamParser {
   get streamOffset(): number {
     return this.#consumed;
   }
-
   /** True between streams, and between a COLO stream's checkpoints: nothing is half said. */
   get atBoundary(): boolean {
     return this.#state === "between" || (this.#state === "header" && this.#consumed === 0);
   }
-
   get pageBytes(): number {
     return this.#ram.context.pageBytes;
   }
-
   /** What {@link forCheckpoint} needs to go on from here. */
   get checkpointContext(): CheckpointContext {
     return {
@@ -100,7 +96,7 @@ export class StreamParser {
     };
   }
 
-  /** In words, what the parser is inside of, for messages. */
+  /** In words, what the parser is inside of. */
   get place(): string {
     if (this.#state === "device" || this.#state === "checkpoint-device") {
       return `device state (${this.#device.lengthBytes} bytes so far)`;
@@ -112,7 +108,6 @@ export class StreamParser {
   get inDeviceState(): boolean {
     return this.#state === "device";
   }
-
   /** Whether what has come is a whole stream, if it is one without VMDESCRIPTION that ends here. */
   get mayEndHere(): boolean {
     return this.#state === "device" && this.#device.isWholeState;
@@ -245,11 +240,8 @@ export class StreamParser {
       return this.#beginDevice(at, base);
     }
     this.#state = "size";
-    this.#visitor.event({
-      kind: "checkpoint-ram-end",
-      offset: base + at,
-      endOffset: base + at + 1,
-    });
+    const offset = base + at;
+    this.#visitor.event({ kind: "checkpoint-ram-end", offset, endOffset: offset + 1 });
     return at + 1;
   }
 
@@ -282,8 +274,8 @@ export class StreamParser {
       this.#ram = new RamRecords({ ...this.#ram.context, postcopyAdvised: true });
     }
     this.#afterHeader = false;
-    const offset = base + at;
-    this.#visitor.event({ kind: "command", offset, endOffset: base + next, command, data });
+    const place = { offset: base + at, endOffset: base + next };
+    this.#visitor.event({ kind: "command", ...place, command, data });
     return next;
   }
 
@@ -305,9 +297,8 @@ export class StreamParser {
   #ramRecords(bytes: Uint8Array, at: number, end: number, base: number): number {
     const next = this.#ram.parse(bytes, at, end, base, this.#visitor);
     if (this.#ram.announced !== undefined) {
-      const blocks: readonly RamBlock[] = this.#ram.announced;
-      const offset = base + at;
-      this.#visitor.event({ kind: "ram-blocks", offset, endOffset: base + next, blocks });
+      const place = { offset: base + at, endOffset: base + next };
+      this.#visitor.event({ kind: "ram-blocks", ...place, blocks: this.#ram.announced });
     }
     if (this.#ram.ended) this.#state = "footer";
     return next === at ? NEED_MORE : next;
@@ -400,10 +391,7 @@ export class StreamParser {
     if (this.#device.lengthBytes < this.#device.wantedBytes) return next;
     const state = this.#device.take();
     const offset = this.#device.offset;
-    if (!this.#layout.fits(state)) {
-      const { sections, isComplete } = sketchDeviceState(state, this.#known, offset);
-      if (isComplete) this.#layout.remember(state, sections);
-    }
+    this.#layout.check(state, this.#known, offset);
     this.#state = "between";
     this.#inCheckpoint = false;
     this.#visitor.event({ kind: "checkpoint", offset, endOffset: base + next, state });
