@@ -10,6 +10,8 @@ export interface Segment {
 }
 
 const SEGMENT_BYTES = 1 << 20;
+/** Segments kept for the next time when a peer that was slow has caught up. */
+const KEPT_SEGMENTS = 4;
 /** A read shorter than this is not worth its system call. */
 const MIN_ROOM_BYTES = 256 * 1024;
 
@@ -23,6 +25,11 @@ export class SegmentPool {
   #all: Segment[] = [makeSegment()];
   current: Segment = this.#all[0];
   #holding = false;
+
+  /** How many there are, for tests. */
+  get size(): number {
+    return this.#all.length;
+  }
 
   /** Says that output up to this byte count may refer to the current segment, held or not. */
   pin(queued: number): void {
@@ -52,6 +59,7 @@ export class SegmentPool {
    */
   writable(written: number, idle: boolean): Segment {
     const segment = this.current;
+    if (idle && !this.#holding && this.#all.length > KEPT_SEGMENTS) this.#shrink();
     const free = (idle && segment.pinnedUntil !== Infinity) || segment.pinnedUntil <= written;
     if (segment.start === segment.end && free) segment.start = segment.end = 0;
     if (SEGMENT_BYTES - segment.end >= MIN_ROOM_BYTES) return segment;
@@ -67,6 +75,12 @@ export class SegmentPool {
     next.end = segment.end - segment.start;
     next.start = 0;
     return this.current = next;
+  }
+
+  /** Lets go of what a slow peer has made necessary, all of which is written. */
+  #shrink(): void {
+    const others = this.#all.filter((segment) => segment !== this.current);
+    this.#all = [this.current, ...others.slice(0, KEPT_SEGMENTS - 1)];
   }
 }
 

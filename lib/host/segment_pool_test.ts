@@ -103,3 +103,22 @@ Deno.test("what is held stays, though output from before it waits in the same se
   assert.equal(pool.writable(300, false), third);
   assert.equal(third.end, 0);
 });
+
+Deno.test("what a slow peer has made necessary is let go of when it has caught up", () => {
+  const pool = new SegmentPool();
+  let queued = 0;
+  for (let i = 0; i < 40; i++) {
+    const segment = pool.writable(0, false);
+    queued += segment.bytes.length - segment.end;
+    segment.start = segment.end = segment.bytes.length;
+    pool.pin(queued);
+  }
+  assert.equal(pool.size, 40);
+  pool.hold();
+  pool.writable(queued, true);
+  assert.ok(pool.size >= 40, "what is held stays");
+  pool.unhold(queued);
+  const segment = pool.writable(queued, true);
+  assert.equal(pool.size, 4);
+  assert.equal(pool.current, segment);
+});
