@@ -162,8 +162,10 @@ class SupervisedLine {
     });
   }
 
+  /** Whatever else has failed in the same moment belongs to what is being ended, too. */
   ignoreEnd(): void {
     this.#matters = false;
+    this.#reactor.forgetFailure();
   }
 
   /** It matters again, also if it has ended since. */
@@ -244,7 +246,7 @@ async function protectVm(
     if (asking || link?.primary.dialogue.inCheckpoint) return;
     asking = true;
     qmp.run(triggerCheckpoint(interval.ms)).catch((error) => {
-      if (!over) reactor.fail(error);
+      if (!over && link !== undefined) reactor.fail(error);
     }).finally(() => asking = false);
   });
   taps.onHeld = (cause) => {

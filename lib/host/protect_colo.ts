@@ -39,11 +39,14 @@ export async function protectByColo(context: ProtectContext): Promise<never> {
       throw error;
     });
   let stopWatching: (() => void) | undefined;
+  let isOver = false;
   link.onEvent = (event) => {
     if (event.kind === "colo") {
       log.info("protected: checkpoints follow");
       stopWatching ??= watchInterval(context);
-      mindGuestTimer(context).catch((error) => reactor.fail(error));
+      mindGuestTimer(context).catch((error) => {
+        if (!isOver) reactor.fail(error);
+      });
     }
     if (event.kind === "paused") log.info(PAUSED);
   };
@@ -54,6 +57,7 @@ export async function protectByColo(context: ProtectContext): Promise<never> {
     await reactor.run(() => false, signal);
     throw new StateError("the protection ended by itself");
   } finally {
+    isOver = true;
     stopListening();
     stopPolling();
     stopWatching?.();

@@ -112,6 +112,11 @@ export class Reactor {
     this.wake();
   }
 
+  /** Forgets what {@link fail} was given and nobody has been told: what it was about is over. */
+  forgetFailure(): void {
+    this.#error = undefined;
+  }
+
   /**
    * Runs until `done()`.
    *

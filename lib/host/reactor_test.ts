@@ -190,3 +190,18 @@ Deno.test("during() passes a task's result or error on, and goes on serving", ()
     const failing = Promise.reject(new InterruptedError("no"));
     await assert.rejects(reactor.during(failing, never), /no/);
   }));
+
+Deno.test("a failure that is forgotten does not end the next run", async () => {
+  const reactor = new Reactor();
+  try {
+    reactor.fail(new Error("of a session that is over"));
+    reactor.forgetFailure();
+    let done = false;
+    reactor.after(1, () => done = true);
+    await reactor.run(() => done, new AbortController().signal);
+    reactor.fail(new Error("of this one"));
+    await assert.rejects(reactor.run(() => false, new AbortController().signal), /of this one/);
+  } finally {
+    reactor.close();
+  }
+});
