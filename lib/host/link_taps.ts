@@ -36,9 +36,12 @@ export class LinkTaps {
     this.#peerName = peerName;
     this.#reactor = reactor;
     this.#link = link;
-    // Where there are no taps there is nothing that the secondary keeps until it is said.
+    // Where there are no taps there is nothing that the secondary keeps until it is said, but for
+    // what an earlier session with taps has left.
+    let isFirst = true;
     set.onReleased = (transaction) => {
-      if (!set.isEmpty) link.released(transaction);
+      if (isFirst || !set.isEmpty) link.released(transaction);
+      isFirst = false;
     };
     set.onInputs = (transaction, inputs) => this.#forwardInputs(transaction, inputs);
   }

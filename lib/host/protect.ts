@@ -310,6 +310,7 @@ async function protectVm(
           peer: target.text,
           software: link.peerSoftware,
         });
+        interval.ms = settings.syncIntervalMs;
         // Somebody may have paused it while it was unprotected.
         if (!first) support = await untilProtectable(qmp, reactor, signal);
         const context = {

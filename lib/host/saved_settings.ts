@@ -15,11 +15,13 @@ const log = getLogger(["kemari", "protect"]);
 const NOTE = "settings";
 
 /**
- * Notes what a protection is about to change in QEMU's settings, before it does.
+ * Notes what a protection is about to change in QEMU's settings, before it does. A note that is there
+ * already stays: what an earlier session has changed and nobody has put back is not how it was.
  *
  * @param folder The protection's temporary folder, which its guardian knows.
  */
 export function saveSettings(folder: string, support: MigrationSupport): void {
+  if (readSavedSettings(folder) !== undefined) return;
   Deno.writeTextFileSync(`${folder}/${NOTE}.new`, encodeSettings(settingsOf(support)));
   Deno.renameSync(`${folder}/${NOTE}.new`, `${folder}/${NOTE}`);
 }
