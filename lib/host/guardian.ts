@@ -6,6 +6,7 @@
  * that breaks without a farewell it tells QEMU in kemari's place.
  */
 import { getLogger } from "@logtape/logtape";
+import { QemuError } from "../errors.ts";
 import { QmpClient } from "./qmp_client.ts";
 import { type OnSecondaryLoss, releaseVm } from "./release_vm.ts";
 import { putBackSettings, readSavedSettings } from "./saved_settings.ts";
@@ -90,13 +91,24 @@ export async function guard(
   if (said.at(-1) === FAREWELL) return;
   const action = said.at(-1) as OnSecondaryLoss | undefined ?? atFirst;
   const stoppedByUs = await wasStandingStill(folder);
-  const settings = readSavedSettings(folder);
+  let settings: string | undefined;
+  try {
+    settings = readSavedSettings(folder);
+  } catch (error) {
+    log.error("QEMU's settings cannot be put back: {reason}", { reason: (error as Error).message });
+  }
   await Deno.remove(folder, { recursive: true }).catch(() => {});
   const begun = performance.now();
   for (let told = false;;) {
     try {
       await using client = await QmpClient.connect(qmp, { timeoutMs: 2000 });
-      const state = await releaseVm(client, action, stoppedByUs);
+      let state = "not told what to do, by its own refusal";
+      try {
+        state = await releaseVm(client, action, stoppedByUs);
+      } catch (error) {
+        if (!(error instanceof QemuError)) throw error;
+        log.error("{reason}", { reason: error.message });
+      }
       if (settings !== undefined) await putBackSettings(client, settings);
       log.warn("kemari protect has ended; the VM is {state}", { state });
       return;

@@ -63,6 +63,7 @@ Deno.test("e2e: a VM that was paused while it was protected stays so when the se
   await pair.senderStatus(({ state }) => state === "unprotected");
   await receiver(pair);
   await protect.waitFor(/The VM stands still \(paused\).*unprotected until then/);
+  await pair.senderStatus(({ state }) => state === "waiting for the VM to run");
   await sleep(A_WHILE_MS);
   assert.equal(await statusOf(qmp), "paused");
   await qmp.execute("cont");

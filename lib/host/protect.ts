@@ -232,6 +232,7 @@ async function protectVm(
   let last: SenderLink | undefined;
   let over = false;
   let asking = false;
+  let waitsForVm = false;
   /** Whether QEMU knows how things stand. */
   let told = true;
   const guardian = startGuardian(settings.qmp, settings.onSecondaryLoss, folder);
@@ -242,6 +243,8 @@ async function protectVm(
     taps.triggered();
     // Snapshots look at the trigger themselves; in COLO QEMU is told.
     if (mode !== "colo") return reactor.wake();
+    // Between two sessions QEMU's settings are the operator's.
+    if (over || link === undefined) return;
     // A QEMU that is in one, or was asked already, is not to be asked: it has been seen to hang.
     if (asking || link?.primary.dialogue.inCheckpoint) return;
     asking = true;
@@ -279,7 +282,7 @@ async function protectVm(
     last === undefined ? { role: "sender", state: "connecting", peer: target.text, syncs: 0 } : {
       ...senderStatus(
         last,
-        link === undefined ? "unprotected" : undefined,
+        link === undefined ? "unprotected" : waitsForVm ? "waiting for the VM to run" : undefined,
         mode === "colo" ? "colo" : "snapshots",
         target.text,
         rate,
@@ -312,7 +315,11 @@ async function protectVm(
         });
         interval.ms = settings.syncIntervalMs;
         // Somebody may have paused it while it was unprotected.
-        if (!first) support = await untilProtectable(qmp, reactor, signal);
+        if (!first) {
+          waitsForVm = true;
+          support = await untilProtectable(qmp, reactor, signal);
+          waitsForVm = false;
+        }
         const context = {
           reactor,
           settings,

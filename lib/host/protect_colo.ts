@@ -15,6 +15,8 @@ const log = getLogger(["kemari", "protect"]);
 
 /** How often QEMU is asked whether its migration has failed. */
 const POLL_MS = 250;
+/** By then there have been checkpoints enough to know how long they take. */
+const TIMER_LOOK_MS = 2000;
 /** Two intervals and so much without a checkpoint are too long. */
 const INTERVAL_SLACK_MS = 200;
 
@@ -33,36 +35,38 @@ export async function protectByColo(context: ProtectContext): Promise<never> {
     isInColo = true;
     link.enteredColo();
   });
-  const fd = await reactor.during(still.start((givenUp) => channel.open(givenUp)), signal)
-    .catch((error) => {
-      stopListening();
-      throw error;
-    });
   let stopWatching: (() => void) | undefined;
   let isOver = false;
+  let cancelTimer: (() => void) | undefined;
   link.onEvent = (event) => {
     if (event.kind === "colo") {
       log.info("protected: checkpoints follow");
       stopWatching ??= watchInterval(context);
-      mindGuestTimer(context).catch((error) => {
-        if (!isOver) reactor.fail(error);
+      cancelTimer ??= reactor.after(TIMER_LOOK_MS, () => {
+        mindGuestTimer(context, () => isOver).catch((error) => {
+          if (!isOver) reactor.fail(error);
+        });
       });
     }
     if (event.kind === "paused") log.info(PAUSED);
   };
-  link.attach({ input: fd, output: fd, name: "QEMU" });
-  if (isInColo) link.enteredColo();
-  const stopPolling = pollMigration(context);
+  let fd = -1;
+  let stopPolling = () => {};
   try {
+    fd = await reactor.during(still.start((givenUp) => channel.open(givenUp)), signal);
+    link.attach({ input: fd, output: fd, name: "QEMU" });
+    if (isInColo) link.enteredColo();
+    stopPolling = pollMigration(context);
     await reactor.run(() => false, signal);
     throw new StateError("the protection ended by itself");
   } finally {
     isOver = true;
+    cancelTimer?.();
     stopListening();
     stopPolling();
     stopWatching?.();
     link.detach();
-    libc().close(fd);
+    if (fd >= 0) libc().close(fd);
   }
 }
 
@@ -78,7 +82,8 @@ async function prepareQemu(
     await set(false);
   } catch (error) {
     // From 11 on QEMU wants it for COLO, and says so; before that it must not have it.
-    if (!(error instanceof QemuError) || !support.returnPath) throw error;
+    const wantsIt = error instanceof QemuError && /return-path/.test(error.message);
+    if (!wantsIt || !support.returnPath) throw error;
     await set(true);
   }
 }
@@ -106,20 +111,24 @@ async function leaveDescriptionOut(qmp: QmpClient, support: MigrationSupport): P
  * Tells of a guest whose clock checkpoints stop. Where whole periods of it fit into the interval, the
  * interval is made as many of them: then it ticks on, but for the checkpoints that output asks for.
  */
-async function mindGuestTimer({ qmp, link, interval, trigger }: ProtectContext): Promise<void> {
-  const pitState = link.primary.firstPass.fieldsOf("i8254");
-  const { warning, pit, periodMs } = await readGuestTimer(qmp, pitState);
-  if (warning === undefined) return;
+async function mindGuestTimer(context: ProtectContext, isOver: () => boolean): Promise<void> {
+  const { qmp, link, interval, settings, trigger } = context;
+  const { pause, dialogue, firstPass } = link.primary;
+  const { warning, pit, periodMs } = await readGuestTimer(qmp, firstPass.fieldsOf("i8254"));
+  if (warning === undefined || isOver()) return;
   log.warn("{warning}", { warning });
   if (pit !== "periodic" || periodMs === undefined) return;
-  const ticking = tickingIntervalMs(periodMs, interval.ms, link.primary.pause.summary().p50);
+  // Twice: what comes before and behind the pause as it is seen here is not in it.
+  const ticking = tickingIntervalMs(periodMs, settings.syncIntervalMs, 2 * pause.summary().p99);
   if (ticking === undefined || ticking === interval.ms) return;
   log.info("checkpoints every {ms} ms instead of {wanted}, so that it keeps its ticks", {
     ms: ticking,
-    wanted: interval.ms,
+    wanted: settings.syncIntervalMs,
   });
   interval.ms = ticking;
-  trigger.request();
+  // A request in the middle of a checkpoint is lost, and the interval goes to QEMU with one.
+  while (dialogue.inCheckpoint) await new Promise((resolve) => setTimeout(resolve, 1));
+  if (!isOver()) trigger.request();
 }
 
 /** What is said of a VM that somebody has paused. */

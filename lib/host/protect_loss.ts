@@ -151,9 +151,13 @@ async function release(
   still: StillVm,
 ): Promise<boolean> {
   try {
-    const state = await releaseVm(qmp, action, still.isHeld);
-    log.info("the VM is {state}, unprotected", { state });
-    await restoreSaved(qmp, folder);
+    try {
+      const state = await releaseVm(qmp, action, still.isHeld);
+      log.info("the VM is {state}, unprotected", { state });
+    } finally {
+      // Also where QEMU refuses to let the VM run, or to stop it.
+      await restoreSaved(qmp, folder);
+    }
     return true;
   } catch (error) {
     // A QEMU that is gone need not be told, and its end is what protect is about to report.

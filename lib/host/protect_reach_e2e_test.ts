@@ -25,6 +25,11 @@ async function protectAndTakeOver(
   return process;
 }
 
+/** Checks that QEMU was given its end, and told no path. */
+function assertHandedOver({ stderr }: KemariProcess): void {
+  assert.doesNotMatch(stderr, /told a path/);
+}
+
 /** Starts protect by another monitor than the VM's own. */
 function protectBy(pair: BarePair, qmp: string, before = ""): KemariProcess {
   const words = ["protect", "--qmp", qmp, pair.link, "--control", pair.sendControl];
@@ -39,7 +44,7 @@ const SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecont
 
 Deno.test("e2e: a QEMU in its sandbox is protected", async () => {
   await using pair = await boot({ args: ["-sandbox", SANDBOX] });
-  await protectAndTakeOver(pair);
+  assertHandedOver(await protectAndTakeOver(pair));
 });
 
 Deno.test({
@@ -49,7 +54,7 @@ Deno.test({
     await using pair = await boot({ args: ["-run-with", "user=nobody"] });
     const status = await Deno.readTextFile(`/proc/${pair.primary.pid}/status`);
     assert.doesNotMatch(status, /^Uid:\s+0\s/m);
-    await protectAndTakeOver(pair);
+    assertHandedOver(await protectAndTakeOver(pair));
   },
 });
 

@@ -116,7 +116,7 @@ Deno.test("e2e: killed between its first setting and COLO, the guardian puts it 
     (command) => {
       if (command.execute !== "migrate") return undefined;
       held();
-      return { error: "never" };
+      return "silence";
     },
   );
   const words = ["protect", "--qmp", relay.address, pair.link, "--control", pair.sendControl];

@@ -121,7 +121,8 @@ export async function send(
           "(kemari status there) before the VM goes on here",
       );
     }
-    if (!takenOver && link !== undefined && isStreamFault(error) && !link.primary.mayBeColo) {
+    const wasInColo = link?.primary.dialogue.requested === true;
+    if (!takenOver && link !== undefined && isStreamFault(error) && !wasInColo) {
       // QEMU finds us gone, its migration fails, and its VM goes on: nobody is to take over.
       await link.leave().catch(() => {});
     }

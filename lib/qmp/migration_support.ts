@@ -108,7 +108,10 @@ export function probeCapabilities(
   const version = decodeVersion(replies.version);
   const accelerator = acceleratorOf(replies);
   const capabilities = decodeCapabilities(replies.capabilities);
-  const dirtyRing = refusals.dirtyRing === "GenericError";
+  // The ring came with 6.1, the question with 7.1: where nobody can say, the VM is not put at risk.
+  const since61 = version.major > 6 || version.major === 6 && version.minor >= 1;
+  const dirtyRing = refusals.dirtyRing === "GenericError" ||
+    refusals.dirtyRing !== undefined && since61;
   const { colo, coloReason } = judgeColo(version, accelerator, capabilities, dirtyRing);
   const runState = textAt(replies.status, "status") ?? "unknown";
   return {
@@ -189,8 +192,8 @@ function judgeColo(
   if (dirtyRing) {
     return {
       colo: false,
-      coloReason: `${name} aborts in COLO where KVM has a dirty ring: ` +
-        "start it without dirty-ring-size",
+      coloReason: `${name} aborts in COLO where KVM has a dirty ring, and has one or cannot say: ` +
+        "start it without dirty-ring-size, on 7.1 or later",
     };
   }
   const isMeasured = MEASURED_UNDER_KVM.has(`${version.major}.${version.minor}`);
