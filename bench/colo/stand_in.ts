@@ -6,7 +6,8 @@
  * says are the last that have come.
  */
 import { TransportError } from "../../lib/errors.ts";
-import { COLO_MESSAGE, RETURN_PATH } from "../../lib/qemu/wire.ts";
+import { encodePong, encodeShut } from "../../lib/qemu/return_path.ts";
+import { COLO_MESSAGE } from "../../lib/qemu/wire.ts";
 import { until } from "../drill_process.ts";
 
 const READ_BYTES = 1 << 20;
@@ -52,7 +53,7 @@ export class StandIn implements AsyncDisposable {
     await until(() => performance.now() - this.#heardAt > QUIET_MS, signal);
     this.#length = 0;
     this.#phase = "running";
-    await this.#send(returnPathMessage(RETURN_PATH.MIG_RP_MSG_SHUT, 0));
+    await this.#send(encodeShut(0));
     await this.#send(messages(COLO_MESSAGE.CHECKPOINT_READY));
   }
 
@@ -93,9 +94,9 @@ export class StandIn implements AsyncDisposable {
   async #pong(bytes: Uint8Array): Promise<void> {
     for (let at = 0; at + PING.length + 4 <= bytes.length; at++) {
       if (!PING.every((byte, i) => bytes[at + i] === byte)) continue;
-      const value = new DataView(bytes.buffer, bytes.byteOffset).getUint32(at + PING.length);
+      const value = at + PING.length;
       this.#ponged = true;
-      return await this.#send(returnPathMessage(RETURN_PATH.MIG_RP_MSG_PONG, value));
+      return await this.#send(encodePong(bytes.slice(value, value + 4)));
     }
   }
 
@@ -134,14 +135,5 @@ export class StandIn implements AsyncDisposable {
 function messages(...words: readonly number[]): Uint8Array {
   const bytes = new Uint8Array(4 * words.length);
   words.forEach((word, i) => new DataView(bytes.buffer).setUint32(4 * i, word));
-  return bytes;
-}
-
-function returnPathMessage(type: number, value: number): Uint8Array {
-  const bytes = new Uint8Array(8);
-  const view = new DataView(bytes.buffer);
-  view.setUint16(0, type);
-  view.setUint16(2, 4);
-  view.setUint32(4, value);
   return bytes;
 }
