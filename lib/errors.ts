@@ -26,8 +26,38 @@ export const EXIT = {
   interrupted: 130,
 } as const;
 
+/**
+ * Whose doing or failing an error is. What is done about it follows from this, the error's class and
+ * its fault; never from its text.
+ */
+export type Party =
+  /** Whoever gave the command. */
+  | "user"
+  /** The other end of the link: a sender's secondary, a receiver's sender. */
+  | "peer"
+  /** The QEMU that is protected: its monitor, or its migration stream. */
+  | "qemu"
+  /** The command that makes sure that the primary is dead. */
+  | "fence"
+  /** The QEMU that stands by beside the replica. */
+  | "standby"
+  /** Whoever is to take the VM over where nothing stands by: `--exec`'s command, or a pipe's reader. */
+  | "successor"
+  /** A disk's image, or its client. */
+  | "disk"
+  /** A NIC's tap. */
+  | "net"
+  /** Where the replica is kept. */
+  | "replica"
+  /** A control socket, or who answers there. */
+  | "control"
+  /** The system that this end runs on, or this end itself. */
+  | "host";
+
 /** Options every kemari error takes. */
 export interface ErrorDetails {
+  /** Instead of the party that the error's class stands for. */
+  readonly party?: Party;
   /** One sentence: what the reader can do about it. */
   readonly hint?: string;
   readonly cause?: unknown;
@@ -37,17 +67,20 @@ export interface ErrorDetails {
 export abstract class KemariError extends Error {
   abstract readonly exitCode: number;
   readonly hint?: string;
+  readonly party: Party;
 
   constructor(message: string, details: ErrorDetails = {}) {
     super(message, details.cause === undefined ? undefined : { cause: details.cause });
     this.name = new.target.name;
     this.hint = details.hint;
+    this.party = details.party ?? "host";
   }
 }
 
 /** The command line asks for something that does not exist or does not fit together. */
 export class UsageError extends KemariError {
   override readonly exitCode = EXIT.usage;
+  override readonly party = "user";
 }
 
 /** Which language the faulty bytes were supposed to be in. */
@@ -59,6 +92,17 @@ export type WireProtocol =
   | "qmp"
   | "nbd"
   | "packet";
+
+/** Who speaks each of them to us. */
+const SPEAKERS: Readonly<Record<WireProtocol, Party>> = {
+  migration: "qemu",
+  colo: "qemu",
+  vmdesc: "qemu",
+  qmp: "qemu",
+  transaction: "peer",
+  nbd: "disk",
+  packet: "net",
+};
 
 /** What is wrong with the bytes. Scripts may match on it; it never changes meaning. */
 export type WireFault =
@@ -93,7 +137,10 @@ export class WireError extends KemariError {
     message: string,
     details: ErrorDetails = {},
   ) {
-    super(`${protocol} stream, offset ${offset}: ${message} (${fault})`, details);
+    super(`${protocol} stream, offset ${offset}: ${message} (${fault})`, {
+      ...details,
+      party: details.party ?? SPEAKERS[protocol],
+    });
   }
 }
 
@@ -137,7 +184,7 @@ export class QemuError extends KemariError {
     message: string,
     details: ErrorDetails = {},
   ) {
-    super(`QEMU, ${command}: ${message}`, details);
+    super(`QEMU, ${command}: ${message}`, { ...details, party: details.party ?? "qemu" });
   }
 }
 

@@ -16,6 +16,7 @@ export async function run(options: FailoverOptions, context: CommandContext): Pr
     );
   }
   throw new TransportError(options.socket, "read", answer.error, {
+    party: "control",
     hint: answer.hint === undefined ? undefined : String(answer.hint),
   });
 }

@@ -3,8 +3,17 @@ import { EXIT, exitCodeOf, KemariError } from "../errors.ts";
 import { asksForJsonLog } from "../host/self_command.ts";
 import type { LogFormat } from "./options.ts";
 
-/** Fields of the error classes that scripts may want to match on. */
-const DETAILS = ["protocol", "offset", "fault", "endpoint", "phase", "command", "errorClass"];
+/** Fields of the errors that scripts may want to match on. */
+const DETAILS = [
+  "party",
+  "protocol",
+  "offset",
+  "fault",
+  "endpoint",
+  "phase",
+  "command",
+  "errorClass",
+];
 
 /** A property of an unknown value, if it has it. */
 function field(error: unknown, name: string): unknown {

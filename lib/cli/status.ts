@@ -25,7 +25,7 @@ export async function run(options: StatusOptions, context: CommandContext): Prom
 function checkStatus(answer: Record<string, unknown>, socket: string): EndStatus {
   if (typeof answer?.error === "string") {
     const hint = typeof answer.hint === "string" ? answer.hint : undefined;
-    throw new TransportError(socket, "read", answer.error, { hint });
+    throw new TransportError(socket, "read", answer.error, { party: "control", hint });
   }
   if (answer?.role === "sender" || answer?.role === "receiver") {
     return answer as unknown as EndStatus;

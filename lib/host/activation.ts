@@ -32,7 +32,7 @@ export async function writeToStdout(
   const isFile = kindOf(1) === "file";
   const start = isFile ? libc().lseek(1, 0n, appends(1) ? SEEK_END : SEEK_CUR) : 0n;
   const { fd, release } = adopt(1, "write");
-  const queue = new OutputQueue(fd, "stdout");
+  const queue = new OutputQueue(fd, "stdout", "successor");
   const stream = replica.compose();
   let writable = true;
   const watch = reactor.watch(fd, { writable: () => writable = true });
@@ -117,7 +117,10 @@ export async function writeToCommand(
       stderr: "inherit",
     }).spawn();
   } catch (cause) {
-    throw new TransportError("--exec", "spawn", "cannot start a shell", { cause });
+    throw new TransportError("--exec", "spawn", "cannot start a shell", {
+      party: "successor",
+      cause,
+    });
   }
   const exitCode = child.status.then(({ code }) => code);
   const kill = () => endTree(child.pid);
@@ -153,7 +156,7 @@ export async function writeToCommand(
       "write",
       `the command stopped reading after ${written} bytes` +
         (code === undefined ? "" : ` and ended with ${code}`),
-      { cause, hint: "does it start the same machine, with -incoming fd:0?" },
+      { party: "successor", cause, hint: "does it start the same machine, with -incoming fd:0?" },
     );
   }
   return { exitCode, kill };
@@ -198,12 +201,14 @@ export async function fence(
     endGroup(child.pid);
     signal.throwIfAborted();
     throw new TransportError("--fence", "spawn", `no end after ${timeoutMs} ms: not activating`, {
+      party: "fence",
       hint: "make sure by hand that the primary is dead, then run kemari failover again",
     });
   }
   await Promise.race([reading, delay(1000)]);
   if (outcome.code !== 0) {
     throw new TransportError("--fence", "spawn", `failed with ${outcome.code}: not activating`, {
+      party: "fence",
       hint: "make sure by hand that the primary is dead, then run kemari failover again",
     });
   }

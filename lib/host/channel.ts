@@ -1,5 +1,5 @@
 /** Descriptors as byte channels: how each kind is read and written without ever blocking. */
-import { TransportError } from "../errors.ts";
+import { type Party, TransportError } from "../errors.ts";
 import { cString, ERRNO, errno, errnoText, libc } from "./libc.ts";
 
 const F_GETFL = 3;
@@ -97,14 +97,19 @@ export type ReadResult = number | undefined;
 /**
  * Reads what is there into `buffer`.
  *
- * @throws {TransportError} with the endpoint's name.
+ * @throws {TransportError} with the endpoint's name, and the party behind it.
  */
-export function readSome(fd: number, buffer: Uint8Array<ArrayBuffer>, name: string): ReadResult {
+export function readSome(
+  fd: number,
+  buffer: Uint8Array<ArrayBuffer>,
+  name: string,
+  party: Party = "host",
+): ReadResult {
   const count = Number(libc().read(fd, buffer, BigInt(buffer.length)));
   if (count >= 0) return count;
   const code = errno();
   if (code === ERRNO.EAGAIN || code === ERRNO.EINTR) return undefined;
-  throw new TransportError(name, "read", errnoText(code));
+  throw new TransportError(name, "read", errnoText(code), { party });
 }
 
 /** Ends our side of a connection; what was written still arrives. */
@@ -135,8 +140,8 @@ export class OutputQueue {
   #memory: ArrayBufferLike = this.#small.buffer;
   #memoryAddress = this.#smallAddress;
 
-  /** @param name The endpoint, for errors. */
-  constructor(readonly fd: number, readonly name: string) {}
+  /** @param name The endpoint, for errors, and the party behind it. */
+  constructor(readonly fd: number, readonly name: string, readonly party: Party = "host") {}
 
   /** Bytes ever queued. */
   get queued(): number {
@@ -173,6 +178,7 @@ export class OutputQueue {
         if (code === ERRNO.EAGAIN || code === ERRNO.EINTR) return false;
         throw new TransportError(this.name, "write", errnoText(code), {
           hint: code === ERRNO.ENOSPC || code === ERRNO.EDQUOT ? "free some space" : undefined,
+          party: this.party,
           cause: code,
         });
       }

@@ -57,7 +57,7 @@ export async function startCold(
       "--standby",
       "write",
       `the command took the VM's state and ended with ${ended}`,
-      { hint: "does it start the same machine? try it by hand" },
+      { party: "standby", hint: "does it start the same machine? try it by hand" },
     );
   } finally {
     await Deno.remove(folder, { recursive: true });

@@ -92,7 +92,7 @@ class ControlClient {
     this.#fd = fd;
     this.#handlers = handlers;
     this.#onClose = onClose;
-    this.#output = new OutputQueue(fd, "control socket");
+    this.#output = new OutputQueue(fd, "control socket", "control");
     this.#watch = reactor.watch(fd, {
       readable: () => this.#guard(() => this.#read()),
       writable: () => this.#guard(() => this.#flush()),
@@ -120,7 +120,7 @@ class ControlClient {
 
   #read(): void {
     const buffer = new Uint8Array(MAX_REQUEST_BYTES);
-    const count = readSome(this.#fd, buffer, "control socket");
+    const count = readSome(this.#fd, buffer, "control socket", "control");
     if (count === undefined) return;
     if (count === 0) return this.close();
     this.#request += new TextDecoder().decode(buffer.subarray(0, count));
@@ -228,13 +228,16 @@ export async function askControl(
     }
     if (late) throw new Error("closed by the timer");
     if (!text.includes("\n")) {
-      throw new TransportError(path, "read", "the answer broke off: that end has just ended");
+      throw new TransportError(path, "read", "the answer broke off: that end has just ended", {
+        party: "control",
+      });
     }
     return JSON.parse(text);
   } catch (error) {
     signal.throwIfAborted();
     if (late) {
       throw new TransportError(path, "read", `no answer in ${statusTimeoutMs} ms`, {
+        party: "control",
         hint: "that end hangs, or the socket is not a kemari's --control socket",
       });
     }
@@ -242,7 +245,10 @@ export async function askControl(
       throw new WireError("transaction", 0, "bad-value", `${path}: the answer is not JSON`);
     }
     if (error instanceof TransportError || error instanceof WireError) throw error;
-    throw new TransportError(path, "read", "the control socket failed", { cause: error });
+    throw new TransportError(path, "read", "the control socket failed", {
+      party: "control",
+      cause: error,
+    });
   } finally {
     clearTimeout(timer);
     signal.removeEventListener("abort", abort);
@@ -254,17 +260,20 @@ export async function askControl(
 function unreachable(path: string, cause: unknown): TransportError {
   if (cause instanceof Deno.errors.NotFound) {
     return new TransportError(path, "connect", "there is no such control socket", {
+      party: "control",
       hint: `start kemari with --control ${path}, or name the one that it was started with`,
       cause,
     });
   }
   if (cause instanceof Deno.errors.PermissionDenied) {
     return new TransportError(path, "connect", "this user may not use the control socket", {
+      party: "control",
       hint: "ask as the user that runs that kemari, or as root",
       cause,
     });
   }
   return new TransportError(path, "connect", "nobody listens on this control socket", {
+    party: "control",
     hint: "the kemari that made it has ended without removing it: see whether it still runs, and " +
       "what it said last",
     cause,

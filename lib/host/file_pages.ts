@@ -54,7 +54,10 @@ export class FilePages implements PageStore {
       return new FilePages(generation, folder, blocks, files, pool);
     } catch (error) {
       if (error instanceof TransportError) throw error;
-      throw new TransportError(folder, "write", (error as Error).message, { cause: error });
+      throw new TransportError(folder, "write", (error as Error).message, {
+        party: "replica",
+        cause: error,
+      });
     }
   }
 

@@ -58,7 +58,7 @@ export class FrameSocket implements FramePort {
       if (wrote < 0) {
         const code = errno();
         if (code === ERRNO.EAGAIN || code === ERRNO.EINTR) return false;
-        throw new TransportError(this.name, "write", errnoText(code));
+        throw new TransportError(this.name, "write", errnoText(code), { party: "net" });
       }
       this.#start += wrote;
     }
@@ -68,7 +68,7 @@ export class FrameSocket implements FramePort {
 
   receive(budgetBytes: number, onFrame: (frame: Uint8Array) => void): "more" | "empty" | "end" {
     for (let got = 0; got < budgetBytes;) {
-      const count = readSome(this.fd, this.#read, this.name);
+      const count = readSome(this.fd, this.#read, this.name, "net");
       if (count === undefined) return "empty";
       if (count === 0) {
         this.#decoder.end();

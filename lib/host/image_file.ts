@@ -181,6 +181,7 @@ export class ImageFile implements BlockBackend {
       "read",
       `the image ends at ${end} and had ${this.sizeBytes} bytes when it was opened`,
       {
+        party: "disk",
         hint: "something else has shortened it: the disk's contents are in doubt",
         cause: ERRNO.EIO,
       },
@@ -200,12 +201,14 @@ function statOf(path: string): { isBlockDevice: boolean } {
     stat = Deno.statSync(path);
   } catch (cause) {
     throw new TransportError(path, "read", `cannot open the image: ${(cause as Error).message}`, {
+      party: "disk",
       hint: "create it first, for example with `truncate -s 10G FILE`",
       cause,
     });
   }
   if (!stat.isFile && !stat.isBlockDevice) {
     throw new TransportError(path, "read", "an image is a file or a block device", {
+      party: "disk",
       hint: "raw images only; convert others with `qemu-img convert -O raw`",
     });
   }
@@ -220,6 +223,7 @@ function systemError(
 ): TransportError {
   const full = code === ERRNO.ENOSPC || code === ERRNO.EDQUOT;
   return new TransportError(path, phase, `${message}: ${errnoText(code)}`, {
+    party: "disk",
     hint: full ? "free some space: the guest is told that its disk is full" : undefined,
     cause: code,
   });

@@ -56,6 +56,7 @@ export class LinkTaps {
     if (this.set.isEmpty) return;
     if ((features & FEATURE.events) === 0) {
       throw new TransportError(this.#peerName, "connect", "the secondary does not take events", {
+        party: "peer",
         hint: "run the same kemari on both hosts",
       });
     }

@@ -88,7 +88,7 @@ export class NbdConnection implements RequestVisitor {
     this.#fd = fd;
     this.#host = host;
     this.#session = new NbdServerSession(host.infos, this);
-    this.#output = new OutputQueue(fd, name);
+    this.#output = new OutputQueue(fd, name, "disk");
     const size = new Uint8Array(new Uint32Array([SOCKET_BYTES]).buffer);
     if (libc().setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, size, size.length) < 0) {
       libc().setsockopt(fd, SOL_SOCKET, SO_SNDBUF, size, size.length);
@@ -248,7 +248,7 @@ export class NbdConnection implements RequestVisitor {
     for (let i = 0; i < READS_PER_TURN && this.#wantsInput(); i++) {
       const room = this.#session.payloadRoom;
       const target = room ?? this.#inputRoom();
-      const count = readSome(this.#fd, target, this.name);
+      const count = readSome(this.#fd, target, this.name, "disk");
       if (count === undefined) return;
       if (count === 0) return this.#endOfInput();
       if (room === undefined) this.#end += count;

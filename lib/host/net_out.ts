@@ -111,7 +111,9 @@ export class NetOut {
     try {
       if (this.port.receive(budgetBytes, onFrame) !== "end") return;
       this.#gone(
-        new TransportError(this.port.name, "read", "the other side has closed the connection"),
+        new TransportError(this.port.name, "read", "the other side has closed the connection", {
+          party: "net",
+        }),
       );
     } catch (error) {
       this.#gone(error);
@@ -212,12 +214,13 @@ async function openPort(
 ): Promise<FramePort> {
   if (address.kind === "tap") return TapDevice.open(address.ifname, { create });
   try {
-    const fd = await connectSocket(address, reactor, CONNECT_TIMEOUT_MS, signal);
+    const fd = await connectSocket(address, reactor, CONNECT_TIMEOUT_MS, signal, "net");
     return new FrameSocket(fd, address.text, maxFrameBytes);
   } catch (cause) {
     signal.throwIfAborted();
     if (!(cause instanceof TransportError)) throw cause;
     throw new TransportError(address.text, "connect", "nobody listens there", {
+      party: "net",
       hint: "OUT unix:PATH must be a listening socket that speaks -netdev stream, such as a " +
         "QEMU's -netdev stream,server=on or a switch; start it first",
       cause,

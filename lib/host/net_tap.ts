@@ -248,6 +248,7 @@ export class NetTap {
       this.#refusedGuests++;
       this.#events.fault?.(
         new TransportError(this.address.in.text, "connect", "a second QEMU was turned away", {
+          party: "net",
           hint: "each VM needs a --net socket of its own",
         }),
       );

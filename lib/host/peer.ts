@@ -41,7 +41,7 @@ export async function connectPeer(
     case "tcp":
     case "unix":
       return socketConnection(
-        await connectSocket(address, reactor, timeoutMs, signal),
+        await connectSocket(address, reactor, timeoutMs, signal, "peer"),
         address.text,
       );
     case "stdio": {
@@ -92,7 +92,10 @@ async function spawnPeer(command: string, name: string): Promise<PeerConnection>
     if (opened.done) throw new Error("the shell ended at once");
   } catch (cause) {
     for (const fd of [down.read, down.write, up.read, up.write]) libc().close(fd);
-    throw new TransportError(name, "spawn", "cannot start the command", { cause });
+    throw new TransportError(name, "spawn", "cannot start the command", {
+      party: "peer",
+      cause,
+    });
   }
   libc().close(down.read);
   libc().close(up.write);
@@ -143,7 +146,7 @@ const O_NONBLOCK_CLOEXEC = 0o2004000;
 function pipe(name: string): { read: number; write: number } {
   const fds = new Int32Array(2);
   if (libc().pipe2(new Uint8Array(fds.buffer), O_NONBLOCK_CLOEXEC) < 0) {
-    throw new TransportError(name, "spawn", `no pipe: ${errnoText(errno())}`);
+    throw new TransportError(name, "spawn", `no pipe: ${errnoText(errno())}`, { party: "peer" });
   }
   return { read: fds[0], write: fds[1] };
 }

@@ -26,7 +26,7 @@ export class PeerInput {
    */
   take(): "ended" | undefined {
     for (;;) {
-      const count = readSome(this.#peer.input, this.#buffer, this.#peer.name);
+      const count = readSome(this.#peer.input, this.#buffer, this.#peer.name, "peer");
       if (count === undefined) return;
       if (count === 0) return "ended";
       this.#receive(count);
@@ -39,7 +39,7 @@ export class PeerInput {
     for (;;) {
       let count: number | undefined;
       try {
-        count = readSome(this.#peer.input, this.#buffer, this.#peer.name);
+        count = readSome(this.#peer.input, this.#buffer, this.#peer.name, "peer");
       } catch {
         return;
       }

@@ -13,7 +13,7 @@ export class PeerOutput extends OutputQueue {
 
   /** @param input What the peer says: when it has gone, its last words are the reason. */
   constructor(peer: PeerConnection, input: PeerInput) {
-    super(peer.output, peer.name);
+    super(peer.output, peer.name, "peer");
     this.#input = input;
   }
 

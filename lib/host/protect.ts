@@ -157,7 +157,7 @@ class SupervisedLine {
     this.#reactor = reactor;
     qmp.closed.then((cause) => {
       const reason = "the QMP connection ended: QEMU is gone";
-      this.#ended = new TransportError("QEMU", "read", reason, { cause });
+      this.#ended = new TransportError("QEMU", "read", reason, { party: "qemu", cause });
       if (this.#matters) reactor.fail(this.#ended);
     });
   }
@@ -345,7 +345,7 @@ async function protectVm(
         told = false;
         line.ignoreEnd();
         told = await partFromSecondary(error, lost, parts);
-        const mayRetry = isSecondaryLoss(error, target.text) && settings.retry &&
+        const mayRetry = isSecondaryLoss(error) && settings.retry &&
           onSecondaryLoss === "continue";
         // A secondary that was never there is the caller's mistake, unless QEMU depends on us.
         const isAbsent = first && !wasLinked && !(error instanceof WireError);

@@ -28,9 +28,7 @@ async function isQemuLost(
   qmp: QmpClient,
   reactor: Reactor,
 ): Promise<boolean> {
-  // What was asked of it when it ended is refused in its socket's name.
-  const isItsEnd = error instanceof TransportError &&
-    (error.endpoint === "QEMU" || error.endpoint === qmp.path && !qmp.isOpen);
+  const isItsEnd = error instanceof TransportError && error.party === "qemu";
   if (!isItsEnd || !qmp.isOpen) return isItsEnd;
   try {
     await reactor.during(qmp.run(queryStatus(), { timeoutMs: ALIVE_MS }), uninterrupted);
@@ -41,8 +39,8 @@ async function isQemuLost(
 }
 
 /** Whether another secondary, or the same one come back, would mend it. */
-export function isSecondaryLoss(error: unknown, peer: string): boolean {
-  if (error instanceof TransportError) return error.endpoint === peer;
+export function isSecondaryLoss(error: unknown): boolean {
+  if (error instanceof TransportError) return error.party === "peer";
   return error instanceof WireError && (error.fault === "busy" || error.fault === "storage");
 }
 

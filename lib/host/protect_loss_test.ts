@@ -6,9 +6,11 @@ import { Reactor } from "./reactor.ts";
 import type { SenderLink } from "./sender_link.ts";
 
 const SECONDARY = "secondary:4000";
-const LOSS = new TransportError(SECONDARY, "read", "the secondary closed the connection");
+const LOSS = new TransportError(SECONDARY, "read", "the secondary closed the connection", {
+  party: "peer",
+});
 const TAKEN_OVER = new WireError("transaction", 0, "taken-over", "told to take over");
-const STREAM_END = new TransportError("QEMU", "read", "the stream broke off");
+const STREAM_END = new TransportError("QEMU", "read", "the stream broke off", { party: "qemu" });
 const INTERRUPTED = new Error("interrupted");
 
 interface Situation {
@@ -30,7 +32,9 @@ async function part(situation: Situation) {
   const reactor = new Reactor();
   const controller = new AbortController();
   if (interrupted) controller.abort(INTERRUPTED);
-  const gone = new TransportError("/qmp", "read", "QEMU closed the QMP connection");
+  const gone = new TransportError("/qmp", "read", "QEMU closed the QMP connection", {
+    party: "qemu",
+  });
   const qmp = {
     path: "/qmp",
     isOpen: qemu !== "gone",
@@ -128,7 +132,7 @@ Deno.test("QEMU is told nothing of a secondary that never said who it is", async
 });
 
 Deno.test("which losses another secondary would mend", () => {
-  const of = (error: unknown) => isSecondaryLoss(error, SECONDARY);
+  const of = (error: unknown) => isSecondaryLoss(error);
   const busy = new WireError("transaction", 0, "busy", "another sender");
   assert.deepEqual([LOSS, STREAM_END, busy, TAKEN_OVER, INTERRUPTED].map(of), [
     ...[true, false, true, false, false],

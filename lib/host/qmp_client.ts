@@ -87,6 +87,7 @@ export class QmpClient implements AsyncDisposable {
         options.timeoutMs,
         () =>
           new TransportError(address.text, "connect", "QEMU sends no QMP greeting", {
+            party: "qemu",
             hint:
               "QEMU serves one client at a time on a QMP socket: close the other one, or start " +
               "QEMU with a second -qmp",
@@ -161,6 +162,7 @@ export class QmpClient implements AsyncDisposable {
         timeoutMs,
         (limit) =>
           new TransportError(this.path, "read", `no answer to ${command.execute} in ${limit} ms`, {
+            party: "qemu",
             hint: "QEMU hangs, or its main loop is busy",
           }),
       );
@@ -218,7 +220,10 @@ export class QmpClient implements AsyncDisposable {
       return await this.#inTime(
         search(),
         timeoutMs,
-        (limit) => new TransportError(this.path, "read", `no event ${name} in ${limit} ms`),
+        (limit) =>
+          new TransportError(this.path, "read", `no event ${name} in ${limit} ms`, {
+            party: "qemu",
+          }),
       );
     } finally {
       await reader.return?.();
@@ -252,6 +257,7 @@ export class QmpClient implements AsyncDisposable {
       failure = this.#ended("QEMU closed the QMP connection: it has ended or crashed");
     } else if (!(failure instanceof Error && "exitCode" in failure)) {
       failure = new TransportError(this.path, "read", "the QMP connection broke", {
+        party: "qemu",
         cause: failure,
       });
     }
@@ -297,7 +303,7 @@ export class QmpClient implements AsyncDisposable {
   }
 
   #ended(message: string): TransportError {
-    return new TransportError(this.path, "read", message);
+    return new TransportError(this.path, "read", message, { party: "qemu" });
   }
 
   async #inTime<Value>(

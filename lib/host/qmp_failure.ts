@@ -7,7 +7,7 @@ export function connectFailure(address: QmpAddress, cause: unknown): TransportEr
   const number = cause instanceof TransportError ? cause.cause : undefined;
   const refused = cause instanceof Deno.errors.ConnectionRefused || number === ERRNO.ECONNREFUSED;
   const fail = (message: string, hint: string) =>
-    new TransportError(address.text, "connect", message, { hint, cause });
+    new TransportError(address.text, "connect", message, { party: "qemu", hint, cause });
   if (address.kind === "tcp") {
     const start = `start QEMU with -qmp tcp:${
       address.text.replace(/^tcp:/, "")

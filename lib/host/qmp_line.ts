@@ -83,7 +83,7 @@ export async function openReactorLine(
   timeoutMs: number,
   signal: AbortSignal,
 ): Promise<QmpLine> {
-  const fd = await connectSocket(address, reactor, timeoutMs, signal);
+  const fd = await connectSocket(address, reactor, timeoutMs, signal, "qemu");
   return new ReactorLine(fd, address, owner, reactor);
 }
 
@@ -103,7 +103,7 @@ class ReactorLine implements QmpLine {
     this.#path = address.text;
     this.passesDescriptors = address.kind === "unix";
     this.#owner = owner;
-    this.#output = new OutputQueue(fd, address.text);
+    this.#output = new OutputQueue(fd, address.text, "qemu");
     this.#watch = reactor.watch(fd, {
       readable: () => this.#read(),
       writable: () => this.#flush(),
@@ -139,7 +139,7 @@ class ReactorLine implements QmpLine {
 
   #read(): void {
     try {
-      const count = readSome(this.#fd, this.#buffer, this.#path);
+      const count = readSome(this.#fd, this.#buffer, this.#path, "qemu");
       if (count === undefined) return;
       if (count === 0) return this.#end();
       this.#owner.received(this.#buffer.subarray(0, count));

@@ -75,6 +75,7 @@ export class RamDir implements ReplicaStore, Disposable {
       Deno.mkdirSync(path, { recursive: true, mode: 0o700 });
     } catch (cause) {
       throw new TransportError(path, "write", `cannot make the folder for the RAM's files`, {
+        party: "replica",
         hint: "give recv another --ram-dir",
         cause,
       });
@@ -82,6 +83,7 @@ export class RamDir implements ReplicaStore, Disposable {
     const { uid, isSymlink } = Deno.lstatSync(path);
     if (isSymlink || uid !== Deno.uid()) {
       throw new TransportError(path, "write", "the folder for the RAM's files is not this user's", {
+        party: "replica",
         hint: "guest memory is private: give recv a --ram-dir of its own",
       });
     }
@@ -92,6 +94,7 @@ export class RamDir implements ReplicaStore, Disposable {
       libc().close(lock);
       if (code !== ERRNO.EAGAIN) throw fileError(path, "cannot be locked", code);
       throw new TransportError(path, "write", "another kemari recv uses these files", {
+        party: "replica",
         hint: "end that one, or give this one a --ram-dir of its own",
       });
     }
@@ -180,7 +183,7 @@ export class RamDir implements ReplicaStore, Disposable {
         this.path,
         "write",
         `cannot make a folder for the standby's sockets: ${(cause as Error).message}`,
-        { cause },
+        { party: "replica", cause },
       );
     }
   }
@@ -203,7 +206,11 @@ export class RamDir implements ReplicaStore, Disposable {
         this.path,
         "write",
         `the guest's RAM takes up to ${formatBytes(wanted)}, and ${formatBytes(free)} are free`,
-        { hint: "free some space there, or give recv another --ram-dir", cause: ERRNO.ENOSPC },
+        {
+          party: "replica",
+          hint: "free some space there, or give recv another --ram-dir",
+          cause: ERRNO.ENOSPC,
+        },
       );
     }
     this.#generation++;

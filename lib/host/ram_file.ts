@@ -60,7 +60,9 @@ export class RamFile {
       : libc().ftruncate(fd, 0n) < 0 || libc().ftruncate(fd, BigInt(lengthBytes)) < 0;
     if (failed) {
       const error = keepContent
-        ? new TransportError(path, "read", `has ${size} bytes, and the block ${lengthBytes}`)
+        ? new TransportError(path, "read", `has ${size} bytes, and the block ${lengthBytes}`, {
+          party: "replica",
+        })
         : fileError(path, `cannot make it ${lengthBytes} bytes long`, errno());
       libc().close(fd);
       throw error;
@@ -206,6 +208,7 @@ function isZero(page: Uint8Array): boolean {
 export function fileError(path: string, what: string, code: number): TransportError {
   const full = code === ERRNO.ENOSPC || code === ERRNO.EDQUOT;
   return new TransportError(path, "write", `${what}: ${errnoText(code)}`, {
+    party: "replica",
     hint: full ? "free some space there, or give recv another --ram-dir" : undefined,
     cause: code,
   });

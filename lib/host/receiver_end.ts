@@ -298,7 +298,6 @@ export class ReceiverEnd {
 
   #lost(error: KemariError): void {
     const wasSender = this.#session?.secondary.peer !== undefined;
-    const peerName = this.#session?.name;
     this.#endSession();
     if (this.#hasFailed) return;
     if (this.#takingOver) {
@@ -314,7 +313,7 @@ export class ReceiverEnd {
     const committed = this.replica.committed;
     const mayComeBack = this.#listener !== undefined || this.#options.controlled;
     const unfit = this.replica.taps.unfit?.message ?? (this.#isCurrent ? undefined : OUTRUN);
-    const isGone = error instanceof TransportError && error.endpoint === peerName;
+    const isGone = error instanceof TransportError && error.party === "peer";
     if (this.#options.onLoss === "activate" && committed > 0 && !isGone) {
       // We refused it, or had trouble of our own: the primary lives, and its VM goes on emitting.
       this.#isCurrent = false;

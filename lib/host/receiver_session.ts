@@ -81,7 +81,7 @@ export class ReceiverSession {
       () => performance.now(),
       options.mustHold,
     );
-    this.#output = new OutputQueue(peer.output, peer.name);
+    this.#output = new OutputQueue(peer.output, peer.name, "peer");
     this.#input = reactor.watch(peer.input, { readable: () => this.#guard(() => this.#read()) });
     this.#writable = reactor.watch(peer.output, {
       writable: () => this.#guard(() => this.#pump()),
@@ -133,7 +133,9 @@ export class ReceiverSession {
     if (mute) {
       const seconds = HELLO_MS / 1000;
       this.#owner.ended(
-        new TransportError(this.#peer.name, "read", `no HELLO in ${seconds} s, and another comes`),
+        new TransportError(this.#peer.name, "read", `no HELLO in ${seconds} s, and another comes`, {
+          party: "peer",
+        }),
       );
     }
   }
@@ -144,7 +146,9 @@ export class ReceiverSession {
    */
   takeOver(): void {
     this.#end(
-      new TransportError(this.#peer.name, "close", "the secondary has been told to take over"),
+      new TransportError(this.#peer.name, "close", "the secondary has been told to take over", {
+        party: "peer",
+      }),
       "taken-over",
     );
   }
@@ -205,7 +209,7 @@ export class ReceiverSession {
   #read(): void {
     let count: number | undefined;
     try {
-      count = readSome(this.#peer.input, this.#buffer, this.#peer.name);
+      count = readSome(this.#peer.input, this.#buffer, this.#peer.name, "peer");
     } catch (error) {
       if (this.#lingering !== undefined) return this.#lingering();
       throw error;
@@ -222,6 +226,7 @@ export class ReceiverSession {
         this.secondary.open
           ? "the sender closed the connection inside a transaction"
           : "the sender closed the connection",
+        { party: "peer" },
       );
     }
     this.#readBytes += count;
@@ -244,6 +249,7 @@ export class ReceiverSession {
         this.#peer.name,
         "heartbeat",
         `nothing was heard from the sender for ${Math.round(silentMs)} ms`,
+        { party: "peer" },
       );
     }
     this.#pump();
@@ -329,10 +335,11 @@ export function refuseSender(
       peer.name,
       "connect",
       reason === "busy" ? "another sender is being served" : "its replica is the VM by now",
+      { party: "peer" },
     ),
     reason,
   );
-  const output = new OutputQueue(peer.output, peer.name);
+  const output = new OutputQueue(peer.output, peer.name, "peer");
   try {
     output.push(secondary.takeOutput());
     output.flush();

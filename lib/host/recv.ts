@@ -1,5 +1,5 @@
 import { getLogger } from "@logtape/logtape";
-import { QemuError, TransportError, UsageError } from "../errors.ts";
+import { type Party, QemuError, TransportError, UsageError } from "../errors.ts";
 import { isDiskFull, type StreamConsumer } from "./activation.ts";
 import { parseAddress } from "./address.ts";
 import { isUnread, wasClosed } from "./channel.ts";
@@ -46,8 +46,8 @@ export interface RecvSettings extends LinkTiming {
 const FIRST_PACKET_POLL_MS = 2;
 const FIRST_PACKET_MS = 30_000;
 
-/** Endpoints whose failure an operator can mend before another `kemari failover`. */
-const MENDABLE = /^(--fence|disk )/;
+/** Whose failure an operator can mend before another `kemari failover`. */
+const MENDABLE: ReadonlySet<Party> = new Set(["fence", "disk"]);
 
 /**
  * `kemari recv`: transactions in; on activation one complete migration stream on stdout, or into
@@ -168,6 +168,7 @@ export async function recv(
       if (toStdout && end.state !== "activating" && isUnread(1)) {
         reactor.fail(
           new TransportError("stdout", "write", "whoever was to take the VM has gone", {
+            party: "successor",
             hint: "see what the QEMU behind the pipe said; start it again, with -incoming fd:0",
           }),
         );
@@ -247,8 +248,8 @@ export async function recv(
   function mayTryAgain(error: unknown): boolean {
     if (signal.aborted || settings.control === undefined) return false;
     if (error instanceof RanAndEnded) return false;
-    return isDiskFull(error) || error instanceof TransportError && MENDABLE.test(error.endpoint) ||
-      !toStdout && error instanceof TransportError;
+    if (!(error instanceof TransportError)) return false;
+    return isDiskFull(error) || MENDABLE.has(error.party) || !toStdout;
   }
 }
 
@@ -257,6 +258,7 @@ function withoutSecondTry(error: unknown): unknown {
   if (!isDiskFull(error)) return error;
   const { endpoint, phase, message } = error as TransportError;
   return new TransportError(endpoint, phase, message.replace(`${endpoint}: `, ""), {
+    party: (error as TransportError).party,
     hint: "the replica ends with this process: continue the VM on the primary; with --control, " +
       "recv keeps it for another kemari failover",
     cause: (error as TransportError).cause,

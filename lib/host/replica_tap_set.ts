@@ -78,6 +78,7 @@ export class GatedDisk implements BlockBackend {
   #check(): void {
     if (this.isOpen) return;
     throw new TransportError(this.name, "write", "the VM is not active on this host", {
+      party: "disk",
       cause: EPERM,
     });
   }

@@ -196,7 +196,7 @@ export function tooSlow(peer: string, disk: string, heldBytes: number): Transpor
     peer,
     "write",
     `the secondary takes less than the guest writes: ${held} of disk ${disk} wait for it`,
-    { hint: "the link, or its disk, is too slow for this guest" },
+    { party: "peer", hint: "the link, or its disk, is too slow for this guest" },
   );
 }
 
@@ -206,7 +206,7 @@ const EXIT_WAIT_MS = 500;
 /** A connection that a command was says less than how the command ended. */
 async function explained(error: unknown, peer: PeerConnection | undefined): Promise<unknown> {
   if (peer?.exitCode === undefined) return error;
-  if (!(error instanceof TransportError) || error.endpoint !== peer.name) return error;
+  if (!(error instanceof TransportError) || error.party !== "peer") return error;
   let timer: ReturnType<typeof setTimeout> | undefined;
   const timeout = new Promise<undefined>((resolve) => {
     timer = setTimeout(() => resolve(undefined), EXIT_WAIT_MS);
@@ -215,6 +215,7 @@ async function explained(error: unknown, peer: PeerConnection | undefined): Prom
   clearTimeout(timer);
   if (code === undefined) return error;
   return new TransportError(peer.name, error.phase, `the command ended with exit code ${code}`, {
+    party: "peer",
     hint: "see what it says; it has to run `kemari recv stdio: --exec …` in the end",
     cause: error,
   });

@@ -156,7 +156,7 @@ export class SenderLink {
     this.#qemu = qemu;
     this.#qemuEnded = false;
     this.primary.firstPass.begin();
-    if (qemu.output >= 0) this.#replies = new OutputQueue(qemu.output, qemu.name);
+    if (qemu.output >= 0) this.#replies = new OutputQueue(qemu.output, qemu.name, "qemu");
     this.#qemuWatch = {
       input: this.#reactor.watch(qemu.input, { readable: () => this.#readQemu() }),
       output: this.#reactor.watch(qemu.output, { writable: () => this.#pump() }),
@@ -249,6 +249,7 @@ export class SenderLink {
         return;
       }
       throw new TransportError(this.#peer.name, "read", "the secondary closed the connection", {
+        party: "peer",
         hint: "see what `kemari recv` says there",
       });
     }
@@ -258,7 +259,7 @@ export class SenderLink {
   #readQemu(): void {
     const segment = this.#segments.writable(this.#output.written, this.#output.pendingBytes === 0);
     const room = segment.bytes.subarray(segment.end);
-    const count = readSome(this.#qemu!.input, room, this.#qemu!.name);
+    const count = readSome(this.#qemu!.input, room, this.#qemu!.name, "qemu");
     const { firstPass } = this.primary;
     if (count === undefined) {
       if (!firstPass.wantsLook) return;
@@ -348,7 +349,7 @@ export class SenderLink {
             this.#peer.name,
             "heartbeat",
             `nothing was heard from the secondary for ${Math.round(event.silentMs)} ms`,
-            { hint: "its host or the link is down; --grace sets how long to wait" },
+            { party: "peer", hint: "its host or the link is down; --grace sets how long to wait" },
           );
       }
     }

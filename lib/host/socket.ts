@@ -1,6 +1,6 @@
 /** Raw sockets, non-blocking: addresses, connecting, listening. */
 import { lookup } from "node:dns/promises";
-import { TransportError, type TransportPhase } from "../errors.ts";
+import { type Party, TransportError, type TransportPhase } from "../errors.ts";
 import type { Address } from "./address.ts";
 import { cString, ERRNO, errno, errnoText, libc } from "./libc.ts";
 import type { Reactor } from "./reactor.ts";
@@ -27,7 +27,11 @@ interface Resolved {
 }
 
 /** The addresses as the system wants them, best first; a host name is looked up. */
-async function resolve(address: SocketAddress, signal: AbortSignal): Promise<Resolved[]> {
+async function resolve(
+  address: SocketAddress,
+  signal: AbortSignal,
+  party: Party,
+): Promise<Resolved[]> {
   if (address.kind === "unix") {
     const path = cString(address.path);
     const sockaddr = new Uint8Array(2 + path.length);
@@ -47,6 +51,7 @@ async function resolve(address: SocketAddress, signal: AbortSignal): Promise<Res
     signal.throwIfAborted();
     throw new TransportError(address.text, "resolve", `no such host: ${address.host}`, {
       hint: "check the name, or give the IP address",
+      party,
       cause,
     });
   }
@@ -119,6 +124,7 @@ function setNoDelay(fd: number): void {
  * Connects; where a name has several addresses, to the first that answers. Each has its share of
  * the time: one that says nothing does not use up that of the others.
  *
+ * @param party Who is to be there.
  * @returns A non-blocking descriptor that the caller owns.
  * @throws {TransportError} with a hint, also after `timeoutMs` without an answer.
  */
@@ -127,10 +133,11 @@ export async function connectSocket(
   reactor: Reactor,
   timeoutMs: number,
   signal: AbortSignal,
+  party: Party = "host",
 ): Promise<number> {
   const deadline = performance.now() + timeoutMs;
   let code: number = ERRNO.ETIMEDOUT;
-  const targets = await resolve(address, signal);
+  const targets = await resolve(address, signal, party);
   for (const [i, target] of targets.entries()) {
     const now = performance.now();
     const share = now + (deadline - now) / (targets.length - i);
@@ -149,6 +156,7 @@ export async function connectSocket(
   }
   throw new TransportError(address.text, "connect", `cannot connect: ${errnoText(code)}`, {
     hint: "is `kemari recv` running there, and does its address match?",
+    party,
     cause: code,
   });
 }
@@ -232,7 +240,7 @@ export async function listenSocket(
   reactor: Reactor,
   signal: AbortSignal,
 ): Promise<Listener> {
-  const [{ family, sockaddr }] = await resolve(address, signal);
+  const [{ family, sockaddr }] = await resolve(address, signal, "host");
   const fd = open(family, address.text, "listen");
   const fail = (code: number, hint?: string): never => {
     libc().close(fd);

@@ -361,6 +361,8 @@ export class Standby {
       if (instance.process.hasEnded) return await instance.process.failure("load");
     }
     if (error instanceof KemariError) return error;
-    return new TransportError("--standby", "write", String((error as Error).message ?? error));
+    return new TransportError("--standby", "write", String((error as Error).message ?? error), {
+      party: "standby",
+    });
   }
 }

@@ -59,7 +59,10 @@ export class StandbyProcess {
       }).spawn();
       return new StandbyProcess(child, qmpPath, onWords);
     } catch (cause) {
-      throw new TransportError("--standby", "spawn", "cannot start a shell", { cause });
+      throw new TransportError("--standby", "spawn", "cannot start a shell", {
+        party: "standby",
+        cause,
+      });
     }
   }
 
@@ -117,6 +120,7 @@ export class StandbyProcess {
     while (libc().kill(-group, 0) === 0 && !onlyZombies(group)) {
       if (performance.now() - begun > KILL_MS) {
         throw new TransportError("--standby", "close", `process group ${group} does not end`, {
+          party: "standby",
           hint: "kill it by hand: a VM must not be started beside it",
         });
       }
@@ -185,7 +189,10 @@ export async function sendState(
   } catch (cause) {
     // Its end is the reason, if that is why it stopped reading.
     await done;
-    throw new TransportError("--standby", "write", "the standby stopped reading", { cause });
+    throw new TransportError("--standby", "write", "the standby stopped reading", {
+      party: "standby",
+      cause,
+    });
   } finally {
     connection.close();
   }

@@ -82,6 +82,7 @@ export class TapDevice implements FramePort {
     const existed = interfaceExists(ifname);
     if (!existed && options.create === false) {
       throw new TransportError(name, "connect", "no such network interface", {
+        party: "net",
         hint: `make it: ip tuntap add dev ${ifname} mode tap`,
       });
     }
@@ -151,7 +152,9 @@ export class TapDevice implements FramePort {
       this.name,
       phase,
       vanished ? "the interface is gone" : errnoText(code),
-      vanished ? { hint: `make it again: ip tuntap add dev ${this.ifname} mode tap` } : {},
+      vanished
+        ? { party: "net", hint: `make it again: ip tuntap add dev ${this.ifname} mode tap` }
+        : {},
     );
   }
 }
@@ -167,11 +170,13 @@ function ifreq(ifname: string, flags: number): Uint8Array<ArrayBuffer> {
 function cannotOpen(name: string, code: number): TransportError {
   if (code === ERRNO.ENOENT || code === ENODEV || code === ENXIO) {
     return new TransportError(name, "connect", `there is no ${TUN_PATH}`, {
+      party: "net",
       hint: "load the driver: modprobe tun (in a container: give it the device)",
     });
   }
   const denied = code === ERRNO.EACCES || code === EPERM;
   return new TransportError(name, "connect", `cannot open ${TUN_PATH}: ${errnoText(code)}`, {
+    party: "net",
     hint: denied ? `run as root, or let your user read and write ${TUN_PATH}` : undefined,
   });
 }
@@ -182,7 +187,8 @@ function cannotAttach(
   existed: boolean,
   code: number,
 ): TransportError {
-  const fail = (what: string, hint?: string) => new TransportError(name, "connect", what, { hint });
+  const fail = (what: string, hint?: string) =>
+    new TransportError(name, "connect", what, { party: "net", hint });
   switch (code) {
     case EPERM:
     case ERRNO.EACCES:

@@ -54,6 +54,6 @@ export class FakeDisk implements DiskStore, DiskCopy {
 
   #refuse(): never {
     this.writesLeft = 0;
-    throw new TransportError("fake", "write", "disk full");
+    throw new TransportError("fake", "write", "disk full", { party: "disk" });
   }
 }

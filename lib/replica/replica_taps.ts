@@ -123,7 +123,10 @@ export class ReplicaTaps {
       "write",
       "it does not go with the VM's state here: its copy is not complete, or the primary has gone " +
         "on with it since",
-      { hint: "let the VM run at the primary until kemari status there says `in step`" },
+      {
+        party: "disk",
+        hint: "let the VM run at the primary until kemari status there says `in step`",
+      },
     );
   }
 

@@ -23,11 +23,15 @@ export function brokenOff(
     ? `the COLO stream broke off in ${place}`
     : "the stream ended after its first pass without asking for a checkpoint";
   return new TransportError("QEMU", "read", `${what}, at offset ${offset}`, {
+    party: "qemu",
     hint: `the secondary keeps transaction ${transaction}: kemari failover activates it`,
   });
 }
 
 /** One of a loop of snapshots did not come to its end. */
 export function brokenSnapshot(place: string, cause: unknown): TransportError {
-  return new TransportError("QEMU", "read", `a snapshot broke off in ${place}`, { cause });
+  return new TransportError("QEMU", "read", `a snapshot broke off in ${place}`, {
+    party: "qemu",
+    cause,
+  });
 }
