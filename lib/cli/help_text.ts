@@ -28,6 +28,14 @@ const COMPRESSION = `Compression:
   With --commit async it is done after the VM has been let go on. A secondary that cannot take
   packed frames gets them unpacked.`;
 
+/** Which images are taken. */
+const IMAGES = `Images:
+  An image is a raw file or block device. One in another format (qcow2, vmdk, …) is refused, unless
+  format=raw says that it is the guest's own data that looks like one: write it for disks whose first
+  bytes the guest writes, such as LUKS. An image is locked as QEMU locks its own: QEMU, qemu-img and
+  another kemari do not open it, and one that they have is refused. A shared image is for the two
+  kemaris of one pair. A device that is mounted, or part of another device, is refused.`;
+
 /** What is done about disks. */
 const DISKS = `Disks:
   A replicated disk is compared with the secondary's copy when a session begins, while the VM runs,
@@ -51,6 +59,8 @@ const TEXTS = {
     notes: `${ADDRESSES}
 
 ${COMPRESSION}
+
+${IMAGES}
 
 ${DISKS}`,
     examples: [
@@ -80,6 +90,8 @@ Replay:
   request that came then is answered when the client asks again, after 200 ms or more; with it, the
   guest may get a packet twice. none leaves it all away.
 
+${IMAGES}
+
 Standby:
   --standby takes the primary's command line up to its last device, without -incoming. Its RAM back
   ends become files in --ram-dir (default: a folder in /dev/shm). It is checked before the first
@@ -106,6 +118,8 @@ Standby:
     notes: `${ADDRESSES}
 
 ${COMPRESSION}
+
+${IMAGES}
 
 ${DISKS}
 

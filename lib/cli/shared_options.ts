@@ -64,7 +64,7 @@ export const net = new Option(
   .argParser(repeated).default([] as string[], "none");
 export const disk = new Option(
   "--disk <tap>",
-  "a disk: NAME=PATH,unix:SOCK[,mode=replicated|shared]",
+  "a disk: NAME=PATH,unix:SOCK[,mode=replicated|shared][,format=raw]",
 ).argParser(repeated).default([] as string[], "none");
 export const diskSync = new Option(
   "--disk-sync <what>",

@@ -1,9 +1,10 @@
 import { UsageError } from "../errors.ts";
 import type { DiskMode } from "../replica/tap_events.ts";
 import { parseAddress } from "./address.ts";
+import type { ImageUse } from "./image_claim.ts";
 import type { UnixAddress } from "./tap_options.ts";
 
-/** One `--disk NAME=PATH,unix:SOCK[,mode=replicated|shared]`. */
+/** One `--disk NAME=PATH,unix:SOCK[,mode=replicated|shared][,format=raw]`. */
 export interface DiskTapAddress {
   /** Tells disks apart, also between the two ends: the same on both. */
   readonly name: string;
@@ -12,13 +13,20 @@ export interface DiskTapAddress {
   /** Where QEMU finds the disk, as an NBD export of that name (or without one). */
   readonly socket: UnixAddress;
   readonly mode: DiskMode;
+  /** Said out loud: an image that looks like another format is served as raw all the same. */
+  readonly format?: "raw";
 }
 
-const SHAPE = "write NAME=PATH,unix:SOCK or NAME=PATH,unix:SOCK,mode=shared, " +
+/** How a disk's image is to be opened. */
+export function imageUseOf({ mode, format }: DiskTapAddress): ImageUse {
+  return { isShared: mode === "shared", format };
+}
+
+const SHAPE = "write NAME=PATH,unix:SOCK[,mode=replicated|shared][,format=raw], " +
   "such as disk0=/var/lib/vm1.img,unix:/run/vm1.nbd";
 
 /**
- * Reads `NAME=PATH,unix:SOCK[,mode=MODE]`.
+ * Reads `NAME=PATH,unix:SOCK[,mode=MODE][,format=raw]`.
  *
  * ```ts
  * import assert from "node:assert/strict";
@@ -32,11 +40,29 @@ export function parseDiskTap(text: string): DiskTapAddress {
   const refuse = (what: string): never => {
     throw new UsageError(`--disk "${text}": ${what}`, { hint: SHAPE });
   };
-  const parts = /^([A-Za-z0-9_.-]{1,32})=([^,]+),(unix:[^,]+)(?:,mode=([a-z]+))?$/.exec(text);
+  const parts = /^([A-Za-z0-9_.-]{1,32})=([^,]+),(unix:[^,]+)((?:,[a-z]+=[a-z0-9]+)*)$/.exec(text);
   if (parts === null) return refuse("it is not of that shape");
-  const [, name, path, socket, mode = "replicated"] = parts;
+  const [, name, path, socket, rest] = parts;
+  const said = new Map<string, string>();
+  for (const option of rest.split(",").slice(1)) {
+    const [key, value] = option.split("=");
+    if (said.has(key)) return refuse(`${key} is said twice`);
+    if (key !== "mode" && key !== "format") return refuse(`there is no option ${key}`);
+    said.set(key, value);
+  }
+  const mode = said.get("mode") ?? "replicated";
+  const format = said.get("format");
   if (mode !== "replicated" && mode !== "shared") return refuse(`there is no mode ${mode}`);
-  return { name, path, socket: parseAddress(socket) as UnixAddress, mode };
+  if (format !== undefined && format !== "raw") {
+    return refuse(`format ${format} cannot be served, only raw`);
+  }
+  return {
+    name,
+    path,
+    socket: parseAddress(socket) as UnixAddress,
+    mode,
+    ...(format === undefined ? {} : { format }),
+  };
 }
 
 /** @throws {UsageError} if two disks have the same name, image or socket. */

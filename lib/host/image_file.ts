@@ -2,6 +2,7 @@ import { TransportError, type TransportPhase } from "../errors.ts";
 import type { Extent } from "../nbd/reply_writer.ts";
 import { NBD_STATE_HOLE, NBD_STATE_ZERO } from "../nbd/wire.ts";
 import type { BlockBackend, ZeroOptions } from "./block_backend.ts";
+import { claimFlags, claimImage, claimRefusal, type ImageUse } from "./image_claim.ts";
 import { cString, ERRNO, errno, errnoText, libc } from "./libc.ts";
 
 const O_RDONLY_CLOEXEC = 0o2000000;
@@ -36,15 +37,30 @@ export class ImageFile implements BlockBackend {
     this.#fd = fd;
   }
 
-  /** @throws {TransportError} where the path cannot be opened, or is no file and no block device. */
-  static open(path: string, options: { readonly readOnly?: boolean } = {}): ImageFile {
-    const readOnly = options.readOnly ?? false;
+  /**
+   * Opens an image, and locks it unless it is read only.
+   *
+   * @throws {TransportError} where the path cannot be opened, is no file and no block device, is not
+   *   raw, or is in use by something else.
+   */
+  static open(path: string, use: ImageUse & { readonly readOnly?: boolean } = {}): ImageFile {
+    const readOnly = use.readOnly ?? false;
     const { isBlockDevice } = statOf(path);
-    const fd = libc().open(cString(path), readOnly ? O_RDONLY_CLOEXEC : O_RDWR_CLOEXEC, 0);
-    if (fd < 0) throw systemError(path, "read", "cannot open the image", errno());
+    const flags = readOnly ? O_RDONLY_CLOEXEC : O_RDWR_CLOEXEC | claimFlags(isBlockDevice, use);
+    const fd = libc().open(cString(path), flags, 0);
+    if (fd < 0) {
+      const code = errno();
+      throw claimRefusal(path, code) ?? systemError(path, "read", "cannot open the image", code);
+    }
     const size = Number(libc().lseek(fd, 0n, SEEK_END));
     if (size < 0) {
       const error = systemError(path, "read", "cannot tell the image's size", errno());
+      libc().close(fd);
+      throw error;
+    }
+    try {
+      if (!readOnly) claimImage(fd, path, { sizeBytes: size, isBlockDevice }, use);
+    } catch (error) {
       libc().close(fd);
       throw error;
     }

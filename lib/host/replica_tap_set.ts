@@ -2,8 +2,9 @@ import { getLogger } from "@logtape/logtape";
 import { TransportError } from "../errors.ts";
 import { type ReplicaDisk, ReplicaTaps } from "../replica/replica_taps.ts";
 import type { BlockBackend, ZeroOptions } from "./block_backend.ts";
-import type { DiskTapAddress } from "./disk_options.ts";
+import { type DiskTapAddress, imageUseOf } from "./disk_options.ts";
 import { ImageFile } from "./image_file.ts";
+import { refuseTwice } from "./image_lock.ts";
 import type { Extent } from "../nbd/reply_writer.ts";
 import { NbdServer } from "./nbd_server.ts";
 import { NetTap } from "./net_tap.ts";
@@ -129,8 +130,9 @@ export class ReplicaTapSet {
     const openDisks: SecondaryDisk[] = [];
     const openNets: NetTap[] = [];
     try {
+      refuseTwice(disks);
       for (const address of disks) {
-        const gate = new GatedDisk(ImageFile.open(address.path));
+        const gate = new GatedDisk(ImageFile.open(address.path, imageUseOf(address)));
         try {
           const server = await NbdServer.listen(
             {

@@ -3,9 +3,10 @@ import { EventLatency, type EventLatencySummary } from "../replica/event_latency
 import { LatencyWindow } from "../replica/latency.ts";
 import type { PrimaryTaps } from "../replica/primary.ts";
 import { encodeTapEvent, encodeTapInput } from "../replica/tap_events.ts";
-import type { DiskTapAddress } from "./disk_options.ts";
+import { type DiskTapAddress, imageUseOf } from "./disk_options.ts";
 import type { SenderDurations } from "./end_status.ts";
 import { ImageFile } from "./image_file.ts";
+import { refuseTwice } from "./image_lock.ts";
 import { NbdServer } from "./nbd_server.ts";
 import { NetTap } from "./net_tap.ts";
 import type { NetTapCounters, NetTapEvents } from "./net_tap_events.ts";
@@ -114,6 +115,7 @@ export class TapSet implements PrimaryTaps {
   ): Promise<TapSet> {
     const taps = new TapSet(reactor, settings);
     try {
+      refuseTwice(settings.disks);
       for (const disk of settings.disks) await taps.#openDisk(disk, signal);
       for (const net of settings.nets) await taps.#openNet(net, signal);
       return taps;
@@ -315,7 +317,7 @@ export class TapSet implements PrimaryTaps {
   }
 
   async #openDisk(address: DiskTapAddress, signal: AbortSignal): Promise<void> {
-    const disk = this.#addDisk(address, ImageFile.open(address.path));
+    const disk = this.#addDisk(address, ImageFile.open(address.path, imageUseOf(address)));
     disk.serve(
       await NbdServer.listen(
         {
