@@ -118,6 +118,7 @@ export type WireFault =
   | "refused"
   | "busy"
   | "taken-over"
+  | "silence"
   | "storage";
 
 /** The bytes of a stream or of a peer are at fault. */

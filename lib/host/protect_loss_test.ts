@@ -98,7 +98,9 @@ Deno.test("a VM that was paused is told to stand still, and its output goes all 
 });
 
 Deno.test("nothing of a dead QEMU's uncommitted epoch gets out, and nobody is told that it goes on", async () => {
-  for (const error of [STREAM_END, new TransportError("/qmp", "read", "no more")]) {
+  for (
+    const error of [STREAM_END, new TransportError("/qmp", "read", "no more", { party: "qemu" })]
+  ) {
     const { told, done } = await part({ error, qemu: "gone" });
     assert.deepEqual([told, done], [true, ["close", "decide stop", "close"]]);
   }

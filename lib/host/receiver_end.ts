@@ -1,5 +1,7 @@
 import { getLogger } from "@logtape/logtape";
+import { afterSession, type SessionEnd } from "../decisions/secondary_end.ts";
 import { KemariError, TransportError } from "../errors.ts";
+import type { Leave } from "../txn/leave.ts";
 import { Replica } from "../replica/replica.ts";
 import type { ReplicaStore } from "../replica/page_store.ts";
 import type { ReplicaTaps } from "../replica/replica_taps.ts";
@@ -9,6 +11,7 @@ import { allocateSlab } from "./libc.ts";
 import { connectPeer, type PeerConnection, socketConnection } from "./peer.ts";
 import type { Reactor, Watch } from "./reactor.ts";
 import { ReceiverSession, refuseSender, type SessionOptions } from "./receiver_session.ts";
+import { OUTRUN, waitingWords, whyNot } from "./session_end_words.ts";
 import { type Listener, listenSocket } from "./socket.ts";
 
 const log = getLogger(["kemari", "recv"]);
@@ -31,10 +34,10 @@ export interface ReceiverOptions extends SessionOptions {
   readonly check?: (replica: Replica) => Promise<void>;
 }
 
-const OUTRUN = "the primary's VM may have gone on since, and have said what is not in it";
-
 /** Why the secondary activates. */
-export type Verdict = "handover" | "loss" | "failover";
+export type TakeoverCause = "handover" | "loss" | "failover";
+/** Why a secondary does not receive any more; it ends with nothing to do where the VM was shut down. */
+export type Verdict = TakeoverCause | "vm-ended";
 
 /**
  * The secondary's side on real descriptors: sessions come and go, the replica stays.
@@ -250,7 +253,7 @@ export class ReceiverEnd {
         this.#decide("handover");
         return;
       case "left":
-        return this.#left();
+        return this.#left(event.leave);
     }
   }
 
@@ -272,22 +275,22 @@ export class ReceiverEnd {
     });
   }
 
-  /** No loss, whatever is to be done on loss: the VM is known to go on at the primary. */
-  #left(): void {
-    const peer = this.#session!.name;
-    this.#endSession();
-    this.#isCurrent = false;
-    const error = new TransportError(peer, "read", "the sender has ended the protection", {
-      hint: "the VM goes on at the primary",
-    });
-    this.#lastLoss = error;
-    const mayComeBack = this.#listener !== undefined || this.#options.controlled;
-    if (this.#options.onLoss === "exit" || !mayComeBack) return this.#reactor.fail(error);
-    log.warn(
-      "the sender has ended the protection: the VM goes on at the primary, and is not activated " +
-        "here; keeping transaction {transaction} until a sender comes back",
-      { transaction: this.replica.committed },
-    );
+  /** The sender has said that it leaves, and knows that we have heard it. */
+  #left({ reason, text }: Leave): void {
+    const session = this.#session!;
+    this.#session = undefined;
+    session.partFromSender();
+    const because = text === "" ? "" : ` (${text})`;
+    const error = reason === "goes-on"
+      ? new TransportError(session.name, "read", `the sender has ended the protection${because}`, {
+        party: "peer",
+        hint: "the VM stays at the primary",
+      })
+      : new TransportError(session.name, "read", `the VM was shut down at the primary${because}`, {
+        party: "peer",
+        hint: "nothing is started here",
+      });
+    this.#after(reason, error);
   }
 
   #endSession(): void {
@@ -297,52 +300,62 @@ export class ReceiverEnd {
   }
 
   #lost(error: KemariError): void {
-    const wasSender = this.#session?.secondary.peer !== undefined;
+    const session = this.#session;
+    const isSender = session?.secondary.peer !== undefined;
+    const isStorage = session?.secondary.storageFailed === true;
     this.#endSession();
+    const yielded = this.#takingOver;
+    this.#takingOver = false;
     if (this.#hasFailed) return;
-    if (this.#takingOver) {
-      this.#takingOver = false;
-      return this.#decide("failover");
-    }
-    if (!wasSender && this.#listener !== undefined) {
-      // A port scanner, say: its going is no loss, and must not start a failover.
-      log.warn("a connection that was no sender's: {reason}", { reason: error.message });
-      return;
-    }
-    this.#lastLoss = error;
-    const committed = this.replica.committed;
-    const mayComeBack = this.#listener !== undefined || this.#options.controlled;
-    const unfit = this.replica.taps.unfit?.message ?? (this.#isCurrent ? undefined : OUTRUN);
     const isGone = error instanceof TransportError && error.party === "peer";
-    if (this.#options.onLoss === "activate" && committed > 0 && !isGone) {
-      // We refused it, or had trouble of our own: the primary lives, and its VM goes on emitting.
-      this.#isCurrent = false;
-      log.error(
-        "the sender was refused: {reason}; its VM goes on at the primary, unprotected, and is not " +
-          "activated here; keeping transaction {transaction}",
-        { reason: error.message, transaction: committed },
-      );
-    } else if (
-      this.#options.onLoss === "activate" && committed > 0 && unfit !== undefined &&
-      (mayComeBack || !this.#isCurrent)
-    ) {
-      if (!mayComeBack) {
-        log.error("not activated: {unfit}", { unfit });
+    this.#after(
+      yielded
+        ? "yielded"
+        : !isSender
+        ? "no-sender"
+        : isStorage
+        ? "storage"
+        : isGone
+        ? "lost"
+        : "refused",
+      error,
+    );
+  }
+
+  /** Carries out what {@link afterSession} says. */
+  #after(end: SessionEnd, error: KemariError): void {
+    const committed = this.replica.committed;
+    const unfit = this.replica.taps.unfit?.message;
+    const step = afterSession({
+      end,
+      onLoss: this.#options.onLoss,
+      committed,
+      isCurrent: this.#isCurrent,
+      isWhole: unfit === undefined,
+      mayComeBack: this.#listener !== undefined || this.#options.controlled,
+    });
+    if (end !== "no-sender" && end !== "yielded") this.#lastLoss = error;
+    // Only of a sender that went without a word may the VM not have got on.
+    if (!["lost", "no-sender", "yielded"].includes(end)) this.#isCurrent = false;
+    const reason = error.message;
+    switch (step.do) {
+      case "nothing":
+        // A port scanner, say: its going is no loss, and must not start a failover.
+        return log.warn("a connection that was no sender's: {reason}", { reason });
+      case "activate":
+        if (step.why === "lost") log.warn("primary lost: {reason}", { reason });
+        return this.#decide(step.why === "lost" ? "loss" : "failover");
+      case "end":
+        if (step.why === "vm-ended") {
+          log.info("{reason}; nothing is started here", { reason });
+          return this.#decide("vm-ended");
+        }
+        if (step.isLoud) log.error("not activated: {why}", { why: whyNot(step.why, unfit) });
         return this.#reactor.fail(error);
+      case "wait": {
+        const level = step.isLoud ? "error" : step.why === "vm-ended" ? "info" : "warn";
+        log[level]("{words}", { words: waitingWords(step, reason, committed, unfit) });
       }
-      log.error(
-        "primary lost: {reason}; not activated: {unfit}; nobody is fenced; waiting for the primary",
-        { reason: error.message, unfit },
-      );
-    } else if (this.#options.onLoss === "activate" && committed > 0) {
-      log.warn("primary lost: {reason}", { reason: error.message });
-      this.#decide("loss");
-    } else if (this.#options.onLoss === "exit" || !mayComeBack) this.#reactor.fail(error);
-    else {
-      const kept = committed > 0
-        ? `keeping transaction ${committed}: a sender may come back, or run kemari failover`
-        : "waiting for another sender";
-      log.warn("sender lost: {reason}; {kept}", { reason: error.message, kept });
     }
   }
 

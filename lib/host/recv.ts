@@ -10,7 +10,7 @@ import { ReplicaHome } from "./replica_home.ts";
 import { Reactor } from "./reactor.ts";
 import type { DiskTapAddress } from "./disk_options.ts";
 import { type ReplaySettings, ReplicaTapSet } from "./replica_tap_set.ts";
-import { ReceiverEnd, type Verdict } from "./receiver_end.ts";
+import { ReceiverEnd, type TakeoverCause } from "./receiver_end.ts";
 import type { ProgressLine } from "./send.ts";
 import type { LinkTiming } from "./link_options.ts";
 import { SOFTWARE } from "./software.ts";
@@ -177,6 +177,7 @@ export async function recv(
     });
     for (;;) {
       const verdict = await end.receive(signal);
+      if (verdict === "vm-ended") return 0;
       try {
         active = await activate(verdict);
         given = true;
@@ -217,7 +218,7 @@ export async function recv(
     home.close({ given, committed: end.replica.committed > 0, asked: signal.aborted || isMisfit });
   }
 
-  async function activate(verdict: Verdict): Promise<StreamConsumer | undefined> {
+  async function activate(verdict: TakeoverCause): Promise<StreamConsumer | undefined> {
     const transaction = end.replica.committed;
     const current = takeover = new Takeover(verdict, transaction, end.detectedAt);
     const { replica } = end;

@@ -4,6 +4,7 @@ import { StateError, TransportError } from "../errors.ts";
 import { Primary, type PrimaryEvent } from "../replica/primary.ts";
 import type { PackingCounters } from "../txn/packing.ts";
 import { type SentBytes, TxnSender } from "../txn/sender.ts";
+import type { LeaveReason } from "../txn/leave.ts";
 import { OutputQueue, readSome } from "./channel.ts";
 import { DigestExchange } from "./digest_exchange.ts";
 import type { QemuChannel, SenderLinkOptions } from "./link_options.ts";
@@ -50,6 +51,7 @@ export class SenderLink {
   #handedOver = false;
   #leaving = false;
   #peerLeft = false;
+  #isLeaveKnown = false;
   #closed = false;
   #disconnected = false;
 
@@ -181,30 +183,35 @@ export class SenderLink {
   }
 
   /**
-   * Tells the secondary, if there is one, that the VM goes on here: losing this connection is then
-   * no reason to take over. To be followed by {@link close}, before the VM is set free.
+   * Tells the secondary, if there is one, what becomes of the VM here: losing this connection is
+   * then no reason to take over. To be followed by {@link close}, before the VM is set free.
    *
-   * @returns When the secondary has closed the connection, which is how it answers, or was given
-   *   time for it: a connection that is closed over unread bytes could eat the words that are on
-   *   their way. Whether it has for sure: a command's end may have had another reason.
+   * @param text What more there is to say, for people.
+   * @returns When the secondary has said that it knows, or was given time for it. Whether it has for
+   *   sure: one of an older version closes the connection instead, and a command's end may have had
+   *   another reason.
    * @throws {WireError} `taken-over` if it has been told meanwhile to take over.
    */
-  async leave(): Promise<boolean> {
+  async leave(reason: LeaveReason = "goes-on", text = ""): Promise<boolean> {
     if (this.#closed || !(this.#txn.ready || this.#txn.open)) return false;
     this.detach();
-    this.#txn.leave();
+    this.#txn.leave({ reason, text });
     this.#leaving = true;
     let late = false;
     const cancel = this.#reactor.after(LEAVE_MS, () => late = true);
     try {
       this.#pump();
-      await this.#reactor.run(() => late || this.#peerLeft, new AbortController().signal);
+      await this.#reactor.run(
+        () => late || this.#peerLeft || this.#isLeaveKnown,
+        new AbortController().signal,
+      );
     } catch (error) {
       if (isTakenOver(error)) throw error;
       // The peer is gone: it has nothing to be told.
     } finally {
       cancel();
     }
+    if (this.#txn.answersLeave) return this.#isLeaveKnown;
     return this.#peerLeft && this.#peer.isSocket;
   }
 
@@ -336,6 +343,9 @@ export class SenderLink {
         case "handed-over":
           this.#handedOver = true;
           this.primary.handedOver();
+          break;
+        case "left":
+          this.#isLeaveKnown = true;
           break;
         case "digests":
           this.#digests.receive(event.payload, event.last);
