@@ -286,7 +286,7 @@ Deno.test("whoever comes during an activation may come again, after it the VM is
   await stage.send(FIRST);
   const fault = (wanted: string) => (error: unknown) =>
     error instanceof WireError && error.fault === wanted;
-  await assert.rejects(stage.send(FIRST), fault("busy"));
+  await assert.rejects(stage.send(FIRST), fault("activating"));
   stage.end.activated();
   await assert.rejects(stage.send(FIRST), fault("taken-over"));
 });

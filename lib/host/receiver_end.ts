@@ -73,6 +73,8 @@ export class ReceiverEnd {
   /** This process is about to end: of what a session ends is no news then. */
   #hasFailed = false;
   #isChecking = false;
+  /** The last session ended for want of room here, which was said: it may be tried for long. */
+  #isFull = false;
   #senders = 0;
 
   constructor(reactor: Reactor, options: ReceiverOptions) {
@@ -209,7 +211,11 @@ export class ReceiverEnd {
           ? "another sender connected while one is served: refused"
           : "a sender connected in the middle of an activation: refused",
       );
-      return refuseSender(peer, this.#reactor, "busy");
+      return refuseSender(
+        peer,
+        this.#reactor,
+        this.#verdict === undefined ? "busy" : "activating",
+      );
     }
     this.#begin(peer);
   }
@@ -233,7 +239,9 @@ export class ReceiverEnd {
     switch (event.kind) {
       case "hello":
         this.#isCurrent = false;
-        log.info("sender connected: {software}", { software: event.hello.software });
+        if (!this.#isFull) {
+          log.info("sender connected: {software}", { software: event.hello.software });
+        }
         return;
       case "committed":
         if (this.#committedAt === 0) {
@@ -245,6 +253,7 @@ export class ReceiverEnd {
         }
         this.#committedAt = performance.now();
         this.#isCurrent = true;
+        this.#isFull = false;
         if (this.#session!.secondary.isHeld) this.#check(this.#session!);
         return;
       case "handover":
@@ -353,6 +362,8 @@ export class ReceiverEnd {
         if (step.isLoud) log.error("not activated: {why}", { why: whyNot(step.why, unfit) });
         return this.#reactor.fail(error);
       case "wait": {
+        if (end === "storage" && this.#isFull) return;
+        this.#isFull = end === "storage";
         const level = step.isLoud ? "error" : step.why === "vm-ended" ? "info" : "warn";
         log[level]("{words}", { words: waitingWords(step, reason, committed, unfit) });
       }
