@@ -120,6 +120,8 @@ export type WireFault =
   | "taken-over"
   | "silence"
   | "activating"
+  | "other-vm"
+  | "same-image"
   | "storage";
 
 /** The bytes of a stream or of a peer are at fault. */

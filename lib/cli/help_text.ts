@@ -93,6 +93,12 @@ Replay:
   request that came then is answered when the client asks again, after 200 ms or more; with it, the
   guest may get a packet twice. none leaves it all away.
 
+Whose replica:
+  A recv keeps one VM's replica, known by the VM's UUID, or else its name (as QEMU has them, or as
+  --vm at the sender says), or else by its QEMU process and devices. Another VM's sender is refused,
+  and changes nothing. --replace lets one other VM in: the first that comes, until it has committed,
+  and from then on the replica is that VM's. It ends with this process: leave it out of unit files.
+
 ${IMAGES}
 
 Standby:
@@ -132,6 +138,11 @@ QEMU:
   its sandbox forbids. A monitor over TCP takes no descriptor: then QEMU is told a path that it must
   be able to reach. A VM that does not run yet (-S, or paused) is waited for. Capabilities, parameters
   and the machine's suppress-vmdesc are changed while the VM is protected, and put back behind it.
+
+Whose replica:
+  The secondary is told which VM this is: by QEMU's -uuid, or else its -name; --vm NAME stands in for
+  both. It refuses a VM that is not the one that it keeps (exit status 3), which no second try mends.
+  A VM that has neither is known by its QEMU process, and by its machine, RAM, MAC addresses and disks.
 
 After a takeover:
   The VM's disks and NICs are served by the kemari recv that took it over. --via asks that one to

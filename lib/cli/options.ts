@@ -65,6 +65,8 @@ export interface SendOptions extends LogOptions, LinkOptions, PrimaryTapOptions,
   /** Bytes sent and not yet acknowledged, above which QEMU is made to wait. */
   readonly maxInFlightBytes: number;
   readonly sessionName?: string;
+  /** What names the VM. */
+  readonly vm?: string;
 }
 
 export interface RecvOptions extends LogOptions, LinkOptions, TapOptions {
@@ -77,6 +79,8 @@ export interface RecvOptions extends LogOptions, LinkOptions, TapOptions {
   readonly exec?: string;
   /** Folder for files that hold the replica's RAM, and outlive kemari recv. */
   readonly ramDir?: string;
+  /** Whether one other VM may take the place of the one that is kept. */
+  readonly replace?: boolean;
   /** Shell command of a QEMU that waits with the replica's RAM in its own. */
   readonly standby?: string;
   /** Comma-separated: what is said again on activation. */
@@ -98,6 +102,8 @@ export interface ProtectOptions
   /** Whether to connect again after the secondary was lost. */
   readonly retry: boolean;
   readonly sessionName?: string;
+  /** What names the VM. */
+  readonly vm?: string;
 }
 
 /** What `kemari protect` tells its guardian. */

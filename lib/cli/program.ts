@@ -35,6 +35,7 @@ import {
   syncInterval,
   syncMinInterval,
   syncOn,
+  vm,
 } from "./shared_options.ts";
 import { StatusLine, type StatusMode } from "./status_line.ts";
 
@@ -143,7 +144,7 @@ function createProgram(version: string, io: ProcessIo, run: Runner) {
       new Option("--stream <kind>", "what QEMU sends, where the stream does not say so itself")
         .choices(["auto", "plain", "colo"] as const).default("auto" as const),
     )
-    .addOption(commit).addOption(maxInFlight).addOption(sessionName)
+    .addOption(commit).addOption(maxInFlight).addOption(sessionName).addOption(vm)
     .addOption(compress).addOption(dedup).addOption(noDedup).addOption(deltaCache)
     .addOption(net).addOption(disk)
     .addOption(diskSync).addOption(syncOn).addOption(syncInterval).addOption(syncMinInterval)
@@ -187,6 +188,7 @@ function createProgram(version: string, io: ProcessIo, run: Runner) {
       "--ram-dir <folder>",
       "keep the RAM in files there; another recv goes on with them if this one is killed",
     )
+    .option("--replace", "let one other VM take the place of the one that is kept here, see below")
     .addOption(net).addOption(disk)
     .option("--replay <what>", "what to say again on activation, see below", "net,disk,input")
     .addOption(
@@ -223,7 +225,7 @@ function createProgram(version: string, io: ProcessIo, run: Runner) {
       new Option("--mode <mode>", "COLO checkpoints, a loop of snapshots, or what this QEMU can do")
         .choices(["auto", "colo", "snapshot"] as const).default("auto" as const),
     )
-    .addOption(commit).addOption(maxInFlight).addOption(sessionName)
+    .addOption(commit).addOption(maxInFlight).addOption(sessionName).addOption(vm)
     .addOption(
       new Option("--on-secondary-loss <action>", "whether the VM goes on unprotected or stops")
         .choices(["continue", "stop"] as const).default("continue" as const),

@@ -56,6 +56,10 @@ export const sessionName = new Option(
   "--session-name <name>",
   "name of this VM in logs and status",
 );
+export const vm = new Option(
+  "--vm <name>",
+  "what names this VM to the secondary, which keeps one VM's replica (default: QEMU's UUID and name)",
+);
 const repeated = (value: string, before: string[]) => [...before, value];
 export const net = new Option(
   "--net <tap>",

@@ -1,5 +1,10 @@
 /** `kemari status` for people: a small block with units. */
-import { type CompressionStatus, type EndStatus, formatBytes } from "../host/end_status.ts";
+import {
+  type CompressionStatus,
+  type EndStatus,
+  formatBytes,
+  type VmStatus,
+} from "../host/end_status.ts";
 import type { StandbyStatus } from "../host/standby.ts";
 import { formatTakeover } from "../host/takeover.ts";
 import type { TapStatus } from "../host/tap_set.ts";
@@ -32,6 +37,7 @@ function senderPairs(
   status: Extract<EndStatus, { role: "sender" }> & { readonly taps?: TapStatus },
 ): Pair[] {
   const pairs: Pair[] = [["sender", withMode(status.state, status.mode)], ["peer", status.peer]];
+  pairs.push(...vmPair(status.vm));
   pairs.push(...transactionPairs(status));
   pairs.push(...compressionPairs(status.compression));
   pairs.push(
@@ -58,7 +64,7 @@ function senderPairs(
 }
 
 function receiverPairs(status: Extract<EndStatus, { role: "receiver" }>): Pair[] {
-  const pairs: Pair[] = [["receiver", status.state]];
+  const pairs: Pair[] = [["receiver", status.state], ...vmPair(status.vm)];
   if (status.machine) pairs.push(["machine", status.machine]);
   if (status.sender) pairs.push(["sender", status.sender]);
   pairs.push(...transactionPairs(status));
@@ -80,6 +86,11 @@ function receiverPairs(status: Extract<EndStatus, { role: "receiver" }>): Pair[]
   }
   if (status.lastLoss) pairs.push(["last loss", status.lastLoss]);
   return pairs;
+}
+
+function vmPair(vm: VmStatus | null | undefined): Pair[] {
+  if (!vm?.name && !vm?.uuid) return [];
+  return [["VM", [vm.name, vm.uuid && `UUID ${vm.uuid}`].filter(Boolean).join(", ")]];
 }
 
 function compressionPairs(compression: CompressionStatus | undefined): Pair[] {

@@ -30,7 +30,7 @@ export type SessionEnd =
   | "refused"
   /** What keeps our replica has failed; it was told so. */
   | "storage"
-  /** The connection was no sender's: it never said HELLO. */
+  /** The connection was no sender's of this VM: no HELLO came, or another VM's, and nothing changed. */
   | "no-sender"
   /** It was told by `kemari failover` that the VM is ours, and has closed, or had time to. */
   | "yielded";

@@ -1,4 +1,5 @@
 /** What `kemari status` tells of a running end: the JSON is a contract, see README. */
+import { formatUuid, type VmIdentity } from "../decisions/whose_replica.ts";
 import type { LatencySummary, LatencyWindow, RecentDurations } from "../replica/latency.ts";
 import type { CompressMode } from "./compression.ts";
 import type { ReceiverEnd } from "./receiver_end.ts";
@@ -25,6 +26,8 @@ interface CommonStatus {
 
 export interface SenderStatus extends CommonStatus {
   readonly role: "sender";
+  /** The VM; nulls where nothing names it. */
+  readonly vm?: VmStatus;
   /** `starting` to `connecting`: there is no session yet, and little else to tell. */
   readonly state:
     | "starting"
@@ -50,6 +53,16 @@ export interface SenderStatus extends CommonStatus {
   /** Transactions sent and not acknowledged. */
   readonly inFlight: number;
   readonly pendingBytes: number;
+}
+
+/** What names a VM. */
+export interface VmStatus {
+  readonly name: string | null;
+  readonly uuid: string | null;
+}
+
+export function vmStatus({ name, uuid }: VmIdentity): VmStatus {
+  return { name: name ?? null, uuid: uuid === undefined ? null : formatUuid(uuid) };
 }
 
 /** In bytes; together what is on the connection and what waits for it, unless it is packed. */
@@ -97,6 +110,8 @@ export interface CompressionStatus {
 
 export interface ReceiverStatus extends CommonStatus {
   readonly role: "receiver";
+  /** The VM whose replica is kept; null while there is none. */
+  readonly vm: VmStatus | null;
   readonly state: "starting" | "listening" | "receiving" | "waiting" | "activating" | "active";
   readonly machine: string | null;
   readonly sender: string | null;
@@ -215,6 +230,7 @@ export function receiverStatus(
   return {
     role: "receiver",
     state,
+    vm: end.replica.committed === 0 ? null : vmStatus(end.owner.kept),
     machine: end.replica.machine ?? null,
     sender: end.session?.software ?? null,
     lastCommitted: end.replica.committed,

@@ -1,4 +1,5 @@
 /** How a link between the two ends behaves, and what is at its ends. */
+import type { VmIdentity } from "../decisions/whose_replica.ts";
 import type { PrimaryOptions } from "../replica/primary.ts";
 import type { TapSet } from "./tap_set.ts";
 
@@ -10,6 +11,8 @@ export interface LinkTiming {
 
 export interface SenderLinkOptions extends LinkTiming, Omit<PrimaryOptions, "taps"> {
   readonly software: string;
+  /** Who the VM is, as far as known. */
+  readonly vm?: VmIdentity;
   /** The VM's taps; they outlive the link. */
   readonly taps?: TapSet;
 }

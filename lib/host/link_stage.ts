@@ -140,7 +140,10 @@ export class Stage implements AsyncDisposable {
 }
 
 /** Everything that a sender says for a stream, from HELLO to HANDOVER. */
-export async function wireOf(stream: Uint8Array): Promise<Uint8Array> {
+export async function wireOf(
+  stream: Uint8Array,
+  options: Partial<SenderLinkOptions> = {},
+): Promise<Uint8Array> {
   await using stage = await Stage.open();
   const said: Uint8Array[] = [];
   const write = OutputQueue.prototype.push;
@@ -152,7 +155,7 @@ export async function wireOf(stream: Uint8Array): Promise<Uint8Array> {
     write.call(this, pieces);
   };
   try {
-    await stage.send(stream);
+    await stage.send(stream, options);
   } finally {
     OutputQueue.prototype.push = write;
   }

@@ -7,7 +7,13 @@ import { type Address, parseAddress } from "./address.ts";
 import { askSecondary } from "./ask_secondary.ts";
 import { compressionOf, type CompressSettings } from "./compression.ts";
 import { ControlServer } from "./control.ts";
-import { senderDurations, type SenderStatus, senderStatus, statusLine } from "./end_status.ts";
+import {
+  senderDurations,
+  type SenderStatus,
+  senderStatus,
+  statusLine,
+  vmStatus,
+} from "./end_status.ts";
 import { startGuardian } from "./guardian.ts";
 import type { LinkTiming, SenderLinkOptions } from "./link_options.ts";
 import { MigrationChannel } from "./migration_channel.ts";
@@ -17,6 +23,7 @@ import { partFromSecondary } from "./protect_loss.ts";
 import { protectBySnapshots } from "./protect_snapshots.ts";
 import { connectQemu, connectSecondary, untilProtectable } from "./protect_waits.ts";
 import { readMigrationSupport } from "./qemu_probe.ts";
+import { readVmIdentity } from "./vm_identity.ts";
 import type { QmpClient } from "./qmp_client.ts";
 import { parseQmpAddress } from "./qmp_address.ts";
 import { RateMeter } from "./rate_meter.ts";
@@ -44,6 +51,8 @@ export interface ProtectSettings extends LinkTiming, CompressSettings {
   readonly retry: boolean;
   readonly control?: string;
   readonly sessionName?: string;
+  /** What names the VM, in place of QEMU's UUID and name. */
+  readonly vm?: string;
   readonly taps: TapSettings;
   readonly syncOn: SyncOn;
   /** The least time between two synchronizations that held output asks for. */
@@ -215,6 +224,7 @@ async function protectVm(
     board.waits("waiting for the VM to run");
     support = await untilProtectable(qmp, reactor, signal);
   }
+  const vm = await reactor.during(readVmIdentity(qmp, settings.vm), signal);
   board.waits("connecting");
   for (const warning of support.warnings) log.warn("{warning}", { warning });
   const mode = settings.mode === "auto" ? support.mode : settings.mode;
@@ -291,6 +301,7 @@ async function protectVm(
         rate,
         settings.compress,
       ),
+      vm: vmStatus(vm),
       ...(taps.isEmpty ? {} : { taps: taps.status }),
     };
   board.show(status, () => senderDurations(last, taps.recentHolds()));
@@ -302,6 +313,7 @@ async function protectVm(
     const refusals = new Refusals(target.text);
     const linkOptions: SenderLinkOptions = {
       ...settings,
+      vm,
       compression: compressionOf(settings),
       taps,
       stream: mode === "colo" ? "colo" : "snapshots",

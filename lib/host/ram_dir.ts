@@ -17,6 +17,7 @@
  */
 import { statfsSync } from "node:fs";
 import { tmpdir } from "node:os";
+import type { VmIdentity } from "../decisions/whose_replica.ts";
 import { StateError, TransportError } from "../errors.ts";
 import type { RamBlock } from "../qemu/wire.ts";
 import type { MachineRecord, PageStore, ReplicaStore } from "../replica/page_store.ts";
@@ -49,6 +50,8 @@ export class RamDir implements ReplicaStore, Disposable {
   /** The note of the last transaction. */
   #mark: StateMark | undefined;
   #pages: FilePages | undefined;
+  /** Whose VM a transaction that is applied is of. */
+  whose: () => VmIdentity = () => ({});
   /** Told of a VM's blocks when their files are there, before any page is. */
   onImage: (blocks: readonly BlockFile[]) => void = () => {};
 
@@ -141,6 +144,7 @@ export class RamDir implements ReplicaStore, Disposable {
       return {
         ...record,
         transaction: mark.transaction,
+        vm: mark.vm,
         blocks,
         pageBytes,
         open: (pool) => {
@@ -250,6 +254,7 @@ export class RamDir implements ReplicaStore, Disposable {
       vmdescriptionBytes: machine.vmdescription.length,
       device,
       deviceBytes: machine.device.length,
+      vm: this.whose(),
     };
     this.#note(mark);
     this.#device = device;
@@ -326,7 +331,7 @@ export class RamDir implements ReplicaStore, Disposable {
 }
 
 /** Bytes of `state`: less than a page, so that one write replaces all of it. */
-const STATE_BYTES = 1024;
+const STATE_BYTES = 2048;
 
 function openFile(path: string): number {
   const fd = libc().open(cString(path), O_RDWR_CREAT_CLOEXEC, 0o600);

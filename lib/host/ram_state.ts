@@ -1,4 +1,5 @@
 /** The notes beside a replica's RAM files, as text. What was read is checked before it is believed. */
+import type { VmIdentity } from "../decisions/whose_replica.ts";
 import type { RamBlock } from "../qemu/wire.ts";
 import { LIMITS } from "../qemu/wire.ts";
 
@@ -17,6 +18,8 @@ export interface StateMark {
   /** Which of the two device states. */
   readonly device: number;
   readonly deviceBytes: number;
+  /** Whose it is; absent from an earlier version's. */
+  readonly vm?: VmIdentity;
 }
 
 /** What `layout` says. */
@@ -35,6 +38,8 @@ const COUNTS = [
   "deviceBytes",
 ] as const;
 
+const VM_KEYS = new Set(["uuid", "name", "process", "shape"]);
+
 /**
  * Reads `state`.
  *
@@ -46,7 +51,9 @@ export function decodeState(text: string): StateMark | undefined {
   const mark = JSON.parse(text) as StateMark;
   const known = ["applying", "whole", "given"].includes(mark.phase);
   const counted = COUNTS.every((name) => Number.isSafeInteger(mark[name]) && mark[name] >= 0);
-  if (!known || !counted || typeof mark.bootId !== "string" || mark.device > 1) {
+  const vm = Object.entries(mark.vm ?? {});
+  const named = vm.every(([key, value]) => VM_KEYS.has(key) && typeof value === "string");
+  if (!known || !counted || !named || typeof mark.bootId !== "string" || mark.device > 1) {
     throw new Error("state is damaged");
   }
   return mark;

@@ -1,7 +1,7 @@
 import { getLogger } from "@logtape/logtape";
 import { type Behind, mayFailOver } from "../decisions/failover.ts";
 import { afterSession, type SessionEnd } from "../decisions/secondary_end.ts";
-import { KemariError, TransportError } from "../errors.ts";
+import { KemariError, TransportError, WireError } from "../errors.ts";
 import type { Leave } from "../txn/leave.ts";
 import { Replica } from "../replica/replica.ts";
 import type { ReplicaStore } from "../replica/page_store.ts";
@@ -11,6 +11,7 @@ import type { Address } from "./address.ts";
 import { allocateSlab } from "./libc.ts";
 import { connectPeer, type PeerConnection, socketConnection } from "./peer.ts";
 import type { Reactor, Watch } from "./reactor.ts";
+import { ReplicaOwner } from "./replica_owner.ts";
 import { ReceiverSession, refuseSender, type SessionOptions } from "./receiver_session.ts";
 import { notFailedOver, OUTRUN, waitingWords, whyNot } from "./session_end_words.ts";
 import { type Listener, listenSocket } from "./socket.ts";
@@ -26,6 +27,8 @@ export interface ReceiverOptions extends SessionOptions {
   readonly fenced: boolean;
   /** What of the event-tap the replica keeps; nothing by default. */
   readonly taps?: ReplicaTaps;
+  /** Whose the replica is; nobody's yet by default. */
+  readonly owner?: ReplicaOwner;
   /** Where the replica's pages live; in memory by default. */
   readonly store?: ReplicaStore;
   /**
@@ -40,6 +43,12 @@ export type TakeoverCause = "handover" | "loss" | "failover";
 /** Why a secondary does not receive any more; it ends with nothing to do where the VM was shut down. */
 export type Verdict = TakeoverCause | "vm-ended";
 
+/** Whether a sender was turned away for who it is: what is here has not changed. */
+function isStranger(error: KemariError): boolean {
+  return error instanceof WireError &&
+    (error.fault === "other-vm" || error.fault === "same-image");
+}
+
 /**
  * The secondary's side on real descriptors: sessions come and go, the replica stays.
  *
@@ -53,6 +62,7 @@ export class ReceiverEnd {
   readonly #reactor: Reactor;
   readonly #options: ReceiverOptions;
   readonly replica: Replica;
+  readonly owner: ReplicaOwner;
   readonly counters: SecondaryCounters = {
     committed: 0,
     pages: 0,
@@ -70,6 +80,8 @@ export class ReceiverEnd {
   #committedAt = 0;
   /** Why the replica is not the VM's last state; undefined if it is. */
   #behind: Behind | undefined = "unknown";
+  /** What it was before the session, which may turn out to be another VM's. */
+  #behindBefore: Behind | undefined = this.#behind;
   #detectedAt = 0;
   /** This process is about to end: of what a session ends is no news then. */
   #hasFailed = false;
@@ -87,6 +99,9 @@ export class ReceiverEnd {
       options.taps,
       options.store,
     );
+    this.owner = options.owner ?? new ReplicaOwner();
+    this.replica.admitStream = (coming, kept) =>
+      this.owner.admitStream(coming, kept, this.replica.committed);
   }
 
   /** When the last transaction was committed, in milliseconds of performance.now(); 0 if never. */
@@ -217,7 +232,10 @@ export class ReceiverEnd {
       peer,
       this.replica,
       this.counters,
-      this.#options,
+      {
+        ...this.#options,
+        admit: (hello, offset) => this.owner.admit(hello, offset, this.replica.committed),
+      },
       {
         event: (event) => this.#event(event),
         ended: (error) => this.#lost(error),
@@ -228,6 +246,7 @@ export class ReceiverEnd {
   #event(event: SecondaryEvent): void {
     switch (event.kind) {
       case "hello":
+        this.#behindBefore = this.#behind;
         this.#behind = "returned";
         if (!this.#isFull) {
           log.info("sender connected: {software}", { software: event.hello.software });
@@ -243,6 +262,7 @@ export class ReceiverEnd {
         }
         this.#committedAt = performance.now();
         this.#behind = undefined;
+        this.owner.committed();
         this.#isFull = false;
         if (this.#session!.secondary.isHeld) this.#check(this.#session!);
         return;
@@ -300,7 +320,10 @@ export class ReceiverEnd {
 
   #lost(error: KemariError): void {
     const session = this.#session;
-    const isSender = session?.secondary.peer !== undefined;
+    const isAdmitted = session?.secondary.peer !== undefined;
+    const isSender = isAdmitted && !isStranger(error);
+    // One that its stream gave away has not been here, either.
+    if (isAdmitted && !isSender) this.#behind = this.#behindBefore;
     const isStorage = session?.secondary.storageFailed === true;
     this.#endSession();
     const yielded = this.#takingOver;
@@ -339,6 +362,7 @@ export class ReceiverEnd {
     const reason = error.message;
     switch (step.do) {
       case "nothing":
+        if (isStranger(error)) return log.error("a sender was refused: {reason}", { reason });
         // A port scanner, say: its going is no loss, and must not start a failover.
         return log.warn("a connection that was no sender's: {reason}", { reason });
       case "activate":

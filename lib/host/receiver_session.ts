@@ -12,12 +12,14 @@ import { closeAfterLastWords, LINGER_MS } from "./linger.ts";
 import type { PeerConnection } from "./peer.ts";
 import type { Reactor, Watch } from "./reactor.ts";
 import type { LinkTiming } from "./link_options.ts";
-import type { NackReason } from "../txn/wire.ts";
+import type { Hello, NackReason } from "../txn/wire.ts";
 
 /** How a session behaves. */
 export interface SessionOptions extends LinkTiming {
   readonly maxTransactionBytes: number;
   readonly software: string;
+  /** Looks at who comes, see {@link ReplicaOwner.admit}. */
+  readonly admit?: (hello: Hello, offset: number) => void;
   /** Whether what was just committed must not be acknowledged before {@link ReceiverSession.confirm}. */
   readonly mustHold?: () => boolean;
 }
@@ -76,6 +78,7 @@ export class ReceiverSession {
         committed: replica.committed,
         software: options.software,
         takesInputs: replica.taps.keepsInputs,
+        admit: options.admit,
       },
       () => performance.now(),
       options.mustHold,

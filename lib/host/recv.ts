@@ -7,6 +7,7 @@ import { type ControlHandlers, ControlServer } from "./control.ts";
 import { type ReceiverStatus, receiverStatus, statusLine } from "./end_status.ts";
 import { RateMeter } from "./rate_meter.ts";
 import { ReplicaHome } from "./replica_home.ts";
+import { ReplicaOwner } from "./replica_owner.ts";
 import { Reactor } from "./reactor.ts";
 import type { DiskTapAddress } from "./disk_options.ts";
 import { type ReplaySettings, ReplicaTapSet } from "./replica_tap_set.ts";
@@ -31,6 +32,8 @@ export interface RecvSettings extends LinkTiming {
   readonly exec?: string;
   /** Folder for the RAM's files; in memory without. */
   readonly ramDir?: string;
+  /** Whether one other VM may take the place of the one that is kept. */
+  readonly replace?: boolean;
   /** A QEMU's command, to be run beside the replica and to take the VM over. */
   readonly standby?: string;
   /** Bytes of pages one transaction may stage; half of the free memory if undefined. */
@@ -113,6 +116,7 @@ export async function recv(
     ...settings,
     taps: taps.replicaTaps,
     store: home.store,
+    owner: new ReplicaOwner(settings.replace),
     listen,
     maxTransactionBytes: settings.maxTransactionBytes ?? Math.floor(freeMemoryBytes() / 2),
     software: SOFTWARE,
@@ -155,7 +159,7 @@ export async function recv(
   let given = false;
   let isMisfit = false;
   try {
-    home.recover(end.replica);
+    home.recover(end.replica, end.owner);
     if (standby !== undefined && end.replica.committed > 0) {
       // Before anybody connects: what does not fit is told at the start.
       standby.image(home.dir!.files);

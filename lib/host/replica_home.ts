@@ -1,9 +1,11 @@
 /** Where `kemari recv` keeps its replica: in memory, or in files that outlive it. */
 import { createHash } from "node:crypto";
 import { getLogger } from "@logtape/logtape";
+import { describeVm } from "../decisions/whose_replica.ts";
 import { KemariError } from "../errors.ts";
 import type { ReplicaStore } from "../replica/page_store.ts";
 import type { Replica } from "../replica/replica.ts";
+import type { ReplicaOwner } from "./replica_owner.ts";
 import { RamDir } from "./ram_dir.ts";
 
 const log = getLogger(["kemari", "recv"]);
@@ -46,9 +48,10 @@ export class ReplicaHome {
   }
 
   /** Goes on with what an earlier recv left in the folder, if that is whole. */
-  recover(replica: Replica): void {
+  recover(replica: Replica, owner: ReplicaOwner): void {
     const dir = this.dir;
     if (dir === undefined) return;
+    dir.whose = () => owner.coming;
     const found = dir.recover();
     if ("nothing" in found) {
       if (found.nothing !== "there was no replica") {
@@ -64,9 +67,11 @@ export class ReplicaHome {
         throw new SharedDisks("writes to its shared disks were held in the earlier recv's memory");
       }
       replica.adopt(found);
-      log.info("{folder}: going on with transaction {transaction} of {machine}", {
+      owner.adopt(found.vm ?? {});
+      log.info("{folder}: going on with transaction {transaction} of {machine}, {vm}", {
         folder: dir.path,
         transaction: found.transaction,
+        vm: describeVm(owner.kept),
         machine: replica.machine,
       });
     } catch (error) {

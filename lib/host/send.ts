@@ -4,7 +4,7 @@ import { parseAddress } from "./address.ts";
 import { adopt } from "./channel.ts";
 import { compressionOf, type CompressSettings } from "./compression.ts";
 import { ControlServer } from "./control.ts";
-import { formatBytes, senderDurations, senderStatus, statusLine } from "./end_status.ts";
+import { formatBytes, senderDurations, senderStatus, statusLine, vmStatus } from "./end_status.ts";
 import { connectPeer, type PeerConnection } from "./peer.ts";
 import { QmpClient } from "./qmp_client.ts";
 import { RateMeter } from "./rate_meter.ts";
@@ -16,6 +16,7 @@ import { triggerCheckpoint } from "../qmp/migration.ts";
 import { serveUntilUnused } from "./serve_taps.ts";
 import { SOFTWARE } from "./software.ts";
 import { SyncTrigger } from "./sync_trigger.ts";
+import { namedVm, readVmIdentity } from "./vm_identity.ts";
 import { type SyncOn, TapSet, type TapSettings } from "./tap_set.ts";
 
 const log = getLogger(["kemari", "send"]);
@@ -24,10 +25,12 @@ const log = getLogger(["kemari", "send"]);
 export const CONNECT_TIMEOUT_MS = 10_000;
 
 export interface SendSettings
-  extends Omit<SenderLinkOptions, "software" | "taps" | "compression">, CompressSettings {
+  extends Omit<SenderLinkOptions, "software" | "taps" | "compression" | "vm">, CompressSettings {
   readonly target: string;
   readonly control?: string;
   readonly sessionName?: string;
+  /** What names the VM, in place of QEMU's UUID and name. */
+  readonly vm?: string;
   /** QMP socket by which a VM that COLO left stopped is set running when the secondary is lost. */
   readonly qmp?: string;
   readonly taps: TapSettings;
@@ -71,9 +74,17 @@ export async function send(
   let qmp: QmpClient | undefined;
   try {
     taps = await TapSet.open(settings.taps, reactor, signal);
+    if (!taps.isEmpty && settings.qmp !== undefined) {
+      qmp = await reactor.during(QmpClient.connect(settings.qmp, { reactor }), signal);
+      triggerBy(qmp, taps, settings, reactor);
+    }
+    const vm = qmp === undefined
+      ? namedVm(settings.vm)
+      : await reactor.during(readVmIdentity(qmp, settings.vm), signal);
     peer = await connectPeer(address, reactor, CONNECT_TIMEOUT_MS, signal);
     link = new SenderLink(reactor, peer, {
       ...settings,
+      vm,
       compression: compressionOf(settings),
       taps,
       software: settings.sessionName ? `${SOFTWARE} (${settings.sessionName})` : SOFTWARE,
@@ -82,12 +93,9 @@ export async function send(
     const tapped = taps;
     const status = () => ({
       ...senderStatus(session, undefined, undefined, address.text, rate, settings.compress),
+      vm: vmStatus(vm),
       ...(tapped.isEmpty ? {} : { taps: tapped.status }),
     });
-    if (!taps.isEmpty && settings.qmp !== undefined) {
-      qmp = await reactor.during(QmpClient.connect(settings.qmp, { reactor }), signal);
-      triggerBy(qmp, taps, settings, reactor);
-    }
     if (settings.control !== undefined) {
       const durations = () => senderDurations(session, tapped.recentHolds());
       const handlers = { status, durations };

@@ -1,6 +1,7 @@
 import { randomBytes } from "node:crypto";
 import { StateError, TransportError } from "../errors.ts";
 import { Primary, type PrimaryEvent } from "../replica/primary.ts";
+import { encodeVm } from "../replica/vm_fields.ts";
 import type { PackingCounters } from "../txn/packing.ts";
 import { type SentBytes, TxnSender } from "../txn/sender.ts";
 import type { LeaveReason } from "../txn/leave.ts";
@@ -69,7 +70,7 @@ export class SenderLink {
         session: randomBytes(16),
         heartbeatMs: options.heartbeatMs,
         graceMs: options.graceMs,
-        software: options.software,
+        ...{ software: options.software, fields: encodeVm(options.vm ?? {}) },
         packingClock: options.compression?.treatments.some(({ pack }) => pack) ? clock : undefined,
       },
       clock(),

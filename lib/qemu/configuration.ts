@@ -32,6 +32,7 @@ export function decodeConfiguration(
   const machine = ascii(bytes, at, at + nameBytes, base);
   at += nameBytes;
   let targetPageBits: number | undefined;
+  let uuid: string | undefined;
   const capabilities: string[] = [];
   const seen = new Set<string>();
   while (bytes[at] === SECTION.QEMU_VM_SUBSECTION) {
@@ -40,7 +41,7 @@ export function decodeConfiguration(
     at = next;
   }
   return {
-    configuration: { machine, targetPageBits, capabilities, raw: bytes.slice(start, at) },
+    configuration: { machine, targetPageBits, uuid, capabilities, raw: bytes.slice(start, at) },
     next: at,
   };
 
@@ -64,6 +65,8 @@ export function decodeConfiguration(
         }
         return body + 4;
       case "configuration/uuid":
+        if (end - body < 16) return NEED_MORE;
+        uuid = bytes.subarray(body, body + 16).toHex();
         return body + 16;
       case "configuration/capabilities": {
         const count = view.getUint32(body);

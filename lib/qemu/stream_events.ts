@@ -7,6 +7,8 @@ export interface Configuration {
   readonly machine: string;
   /** log2 of the page size in bytes, where the stream names it. */
   readonly targetPageBits?: number;
+  /** The VM's, as 32 hexadecimal digits, where the stream names it. */
+  readonly uuid?: string;
   /** Capabilities that change the stream's shape, such as `x-ignore-shared`. */
   readonly capabilities: readonly string[];
   /** The section as received, type byte included; a copy that the event's reader owns. */

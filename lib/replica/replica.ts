@@ -11,12 +11,14 @@ import { type AllocateSlab, SlotPool } from "./slot_pool.ts";
 import { ReplicaTaps } from "./replica_taps.ts";
 import { recognizeMachine, type StoredReplica } from "./stored_replica.ts";
 import { checkConfiguration, unsupportedMark } from "./unsupported_stream.ts";
+import type { StreamShape } from "../decisions/whose_replica.ts";
 import type { TransactionKind } from "../txn/receiver.ts";
 import { Carry } from "../bytes/carry.ts";
 
 /** A VM's state as of a committed transaction, all but the RAM. */
 interface MachineState extends MachineRecord {
   readonly machine: string;
+  readonly uuid?: string;
   readonly context: CheckpointContext;
 }
 
@@ -45,6 +47,13 @@ export class Replica implements StreamVisitor {
   #image: RamImage | undefined;
   #machine: MachineState | undefined;
   #committed = 0;
+
+  /**
+   * Looks at a whole stream's machine before any of its pages is kept, beside what is committed.
+   *
+   * @throws {WireError} for one that must not replace it.
+   */
+  admitStream: (coming: StreamShape, kept: StreamShape | undefined) => void = () => {};
 
   #parser: StreamParser | undefined;
   #carry = new Carry();
@@ -107,12 +116,12 @@ export class Replica implements StreamVisitor {
    */
   adopt(stored: StoredReplica): void {
     if (this.#committed !== 0) throw new StateError("a replica is adopted before any transaction");
-    const { machine, context } = recognizeMachine(stored);
+    const { machine, uuid, context } = recognizeMachine(stored);
     const pool = new SlotPool(stored.pageBytes, this.#allocate);
     this.#image = new RamImage(stored.blocks, pool, stored.open(pool), true);
     this.#pool = pool;
     const { configuration, device, vmdescription } = stored;
-    this.#machine = { configuration, device, vmdescription, machine, context };
+    this.#machine = { configuration, device, vmdescription, machine, uuid, context };
     this.#committed = stored.transaction;
   }
 
@@ -127,7 +136,7 @@ export class Replica implements StreamVisitor {
     // A machine without CONFIGURATION is composed without one, whatever was committed before.
     // One that describes nothing is not described by what came before it.
     this.#staged = kind.full
-      ? { configuration: NOTHING, vmdescription: NOTHING, machine: "unnamed" }
+      ? { configuration: NOTHING, vmdescription: NOTHING, machine: "unnamed", uuid: undefined }
       : {};
     this.#size = { pages: 0, zeroPages: 0, deviceStateBytes: 0 };
     if (kind.full) this.#parser = new StreamParser(this);
@@ -262,6 +271,7 @@ export class Replica implements StreamVisitor {
       case "configuration":
         this.#staged.configuration = event.configuration.raw;
         this.#staged.machine = event.configuration.machine;
+        this.#staged.uuid = event.configuration.uuid;
         return checkConfiguration(event);
       case "ram-blocks":
         this.#beginImage(event.blocks, event.offset);
@@ -331,6 +341,10 @@ export class Replica implements StreamVisitor {
     if (!this.#kind.full) {
       throw new WireError("migration", offset, "bad-order", "a block list inside a checkpoint");
     }
+    this.admitStream(
+      { machine: this.#staged.machine!, uuid: this.#staged.uuid, blocks },
+      this.#machine && { ...this.#machine, blocks: this.blocks },
+    );
     if (this.#kind.based) {
       const image = this.#image;
       if (

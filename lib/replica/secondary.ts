@@ -287,6 +287,7 @@ export class Secondary implements TransactionVisitor {
 function reasonOf(error: unknown): NackReason {
   if (error instanceof WireError) {
     if (error.fault === "bad-checksum") return "checksum";
+    if (error.fault === "other-vm" || error.fault === "same-image") return error.fault;
     if (error.protocol === "transaction") {
       if (error.fault === "bad-version" || error.fault === "unsupported") return "version";
       return error.fault === "too-large" ? "too-large" : "protocol";

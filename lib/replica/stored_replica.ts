@@ -1,4 +1,5 @@
 import { Carry } from "../bytes/carry.ts";
+import type { VmIdentity } from "../decisions/whose_replica.ts";
 import { WireError } from "../errors.ts";
 import { sketchDeviceState } from "../qemu/device_sketch.ts";
 import type { CheckpointContext } from "../qemu/parser_state.ts";
@@ -13,6 +14,8 @@ export interface StoredReplica extends MachineRecord {
   readonly transaction: number;
   readonly blocks: readonly RamBlock[];
   readonly pageBytes: number;
+  /** Whose it is, as far as known. */
+  readonly vm?: VmIdentity;
   /** Opens the pages. */
   open(pool: SlotPool): PageStore;
 }
@@ -26,11 +29,12 @@ export interface StoredReplica extends MachineRecord {
  */
 export function recognizeMachine(
   stored: StoredReplica,
-): { readonly machine: string; readonly context: CheckpointContext } {
+): { readonly machine: string; readonly uuid?: string; readonly context: CheckpointContext } {
   let machine = "unnamed";
+  let uuid: string | undefined;
   const parser = new StreamParser({
     event: (event) => {
-      if (event.kind === "configuration") machine = event.configuration.machine;
+      if (event.kind === "configuration") ({ machine, uuid } = event.configuration);
     },
     page: () => {},
     fill: () => {},
@@ -45,5 +49,5 @@ export function recognizeMachine(
     throw new WireError("migration", 0, "truncated", "the stored state is no whole machine");
   }
   const { sections } = sketchDeviceState(stored.device, [], 0);
-  return { machine, context: { ...parser.checkpointContext, sections } };
+  return { machine, uuid, context: { ...parser.checkpointContext, sections } };
 }

@@ -31,6 +31,12 @@ export interface ReceiverOptions {
   readonly software: string;
   /** Whether INPUT is taken. */
   readonly takesInputs?: boolean;
+  /**
+   * Looks at who comes, before it is answered; all are taken by default.
+   *
+   * @throws {WireError} for one that is not to be admitted: no session has begun.
+   */
+  readonly admit?: (hello: Hello, offset: number) => void;
 }
 
 /** How a transaction's payload is to be read. */
@@ -263,7 +269,9 @@ export class TxnReceiver implements FrameVisitor {
     if (header.command !== TXN.HELLO) {
       refuse(offset, "bad-order", `command ${header.command} before HELLO`);
     }
-    this.#peer = decodeHello(payload, offset);
+    const hello = decodeHello(payload, offset);
+    this.#options.admit?.(hello, offset);
+    this.#peer = hello;
     this.#state = "idle";
     this.#frame(
       TXN.HELLO,

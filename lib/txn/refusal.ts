@@ -5,11 +5,17 @@ import { MAX_NACK_TEXT_BYTES, NACK_REASON, type NackReason } from "./wire.ts";
 const HINTS: Readonly<Record<string, string>> = {
   "too-large": "raise recv's --max-transaction",
   "taken-over": "the VM must not run here any more: end this QEMU",
+  "other-vm":
+    "send to the kemari recv of this VM; or, if it is the same one, name it alike with --vm; " +
+    "or start that recv with --replace: what it keeps is then overwritten",
+  "same-image": "give each side an image of its own, or say mode=shared at both ends",
   storage: "free space there, or mend its storage; nothing that was acknowledged is lost",
 };
 
 /** Reasons that callers tell from others. */
-const FAULTS = ["busy", "taken-over", "storage", "silence", "activating"] as const;
+const FAULTS = [
+  ...["busy", "taken-over", "storage", "silence", "activating", "other-vm", "same-image"] as const,
+];
 
 function isFault(name: string): name is typeof FAULTS[number] {
   return (FAULTS as readonly string[]).includes(name);

@@ -76,7 +76,7 @@ export class TxnSender implements FrameVisitor {
         graceMs: options.graceMs,
         committed: 0,
         maxTransactionBytes: 0,
-        software: options.software,
+        ...{ software: options.software, fields: options.fields },
       }),
     );
   }

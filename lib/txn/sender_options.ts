@@ -1,4 +1,5 @@
 /** What the sender's half is told, and what it tells. */
+import type { HelloField } from "./hello_fields.ts";
 import type { Hello } from "./wire.ts";
 
 /** How a sender presents itself, and how patient it is. */
@@ -8,6 +9,8 @@ export interface SenderOptions {
   /** Silence from the peer after which it counts as lost. */
   readonly graceMs: number;
   readonly software: string;
+  /** More to be said in HELLO. */
+  readonly fields?: readonly HelloField[];
   /** Measures how long packing takes; without it nothing is packed. */
   readonly packingClock?: () => number;
 }

@@ -4,6 +4,7 @@
  * docs/PROTOCOL.md describes it for someone who writes the other end.
  */
 import { WireError, type WireFault } from "../errors.ts";
+import { decodeFields, encodeFields, type HelloField } from "./hello_fields.ts";
 import { HAS_ZSTD } from "./zstd_context.ts";
 
 /** What a frame asks for or says. BEGIN to NACK keep the names of the original Kemari. */
@@ -52,6 +53,8 @@ export const NACK_REASON = {
   stopping: 8,
   "taken-over": 9,
   storage: 10,
+  "other-vm": 11,
+  "same-image": 12,
   silence: 14,
   activating: 15,
 } as const;
@@ -216,6 +219,8 @@ export interface Hello {
   readonly maxTransactionBytes: number;
   /** Name and version, for logs. */
   readonly software: string;
+  /** What else is said; what it means is not this room's. */
+  readonly fields?: readonly HelloField[];
 }
 
 /**
@@ -248,11 +253,12 @@ const HELLO_FIXED_BYTES = 8 + 4 + 4 + 16 + 4 + 4 + 8 + 8 + 2;
 
 /**
  * Encodes HELLO's payload: `8 bytes magic, u32 version, u32 features, 16 bytes session,
- * u32 heartbeat ms, u32 grace ms, u64 committed, u64 max transaction, u16 n, n bytes software`.
+ * u32 heartbeat ms, u32 grace ms, u64 committed, u64 max transaction, u16 n, n bytes software`, then fields, see {@link encodeFields}.
  */
 export function encodeHello(hello: Hello): Uint8Array {
   const software = new TextEncoder().encode(hello.software).subarray(0, 255);
-  const bytes = new Uint8Array(HELLO_FIXED_BYTES + software.length);
+  const fields = encodeFields(hello.fields ?? []);
+  const bytes = new Uint8Array(HELLO_FIXED_BYTES + software.length + fields.length);
   const view = new DataView(bytes.buffer);
   bytes.set(HELLO_MAGIC);
   view.setUint32(8, hello.version);
@@ -264,11 +270,12 @@ export function encodeHello(hello: Hello): Uint8Array {
   view.setBigUint64(48, BigInt(hello.maxTransactionBytes));
   view.setUint16(56, software.length);
   bytes.set(software, HELLO_FIXED_BYTES);
+  bytes.set(fields, HELLO_FIXED_BYTES + software.length);
   return bytes;
 }
 
 /**
- * Decodes HELLO's payload. Bytes behind the software's name are ignored: later versions may add.
+ * Decodes HELLO's payload. Fields that are not known are kept and ignored: later versions may add.
  *
  * @throws {WireError} `bad-magic`, `bad-version`, `bad-length`, `bad-value`, or `unsupported` for a
  *   demanded feature.
@@ -303,6 +310,7 @@ export function decodeHello(payload: Uint8Array, offset: number): Hello {
   }
   const softwareEnd = HELLO_FIXED_BYTES + view.getUint16(56);
   if (softwareEnd > payload.length) refuse(offset + 56, "bad-length", "HELLO ends in its name");
+  const fields = decodeFields(payload, softwareEnd, offset);
   return {
     version,
     features,
@@ -312,6 +320,7 @@ export function decodeHello(payload: Uint8Array, offset: number): Hello {
     committed: safeU64(view, 40, offset),
     maxTransactionBytes: safeU64(view, 48, offset),
     software: new TextDecoder().decode(payload.subarray(HELLO_FIXED_BYTES, softwareEnd)),
+    ...(fields.length > 0 ? { fields } : {}),
   };
 }
 

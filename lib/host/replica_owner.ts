@@ -1,0 +1,126 @@
+import { getLogger } from "@logtape/logtape";
+import {
+  type AtHello,
+  describeVm,
+  mayReplace,
+  otherMachine,
+  type StreamShape,
+  type VmIdentity,
+} from "../decisions/whose_replica.ts";
+import { WireError } from "../errors.ts";
+import { decodeVm } from "../replica/vm_fields.ts";
+import type { Hello } from "../txn/wire.ts";
+
+const log = getLogger(["kemari", "recv"]);
+
+/**
+ * Whose VM the replica is: admits a session or refuses it, before anything of it is taken.
+ *
+ * ```text
+ * nobody's ──admit()──► coming ──committed()──► kept ──admit() the same──► coming …
+ *                                                └──admit() another: refused, unless --replace
+ * ```
+ */
+export class ReplicaOwner {
+  #kept: VmIdentity = {};
+  /** What the session's sender has said. */
+  #said: VmIdentity = {};
+  #coming: VmIdentity = {};
+  #replace: AtHello["replace"];
+  /** Whether only its stream can show whose the session is. */
+  #isUnknown = false;
+
+  /** @param mayReplace `--replace`. */
+  constructor(mayReplace = false) {
+    this.#replace = mayReplace ? "unused" : "no";
+  }
+
+  /** Whose replica is kept, as far as known. */
+  get kept(): VmIdentity {
+    return this.#kept;
+  }
+  /** Whose replica it is once the session has committed. */
+  get coming(): VmIdentity {
+    return this.#coming;
+  }
+
+  /** Goes on with what an earlier process kept. */
+  adopt(vm: VmIdentity): void {
+    this.#kept = vm;
+  }
+
+  /**
+   * Looks at who comes.
+   *
+   * @param committed The last transaction of the replica; 0 if there is none.
+   * @throws {WireError} `other-vm`.
+   */
+  admit(hello: Hello, offset: number, committed: number): void {
+    const coming = this.#said = decodeVm(hello.fields, offset);
+    const kept = this.#kept;
+    const admission = mayReplace({
+      hasReplica: committed > 0,
+      kept,
+      coming,
+      replace: this.#replace,
+    });
+    this.#isUnknown = admission.do === "accept-unknown";
+    // What names the replica stays, where the sender is older or says less.
+    this.#coming = committed > 0 && admission.do !== "replace" ? { ...kept, ...coming } : coming;
+    switch (admission.do) {
+      case "refuse":
+        throw otherVm(offset, kept, coming, committed, "");
+      case "replace":
+        this.#replace = coming;
+        return log.warn(
+          "{coming} is about to replace transaction {committed} of {kept}, as --replace allows",
+          { coming: describeVm(coming), kept: describeVm(kept), committed },
+        );
+      case "accept-unknown":
+        log.warn(
+          "it cannot be told whether the sender's VM ({coming}) is the one that is kept ({kept}, " +
+            "transaction {committed}): taken as the same; give VMs a UUID or a name, or --vm",
+          { coming: describeVm(coming), kept: describeVm(kept), committed },
+        );
+    }
+  }
+
+  /**
+   * Looks at the beginning of a whole stream, before anything of it is kept.
+   *
+   * @param kept What the replica's own said; nothing if there is none.
+   * @throws {WireError} `other-vm` for one that was taken as unknown.
+   */
+  admitStream(coming: StreamShape, kept: StreamShape | undefined, committed: number): void {
+    if (!this.#isUnknown || kept === undefined) return;
+    const uuid = kept.uuid ?? this.#kept.uuid;
+    const difference = otherMachine({ ...kept, uuid }, coming);
+    if (difference !== undefined) {
+      throw otherVm(0, this.#kept, this.#said, committed, `, by ${difference}`);
+    }
+  }
+
+  /** The replica is the session's VM's now. */
+  committed(): void {
+    this.#kept = this.#coming;
+    // What it is from here on is known by what was committed.
+    this.#isUnknown = false;
+  }
+}
+
+function otherVm(
+  offset: number,
+  kept: VmIdentity,
+  coming: VmIdentity,
+  committed: number,
+  why: string,
+): WireError {
+  return new WireError(
+    "transaction",
+    offset,
+    "other-vm",
+    `it keeps transaction ${committed} of ${describeVm(kept)}, and the sender's is another one, ` +
+      `${describeVm(coming)}${why}`,
+    { hint: "start recv with --replace if what it keeps is to be overwritten" },
+  );
+}
