@@ -9,6 +9,7 @@ import { senderDurations, type SenderStatus, senderStatus, statusLine } from "./
 import { startGuardian } from "./guardian.ts";
 import type { LinkTiming } from "./link_options.ts";
 import { MigrationChannel } from "./migration_channel.ts";
+import { OutsideWatch } from "./outside_watch.ts";
 import { type EarlyStatus, ProtectBoard } from "./protect_board.ts";
 import { protectByColo } from "./protect_colo.ts";
 import { isSecondaryLoss, partFromSecondary } from "./protect_loss.ts";
@@ -214,6 +215,8 @@ async function protectVm(
   }
   board.waits("connecting");
   for (const warning of support.warnings) log.warn("{warning}", { warning });
+  const outside = new OutsideWatch(qmp, taps);
+  await reactor.during(outside.look(), signal);
   const mode = settings.mode === "auto" ? support.mode : settings.mode;
   if (mode === "colo" && !support.colo) {
     throw new QemuError("x-colo", "GenericError", `no COLO: ${support.coloReason}`, {
@@ -288,9 +291,11 @@ async function protectVm(
         rate,
         settings.compress,
       ),
+      outside: outside.found,
       ...(taps.isEmpty ? {} : { taps: taps.status }),
     };
   board.show(status, () => senderDurations(last, taps.recentHolds()));
+  outside.begin(reactor);
   const stopMeter = reactor.every(250, () => {
     rate.update(last?.primary.counters.committed ?? 0);
     if (progress.isShown && last !== undefined) progress.set(statusLine(status() as SenderStatus));
@@ -372,6 +377,7 @@ async function protectVm(
   } finally {
     over = true;
     stopMeter();
+    outside.end();
     link?.close();
     channel.close();
     if (told) {
