@@ -134,7 +134,7 @@ After a takeover:
     },
   },
   failover: {
-    examples: ["kemari failover /run/kemari.ctl"],
+    examples: ["kemari failover /run/kemari.ctl", "kemari failover /run/kemari.ctl --stale"],
     exits: {
       done: "activated: the stream has been written, or QEMU has taken it",
       bytes: "something else than kemari answered",

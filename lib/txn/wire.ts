@@ -23,6 +23,7 @@ export const TXN = {
   DIGEST: 13,
   PACKED: 14,
   LEAVE: 18,
+  LEFT: 19,
   DISK_QUERY: 20,
   DISK_DIGEST: 21,
   INPUT: 22,
@@ -51,6 +52,8 @@ export const NACK_REASON = {
   stopping: 8,
   "taken-over": 9,
   storage: 10,
+  silence: 14,
+  activating: 15,
 } as const;
 export type NackReason = keyof typeof NACK_REASON;
 
@@ -66,6 +69,8 @@ export const MAX_PACKED_BYTES = 1 << 20;
 export const MAX_CONTROL_BYTES = 128 * 1024;
 /** Bytes of text in NACK, at the most. */
 export const MAX_NACK_TEXT_BYTES = 4096;
+/** Bytes of LEAVE's payload, at the most: a reason and a text. */
+export const MAX_LEAVE_BYTES = 1 + 1024;
 /** Bytes of DISK_QUERY's payload, at the most: its numbers, and the name of a tap. */
 export const MAX_DISK_QUERY_BYTES = 29 + 64;
 /** Queries of disks that may wait for their answers at the same time. */
@@ -92,7 +97,8 @@ const FRAME_BYTES: ReadonlyMap<number, number> = new Map([
   [TXN.DIGEST_QUERY, 8],
   [TXN.DIGEST, MAX_CONTROL_BYTES],
   [TXN.PACKED, MAX_PACKED_BYTES],
-  [TXN.LEAVE, 0],
+  [TXN.LEAVE, MAX_LEAVE_BYTES],
+  [TXN.LEFT, 0],
   [TXN.DISK_QUERY, MAX_DISK_QUERY_BYTES],
   [TXN.DISK_DIGEST, MAX_CONTROL_BYTES],
   [TXN.INPUT, MAX_CONTROL_BYTES],
@@ -227,9 +233,12 @@ export const FEATURE = {
   diskDigests: 0x8,
   /** INPUT is taken: only a receiver says so, if it has a use for it. */
   inputs: 0x10,
+  /** LEAVE has a payload, and is answered by LEFT. */
+  farewell: 0x20,
 } as const;
 /** What this version offers, at either end. */
 export const OFFERED_FEATURES = FEATURE.digests | FEATURE.events | FEATURE.diskDigests |
+  FEATURE.farewell |
   (HAS_ZSTD ? FEATURE.packed : 0);
 const DEMANDED_FEATURES = 0xffff_0000;
 
