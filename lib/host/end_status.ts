@@ -1,5 +1,6 @@
 /** What `kemari status` tells of a running end: the JSON is a contract, see README. */
 import { formatUuid, type VmIdentity } from "../decisions/whose_replica.ts";
+import type { OutsideOutput } from "../qmp/outside_output.ts";
 import type { LatencySummary, LatencyWindow, RecentDurations } from "../replica/latency.ts";
 import type { CompressMode } from "./compression.ts";
 import type { ReceiverEnd } from "./receiver_end.ts";
@@ -53,6 +54,8 @@ export interface SenderStatus extends CommonStatus {
   /** Transactions sent and not acknowledged. */
   readonly inFlight: number;
   readonly pendingBytes: number;
+  /** What the VM says past kemari, as `protect` found it; `send` does not know. */
+  readonly outside?: OutsideOutput | null;
 }
 
 /** What names a VM. */

@@ -17,6 +17,7 @@ import {
 import { startGuardian } from "./guardian.ts";
 import type { LinkTiming, SenderLinkOptions } from "./link_options.ts";
 import { MigrationChannel } from "./migration_channel.ts";
+import { OutsideWatch } from "./outside_watch.ts";
 import { type EarlyStatus, ProtectBoard } from "./protect_board.ts";
 import { protectByColo } from "./protect_colo.ts";
 import { partFromSecondary } from "./protect_loss.ts";
@@ -227,6 +228,8 @@ async function protectVm(
   const vm = await reactor.during(readVmIdentity(qmp, settings.vm), signal);
   board.waits("connecting");
   for (const warning of support.warnings) log.warn("{warning}", { warning });
+  const outside = new OutsideWatch(qmp, taps);
+  await reactor.during(outside.look(), signal);
   const mode = settings.mode === "auto" ? support.mode : settings.mode;
   if (mode === "colo" && !support.colo) {
     throw new QemuError("x-colo", "GenericError", `no COLO: ${support.coloReason}`, {
@@ -302,9 +305,11 @@ async function protectVm(
         settings.compress,
       ),
       vm: vmStatus(vm),
+      outside: outside.found,
       ...(taps.isEmpty ? {} : { taps: taps.status }),
     };
   board.show(status, () => senderDurations(last, taps.recentHolds()));
+  outside.begin(reactor);
   const stopMeter = reactor.every(250, () => {
     rate.update(last?.primary.counters.committed ?? 0);
     if (progress.isShown && last !== undefined) progress.set(statusLine(status() as SenderStatus));
@@ -374,6 +379,7 @@ async function protectVm(
   } finally {
     over = true;
     stopMeter();
+    outside.end();
     link?.close();
     channel.close();
     if (told) {
