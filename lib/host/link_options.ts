@@ -1,6 +1,7 @@
 /** How a link between the two ends behaves, and what is at its ends. */
 import type { VmIdentity } from "../decisions/whose_replica.ts";
 import type { PrimaryOptions } from "../replica/primary.ts";
+import type { ImageMarks } from "./image_marks.ts";
 import type { TapSet } from "./tap_set.ts";
 
 /** How the two ends of a link tell a dead peer from a quiet one. */
@@ -13,6 +14,8 @@ export interface SenderLinkOptions extends LinkTiming, Omit<PrimaryOptions, "tap
   readonly software: string;
   /** Who the VM is, as far as known. */
   readonly vm?: VmIdentity;
+  /** What its disks' images bear until the secondary has looked; the link takes it away. */
+  readonly marks?: ImageMarks;
   /** The VM's taps; they outlive the link. */
   readonly taps?: TapSet;
 }

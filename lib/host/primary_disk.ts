@@ -4,6 +4,7 @@ import { DiskTap } from "../replica/disk_tap.ts";
 import type { DiskMode } from "../replica/tap_events.ts";
 import { WriteThrottle } from "../replica/write_throttle.ts";
 import type { DiskTapAddress } from "./disk_options.ts";
+import type { MarkedDisk } from "./image_marks.ts";
 import type { ImageFile } from "./image_file.ts";
 import type { NbdServer } from "./nbd_server.ts";
 import type { Reactor } from "./reactor.ts";
@@ -80,6 +81,10 @@ export class PrimaryDisk {
     this.#server = server;
   }
 
+  /** Where its image is. */
+  get marked(): MarkedDisk {
+    return { name: this.tap.name, path: this.image.name, mode: this.tap.mode };
+  }
   get isUsed(): boolean {
     return (this.#server?.connections ?? 0) > 0;
   }

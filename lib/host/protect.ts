@@ -14,6 +14,7 @@ import {
   statusLine,
   vmStatus,
 } from "./end_status.ts";
+import { ImageMarks } from "./image_marks.ts";
 import { startGuardian } from "./guardian.ts";
 import type { LinkTiming, SenderLinkOptions } from "./link_options.ts";
 import { MigrationChannel } from "./migration_channel.ts";
@@ -329,7 +330,8 @@ async function protectVm(
     for (let first = true;; first = false) {
       try {
         const peer = await connectSecondary(target, reactor, signal, first || !settings.retry);
-        last = link = new SenderLink(reactor, peer, linkOptions);
+        const marks = await reactor.during(ImageMarks.place(taps.images), signal);
+        last = link = new SenderLink(reactor, peer, { ...linkOptions, marks });
         link.onFirstCommit = () => refusals.over();
         await reactor.run(() => last!.ready, signal);
         refusals.connected(link.peerSoftware);

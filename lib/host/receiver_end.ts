@@ -234,7 +234,10 @@ export class ReceiverEnd {
       this.counters,
       {
         ...this.#options,
-        admit: (hello, offset) => this.owner.admit(hello, offset, this.replica.committed),
+        admit: (hello, offset) => {
+          this.owner.admit(hello, offset, this.replica.committed);
+          this.#options.admit?.(hello, offset);
+        },
       },
       {
         event: (event) => this.#event(event),

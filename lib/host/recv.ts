@@ -5,6 +5,7 @@ import { parseAddress } from "./address.ts";
 import { isUnread, wasClosed } from "./channel.ts";
 import { type ControlHandlers, ControlServer } from "./control.ts";
 import { type ReceiverStatus, receiverStatus, statusLine } from "./end_status.ts";
+import { refuseSameImages } from "./image_marks.ts";
 import { RateMeter } from "./rate_meter.ts";
 import { ReplicaHome } from "./replica_home.ts";
 import { ReplicaOwner } from "./replica_owner.ts";
@@ -116,6 +117,7 @@ export async function recv(
     ...settings,
     taps: taps.replicaTaps,
     store: home.store,
+    admit: (hello, offset) => refuseSameImages(hello, offset, settings.disks),
     owner: new ReplicaOwner(settings.replace),
     listen,
     maxTransactionBytes: settings.maxTransactionBytes ?? Math.floor(freeMemoryBytes() / 2),

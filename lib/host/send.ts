@@ -12,6 +12,7 @@ import { QmpClient } from "./qmp_client.ts";
 import { RateMeter } from "./rate_meter.ts";
 import { Reactor } from "./reactor.ts";
 import { followVm, isTakenOver, type OnSecondaryLoss, releaseVm } from "./release_vm.ts";
+import { ImageMarks } from "./image_marks.ts";
 import type { SenderLinkOptions } from "./link_options.ts";
 import { SenderLink } from "./sender_link.ts";
 import { triggerCheckpoint } from "../qmp/migration.ts";
@@ -27,7 +28,9 @@ const log = getLogger(["kemari", "send"]);
 export const CONNECT_TIMEOUT_MS = 10_000;
 
 export interface SendSettings
-  extends Omit<SenderLinkOptions, "software" | "taps" | "compression" | "vm">, CompressSettings {
+  extends
+    Omit<SenderLinkOptions, "software" | "taps" | "compression" | "vm" | "marks">,
+    CompressSettings {
   readonly target: string;
   readonly control?: string;
   readonly sessionName?: string;
@@ -88,6 +91,7 @@ export async function send(
     peer = await connectPeer(address, reactor, CONNECT_TIMEOUT_MS, signal);
     link = new SenderLink(reactor, peer, {
       ...settings,
+      marks: await reactor.during(ImageMarks.place(taps.images), signal),
       vm,
       compression: compressionOf(settings),
       taps,

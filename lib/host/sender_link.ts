@@ -8,6 +8,7 @@ import type { LeaveReason } from "../txn/leave.ts";
 import { OutputQueue, readSome } from "./channel.ts";
 import { DigestExchange } from "./digest_exchange.ts";
 import type { QemuChannel, SenderLinkOptions } from "./link_options.ts";
+import type { ImageMarks } from "./image_marks.ts";
 import { LinkTaps } from "./link_taps.ts";
 import { OwnSilence } from "./own_silence.ts";
 import type { PeerConnection } from "./peer.ts";
@@ -53,6 +54,7 @@ export class SenderLink {
   #peerLeft = false;
   readonly #ownSilence = new OwnSilence(performance.now());
   #isLeaveKnown = false;
+  readonly #marks: ImageMarks | undefined;
   #closed = false;
   #disconnected = false;
 
@@ -70,13 +72,15 @@ export class SenderLink {
         session: randomBytes(16),
         heartbeatMs: options.heartbeatMs,
         graceMs: options.graceMs,
-        ...{ software: options.software, fields: encodeVm(options.vm ?? {}) },
+        software: options.software,
+        fields: [...encodeVm(options.vm ?? {}), ...options.marks?.fields ?? []],
         packingClock: options.compression?.treatments.some(({ pack }) => pack) ? clock : undefined,
       },
       clock(),
     );
     this.primary = new Primary(options, this.#txn, clock);
     this.#digests = new DigestExchange(this.primary);
+    this.#marks = options.marks;
     this.#maxPendingBytes = options.maxInFlightBytes;
     this.#taps = options.taps && new LinkTaps(options.taps, this.#txn, peer.name, reactor, {
       released: (transaction) => this.primary.released(transaction),
@@ -235,6 +239,7 @@ export class SenderLink {
     this.#closed = true;
     this.detach();
     this.#cancelTick();
+    this.#marks?.remove();
     this.#taps?.inputsGoOut();
     this.#peerWatch.input.stop();
     this.#peerWatch.output.stop();
@@ -332,6 +337,7 @@ export class SenderLink {
     for (const event of this.#txn.takeEvents()) {
       switch (event.kind) {
         case "ready":
+          this.#marks?.remove();
           this.#taps?.begin(event.hello.features, event.hello.committed);
           break;
         case "acked":

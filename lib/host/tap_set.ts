@@ -8,6 +8,7 @@ import { type DiskTapAddress, imageUseOf } from "./disk_options.ts";
 import type { SenderDurations } from "./end_status.ts";
 import { ImageFile } from "./image_file.ts";
 import { refuseTwice } from "./image_lock.ts";
+import type { MarkedDisk } from "./image_marks.ts";
 import { NbdServer } from "./nbd_server.ts";
 import { NetTap } from "./net_tap.ts";
 import type { NetTapCounters, NetTapEvents } from "./net_tap_events.ts";
@@ -157,6 +158,9 @@ export class TapSet implements PrimaryTaps {
 
   get isEmpty(): boolean {
     return this.#nets.length + this.#disks.length === 0;
+  }
+  get images(): readonly MarkedDisk[] {
+    return this.#disks.map(({ marked }) => marked);
   }
   /** Whether a QEMU uses any of the taps. */
   get isUsed(): boolean {
