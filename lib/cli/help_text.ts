@@ -34,7 +34,9 @@ const IMAGES = `Images:
   format=raw says that it is the guest's own data that looks like one: write it for disks whose first
   bytes the guest writes, such as LUKS. An image is locked as QEMU locks its own: QEMU, qemu-img and
   another kemari do not open it, and one that they have is refused. A shared image is for the two
-  kemaris of one pair. A device that is mounted, or part of another device, is refused.`;
+  kemaris of one pair. A device that is mounted, or part of another device, is refused. So is a
+  secondary whose replicated disk is the primary's own image, over NFS, a SAN or a second name: for
+  the moment in which they look, the image has an attribute user.kemari.mark, and a file beside it.`;
 
 /** What is done about disks. */
 const DISKS = `Disks:

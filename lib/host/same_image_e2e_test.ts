@@ -111,6 +111,8 @@ Deno.test({
         await run("addpart", whole.device, number, start, "2048");
       }
       const [one, two] = [1, 2].map((number) => place(`${whole.device}p${number}`));
+      // They would outlive the file's being attached.
+      for (const number of ["1", "2"]) await run("delpart", whole.device, number);
       assert.equal(one, "part 2048 2048 of @");
       assert.equal(two, "part 4096 2048 of @");
       assert.equal(judgeImages(one, two), "apart");
