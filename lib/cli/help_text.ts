@@ -100,6 +100,8 @@ Whose replica:
   --vm at the sender says), or else by its QEMU process and devices. Another VM's sender is refused,
   and changes nothing. --replace lets one other VM in: the first that comes, until it has committed,
   and from then on the replica is that VM's. It ends with this process: leave it out of unit files.
+  The replica lasts as long as this process, or its --ram-dir; whose disk a replicated disk's copy is
+  stands in the image's attribute user.kemari.copy-of, until the VM runs on it.
 
 ${IMAGES}
 

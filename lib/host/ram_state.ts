@@ -40,6 +40,18 @@ const COUNTS = [
 
 const VM_KEYS = new Set(["uuid", "name", "process", "shape"]);
 
+function isVm(value: unknown): value is VmIdentity {
+  return typeof value === "object" && value !== null &&
+    Object.entries(value).every(([key, text]) => VM_KEYS.has(key) && typeof text === "string");
+}
+
+/** Reads a VM's identity. @throws {Error} if it is none that kemari wrote. */
+export function decodeVmNote(text: string): VmIdentity {
+  const vm: unknown = JSON.parse(text);
+  if (!isVm(vm)) throw new Error("no VM");
+  return vm;
+}
+
 /**
  * Reads `state`.
  *
@@ -51,8 +63,7 @@ export function decodeState(text: string): StateMark | undefined {
   const mark = JSON.parse(text) as StateMark;
   const known = ["applying", "whole", "given"].includes(mark.phase);
   const counted = COUNTS.every((name) => Number.isSafeInteger(mark[name]) && mark[name] >= 0);
-  const vm = Object.entries(mark.vm ?? {});
-  const named = vm.every(([key, value]) => VM_KEYS.has(key) && typeof value === "string");
+  const named = isVm(mark.vm ?? {});
   if (!known || !counted || !named || typeof mark.bootId !== "string" || mark.device > 1) {
     throw new Error("state is damaged");
   }

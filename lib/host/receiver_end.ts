@@ -185,6 +185,7 @@ export class ReceiverEnd {
   /** The VM runs here: from now on senders are told so. */
   activated(): void {
     this.#active = true;
+    this.owner.activated();
   }
 
   close(): void {
@@ -235,8 +236,8 @@ export class ReceiverEnd {
       {
         ...this.#options,
         admit: (hello, offset) => {
-          this.owner.admit(hello, offset, this.replica.committed);
           this.#options.admit?.(hello, offset);
+          this.owner.admit(hello, offset, this.replica.committed);
         },
       },
       {

@@ -7,6 +7,7 @@ import { type ControlHandlers, ControlServer } from "./control.ts";
 import { type ReceiverStatus, receiverStatus, statusLine } from "./end_status.ts";
 import { refuseSameImages } from "./image_marks.ts";
 import { RateMeter } from "./rate_meter.ts";
+import { CopyOwner } from "./copy_owner.ts";
 import { ReplicaHome } from "./replica_home.ts";
 import { ReplicaOwner } from "./replica_owner.ts";
 import { Reactor } from "./reactor.ts";
@@ -118,7 +119,7 @@ export async function recv(
     taps: taps.replicaTaps,
     store: home.store,
     admit: (hello, offset) => refuseSameImages(hello, offset, settings.disks),
-    owner: new ReplicaOwner(settings.replace),
+    owner: new ReplicaOwner(settings.replace, new CopyOwner(settings.disks)),
     listen,
     maxTransactionBytes: settings.maxTransactionBytes ?? Math.floor(freeMemoryBytes() / 2),
     software: SOFTWARE,

@@ -10,6 +10,7 @@ import {
 import { WireError } from "../errors.ts";
 import { decodeVm } from "../replica/vm_fields.ts";
 import type { Hello } from "../txn/wire.ts";
+import { CopyOwner } from "./copy_owner.ts";
 
 const log = getLogger(["kemari", "recv"]);
 
@@ -29,10 +30,18 @@ export class ReplicaOwner {
   #replace: AtHello["replace"];
   /** Whether only its stream can show whose the session is. */
   #isUnknown = false;
+  /** Whether the disks' copies are noted as the session's VM's. */
+  #isNoted = false;
 
-  /** @param mayReplace `--replace`. */
-  constructor(mayReplace = false) {
+  readonly #copies: CopyOwner;
+
+  /**
+   * @param mayReplace `--replace`.
+   * @param copies Of the VM's disks: they may be another's, though there is no replica.
+   */
+  constructor(mayReplace = false, copies = new CopyOwner([])) {
     this.#replace = mayReplace ? "unused" : "no";
+    this.#copies = copies;
   }
 
   /** Whose replica is kept, as far as known. */
@@ -57,30 +66,36 @@ export class ReplicaOwner {
    */
   admit(hello: Hello, offset: number, committed: number): void {
     const coming = this.#said = decodeVm(hello.fields, offset);
-    const kept = this.#kept;
-    const admission = mayReplace({
-      hasReplica: committed > 0,
-      kept,
-      coming,
-      replace: this.#replace,
-    });
+    this.#isUnknown = this.#isNoted = false;
+    if (committed > 0) this.#admit(coming, offset, committed, this.#kept);
+    else {
+      this.#coming = coming;
+      for (const { path, vm } of this.#copies.owners) {
+        this.#admit(coming, offset, committed, vm, path);
+      }
+    }
+  }
+
+  #admit(coming: VmIdentity, offset: number, committed: number, kept: VmIdentity, copy = ""): void {
+    const admission = mayReplace({ hasReplica: true, kept, coming, replace: this.#replace });
+    const what = copy === "" ? `transaction ${committed}` : `a disk's copy, ${copy},`;
     this.#isUnknown = admission.do === "accept-unknown";
     // What names the replica stays, where the sender is older or says less.
-    this.#coming = committed > 0 && admission.do !== "replace" ? { ...kept, ...coming } : coming;
+    this.#coming = admission.do === "replace" ? coming : { ...kept, ...coming };
     switch (admission.do) {
       case "refuse":
-        throw otherVm(offset, kept, coming, committed, "");
+        throw otherVm(offset, kept, coming, what, "");
       case "replace":
         this.#replace = coming;
         return log.warn(
-          "{coming} is about to replace transaction {committed} of {kept}, as --replace allows",
-          { coming: describeVm(coming), kept: describeVm(kept), committed },
+          "{coming} is about to replace {what} of {kept}, as --replace allows",
+          { coming: describeVm(coming), kept: describeVm(kept), what },
         );
       case "accept-unknown":
         log.warn(
           "it cannot be told whether the sender's VM ({coming}) is the one that is kept ({kept}, " +
-            "transaction {committed}): taken as the same; give VMs a UUID or a name, or --vm",
-          { coming: describeVm(coming), kept: describeVm(kept), committed },
+            "{what}): taken as the same; give VMs a UUID or a name, or --vm",
+          { coming: describeVm(coming), kept: describeVm(kept), what },
         );
     }
   }
@@ -96,7 +111,8 @@ export class ReplicaOwner {
     const uuid = kept.uuid ?? this.#kept.uuid;
     const difference = otherMachine({ ...kept, uuid }, coming);
     if (difference !== undefined) {
-      throw otherVm(0, this.#kept, this.#said, committed, `, by ${difference}`);
+      const what = `transaction ${committed}`;
+      throw otherVm(0, this.#kept, this.#said, what, `, by ${difference}`);
     }
   }
 
@@ -105,6 +121,15 @@ export class ReplicaOwner {
     this.#kept = this.#coming;
     // What it is from here on is known by what was committed.
     this.#isUnknown = false;
+    if (this.#isNoted) return;
+    this.#isNoted = true;
+    // Where it cannot be noted it is not known later.
+    this.#copies.note(this.#kept).catch(() => {});
+  }
+
+  /** The VM runs here: its disks are no copies any more. */
+  activated(): void {
+    this.#copies.clear().catch(() => {});
   }
 }
 
@@ -112,14 +137,14 @@ function otherVm(
   offset: number,
   kept: VmIdentity,
   coming: VmIdentity,
-  committed: number,
+  what: string,
   why: string,
 ): WireError {
   return new WireError(
     "transaction",
     offset,
     "other-vm",
-    `it keeps transaction ${committed} of ${describeVm(kept)}, and the sender's is another one, ` +
+    `it keeps ${what} of ${describeVm(kept)}, and the sender's is another one, ` +
       `${describeVm(coming)}${why}`,
     { hint: "start recv with --replace if what it keeps is to be overwritten" },
   );

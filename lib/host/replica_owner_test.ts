@@ -16,6 +16,7 @@ import {
   u32,
   VMDESC,
 } from "../qemu/synthetic_stream.ts";
+import { CopyOwner } from "./copy_owner.ts";
 import { contentOf, Stage, tinyStream, wireOf } from "./link_stage.ts";
 import { RamDir } from "./ram_dir.ts";
 import type { ReceiverOptions } from "./receiver_end.ts";
@@ -160,6 +161,52 @@ Deno.test("--replace lets one other VM in, as often as it comes, and no third on
   for (const vm of [A, C]) {
     await assertRefused(stage.send(FIRST, { vm }), /VM beta/);
     await stage.quiet();
+  }
+});
+
+Deno.test("a disk's copy is its VM's, though the replica is gone, until the VM runs on it", async () => {
+  const folder = Deno.makeTempDirSync({ prefix: "kemari-owner-" });
+  const path = `${folder}/copy.img`;
+  Deno.writeFileSync(path, new Uint8Array(4096));
+  const copies = new CopyOwner([
+    { name: "d", path, mode: "replicated" },
+    // A shared image is no copy.
+    { name: "s", path: `${folder}/none`, mode: "shared" },
+  ]);
+  const open = (replace = false) => Stage.open({ owner: new ReplicaOwner(replace, copies) });
+  const noted = async (vm: VmIdentity) => {
+    while (copies.owners[0]?.vm.uuid !== vm.uuid) await new Promise((go) => setTimeout(go, 5));
+  };
+  try {
+    {
+      // Who says HELLO and commits nothing has written nothing.
+      await using stage = await open();
+      await assert.rejects(stage.send(SECOND.subarray(0, 2000), { vm: B, stream: "plain" }));
+      await stage.quiet();
+      assert.deepEqual(copies.owners, []);
+      await stage.send(FIRST, { vm: A });
+      await noted(A);
+      assert.deepEqual(copies.owners, [{ path, vm: A }]);
+    }
+    {
+      await using stage = await open();
+      await assertRefused(stage.send(SECOND, { vm: B }), /copy\.img, of VM alpha.*VM beta/);
+      await stage.quiet();
+      assert.equal(stage.end.replica.committed, 0);
+      await stage.send(SECOND, { vm: A });
+    }
+    {
+      await using stage = await open(true);
+      await stage.send(SECOND, { vm: B });
+      await noted(B);
+      stage.end.activated();
+      while (copies.owners.length > 0) await new Promise((go) => setTimeout(go, 5));
+    }
+    await using stage = await open();
+    await stage.send(SECOND, { vm: C });
+    await noted(C);
+  } finally {
+    Deno.removeSync(folder, { recursive: true });
   }
 });
 
