@@ -1,9 +1,17 @@
 import assert from "node:assert/strict";
 import { TransportError, WireError } from "../errors.ts";
 import type { QmpCommand } from "../qmp/codec.ts";
-import { isSecondaryLoss, partFromSecondary, type Parting } from "./protect_loss.ts";
+import type { VmEvidence } from "../decisions/vm_fate.ts";
+import {
+  endedBy,
+  fateBehind,
+  isSecondaryLoss,
+  partFromSecondary,
+  type Parting,
+} from "./protect_loss.ts";
 import { Reactor } from "./reactor.ts";
 import type { SenderLink } from "./sender_link.ts";
+import { GuestSleeps, VmEnded, type VmWatch } from "./vm_watch.ts";
 
 const SECONDARY = "secondary:4000";
 const LOSS = new TransportError(SECONDARY, "read", "the secondary closed the connection", {
@@ -22,12 +30,16 @@ interface Situation {
   readonly heard?: boolean | WireError;
   readonly paused?: boolean;
   readonly linked?: boolean;
+  /** What is found out of the VM, where it is asked for. */
+  readonly evidence?: Partial<VmEvidence>;
+  readonly runState?: string;
 }
 
 /** Parts, and tells what was done, in order. */
 async function part(situation: Situation) {
   const { error, onSecondaryLoss = "continue", interrupted = false } = situation;
   const { qemu = "answers", heard = true, paused = false, linked = true } = situation;
+  const { evidence = {}, runState = "running" } = situation;
   const done: string[] = [];
   const reactor = new Reactor();
   const controller = new AbortController();
@@ -45,8 +57,10 @@ async function part(situation: Situation) {
           if (timeoutMs !== undefined) setTimeout(() => reject(gone), timeoutMs);
         });
       }
-      if (execute === "query-migrate") return Promise.resolve({ status: "completed" });
-      if (execute === "query-status") return Promise.resolve({ status: "running" });
+      if (execute === "query-migrate") {
+        return Promise.resolve({ status: runState === "suspended" ? "colo" : "completed" });
+      }
+      if (execute === "query-status") return Promise.resolve({ status: runState });
       done.push(execute);
       return Promise.resolve({});
     },
@@ -54,16 +68,24 @@ async function part(situation: Situation) {
   const link = {
     ready: linked,
     primary: { dialogue: { isVmPaused: paused } },
-    leave: () => {
-      done.push("leave");
+    leave: (reason: string) => {
+      done.push(reason === "goes-on" ? "leave" : reason);
       return heard instanceof WireError ? Promise.reject(heard) : Promise.resolve(heard);
     },
     quiesce: () => void done.push("quiesce"),
     close: () => void done.push("close"),
   };
+  const monitor = { answers: "answers", gone: "closed", silent: "silent" } as const;
+  const watch = {
+    shutdown: evidence.shutdown,
+    isAsleep: evidence.isAsleep ?? false,
+    standsStill: undefined,
+    evidence: () => Promise.resolve({ monitor: monitor[qemu], migration: "colo", ...evidence }),
+  } as unknown as VmWatch;
   const parting = {
     qmp,
     reactor,
+    watch,
     folder: "/nonexistent",
     still: { isHeld: false, giveUp: () => Promise.resolve() },
     taps: { passThrough: () => void done.push("pass through") },
@@ -72,8 +94,17 @@ async function part(situation: Situation) {
     signal: controller.signal,
   } as unknown as Parting;
   try {
-    const told = await partFromSecondary(error, link as unknown as SenderLink, parting);
-    const wanted = ["leave", "quiesce", "close", "pass through", "stop", "decide continue"];
+    const fate = await fateBehind(error, watch, reactor);
+    const { told } = await partFromSecondary(error, fate, link as unknown as SenderLink, parting);
+    const wanted = [
+      "leave",
+      "vm-ended",
+      "quiesce",
+      "close",
+      "pass through",
+      "stop",
+      "decide continue",
+    ];
     return { told, done: done.filter((step) => [...wanted, "decide stop"].includes(step)) };
   } finally {
     reactor.close();
@@ -104,6 +135,79 @@ Deno.test("nothing of a dead QEMU's uncommitted epoch gets out, and nobody is to
     const { told, done } = await part({ error, qemu: "gone" });
     assert.deepEqual([told, done], [true, ["close", "decide stop", "close"]]);
   }
+});
+
+Deno.test("a VM that was shut down starts nowhere, and its last words get out once the secondary knows", async () => {
+  const ended = {
+    error: STREAM_END,
+    qemu: "gone",
+    evidence: { shutdown: "guest-shutdown" },
+  } as const;
+  const parts = await part(ended);
+  assert.deepEqual(parts, {
+    told: true,
+    done: ["vm-ended", "close", "pass through", "decide stop", "close"],
+  });
+  const said = { ...ended, error: new VmEnded("guest-shutdown") };
+  assert.deepEqual((await part(said)).done, parts.done);
+  assert.deepEqual((await part({ ...said, onSecondaryLoss: "stop" })).done, parts.done);
+  // The secondary may be about to take over.
+  assert.deepEqual((await part({ ...said, heard: false })).done, [
+    ...["vm-ended", "close", "decide stop", "close"],
+  ]);
+  const kept = { ...said, qemu: "answers", runState: "shutdown" } as const;
+  assert.ok(!(await part(kept)).done.includes("decide continue"), "-no-shutdown");
+});
+
+Deno.test("a guest that sleeps is left in COLO, and the secondary knows that it is here", async () => {
+  const asleep = {
+    error: new GuestSleeps(),
+    evidence: { runState: "suspended", isAsleep: true },
+    runState: "suspended",
+  };
+  const done = ["leave", "close", "pass through", "decide continue", "close"];
+  assert.deepEqual(await part(asleep), { told: "later", done });
+  assert.deepEqual(await part({ ...asleep, interrupted: true }), { told: "later", done });
+});
+
+Deno.test("a guest that QEMU cannot let sleep is a loss, and nobody touches it", async () => {
+  const evidence = { runState: "colo", isAsleep: true };
+  assert.deepEqual(await part({ error: new GuestSleeps(), evidence }), {
+    told: true,
+    done: ["close", "close"],
+  });
+});
+
+Deno.test("a cancelled migration is no loss, whatever is to happen at one, where the secondary hears of it", async () => {
+  for (const [runState, migration] of [["running", "completed"], ["colo", "cancelling"]]) {
+    const cancelled = { error: STREAM_END, evidence: { runState, migration } };
+    assert.deepEqual((await part(cancelled)).done, GOES_ON);
+    // Its STOP was QEMU's own, on the way out of COLO (7.2).
+    assert.deepEqual((await part({ ...cancelled, paused: true })).done, GOES_ON);
+    assert.deepEqual((await part({ ...cancelled, onSecondaryLoss: "stop" })).done, GOES_ON);
+    const unheard = { ...cancelled, onSecondaryLoss: "stop", heard: false } as const;
+    assert.deepEqual((await part(unheard)).done, ["leave", ...STOPS]);
+  }
+});
+
+Deno.test("what a protection ends with never tells to activate a VM that is here", () => {
+  for (const kind of ["alive", "failed"] as const) {
+    for (const heard of [true, false, undefined]) {
+      const { hint } = endedBy({ kind }, STREAM_END, heard, SECONDARY) as { hint?: string };
+      assert.match(hint!, /the VM is here/);
+      assert.doesNotMatch(hint!, /failover/);
+    }
+  }
+  const how = { kind: "cancelled", how: "migrate_cancel" } as const;
+  assert.doesNotMatch(
+    (endedBy(how, STREAM_END, true, SECONDARY) as { hint: string }).hint,
+    /failover/,
+  );
+  assert.ok(
+    endedBy({ kind: "ended", reason: "x" }, STREAM_END, true, SECONDARY) instanceof VmEnded,
+  );
+  const unheard = endedBy({ kind: "ended", reason: "x" }, STREAM_END, false, SECONDARY);
+  assert.ok(unheard instanceof TransportError && unheard.party === "peer");
 });
 
 Deno.test("a QEMU that lives though its stream has ended goes on; one that is silent must not", async () => {

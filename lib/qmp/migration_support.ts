@@ -7,6 +7,7 @@
 import { QemuError } from "../errors.ts";
 import type { JsonObject, QmpCommand } from "./codec.ts";
 import { decodeMigrationStatus } from "./migration.ts";
+import { atStart } from "./run_state.ts";
 
 /** How a VM can be protected: by QEMU's endless migration, or by one whole migration after another. */
 export type ProtectionMode = "colo" | "snapshot";
@@ -85,18 +86,6 @@ export type SupportReplies = { readonly [name in SupportQuery]?: unknown };
 export type SupportRefusals = { readonly [name in SupportQuery]?: string };
 
 /**
- * Run states in which a VM stands still until `cont`. COLO would set it running without being
- * asked, and after one migration QEMU refuses another to a VM that has not run since.
- */
-const STOPPED_STATES: ReadonlySet<string> = new Set(["postmigrate", "finish-migrate"]);
-
-/** Those in which an operator has put a VM that is to run in a while: libvirt starts each with `-S`. */
-const WAITING_STATES: ReadonlySet<string> = new Set(["prelaunch", "paused"]);
-
-/** Run states in which a VM is there to be protected. */
-const PROTECTABLE_STATES: ReadonlySet<string> = new Set(["running", "suspended"]);
-
-/**
  * Decides what a QEMU can do.
  *
  * @throws {QemuError} If it did not even tell its version.
@@ -114,6 +103,7 @@ export function probeCapabilities(
     refusals.dirtyRing !== undefined && since61;
   const { colo, coloReason } = judgeColo(version, accelerator, capabilities, dirtyRing);
   const runState = textAt(replies.status, "status") ?? "unknown";
+  const start = atStart(runState);
   return {
     version,
     accelerator,
@@ -131,9 +121,7 @@ export function probeCapabilities(
     reason: colo
       ? `continuous checkpoints (COLO): ${coloReason}`
       : `one whole migration after another: ${coloReason}`,
-    ...(WAITING_STATES.has(runState)
-      ? { standsStill: `The VM stands still (${runState}): it is protected once it runs (cont).` }
-      : {}),
+    ...(start.kind === "wait" ? { standsStill: start.reason } : {}),
     blockers: findBlockers(replies, runState, accelerator, capabilities),
     warnings: findWarnings(replies),
   };
@@ -218,20 +206,18 @@ function findBlockers(
   const blockers: string[] = [];
   const migration = decodeMigrationStatus(replies.migration);
   for (const reason of migration.blockedReasons) blockers.push(explainBlock(reason));
-  if (migration.phase === "running" || migration.phase === "colo") {
+  if (migration.status === "cancelling") {
+    blockers.push(
+      "A migration was cancelled and has not ended (cancelling): if it was a COLO's, QEMU never ends it, " +
+        "and this VM cannot be protected or migrated until its QEMU is started anew.",
+    );
+  } else if (migration.phase === "running" || migration.phase === "colo") {
     blockers.push(
       `A migration is under way already (${migration.status}): wait for it, or cancel it.`,
     );
   }
-  if (runState === "inmigrate") {
-    blockers.push("This QEMU waits for an incoming migration: it is the secondary, not a VM.");
-  } else if (STOPPED_STATES.has(runState)) {
-    blockers.push(`The VM is stopped (${runState}): let it run (cont) before it is protected.`);
-  } else if (
-    runState !== "unknown" && !PROTECTABLE_STATES.has(runState) && !WAITING_STATES.has(runState)
-  ) {
-    blockers.push(`The VM is in state ${runState}: it must run to be protected.`);
-  }
+  const start = atStart(runState);
+  if (start.kind === "refuse" || start.kind === "over") blockers.push(start.reason);
   if (accelerator === "tcg") blockers.push(...findForgottenRam(replies));
   if (textAt(replies.parameters, "tls-creds")) {
     blockers.push(

@@ -98,8 +98,15 @@ Deno.test("probeCapabilities names everything that stands in the way", async (t)
     ["a running migration", { migration: { status: "active" } }, /under way already \(active\)/],
     ["COLO already", { migration: { status: "colo" } }, /under way already \(colo\)/],
     ["a secondary", { status: { status: "inmigrate" } }, /waits for an incoming migration/],
-    ["what a migration left", { status: { status: "postmigrate" } }, /\(postmigrate\): let it run/],
-    ["a crashed guest", { status: { status: "guest-panicked" } }, /state guest-panicked/],
+    [
+      "what a migration left",
+      { status: { status: "postmigrate" } },
+      /\(postmigrate\): protect it where it/,
+    ],
+    ["a guest that has shut down", { status: { status: "shutdown" } }, /shut down/],
+    ["a broken vCPU", { status: { status: "internal-error" } }, /must be reset/],
+    ["a cancelled COLO", { migration: { status: "cancelling" } }, /started anew/],
+    ["a state of the future", { status: { status: "dreaming" } }, /state dreaming/],
     ["TLS", { parameters: { "tls-creds": "tls0" } }, /tls-creds/],
     ["no capabilities", { capabilities: undefined }, /cannot migrate/],
   ];
@@ -173,10 +180,11 @@ Deno.test("probeCapabilities refuses RAM that tcg loses sight of, and nothing el
 });
 
 Deno.test("a VM that an operator has not let run yet is no reason to refuse", () => {
-  for (const status of ["prelaunch", "paused"]) {
+  const waiting = ["prelaunch", "paused", "suspended", "io-error", "watchdog", "guest-panicked"];
+  for (const status of [...waiting, "debug", "save-vm", "restore-vm"]) {
     const support = probeCapabilities(replies(11, 1, { status: { status } }));
     assert.deepEqual(support.blockers, []);
-    assert.match(support.standsStill!, new RegExp(`stands still \\(${status}\\)`));
+    assert.match(support.standsStill!, new RegExp(`\\(${status}\\b`));
   }
   assert.equal(probeCapabilities(replies(11, 1)).standsStill, undefined);
 });
