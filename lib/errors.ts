@@ -119,6 +119,7 @@ export type WireFault =
   | "busy"
   | "taken-over"
   | "silence"
+  | "activating"
   | "storage";
 
 /** The bytes of a stream or of a peer are at fault. */

@@ -1,21 +1,13 @@
 /**
- * What has become of a VM whose protection's session is over, and what follows from it.
+ * What has become of a VM whose QEMU has ended a session: by the end of its stream or its monitor, or by
+ * a word of its own.
  *
- * Why no row makes two VMs run:
- *
- * - The secondary takes over by itself only where nobody has told it otherwise (see LEAVE). It is told
- *   wherever QEMU lives, or has said before its end that it shuts its VM down: the VM is here then, or
- *   nowhere. Of a QEMU that is gone without that word, and of one that is silent, nothing is known, and
- *   nothing is said.
- * - What is said to the secondary is true when it is said and stays true: a VM that "goes on" is here,
- *   whether it runs, sleeps or stands still, and one that has ended is not started by us.
- *
- * Why none drops what somebody was told: held output is let go only where the VM is here (what it says
- * is then its own), or has ended and the secondary has acknowledged that it starts nothing. Then the
- * guest's last words are true on this host's disks, which are the only ones that count from then on.
- * Unheard, the secondary may be about to take over from its last transaction, of which those words are
- * no part: they are dropped with the VM.
+ * **Why no case makes two VMs run.** The secondary takes over by itself only where nobody has told it
+ * otherwise. It is told wherever QEMU lives, or has said before its end that it shuts its VM down: the
+ * VM is here then, or nowhere. Of a QEMU that is gone without that word, and of one that is silent,
+ * nothing is known, and nothing is said.
  */
+import type { PrimaryEnd } from "./primary_end.ts";
 
 /** What QEMU has said of its VM, and says when it is asked. */
 export interface VmEvidence {
@@ -82,38 +74,22 @@ export function judgeFate(evidence: VmEvidence): VmFate {
 /** Run states in which a migration, and nobody else, keeps the VM. */
 const STOPPED_FOR_US: ReadonlySet<string> = new Set(["colo", "finish-migrate", "postmigrate"]);
 
-/** What follows. */
-export interface Reaction {
-  /** What the secondary is told; nothing where its connection just ends, which is a loss to it. */
-  readonly tell: "goes-on" | "vm-ended" | "nothing";
-  /** Whether the guest's held output gets out. */
-  readonly output: "released" | "released if heard" | "dropped";
-  /** Whether QEMU is told that it is alone: now, when the guest wakes, or not at all. */
-  readonly release: "now" | "when awake" | "never";
-  /** How it goes on for whoever protects the VM. */
-  readonly next: "ends well" | "ends with the error" | "again" | "again when awake";
-}
-
-/** Decides what follows from a VM's fate, where QEMU's side has ended the session. */
-export function reactTo(fate: VmFate): Reaction {
+/** What kind of a session's end that is; `primary_end.ts` decides what follows. */
+export function endBehind(fate: VmFate): PrimaryEnd {
   switch (fate.kind) {
     case "dead":
     case "stranded":
-      return { ...DROPPED, next: "ends with the error" };
+      return "vm-died";
     case "ended":
-      return { tell: "vm-ended", output: "released if heard", release: "never", next: "ends well" };
+      return "vm-ended";
     case "asleep":
-      return { ...HERE, release: "when awake", next: "again when awake" };
     case "cancelled":
     case "alive":
-      return { ...HERE, next: "again" };
+      return "vm-rests";
     case "failed":
-      return { ...HERE, next: "ends with the error" };
+      return "fault";
   }
 }
-
-const HERE = { tell: "goes-on", output: "released", release: "now" } as const;
-const DROPPED = { tell: "nothing", output: "dropped", release: "never" } as const;
 
 /** The first wait before a session that somebody has ended is begun again. */
 const FIRST_WAIT_MS = 2000;

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
-import { judgeFate, reactTo, type VmEvidence, waitAfterCancel } from "./vm_fate.ts";
+import { farewell } from "./primary_end.ts";
+import { endBehind, judgeFate, type VmEvidence, waitAfterCancel } from "./vm_fate.ts";
 
 const answers = (runState: string, migration: string): VmEvidence => ({
   monitor: "answers",
@@ -7,19 +8,19 @@ const answers = (runState: string, migration: string): VmEvidence => ({
   migration,
 });
 
-/** What is known → what it is → the secondary is told → held output → QEMU is told → what is next. */
+/** What is known → what it is → what kind of end; `primary_end_test.ts` has what follows. */
 const TABLE: readonly (readonly [string, VmEvidence, string, string])[] = [
   [
     "kill -9, a crash, a power cut",
     { monitor: "closed" },
     "dead",
-    "nothing, dropped, never, ends with the error",
+    "vm-died",
   ],
   [
     "a QEMU that hangs",
     { monitor: "silent" },
     "dead",
-    "nothing, dropped, never, ends with the error",
+    "vm-died",
   ],
   ...[
     "guest-shutdown",
@@ -44,7 +45,7 @@ const TABLE: readonly (readonly [string, VmEvidence, string, string])[] = [
         `SHUTDOWN ${shutdown}`,
         evidence,
         "ended",
-        "vm-ended, released if heard, never, ends well",
+        "vm-ended",
       ] as const
     )
   ),
@@ -52,14 +53,14 @@ const TABLE: readonly (readonly [string, VmEvidence, string, string])[] = [
     "-no-shutdown, before we came",
     answers("shutdown", "none"),
     "ended",
-    "vm-ended, released if heard, never, ends well",
+    "vm-ended",
   ],
   ...["none", "setup", "active", "device", "colo", "completed", "cancelled"].map((migration) =>
     [
       `S3, ${migration}`,
       answers("suspended", migration),
       "asleep",
-      "goes-on, released, when awake, again when awake",
+      "vm-rests",
     ] as const
   ),
   ...["colo", "finish-migrate", "postmigrate"].map((state) =>
@@ -67,39 +68,39 @@ const TABLE: readonly (readonly [string, VmEvidence, string, string])[] = [
       `S3 in the moment of a stop, ${state}`,
       { ...answers(state, "colo"), isAsleep: true },
       "stranded",
-      "nothing, dropped, never, ends with the error",
+      "vm-died",
     ] as const
   ),
   [
     "S3, woken meanwhile",
     { ...answers("colo", "colo"), isAsleep: false },
     "alive",
-    "goes-on, released, now, again",
+    "vm-rests",
   ],
   ...["running", "colo", "paused", "guest-panicked"].flatMap((state) => [
     [
       `migrate_cancel, ${state}`,
       answers(state, "cancelling"),
       "cancelled",
-      "goes-on, released, now, again",
+      "vm-rests",
     ] as const,
     [
       `migrate_cancel, over, ${state}`,
       answers(state, "cancelled"),
       "cancelled",
-      "goes-on, released, now, again",
+      "vm-rests",
     ] as const,
     [
       `x-colo-lost-heartbeat, ${state}`,
       answers(state, "completed"),
       "cancelled",
-      "goes-on, released, now, again",
+      "vm-rests",
     ] as const,
     [
       `QEMU fails, ${state}`,
       answers(state, "failed"),
       "failed",
-      "goes-on, released, now, ends with the error",
+      "fault",
     ] as const,
   ]),
   ...[
@@ -122,29 +123,29 @@ const TABLE: readonly (readonly [string, VmEvidence, string, string])[] = [
         `yank, or whatever cuts the stream: ${migration}`,
         answers("running", migration),
         "alive",
-        "goes-on, released, now, again",
+        "vm-rests",
       ] as const
     ),
 ];
 
-for (const [what, evidence, kind, reaction] of TABLE) {
-  Deno.test(`a VM's fate: ${what}, ${JSON.stringify(evidence)} → ${kind}`, () => {
+for (const [what, evidence, kind, end] of TABLE) {
+  Deno.test(`a VM's fate: ${what}, ${JSON.stringify(evidence)}: ${kind}, ${end}`, () => {
     const fate = judgeFate(evidence);
     assert.equal(fate.kind, kind);
-    const { tell, output, release, next } = reactTo(fate);
-    assert.equal([tell, output, release, next].join(", "), reaction);
+    assert.equal(endBehind(fate), end);
   });
 }
 
-Deno.test("the secondary is told that a VM goes on only by a QEMU that answers, and never of a dead one", () => {
+Deno.test("the secondary is told that a VM is here only by a QEMU that answers, and of an end only by its word", () => {
   for (const [what, evidence] of TABLE) {
-    const { tell, output } = reactTo(judgeFate(evidence));
-    if (tell === "goes-on") assert.equal(evidence.monitor, "answers", what);
-    if (tell === "vm-ended") {
+    const end = endBehind(judgeFate(evidence));
+    const { tells } = farewell({
+      ...{ end, onSecondaryLoss: "continue", stoodStill: false, isInterrupted: false },
+    });
+    if (tells === "goes-on") assert.equal(evidence.monitor, "answers", what);
+    if (tells === "vm-ended") {
       assert.ok(evidence.shutdown !== undefined || evidence.runState === "shutdown", what);
     }
-    if (output === "released") assert.equal(tell, "goes-on", what);
-    if (tell === "nothing") assert.equal(output, "dropped", what);
   }
 });
 

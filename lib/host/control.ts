@@ -2,8 +2,8 @@
  * The control socket: one JSON line in, one JSON line out.
  *
  * `{"command":"status"}` answers with the end's status, `{"command":"durations"}` with the last
- * thousands of each kind of duration (a sender only); `{"command":"failover"}` and
- * `{"command":"protect",…}` with `{"ok":true}` or `{"error":…,"hint":…,"exitCode":…}`, when they are
+ * thousands of each kind of duration (a sender only); `{"command":"failover"}`, with `"stale":true`
+ * or without, and `{"command":"protect",…}` with `{"ok":true}` or `{"error":…,"hint":…,"exitCode":…}`, when they are
  * done: for `protect` that is when the protection ends.
  */
 import { exitCodeOf, TransportError, WireError } from "../errors.ts";
@@ -17,8 +17,12 @@ export interface ControlHandlers {
   status(): object;
   /** The last durations of each kind, see {@link SenderDurations}. */
   durations?(): object;
-  /** Resolves when it is done, rejects with the reason it cannot be. */
-  failover?(): Promise<void>;
+  /**
+   * Resolves when it is done, rejects with the reason it cannot be.
+   *
+   * @param stale Whether the replica is wanted however old it is known to be.
+   */
+  failover?(stale: boolean): Promise<void>;
   /**
    * Protects the VM that this end has taken over, until that ends; see {@link Survivor}.
    *
@@ -157,7 +161,7 @@ class ControlClient {
           if (failover === undefined) {
             return refuse("a sender: it cannot take over", "ask the secondary's kemari recv");
           }
-          await failover();
+          await failover(request.stale === true);
           return { ok: true };
         case "protect":
           if (protect === undefined) {

@@ -1,15 +1,24 @@
 /** What `kemari protect` makes of an end: of the secondary's, of QEMU's, and of its own. */
 import { getLogger } from "@logtape/logtape";
-import { judgeFate, reactTo, type VmFate } from "../decisions/vm_fate.ts";
-import { KemariError, QemuError, TransportError, WireError } from "../errors.ts";
+import {
+  afterFarewell,
+  type Answer,
+  type AtPrimaryEnd,
+  type Farewell,
+  farewell,
+  type PrimaryEnd,
+} from "../decisions/primary_end.ts";
+import { endBehind, judgeFate, type VmFate } from "../decisions/vm_fate.ts";
+import { TransportError, WireError } from "../errors.ts";
 import type { Guardian } from "./guardian.ts";
 import type { QmpClient } from "./qmp_client.ts";
 import type { Reactor } from "./reactor.ts";
-import { isTakenOver, type OnSecondaryLoss, releaseVm, staysInColo } from "./release_vm.ts";
+import { type OnSecondaryLoss, releaseVm, staysInColo } from "./release_vm.ts";
 import { restoreSaved } from "./saved_settings.ts";
 import type { SenderLink } from "./sender_link.ts";
 import type { StillVm } from "./still_vm.ts";
 import type { TapSet } from "./tap_set.ts";
+import { fateInWords } from "./vm_end_words.ts";
 import { GuestSleeps, VmEnded, type VmWatch } from "./vm_watch.ts";
 
 const log = getLogger(["kemari", "protect"]);
@@ -20,99 +29,30 @@ const FAREWELL_MS = 3000;
 /** For what has to be done after an interruption too. */
 const uninterrupted = new AbortController().signal;
 
-/** Whether another secondary, or the same one come back, would mend it. */
-export function isSecondaryLoss(error: unknown): boolean {
-  if (error instanceof TransportError) return error.party === "peer";
-  return error instanceof WireError && (error.fault === "busy" || error.fault === "storage");
+/** What kind of end a session has had, and what has become of the VM, where that has a part in it. */
+interface WhyEnded {
+  readonly end: PrimaryEnd;
+  readonly vm?: VmFate;
 }
 
-/**
- * What has become of the VM, where that has ended a session, or will: QEMU's stream or monitor has
- * ended, or it has said of its VM that it sleeps or was shut down.
- *
- * @returns `undefined` where the VM has no part in it.
- */
-export async function fateBehind(
-  error: unknown,
-  watch: VmWatch,
-  reactor: Reactor,
-): Promise<VmFate | undefined> {
+/** @param error What has ended it. */
+async function endOf(error: unknown, { watch, reactor, signal }: Parting): Promise<WhyEnded> {
+  if (error instanceof WireError) {
+    if (error.fault === "taken-over" || error.fault === "silence") return { end: error.fault };
+  }
   const isItsEnd = error instanceof TransportError && error.party === "qemu";
   const hasSaid = error instanceof VmEnded || error instanceof GuestSleeps;
-  if (!isItsEnd && !hasSaid && watch.shutdown === undefined && !watch.isAsleep) return undefined;
-  return judgeFate(await watch.evidence(reactor));
-}
-
-/** A fate in words, for the secondary and its operator; the reason of a LEAVE. */
-export function fateInWords(fate: VmFate | undefined): string {
-  switch (fate?.kind) {
-    case "ended":
-      return fate.reason;
-    case "asleep":
-      return "the guest sleeps, suspended to RAM";
-    case "cancelled":
-      return `QEMU's migration was ended by ${fate.how}`;
-    case "failed":
-      return "QEMU's migration failed";
-    case "alive":
-      return "QEMU's migration was cut";
-    default:
-      return "";
+  if (isItsEnd || hasSaid || watch.shutdown !== undefined || watch.isAsleep) {
+    const vm = judgeFate(await watch.evidence(reactor));
+    return { end: signal.aborted && vm.kind === "alive" ? "interrupted" : endBehind(vm), vm };
   }
-}
-
-/**
- * What a protection ends with that the VM has ended.
- *
- * @param error What was seen of it.
- * @param heard Whether the secondary has acknowledged what it was told; undefined if there was none.
- */
-export function endedBy(
-  fate: VmFate,
-  error: unknown,
-  heard: boolean | undefined,
-  peer: string,
-): unknown {
-  const what = fateInWords(fate);
-  switch (fate.kind) {
-    case "ended":
-      if (heard === true) {
-        log.info("the secondary knows that the VM was shut down, and starts nothing");
-      }
-      if (heard !== false) return new VmEnded(what);
-      return new TransportError(
-        peer,
-        "read",
-        `the VM was shut down (${what}), and the secondary has not acknowledged it: it may take over`,
-        {
-          party: "peer",
-          hint:
-            "nothing of what the guest said since its last transaction has got out; see kemari " +
-            "status at the secondary before you start the VM anywhere",
-        },
-      );
-    case "stranded":
-      return new QemuError("x-colo", "GenericError", STRANDED, {
-        hint:
-          "end this QEMU (quit); the secondary has the VM as it was a moment before. Turn S3 off to " +
-          "keep it from happening again: see kemari doctor",
-      });
-    case "dead":
-      return error;
-    default:
-      if (error instanceof KemariError && !(error instanceof TransportError)) return error;
-      return new QemuError("migrate", "GenericError", what, {
-        cause: error,
-        hint: heard
-          ? "the VM is here, unprotected, and the secondary knows; kemari protect begins again"
-          : "the VM is here: do not activate it at the secondary as well",
-      });
+  if (error instanceof WireError) {
+    if (error.fault === "busy" || error.fault === "storage") return { end: error.fault };
+    if (error.fault === "activating") return { end: "busy" };
   }
+  if (error instanceof TransportError && error.party === "peer") return { end: "secondary-lost" };
+  return { end: signal.aborted ? "interrupted" : "fault" };
 }
-
-const STRANDED =
-  "the guest has suspended itself in the very moment of a checkpoint, and QEMU cannot " +
-  "take its VM out of it again";
 
 /** Who has a part in a protection's end. */
 export interface Parting {
@@ -120,24 +60,34 @@ export interface Parting {
   readonly reactor: Reactor;
   /** The protection's temporary folder, with a note of QEMU's settings as they were. */
   readonly folder: string;
-  readonly watch: Pick<VmWatch, "standsStill">;
+  readonly watch: VmWatch;
   readonly still: StillVm;
   readonly taps: Pick<TapSet, "passThrough">;
   readonly guardian: Pick<Guardian, "decide">;
   readonly onSecondaryLoss: OnSecondaryLoss;
+  /** Whether that the VM is unprotected has been said before, and is no news. */
+  readonly isQuiet?: boolean;
+  /** Asks the secondary, over a new connection, whether it has taken over; and says that we go on. */
+  readonly ask: () => Promise<Answer>;
   /** Whether we are interrupted: then QEMU does not have all the time that it may want. */
   readonly signal: AbortSignal;
 }
 
-/** How things stand behind a session. */
+/** How a session was ended. */
 export interface Parted {
+  /** What was known: the next try is decided by it. */
+  readonly known: AtPrimaryEnd;
+  /** What has ended it in the end: who leaves, or asks, may hear that the VM is the secondary's. */
+  readonly error: unknown;
+  /** What has become of the VM, where that has ended the session. */
+  readonly vm?: VmFate;
+  /** Whether the secondary has acknowledged what it was told. */
+  readonly heard: boolean;
   /**
-   * Whether QEMU knows that it is alone, or has nothing to be told any more. If not, that was said
-   * loudly; `later`: it is to be told when its VM has left the state that it is in, see {@link letGo}.
+   * Whether QEMU was told, or has nothing to be told any more. If not, that was said loudly; `later`: it
+   * is to be told when its VM has left the state that it is in, see {@link letGo}.
    */
   readonly told: boolean | "later";
-  /** Whether the secondary has answered that it was left. */
-  readonly heard: boolean;
 }
 
 /**
@@ -145,65 +95,70 @@ export interface Parted {
  * to.
  *
  * @param error What has ended it.
- * @param fate What has become of the VM, where that is why.
  * @param link The session, if there is one.
  */
 export async function partFromSecondary(
   error: unknown,
-  fate: VmFate | undefined,
   link: SenderLink | undefined,
   parting: Parting,
 ): Promise<Parted> {
+  const stoodStill = link?.stoodStill === true;
+  const { onSecondaryLoss, signal } = parting;
+  const { end, vm } = await endOf(error, parting);
   // COLO's end lets a VM run that somebody else had paused. Where COLO was over before us, QEMU has
   // done so by itself, and has stopped it for that first.
-  const isStopped = link?.primary.dialogue.isVmPaused === true && fate?.kind !== "cancelled" ||
+  const isStopped = link?.primary.dialogue.isVmPaused === true && vm?.kind !== "cancelled" ||
     parting.watch.standsStill !== undefined;
   const wasPaused = isStopped && !parting.still.isHeld;
-  const { stand, heard } = await sayFarewell(error, fate, link, parting);
+  const known = { end, onSecondaryLoss, stoodStill, isInterrupted: signal.aborted };
+  const answer = await sayFarewell(farewell(known), fateInWords(vm), link, parting);
+  const fate = afterFarewell(known, answer);
   // The secondary waits for the connection's end before its VM runs: ours stops first.
-  if (stand === "taken-over") link?.quiesce();
+  if (fate === "is-theirs") link?.quiesce();
   else link?.close();
-  if (stand === "goes-on" || stand === "ended") parting.taps.passThrough();
+  if (fate === "goes-on" || fate === "has-ended") parting.taps.passThrough();
   let told: boolean | "later" = true;
-  // One whose secondary never said who it is has not been told of any protection; a VM that is lost to
-  // QEMU itself is not to be touched.
-  if ((link?.ready || stand === "taken-over") && fate?.kind !== "stranded") {
-    const action = stand === "goes-on" && !wasPaused ? "continue" : "stop";
+  // One whose secondary never said who it is has not been told of any protection; a VM that QEMU
+  // itself cannot get out of COLO is not to be touched.
+  if ((link?.ready || fate === "is-theirs") && vm?.kind !== "stranded") {
+    const action = fate === "goes-on" && !wasPaused ? "continue" : "stop";
     parting.guardian.decide(action);
     told = await letGo(action, parting);
   }
   link?.close();
-  return { told, heard };
+  const isTheirs = fate === "is-theirs" && end !== "taken-over";
+  return {
+    known: { ...known, end: isTheirs ? "taken-over" : end, isInterrupted: signal.aborted },
+    error: isTheirs ? takenOver(error) : error,
+    vm: isTheirs ? undefined : vm,
+    heard: answer === "heard",
+    told,
+  };
 }
 
-/** What becomes of the VM here, and whether the secondary has heard of it. */
-interface Farewell {
-  readonly stand: "taken-over" | "goes-on" | "stops" | "ended";
-  readonly heard: boolean;
+function takenOver(cause: unknown): WireError {
+  return new WireError("transaction", 0, "taken-over", "the VM is the secondary's by now", {
+    hint: "the VM must not run here any more: end this QEMU",
+    cause,
+  });
 }
 
-/**
- * Tells the secondary that the VM goes on here, or was shut down, only where that is true: where it
- * stops, the secondary must take over. Who interrupts us, or ends QEMU's migration, wants neither, but
- * the secondary must have heard it.
- */
+/** Carries out what {@link farewell} says. What the VM says meanwhile is held. */
 async function sayFarewell(
-  error: unknown,
-  fate: VmFate | undefined,
+  { asks, tells }: Farewell,
+  words: string,
   link: SenderLink | undefined,
-  { onSecondaryLoss, signal }: Parting,
-): Promise<Farewell> {
-  if (isTakenOver(error)) return { stand: "taken-over", heard: true };
-  const tell = fate === undefined ? "goes-on" : reactTo(fate).tell;
-  const mayGoOn = onSecondaryLoss === "continue";
-  const isNoLoss = signal.aborted || fate !== undefined;
-  if (tell === "nothing" || !mayGoOn && !isNoLoss) return { stand: "stops", heard: false };
+  { ask }: Parting,
+): Promise<Answer> {
   try {
-    const heard = await link?.leave(tell, fateInWords(fate)) === true;
-    if (tell === "vm-ended") return { stand: heard ? "ended" : "stops", heard };
-    return { stand: mayGoOn || heard ? "goes-on" : "stops", heard };
+    if (asks) {
+      link?.close();
+      return await ask();
+    }
+    if (tells === "nothing") return "unheard";
+    return await link?.leave(tells, words) ? "heard" : "unheard";
   } catch {
-    return { stand: "taken-over", heard: true };
+    return "taken-over";
   }
 }
 
@@ -214,7 +169,7 @@ async function sayFarewell(
  */
 export async function letGo(
   action: OnSecondaryLoss,
-  { qmp, reactor, folder, still, signal }: Parting,
+  { qmp, reactor, folder, still, isQuiet = false, signal }: Parting,
 ): Promise<boolean | "later"> {
   let told: boolean | "later" | undefined;
   const task = (async () => {
@@ -226,7 +181,7 @@ export async function letGo(
         state,
       });
       told = "later";
-    } else told = await release(qmp, action, folder, still);
+    } else told = await release(qmp, action, folder, still, isQuiet);
   })();
   let cancel = () => {};
   const hurry = () => {
@@ -253,11 +208,12 @@ async function release(
   action: OnSecondaryLoss,
   folder: string,
   still: StillVm,
+  isQuiet: boolean,
 ): Promise<boolean> {
   try {
     try {
       const state = await releaseVm(qmp, action, still.isHeld);
-      log.info("the VM is {state}, unprotected", { state });
+      log[isQuiet ? "debug" : "info"]("the VM is {state}, unprotected", { state });
     } finally {
       // Also where QEMU refuses to let the VM run, or to stop it.
       await restoreSaved(qmp, folder);

@@ -1,16 +1,12 @@
 import assert from "node:assert/strict";
+import type { Answer } from "../decisions/primary_end.ts";
 import { TransportError, WireError } from "../errors.ts";
 import type { QmpCommand } from "../qmp/codec.ts";
 import type { VmEvidence } from "../decisions/vm_fate.ts";
-import {
-  endedBy,
-  fateBehind,
-  isSecondaryLoss,
-  partFromSecondary,
-  type Parting,
-} from "./protect_loss.ts";
+import { partFromSecondary, type Parting } from "./protect_loss.ts";
 import { Reactor } from "./reactor.ts";
 import type { SenderLink } from "./sender_link.ts";
+import { endedBy } from "./vm_end_words.ts";
 import { GuestSleeps, VmEnded, type VmWatch } from "./vm_watch.ts";
 
 const SECONDARY = "secondary:4000";
@@ -30,6 +26,10 @@ interface Situation {
   readonly heard?: boolean | WireError;
   readonly paused?: boolean;
   readonly linked?: boolean;
+  /** Whether we stood still before that. */
+  readonly stoodStill?: boolean;
+  /** What the secondary says when it is asked whether it has taken over. */
+  readonly answer?: Answer;
   /** What is found out of the VM, where it is asked for. */
   readonly evidence?: Partial<VmEvidence>;
   readonly runState?: string;
@@ -39,6 +39,7 @@ interface Situation {
 async function part(situation: Situation) {
   const { error, onSecondaryLoss = "continue", interrupted = false } = situation;
   const { qemu = "answers", heard = true, paused = false, linked = true } = situation;
+  const { stoodStill = false, answer = "heard" } = situation;
   const { evidence = {}, runState = "running" } = situation;
   const done: string[] = [];
   const reactor = new Reactor();
@@ -67,6 +68,7 @@ async function part(situation: Situation) {
   };
   const link = {
     ready: linked,
+    stoodStill,
     primary: { dialogue: { isVmPaused: paused } },
     leave: (reason: string) => {
       done.push(reason === "goes-on" ? "leave" : reason);
@@ -91,12 +93,16 @@ async function part(situation: Situation) {
     taps: { passThrough: () => void done.push("pass through") },
     guardian: { decide: (action: string) => void done.push(`decide ${action}`) },
     onSecondaryLoss,
+    ask: () => {
+      done.push("ask");
+      return Promise.resolve(answer);
+    },
     signal: controller.signal,
   } as unknown as Parting;
   try {
-    const fate = await fateBehind(error, watch, reactor);
-    const { told } = await partFromSecondary(error, fate, link as unknown as SenderLink, parting);
+    const { told } = await partFromSecondary(error, link as unknown as SenderLink, parting);
     const wanted = [
+      "ask",
       "leave",
       "vm-ended",
       "quiesce",
@@ -237,10 +243,20 @@ Deno.test("QEMU is told nothing of a secondary that never said who it is", async
   ]);
 });
 
-Deno.test("which losses another secondary would mend", () => {
-  const of = (error: unknown) => isSecondaryLoss(error);
-  const busy = new WireError("transaction", 0, "busy", "another sender");
-  assert.deepEqual([LOSS, STREAM_END, busy, TAKEN_OVER, INTERRUPTED].map(of), [
-    ...[true, false, true, false, false],
+const SILENCE = new WireError("transaction", 0, "silence", "nothing was heard");
+/** After the answer: nothing that was held has got out before. */
+const ASKED_AND_GOES_ON = ["close", "ask", ...GOES_ON.slice(1)];
+
+Deno.test("given up for silence, it asks before anything that was held gets out", async () => {
+  assert.deepEqual((await part({ error: SILENCE })).done, ASKED_AND_GOES_ON);
+  assert.deepEqual((await part({ error: SILENCE, answer: "unheard" })).done, ASKED_AND_GOES_ON);
+  assert.deepEqual((await part({ error: SILENCE, answer: "taken-over" })).done, [
+    ...["close", "ask", "quiesce", "decide stop", "stop", "close"],
   ]);
+});
+
+Deno.test("after standing still itself it asks, too, whatever the loss looks like", async () => {
+  assert.deepEqual((await part({ error: LOSS, stoodStill: true })).done, ASKED_AND_GOES_ON);
+  const { done } = await part({ error: LOSS, stoodStill: true, answer: "taken-over" });
+  assert.ok(!done.includes("pass through"), "nothing that was held may get out");
 });

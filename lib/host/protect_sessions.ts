@@ -1,29 +1,26 @@
 import { getLogger } from "@logtape/logtape";
-import { reactTo, waitAfterCancel } from "../decisions/vm_fate.ts";
-import { QemuError, WireError } from "../errors.ts";
+import { nextTry } from "../decisions/primary_end.ts";
+import { waitAfterCancel } from "../decisions/vm_fate.ts";
+import { QemuError } from "../errors.ts";
 import { triggerCheckpoint } from "../qmp/migration.ts";
 import { refusalOf } from "../qmp/migration_support.ts";
 import type { Address } from "./address.ts";
+import { askSecondary } from "./ask_secondary.ts";
 import { compressionOf } from "./compression.ts";
 import { senderDurations, type SenderStatus, senderStatus, statusLine } from "./end_status.ts";
 import { startGuardian } from "./guardian.ts";
+import type { SenderLinkOptions } from "./link_options.ts";
 import { MigrationChannel } from "./migration_channel.ts";
 import type { EarlyStatus, ProtectBoard } from "./protect_board.ts";
 import { protectByColo } from "./protect_colo.ts";
 import type { ProtectSettings } from "./protect_context.ts";
-import {
-  endedBy,
-  fateBehind,
-  fateInWords,
-  isSecondaryLoss,
-  letGo,
-  partFromSecondary,
-} from "./protect_loss.ts";
+import { letGo, partFromSecondary } from "./protect_loss.ts";
 import { protectBySnapshots } from "./protect_snapshots.ts";
-import { connectSecondary, RETRY_MS, untilAwake, untilProtectable } from "./protect_waits.ts";
+import { connectSecondary, untilAwake, untilProtectable } from "./protect_waits.ts";
 import { readMigrationSupport } from "./qemu_probe.ts";
 import { RateMeter } from "./rate_meter.ts";
 import type { Reactor } from "./reactor.ts";
+import { Refusals } from "./refusals.ts";
 import { followVm } from "./release_vm.ts";
 import { type ProgressLine, tooSlow } from "./send.ts";
 import { SenderLink } from "./sender_link.ts";
@@ -32,6 +29,7 @@ import { StillVm } from "./still_vm.ts";
 import type { SupervisedLine } from "./supervised_line.ts";
 import { SyncTrigger } from "./sync_trigger.ts";
 import type { TapSet } from "./tap_set.ts";
+import { endedBy, fateInWords } from "./vm_end_words.ts";
 
 const log = getLogger(["kemari", "protect"]);
 
@@ -145,24 +143,24 @@ export async function protectVm(
     if (progress.isShown && last !== undefined) progress.set(statusLine(status() as SenderStatus));
   });
   try {
-    let refused = "";
+    const refusals = new Refusals(target.text);
+    const linkOptions: SenderLinkOptions = {
+      ...settings,
+      compression: compressionOf(settings),
+      taps,
+      stream: mode === "colo" ? "colo" : "snapshots",
+      firstPassEnd: "told",
+      software: settings.sessionName ? `${SOFTWARE} (${settings.sessionName})` : SOFTWARE,
+    };
+    const ask = () => askSecondary(target, linkOptions, reactor);
     for (let first = true;; first = false) {
       let begunAt = performance.now();
       try {
         const peer = await connectSecondary(target, reactor, signal, first || !settings.retry);
-        last = link = new SenderLink(reactor, peer, {
-          ...settings,
-          compression: compressionOf(settings),
-          taps,
-          stream: mode === "colo" ? "colo" : "snapshots",
-          firstPassEnd: "told",
-          software: settings.sessionName ? `${SOFTWARE} (${settings.sessionName})` : SOFTWARE,
-        });
+        last = link = new SenderLink(reactor, peer, linkOptions);
+        link.onFirstCommit = () => refusals.over();
         await reactor.run(() => last!.ready, signal);
-        log.info("connected to {peer}: {software}", {
-          peer: target.text,
-          software: link.peerSoftware,
-        });
+        refusals.connected(link.peerSoftware);
         interval.ms = settings.syncIntervalMs;
         // Somebody may have paused it while it was unprotected.
         if (!first) {
@@ -194,39 +192,25 @@ export async function protectVm(
         const wasLinked = lost?.ready === true;
         link = undefined;
         const { onSecondaryLoss } = settings;
+        const { isFull: isQuiet } = refusals;
         const parts = {
-          qmp,
-          reactor,
-          folder,
-          watch,
-          still,
-          taps,
-          guardian,
-          onSecondaryLoss,
+          ...{ qmp, reactor, folder, watch, still, taps, guardian, onSecondaryLoss, ask, isQuiet },
           signal,
         };
         told = false;
         waits = undefined;
         line.ignoreEnd();
-        const fate = await fateBehind(error, watch, reactor);
-        const parted = await partFromSecondary(error, fate, lost, parts);
+        const parted = await partFromSecondary(error, lost, parts);
         told = parted.told === true;
-        const next = fate === undefined ? undefined : reactTo(fate).next;
-        if (fate !== undefined) {
-          const isHere = parted.heard || onSecondaryLoss === "continue";
-          const isAgain = next === "again when awake" ||
-            next === "again" && settings.retry && isHere;
-          if (!isAgain) {
-            throw endedBy(fate, error, wasLinked ? parted.heard : undefined, target.text);
-          }
-        } else {
-          const mayRetry = isSecondaryLoss(error) && settings.retry &&
-            onSecondaryLoss === "continue";
-          // A secondary that was never there is the caller's mistake, unless QEMU depends on us.
-          const isAbsent = first && !wasLinked && !(error instanceof WireError);
-          if (!mayRetry || isAbsent && taps.isEmpty) throw error;
+        const { vm } = parted;
+        const tries = { retry: settings.retry, wasLinked, isFirst: first, hasTaps: !taps.isEmpty };
+        const next = nextTry(parted.known, tries);
+        const isHere = parted.heard || onSecondaryLoss === "continue";
+        if (next === "never" || vm !== undefined && !isHere) {
+          throw vm === undefined || signal.aborted
+            ? parted.error
+            : endedBy(vm, parted.error, wasLinked ? parted.heard : undefined, target.text);
         }
-        signal.throwIfAborted();
         line.heedEnd();
         if (parted.told === "later") {
           waits = "suspended";
@@ -235,33 +219,16 @@ export async function protectVm(
           told = await letGo("continue", parts) === true;
           line.heedEnd();
         }
-        if (next === "again when awake") continue;
-        if (fate !== undefined) {
+        if (vm === undefined) await refusals.wait(next, parted.known.end, error, reactor, signal);
+        else if (vm.kind !== "asleep") {
           cancelWaitMs = waitAfterCancel(cancelWaitMs, performance.now() - begunAt);
           log.warn(
             "{what}; the VM is here, unprotected, and is protected again in {seconds} s (to end a " +
               "protection, interrupt kemari protect)",
-            { what: fateInWords(fate), seconds: cancelWaitMs / 1000 },
+            { what: fateInWords(vm), seconds: cancelWaitMs / 1000 },
           );
           await reactor.sleep(cancelWaitMs, signal);
-          continue;
         }
-        const reason = (error as Error).message;
-        // A disk that is full there stays so for a while, and is told of once.
-        const isFull = error instanceof WireError && error.fault === "storage";
-        if (wasLinked && !isFull) {
-          log.warn("secondary lost: {reason}; the VM goes on unprotected, trying again", {
-            reason,
-          });
-          refused = "";
-          continue;
-        }
-        const cause = isFull ? "storage" : reason;
-        if (cause !== refused) {
-          log.warn("{reason}; the VM is unprotected, trying again", { reason });
-        }
-        refused = cause;
-        await reactor.sleep(RETRY_MS, signal);
       }
     }
   } finally {

@@ -1,4 +1,5 @@
 import { getLogger } from "@logtape/logtape";
+import { type Behind, mayFailOver } from "../decisions/failover.ts";
 import { afterSession, type SessionEnd } from "../decisions/secondary_end.ts";
 import { KemariError, TransportError } from "../errors.ts";
 import type { Leave } from "../txn/leave.ts";
@@ -11,7 +12,7 @@ import { allocateSlab } from "./libc.ts";
 import { connectPeer, type PeerConnection, socketConnection } from "./peer.ts";
 import type { Reactor, Watch } from "./reactor.ts";
 import { ReceiverSession, refuseSender, type SessionOptions } from "./receiver_session.ts";
-import { OUTRUN, waitingWords, whyNot } from "./session_end_words.ts";
+import { notFailedOver, OUTRUN, waitingWords, whyNot } from "./session_end_words.ts";
 import { type Listener, listenSocket } from "./socket.ts";
 
 const log = getLogger(["kemari", "recv"]);
@@ -67,12 +68,14 @@ export class ReceiverEnd {
   #takingOver = false;
   #active = false;
   #committedAt = 0;
-  /** Whether the last sender that was here has committed something, and went without a word. */
-  #isCurrent = false;
+  /** Why the replica is not the VM's last state; undefined if it is. */
+  #behind: Behind | undefined = "unknown";
   #detectedAt = 0;
   /** This process is about to end: of what a session ends is no news then. */
   #hasFailed = false;
   #isChecking = false;
+  /** The last session ended for want of room here, which was said: it may be tried for long. */
+  #isFull = false;
   #senders = 0;
 
   constructor(reactor: Reactor, options: ReceiverOptions) {
@@ -135,33 +138,22 @@ export class ReceiverEnd {
   /**
    * Activates now; a sender that is there is told first, unless it is to be fenced anyway.
    *
-   * @throws {KemariError} if there is nothing to activate.
+   * @param stale Whether the replica is wanted however old it is known to be.
+   * @throws {KemariError} if there is nothing to activate, or {@link mayFailOver} says no.
    */
-  failover(): void {
-    if (this.replica.committed === 0) {
-      throw new TransportError("recv", "read", "nothing to activate: no transaction is committed", {
-        hint: "is the sender connected? see kemari status",
-      });
-    }
+  failover(stale = false): void {
     if (this.#verdict !== undefined || this.#takingOver) return;
-    this.replica.taps.requireWhole();
     const session = this.#session;
-    const isThere = session?.secondary.peer !== undefined && !session.refused;
-    if (!this.#isCurrent && isThere) {
-      throw new TransportError(
-        session.name,
-        "read",
-        `the sender is there, and what is here is of an earlier session: ${OUTRUN}`,
-        { hint: "wait for its first transaction, see kemari status; or end the sender first" },
-      );
+    const isSenderThere = session?.secondary.peer !== undefined && !session.refused;
+    const { committed } = this.replica;
+    const behind = this.#behind;
+    const answer = mayFailOver({ committed, behind, isSenderThere, stale });
+    if (answer.do === "refuse") throw notFailedOver(answer.why, session?.name ?? "recv", committed);
+    this.replica.taps.requireWhole();
+    if (answer.warns) {
+      log.warn("transaction {transaction}: {outrun}", { transaction: committed, outrun: OUTRUN });
     }
-    if (!this.#isCurrent) {
-      log.warn("transaction {transaction}: {outrun}", {
-        transaction: this.replica.committed,
-        outrun: OUTRUN,
-      });
-    }
-    if (isThere && !this.#options.fenced) {
+    if (isSenderThere && !this.#options.fenced) {
       log.warn("taking over from a sender that is there: it is told to stop its VM");
       this.#takingOver = true;
       return session.takeOver();
@@ -209,7 +201,11 @@ export class ReceiverEnd {
           ? "another sender connected while one is served: refused"
           : "a sender connected in the middle of an activation: refused",
       );
-      return refuseSender(peer, this.#reactor, "busy");
+      return refuseSender(
+        peer,
+        this.#reactor,
+        this.#verdict === undefined ? "busy" : "activating",
+      );
     }
     this.#begin(peer);
   }
@@ -232,8 +228,10 @@ export class ReceiverEnd {
   #event(event: SecondaryEvent): void {
     switch (event.kind) {
       case "hello":
-        this.#isCurrent = false;
-        log.info("sender connected: {software}", { software: event.hello.software });
+        this.#behind = "returned";
+        if (!this.#isFull) {
+          log.info("sender connected: {software}", { software: event.hello.software });
+        }
         return;
       case "committed":
         if (this.#committedAt === 0) {
@@ -244,7 +242,8 @@ export class ReceiverEnd {
           });
         }
         this.#committedAt = performance.now();
-        this.#isCurrent = true;
+        this.#behind = undefined;
+        this.#isFull = false;
         if (this.#session!.secondary.isHeld) this.#check(this.#session!);
         return;
       case "handover":
@@ -330,13 +329,13 @@ export class ReceiverEnd {
       end,
       onLoss: this.#options.onLoss,
       committed,
-      isCurrent: this.#isCurrent,
+      isCurrent: this.#behind === undefined,
       isWhole: unfit === undefined,
       mayComeBack: this.#listener !== undefined || this.#options.controlled,
     });
     if (end !== "no-sender" && end !== "yielded") this.#lastLoss = error;
     // Only of a sender that went without a word may the VM not have got on.
-    if (!["lost", "no-sender", "yielded"].includes(end)) this.#isCurrent = false;
+    if (end !== "lost" && end !== "no-sender" && end !== "yielded") this.#behind = end;
     const reason = error.message;
     switch (step.do) {
       case "nothing":
@@ -353,6 +352,8 @@ export class ReceiverEnd {
         if (step.isLoud) log.error("not activated: {why}", { why: whyNot(step.why, unfit) });
         return this.#reactor.fail(error);
       case "wait": {
+        if (end === "storage" && this.#isFull) return;
+        this.#isFull = end === "storage";
         const level = step.isLoud ? "error" : step.why === "vm-ended" ? "info" : "warn";
         log[level]("{words}", { words: waitingWords(step, reason, committed, unfit) });
       }

@@ -319,11 +319,18 @@ export class ReceiverSession {
   }
 }
 
+/** Why a sender is not wanted, in words. */
+const WHY_NOT = {
+  busy: "another sender is being served",
+  activating: "its replica is about to become the VM",
+  "taken-over": "its replica is the VM by now",
+} as const;
+
 /** Tells a second sender why it is not wanted: the first, if there is one, is left alone. */
 export function refuseSender(
   peer: PeerConnection,
   reactor: Reactor,
-  reason: "busy" | "taken-over",
+  reason: keyof typeof WHY_NOT,
 ): void {
   const options = {
     heartbeatMs: 0,
@@ -338,7 +345,7 @@ export function refuseSender(
     new TransportError(
       peer.name,
       "connect",
-      reason === "busy" ? "another sender is being served" : "its replica is the VM by now",
+      WHY_NOT[reason],
       { party: "peer" },
     ),
     reason,

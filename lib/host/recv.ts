@@ -92,7 +92,7 @@ export async function recv(
     // It asks for the handlers when it is asked: there are more of them later.
     const current: ControlHandlers = {
       status: () => handlers.status(),
-      failover: () => handlers.failover?.() ?? tooEarly(),
+      failover: (stale) => handlers.failover?.(stale) ?? tooEarly(),
       protect: (request, gone) => handlers.protect?.(request, gone) ?? tooEarly(),
     };
     control = await ControlServer.open(settings.control, current, reactor, signal);
@@ -135,12 +135,12 @@ export async function recv(
   const status = () => survivor.status ?? ownStatus();
   // Whoever asked for failover learns whether the guest's state has been handed to QEMU.
   let asked: { resolve(): void; reject(error: unknown): void }[] = [];
-  const failover = () => {
+  const failover = (stale: boolean) => {
     if (isActive) {
       return Promise.reject(new TransportError("recv", "read", "this end is active already"));
     }
     return new Promise<void>((resolve, reject) => {
-      end.failover();
+      end.failover(stale);
       asked.push({ resolve, reject });
     });
   };

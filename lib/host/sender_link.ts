@@ -1,5 +1,4 @@
 import { randomBytes } from "node:crypto";
-import { getLogger } from "@logtape/logtape";
 import { StateError, TransportError } from "../errors.ts";
 import { Primary, type PrimaryEvent } from "../replica/primary.ts";
 import type { PackingCounters } from "../txn/packing.ts";
@@ -9,14 +8,14 @@ import { OutputQueue, readSome } from "./channel.ts";
 import { DigestExchange } from "./digest_exchange.ts";
 import type { QemuChannel, SenderLinkOptions } from "./link_options.ts";
 import { LinkTaps } from "./link_taps.ts";
+import { OwnSilence } from "./own_silence.ts";
 import type { PeerConnection } from "./peer.ts";
 import { PeerInput } from "./peer_input.ts";
 import { PeerOutput } from "./peer_output.ts";
 import type { Reactor, Watch } from "./reactor.ts";
 import { isTakenOver } from "./release_vm.ts";
 import { SegmentPool } from "./segment_pool.ts";
-
-const log = getLogger(["kemari", "link"]);
+import { tellStuck } from "./stuck_stream.ts";
 
 /** Time for a secondary to hear that it is left. */
 const LEAVE_MS = 1500;
@@ -51,12 +50,15 @@ export class SenderLink {
   #handedOver = false;
   #leaving = false;
   #peerLeft = false;
+  readonly #ownSilence = new OwnSilence(performance.now());
   #isLeaveKnown = false;
   #closed = false;
   #disconnected = false;
 
   /** Called for everything the primary reports, on the loop. */
   onEvent: (event: PrimaryEvent) => void = () => {};
+  /** Called when the peer has the first transaction: it takes the VM's state. */
+  onFirstCommit: () => void = () => {};
 
   constructor(reactor: Reactor, peer: PeerConnection, options: SenderLinkOptions) {
     this.#reactor = reactor;
@@ -86,15 +88,13 @@ export class SenderLink {
       input: reactor.watch(peer.input, { readable: () => this.#readPeer() }),
       output: reactor.watch(peer.output, { writable: () => this.#pump() }),
     };
-    let tickedAt = performance.now();
     this.#cancelTick = reactor.every(Math.max(1, Math.min(options.heartbeatMs / 4, 50)), () => {
       const now = performance.now();
-      // Late: we were stopped ourselves, and what the secondary said meanwhile lies in the socket.
-      if (now - tickedAt > options.graceMs / 2) this.#readPeer();
-      tickedAt = now;
+      const late = this.#ownSilence.tick(now, options.graceMs, this.#txn.peer?.graceMs ?? 0);
+      if (late) this.#readPeer();
       this.#txn.tick(now);
       this.#pump();
-      this.#tellStuck();
+      tellStuck(this.primary);
     });
     try {
       this.#pump();
@@ -112,6 +112,14 @@ export class SenderLink {
   get peerSoftware(): string {
     return this.#txn.peer?.software ?? "";
   }
+  /**
+   * Whether we have just been silent for so long, by standing still ourselves, that the secondary may
+   * have taken us for dead.
+   */
+  get stoodStill(): boolean {
+    return this.#ownSilence.isSuspicious(performance.now(), this.#txn.peer?.graceMs ?? 0);
+  }
+
   /** True once the secondary is the VM's host. */
   get handedOver(): boolean {
     return this.#handedOver;
@@ -284,18 +292,6 @@ export class SenderLink {
     this.#pump();
   }
 
-  #tellStuck(): void {
-    const silentMs = this.primary.firstPass.takeStuckMs();
-    if (silentMs === undefined) return;
-    log.warn(
-      "QEMU has said nothing for {seconds} s in the middle of {place}; waiting for the rest",
-      {
-        seconds: Math.round(silentMs / 1000),
-        place: this.primary.place,
-      },
-    );
-  }
-
   /** Lets the primary take what has been read, unless it must first know the replica's pages. */
   #parse(): void {
     const segment = this.#segments.current;
@@ -339,6 +335,7 @@ export class SenderLink {
           break;
         case "acked":
           this.primary.acked(event.transaction, event.roundTripMs);
+          if (this.primary.counters.committed === 1) this.onFirstCommit();
           break;
         case "handed-over":
           this.#handedOver = true;

@@ -1,5 +1,7 @@
 /** What is said of a session's end at the secondary, where nothing is activated. */
+import type { FailoverAnswer } from "../decisions/failover.ts";
 import type { SecondaryStep, WaitReason } from "../decisions/secondary_end.ts";
+import { TransportError } from "../errors.ts";
 
 /** Why a replica may be behind what clients have seen. */
 export const OUTRUN = "the primary's VM may have gone on since, and have said what is not in it";
@@ -60,4 +62,39 @@ export function waitingWords(
   const not = isLoud ? `not activated: ${whyNot(why, unfit)}; nobody is fenced; ` : "";
   const tail = committed > 0 ? keeping(why, committed) : "waiting for another sender";
   return `${WHAT[why]}: ${reason}; ${not}${tail}`;
+}
+
+const STALE =
+  "only where the primary is known to be dead, and the VM is wanted as it was at that " +
+  "transaction: kemari failover --stale";
+
+/** Why `kemari failover` is refused. @param name Of the sender that is there, if one is. */
+export function notFailedOver(
+  why: Extract<FailoverAnswer, { do: "refuse" }>["why"],
+  name: string,
+  committed: number,
+): TransportError {
+  const because = (what: string, hint: string) => new TransportError(name, "read", what, { hint });
+  const keeps = `transaction ${committed} is not the VM's last state: `;
+  switch (why) {
+    case "nothing-committed":
+      return because(
+        "nothing to activate: no transaction is committed",
+        "is the sender connected? see kemari status",
+      );
+    case "sender-is-there":
+      return because(
+        `the sender is there, and what is here is of an earlier session: ${OUTRUN}`,
+        "wait for its first transaction, see kemari status; or end the sender first",
+      );
+    case "vm-ended":
+      return because(`${keeps}the VM was shut down at the primary`, STALE);
+    case "goes-on":
+      return because(`${keeps}the primary has said that the VM goes on there`, STALE);
+    case "refused":
+    case "storage":
+      return because(`${keeps}the VM has gone on at the primary since, unprotected`, STALE);
+    default:
+      return because(`${keeps}${OUTRUN}`, STALE);
+  }
 }

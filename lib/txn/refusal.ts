@@ -9,7 +9,7 @@ const HINTS: Readonly<Record<string, string>> = {
 };
 
 /** Reasons that callers tell from others. */
-const FAULTS = ["busy", "taken-over", "storage", "silence"] as const;
+const FAULTS = ["busy", "taken-over", "storage", "silence", "activating"] as const;
 
 function isFault(name: string): name is typeof FAULTS[number] {
   return (FAULTS as readonly string[]).includes(name);

@@ -53,6 +53,7 @@ export const NACK_REASON = {
   "taken-over": 9,
   storage: 10,
   silence: 14,
+  activating: 15,
 } as const;
 export type NackReason = keyof typeof NACK_REASON;
 
