@@ -96,6 +96,11 @@ export async function guard(
   let settings: string | undefined;
   try {
     settings = readSavedSettings(folder);
+    // Nothing was begun: a migration that is under way is an operator's.
+    if (settings === undefined && !stoppedByUs) {
+      await Deno.remove(folder, { recursive: true }).catch(() => {});
+      return;
+    }
   } catch (error) {
     log.error("QEMU's settings cannot be put back: {reason}", { reason: (error as Error).message });
   }

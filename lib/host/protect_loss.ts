@@ -40,9 +40,11 @@ async function endOf(error: unknown, { watch, reactor, signal }: Parting): Promi
   if (error instanceof WireError) {
     if (error.fault === "taken-over" || error.fault === "silence") return { end: error.fault };
   }
+  if (error instanceof VmEnded) {
+    return { end: "vm-ended", vm: { kind: "ended", reason: error.reason } };
+  }
   const isItsEnd = error instanceof TransportError && error.party === "qemu";
-  const hasSaid = error instanceof VmEnded || error instanceof GuestSleeps;
-  if (isItsEnd || hasSaid || watch.shutdown !== undefined || watch.isAsleep) {
+  if (isItsEnd || error instanceof GuestSleeps || watch.shutdown !== undefined || watch.isAsleep) {
     const vm = judgeFate(await watch.evidence(reactor));
     return { end: signal.aborted && vm.kind === "alive" ? "interrupted" : endBehind(vm), vm };
   }
@@ -118,9 +120,11 @@ export async function partFromSecondary(
   else link?.close();
   if (fate === "goes-on" || fate === "has-ended") parting.taps.passThrough();
   let told: boolean | "later" = true;
-  // One whose secondary never said who it is has not been told of any protection; a VM that QEMU
-  // itself cannot get out of COLO is not to be touched.
-  if ((link?.ready || fate === "is-theirs") && vm?.kind !== "stranded") {
+  // A QEMU that was not asked for a migration has nothing to be told, and what migration it is in is an
+  // operator's own, who may have moved the VM. One that QEMU itself cannot get out of COLO stays there.
+  const isOurs = fate === "is-theirs" || parting.still.hasBegun;
+  if (!isOurs) await restoreSaved(parting.qmp, parting.folder).catch(() => {});
+  else if (vm?.kind !== "stranded") {
     const action = fate === "goes-on" && !wasPaused ? "continue" : "stop";
     parting.guardian.decide(action);
     told = await letGo(action, parting);

@@ -26,6 +26,8 @@ interface Situation {
   readonly heard?: boolean | WireError;
   readonly paused?: boolean;
   readonly linked?: boolean;
+  /** Whether a migration was begun; with a link, if absent. */
+  readonly begun?: boolean;
   /** Whether we stood still before that. */
   readonly stoodStill?: boolean;
   /** What the secondary says when it is asked whether it has taken over. */
@@ -40,7 +42,7 @@ async function part(situation: Situation) {
   const { error, onSecondaryLoss = "continue", interrupted = false } = situation;
   const { qemu = "answers", heard = true, paused = false, linked = true } = situation;
   const { stoodStill = false, answer = "heard" } = situation;
-  const { evidence = {}, runState = "running" } = situation;
+  const { evidence = {}, runState = "running", begun = linked } = situation;
   const done: string[] = [];
   const reactor = new Reactor();
   const controller = new AbortController();
@@ -89,7 +91,7 @@ async function part(situation: Situation) {
     reactor,
     watch,
     folder: "/nonexistent",
-    still: { isHeld: false, giveUp: () => Promise.resolve() },
+    still: { isHeld: false, hasBegun: begun, giveUp: () => Promise.resolve() },
     taps: { passThrough: () => void done.push("pass through") },
     guardian: { decide: (action: string) => void done.push(`decide ${action}`) },
     onSecondaryLoss,
@@ -235,6 +237,13 @@ Deno.test("a VM that is taken over stops before the connection ends, also if it 
   assert.deepEqual((await part({ error: TAKEN_OVER })).done, stops);
   const crossing = { error: INTERRUPTED, interrupted: true, heard: TAKEN_OVER };
   assert.deepEqual((await part(crossing)).done, ["leave", ...stops]);
+});
+
+Deno.test("a migration that is not ours is an operator's, and left alone", async () => {
+  const moving = { error: LOSS, begun: false, runState: "postmigrate" };
+  assert.deepEqual((await part(moving)).done, ["leave", "close", "pass through", "close"]);
+  const moved = { ...moving, error: new VmEnded("it was migrated") };
+  assert.deepEqual((await part(moved)).done, ["vm-ended", "close", "pass through", "close"]);
 });
 
 Deno.test("QEMU is told nothing of a secondary that never said who it is", async () => {
