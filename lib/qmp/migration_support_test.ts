@@ -1,6 +1,11 @@
 import assert from "node:assert/strict";
 import { QemuError } from "../errors.ts";
-import { probeCapabilities, refusalOf, type SupportReplies } from "./migration_support.ts";
+import {
+  probeCapabilities,
+  refusalOf,
+  sleepQueries,
+  type SupportReplies,
+} from "./migration_support.ts";
 
 /** A QEMU that can be protected; `changes` make it another. */
 function replies(major: number, minor: number, changes: SupportReplies = {}): SupportReplies {
@@ -144,6 +149,19 @@ Deno.test("probeCapabilities warns of writable disks that do not pass through ke
   }));
   assert.equal(support.warnings.length, 1);
   assert.match(support.warnings[0], /^Writes to d0 do not/);
+});
+
+Deno.test("probeCapabilities warns of a machine that offers S3, and names the option that turns it off", () => {
+  const warnings = (disableS3: unknown, acpiType: unknown = "PIIX4_PM") =>
+    probeCapabilities(replies(11, 1, { disableS3, acpiType })).warnings;
+  for (const offered of [0, false]) {
+    assert.match(warnings(offered)[0], /-global PIIX4_PM\.disable_s3=1/);
+    assert.match(warnings(offered, "ICH9-LPC")[0], /-global ICH9-LPC\.disable_s3=1/);
+  }
+  for (const not of [1, true, undefined, null, "0"]) assert.deepEqual(warnings(not), []);
+  assert.deepEqual(warnings(0, null), []);
+  assert.deepEqual(Object.keys(sleepQueries("/machine/x/pm")), ["acpiType", "disableS3"]);
+  for (const none of [undefined, "", null, {}]) assert.deepEqual(sleepQueries(none), {});
 });
 
 Deno.test("probeCapabilities makes do with what a QEMU answers, and needs the version", () => {
