@@ -12,7 +12,7 @@ interface HelpText {
 
 /** What TARGET and LISTEN may look like. */
 const ADDRESSES = `Addresses:
-  HOST:PORT, tcp:HOST:PORT   TCP
+  HOST:PORT, tcp:HOST:PORT   TCP; IPv6 in brackets: [2001:db8::1]:PORT, link-local [fe80::1%eth0]:PORT
   unix:PATH                  a Unix socket
   exec:CMD                   the stdin and stdout of a shell command, such as "ssh host kemari recv stdio: …"
   stdio:                     this process's own stdin and stdout (recv, with --exec)

@@ -7,6 +7,7 @@
  * done: for `protect` that is when the protection ends.
  */
 import { exitCodeOf, TransportError, WireError } from "../errors.ts";
+import { parseControlPath } from "./control_address.ts";
 import { libc } from "./libc.ts";
 import { OutputQueue, readSome } from "./channel.ts";
 import type { Reactor, Watch } from "./reactor.ts";
@@ -46,14 +47,18 @@ export class ControlServer {
   readonly #watch: Watch;
   readonly #clients = new Set<ControlClient>();
 
-  /** @throws {TransportError} if the path cannot be used. */
+  /**
+   * @param path See {@link parseControlPath}.
+   * @throws {TransportError} if the path cannot be used.
+   */
   static async open(
     path: string,
     handlers: ControlHandlers,
     reactor: Reactor,
     signal: AbortSignal,
   ): Promise<ControlServer> {
-    const address = { kind: "unix", path, text: path } as const;
+    const plain = parseControlPath(path);
+    const address = { kind: "unix", path: plain, text: plain } as const;
     return new ControlServer(await listenSocket(address, reactor, signal), handlers, reactor);
   }
 
@@ -195,17 +200,19 @@ function refuse(what: string, hint: string): object {
  * Asks a running end. A failover takes as long as fencing and loading do; a status must come at
  * once.
  *
+ * @param socket See {@link parseControlPath}.
  * @param more What goes with the command.
  * @returns Its answer.
  * @throws {TransportError} if nobody answers there; {WireError} if what does is no kemari.
  */
 export async function askControl(
-  path: string,
+  socket: string,
   command: "status" | "durations" | "failover" | "protect",
   signal: AbortSignal,
   statusTimeoutMs: number = STATUS_TIMEOUT_MS,
   more: Readonly<Record<string, unknown>> = {},
 ): Promise<Record<string, unknown>> {
+  const path = parseControlPath(socket);
   let connection: Deno.UnixConn;
   try {
     connection = await Deno.connect({ transport: "unix", path });

@@ -11,6 +11,7 @@ import { senderDurations, type SenderStatus, senderStatus, statusLine } from "./
 import { startGuardian } from "./guardian.ts";
 import type { SenderLinkOptions } from "./link_options.ts";
 import { MigrationChannel } from "./migration_channel.ts";
+import { OutsideWatch } from "./outside_watch.ts";
 import type { EarlyStatus, ProtectBoard } from "./protect_board.ts";
 import { protectByColo } from "./protect_colo.ts";
 import type { ProtectSettings } from "./protect_context.ts";
@@ -58,6 +59,8 @@ export async function protectVm(
   }
   board.waits("connecting");
   for (const warning of support.warnings) log.warn("{warning}", { warning });
+  const outside = new OutsideWatch(qmp, taps);
+  await reactor.during(outside.look(), signal);
   const mode = settings.mode === "auto" ? support.mode : settings.mode;
   if (mode === "colo" && !support.colo) {
     throw new QemuError("x-colo", "GenericError", `no COLO: ${support.coloReason}`, {
@@ -135,9 +138,11 @@ export async function protectVm(
         rate,
         settings.compress,
       ),
+      outside: outside.found,
       ...(taps.isEmpty ? {} : { taps: taps.status }),
     };
   board.show(status, () => senderDurations(last, taps.recentHolds()));
+  outside.begin(reactor);
   const stopMeter = reactor.every(250, () => {
     rate.update(last?.primary.counters.committed ?? 0);
     if (progress.isShown && last !== undefined) progress.set(statusLine(status() as SenderStatus));
@@ -234,6 +239,7 @@ export async function protectVm(
   } finally {
     over = true;
     stopMeter();
+    outside.end();
     link?.close();
     channel.close();
     if (told) {

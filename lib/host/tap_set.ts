@@ -1,3 +1,4 @@
+import type { HeldPaths } from "../qmp/outside_output.ts";
 import { getLogger } from "@logtape/logtape";
 import { EventLatency, type EventLatencySummary } from "../replica/event_latency.ts";
 import { LatencyWindow } from "../replica/latency.ts";
@@ -64,6 +65,7 @@ export class TapSet implements PrimaryTaps {
   readonly #disks: PrimaryDisk[] = [];
   readonly #left = new Map<NetTap, number>();
   readonly #diskHold = new LatencyWindow();
+  readonly #diskSockets: string[] = [];
   readonly #resync: ResyncDriver;
   readonly #latency = { net: new EventLatency(), disk: new EventLatency() };
   readonly #reactor: Reactor;
@@ -162,6 +164,15 @@ export class TapSet implements PrimaryTaps {
   /** Whether every replicated disk has been sent whole. */
   get copied(): boolean {
     return this.#disks.every((disk) => this.#isCopied(disk));
+  }
+
+  /** Where QEMU's NICs and disks are to be found that go through here. */
+  get heldPaths(): HeldPaths {
+    return {
+      nets: this.#nets.map(({ address }) => address.in.path),
+      connected: this.#nets.filter((net) => net.counters.guestConnected).length,
+      disks: this.#diskSockets,
+    };
   }
 
   get status(): TapStatus {
@@ -333,6 +344,7 @@ export class TapSet implements PrimaryTaps {
   /** Whoever opened the taps closes them if one cannot be. */
   #addDisk(address: DiskTapAddress, image: ImageFile): PrimaryDisk {
     const disk = new PrimaryDisk(address, image, this.#reactor);
+    this.#diskSockets.push(address.socket.path);
     const { tap } = disk;
     tap.onRecorded = () => {
       const now = performance.now();

@@ -3,6 +3,7 @@
  *
  * docs/PROTOCOL.md describes it for someone who writes the other end.
  */
+import { strayText } from "./stray_text.ts";
 import { WireError, type WireFault } from "../errors.ts";
 import { HAS_ZSTD } from "./zstd_context.ts";
 
@@ -153,10 +154,10 @@ export function decodeHeader(
   offset: number,
 ): FrameHeader | undefined {
   if (end - at < HEADER_BYTES) {
-    if (end - at >= 2) checkMagic(bytes, at, offset);
+    if (end - at >= 2) checkMagic(bytes, at, end, offset);
     return undefined;
   }
-  checkMagic(bytes, at, offset);
+  checkMagic(bytes, at, end, offset);
   const view = new DataView(bytes.buffer, bytes.byteOffset + at, HEADER_BYTES);
   const command = view.getUint8(2);
   const most = FRAME_BYTES.get(command);
@@ -185,14 +186,20 @@ export function decodeHeader(
   };
 }
 
-function checkMagic(bytes: Uint8Array, at: number, offset: number): void {
+function checkMagic(bytes: Uint8Array, at: number, end: number, offset: number): void {
   const magic = bytes[at] << 8 | bytes[at + 1];
   if (magic === FRAME_MAGIC) return;
+  const found = `a frame begins with 0x${magic.toString(16).padStart(4, "0")}`;
+  const text = strayText(bytes, at, end);
   refuse(
     offset,
     "bad-magic",
-    `the peer does not speak kemari: a frame begins with 0x${magic.toString(16).padStart(4, "0")}`,
-    "is the other end `kemari send` or `kemari recv`, and of this version?",
+    `the peer does not speak kemari: ${found}` +
+      (text === undefined ? "" : `; the peer said "${text}"`),
+    text === undefined
+      ? "is the other end `kemari send` or `kemari recv`, and of this version?"
+      : "another service answers there; or, behind exec:ssh, a login shell has printed this: what " +
+        ".bashrc, .profile and the like print is for interactive shells only",
   );
 }
 
