@@ -2,7 +2,7 @@
  * A `deno lint` plugin that holds the import arrows of ARCHITECTURE.md.
  *
  * ```text
- * errors ← bytes ← qemu, txn, nbd, qmp, packet ← replica ← host ← fixtures ← bench ← cli ← main.ts
+ * errors ← bytes ← qemu, txn, nbd, qmp, packet, decisions ← replica ← host ← fixtures ← bench ← cli ← main.ts
  *               ← report ← bench, cli
  * ```
  *
@@ -31,6 +31,7 @@ const ROOMS: Readonly<Record<string, Room>> = {
   nbd: { rank: 2, io: false },
   qmp: { rank: 2, io: false },
   packet: { rank: 2, io: false },
+  decisions: { rank: 2, io: false },
   report: { rank: 2, io: false },
   replica: { rank: 3, io: false },
   host: { rank: 4, io: true },

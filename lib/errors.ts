@@ -118,6 +118,8 @@ export type WireFault =
   | "refused"
   | "busy"
   | "taken-over"
+  | "silence"
+  | "activating"
   | "storage";
 
 /** The bytes of a stream or of a peer are at fault. */

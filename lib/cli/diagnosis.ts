@@ -1,5 +1,6 @@
 /** What `kemari doctor` concludes; `--json` prints it as it is. */
 import type { FoundQemu, HostCheck, VmFindings } from "../host/doctor.ts";
+import { sayOutside } from "../qmp/outside_output.ts";
 import type { MigrationSupport, ProtectionMode } from "../qmp/migration_support.ts";
 
 export interface QemuFindings extends FoundQemu {
@@ -66,6 +67,7 @@ export function diagnose(
       ...nextSteps(support, qemu, vm),
       ...support.warnings,
       ...(vm?.timer.warning === undefined ? [] : [vm.timer.warning]),
+      ...(vm === undefined ? [] : sayOutside(vm.outside)),
     ],
   };
 }

@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { judgeOutside } from "../qmp/outside_output.ts";
 import { runKemari, startKemari } from "../../fixtures/run_kemari.ts";
 import type { HostCheck } from "../host/doctor.ts";
 import { probeCapabilities, type SupportReplies } from "../qmp/migration_support.ts";
@@ -312,6 +313,7 @@ Deno.test("a diagnosis follows the host, then the VM, then the QEMU", () => {
     cpus: null,
     memoryBytes: null,
     timer: NO_TIMER,
+    outside: { unheld: null, nics: [], drives: [], others: [] },
   };
   const [modern, old] = [qemu(11, "tcg").support, qemu(7, "tcg").support];
   assert.deepEqual(told([FINE, POOR], qemu(11, "kvm"), undefined), [true, "colo", false]);
@@ -325,4 +327,10 @@ Deno.test("a diagnosis follows the host, then the VM, then the QEMU", () => {
     "snapshot",
     false,
   ]);
+  const outside = judgeOutside({
+    network: "web: index=0,type=nic,model=e1000,macaddr=52:54:00:00:00:01\n" +
+      " \\ t0: index=0,type=tap,ifname=tap0\n",
+  });
+  const { todo } = diagnose([FINE], undefined, { ...vm, support: modern, outside });
+  assert.match(todo.join(), /No NIC of this VM goes through kemari/);
 });

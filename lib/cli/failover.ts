@@ -4,7 +4,9 @@ import type { CommandContext } from "./context.ts";
 import type { FailoverOptions } from "./options.ts";
 
 export async function run(options: FailoverOptions, context: CommandContext): Promise<void> {
-  const answer = await askControl(options.socket, "failover", context.signal);
+  const answer = await askControl(options.socket, "failover", context.signal, undefined, {
+    stale: options.stale,
+  });
   if (answer?.ok === true) return;
   if (typeof answer?.error !== "string") {
     throw new WireError(

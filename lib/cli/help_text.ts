@@ -12,7 +12,7 @@ interface HelpText {
 
 /** What TARGET and LISTEN may look like. */
 const ADDRESSES = `Addresses:
-  HOST:PORT, tcp:HOST:PORT   TCP
+  HOST:PORT, tcp:HOST:PORT   TCP; IPv6 in brackets: [2001:db8::1]:PORT, link-local [fe80::1%eth0]:PORT
   unix:PATH                  a Unix socket
   exec:CMD                   the stdin and stdout of a shell command, such as "ssh host kemari recv stdio: …"
   stdio:                     this process's own stdin and stdout (recv, with --exec)
@@ -72,6 +72,9 @@ On loss:
   A stream that ends is a handover: the secondary activates. A connection that dies is a loss, and
   does not prove that the primary is dead. "activate" therefore needs --fence: a command that makes
   sure of it, or "none" if something else does. Without fencing both VMs may run at once.
+  A VM that is shut down, sleeps, or whose protection is ended is no loss: the primary says so,
+  nobody is fenced, nothing is started, and the replica is kept. Where a VM was shut down and nobody
+  can come back (exec:, stdio:, or --on-loss exit), recv ends with 0.
 
 Replay:
   What the primary may not have done is done again, at least once, before the VM goes on: net sends
@@ -96,7 +99,8 @@ Standby:
     ],
     exits: {
       done:
-        "activated: the whole stream has been written (with --exec, --standby: the QEMU's status)",
+        "activated: the whole stream has been written (with --exec, --standby: the QEMU's status); " +
+        "or the VM was shut down at the primary",
       bytes: "the primary's bytes are at fault",
       connection: "the primary is lost (--on-loss exit), or fencing or writing failed",
       qemu: "the standby is not the primary's machine, or does not start",
@@ -134,7 +138,13 @@ After a takeover:
     },
   },
   failover: {
-    examples: ["kemari failover /run/kemari.ctl"],
+    notes:
+      `A replica may be known not to be its VM's last state: the primary has said that the VM goes on
+there, or was shut down; the session was refused; or a sender came back and went before its first
+transaction. Then what clients have seen since would be lost, and where the VM still runs there would
+be two of it. So that is refused, unless --stale says that it is wanted: once the primary is known to
+be dead.`,
+    examples: ["kemari failover /run/kemari.ctl", "kemari failover /run/kemari.ctl --stale"],
     exits: {
       done: "activated: the stream has been written, or QEMU has taken it",
       bytes: "something else than kemari answered",

@@ -110,6 +110,7 @@ export interface GuardOptions extends LogOptions {
 
 export interface FailoverOptions extends LogOptions {
   readonly socket: string;
+  readonly stale: boolean;
 }
 
 export interface StatusOptions extends LogOptions {

@@ -264,6 +264,11 @@ function createProgram(version: string, io: ProcessIo, run: Runner) {
   program.command("failover")
     .description("tell a waiting secondary to activate now")
     .argument("<socket>", "its --control socket")
+    .option(
+      "--stale",
+      "also where the replica is known not to be the VM's last state: it ended, or went on, elsewhere",
+      false,
+    )
     .addOption(logFormat).addOption(quiet).addOption(progress)
     .addHelpText("after", helpAfter("failover"))
     .action((socket, options) => run("failover", { ...options, socket }));

@@ -33,7 +33,10 @@ export const heartbeat = new Option("--heartbeat <duration>", "time between two 
   .argParser(named("--heartbeat", parseDurationMs)).default(100, "100ms");
 export const grace = new Option("--grace <duration>", "silence after which the peer counts as lost")
   .argParser(named("--grace", parseDurationMs)).default(3000, "3s");
-export const control = new Option("--control <path>", "Unix socket for kemari status and failover");
+export const control = new Option(
+  "--control <path>",
+  "Unix socket for kemari status and failover: PATH or unix:PATH",
+);
 export const maxInFlight = new Option(
   "--max-in-flight <size>",
   "bytes not yet acknowledged above which QEMU has to wait",

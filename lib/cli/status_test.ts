@@ -113,6 +113,33 @@ Deno.test("kemari status prints a sender as an aligned block with units", () =>
     ]);
   }));
 
+Deno.test("kemari status names what is not held, last and in capitals", () => {
+  const nic = { name: "web", model: "e1000", mac: "52:54:00:00:00:01", backends: [] };
+  const cases: [object, string[]][] = [
+    [{ unheld: null, nics: [], drives: [], others: [] }, []],
+    [{ unheld: "No NIC …", nics: [nic], drives: [], others: ["serial0"] }, [
+      "NOT HELD       what the NICs send: none has a --net",
+    ]],
+    [{
+      unheld: null,
+      nics: [{ ...nic, text: "web (e1000, tap t0)" }],
+      drives: ["vdb"],
+      others: ["serial0 (pty:/dev/pts/0)", "usb-host"],
+    }, [
+      "NOT HELD       what NIC web (e1000, tap t0) sends",
+      "NOT HELD       writes to vdb",
+      "not held       serial0 (pty:/dev/pts/0), usb-host",
+    ]],
+  ];
+  const answer = (round: number) => line({ ...SENDER, outside: cases[round - 1][0] });
+  return withControl(answer, async (socket) => {
+    for (const [, expected] of cases) {
+      const { stdout } = await runKemari(["status", socket]);
+      assert.deepEqual(stdout.split("\n").filter((each) => /not held/i.test(each)), expected);
+    }
+  });
+});
+
 Deno.test("kemari status prints a receiver with what it holds and why it waits", () =>
   withControl(() => line(RECEIVER), async (socket) => {
     const { code, stdout } = await runKemari(["status", socket]);
@@ -217,7 +244,10 @@ Deno.test("kemari failover that is granted is silent", () =>
   withControl(() => '{"ok":true}\n', async (socket, asked) => {
     const { code, stdout, stderr } = await runKemari(["failover", socket]);
     assert.deepEqual([code, stdout, stderr], [0, "", ""]);
-    assert.deepEqual(asked.map((text) => JSON.parse(text)), [{ command: "failover" }]);
+    assert.deepEqual(asked.map((text) => JSON.parse(text)), [{
+      command: "failover",
+      stale: false,
+    }]);
   }));
 
 for (const command of ["status", "failover"]) {

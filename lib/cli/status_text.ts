@@ -3,6 +3,7 @@ import { type CompressionStatus, type EndStatus, formatBytes } from "../host/end
 import type { StandbyStatus } from "../host/standby.ts";
 import { formatTakeover } from "../host/takeover.ts";
 import type { TapStatus } from "../host/tap_set.ts";
+import type { OutsideOutput } from "../qmp/outside_output.ts";
 import { formatPairs } from "../report/text_table.ts";
 import { tapPairs } from "./tap_status_text.ts";
 
@@ -54,6 +55,16 @@ function senderPairs(
     ]);
   }
   if (status.taps !== undefined) pairs.push(...tapPairs(status.taps));
+  if (status.outside) pairs.push(...outsidePairs(status.outside));
+  return pairs;
+}
+
+/** What is not held until its transaction is committed. */
+function outsidePairs({ unheld, nics, drives, others }: OutsideOutput): Pair[] {
+  if (unheld !== null) return [["NOT HELD", "what the NICs send: none has a --net"]];
+  const pairs = nics.map(({ text }): Pair => ["NOT HELD", `what NIC ${text} sends`]);
+  if (drives.length > 0) pairs.push(["NOT HELD", `writes to ${drives.join(", ")}`]);
+  if (others.length > 0) pairs.push(["not held", others.join(", ")]);
   return pairs;
 }
 

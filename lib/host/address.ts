@@ -43,5 +43,10 @@ export function parseAddress(text: string): Address {
   const port = Number(parts[3]);
   if (port > 65535) throw new UsageError(`"${text}": no port is above 65535`, { hint: HINT });
   const host = parts[1] ?? parts[2];
+  if (/%$|%.*%/.test(host)) {
+    throw new UsageError(`"${text}": behind % stands one network interface`, {
+      hint: "write [fe80::1%eth0]:PORT where HOST:PORT is asked for",
+    });
+  }
   return { kind: "tcp", host: host === "" ? "0.0.0.0" : host, port, text };
 }

@@ -38,6 +38,8 @@ Deno.test("what is no address is refused, with the forms there are", () => {
     "::1:4000",
     "[::1]",
     "[::1]4000",
+    "[fe80::1%]:4000",
+    "[fe80::1%a%b]:4000",
     "udp:host:4000",
     "unix:",
     "unix:" + "x".repeat(108),

@@ -2,11 +2,12 @@
  * The control socket: one JSON line in, one JSON line out.
  *
  * `{"command":"status"}` answers with the end's status, `{"command":"durations"}` with the last
- * thousands of each kind of duration (a sender only); `{"command":"failover"}` and
- * `{"command":"protect",…}` with `{"ok":true}` or `{"error":…,"hint":…,"exitCode":…}`, when they are
+ * thousands of each kind of duration (a sender only); `{"command":"failover"}`, with `"stale":true`
+ * or without, and `{"command":"protect",…}` with `{"ok":true}` or `{"error":…,"hint":…,"exitCode":…}`, when they are
  * done: for `protect` that is when the protection ends.
  */
 import { exitCodeOf, TransportError, WireError } from "../errors.ts";
+import { parseControlPath } from "./control_address.ts";
 import { libc } from "./libc.ts";
 import { OutputQueue, readSome } from "./channel.ts";
 import type { Reactor, Watch } from "./reactor.ts";
@@ -17,8 +18,12 @@ export interface ControlHandlers {
   status(): object;
   /** The last durations of each kind, see {@link SenderDurations}. */
   durations?(): object;
-  /** Resolves when it is done, rejects with the reason it cannot be. */
-  failover?(): Promise<void>;
+  /**
+   * Resolves when it is done, rejects with the reason it cannot be.
+   *
+   * @param stale Whether the replica is wanted however old it is known to be.
+   */
+  failover?(stale: boolean): Promise<void>;
   /**
    * Protects the VM that this end has taken over, until that ends; see {@link Survivor}.
    *
@@ -42,14 +47,18 @@ export class ControlServer {
   readonly #watch: Watch;
   readonly #clients = new Set<ControlClient>();
 
-  /** @throws {TransportError} if the path cannot be used. */
+  /**
+   * @param path See {@link parseControlPath}.
+   * @throws {TransportError} if the path cannot be used.
+   */
   static async open(
     path: string,
     handlers: ControlHandlers,
     reactor: Reactor,
     signal: AbortSignal,
   ): Promise<ControlServer> {
-    const address = { kind: "unix", path, text: path } as const;
+    const plain = parseControlPath(path);
+    const address = { kind: "unix", path: plain, text: plain } as const;
     return new ControlServer(await listenSocket(address, reactor, signal), handlers, reactor);
   }
 
@@ -157,7 +166,7 @@ class ControlClient {
           if (failover === undefined) {
             return refuse("a sender: it cannot take over", "ask the secondary's kemari recv");
           }
-          await failover();
+          await failover(request.stale === true);
           return { ok: true };
         case "protect":
           if (protect === undefined) {
@@ -191,17 +200,19 @@ function refuse(what: string, hint: string): object {
  * Asks a running end. A failover takes as long as fencing and loading do; a status must come at
  * once.
  *
+ * @param socket See {@link parseControlPath}.
  * @param more What goes with the command.
  * @returns Its answer.
  * @throws {TransportError} if nobody answers there; {WireError} if what does is no kemari.
  */
 export async function askControl(
-  path: string,
+  socket: string,
   command: "status" | "durations" | "failover" | "protect",
   signal: AbortSignal,
   statusTimeoutMs: number = STATUS_TIMEOUT_MS,
   more: Readonly<Record<string, unknown>> = {},
 ): Promise<Record<string, unknown>> {
+  const path = parseControlPath(socket);
   let connection: Deno.UnixConn;
   try {
     connection = await Deno.connect({ transport: "unix", path });

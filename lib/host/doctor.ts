@@ -3,8 +3,10 @@ import { statfs } from "node:fs/promises";
 import { QemuError } from "../errors.ts";
 import type { GuestTimer } from "../qmp/guest_timer.ts";
 import type { MigrationSupport } from "../qmp/migration_support.ts";
+import type { OutsideOutput } from "../qmp/outside_output.ts";
 import { formatBytes } from "./end_status.ts";
 import { libc } from "./libc.ts";
+import { askOutside } from "./outside_watch.ts";
 import { readGuestTimer, readMigrationSupport } from "./qemu_probe.ts";
 import { QmpClient } from "./qmp_client.ts";
 
@@ -34,6 +36,7 @@ export interface VmFindings {
   readonly memoryBytes: number | null;
   readonly support: MigrationSupport;
   readonly timer: GuestTimer;
+  readonly outside: OutsideOutput;
 }
 
 const CAP_NET_ADMIN_BIT = 12n;
@@ -218,6 +221,7 @@ export async function examineVm(socket: string): Promise<VmFindings> {
   };
   const support = await readMigrationSupport(client);
   const timer = await readGuestTimer(client);
+  const outside = await askOutside(client);
   const machine = await ask("qom-get", { path: "/machine", property: "type" });
   const name = await ask("query-name") as { name?: unknown } | undefined;
   const cpus = await ask("query-cpus-fast");
@@ -234,5 +238,6 @@ export async function examineVm(socket: string): Promise<VmFindings> {
       : null,
     support,
     timer,
+    outside,
   };
 }

@@ -1,4 +1,5 @@
 /** What `kemari status` tells of a running end: the JSON is a contract, see README. */
+import type { OutsideOutput } from "../qmp/outside_output.ts";
 import type { LatencySummary, LatencyWindow, RecentDurations } from "../replica/latency.ts";
 import type { CompressMode } from "./compression.ts";
 import type { ReceiverEnd } from "./receiver_end.ts";
@@ -50,6 +51,8 @@ export interface SenderStatus extends CommonStatus {
   /** Transactions sent and not acknowledged. */
   readonly inFlight: number;
   readonly pendingBytes: number;
+  /** What the VM says past kemari, as `protect` found it; `send` does not know. */
+  readonly outside?: OutsideOutput | null;
 }
 
 /** In bytes; together what is on the connection and what waits for it, unless it is packed. */

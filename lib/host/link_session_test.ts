@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { TransportError, WireError } from "../errors.ts";
 import { concat, fullStream, u64 } from "../qemu/synthetic_stream.ts";
+import { encodeLeave } from "../txn/leave.ts";
 import { encodeHeader, NACK_REASON, TXN } from "../txn/wire.ts";
 import { libc } from "./libc.ts";
 import { never, Stage, tinyStream, wireOf } from "./link_stage.ts";
@@ -139,8 +140,9 @@ Deno.test("a sender that comes back and dies before its first commit leaves a st
   await stage.quiet();
   assert.equal(stage.end.state, "waiting", "not by itself");
   assert.equal(stage.end.replica.committed, 1);
-  stage.end.failover();
-  assert.equal(await stage.end.receive(never), "failover", "but if it is told to");
+  assert.throws(() => stage.end.failover(), /not the VM's last state: .* gone on since/);
+  stage.end.failover(true);
+  assert.equal(await stage.end.receive(never), "failover", "but if it is told to, knowing that");
 });
 
 Deno.test("a failover during a refusal's last words is not called off by them", async () => {
@@ -229,8 +231,10 @@ Deno.test("what goes wrong with the secondary when the VM runs again is the loop
   link.vmResumed();
   await assert.rejects(stage.reactor.run(() => false, never), broken);
   // With nothing to be said to QEMU, there is nothing to be written.
+  let pumped = 0;
+  link.primary.tick = () => void pumped++;
   link.vmResumed();
-  await stage.reactor.sleep(1, never);
+  assert.equal(pumped, 0);
   link.close();
 });
 
@@ -286,7 +290,7 @@ Deno.test("whoever comes during an activation may come again, after it the VM is
   await stage.send(FIRST);
   const fault = (wanted: string) => (error: unknown) =>
     error instanceof WireError && error.fault === wanted;
-  await assert.rejects(stage.send(FIRST), fault("busy"));
+  await assert.rejects(stage.send(FIRST), fault("activating"));
   stage.end.activated();
   await assert.rejects(stage.send(FIRST), fault("taken-over"));
 });
@@ -309,4 +313,21 @@ Deno.test("a sender that goes without a word, behind a commit of its own, is a l
   await stage.speak(wire.subarray(0, -HANDOVER_BYTES), 100);
   assert.equal(await stage.end.receive(never), "loss");
   assert.equal(stage.end.replica.committed, 1);
+});
+
+Deno.test("of a VM that goes on or was shut down elsewhere, no plain failover makes a second one", async () => {
+  for (const reason of ["goes-on", "vm-ended"] as const) {
+    await using stage = await Stage.open({ onLoss: "activate" });
+    const wire = await wireOf(SECOND);
+    const said = encodeLeave({ reason, text: "why" });
+    const header = { command: TXN.LEAVE, flags: 0, sequence: 0, transaction: 0 };
+    const leave = concat(encodeHeader({ ...header, lengthBytes: said.length }), said);
+    await stage.speak(concat(wire.subarray(0, -HANDOVER_BYTES), leave), 100);
+    await stage.quiet();
+    assert.equal(stage.end.state, "waiting", "nothing is started by itself");
+    assert.match(stage.end.lastLoss!, /\(why\)/);
+    assert.throws(() => stage.end.failover(), /transaction 1 is not the VM's last state/);
+    stage.end.failover(true);
+    assert.equal(await stage.end.receive(never), "failover");
+  }
 });

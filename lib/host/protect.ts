@@ -1,24 +1,28 @@
 import { getLogger } from "@logtape/logtape";
-import { QemuError, TransportError, UsageError, WireError } from "../errors.ts";
+import { nextTry } from "../decisions/primary_end.ts";
+import { QemuError, TransportError, UsageError } from "../errors.ts";
 import { triggerCheckpoint } from "../qmp/migration.ts";
 import { type MigrationSupport, refusalOf } from "../qmp/migration_support.ts";
 import { type Address, parseAddress } from "./address.ts";
+import { askSecondary } from "./ask_secondary.ts";
 import { compressionOf, type CompressSettings } from "./compression.ts";
 import { ControlServer } from "./control.ts";
 import { senderDurations, type SenderStatus, senderStatus, statusLine } from "./end_status.ts";
 import { startGuardian } from "./guardian.ts";
-import type { LinkTiming } from "./link_options.ts";
+import type { LinkTiming, SenderLinkOptions } from "./link_options.ts";
 import { MigrationChannel } from "./migration_channel.ts";
+import { OutsideWatch } from "./outside_watch.ts";
 import { type EarlyStatus, ProtectBoard } from "./protect_board.ts";
 import { protectByColo } from "./protect_colo.ts";
-import { isSecondaryLoss, partFromSecondary } from "./protect_loss.ts";
+import { partFromSecondary } from "./protect_loss.ts";
 import { protectBySnapshots } from "./protect_snapshots.ts";
-import { connectQemu, connectSecondary, RETRY_MS, untilProtectable } from "./protect_waits.ts";
+import { connectQemu, connectSecondary, untilProtectable } from "./protect_waits.ts";
 import { readMigrationSupport } from "./qemu_probe.ts";
 import type { QmpClient } from "./qmp_client.ts";
 import { parseQmpAddress } from "./qmp_address.ts";
 import { RateMeter } from "./rate_meter.ts";
 import { Reactor } from "./reactor.ts";
+import { Refusals } from "./refusals.ts";
 import { followVm, type OnSecondaryLoss } from "./release_vm.ts";
 import { type ProgressLine, tooSlow } from "./send.ts";
 import { SenderLink } from "./sender_link.ts";
@@ -214,6 +218,8 @@ async function protectVm(
   }
   board.waits("connecting");
   for (const warning of support.warnings) log.warn("{warning}", { warning });
+  const outside = new OutsideWatch(qmp, taps);
+  await reactor.during(outside.look(), signal);
   const mode = settings.mode === "auto" ? support.mode : settings.mode;
   if (mode === "colo" && !support.colo) {
     throw new QemuError("x-colo", "GenericError", `no COLO: ${support.coloReason}`, {
@@ -288,31 +294,33 @@ async function protectVm(
         rate,
         settings.compress,
       ),
+      outside: outside.found,
       ...(taps.isEmpty ? {} : { taps: taps.status }),
     };
   board.show(status, () => senderDurations(last, taps.recentHolds()));
+  outside.begin(reactor);
   const stopMeter = reactor.every(250, () => {
     rate.update(last?.primary.counters.committed ?? 0);
     if (progress.isShown && last !== undefined) progress.set(statusLine(status() as SenderStatus));
   });
   try {
-    let refused = "";
+    const refusals = new Refusals(target.text);
+    const linkOptions: SenderLinkOptions = {
+      ...settings,
+      compression: compressionOf(settings),
+      taps,
+      stream: mode === "colo" ? "colo" : "snapshots",
+      firstPassEnd: "told",
+      software: settings.sessionName ? `${SOFTWARE} (${settings.sessionName})` : SOFTWARE,
+    };
+    const ask = () => askSecondary(target, linkOptions, reactor);
     for (let first = true;; first = false) {
       try {
         const peer = await connectSecondary(target, reactor, signal, first || !settings.retry);
-        last = link = new SenderLink(reactor, peer, {
-          ...settings,
-          compression: compressionOf(settings),
-          taps,
-          stream: mode === "colo" ? "colo" : "snapshots",
-          firstPassEnd: "told",
-          software: settings.sessionName ? `${SOFTWARE} (${settings.sessionName})` : SOFTWARE,
-        });
+        last = link = new SenderLink(reactor, peer, linkOptions);
+        link.onFirstCommit = () => refusals.over();
         await reactor.run(() => last!.ready, signal);
-        log.info("connected to {peer}: {software}", {
-          peer: target.text,
-          software: link.peerSoftware,
-        });
+        refusals.connected(link.peerSoftware);
         interval.ms = settings.syncIntervalMs;
         // Somebody may have paused it while it was unprotected.
         if (!first) {
@@ -341,37 +349,25 @@ async function protectVm(
         const wasLinked = lost?.ready === true;
         link = undefined;
         const { onSecondaryLoss } = settings;
-        const parts = { qmp, reactor, folder, still, taps, guardian, onSecondaryLoss, signal };
+        const { isFull: isQuiet } = refusals;
+        const parts = {
+          ...{ qmp, reactor, folder, still, taps, guardian, onSecondaryLoss, ask, isQuiet, signal },
+        };
         told = false;
         line.ignoreEnd();
-        told = await partFromSecondary(error, lost, parts);
-        const mayRetry = isSecondaryLoss(error) && settings.retry &&
-          onSecondaryLoss === "continue";
-        // A secondary that was never there is the caller's mistake, unless QEMU depends on us.
-        const isAbsent = first && !wasLinked && !(error instanceof WireError);
-        if (!mayRetry || isAbsent && taps.isEmpty) throw error;
+        const parted = await partFromSecondary(error, lost, parts);
+        told = parted.told;
+        const tries = { retry: settings.retry, wasLinked, isFirst: first, hasTaps: !taps.isEmpty };
+        const next = nextTry(parted.known, tries);
+        if (next === "never") throw parted.error;
         line.heedEnd();
-        const reason = (error as Error).message;
-        // A disk that is full there stays so for a while, and is told of once.
-        const isFull = error instanceof WireError && error.fault === "storage";
-        if (wasLinked && !isFull) {
-          log.warn("secondary lost: {reason}; the VM goes on unprotected, trying again", {
-            reason,
-          });
-          refused = "";
-          continue;
-        }
-        const cause = isFull ? "storage" : reason;
-        if (cause !== refused) {
-          log.warn("{reason}; the VM is unprotected, trying again", { reason });
-        }
-        refused = cause;
-        await reactor.sleep(RETRY_MS, signal);
+        await refusals.wait(next, parted.known.end, error, reactor, signal);
       }
     }
   } finally {
     over = true;
     stopMeter();
+    outside.end();
     link?.close();
     channel.close();
     if (told) {

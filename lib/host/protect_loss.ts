@@ -1,11 +1,19 @@
 /** What `kemari protect` makes of an end: of the secondary's, of QEMU's, and of its own. */
 import { getLogger } from "@logtape/logtape";
+import {
+  afterFarewell,
+  type Answer,
+  type AtPrimaryEnd,
+  type Farewell,
+  farewell,
+  type PrimaryEnd,
+} from "../decisions/primary_end.ts";
 import { TransportError, WireError } from "../errors.ts";
 import { queryStatus } from "../qmp/migration.ts";
 import type { Guardian } from "./guardian.ts";
 import type { QmpClient } from "./qmp_client.ts";
 import type { Reactor } from "./reactor.ts";
-import { isTakenOver, type OnSecondaryLoss, releaseVm } from "./release_vm.ts";
+import { type OnSecondaryLoss, releaseVm } from "./release_vm.ts";
 import { restoreSaved } from "./saved_settings.ts";
 import type { SenderLink } from "./sender_link.ts";
 import type { StillVm } from "./still_vm.ts";
@@ -38,10 +46,20 @@ async function isQemuLost(
   }
 }
 
-/** Whether another secondary, or the same one come back, would mend it. */
-export function isSecondaryLoss(error: unknown): boolean {
-  if (error instanceof TransportError) return error.party === "peer";
-  return error instanceof WireError && (error.fault === "busy" || error.fault === "storage");
+/**
+ * What kind of end a session has had.
+ *
+ * @param error What has ended it.
+ */
+async function endOf(error: unknown, { qmp, reactor, signal }: Parting): Promise<PrimaryEnd> {
+  if (error instanceof WireError) {
+    if (error.fault === "taken-over" || error.fault === "silence") return error.fault;
+    if (error.fault === "busy" || error.fault === "storage") return error.fault;
+    if (error.fault === "activating") return "busy";
+  }
+  if (error instanceof TransportError && error.party === "peer") return "secondary-lost";
+  if (await isQemuLost(error, qmp, reactor)) return "vm-died";
+  return signal.aborted ? "interrupted" : "fault";
 }
 
 /** Who has a part in a protection's end. */
@@ -54,8 +72,22 @@ export interface Parting {
   readonly taps: Pick<TapSet, "passThrough">;
   readonly guardian: Pick<Guardian, "decide">;
   readonly onSecondaryLoss: OnSecondaryLoss;
+  /** Whether that the VM is unprotected has been said before, and is no news. */
+  readonly isQuiet?: boolean;
+  /** Asks the secondary, over a new connection, whether it has taken over; and says that we go on. */
+  readonly ask: () => Promise<Answer>;
   /** Whether we are interrupted: then QEMU does not have all the time that it may want. */
   readonly signal: AbortSignal;
+}
+
+/** How a session was ended. */
+export interface Parted {
+  /** What was known: the next try is decided by it. */
+  readonly known: AtPrimaryEnd;
+  /** What has ended it in the end: who leaves, or asks, may hear that the VM is the secondary's. */
+  readonly error: unknown;
+  /** Whether QEMU was told, or has nothing to be told any more; if not, that was said loudly. */
+  readonly told: boolean;
 }
 
 /**
@@ -64,48 +96,59 @@ export interface Parting {
  *
  * @param error What has ended it.
  * @param link The session, if there is one.
- * @returns Whether QEMU was told, or has nothing to be told any more; if not, that was said loudly.
  */
 export async function partFromSecondary(
   error: unknown,
   link: SenderLink | undefined,
   parting: Parting,
-): Promise<boolean> {
+): Promise<Parted> {
   // COLO's end lets a VM run that somebody else had paused.
   const wasPaused = link?.primary.dialogue.isVmPaused === true && !parting.still.isHeld;
-  const fate = await sayFarewell(error, link, parting);
+  const stoodStill = link?.stoodStill === true;
+  const { onSecondaryLoss, signal } = parting;
+  const end = await endOf(error, parting);
+  const known = { end, onSecondaryLoss, stoodStill, isInterrupted: signal.aborted };
+  const fate = afterFarewell(known, await sayFarewell(farewell(known), link, parting));
   // The secondary waits for the connection's end before its VM runs: ours stops first.
-  if (fate === "taken-over") link?.quiesce();
+  if (fate === "is-theirs") link?.quiesce();
   else link?.close();
-  if (fate === "goes-on") parting.taps.passThrough();
+  if (fate === "goes-on" || fate === "has-ended") parting.taps.passThrough();
   let told = true;
   // One whose secondary never said who it is has not been told of any protection.
-  if (link?.ready || fate === "taken-over") {
+  if (link?.ready || fate === "is-theirs") {
     const action = fate === "goes-on" && !wasPaused ? "continue" : "stop";
     parting.guardian.decide(action);
     told = await letGo(action, parting);
   }
   link?.close();
-  return told;
+  const isTheirs = fate === "is-theirs" && end !== "taken-over";
+  return {
+    known: { ...known, end: isTheirs ? "taken-over" : end, isInterrupted: signal.aborted },
+    error: isTheirs ? takenOver(error) : error,
+    told,
+  };
 }
 
-/**
- * Tells the secondary that the VM goes on here, only where that is true: where it stops, the
- * secondary must take over. Who interrupts us wants neither, but the secondary must have heard it.
- *
- * @returns What becomes of the VM here.
- */
+function takenOver(cause: unknown): WireError {
+  return new WireError("transaction", 0, "taken-over", "the VM is the secondary's by now", {
+    hint: "the VM must not run here any more: end this QEMU",
+    cause,
+  });
+}
+
+/** Carries out what {@link farewell} says. What the VM says meanwhile is held. */
 async function sayFarewell(
-  error: unknown,
+  { asks, tells }: Farewell,
   link: SenderLink | undefined,
-  { qmp, reactor, onSecondaryLoss, signal }: Parting,
-): Promise<"taken-over" | "goes-on" | "stops"> {
-  if (isTakenOver(error)) return "taken-over";
-  const mayGoOn = onSecondaryLoss === "continue";
-  if (!mayGoOn && !signal.aborted || await isQemuLost(error, qmp, reactor)) return "stops";
+  { ask }: Parting,
+): Promise<Answer> {
   try {
-    const hasHeard = await link?.leave();
-    return mayGoOn || hasHeard ? "goes-on" : "stops";
+    if (asks) {
+      link?.close();
+      return await ask();
+    }
+    if (tells === "nothing") return "unheard";
+    return await link?.leave(tells) ? "heard" : "unheard";
   } catch {
     return "taken-over";
   }
@@ -114,13 +157,13 @@ async function sayFarewell(
 /** Tells QEMU that it is alone. The taps go on meanwhile: it may wait for its disk before it answers. */
 async function letGo(
   action: OnSecondaryLoss,
-  { qmp, reactor, folder, still, signal }: Parting,
+  { qmp, reactor, folder, still, isQuiet = false, signal }: Parting,
 ): Promise<boolean> {
   let told: boolean | undefined;
   const task = (async () => {
     // A VM that is being stopped must be, before it can be let go.
     await still.giveUp();
-    told = await release(qmp, action, folder, still);
+    told = await release(qmp, action, folder, still, isQuiet);
   })();
   let cancel = () => {};
   const hurry = () => {
@@ -147,11 +190,12 @@ async function release(
   action: OnSecondaryLoss,
   folder: string,
   still: StillVm,
+  isQuiet: boolean,
 ): Promise<boolean> {
   try {
     try {
       const state = await releaseVm(qmp, action, still.isHeld);
-      log.info("the VM is {state}, unprotected", { state });
+      log[isQuiet ? "debug" : "info"]("the VM is {state}, unprotected", { state });
     } finally {
       // Also where QEMU refuses to let the VM run, or to stop it.
       await restoreSaved(qmp, folder);

@@ -1,7 +1,8 @@
 import assert from "node:assert/strict";
+import type { Answer } from "../decisions/primary_end.ts";
 import { TransportError, WireError } from "../errors.ts";
 import type { QmpCommand } from "../qmp/codec.ts";
-import { isSecondaryLoss, partFromSecondary, type Parting } from "./protect_loss.ts";
+import { partFromSecondary, type Parting } from "./protect_loss.ts";
 import { Reactor } from "./reactor.ts";
 import type { SenderLink } from "./sender_link.ts";
 
@@ -22,12 +23,17 @@ interface Situation {
   readonly heard?: boolean | WireError;
   readonly paused?: boolean;
   readonly linked?: boolean;
+  /** Whether we stood still before that. */
+  readonly stoodStill?: boolean;
+  /** What the secondary says when it is asked whether it has taken over. */
+  readonly answer?: Answer;
 }
 
 /** Parts, and tells what was done, in order. */
 async function part(situation: Situation) {
   const { error, onSecondaryLoss = "continue", interrupted = false } = situation;
   const { qemu = "answers", heard = true, paused = false, linked = true } = situation;
+  const { stoodStill = false, answer = "heard" } = situation;
   const done: string[] = [];
   const reactor = new Reactor();
   const controller = new AbortController();
@@ -53,6 +59,7 @@ async function part(situation: Situation) {
   };
   const link = {
     ready: linked,
+    stoodStill,
     primary: { dialogue: { isVmPaused: paused } },
     leave: () => {
       done.push("leave");
@@ -69,11 +76,15 @@ async function part(situation: Situation) {
     taps: { passThrough: () => void done.push("pass through") },
     guardian: { decide: (action: string) => void done.push(`decide ${action}`) },
     onSecondaryLoss,
+    ask: () => {
+      done.push("ask");
+      return Promise.resolve(answer);
+    },
     signal: controller.signal,
   } as unknown as Parting;
   try {
-    const told = await partFromSecondary(error, link as unknown as SenderLink, parting);
-    const wanted = ["leave", "quiesce", "close", "pass through", "stop", "decide continue"];
+    const { told } = await partFromSecondary(error, link as unknown as SenderLink, parting);
+    const wanted = ["ask", "leave", "quiesce", "close", "pass through", "stop", "decide continue"];
     return { told, done: done.filter((step) => [...wanted, "decide stop"].includes(step)) };
   } finally {
     reactor.close();
@@ -98,7 +109,9 @@ Deno.test("a VM that was paused is told to stand still, and its output goes all 
 });
 
 Deno.test("nothing of a dead QEMU's uncommitted epoch gets out, and nobody is told that it goes on", async () => {
-  for (const error of [STREAM_END, new TransportError("/qmp", "read", "no more")]) {
+  for (
+    const error of [STREAM_END, new TransportError("/qmp", "read", "no more", { party: "qemu" })]
+  ) {
     const { told, done } = await part({ error, qemu: "gone" });
     assert.deepEqual([told, done], [true, ["close", "decide stop", "close"]]);
   }
@@ -131,10 +144,20 @@ Deno.test("QEMU is told nothing of a secondary that never said who it is", async
   ]);
 });
 
-Deno.test("which losses another secondary would mend", () => {
-  const of = (error: unknown) => isSecondaryLoss(error);
-  const busy = new WireError("transaction", 0, "busy", "another sender");
-  assert.deepEqual([LOSS, STREAM_END, busy, TAKEN_OVER, INTERRUPTED].map(of), [
-    ...[true, false, true, false, false],
+const SILENCE = new WireError("transaction", 0, "silence", "nothing was heard");
+/** After the answer: nothing that was held has got out before. */
+const ASKED_AND_GOES_ON = ["close", "ask", ...GOES_ON.slice(1)];
+
+Deno.test("given up for silence, it asks before anything that was held gets out", async () => {
+  assert.deepEqual((await part({ error: SILENCE })).done, ASKED_AND_GOES_ON);
+  assert.deepEqual((await part({ error: SILENCE, answer: "unheard" })).done, ASKED_AND_GOES_ON);
+  assert.deepEqual((await part({ error: SILENCE, answer: "taken-over" })).done, [
+    ...["close", "ask", "quiesce", "decide stop", "stop", "close"],
   ]);
+});
+
+Deno.test("after standing still itself it asks, too, whatever the loss looks like", async () => {
+  assert.deepEqual((await part({ error: LOSS, stoodStill: true })).done, ASKED_AND_GOES_ON);
+  const { done } = await part({ error: LOSS, stoodStill: true, answer: "taken-over" });
+  assert.ok(!done.includes("pass through"), "nothing that was held may get out");
 });

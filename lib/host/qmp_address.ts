@@ -1,3 +1,4 @@
+import { UsageError } from "../errors.ts";
 import type { Address } from "./address.ts";
 import { parseAddress } from "./address.ts";
 
@@ -20,9 +21,35 @@ export type QmpAddress = Extract<Address, { kind: "unix" | "tcp" }>;
  */
 export function parseQmpAddress(text: string): QmpAddress {
   const plain = text.replace(/,(server|wait|nowait|ipv[46]|to|reconnect(-ms)?)\b.*$/, "");
-  const isTcp = /^tcp:/.test(plain) || !/[/]/.test(plain) && /^(\[[^\]]+\]|[^:]+):\d+$/.test(plain);
-  const path = plain.replace(/^unix:/, "");
-  const address = parseAddress(isTcp && !plain.startsWith("unix:") ? plain : `unix:${path}`);
-  if (address.kind === "tcp") return address;
+  if (plain.startsWith("unix:")) return unixMonitor(plain.slice("unix:".length));
+  const isPath = plain.includes("/");
+  if (/^(exec|ssh|fd|stdio):/.test(plain) || plain === "stdio" || plain === "-") {
+    return refuse(text, "no kind of address at which a monitor is reached");
+  }
+  if (!isPath && /^[0-9a-f:.]*:[0-9a-f:.]*:\d+$/i.test(plain)) {
+    return refuse(text, "an IPv6 address stands in brackets: [::1]:4444");
+  }
+  if (!/^tcp:/.test(plain) && (isPath || !/^(\[[^\]]+\]|[^:]+):\d+$/.test(plain))) {
+    return unixMonitor(plain);
+  }
+  let address: Address;
+  try {
+    address = parseAddress(plain);
+  } catch (error) {
+    if (!(error instanceof UsageError)) throw error;
+    return refuse(text, error.message);
+  }
+  return address.kind === "tcp" ? address : refuse(text, "no address of a monitor");
+}
+
+function unixMonitor(path: string): QmpAddress {
+  // Also measures it.
+  parseAddress(`unix:${path}`);
   return { kind: "unix", path, text: path };
+}
+
+function refuse(text: string, what: string): never {
+  throw new UsageError(`--qmp "${text}": ${what}`, {
+    hint: "write what QEMU was given as -qmp: PATH, unix:PATH, HOST:PORT or tcp:HOST:PORT",
+  });
 }

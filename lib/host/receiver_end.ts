@@ -1,5 +1,8 @@
 import { getLogger } from "@logtape/logtape";
+import { type Behind, mayFailOver } from "../decisions/failover.ts";
+import { afterSession, type SessionEnd } from "../decisions/secondary_end.ts";
 import { KemariError, TransportError } from "../errors.ts";
+import type { Leave } from "../txn/leave.ts";
 import { Replica } from "../replica/replica.ts";
 import type { ReplicaStore } from "../replica/page_store.ts";
 import type { ReplicaTaps } from "../replica/replica_taps.ts";
@@ -9,6 +12,7 @@ import { allocateSlab } from "./libc.ts";
 import { connectPeer, type PeerConnection, socketConnection } from "./peer.ts";
 import type { Reactor, Watch } from "./reactor.ts";
 import { ReceiverSession, refuseSender, type SessionOptions } from "./receiver_session.ts";
+import { notFailedOver, OUTRUN, waitingWords, whyNot } from "./session_end_words.ts";
 import { type Listener, listenSocket } from "./socket.ts";
 
 const log = getLogger(["kemari", "recv"]);
@@ -31,10 +35,10 @@ export interface ReceiverOptions extends SessionOptions {
   readonly check?: (replica: Replica) => Promise<void>;
 }
 
-const OUTRUN = "the primary's VM may have gone on since, and have said what is not in it";
-
 /** Why the secondary activates. */
-export type Verdict = "handover" | "loss" | "failover";
+export type TakeoverCause = "handover" | "loss" | "failover";
+/** Why a secondary does not receive any more; it ends with nothing to do where the VM was shut down. */
+export type Verdict = TakeoverCause | "vm-ended";
 
 /**
  * The secondary's side on real descriptors: sessions come and go, the replica stays.
@@ -64,12 +68,14 @@ export class ReceiverEnd {
   #takingOver = false;
   #active = false;
   #committedAt = 0;
-  /** Whether the last sender that was here has committed something, and went without a word. */
-  #isCurrent = false;
+  /** Why the replica is not the VM's last state; undefined if it is. */
+  #behind: Behind | undefined = "unknown";
   #detectedAt = 0;
   /** This process is about to end: of what a session ends is no news then. */
   #hasFailed = false;
   #isChecking = false;
+  /** The last session ended for want of room here, which was said: it may be tried for long. */
+  #isFull = false;
   #senders = 0;
 
   constructor(reactor: Reactor, options: ReceiverOptions) {
@@ -132,33 +138,22 @@ export class ReceiverEnd {
   /**
    * Activates now; a sender that is there is told first, unless it is to be fenced anyway.
    *
-   * @throws {KemariError} if there is nothing to activate.
+   * @param stale Whether the replica is wanted however old it is known to be.
+   * @throws {KemariError} if there is nothing to activate, or {@link mayFailOver} says no.
    */
-  failover(): void {
-    if (this.replica.committed === 0) {
-      throw new TransportError("recv", "read", "nothing to activate: no transaction is committed", {
-        hint: "is the sender connected? see kemari status",
-      });
-    }
+  failover(stale = false): void {
     if (this.#verdict !== undefined || this.#takingOver) return;
-    this.replica.taps.requireWhole();
     const session = this.#session;
-    const isThere = session?.secondary.peer !== undefined && !session.refused;
-    if (!this.#isCurrent && isThere) {
-      throw new TransportError(
-        session.name,
-        "read",
-        `the sender is there, and what is here is of an earlier session: ${OUTRUN}`,
-        { hint: "wait for its first transaction, see kemari status; or end the sender first" },
-      );
+    const isSenderThere = session?.secondary.peer !== undefined && !session.refused;
+    const { committed } = this.replica;
+    const behind = this.#behind;
+    const answer = mayFailOver({ committed, behind, isSenderThere, stale });
+    if (answer.do === "refuse") throw notFailedOver(answer.why, session?.name ?? "recv", committed);
+    this.replica.taps.requireWhole();
+    if (answer.warns) {
+      log.warn("transaction {transaction}: {outrun}", { transaction: committed, outrun: OUTRUN });
     }
-    if (!this.#isCurrent) {
-      log.warn("transaction {transaction}: {outrun}", {
-        transaction: this.replica.committed,
-        outrun: OUTRUN,
-      });
-    }
-    if (isThere && !this.#options.fenced) {
+    if (isSenderThere && !this.#options.fenced) {
       log.warn("taking over from a sender that is there: it is told to stop its VM");
       this.#takingOver = true;
       return session.takeOver();
@@ -206,7 +201,11 @@ export class ReceiverEnd {
           ? "another sender connected while one is served: refused"
           : "a sender connected in the middle of an activation: refused",
       );
-      return refuseSender(peer, this.#reactor, "busy");
+      return refuseSender(
+        peer,
+        this.#reactor,
+        this.#verdict === undefined ? "busy" : "activating",
+      );
     }
     this.#begin(peer);
   }
@@ -229,8 +228,10 @@ export class ReceiverEnd {
   #event(event: SecondaryEvent): void {
     switch (event.kind) {
       case "hello":
-        this.#isCurrent = false;
-        log.info("sender connected: {software}", { software: event.hello.software });
+        this.#behind = "returned";
+        if (!this.#isFull) {
+          log.info("sender connected: {software}", { software: event.hello.software });
+        }
         return;
       case "committed":
         if (this.#committedAt === 0) {
@@ -241,7 +242,8 @@ export class ReceiverEnd {
           });
         }
         this.#committedAt = performance.now();
-        this.#isCurrent = true;
+        this.#behind = undefined;
+        this.#isFull = false;
         if (this.#session!.secondary.isHeld) this.#check(this.#session!);
         return;
       case "handover":
@@ -250,7 +252,7 @@ export class ReceiverEnd {
         this.#decide("handover");
         return;
       case "left":
-        return this.#left();
+        return this.#left(event.leave);
     }
   }
 
@@ -272,22 +274,22 @@ export class ReceiverEnd {
     });
   }
 
-  /** No loss, whatever is to be done on loss: the VM is known to go on at the primary. */
-  #left(): void {
-    const peer = this.#session!.name;
-    this.#endSession();
-    this.#isCurrent = false;
-    const error = new TransportError(peer, "read", "the sender has ended the protection", {
-      hint: "the VM goes on at the primary",
-    });
-    this.#lastLoss = error;
-    const mayComeBack = this.#listener !== undefined || this.#options.controlled;
-    if (this.#options.onLoss === "exit" || !mayComeBack) return this.#reactor.fail(error);
-    log.warn(
-      "the sender has ended the protection: the VM goes on at the primary, and is not activated " +
-        "here; keeping transaction {transaction} until a sender comes back",
-      { transaction: this.replica.committed },
-    );
+  /** The sender has said that it leaves, and knows that we have heard it. */
+  #left({ reason, text }: Leave): void {
+    const session = this.#session!;
+    this.#session = undefined;
+    session.partFromSender();
+    const because = text === "" ? "" : ` (${text})`;
+    const error = reason === "goes-on"
+      ? new TransportError(session.name, "read", `the sender has ended the protection${because}`, {
+        party: "peer",
+        hint: "the VM stays at the primary",
+      })
+      : new TransportError(session.name, "read", `the VM was shut down at the primary${because}`, {
+        party: "peer",
+        hint: "nothing is started here",
+      });
+    this.#after(reason, error);
   }
 
   #endSession(): void {
@@ -297,52 +299,64 @@ export class ReceiverEnd {
   }
 
   #lost(error: KemariError): void {
-    const wasSender = this.#session?.secondary.peer !== undefined;
+    const session = this.#session;
+    const isSender = session?.secondary.peer !== undefined;
+    const isStorage = session?.secondary.storageFailed === true;
     this.#endSession();
+    const yielded = this.#takingOver;
+    this.#takingOver = false;
     if (this.#hasFailed) return;
-    if (this.#takingOver) {
-      this.#takingOver = false;
-      return this.#decide("failover");
-    }
-    if (!wasSender && this.#listener !== undefined) {
-      // A port scanner, say: its going is no loss, and must not start a failover.
-      log.warn("a connection that was no sender's: {reason}", { reason: error.message });
-      return;
-    }
-    this.#lastLoss = error;
-    const committed = this.replica.committed;
-    const mayComeBack = this.#listener !== undefined || this.#options.controlled;
-    const unfit = this.replica.taps.unfit?.message ?? (this.#isCurrent ? undefined : OUTRUN);
     const isGone = error instanceof TransportError && error.party === "peer";
-    if (this.#options.onLoss === "activate" && committed > 0 && !isGone) {
-      // We refused it, or had trouble of our own: the primary lives, and its VM goes on emitting.
-      this.#isCurrent = false;
-      log.error(
-        "the sender was refused: {reason}; its VM goes on at the primary, unprotected, and is not " +
-          "activated here; keeping transaction {transaction}",
-        { reason: error.message, transaction: committed },
-      );
-    } else if (
-      this.#options.onLoss === "activate" && committed > 0 && unfit !== undefined &&
-      (mayComeBack || !this.#isCurrent)
-    ) {
-      if (!mayComeBack) {
-        log.error("not activated: {unfit}", { unfit });
+    this.#after(
+      yielded
+        ? "yielded"
+        : !isSender
+        ? "no-sender"
+        : isStorage
+        ? "storage"
+        : isGone
+        ? "lost"
+        : "refused",
+      error,
+    );
+  }
+
+  /** Carries out what {@link afterSession} says. */
+  #after(end: SessionEnd, error: KemariError): void {
+    const committed = this.replica.committed;
+    const unfit = this.replica.taps.unfit?.message;
+    const step = afterSession({
+      end,
+      onLoss: this.#options.onLoss,
+      committed,
+      isCurrent: this.#behind === undefined,
+      isWhole: unfit === undefined,
+      mayComeBack: this.#listener !== undefined || this.#options.controlled,
+    });
+    if (end !== "no-sender" && end !== "yielded") this.#lastLoss = error;
+    // Only of a sender that went without a word may the VM not have got on.
+    if (end !== "lost" && end !== "no-sender" && end !== "yielded") this.#behind = end;
+    const reason = error.message;
+    switch (step.do) {
+      case "nothing":
+        // A port scanner, say: its going is no loss, and must not start a failover.
+        return log.warn("a connection that was no sender's: {reason}", { reason });
+      case "activate":
+        if (step.why === "lost") log.warn("primary lost: {reason}", { reason });
+        return this.#decide(step.why === "lost" ? "loss" : "failover");
+      case "end":
+        if (step.why === "vm-ended") {
+          log.info("{reason}; nothing is started here", { reason });
+          return this.#decide("vm-ended");
+        }
+        if (step.isLoud) log.error("not activated: {why}", { why: whyNot(step.why, unfit) });
         return this.#reactor.fail(error);
+      case "wait": {
+        if (end === "storage" && this.#isFull) return;
+        this.#isFull = end === "storage";
+        const level = step.isLoud ? "error" : step.why === "vm-ended" ? "info" : "warn";
+        log[level]("{words}", { words: waitingWords(step, reason, committed, unfit) });
       }
-      log.error(
-        "primary lost: {reason}; not activated: {unfit}; nobody is fenced; waiting for the primary",
-        { reason: error.message, unfit },
-      );
-    } else if (this.#options.onLoss === "activate" && committed > 0) {
-      log.warn("primary lost: {reason}", { reason: error.message });
-      this.#decide("loss");
-    } else if (this.#options.onLoss === "exit" || !mayComeBack) this.#reactor.fail(error);
-    else {
-      const kept = committed > 0
-        ? `keeping transaction ${committed}: a sender may come back, or run kemari failover`
-        : "waiting for another sender";
-      log.warn("sender lost: {reason}; {kept}", { reason: error.message, kept });
     }
   }
 

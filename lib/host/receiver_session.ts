@@ -8,6 +8,7 @@ import { createPageDigest, type PageDigest } from "../replica/page_digest.ts";
 import { Replica } from "../replica/replica.ts";
 import { Secondary, type SecondaryCounters, type SecondaryEvent } from "../replica/secondary.ts";
 import { OutputQueue, readSome, shutdownWrite } from "./channel.ts";
+import { closeAfterLastWords, LINGER_MS } from "./linger.ts";
 import type { PeerConnection } from "./peer.ts";
 import type { Reactor, Watch } from "./reactor.ts";
 import type { LinkTiming } from "./link_options.ts";
@@ -21,8 +22,6 @@ export interface SessionOptions extends LinkTiming {
   readonly mustHold?: () => boolean;
 }
 
-/** Time for a refusal to reach a sender that is still sending. */
-const LINGER_MS = 1000;
 /** Time for a sender to say HELLO, before another connection takes its place. */
 const HELLO_MS = 500;
 
@@ -108,7 +107,12 @@ export class ReceiverSession {
     return this.#error !== undefined;
   }
 
-  close(): void {
+  /** Ends the session with a sender that has left, and may still be reading our last words. */
+  partFromSender(): void {
+    this.close(() => closeAfterLastWords(this.#peer, this.#reactor));
+  }
+
+  close(letGo: () => void = () => this.#peer.close()): void {
     if (this.#closed) return;
     this.#closed = true;
     this.#cancelTick();
@@ -122,7 +126,7 @@ export class ReceiverSession {
     } catch {
       // The sender is gone.
     }
-    this.#peer.close();
+    letGo();
   }
 
   /** Someone else has connected: ends a session that is refused already, or was never begun. */
@@ -184,8 +188,9 @@ export class ReceiverSession {
     this.#cancelTick();
     this.secondary.refuse(error, reason);
     this.#output.push(this.secondary.takeOutput());
-    let gone = error instanceof TransportError && reason === undefined &&
-      !this.secondary.storageFailed;
+    // Nobody waits for a silent sender to read it.
+    let gone = reason === "silence" || error instanceof TransportError && reason === undefined &&
+        !this.secondary.storageFailed;
     try {
       this.#output.flush();
     } catch {
@@ -245,11 +250,10 @@ export class ReceiverSession {
       silentMs = this.secondary.tick();
     }
     if (silentMs > 0) {
-      throw new TransportError(
-        this.#peer.name,
-        "heartbeat",
-        `nothing was heard from the sender for ${Math.round(silentMs)} ms`,
-        { party: "peer" },
+      const reason = `nothing was heard from the sender for ${Math.round(silentMs)} ms`;
+      return this.#end(
+        new TransportError(this.#peer.name, "heartbeat", reason, { party: "peer" }),
+        "silence",
       );
     }
     this.#pump();
@@ -315,11 +319,18 @@ export class ReceiverSession {
   }
 }
 
+/** Why a sender is not wanted, in words. */
+const WHY_NOT = {
+  busy: "another sender is being served",
+  activating: "its replica is about to become the VM",
+  "taken-over": "its replica is the VM by now",
+} as const;
+
 /** Tells a second sender why it is not wanted: the first, if there is one, is left alone. */
 export function refuseSender(
   peer: PeerConnection,
   reactor: Reactor,
-  reason: "busy" | "taken-over",
+  reason: keyof typeof WHY_NOT,
 ): void {
   const options = {
     heartbeatMs: 0,
@@ -334,7 +345,7 @@ export function refuseSender(
     new TransportError(
       peer.name,
       "connect",
-      reason === "busy" ? "another sender is being served" : "its replica is the VM by now",
+      WHY_NOT[reason],
       { party: "peer" },
     ),
     reason,
@@ -343,9 +354,8 @@ export function refuseSender(
   try {
     output.push(secondary.takeOutput());
     output.flush();
-    shutdownWrite(peer.output);
   } catch {
     // It has given up by itself.
   }
-  reactor.after(LINGER_MS, () => peer.close());
+  closeAfterLastWords(peer, reactor);
 }

@@ -10,7 +10,7 @@ import { ReplicaHome } from "./replica_home.ts";
 import { Reactor } from "./reactor.ts";
 import type { DiskTapAddress } from "./disk_options.ts";
 import { type ReplaySettings, ReplicaTapSet } from "./replica_tap_set.ts";
-import { ReceiverEnd, type Verdict } from "./receiver_end.ts";
+import { ReceiverEnd, type TakeoverCause } from "./receiver_end.ts";
 import type { ProgressLine } from "./send.ts";
 import type { LinkTiming } from "./link_options.ts";
 import { SOFTWARE } from "./software.ts";
@@ -92,7 +92,7 @@ export async function recv(
     // It asks for the handlers when it is asked: there are more of them later.
     const current: ControlHandlers = {
       status: () => handlers.status(),
-      failover: () => handlers.failover?.() ?? tooEarly(),
+      failover: (stale) => handlers.failover?.(stale) ?? tooEarly(),
       protect: (request, gone) => handlers.protect?.(request, gone) ?? tooEarly(),
     };
     control = await ControlServer.open(settings.control, current, reactor, signal);
@@ -135,12 +135,12 @@ export async function recv(
   const status = () => survivor.status ?? ownStatus();
   // Whoever asked for failover learns whether the guest's state has been handed to QEMU.
   let asked: { resolve(): void; reject(error: unknown): void }[] = [];
-  const failover = () => {
+  const failover = (stale: boolean) => {
     if (isActive) {
       return Promise.reject(new TransportError("recv", "read", "this end is active already"));
     }
     return new Promise<void>((resolve, reject) => {
-      end.failover();
+      end.failover(stale);
       asked.push({ resolve, reject });
     });
   };
@@ -177,6 +177,7 @@ export async function recv(
     });
     for (;;) {
       const verdict = await end.receive(signal);
+      if (verdict === "vm-ended") return 0;
       try {
         active = await activate(verdict);
         given = true;
@@ -217,7 +218,7 @@ export async function recv(
     home.close({ given, committed: end.replica.committed > 0, asked: signal.aborted || isMisfit });
   }
 
-  async function activate(verdict: Verdict): Promise<StreamConsumer | undefined> {
+  async function activate(verdict: TakeoverCause): Promise<StreamConsumer | undefined> {
     const transaction = end.replica.committed;
     const current = takeover = new Takeover(verdict, transaction, end.detectedAt);
     const { replica } = end;

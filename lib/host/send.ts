@@ -3,9 +3,11 @@ import { TransportError, UsageError, WireError } from "../errors.ts";
 import { parseAddress } from "./address.ts";
 import { adopt } from "./channel.ts";
 import { compressionOf, type CompressSettings } from "./compression.ts";
+import { parseControlPath } from "./control_address.ts";
 import { ControlServer } from "./control.ts";
 import { formatBytes, senderDurations, senderStatus, statusLine } from "./end_status.ts";
 import { connectPeer, type PeerConnection } from "./peer.ts";
+import { parseQmpAddress } from "./qmp_address.ts";
 import { QmpClient } from "./qmp_client.ts";
 import { RateMeter } from "./rate_meter.ts";
 import { Reactor } from "./reactor.ts";
@@ -60,6 +62,8 @@ export async function send(
       hint: "use exec:COMMAND to speak through another program's stdin and stdout",
     });
   }
+  if (settings.qmp !== undefined) parseQmpAddress(settings.qmp);
+  if (settings.control !== undefined) parseControlPath(settings.control);
   const reactor = new Reactor();
   const input = adopt(0, "read");
   const output = adopt(1, "write");

@@ -1,21 +1,21 @@
 import { randomBytes } from "node:crypto";
-import { getLogger } from "@logtape/logtape";
 import { StateError, TransportError } from "../errors.ts";
 import { Primary, type PrimaryEvent } from "../replica/primary.ts";
 import type { PackingCounters } from "../txn/packing.ts";
 import { type SentBytes, TxnSender } from "../txn/sender.ts";
+import type { LeaveReason } from "../txn/leave.ts";
 import { OutputQueue, readSome } from "./channel.ts";
 import { DigestExchange } from "./digest_exchange.ts";
 import type { QemuChannel, SenderLinkOptions } from "./link_options.ts";
 import { LinkTaps } from "./link_taps.ts";
+import { OwnSilence } from "./own_silence.ts";
 import type { PeerConnection } from "./peer.ts";
 import { PeerInput } from "./peer_input.ts";
 import { PeerOutput } from "./peer_output.ts";
 import type { Reactor, Watch } from "./reactor.ts";
 import { isTakenOver } from "./release_vm.ts";
 import { SegmentPool } from "./segment_pool.ts";
-
-const log = getLogger(["kemari", "link"]);
+import { tellStuck } from "./stuck_stream.ts";
 
 /** Time for a secondary to hear that it is left. */
 const LEAVE_MS = 1500;
@@ -50,11 +50,15 @@ export class SenderLink {
   #handedOver = false;
   #leaving = false;
   #peerLeft = false;
+  readonly #ownSilence = new OwnSilence(performance.now());
+  #isLeaveKnown = false;
   #closed = false;
   #disconnected = false;
 
   /** Called for everything the primary reports, on the loop. */
   onEvent: (event: PrimaryEvent) => void = () => {};
+  /** Called when the peer has the first transaction: it takes the VM's state. */
+  onFirstCommit: () => void = () => {};
 
   constructor(reactor: Reactor, peer: PeerConnection, options: SenderLinkOptions) {
     this.#reactor = reactor;
@@ -85,15 +89,13 @@ export class SenderLink {
       input: reactor.watch(peer.input, { readable: () => this.#readPeer() }),
       output: reactor.watch(peer.output, { writable: () => this.#pump() }),
     };
-    let tickedAt = performance.now();
     this.#cancelTick = reactor.every(Math.max(1, Math.min(options.heartbeatMs / 4, 50)), () => {
       const now = performance.now();
-      // Late: we were stopped ourselves, and what the secondary said meanwhile lies in the socket.
-      if (now - tickedAt > options.graceMs / 2) this.#readPeer();
-      tickedAt = now;
+      const late = this.#ownSilence.tick(now, options.graceMs, this.#txn.peer?.graceMs ?? 0);
+      if (late) this.#readPeer();
       this.#txn.tick(now);
       this.#pump();
-      this.#tellStuck();
+      tellStuck(this.primary);
     });
     try {
       this.#pump();
@@ -111,6 +113,14 @@ export class SenderLink {
   get peerSoftware(): string {
     return this.#txn.peer?.software ?? "";
   }
+  /**
+   * Whether we have just been silent for so long, by standing still ourselves, that the secondary may
+   * have taken us for dead.
+   */
+  get stoodStill(): boolean {
+    return this.#ownSilence.isSuspicious(performance.now(), this.#txn.peer?.graceMs ?? 0);
+  }
+
   /** True once the secondary is the VM's host. */
   get handedOver(): boolean {
     return this.#handedOver;
@@ -182,30 +192,35 @@ export class SenderLink {
   }
 
   /**
-   * Tells the secondary, if there is one, that the VM goes on here: losing this connection is then
-   * no reason to take over. To be followed by {@link close}, before the VM is set free.
+   * Tells the secondary, if there is one, what becomes of the VM here: losing this connection is
+   * then no reason to take over. To be followed by {@link close}, before the VM is set free.
    *
-   * @returns When the secondary has closed the connection, which is how it answers, or was given
-   *   time for it: a connection that is closed over unread bytes could eat the words that are on
-   *   their way. Whether it has for sure: a command's end may have had another reason.
+   * @param text What more there is to say, for people.
+   * @returns When the secondary has said that it knows, or was given time for it. Whether it has for
+   *   sure: one of an older version closes the connection instead, and a command's end may have had
+   *   another reason.
    * @throws {WireError} `taken-over` if it has been told meanwhile to take over.
    */
-  async leave(): Promise<boolean> {
+  async leave(reason: LeaveReason = "goes-on", text = ""): Promise<boolean> {
     if (this.#closed || !(this.#txn.ready || this.#txn.open)) return false;
     this.detach();
-    this.#txn.leave();
+    this.#txn.leave({ reason, text });
     this.#leaving = true;
     let late = false;
     const cancel = this.#reactor.after(LEAVE_MS, () => late = true);
     try {
       this.#pump();
-      await this.#reactor.run(() => late || this.#peerLeft, new AbortController().signal);
+      await this.#reactor.run(
+        () => late || this.#peerLeft || this.#isLeaveKnown,
+        new AbortController().signal,
+      );
     } catch (error) {
       if (isTakenOver(error)) throw error;
       // The peer is gone: it has nothing to be told.
     } finally {
       cancel();
     }
+    if (this.#txn.answersLeave) return this.#isLeaveKnown;
     return this.#peerLeft && this.#peer.isSocket;
   }
 
@@ -278,18 +293,6 @@ export class SenderLink {
     this.#pump();
   }
 
-  #tellStuck(): void {
-    const silentMs = this.primary.firstPass.takeStuckMs();
-    if (silentMs === undefined) return;
-    log.warn(
-      "QEMU has said nothing for {seconds} s in the middle of {place}; waiting for the rest",
-      {
-        seconds: Math.round(silentMs / 1000),
-        place: this.primary.place,
-      },
-    );
-  }
-
   /** Lets the primary take what has been read, unless it must first know the replica's pages. */
   #parse(): void {
     const segment = this.#segments.current;
@@ -333,10 +336,14 @@ export class SenderLink {
           break;
         case "acked":
           this.primary.acked(event.transaction, event.roundTripMs);
+          if (this.primary.counters.committed === 1) this.onFirstCommit();
           break;
         case "handed-over":
           this.#handedOver = true;
           this.primary.handedOver();
+          break;
+        case "left":
+          this.#isLeaveKnown = true;
           break;
         case "digests":
           this.#digests.receive(event.payload, event.last);

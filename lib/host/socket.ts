@@ -39,14 +39,9 @@ async function resolve(
     sockaddr.set(path, 2);
     return [{ family: AF_UNIX, sockaddr }];
   }
+  let found: readonly LookedUp[];
   try {
-    const found = await unlessAborted(lookup(address.host, { all: true }), signal);
-    return found.map((each) => ({
-      family: each.family === 6 ? AF_INET6 : AF_INET,
-      sockaddr: each.family === 6
-        ? ipv6Sockaddr(each.address, address.port)
-        : ipv4Sockaddr(each.address, address.port),
-    }));
+    found = await unlessAborted(lookup(address.host, { all: true }), signal);
   } catch (cause) {
     signal.throwIfAborted();
     throw new TransportError(address.text, "resolve", `no such host: ${address.host}`, {
@@ -55,6 +50,60 @@ async function resolve(
       cause,
     });
   }
+  return reachable(found, address, party);
+}
+
+/** As a name server, or the text of an address, has it. */
+interface LookedUp {
+  readonly address: string;
+  readonly family: number;
+}
+
+/**
+ * What a name stands for, as the system wants it. A link-local address is one on each link: it says
+ * nothing without its interface, which no name server knows.
+ *
+ * @throws {TransportError} there is no such interface, or none is named where one has to be.
+ */
+function reachable(
+  found: readonly LookedUp[],
+  { host, port, text }: Extract<SocketAddress, { kind: "tcp" }>,
+  party: Party,
+): Resolved[] {
+  const resolved: Resolved[] = [];
+  for (const { address, family } of found) {
+    if (family !== 6) {
+      resolved.push({ family: AF_INET, sockaddr: ipv4Sockaddr(address, port) });
+      continue;
+    }
+    const [plain, zone] = address.split("%", 2);
+    const bytes = parseIpv6(plain);
+    const isLinkLocal = bytes[0] === 0xfe && (bytes[1] & 0xc0) === 0x80;
+    if (isLinkLocal && zone === undefined) continue;
+    const scope = zone === undefined ? 0 : interfaceIndex(zone);
+    if (scope === undefined) {
+      throw new TransportError(text, "resolve", `there is no network interface "${zone}"`, {
+        hint: "name one of this host's, see `ip link`, by its name or its number",
+        party,
+      });
+    }
+    resolved.push({ family: AF_INET6, sockaddr: ipv6Sockaddr(bytes, port, scope) });
+  }
+  if (resolved.length > 0) return resolved;
+  throw new TransportError(text, "resolve", `${host} is link-local: on which link is not said`, {
+    hint: `write the interface of this host behind it: [${found[0].address}%eth0]:${port}`,
+    party,
+  });
+}
+
+/** The number of a network interface; undefined if this host (or its namespace) has none such. */
+function interfaceIndex(zone: string): number | undefined {
+  const index = libc().if_nametoindex(cString(zone));
+  if (index !== 0) return index;
+  if (!/^[1-9]\d{0,8}$/.test(zone)) return undefined;
+  return libc().if_indextoname(Number(zone), new Uint8Array(16)) === null
+    ? undefined
+    : Number(zone);
 }
 
 /** A name server may take long to say nothing; a signal does not wait for it. */
@@ -76,18 +125,20 @@ function ipv4Sockaddr(text: string, port: number): Uint8Array<ArrayBuffer> {
   return sockaddr;
 }
 
-function ipv6Sockaddr(text: string, port: number): Uint8Array<ArrayBuffer> {
+/** @param scope The interface's number for a link-local address, else 0. */
+function ipv6Sockaddr(bytes: Uint8Array, port: number, scope: number): Uint8Array<ArrayBuffer> {
   const sockaddr = new Uint8Array(28);
   const view = new DataView(sockaddr.buffer);
   view.setUint16(0, AF_INET6, true);
   view.setUint16(2, port);
-  sockaddr.set(parseIpv6(text), 8);
+  sockaddr.set(bytes, 8);
+  view.setUint32(24, scope, true);
   return sockaddr;
 }
 
 function parseIpv6(text: string): Uint8Array {
   // The last 32 bits may be written as IPv4 addresses are.
-  const plain = text.replace(/%.*$/, "").replace(
+  const plain = text.replace(
     /(\d+)\.(\d+)\.(\d+)\.(\d+)$/,
     (_, ...parts: string[]) => {
       const [a, b, c, d] = parts.map(Number);

@@ -1,9 +1,9 @@
 /** How long each part of a takeover took. */
-import type { Verdict } from "./receiver_end.ts";
+import type { TakeoverCause } from "./receiver_end.ts";
 
 /** What `kemari status` tells of a takeover. Times are milliseconds since it was decided on. */
 export interface TakeoverStatus {
-  readonly cause: Verdict;
+  readonly cause: TakeoverCause;
   /** When the primary was found to be gone, or failover was asked for. ISO 8601. */
   readonly detectedAt: string;
   readonly transaction: number;
@@ -33,7 +33,7 @@ export class Takeover {
 
   /** @param detectedAt Milliseconds of performance.now(). */
   constructor(
-    readonly cause: Verdict,
+    readonly cause: TakeoverCause,
     readonly transaction: number,
     detectedAt: number,
   ) {

@@ -1,3 +1,4 @@
+import type { HeldPaths } from "../qmp/outside_output.ts";
 import { getLogger } from "@logtape/logtape";
 import { EventLatency, type EventLatencySummary } from "../replica/event_latency.ts";
 import { LatencyWindow } from "../replica/latency.ts";
@@ -65,6 +66,7 @@ export class TapSet implements PrimaryTaps {
   readonly #disks: PrimaryDisk[] = [];
   readonly #left = new Map<NetTap, number>();
   readonly #diskHold = new LatencyWindow();
+  readonly #diskSockets: string[] = [];
   readonly #resync: ResyncDriver;
   readonly #inputHold: InputHold;
   readonly #latency = { net: new EventLatency(), disk: new EventLatency() };
@@ -167,6 +169,15 @@ export class TapSet implements PrimaryTaps {
   /** Whether every replicated disk has been sent whole. */
   get copied(): boolean {
     return this.#disks.every((disk) => this.#isCopied(disk));
+  }
+
+  /** Where QEMU's NICs and disks are to be found that go through here. */
+  get heldPaths(): HeldPaths {
+    return {
+      nets: this.#nets.map(({ address }) => address.in.path),
+      connected: this.#nets.filter((net) => net.counters.guestConnected).length,
+      disks: this.#diskSockets,
+    };
   }
 
   get status(): TapStatus {
@@ -348,6 +359,7 @@ export class TapSet implements PrimaryTaps {
   /** Whoever opened the taps closes them if one cannot be. */
   #addDisk(address: DiskTapAddress, image: ImageFile): PrimaryDisk {
     const disk = new PrimaryDisk(address, image, this.#reactor);
+    this.#diskSockets.push(address.socket.path);
     const { tap } = disk;
     tap.onRecorded = () => {
       const now = performance.now();

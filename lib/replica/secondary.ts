@@ -5,6 +5,7 @@ import {
   type TransactionVisitor,
   TxnReceiver,
 } from "../txn/receiver.ts";
+import type { Leave } from "../txn/leave.ts";
 import type { Hello, NackReason } from "../txn/wire.ts";
 import { digestDisk, type DiskQuery } from "./disk_digest.ts";
 import { LatencyWindow } from "./latency.ts";
@@ -24,8 +25,8 @@ export type SecondaryEvent =
   | { readonly kind: "disk-query"; readonly query: DiskQuery; readonly copy: DiskCopy }
   /** The VM is ours: activate once the output has been written. */
   | { readonly kind: "handover"; readonly transaction: number }
-  /** The sender ended the session on purpose: its VM goes on, and ours must not. */
-  | { readonly kind: "left" };
+  /** The sender ended the session on purpose, and has been told that we know: ours must not run. */
+  | { readonly kind: "left"; readonly leave: Leave };
 
 /** Counters since the start, over all sessions. */
 export interface SecondaryCounters {
@@ -262,8 +263,11 @@ export class Secondary implements TransactionVisitor {
     });
   }
 
-  leave(): void {
-    this.#events.push({ kind: "left" });
+  leave(leave: Leave): void {
+    this.#answer(() => {
+      this.#receiver.left();
+      this.#events.push({ kind: "left", leave });
+    });
   }
 
   #answer(say: () => void): void {

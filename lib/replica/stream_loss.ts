@@ -24,7 +24,8 @@ export function brokenOff(
     : "the stream ended after its first pass without asking for a checkpoint";
   return new TransportError("QEMU", "read", `${what}, at offset ${offset}`, {
     party: "qemu",
-    hint: `the secondary keeps transaction ${transaction}: kemari failover activates it`,
+    hint: `the secondary keeps transaction ${transaction}; where this QEMU is known to be dead, ` +
+      "kemari failover there starts the VM from it",
   });
 }
 

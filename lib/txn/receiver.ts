@@ -1,6 +1,7 @@
 import { crc32 } from "node:zlib";
 import { WireError } from "../errors.ts";
 import { FrameDecoder, type FrameVisitor } from "./frame_decoder.ts";
+import { decodeLeave, type Leave } from "./leave.ts";
 import { encodeRefusal } from "./refusal.ts";
 import {
   BEGIN_FLAG,
@@ -60,8 +61,8 @@ export interface TransactionVisitor {
   cancel(transaction: number): void;
   /** The VM is ours from here on. Answer with ack(). */
   handover(transaction: number): void;
-  /** The sender ends the session on purpose, and its VM goes on. */
-  leave(): void;
+  /** The sender ends the session on purpose. Answer with left(). */
+  leave(leave: Leave): void;
   digestQuery(seedLow: number, seedHigh: number): void;
   /** To be answered with diskDigests(), in order. `payload` is valid during the call only. */
   diskQuery(payload: Uint8Array, offset: number): void;
@@ -160,6 +161,11 @@ export class TxnReceiver implements FrameVisitor {
     this.#frame(TXN.ACK, 0, transaction);
   }
 
+  /** Tells the sender that its leaving is known, where it waits for that. */
+  left(): void {
+    if (((this.#peer?.features ?? 0) & FEATURE.farewell) !== 0) this.#frame(TXN.LEFT, 0, 0);
+  }
+
   /** Refuses. The sender gives up when it reads it. */
   nack(transaction: number, reason: NackReason, text: string): void {
     this.#frame(TXN.NACK, 0, transaction, encodeRefusal(reason, text));
@@ -235,7 +241,7 @@ export class TxnReceiver implements FrameVisitor {
       case TXN.LEAVE:
         if (this.#state !== "idle") refuse(offset, "bad-order", `a LEAVE while ${this.#state}`);
         this.#state = "over";
-        return this.#visitor.leave();
+        return this.#visitor.leave(decodeLeave(payload, offset));
       case TXN.DIGEST_QUERY: {
         if (this.#state !== "idle") refuse(offset, "bad-order", "a DIGEST_QUERY in a transaction");
         if (payload.length !== 8) refuse(offset, "bad-length", "a DIGEST_QUERY without its seed");

@@ -8,6 +8,13 @@ const HINTS: Readonly<Record<string, string>> = {
   storage: "free space there, or mend its storage; nothing that was acknowledged is lost",
 };
 
+/** Reasons that callers tell from others. */
+const FAULTS = ["busy", "taken-over", "storage", "silence", "activating"] as const;
+
+function isFault(name: string): name is typeof FAULTS[number] {
+  return (FAULTS as readonly string[]).includes(name);
+}
+
 /** NACK's payload: `u16 reason, text`, of which no more is kept than may be sent. */
 export function encodeRefusal(reason: NackReason, text: string): Uint8Array {
   const body = new TextEncoder().encode(text).subarray(0, MAX_NACK_TEXT_BYTES);
@@ -32,7 +39,7 @@ export function decodeRefusal(payload: Uint8Array, transaction: number, offset: 
   return new WireError(
     "transaction",
     offset,
-    name === "busy" || name === "taken-over" || name === "storage" ? name : "refused",
+    isFault(name) ? name : "refused",
     `the receiver refused ${what}: ${text || name}`,
     { hint: HINTS[name] },
   );

@@ -3,6 +3,7 @@ import { StateError } from "../errors.ts";
 import { DigestQueries } from "./digest_queries.ts";
 import { FrameDecoder, type FrameVisitor } from "./frame_decoder.ts";
 import { FramePacker, MAX_BATCH_PAYLOAD_BYTES, type PackingCounters } from "./packing.ts";
+import { encodeLeave, type Leave } from "./leave.ts";
 import { decodeRefusal } from "./refusal.ts";
 import type { InFlight, SenderEvent, SenderOptions, SentBytes } from "./sender_options.ts";
 import {
@@ -24,7 +25,7 @@ import {
 
 export type { SenderEvent, SenderOptions, SentBytes } from "./sender_options.ts";
 
-type State = "hello" | "ready" | "open" | "handover" | "done";
+type State = "hello" | "ready" | "open" | "handover" | "leaving" | "done";
 
 /**
  * The sender's half of ft-transaction, without I/O or clock.
@@ -32,7 +33,7 @@ type State = "hello" | "ready" | "open" | "handover" | "done";
  * ```text
  * hello ──HELLO──► ready ──begin()──► open ──commit()/cancel()──► ready
  *                    ├──handover()──► handover ──ACK──► done
- *                    └──leave()──► done
+ *                    └──leave()──► leaving ──LEFT──► done
  * ```
  *
  * Output is a list of views: headers of its own and the payloads given to {@link forward}, which
@@ -189,6 +190,8 @@ export class TxnSender implements FrameVisitor {
 
   /** Says that the output held for a transaction, and for all before it, has been let go. */
   released(transaction: number): void {
+    // Closed over unread bytes, the secondary's connection would cost us its answer to LEAVE.
+    if (this.#state === "leaving" || this.#state === "done") return;
     this.#frame(TXN.RELEASED, 0, transaction);
   }
 
@@ -225,14 +228,19 @@ export class TxnSender implements FrameVisitor {
   }
 
   /**
-   * Ends the session on purpose: the VM goes on at this side, and the secondary must not take it
-   * for a loss. What is open is cancelled.
+   * Ends the session on purpose, which is no loss; what is open is cancelled. The answer is the event
+   * `left`; a peer without that feature is told no reason, and closes the connection instead.
    */
-  leave(): void {
+  leave(leave: Leave): void {
     if (this.#state === "open") this.cancel();
     this.#expect("ready", "leave");
-    this.#frame(TXN.LEAVE, 0, 0);
-    this.#state = "done";
+    this.#frame(TXN.LEAVE, 0, 0, this.answersLeave ? encodeLeave(leave) : undefined);
+    this.#state = "leaving";
+  }
+
+  /** Whether the peer answers LEAVE. */
+  get answersLeave(): boolean {
+    return ((this.#peer?.features ?? 0) & FEATURE.farewell) !== 0;
   }
 
   /** Asks for the digests of the replica's pages, under a seed of two `u32`. */
@@ -273,7 +281,7 @@ export class TxnSender implements FrameVisitor {
   /** Lets time pass: heartbeats are sent, silence is noticed. Call it often. */
   tick(now: number): void {
     this.#now = now;
-    if (this.#state === "done") return;
+    if (this.#state === "leaving" || this.#state === "done") return;
     if (
       this.#state !== "hello" && now - this.#saidAt >= heartbeatPeriodMs(this.#options, this.#peer)
     ) {
@@ -335,6 +343,11 @@ export class TxnSender implements FrameVisitor {
         return;
       case TXN.ACK:
         return this.#acked(header, offset);
+      case TXN.LEFT:
+        if (this.#state !== "leaving") refuse(offset, "bad-order", "a LEFT without a LEAVE");
+        this.#state = "done";
+        this.#events.push({ kind: "left" });
+        return;
       case TXN.DIGEST:
         this.#events.push(this.#queries.pagesAnswered(header, payload, offset));
         return;

@@ -21,6 +21,8 @@ export type SenderEvent =
   /** The next part of the answer to the oldest query of a disk. */
   | { readonly kind: "disk-digests"; readonly payload: Uint8Array; readonly last: boolean }
   | { readonly kind: "handed-over" }
+  /** The secondary knows that we leave it, and why. */
+  | { readonly kind: "left" }
   /** Nothing was heard for longer than the grace time. */
   | { readonly kind: "lost"; readonly silentMs: number };
 

@@ -1,4 +1,5 @@
 /** For tests: both ends of a session on one fake clock. */
+import type { Leave } from "./leave.ts";
 import assert from "node:assert/strict";
 import { Carry } from "../bytes/carry.ts";
 import { WireError, type WireFault } from "../errors.ts";
@@ -52,8 +53,9 @@ export class Desk implements TransactionVisitor {
     this.log.push(`handover ${transaction}`);
     if (this.answers) this.receiver.ack(transaction);
   }
-  leave(): void {
-    this.log.push("leave");
+  leave({ reason, text }: Leave): void {
+    this.log.push(`leave ${reason} ${text}`.trim());
+    if (this.answers) this.receiver.left();
   }
   digestQuery(low: number, high: number): void {
     this.log.push(`digests ${low} ${high}`);

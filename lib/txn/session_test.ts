@@ -181,8 +181,8 @@ Deno.test("a refusal reaches the sender with its reason and text", () => {
     const link = new Link();
     link.sender.begin("full");
     link.receiver.nack(1, reason, "the replica says no");
-    const own = reason === "busy" || reason === "taken-over" || reason === "storage";
-    const fault = own ? reason : "refused";
+    const fault = (["busy", "taken-over", "storage", "silence", "activating"] as const)
+      .find((name) => name === reason) ?? "refused";
     assert.throws(() => link.settle(), wireFault(fault, /transaction 1: the replica says no/));
   }
   const link = new Link();
@@ -234,9 +234,13 @@ Deno.test("a sender that leaves cancels what is open, and says nothing more", ()
   link.settle();
   link.sender.begin("checkpoint");
   link.sender.forward(Uint8Array.of(2));
-  link.sender.leave();
+  link.sender.leave({ reason: "vm-ended", text: "guest-shutdown" });
+  link.sender.released(1);
   link.settle();
-  assert.deepEqual(link.desk.log.slice(-3), ["begin 2", "cancel 2", "leave"]);
+  assert.deepEqual(link.desk.log.slice(-3), [
+    ...["begin 2", "cancel 2", "leave vm-ended guest-shutdown"],
+  ]);
+  assert.deepEqual(link.events.at(-1), { kind: "left" });
   assert.throws(() => link.sender.begin("checkpoint"), /begin while done/);
   link.pass(10_000);
   assert.ok(!link.events.some(({ kind }) => kind === "lost"), "nobody is missed");

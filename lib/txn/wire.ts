@@ -3,6 +3,7 @@
  *
  * docs/PROTOCOL.md describes it for someone who writes the other end.
  */
+import { strayText } from "./stray_text.ts";
 import { WireError, type WireFault } from "../errors.ts";
 import { HAS_ZSTD } from "./zstd_context.ts";
 
@@ -23,6 +24,7 @@ export const TXN = {
   DIGEST: 13,
   PACKED: 14,
   LEAVE: 18,
+  LEFT: 19,
   DISK_QUERY: 20,
   DISK_DIGEST: 21,
   INPUT: 22,
@@ -51,6 +53,8 @@ export const NACK_REASON = {
   stopping: 8,
   "taken-over": 9,
   storage: 10,
+  silence: 14,
+  activating: 15,
 } as const;
 export type NackReason = keyof typeof NACK_REASON;
 
@@ -66,6 +70,8 @@ export const MAX_PACKED_BYTES = 1 << 20;
 export const MAX_CONTROL_BYTES = 128 * 1024;
 /** Bytes of text in NACK, at the most. */
 export const MAX_NACK_TEXT_BYTES = 4096;
+/** Bytes of LEAVE's payload, at the most: a reason and a text. */
+export const MAX_LEAVE_BYTES = 1 + 1024;
 /** Bytes of DISK_QUERY's payload, at the most: its numbers, and the name of a tap. */
 export const MAX_DISK_QUERY_BYTES = 29 + 64;
 /** Queries of disks that may wait for their answers at the same time. */
@@ -92,7 +98,8 @@ const FRAME_BYTES: ReadonlyMap<number, number> = new Map([
   [TXN.DIGEST_QUERY, 8],
   [TXN.DIGEST, MAX_CONTROL_BYTES],
   [TXN.PACKED, MAX_PACKED_BYTES],
-  [TXN.LEAVE, 0],
+  [TXN.LEAVE, MAX_LEAVE_BYTES],
+  [TXN.LEFT, 0],
   [TXN.DISK_QUERY, MAX_DISK_QUERY_BYTES],
   [TXN.DISK_DIGEST, MAX_CONTROL_BYTES],
   [TXN.INPUT, MAX_CONTROL_BYTES],
@@ -147,10 +154,10 @@ export function decodeHeader(
   offset: number,
 ): FrameHeader | undefined {
   if (end - at < HEADER_BYTES) {
-    if (end - at >= 2) checkMagic(bytes, at, offset);
+    if (end - at >= 2) checkMagic(bytes, at, end, offset);
     return undefined;
   }
-  checkMagic(bytes, at, offset);
+  checkMagic(bytes, at, end, offset);
   const view = new DataView(bytes.buffer, bytes.byteOffset + at, HEADER_BYTES);
   const command = view.getUint8(2);
   const most = FRAME_BYTES.get(command);
@@ -179,14 +186,20 @@ export function decodeHeader(
   };
 }
 
-function checkMagic(bytes: Uint8Array, at: number, offset: number): void {
+function checkMagic(bytes: Uint8Array, at: number, end: number, offset: number): void {
   const magic = bytes[at] << 8 | bytes[at + 1];
   if (magic === FRAME_MAGIC) return;
+  const found = `a frame begins with 0x${magic.toString(16).padStart(4, "0")}`;
+  const text = strayText(bytes, at, end);
   refuse(
     offset,
     "bad-magic",
-    `the peer does not speak kemari: a frame begins with 0x${magic.toString(16).padStart(4, "0")}`,
-    "is the other end `kemari send` or `kemari recv`, and of this version?",
+    `the peer does not speak kemari: ${found}` +
+      (text === undefined ? "" : `; the peer said "${text}"`),
+    text === undefined
+      ? "is the other end `kemari send` or `kemari recv`, and of this version?"
+      : "another service answers there; or, behind exec:ssh, a login shell has printed this: what " +
+        ".bashrc, .profile and the like print is for interactive shells only",
   );
 }
 
@@ -227,9 +240,12 @@ export const FEATURE = {
   diskDigests: 0x8,
   /** INPUT is taken: only a receiver says so, if it has a use for it. */
   inputs: 0x10,
+  /** LEAVE has a payload, and is answered by LEFT. */
+  farewell: 0x20,
 } as const;
 /** What this version offers, at either end. */
 export const OFFERED_FEATURES = FEATURE.digests | FEATURE.events | FEATURE.diskDigests |
+  FEATURE.farewell |
   (HAS_ZSTD ? FEATURE.packed : 0);
 const DEMANDED_FEATURES = 0xffff_0000;
 

@@ -1,0 +1,166 @@
+/**
+ * What a primary does when a session with its secondary has ended: {@link farewell}, and, once the
+ * secondary has answered or not, {@link afterFarewell}.
+ *
+ * **Why no case makes two VMs run.** The VM goes on here only where the secondary knows that it does
+ * (it answered LEAVE), or where the operator has chosen that it goes on without one
+ * (`--on-secondary-loss continue`) and nothing says that the secondary may have started it: whether
+ * it then has the right to is what fencing is for, which the secondary needs for `--on-loss
+ * activate`. What says so is its own word, `taken-over`, which nothing overrules; and our silence. A
+ * primary that stood still for longer than the secondary's patience (SIGSTOP, a frozen cgroup, a
+ * host that swaps), or that reads that it has been given up for silence, has been taken for dead. So
+ * it asks before it lets anything out.
+ *
+ * **Why no acknowledged state is lost.** `stops` and `goes-on` keep QEMU; and where the VM's host is
+ * about to be asked for, its output is still held, so that nobody has seen what the secondary lacks.
+ * Of a VM that has died, nothing more gets out: the secondary must find a loss.
+ */
+
+/** Why a session ended. */
+export type PrimaryEnd =
+  /** Whoever runs protect ends it. */
+  | "interrupted"
+  /** The connection failed, or the secondary was silent. */
+  | "secondary-lost"
+  /** The secondary was there, and heard nothing from us for its grace time. */
+  | "silence"
+  /** The VM is the secondary's. */
+  | "taken-over"
+  /** The secondary has another sender, or activates. */
+  | "busy"
+  /** What keeps the replica cannot be written there. */
+  | "storage"
+  /** QEMU died. */
+  | "vm-died"
+  /** The VM was shut down. */
+  | "vm-ended"
+  /** The VM is here, and cannot be protected at the moment: it sleeps, or its migration was cancelled. */
+  | "vm-rests"
+  /** Anything that trying again does not mend: a refusal, bytes at fault, a bug. */
+  | "fault";
+
+/** What a primary knows then. */
+export interface AtPrimaryEnd {
+  readonly end: PrimaryEnd;
+  /** `--on-secondary-loss`. */
+  readonly onSecondaryLoss: "continue" | "stop";
+  /** Whether we may have been taken for dead: we stood still for about as long as that takes. */
+  readonly stoodStill: boolean;
+  /** Whether whoever runs protect has ended it by now, whatever the session's end was. */
+  readonly isInterrupted: boolean;
+}
+
+/** What is said to the secondary first. */
+export interface Farewell {
+  /** Ask it, over a new connection, whether it has taken over, and hold all output until it answers. */
+  readonly asks: boolean;
+  /** Which LEAVE it is sent; none where it must find a loss, or has nothing to be told. */
+  readonly tells: "goes-on" | "vm-ended" | "nothing";
+}
+
+/** Decides what the secondary is asked and told. */
+export function farewell(known: AtPrimaryEnd): Farewell {
+  const { end, onSecondaryLoss, stoodStill, isInterrupted } = known;
+  const says = (tells: Farewell["tells"]) => ({ asks: false, tells });
+  switch (end) {
+    case "taken-over":
+    case "vm-died":
+      return says("nothing");
+    case "vm-ended":
+      return says("vm-ended");
+    case "vm-rests":
+      return says("goes-on");
+    case "silence":
+    case "secondary-lost":
+      // A VM that is to stop here asks for nothing: the secondary may run it.
+      if (onSecondaryLoss === "stop" && !isInterrupted) return says("nothing");
+      return { asks: end === "silence" || stoodStill, tells: "goes-on" };
+    default:
+      return says(onSecondaryLoss === "stop" && !isInterrupted ? "nothing" : "goes-on");
+  }
+}
+
+/** What the secondary answered. */
+export type Answer =
+  /** It knows. */
+  | "heard"
+  /** It said nothing, or could not be reached. */
+  | "unheard"
+  /** The VM is its own. */
+  | "taken-over";
+
+/** What becomes of the VM at the primary. */
+export type Fate =
+  /** It runs on; what was held gets out. */
+  | "goes-on"
+  /** It is stopped, and nothing that was held gets out. */
+  | "stops"
+  /** It is stopped, and the connection is kept until it is: the secondary waits for its end. */
+  | "is-theirs"
+  /** It was shut down: what it said last gets out. */
+  | "has-ended";
+
+/** Decides what becomes of the VM. */
+export function afterFarewell(known: AtPrimaryEnd, answer: Answer): Fate {
+  const { end, onSecondaryLoss } = known;
+  if (end === "taken-over" || answer === "taken-over") return "is-theirs";
+  if (end === "vm-ended") return "has-ended";
+  if (end === "vm-died") return "stops";
+  if (end === "vm-rests") return "goes-on";
+  if (onSecondaryLoss === "continue") return "goes-on";
+  // Interrupted, it stops where nobody knows that it does not.
+  return farewell(known).tells === "goes-on" && answer === "heard" ? "goes-on" : "stops";
+}
+
+/** Whether, and how, protection begins again. */
+export type NextTry = "again" | "again-later" | "never";
+
+/** What is known of the tries so far. */
+export interface Tries {
+  /** `--retry`. */
+  readonly retry: boolean;
+  /** Whether this secondary has ever been spoken to. */
+  readonly wasLinked: boolean;
+  /** Whether this was the first try. */
+  readonly isFirst: boolean;
+  /** Whether disks or NICs go through us: then the VM depends on our being here. */
+  readonly hasTaps: boolean;
+}
+
+/** Decides whether to try again, of an end that was dealt with. */
+export function nextTry(known: AtPrimaryEnd, tries: Tries): NextTry {
+  const { end, onSecondaryLoss, isInterrupted } = known;
+  const { retry, wasLinked, isFirst, hasTaps } = tries;
+  if (isInterrupted || !retry || onSecondaryLoss === "stop" && end !== "vm-rests") return "never";
+  switch (end) {
+    case "secondary-lost":
+      // A secondary that was never there is the caller's mistake, unless the VM depends on us.
+      if (isFirst && !wasLinked && !hasTaps) return "never";
+      return wasLinked ? "again" : "again-later";
+    case "silence":
+    case "vm-rests":
+      return "again";
+    case "busy":
+      return wasLinked ? "again" : "again-later";
+    case "storage":
+      return "again-later";
+    default:
+      return "never";
+  }
+}
+
+/** What a try costs the guest is not small; who was refused so often waits longer. */
+const FIRST_WAIT_MS = 1000;
+const LONGEST_WAIT_MS = 60_000;
+
+/**
+ * How long to wait before the next try.
+ *
+ * @param refusals How often in a row it was refused for the same reason, this time included.
+ * @param isCheap Whether a try costs the guest nothing: nobody answers.
+ * @returns Milliseconds.
+ */
+export function retryDelayMs(refusals: number, isCheap: boolean): number {
+  if (isCheap) return FIRST_WAIT_MS;
+  return Math.min(LONGEST_WAIT_MS, FIRST_WAIT_MS * 2 ** Math.min(refusals - 1, 16));
+}

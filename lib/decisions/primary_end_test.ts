@@ -1,0 +1,120 @@
+import assert from "node:assert/strict";
+import {
+  afterFarewell,
+  type AtPrimaryEnd,
+  farewell,
+  nextTry,
+  type PrimaryEnd,
+  retryDelayMs,
+  type Tries,
+} from "./primary_end.ts";
+
+const KNOWN: AtPrimaryEnd = {
+  end: "secondary-lost",
+  onSecondaryLoss: "continue",
+  stoodStill: false,
+  isInterrupted: false,
+};
+const TRIES: Tries = { retry: true, wasLinked: true, isFirst: false, hasTaps: false };
+
+/** In words: what is said, what becomes of the VM where it is heard, unheard, theirs; and then? */
+function plan(known: AtPrimaryEnd, tries: Tries = TRIES): string {
+  const { asks, tells } = farewell(known);
+  const fates = (["heard", "unheard", "taken-over"] as const)
+    .map((answer) => afterFarewell(known, answer));
+  return [
+    asks ? "ask" : tells,
+    [...new Set(tells === "nothing" && !asks ? [fates[1]] : fates)].join("/"),
+    nextTry(known, tries),
+  ].join(", ");
+}
+
+const STOP = { onSecondaryLoss: "stop" } as const;
+
+/** What happened, what is known of it, and the plan. */
+const TABLE: readonly (readonly [string, Partial<AtPrimaryEnd>, string])[] = [
+  ["the secondary's host dies", {}, "goes-on, goes-on/is-theirs, again"],
+  ["the same, where the VM is to stop", STOP, "nothing, stops, never"],
+  // Row 6.
+  ["SIGSTOP to protect, or a frozen cgroup", { stoodStill: true }, "ask, goes-on/is-theirs, again"],
+  ["the same, read in its words", { end: "silence" }, "ask, goes-on/is-theirs, again"],
+  ["the same, where the VM is to stop", { end: "silence", ...STOP }, "nothing, stops, never"],
+  ["the VM is taken over", { end: "taken-over" }, "nothing, is-theirs, never"],
+  ["Ctrl-C", { end: "interrupted", isInterrupted: true }, "goes-on, goes-on/is-theirs, never"],
+  [
+    "Ctrl-C, where the VM is to stop on loss",
+    { end: "interrupted", isInterrupted: true, ...STOP },
+    "goes-on, goes-on/stops/is-theirs, never",
+  ],
+  // Row 1.
+  ["poweroff, quit, SIGTERM to QEMU", { end: "vm-ended" }, "vm-ended, has-ended/is-theirs, never"],
+  [
+    "the same, where the VM is to stop on loss",
+    { end: "vm-ended", ...STOP },
+    "vm-ended, has-ended/is-theirs, never",
+  ],
+  ["kill -9 to QEMU", { end: "vm-died" }, "nothing, stops, never"],
+  // Rows 2 and 3.
+  ["S3, migrate_cancel", { end: "vm-rests" }, "goes-on, goes-on/is-theirs, again"],
+  [
+    "the same, where the VM is to stop on loss",
+    { end: "vm-rests", ...STOP },
+    "goes-on, goes-on/is-theirs, again",
+  ],
+  // Row 12.
+  ["the secondary is full", { end: "storage" }, "goes-on, goes-on/is-theirs, again-later"],
+  // Rows 7 to 10.
+  ["the secondary refuses", { end: "fault" }, "goes-on, goes-on/is-theirs, never"],
+  [
+    "the secondary refuses, and the VM is to stop",
+    { end: "fault", ...STOP },
+    "nothing, stops, never",
+  ],
+  ["the secondary is busy", { end: "busy" }, "goes-on, goes-on/is-theirs, again"],
+];
+
+for (const [what, known, wanted] of TABLE) {
+  Deno.test(`primary: ${what}: ${wanted}`, () => {
+    assert.equal(plan({ ...KNOWN, ...known }), wanted);
+  });
+}
+
+Deno.test("a secondary that was never there is told of at once, unless the VM depends on us", () => {
+  const first = { ...TRIES, wasLinked: false, isFirst: true };
+  assert.equal(nextTry(KNOWN, first), "never");
+  assert.equal(nextTry(KNOWN, { ...first, hasTaps: true }), "again-later");
+  assert.equal(nextTry(KNOWN, { ...first, isFirst: false }), "again-later");
+  assert.equal(nextTry({ ...KNOWN, end: "busy" }, first), "again-later");
+  assert.equal(nextTry(KNOWN, { ...TRIES, retry: false }), "never");
+});
+
+Deno.test("of all cases, none lets a VM run that may be the secondary's by its own word or our silence", () => {
+  const ends: readonly PrimaryEnd[] = [
+    ...["interrupted", "secondary-lost", "silence", "taken-over", "busy", "storage"] as const,
+    ...["vm-died", "vm-ended", "vm-rests", "fault"] as const,
+  ];
+  for (const end of ends) {
+    for (const onSecondaryLoss of ["continue", "stop"] as const) {
+      for (const stoodStill of [false, true]) {
+        for (const isInterrupted of [false, true]) {
+          const known = { end, onSecondaryLoss, stoodStill, isInterrupted };
+          assert.equal(afterFarewell(known, "taken-over"), "is-theirs");
+          if (end === "taken-over") assert.equal(afterFarewell(known, "heard"), "is-theirs");
+          const { asks, tells } = farewell(known);
+          const suspicious = end === "silence" || end === "secondary-lost" && stoodStill;
+          const runs = afterFarewell(known, "unheard") === "goes-on";
+          if (suspicious && runs) assert.ok(asks, "it must ask before anything gets out");
+          // Where the secondary is to take over, it must find a loss.
+          if (end === "vm-died") assert.equal(tells, "nothing");
+          if (isInterrupted) assert.equal(nextTry(known, TRIES), "never");
+        }
+      }
+    }
+  }
+});
+
+Deno.test("a secondary that refuses again and again is asked ever less often", () => {
+  const delays = [1, 2, 3, 7, 8, 1000].map((refusals) => retryDelayMs(refusals, false));
+  assert.deepEqual(delays, [1000, 2000, 4000, 60_000, 60_000, 60_000]);
+  assert.equal(retryDelayMs(1000, true), 1000, "one that is not there costs nothing");
+});
