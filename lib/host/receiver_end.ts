@@ -242,7 +242,7 @@ export class ReceiverEnd {
         }
         this.#committedAt = performance.now();
         this.#isCurrent = true;
-        if (this.#session!.secondary.isHeld) this.#check(this.#session!);
+        if (this.#session!.secondary.awaitsCheck) this.#check(this.#session!);
         return;
       case "handover":
         log.info("handover after transaction {transaction}", { transaction: event.transaction });

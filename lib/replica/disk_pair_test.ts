@@ -6,7 +6,7 @@
 import assert from "node:assert/strict";
 import { Buffer } from "node:buffer";
 import fc from "fast-check";
-import { decodeDiskQuery, digestDisk } from "./disk_digest.ts";
+import { decodeDiskQuery, digestDisk, partsAtOnce } from "./disk_digest.ts";
 import { DiskResync, RESYNC_CHUNK_BYTES } from "./disk_resync.ts";
 import { DiskTap } from "./disk_tap.ts";
 import { FakeDisk } from "./fake_disk.ts";
@@ -145,8 +145,12 @@ class Scene {
 
   compare(): void {
     if (!this.#connected || this.mode === "shared") return;
-    for (let query = this.resync.takeQuery(); query; query = this.resync.takeQuery()) {
-      this.#forth.push({ kind: "query", payload: query });
+    for (let hasAsked = true; hasAsked;) {
+      hasAsked = false;
+      this.resync.takeQuery((payload) => {
+        this.#forth.push({ kind: "query", payload });
+        hasAsked = true;
+      });
     }
     this.resync.step(RESYNC_CHUNK_BYTES);
   }
@@ -161,7 +165,7 @@ class Scene {
       case "query": {
         const { query, copy } = this.taps.diskQuery(frame.payload, 0);
         assert.deepEqual(query, decodeDiskQuery(frame.payload, 0));
-        for (const part of digestDisk(copy, query, digest)) {
+        for (const part of partsAtOnce(digestDisk(copy, query, digest))) {
           if (part !== undefined) this.#back.push({ kind: "digests", ...part });
         }
         return;
