@@ -66,6 +66,11 @@ export class FakeDisk implements DiskStore, DiskCopy {
   isStalled = false;
   readonly #calls: (() => void)[] = [];
 
+  /** Whether a call would be done at once. */
+  get isIdle(): boolean {
+    return !this.isStalled && this.#calls.length === 0;
+  }
+
   /** Does the oldest call that waits. @returns False where there is none. */
   step(): boolean {
     const call = this.#calls.shift();
@@ -78,10 +83,15 @@ export class FakeDisk implements DiskStore, DiskCopy {
     while (this.step());
   }
 
+  /** Whoever has asked is dead: what waits is never done. */
+  forgetCalls(): void {
+    this.#calls.length = 0;
+  }
+
   #whenDone(act: () => Error | void, done: Done): void {
     const call = () => done(act() ?? undefined);
-    if (this.isStalled || this.#calls.length > 0) this.#calls.push(call);
-    else call();
+    if (this.isIdle) call();
+    else this.#calls.push(call);
   }
 
   #pageEnd(offset: number): number {
