@@ -66,9 +66,9 @@ export class FakeDisk implements DiskStore, DiskCopy {
   isStalled = false;
   readonly #calls: (() => void)[] = [];
 
-  /** Whether a call would be done at once. */
-  get isIdle(): boolean {
-    return !this.isStalled && this.#calls.length === 0;
+  /** Calls that are not done. */
+  get waiting(): number {
+    return this.#calls.length;
   }
 
   /** Does the oldest call that waits. @returns False where there is none. */
@@ -90,8 +90,8 @@ export class FakeDisk implements DiskStore, DiskCopy {
 
   #whenDone(act: () => Error | void, done: Done): void {
     const call = () => done(act() ?? undefined);
-    if (this.isIdle) call();
-    else this.#calls.push(call);
+    if (this.isStalled || this.waiting > 0) this.#calls.push(call);
+    else call();
   }
 
   #pageEnd(offset: number): number {
