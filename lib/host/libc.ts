@@ -40,7 +40,9 @@ const SYMBOLS = {
   if_indextoname: { parameters: ["u32", "buffer"], result: "pointer" },
   ftruncate: { parameters: ["i32", "i64"], result: "i32" },
   lseek: { parameters: ["i32", "i64", "i32"], result: "i64" },
+  eventfd: { parameters: ["u32", "i32"], result: "i32" },
   pread: { parameters: ["i32", "buffer", "usize", "i64"], result: "isize" },
+  preadv2: { parameters: ["i32", "buffer", "i32", "i64", "i32"], result: "isize" },
   pwrite: { parameters: ["i32", "buffer", "usize", "i64"], result: "isize" },
   fdatasync: { parameters: ["i32"], result: "i32" },
   fallocate: { parameters: ["i32", "i32", "i64", "i64"], result: "i32" },
@@ -104,6 +106,7 @@ export const ERRNO = {
   ENOSYS: 38,
   EBUSY: 16,
   EDQUOT: 122,
+  ECANCELED: 125,
   EADDRINUSE: 98,
   EADDRNOTAVAIL: 99,
   ENETUNREACH: 101,
@@ -125,9 +128,13 @@ const ERRNO_TEXT: Readonly<Record<number, string>> = {
   [ERRNO.EAGAIN]: "not now",
   [ERRNO.ENOSPC]: "no space left on the device",
   [ERRNO.EDQUOT]: "disk quota exceeded",
+<<<<<<< HEAD
   [ERRNO.EBUSY]: "in use",
   [ERRNO.ENOLCK]: "no locks available",
   [ERRNO.ENOSYS]: "the system does not know how",
+=======
+  [ERRNO.ECANCELED]: "given up, since kemari ends",
+>>>>>>> 3d14d3d4cdb91f16fdc1a465494a79c4bbbc3355
   [ERRNO.EFBIG]: "file too large",
   [ERRNO.EPIPE]: "the reader is gone",
   [ERRNO.EADDRINUSE]: "address already in use",

@@ -1,12 +1,8 @@
 import { getLogger } from "@logtape/logtape";
-import { nextTry } from "../decisions/primary_end.ts";
-import { QemuError, TransportError, UsageError } from "../errors.ts";
-import { triggerCheckpoint } from "../qmp/migration.ts";
-import { type MigrationSupport, refusalOf } from "../qmp/migration_support.ts";
+import { UsageError } from "../errors.ts";
 import { type Address, parseAddress } from "./address.ts";
-import { askSecondary } from "./ask_secondary.ts";
-import { compressionOf, type CompressSettings } from "./compression.ts";
 import { ControlServer } from "./control.ts";
+<<<<<<< HEAD
 import {
   senderDurations,
   type SenderStatus,
@@ -26,22 +22,27 @@ import { protectBySnapshots } from "./protect_snapshots.ts";
 import { connectQemu, connectSecondary, untilProtectable } from "./protect_waits.ts";
 import { readMigrationSupport } from "./qemu_probe.ts";
 import { readVmIdentity } from "./vm_identity.ts";
+=======
+import { ProtectBoard } from "./protect_board.ts";
+import type { ProtectSettings } from "./protect_context.ts";
+import { protectVm } from "./protect_sessions.ts";
+import { connectQemu } from "./protect_waits.ts";
+>>>>>>> 3d14d3d4cdb91f16fdc1a465494a79c4bbbc3355
 import type { QmpClient } from "./qmp_client.ts";
 import { parseQmpAddress } from "./qmp_address.ts";
-import { RateMeter } from "./rate_meter.ts";
 import { Reactor } from "./reactor.ts";
-import { Refusals } from "./refusals.ts";
-import { followVm, type OnSecondaryLoss } from "./release_vm.ts";
-import { type ProgressLine, tooSlow } from "./send.ts";
-import { SenderLink } from "./sender_link.ts";
+import { followVm } from "./release_vm.ts";
+import type { ProgressLine } from "./send.ts";
 import { serveUntilUnused } from "./serve_taps.ts";
-import { SOFTWARE } from "./software.ts";
-import { StillVm } from "./still_vm.ts";
-import { SyncTrigger } from "./sync_trigger.ts";
-import { type SyncOn, TapSet, type TapSettings } from "./tap_set.ts";
+import { SupervisedLine } from "./supervised_line.ts";
+import { TapSet } from "./tap_set.ts";
+import { VmEnded } from "./vm_watch.ts";
+
+export type { ProtectSettings } from "./protect_context.ts";
 
 const log = getLogger(["kemari", "protect"]);
 
+<<<<<<< HEAD
 export interface ProtectSettings extends LinkTiming, CompressSettings {
   readonly target: string;
   readonly qmp: string;
@@ -82,12 +83,16 @@ export interface ProtectContext {
 /** QEMU answers nothing while its disks keep its main loop waiting: that is no reason to leave it. */
 const PATIENCE_MS = 600_000;
 
+=======
+>>>>>>> 3d14d3d4cdb91f16fdc1a465494a79c4bbbc3355
 /**
  * `kemari protect`: attaches to a running QEMU and keeps it synchronized, over lost secondaries
- * and back, until it is interrupted or QEMU ends.
+ * and back, until it is interrupted or the VM ends.
  *
  * ```text
  * connecting ──► protecting (COLO or snapshots) ──secondary lost──► VM released ──retry──► connecting
+ *                      ├──the VM is shut down──► the secondary is told; a good end
+ *                      ├──the guest sleeps, somebody ends QEMU's migration──► told; later: connecting
  *                      └──QEMU lost──► TransportError     signal ──► VM released, InterruptedError
  * ```
  *
@@ -118,6 +123,8 @@ export async function protect(
     const opened = taps = await TapSet.open(settings.taps, reactor, signal);
     await protectTapped(settings, target, reactor, opened, progress, signal, board, {
       afterwards: (error, qmp) => serveOn(error, qmp, opened, reactor, signal),
+      // QEMU flushes its disks on its way out, and may stand there for long (-no-shutdown).
+      atEnd: () => opened.isUsed ? serveUntilUnused(opened, reactor, signal) : Promise.resolve(),
     });
   } finally {
     taps?.close();
@@ -130,6 +137,8 @@ export async function protect(
 export interface ProtectHooks {
   /** What to do when an error has ended the protection, while QEMU can still be talked to. */
   readonly afterwards?: (error: unknown, qmp: QmpClient) => Promise<void>;
+  /** What to do when the VM was shut down. */
+  readonly atEnd?: () => Promise<void>;
 }
 
 /** The rest, with the taps served: QEMU may start only now, and needs them. */
@@ -141,7 +150,7 @@ export async function protectTapped(
   progress: ProgressLine,
   signal: AbortSignal,
   board: ProtectBoard,
-  { afterwards = async () => {} }: ProtectHooks = {},
+  { afterwards = async () => {}, atEnd = async () => {} }: ProtectHooks = {},
 ): Promise<void> {
   const qmp = await connectQemu(settings.qmp, taps, reactor, board, signal);
   const line = new SupervisedLine(qmp, reactor);
@@ -149,43 +158,16 @@ export async function protectTapped(
     await protectVm(line, settings, target, reactor, taps, progress, signal, board);
   } catch (error) {
     line.ignoreEnd();
+    if (error instanceof VmEnded) {
+      log.info("the VM has ended: {reason}", { reason: error.reason });
+      if (!signal.aborted) await atEnd();
+      return;
+    }
     if (!signal.aborted) await afterwards(error, qmp);
     throw error;
   } finally {
     line.ignoreEnd();
     await qmp.close().catch(() => {});
-  }
-}
-
-/**
- * QEMU's monitor, whose end ends whatever the reactor runs: QEMU is gone. Not while a session with
- * the secondary is being ended, which has to be done whether QEMU lives or not: its stream may be
- * seen to end before its monitor.
- */
-class SupervisedLine {
-  readonly #reactor: Reactor;
-  #matters = true;
-  #ended: TransportError | undefined;
-
-  constructor(readonly qmp: QmpClient, reactor: Reactor) {
-    this.#reactor = reactor;
-    qmp.closed.then((cause) => {
-      const reason = "the QMP connection ended: QEMU is gone";
-      this.#ended = new TransportError("QEMU", "read", reason, { party: "qemu", cause });
-      if (this.#matters) reactor.fail(this.#ended);
-    });
-  }
-
-  /** Whatever else has failed in the same moment belongs to what is being ended, too. */
-  ignoreEnd(): void {
-    this.#matters = false;
-    this.#reactor.forgetFailure();
-  }
-
-  /** It matters again, also if it has ended since. */
-  heedEnd(): void {
-    this.#matters = true;
-    if (this.#ended !== undefined) this.#reactor.fail(this.#ended);
   }
 }
 
@@ -205,6 +187,7 @@ async function serveOn(
   followVm(qmp, () => taps.passThrough());
   await serveUntilUnused(taps, reactor, signal);
 }
+<<<<<<< HEAD
 
 /** Supervises the VM behind a QMP connection, which stays the caller's to close. */
 async function protectVm(
@@ -391,3 +374,5 @@ async function protectVm(
     } else await guardian.inherit();
   }
 }
+=======
+>>>>>>> 3d14d3d4cdb91f16fdc1a465494a79c4bbbc3355

@@ -1,5 +1,6 @@
 /** Whose replica a receiver keeps, and who may take its place. */
 import assert from "node:assert/strict";
+import { until } from "../../fixtures/kemari_pair.ts";
 import type { VmIdentity } from "../decisions/whose_replica.ts";
 import { WireError } from "../errors.ts";
 import {
@@ -174,9 +175,8 @@ Deno.test("a disk's copy is its VM's, though the replica is gone, until the VM r
     { name: "s", path: `${folder}/none`, mode: "shared" },
   ]);
   const open = (replace = false) => Stage.open({ owner: new ReplicaOwner(replace, copies) });
-  const noted = async (vm: VmIdentity) => {
-    while (copies.owners[0]?.vm.uuid !== vm.uuid) await new Promise((go) => setTimeout(go, 5));
-  };
+  const noted = (vm: VmIdentity) =>
+    until(() => copies.owners[0]?.vm.uuid === vm.uuid, "the copy's note");
   try {
     {
       // Who says HELLO and commits nothing has written nothing.
@@ -200,7 +200,7 @@ Deno.test("a disk's copy is its VM's, though the replica is gone, until the VM r
       await stage.send(SECOND, { vm: B });
       await noted(B);
       stage.end.activated();
-      while (copies.owners.length > 0) await new Promise((go) => setTimeout(go, 5));
+      await until(() => copies.owners.length === 0, "the note to go");
     }
     await using stage = await open();
     await stage.send(SECOND, { vm: C });
