@@ -1,14 +1,10 @@
 import { TransportError, type TransportPhase } from "../errors.ts";
 import { NBD_STATE_HOLE, NBD_STATE_ZERO } from "../nbd/wire.ts";
-<<<<<<< HEAD
-import type { BlockBackend, ZeroOptions } from "./block_backend.ts";
-import { claimFlags, claimImage, claimRefusal, type ImageUse } from "./image_claim.ts";
-=======
 import type { Done } from "../replica/done.ts";
 import type { BlockBackend, StatusDone, ZeroOptions } from "./block_backend.ts";
 import { addressOf, IMAGE_FLAG, IMAGE_OP, type ImageResult, SHRUNK } from "./image_calls.ts";
+import { claimFlags, claimImage, claimRefusal, type ImageUse } from "./image_claim.ts";
 import { ImageQueue } from "./image_queue.ts";
->>>>>>> 3d14d3d4cdb91f16fdc1a465494a79c4bbbc3355
 import { cString, ERRNO, errno, errnoText, libc } from "./libc.ts";
 import type { Reactor } from "./reactor.ts";
 
@@ -58,26 +54,18 @@ export class ImageFile implements BlockBackend {
   }
 
   /**
-<<<<<<< HEAD
-   * Opens an image, and locks it unless it is read only.
+   * Opens an image, and locks it unless it is read only. That waits for the storage: it comes before
+   * there is anybody to keep waiting.
    *
    * @throws {TransportError} where the path cannot be opened, is no file and no block device, is not
    *   raw, or is in use by something else.
    */
-  static open(path: string, use: ImageUse & { readonly readOnly?: boolean } = {}): ImageFile {
-    const readOnly = use.readOnly ?? false;
-=======
-   * Opening waits for the storage: it comes before there is anybody to keep waiting.
-   *
-   * @throws {TransportError} where the path cannot be opened, or is no file and no block device.
-   */
   static open(
     path: string,
     reactor: Reactor,
-    options: { readonly readOnly?: boolean } = {},
+    use: ImageUse & { readonly readOnly?: boolean } = {},
   ): ImageFile {
-    const readOnly = options.readOnly ?? false;
->>>>>>> 3d14d3d4cdb91f16fdc1a465494a79c4bbbc3355
+    const readOnly = use.readOnly ?? false;
     const { isBlockDevice } = statOf(path);
     const flags = readOnly ? O_RDONLY_CLOEXEC : O_RDWR_CLOEXEC | claimFlags(isBlockDevice, use);
     const fd = libc().open(cString(path), flags, 0);
@@ -91,17 +79,13 @@ export class ImageFile implements BlockBackend {
       libc().close(fd);
       throw error;
     }
-<<<<<<< HEAD
     try {
       if (!readOnly) claimImage(fd, path, { sizeBytes: size, isBlockDevice }, use);
     } catch (error) {
       libc().close(fd);
       throw error;
     }
-    return new ImageFile(fd, path, size, readOnly, isBlockDevice);
-=======
     return new ImageFile(reactor, fd, path, size, readOnly, isBlockDevice);
->>>>>>> 3d14d3d4cdb91f16fdc1a465494a79c4bbbc3355
   }
 
   /** Requests that the storage has not answered yet. */

@@ -4,12 +4,17 @@ import { ensureQemu, type QemuInstall } from "../../fixtures/provision/qemu.ts";
 import { until } from "../../fixtures/protected_pair.ts";
 import { KemariProcess } from "../../fixtures/watched_kemari.ts";
 import { TransportError } from "../errors.ts";
+import type { ImageUse } from "./image_claim.ts";
 import { ImageFile } from "./image_file.ts";
 import { QmpClient } from "./qmp_client.ts";
+import { Reactor } from "./reactor.ts";
 
 const onProgress = (line: string) => console.error(line);
 const SIZE = 8 << 20;
 const isRoot = Deno.uid() === 0;
+
+const reactor = new Reactor();
+const open = (path: string, use?: ImageUse) => ImageFile.open(path, reactor, use);
 
 async function withImage(act: (path: string, folder: string) => Promise<void>): Promise<void> {
   const folder = await Deno.makeTempDir({ prefix: "kemari-lock-" });
@@ -82,7 +87,7 @@ for (const version of ["11.1", "5.2"] as const) {
       const IN_USE = /Failed to get (shared )?"(write|resize)" lock/;
       for (const isShared of [false, true]) {
         {
-          using _image = ImageFile.open(path, { isShared });
+          using _image = open(path, { isShared });
           const CONVERT: [string, string[]] = [
             img,
             ["convert", "-f", "raw", "-O", "raw", path, `${folder}/copy`],
@@ -112,14 +117,14 @@ for (const version of ["11.1", "5.2"] as const) {
       const qemu = await ensureQemu(version, { onProgress });
       await withQemu(qemu, path, folder, (pid) => {
         for (const isShared of [false, true]) {
-          assert.throws(() => ImageFile.open(path, { isShared }), (error) => {
+          assert.throws(() => open(path, { isShared }), (error) => {
             assert.ok(error instanceof TransportError);
             assert.match(error.message, new RegExp(`in use: .*process ${pid} \\(`));
             return true;
           });
         }
       });
-      ImageFile.open(path).close();
+      open(path).close();
     }));
 
   Deno.test(`e2e: what QEMU ${version} makes in another format is refused by its name`, () =>
@@ -132,15 +137,15 @@ for (const version of ["11.1", "5.2"] as const) {
         for (const more of format === "vpc" ? [[], ["-o", "subformat=fixed"]] : [[]]) {
           const path = `${folder}/${format}`;
           await mustRun(qemuImg!, "create", "-f", format, ...more, path, "8M");
-          assert.throws(() => ImageFile.open(path), new RegExp(`in format ${format}:`), format);
-          ImageFile.open(path, { format: "raw" }).close();
+          assert.throws(() => open(path), new RegExp(`in format ${format}:`), format);
+          open(path, { format: "raw" }).close();
           await Deno.remove(path);
         }
       }
       const luks = `${folder}/luks`;
       const secret = ["--object", "secret,id=s,data=x", "-o", "key-secret=s,iter-time=10"];
       await mustRun(qemuImg!, "create", "-f", "luks", ...secret, luks, "1M");
-      assert.throws(() => ImageFile.open(luks), /in format luks:/);
+      assert.throws(() => open(luks), /in format luks:/);
     }));
 }
 
@@ -201,26 +206,26 @@ Deno.test({
       const mounted = `${folder}/mounted`;
       await Deno.mkdir(mounted);
       try {
-        assert.throws(() => ImageFile.open(path), new RegExp(`attached to ${device}`));
+        assert.throws(() => open(path), new RegExp(`attached to ${device}`));
         for (const isShared of [false, true]) {
-          const image = ImageFile.open(device, { isShared });
-          assert.throws(() => ImageFile.open(device), /in use/);
+          const image = open(device, { isShared });
+          assert.throws(() => open(device), /in use/);
           const io = await run(`${prefix}/qemu-io`, "-f", "raw", "-c", "write 0 512", device);
           assert.match(io.said, /lock/);
           if (!isShared) assert.notEqual((await run("mount", device, mounted)).code, 0);
           image.close();
           await mustRun("mount", device, mounted);
-          assert.throws(() => ImageFile.open(device, { isShared }), /is mounted, or part of/);
+          assert.throws(() => open(device, { isShared }), /is mounted, or part of/);
           await mustRun("umount", mounted);
         }
         {
-          using _first = ImageFile.open(device, { isShared: true });
-          using _second = ImageFile.open(device, { isShared: true });
+          using _first = open(device, { isShared: true });
+          using _second = open(device, { isShared: true });
         }
       } finally {
         await run("umount", mounted);
         await mustRun("losetup", "-d", device);
       }
-      ImageFile.open(path).close();
+      open(path).close();
     }),
 });

@@ -10,6 +10,10 @@ import { TapSet } from "./tap_set.ts";
 
 const never = new AbortController().signal;
 
+const reactor = new Reactor();
+const open = (path: string, use: Parameters<typeof ImageFile.open>[2] = {}) =>
+  ImageFile.open(path, reactor, use);
+
 /** Runs with a folder that has a raw image. */
 async function withImage(act: (path: string, folder: string) => void | Promise<void>) {
   const folder = Deno.makeTempDirSync({ prefix: "kemari-lock-" });
@@ -36,27 +40,27 @@ Deno.test("an image that is served is opened a second time only when it is close
     Deno.symlinkSync(path, `${folder}/link`);
     Deno.linkSync(path, `${folder}/hard`);
     {
-      using _image = ImageFile.open(path);
+      using _image = open(path);
       for (const name of [path, `${folder}/link`, `${folder}/hard`]) {
-        assertInUse(() => ImageFile.open(name));
+        assertInUse(() => open(name));
       }
     }
-    using _image = ImageFile.open(path);
+    using _image = open(path);
   }));
 
 Deno.test("a shared image is for two, and not for whoever does not share it", () =>
   withImage((path) => {
-    const shared = () => ImageFile.open(path, { isShared: true });
+    const shared = () => open(path, { isShared: true });
     const first = shared();
     const second = shared();
     assertInUse(shared, /two kemaris share it already/);
-    assertInUse(() => ImageFile.open(path));
+    assertInUse(() => open(path));
     first.close();
     const third = shared();
     assertInUse(shared, /two kemaris share it already/);
     second.close();
     third.close();
-    using _alone = ImageFile.open(path);
+    using _alone = open(path);
     assertInUse(shared);
   }));
 
@@ -73,23 +77,23 @@ Deno.test("a shared image that something else writes is refused to both of a pai
       assert.equal(libc().fcntlLock(fd, 37, record), 0);
     };
     for (const at of [100, 101, 201]) take(0, at);
-    assertInUse(() => ImageFile.open(path));
+    assertInUse(() => open(path));
     for (let tries = 0; tries < 3; tries++) {
       // The refused one leaves nothing behind that the next would believe.
-      assertInUse(() => ImageFile.open(path, { isShared: true }));
+      assertInUse(() => open(path, { isShared: true }));
     }
     for (const at of [100, 101, 201]) take(2, at);
-    ImageFile.open(path, { isShared: true }).close();
+    open(path, { isShared: true }).close();
     // Who only says that it allows no writer keeps us away too.
     take(0, 201);
-    assertInUse(() => ImageFile.open(path));
+    assertInUse(() => open(path));
     libc().close(fd);
-    ImageFile.open(path).close();
+    open(path).close();
   }));
 
 Deno.test("where there are no such locks an image is used without", () =>
   withImage((path) => {
-    using image = ImageFile.open(path, { readOnly: true });
+    using image = open(path, { readOnly: true });
     assert.ok(image.sizeBytes > 0);
     const fd = libc().open(cString(path), 0o2000002, 0);
     // EINVAL, as a kernel without them says.
@@ -102,7 +106,6 @@ Deno.test("where there are no such locks an image is used without", () =>
 Deno.test("one image given twice is refused, shared or not, at either end", () =>
   withImage(async (path, folder) => {
     Deno.symlinkSync(path, `${folder}/link`);
-    const reactor = new Reactor();
     for (const mode of ["replicated", "shared"]) {
       const disks = [`a=${path}`, `b=${folder}/link`].map((disk, i) =>
         parseDiskTap(`${disk},unix:${folder}/${i},mode=${mode}`)
@@ -112,7 +115,6 @@ Deno.test("one image given twice is refused, shared or not, at either end", () =
       await assert.rejects(TapSet.open(settings, reactor, never), refusal);
       await assert.rejects(ReplicaTapSet.open([], disks, reactor, never), refusal);
     }
-    reactor.close();
   }));
 
 Deno.test("an image in another format is refused by its name, unless raw is said", () =>
@@ -121,17 +123,17 @@ Deno.test("an image in another format is refused by its name, unless raw is said
     const bytes = new Uint8Array(64 * 1024);
     bytes.set([0x51, 0x46, 0x49, 0xfb, 0, 0, 0, 3]);
     Deno.writeFileSync(path, bytes);
-    assert.throws(() => ImageFile.open(path), (error) => {
+    assert.throws(() => open(path), (error) => {
       assert.ok(error instanceof TransportError);
       assert.match(error.message, /the image is in format qcow2/);
       assert.match(error.hint!, /format=raw/);
       return true;
     });
     // The refusal has let go of its locks.
-    ImageFile.open(path, { format: "raw" }).close();
+    open(path, { format: "raw" }).close();
     // A fixed VHD has its mark at the end.
     bytes.fill(0);
     bytes.set(new TextEncoder().encode("conectix"), bytes.length - 512);
     Deno.writeFileSync(path, bytes);
-    assert.throws(() => ImageFile.open(path), /in format vpc/);
+    assert.throws(() => open(path), /in format vpc/);
   }));

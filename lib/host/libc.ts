@@ -128,13 +128,10 @@ const ERRNO_TEXT: Readonly<Record<number, string>> = {
   [ERRNO.EAGAIN]: "not now",
   [ERRNO.ENOSPC]: "no space left on the device",
   [ERRNO.EDQUOT]: "disk quota exceeded",
-<<<<<<< HEAD
   [ERRNO.EBUSY]: "in use",
   [ERRNO.ENOLCK]: "no locks available",
   [ERRNO.ENOSYS]: "the system does not know how",
-=======
   [ERRNO.ECANCELED]: "given up, since kemari ends",
->>>>>>> 3d14d3d4cdb91f16fdc1a465494a79c4bbbc3355
   [ERRNO.EFBIG]: "file too large",
   [ERRNO.EPIPE]: "the reader is gone",
   [ERRNO.EADDRINUSE]: "address already in use",

@@ -1,6 +1,8 @@
 /** How a link between the two ends behaves, and what is at its ends. */
 import type { VmIdentity } from "../decisions/whose_replica.ts";
 import type { PrimaryOptions } from "../replica/primary.ts";
+import { encodeVm } from "../replica/vm_fields.ts";
+import type { HelloField } from "../txn/hello_fields.ts";
 import type { ImageMarks } from "./image_marks.ts";
 import type { TapSet } from "./tap_set.ts";
 
@@ -18,6 +20,11 @@ export interface SenderLinkOptions extends LinkTiming, Omit<PrimaryOptions, "tap
   readonly marks?: ImageMarks;
   /** The VM's taps; they outlive the link. */
   readonly taps?: TapSet;
+}
+
+/** What HELLO says beside that. */
+export function helloFields({ vm, marks }: SenderLinkOptions): readonly HelloField[] {
+  return [...encodeVm(vm ?? {}), ...marks?.fields ?? []];
 }
 
 /** QEMU's side: where its stream comes from and where its return path goes. */

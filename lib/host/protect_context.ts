@@ -23,6 +23,8 @@ export interface ProtectSettings extends LinkTiming, CompressSettings {
   readonly retry: boolean;
   readonly control?: string;
   readonly sessionName?: string;
+  /** What names the VM, in place of QEMU's UUID and name. */
+  readonly vm?: string;
   readonly taps: TapSettings;
   readonly syncOn: SyncOn;
   /** The least time between two synchronizations that held output asks for. */

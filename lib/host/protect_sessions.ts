@@ -7,7 +7,14 @@ import { refusalOf } from "../qmp/migration_support.ts";
 import type { Address } from "./address.ts";
 import { askSecondary } from "./ask_secondary.ts";
 import { compressionOf } from "./compression.ts";
-import { senderDurations, type SenderStatus, senderStatus, statusLine } from "./end_status.ts";
+import {
+  senderDurations,
+  type SenderStatus,
+  senderStatus,
+  statusLine,
+  vmStatus,
+} from "./end_status.ts";
+import { ImageMarks } from "./image_marks.ts";
 import { startGuardian } from "./guardian.ts";
 import type { SenderLinkOptions } from "./link_options.ts";
 import { MigrationChannel } from "./migration_channel.ts";
@@ -30,6 +37,7 @@ import { StillVm } from "./still_vm.ts";
 import type { SupervisedLine } from "./supervised_line.ts";
 import { SyncTrigger } from "./sync_trigger.ts";
 import type { TapSet } from "./tap_set.ts";
+import { readVmIdentity } from "./vm_identity.ts";
 import { endedBy, fateInWords } from "./vm_end_words.ts";
 
 const log = getLogger(["kemari", "protect"]);
@@ -57,6 +65,7 @@ export async function protectVm(
     board.waits(support.runState === "suspended" ? "suspended" : "waiting for the VM to run");
     support = await untilProtectable(qmp, reactor, signal);
   }
+  const vm = await reactor.during(readVmIdentity(qmp, settings.vm), signal);
   board.waits("connecting");
   for (const warning of support.warnings) log.warn("{warning}", { warning });
   const outside = new OutsideWatch(qmp, taps);
@@ -138,6 +147,7 @@ export async function protectVm(
         rate,
         settings.compress,
       ),
+      vm: vmStatus(vm),
       outside: outside.found,
       ...(taps.isEmpty ? {} : { taps: taps.status }),
     };
@@ -151,6 +161,7 @@ export async function protectVm(
     const refusals = new Refusals(target.text);
     const linkOptions: SenderLinkOptions = {
       ...settings,
+      vm,
       compression: compressionOf(settings),
       taps,
       stream: mode === "colo" ? "colo" : "snapshots",
@@ -162,7 +173,8 @@ export async function protectVm(
       let begunAt = performance.now();
       try {
         const peer = await connectSecondary(target, reactor, signal, first || !settings.retry);
-        last = link = new SenderLink(reactor, peer, linkOptions);
+        const marks = await reactor.during(ImageMarks.place(taps.images), signal);
+        last = link = new SenderLink(reactor, peer, { ...linkOptions, marks });
         link.onFirstCommit = () => refusals.over();
         await reactor.run(() => last!.ready, signal);
         refusals.connected(link.peerSoftware);

@@ -1,19 +1,11 @@
 import { getLogger } from "@logtape/logtape";
 import { TransportError } from "../errors.ts";
-<<<<<<< HEAD
-import { type ReplicaDisk, ReplicaTaps } from "../replica/replica_taps.ts";
-import type { BlockBackend, ZeroOptions } from "./block_backend.ts";
-import { type DiskTapAddress, imageUseOf } from "./disk_options.ts";
-import { ImageFile } from "./image_file.ts";
-import { refuseTwice } from "./image_lock.ts";
-import type { Extent } from "../nbd/reply_writer.ts";
-=======
 import { type ReplicaDisk, ReplicaTaps, type Unreleased } from "../replica/replica_taps.ts";
 import type { Done } from "../replica/done.ts";
 import type { BlockBackend, StatusDone, ZeroOptions } from "./block_backend.ts";
-import type { DiskTapAddress } from "./disk_options.ts";
+import { type DiskTapAddress, imageUseOf } from "./disk_options.ts";
 import { ImageFile } from "./image_file.ts";
->>>>>>> 3d14d3d4cdb91f16fdc1a465494a79c4bbbc3355
+import { refuseTwice } from "./image_lock.ts";
 import { NbdServer } from "./nbd_server.ts";
 import { NetTap } from "./net_tap.ts";
 import type { Reactor } from "./reactor.ts";
@@ -157,11 +149,7 @@ export class ReplicaTapSet {
     try {
       refuseTwice(disks);
       for (const address of disks) {
-<<<<<<< HEAD
-        const gate = new GatedDisk(ImageFile.open(address.path, imageUseOf(address)));
-=======
-        const gate = new GatedDisk(ImageFile.open(address.path, reactor));
->>>>>>> 3d14d3d4cdb91f16fdc1a465494a79c4bbbc3355
+        const gate = new GatedDisk(ImageFile.open(address.path, reactor, imageUseOf(address)));
         try {
           const server = await NbdServer.listen(
             {

@@ -83,31 +83,7 @@ export async function send(
   let vm: SentVm | undefined;
   try {
     taps = await TapSet.open(settings.taps, reactor, signal);
-    if (!taps.isEmpty && settings.qmp !== undefined) {
-      qmp = await reactor.during(QmpClient.connect(settings.qmp, { reactor }), signal);
-      triggerBy(qmp, taps, settings, reactor);
-    }
-    const vm = qmp === undefined
-      ? namedVm(settings.vm)
-      : await reactor.during(readVmIdentity(qmp, settings.vm), signal);
-    peer = await connectPeer(address, reactor, CONNECT_TIMEOUT_MS, signal);
-    link = new SenderLink(reactor, peer, {
-      ...settings,
-      marks: await reactor.during(ImageMarks.place(taps.images), signal),
-      vm,
-      compression: compressionOf(settings),
-      taps,
-      software: settings.sessionName ? `${SOFTWARE} (${settings.sessionName})` : SOFTWARE,
-    });
-    const session = link;
     const tapped = taps;
-    const status = () => ({
-      ...senderStatus(session, undefined, undefined, address.text, rate, settings.compress),
-      vm: vmStatus(vm),
-      ...(tapped.isEmpty ? {} : { taps: tapped.status }),
-    });
-<<<<<<< HEAD
-=======
     if (settings.qmp !== undefined) {
       qmp = await reactor.during(
         QmpClient.connect(settings.qmp, { reactor, timeoutMs: MONITOR_MS }),
@@ -119,7 +95,24 @@ export async function send(
       vm = new SentVm(qmp, reactor);
       if (!taps.isEmpty) triggerBy(qmp, taps, settings, reactor);
     }
->>>>>>> 3d14d3d4cdb91f16fdc1a465494a79c4bbbc3355
+    const identity = qmp === undefined
+      ? namedVm(settings.vm)
+      : await reactor.during(readVmIdentity(qmp, settings.vm), signal);
+    peer = await connectPeer(address, reactor, CONNECT_TIMEOUT_MS, signal);
+    link = new SenderLink(reactor, peer, {
+      ...settings,
+      marks: await reactor.during(ImageMarks.place(taps.images), signal),
+      vm: identity,
+      compression: compressionOf(settings),
+      taps,
+      software: settings.sessionName ? `${SOFTWARE} (${settings.sessionName})` : SOFTWARE,
+    });
+    const session = link;
+    const status = () => ({
+      ...senderStatus(session, undefined, undefined, address.text, rate, settings.compress),
+      vm: vmStatus(identity),
+      ...(tapped.isEmpty ? {} : { taps: tapped.status }),
+    });
     if (settings.control !== undefined) {
       const durations = () => senderDurations(session, tapped.recentHolds());
       const handlers = { status, durations };

@@ -1,13 +1,12 @@
 import { randomBytes } from "node:crypto";
 import { StateError, TransportError } from "../errors.ts";
 import { Primary, type PrimaryEvent } from "../replica/primary.ts";
-import { encodeVm } from "../replica/vm_fields.ts";
 import type { PackingCounters } from "../txn/packing.ts";
 import { type SentBytes, TxnSender } from "../txn/sender.ts";
 import type { LeaveReason } from "../txn/leave.ts";
 import { OutputQueue, readSome } from "./channel.ts";
 import { DigestExchange } from "./digest_exchange.ts";
-import type { QemuChannel, SenderLinkOptions } from "./link_options.ts";
+import { helloFields, type QemuChannel, type SenderLinkOptions } from "./link_options.ts";
 import type { ImageMarks } from "./image_marks.ts";
 import { LinkTaps } from "./link_taps.ts";
 import { OwnSilence } from "./own_silence.ts";
@@ -72,8 +71,7 @@ export class SenderLink {
         session: randomBytes(16),
         heartbeatMs: options.heartbeatMs,
         graceMs: options.graceMs,
-        software: options.software,
-        fields: [...encodeVm(options.vm ?? {}), ...options.marks?.fields ?? []],
+        ...{ software: options.software, fields: helloFields(options) },
         packingClock: options.compression?.treatments.some(({ pack }) => pack) ? clock : undefined,
       },
       clock(),
