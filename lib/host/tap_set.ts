@@ -291,7 +291,6 @@ export class TapSet implements PrimaryTaps {
     const now = performance.now();
     for (const latency of Object.values(this.#latency)) latency.committed(transaction, now);
     for (const disk of this.#disks) disk.release(transaction);
-    this.#latency.disk.released(this.#diskLeft, performance.now());
     while (this.#writeTimes.length > 0 && this.#writeTimes[0].transaction <= transaction) {
       this.#diskHold.add(now - this.#writeTimes.shift()!.at);
     }
@@ -341,7 +340,7 @@ export class TapSet implements PrimaryTaps {
   }
 
   async #openDisk(address: DiskTapAddress, signal: AbortSignal): Promise<void> {
-    const disk = this.#addDisk(address, ImageFile.open(address.path));
+    const disk = this.#addDisk(address, ImageFile.open(address.path, this.#reactor));
     disk.serve(
       await NbdServer.listen(
         {
@@ -369,7 +368,7 @@ export class TapSet implements PrimaryTaps {
       else if (tap.heldBytes > HELD_LIMITS.sync) this.onFull();
       else if (this.#holding) this.onHeld("disk");
     };
-    disk.onWritten = () => {
+    disk.onReleased = () => {
       this.#latency.disk.released(this.#diskLeft, performance.now());
       if (this.#recording) this.#report();
     };

@@ -55,6 +55,7 @@ export class QemuDialogue {
   /** In COLO, once the VM runs: before that it stands still for the full state. */
   #vmRan = false;
   #isVmPaused = false;
+  #isHeld = false;
   #inCheckpoint = false;
   /** The full transaction whose ACK QEMU's answer waits for. */
   #fullAwaited = 0;
@@ -176,6 +177,11 @@ export class QemuDialogue {
     return this.#replyIfMay();
   }
 
+  /** QEMU gets no leave to stop the VM any more: the guest sleeps, or the session is about to end. */
+  hold(): void {
+    this.#isHeld = true;
+  }
+
   /** From CHECKPOINT_REQUEST until the VM runs again: QEMU is not to be asked for another meanwhile. */
   get inCheckpoint(): boolean {
     return this.#inCheckpoint;
@@ -275,7 +281,7 @@ export class QemuDialogue {
 
   /** Whether the VM may be stopped, and there is room for one more transaction in flight. */
   #mayReply(): boolean {
-    if (this.#isVmPaused) return false;
+    if (this.#isVmPaused || this.#isHeld) return false;
     if (this.#txn.inFlight.length === 0) return true;
     let bytes = 0;
     for (const transaction of this.#txn.inFlight) bytes += transaction.bytes;
