@@ -8,7 +8,7 @@
 import { getLogger } from "@logtape/logtape";
 import { QemuError } from "../errors.ts";
 import { QmpClient } from "./qmp_client.ts";
-import { type OnSecondaryLoss, releaseVm, staysInColo } from "./release_vm.ts";
+import { type OnSecondaryLoss, releaseVm, runState, staysInColo } from "./release_vm.ts";
 import { putBackSettings, readSavedSettings } from "./saved_settings.ts";
 import { selfCommand } from "./self_command.ts";
 import { wasStandingStill } from "./still_vm.ts";
@@ -94,21 +94,21 @@ export async function guard(
   const action = said.at(-1) as OnSecondaryLoss | undefined ?? atFirst;
   const stoppedByUs = await wasStandingStill(folder);
   let settings: string | undefined;
+  let hasNote = true;
   try {
     settings = readSavedSettings(folder);
-    // Nothing was begun: a migration that is under way is an operator's.
-    if (settings === undefined && !stoppedByUs) {
-      await Deno.remove(folder, { recursive: true }).catch(() => {});
-      return;
-    }
+    hasNote = settings !== undefined;
   } catch (error) {
     log.error("QEMU's settings cannot be put back: {reason}", { reason: (error as Error).message });
   }
+  // Where nothing was begun, a migration that is under way is an operator's, who may be moving the VM.
+  // A VM that is the secondary's must stop all the same.
+  const isOurs = hasNote || stoppedByUs || said.at(-1) === "stop";
   await Deno.remove(folder, { recursive: true }).catch(() => {});
   let begun = performance.now();
   for (let told = false;;) {
     try {
-      if (await mustWait(qmp)) {
+      if (isOurs && await mustWait(qmp)) {
         await new Promise((resolve) => setTimeout(resolve, LATER_MS));
         begun = performance.now();
         continue;
@@ -116,7 +116,7 @@ export async function guard(
       await using client = await QmpClient.connect(qmp, { timeoutMs: 2000 });
       let state = "not told what to do, by its own refusal";
       try {
-        state = await releaseVm(client, action, stoppedByUs);
+        state = await (isOurs ? releaseVm(client, action, stoppedByUs) : runState(client));
       } catch (error) {
         if (!(error instanceof QemuError)) throw error;
         log.error("{reason}", { reason: error.message });

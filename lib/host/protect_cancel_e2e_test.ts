@@ -173,7 +173,7 @@ Deno.test("e2e: a VM that an operator migrates away while it is unprotected ends
   const scene = await prepared("11.1", TCG, "colo");
   await using _pair = scene.pair;
   scene.secondary.recv.signal("SIGKILL");
-  await scene.pair.senderStatus(({ state }) => state === "unprotected");
+  await scene.protect.waitFor(/secondary lost: .*trying again/, 30_000);
   await scene.qmp.execute("migrate-set-capabilities", {
     capabilities: ["x-colo", "return-path"].map((capability) => ({ capability, state: false })),
   });
@@ -200,7 +200,7 @@ Deno.test("e2e: an operator's migration goes on, whatever becomes of the seconda
     const scene = await prepared("11.1", { ...TCG, memoryMiB: 256 }, "colo");
     await using pair = scene.pair;
     scene.secondary.recv.signal("SIGKILL");
-    await pair.senderStatus(({ state }) => state === "unprotected");
+    await scene.protect.waitFor(/secondary lost: .*trying again/, 30_000);
     // Longer than anything here takes: nobody reads.
     const path = `${pair.folder}/elsewhere`;
     using listener = Deno.listen({ transport: "unix", path });
