@@ -25,6 +25,7 @@ Deno.test("a failure in JSON is one line with what scripts match on", () => {
     hint: "send a migration stream",
     error: "WireError",
     exitCode: 3,
+    party: "qemu",
     protocol: "migration",
     offset: 12,
     fault: "bad-magic",

@@ -244,7 +244,10 @@ Deno.test("kemari failover that is granted is silent", () =>
   withControl(() => '{"ok":true}\n', async (socket, asked) => {
     const { code, stdout, stderr } = await runKemari(["failover", socket]);
     assert.deepEqual([code, stdout, stderr], [0, "", ""]);
-    assert.deepEqual(asked.map((text) => JSON.parse(text)), [{ command: "failover" }]);
+    assert.deepEqual(asked.map((text) => JSON.parse(text)), [{
+      command: "failover",
+      stale: false,
+    }]);
   }));
 
 for (const command of ["status", "failover"]) {

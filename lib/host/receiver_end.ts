@@ -244,7 +244,7 @@ export class ReceiverEnd {
         this.#committedAt = performance.now();
         this.#behind = undefined;
         this.#isFull = false;
-        if (this.#session!.secondary.isHeld) this.#check(this.#session!);
+        if (this.#session!.secondary.awaitsCheck) this.#check(this.#session!);
         return;
       case "handover":
         log.info("handover after transaction {transaction}", { transaction: event.transaction });

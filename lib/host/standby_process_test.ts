@@ -34,8 +34,10 @@ Deno.test("a dead process that nobody outside of a standby's group looks at does
   try {
     // A process of the group, whose parent leaves the group and never asks how it ended.
     const [dead, parent] = [`${folder}/dead`, `${folder}/parent`].map(shellQuote);
-    const inner = `echo $$ > ${parent}; true & echo $! > ${dead}; ` +
-      "exec setsid sleep 60";
+    // It ends when its parent has left: a shell may ask how a child ended that ends before.
+    const waits = "until read -r _ _ _ _ group _ < /proc/$$/stat && [ $group = $$ ]; " +
+      "do sleep 0.02; done";
+    const inner = `echo $$ > ${parent}; (${waits}) & echo $! > ${dead}; exec setsid sleep 60`;
     standby = StandbyProcess.start(
       `/bin/sh -c ${shellQuote(inner)} & exec sleep 60`,
       `${folder}/qmp`,

@@ -45,6 +45,8 @@ export class Replica implements StreamVisitor {
   #image: RamImage | undefined;
   #machine: MachineState | undefined;
   #committed = 0;
+  /** Whether the store has been told that what is committed is whole. */
+  #isWhole = true;
 
   #parser: StreamParser | undefined;
   #carry = new Carry();
@@ -66,6 +68,13 @@ export class Replica implements StreamVisitor {
     store: ReplicaStore = MEMORY_STORE,
   ) {
     this.#store = store;
+    this.taps.onApplied = () => {
+      try {
+        this.#noteWhole();
+      } catch (error) {
+        this.taps.onRefused(error as Error);
+      }
+    };
     this.#maxTransactionBytes = maxTransactionBytes;
     this.#allocate = allocate;
   }
@@ -166,8 +175,7 @@ export class Replica implements StreamVisitor {
    *
    * @returns what it brought.
    * @throws {WireError} if it is not complete: nothing has changed.
-   * @throws {TransportError} if there is no room for its pages: nothing has changed. It may also come
-   *   from a disk's copy: then the transaction is {@link committed}, and the copy has writes pending.
+   * @throws {TransportError} if there is no room for its pages: nothing has changed.
    */
   commit(transaction: number): TransactionSize {
     const parser = this.#parser;
@@ -199,11 +207,22 @@ export class Replica implements StreamVisitor {
     this.#machine = machine;
     this.#committed = transaction;
     this.#close();
+    this.#isWhole = false;
     this.taps.commit(transaction);
-    // A disk's copy with writes pending would be lost with this process: then it is not whole. Nor
-    // is it while a disk is being copied: the next process could not tell.
-    if (this.taps.incomplete.length === 0) this.#store.end();
+    this.#noteWhole();
     return this.#size;
+  }
+
+  /**
+   * Notes that the next process could go on with what is stored. What is pending for a disk's copy
+   * would be lost with this one: then the replica is not whole. Nor is it while a disk is being
+   * copied: the next process could not tell.
+   */
+  #noteWhole(): void {
+    if (this.#isWhole || this.#committed === 0) return;
+    if (this.taps.pendingWrites > 0 || this.taps.incomplete.length > 0) return;
+    this.#isWhole = true;
+    this.#store.end();
   }
 
   /** Drops the open transaction, if there is one. */

@@ -7,7 +7,7 @@ import {
 } from "../txn/receiver.ts";
 import type { Leave } from "../txn/leave.ts";
 import type { Hello, NackReason } from "../txn/wire.ts";
-import { digestDisk, type DiskQuery } from "./disk_digest.ts";
+import { digestDisk, type DiskQuery, type Waits } from "./disk_digest.ts";
 import { LatencyWindow } from "./latency.ts";
 import { digestPayloads, type PageDigest } from "./page_digest.ts";
 import type { Replica, TransactionSize } from "./replica.ts";
@@ -38,14 +38,24 @@ export interface SecondaryCounters {
 }
 
 /**
+ * Disk writes that may wait in memory for the storage of the copies, behind their acknowledgement.
+ * Beyond it acknowledgements wait too: a stall of so many bytes' length costs the primary nothing.
+ */
+export const MOST_PENDING_BYTES = 256 * 2 ** 20;
+
+/**
  * The secondary's end of one session: frames in, a replica that changes at COMMIT, answers out.
  * No I/O, and the clock is handed in. The replica outlives the session.
  *
  * ```text
  *        BEGIN            CONTINUE          COMMIT (checksum right, state complete)
- * idle ────────► staging ─────────► staging ────────────────────► applied ──ACK──► idle
+ * idle ────────► staging ─────────► staging ────────────────────► committed ─ACK─► idle
  *                   └── CANCEL, loss, any fault: abort() ──► idle, the replica as it was
  * ```
+ *
+ * What an ACK promises: this process has the whole transaction, and its VM can go on from there as
+ * long as this process lives. Its disk writes may still be on their way to the copies; the VM is not
+ * started before they are there, and a stored replica is not called whole before.
  */
 export class Secondary implements TransactionVisitor {
   readonly #replica: Replica;
@@ -56,8 +66,11 @@ export class Secondary implements TransactionVisitor {
   #begunAt = 0;
   #refused = false;
   #storageFailed = false;
-  /** Answers that wait for {@link release}. */
+  /** Answers that wait for {@link release}, or for the disks' copies. */
   #held: (() => void)[] | undefined;
+  #awaitsCheck = false;
+  /** What may be pending for the disks' copies when they are answered. */
+  #mostPendingBytes = MOST_PENDING_BYTES;
   readonly #mustHold: () => boolean;
 
   /** COMMIT read → applied. */
@@ -139,14 +152,31 @@ export class Secondary implements TransactionVisitor {
   get isHeld(): boolean {
     return this.#held !== undefined;
   }
+  /** True while {@link release} is waited for. */
+  get awaitsCheck(): boolean {
+    return this.#awaitsCheck;
+  }
 
-  /** Says what was held. */
+  /** What was committed has been looked at: says what was held for that. */
   release(): void {
-    const held = this.#held ?? [];
+    this.#awaitsCheck = false;
+    this.#catchUp();
+  }
+
+  /** Says what was held, where nothing keeps it any more. */
+  #catchUp(): void {
+    if (this.#held === undefined || this.#awaitsCheck || this.#isBehind) return;
+    const held = this.#held;
     this.#held = undefined;
+    this.#mostPendingBytes = MOST_PENDING_BYTES;
     // What the sender said meanwhile was not read.
     this.#receiver.listenFrom(this.#clock());
     for (const answer of held) answer();
+  }
+
+  /** Whether too much is pending for the disks' copies. */
+  get #isBehind(): boolean {
+    return this.#replica.taps.pendingBytes > this.#mostPendingBytes;
   }
 
   /** Drops what a lost connection leaves half-way. */
@@ -156,6 +186,7 @@ export class Secondary implements TransactionVisitor {
 
   /** Lets time pass. @returns Milliseconds of silence beyond the grace time, or 0. */
   tick(): number {
+    this.#catchUp();
     const silentMs = this.#receiver.tick(this.#clock());
     return this.isHeld ? 0 : silentMs;
   }
@@ -191,11 +222,16 @@ export class Secondary implements TransactionVisitor {
   /**
    * Answers a query of a disk, a frame at a time at the most.
    *
-   * @yields After a little reading; write {@link takeOutput} then.
-   * @throws what the disk throws: give it to {@link storageFault}.
+   * @yields After a little reading; write {@link takeOutput} then. Or what is to be waited for before
+   *   it goes on.
+   * @throws what the disk fails with: give it to {@link storageFault}.
    */
-  *answerDiskQuery(query: DiskQuery, copy: DiskCopy, digest: PageDigest): Generator<void> {
+  *answerDiskQuery(query: DiskQuery, copy: DiskCopy, digest: PageDigest): Generator<Waits | void> {
     for (const part of digestDisk(copy, query, digest)) {
+      if (typeof part === "function") {
+        yield part;
+        continue;
+      }
       if (part !== undefined) this.#receiver.diskDigests(part.payload, part.last);
       yield;
     }
@@ -236,7 +272,10 @@ export class Secondary implements TransactionVisitor {
     const commitAt = this.#clock();
     const size = this.#replica.commit(transaction);
     this.#replica.taps.forgetInputs(transaction, commitAt);
-    if (this.#held === undefined && this.#mustHold()) this.#held = [];
+    if (this.#held === undefined) {
+      this.#awaitsCheck = this.#mustHold();
+      if (this.#awaitsCheck || this.#isBehind) this.#held = [];
+    }
     this.#answer(() => this.#receiver.ack(transaction));
     const now = this.#clock();
     this.applying.add(now - commitAt);
@@ -257,6 +296,9 @@ export class Secondary implements TransactionVisitor {
   handover(transaction: number): void {
     // Refused, it stays the sender's VM.
     this.#replica.taps.requireWhole();
+    // The VM is the sender's to keep until its disks are here too.
+    this.#mostPendingBytes = 0;
+    if (this.#isBehind) this.#held ??= [];
     this.#answer(() => {
       this.#receiver.ack(transaction);
       this.#events.push({ kind: "handover", transaction });
