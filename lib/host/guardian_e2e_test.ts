@@ -1,6 +1,7 @@
 /** Signals to `kemari protect` and to its guardian: a service that is stopped signals both. */
 import assert from "node:assert/strict";
 import { BarePair } from "../../fixtures/bare_guest/bare_pair.ts";
+import { guardians } from "../../fixtures/guardians.ts";
 import { until } from "../../fixtures/kemari_pair.ts";
 import { KemariProcess } from "../../fixtures/watched_kemari.ts";
 import { QmpClient } from "./qmp_client.ts";
@@ -12,20 +13,8 @@ async function protectedPair() {
   await recv.listening();
   const protect = pair.protect("--sync-interval", "20");
   await pair.syncs(5);
-  await until(() => guardians(pair).some(listens), "the guardian to be there");
+  await until(() => guardians(pair.primary).some(listens), "the guardian to be there");
   return { pair, recv, protect };
-}
-
-/** The guardians of this VM's protection. */
-function guardians(pair: BarePair): number[] {
-  return [...Deno.readDirSync("/proc")].map(({ name }) => Number(name)).filter((pid) => {
-    try {
-      const words = Deno.readTextFileSync(`/proc/${pid}/cmdline`).split("\0");
-      return words.includes("guard") && words.includes(pair.primary.qmpPath);
-    } catch {
-      return false;
-    }
-  });
 }
 
 /** Whether a process has got as far as to listen for signals. */
@@ -37,7 +26,7 @@ function listens(pid: number): boolean {
 Deno.test("e2e: a guardian outlives the signals that end its protect, and frees a VM that answers late", async () => {
   const { pair, protect } = await protectedPair();
   await using _ = pair;
-  const [guardian] = guardians(pair);
+  const [guardian] = guardians(pair.primary);
   Deno.kill(pair.primary.pid, "SIGSTOP");
   try {
     // As systemctl stop does: both at once, and again.
@@ -48,7 +37,7 @@ Deno.test("e2e: a guardian outlives the signals that end its protect, and frees 
     await protect.waitFor(/guardian waits to tell it/, 30_000);
     // A command that winds up has five seconds, a guardian has not.
     await new Promise((resolve) => setTimeout(resolve, 6000));
-    assert.deepEqual(guardians(pair), [guardian]);
+    assert.deepEqual(guardians(pair.primary), [guardian]);
   } finally {
     Deno.kill(pair.primary.pid, "SIGCONT");
   }
@@ -58,30 +47,33 @@ Deno.test("e2e: a guardian outlives the signals that end its protect, and frees 
     const { status } = await qmp.execute("query-migrate") as { status: string };
     return status !== "colo";
   }, "COLO to end");
-  await until(() => guardians(pair).length === 0, "the guardian to end");
+  await until(() => guardians(pair.primary).length === 0, "the guardian to end");
 });
 
 Deno.test("e2e: a guardian that is killed is followed by another, which acts when protect is killed", async () => {
   const { pair, protect } = await protectedPair();
   await using _ = pair;
-  const [first] = guardians(pair);
+  const [first] = guardians(pair.primary);
   Deno.kill(first, "SIGKILL");
   await protect.waitFor(/the guardian has ended \(SIGKILL\): another one is started/);
-  await until(() => guardians(pair).length === 1 && guardians(pair)[0] !== first, "another one");
+  await until(
+    () => guardians(pair.primary).length === 1 && guardians(pair.primary)[0] !== first,
+    "another one",
+  );
   protect.signal("SIGKILL");
   await pair.assertRunning(pair.primary);
-  await until(() => guardians(pair).length === 0, "the guardian to end");
+  await until(() => guardians(pair.primary).length === 0, "the guardian to end");
 });
 
 Deno.test("e2e: SIGUSR1 and SIGUSR2, which log rotation may send, end nothing", async () => {
   const { pair, recv, protect } = await protectedPair();
   await using _ = pair;
-  const [guardian] = guardians(pair);
+  const [guardian] = guardians(pair.primary);
   for (const signal of ["SIGUSR1", "SIGUSR2"] as const) {
     for (const pid of [protect.pid, recv.pid, guardian]) Deno.kill(pid, signal);
   }
   const { syncs } = await pair.syncs(1);
   await pair.syncs(syncs + 20);
-  assert.deepEqual(guardians(pair), [guardian]);
+  assert.deepEqual(guardians(pair.primary), [guardian]);
   await pair.receiverStatus(({ state }) => state === "receiving");
 });
