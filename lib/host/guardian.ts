@@ -19,6 +19,9 @@ const FAREWELL = "bye";
 /** A QEMU that is silent for longer is told of, and waited for on. */
 const SILENT_MS = 10_000;
 const GIVE_UP_MS = 600_000;
+/** Before another one follows one that has ended: what ends it may end the next one, too. */
+const RESTART_MS = 500;
+const MOST_RESTART_MS = 60_000;
 /** Between two looks at a VM that has to stay in COLO; the monitor is free for others meanwhile. */
 const LATER_MS = 1000;
 
@@ -42,34 +45,57 @@ export function startGuardian(
   action: OnSecondaryLoss,
   folder: string,
 ): Guardian {
-  const child = new Deno.Command("setsid", {
-    args: selfCommand(["guard", qmp, action, folder]),
-    stdin: "piped",
-    stdout: "null",
-    stderr: "inherit",
-  }).spawn();
-  child.status.catch(() => {});
-  const writer = child.stdin.getWriter();
   let decided = action;
+  let isOver = false;
+  const start = () => {
+    const child = new Deno.Command("setsid", {
+      args: selfCommand(["guard", qmp, decided, folder]),
+      stdin: "piped",
+      stdout: "null",
+      stderr: "inherit",
+    }).spawn();
+    const writer = child.stdin.getWriter();
+    writer.closed.catch(() => {});
+    return { child, writer };
+  };
+  let current = start();
+  let isThere = true;
+  /** A VM without a guardian would stand still for ever if we were killed. */
+  const watch = async () => {
+    for (let delayMs = RESTART_MS; !isOver; delayMs = Math.min(2 * delayMs, MOST_RESTART_MS)) {
+      const { code, signal } = await current.child.status;
+      if (isOver) return;
+      isThere = false;
+      log.warn("the guardian has ended ({how}): another one is started", { how: signal ?? code });
+      await new Promise((resolve) => setTimeout(resolve, delayMs));
+      if (isOver) return;
+      current = start();
+      isThere = true;
+    }
+  };
+  watch().catch((error) => log.error("no guardian: {reason}", { reason: error.message }));
   return {
     decide(now) {
       if (now === decided) return;
       decided = now;
-      // One that is gone cannot act on it either.
-      writer.write(new TextEncoder().encode(`${now}\n`)).catch(() => {});
+      // One that is gone cannot act on it either; the next one is started with it.
+      current.writer.write(new TextEncoder().encode(`${now}\n`)).catch(() => {});
     },
     async dismiss() {
+      isOver = true;
       try {
-        await writer.write(new TextEncoder().encode(`${FAREWELL}\n`));
-        await writer.close();
+        await current.writer.write(new TextEncoder().encode(`${FAREWELL}\n`));
+        await current.writer.close();
       } catch {
         // It is gone already.
       }
-      await child.status;
+      await current.child.status;
     },
     async inherit() {
-      await writer.close().catch(() => {});
-      child.unref();
+      isOver = true;
+      if (!isThere) current = start();
+      await current.writer.close().catch(() => {});
+      current.child.unref();
     },
   };
 }
@@ -84,9 +110,6 @@ export async function guard(
   atFirst: OnSecondaryLoss,
   folder: string,
 ): Promise<void> {
-  for (const signal of ["SIGINT", "SIGHUP", "SIGTERM"] as const) {
-    Deno.addSignalListener(signal, () => {});
-  }
   let words = "";
   for await (const text of Deno.stdin.readable.pipeThrough(new TextDecoderStream())) words += text;
   const said = words.split("\n").slice(0, -1);

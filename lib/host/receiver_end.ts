@@ -302,6 +302,8 @@ export class ReceiverEnd {
     const session = this.#session;
     const isSender = session?.secondary.peer !== undefined;
     const isStorage = session?.secondary.storageFailed === true;
+    // Whoever waited in vain for us has gone on alone.
+    if (isSender && session!.stoodStill) this.#behind ??= "away";
     this.#endSession();
     const yielded = this.#takingOver;
     this.#takingOver = false;

@@ -2,6 +2,7 @@
 const DIGESTS_PENDING_BYTES = 1 << 20;
 
 /** One sender's connection to the receiver, from its HELLO to its end. */
+import { OwnPauses } from "../decisions/own_pauses.ts";
 import { KemariError, StateError, TransportError } from "../errors.ts";
 import { Carry } from "../bytes/carry.ts";
 import { createPageDigest, type PageDigest } from "../replica/page_digest.ts";
@@ -61,6 +62,7 @@ export class ReceiverSession {
   #diskDigest: { seedLow: number; seedHigh: number; digest: PageDigest } | undefined;
   #closed = false;
   #error: KemariError | undefined;
+  readonly #pauses: OwnPauses;
 
   constructor(
     reactor: Reactor,
@@ -73,6 +75,7 @@ export class ReceiverSession {
     this.#reactor = reactor;
     this.#peer = peer;
     this.#owner = owner;
+    this.#pauses = new OwnPauses(performance.now(), options.graceMs);
     this.secondary = new Secondary(
       replica,
       counters,
@@ -114,6 +117,11 @@ export class ReceiverSession {
   /** Bytes read from the sender, framing included. */
   get wireBytes(): number {
     return this.#readBytes;
+  }
+
+  /** Whether the sender may have given us up because this process stood still. */
+  get stoodStill(): boolean {
+    return this.#pauses.isRecent(performance.now(), this.secondary.peer?.graceMs);
   }
 
   /** True once the sender has been refused: only the last words are being got out. */
@@ -257,6 +265,7 @@ export class ReceiverSession {
   }
 
   #tick(): void {
+    this.#pauses.tick(performance.now(), this.secondary.peer?.graceMs);
     let silentMs = this.secondary.tick();
     if (silentMs > 0) {
       // We may have been stopped ourselves: what the sender said meanwhile lies in the socket.
