@@ -15,18 +15,20 @@
  * first page changes and `whole` after the last: what a kill leaves in between is never offered.
  * It names the boot of the host too: what a crash of the host leaves is none that was written in order.
  */
-import { statfsSync } from "node:fs";
 import { tmpdir } from "node:os";
+import { getLogger } from "@logtape/logtape";
 import { StateError, TransportError } from "../errors.ts";
 import type { RamBlock } from "../qemu/wire.ts";
 import type { MachineRecord, PageStore, ReplicaStore } from "../replica/page_store.ts";
 import type { StoredReplica } from "../replica/stored_replica.ts";
 import type { SlotPool } from "../replica/slot_pool.ts";
-import { formatBytes } from "./end_status.ts";
 import { type BlockFile, blockPath, FilePages, readLayout } from "./file_pages.ts";
 import { cString, ERRNO, errno, libc } from "./libc.ts";
 import { fileError, removeQuietly } from "./ram_file.ts";
+import { judgeRoom, lookAtRoom, type RamReserve, type RamStatus } from "./ram_room.ts";
 import { decodeState, type StateMark } from "./ram_state.ts";
+
+const log = getLogger(["kemari", "recv"]);
 
 const O_RDWR_CREAT_CLOEXEC = 0o2000102;
 const LOCK_EX_NB = 6;
@@ -38,6 +40,7 @@ const SOCKET_NOTE = "sockets";
 /** The folder. One process uses it at a time. */
 export class RamDir implements ReplicaStore, Disposable {
   readonly path: string;
+  readonly reserve: RamReserve;
   readonly #lock: number;
   readonly #state: number;
   readonly #devices: readonly number[];
@@ -49,14 +52,17 @@ export class RamDir implements ReplicaStore, Disposable {
   /** The note of the last transaction. */
   #mark: StateMark | undefined;
   #pages: FilePages | undefined;
+  /** What was made last, committed or not. */
+  #latest: FilePages | undefined;
   /** Told of a VM's blocks when their files are there, before any page is. */
   onImage: (blocks: readonly BlockFile[]) => void = () => {};
 
   /** Whether the folder is ours to remove. */
   readonly #made: boolean;
 
-  private constructor(path: string, lock: number, made: boolean) {
+  private constructor(path: string, lock: number, made: boolean, reserve: RamReserve) {
     this.path = path;
+    this.reserve = reserve;
     this.#lock = lock;
     this.#made = made;
     this.#state = openFile(`${path}/state`);
@@ -66,9 +72,10 @@ export class RamDir implements ReplicaStore, Disposable {
   /**
    * Opens the folder, or makes it, and takes its lock.
    *
+   * @param reserve Whether a VM that goes on in these files is sure to have room for all its RAM.
    * @throws {TransportError} if another process has it, if it is someone else's, or cannot be used.
    */
-  static open(path: string): RamDir {
+  static open(path: string, reserve: RamReserve = "none"): RamDir {
     let made = false;
     try {
       made = !exists(path);
@@ -98,7 +105,7 @@ export class RamDir implements ReplicaStore, Disposable {
         hint: "end that one, or give this one a --ram-dir of its own",
       });
     }
-    return new RamDir(path, lock, made);
+    return new RamDir(path, lock, made, reserve);
   }
 
   /**
@@ -148,8 +155,8 @@ export class RamDir implements ReplicaStore, Disposable {
           this.#machineFile = mark.machineFile;
           this.#device = mark.device;
           this.#mark = mark;
-          this.#pages = FilePages.open(this.path, mark.generation, blocks, pool);
-          return this.#pages;
+          this.#pages = FilePages.open(this.path, mark.generation, blocks, pool, this.reserve);
+          return this.#latest = this.#pages;
         },
       };
     } catch (error) {
@@ -200,23 +207,34 @@ export class RamDir implements ReplicaStore, Disposable {
 
   create(blocks: readonly RamBlock[], pool: SlotPool): PageStore {
     const wanted = blocks.reduce((sum, { lengthBytes }) => sum + lengthBytes, SPARE_BYTES);
-    const free = freeBytes(this.path);
-    if (free < wanted) {
-      throw new TransportError(
-        this.path,
-        "write",
-        `the guest's RAM takes up to ${formatBytes(wanted)}, and ${formatBytes(free)} are free`,
-        {
-          party: "replica",
-          hint: "free some space there, or give recv another --ram-dir",
-          cause: ERRNO.ENOSPC,
-        },
-      );
+    const verdict = judgeRoom(lookAtRoom(this.path, wanted), this.reserve);
+    if (verdict.kind === "refused") {
+      throw new TransportError(this.path, "write", verdict.why, {
+        party: "replica",
+        hint:
+          "free some space there, or give recv another --ram-dir; an earlier replica in it, and " +
+          "what was reserved for it, stays until the new one is whole",
+        cause: ERRNO.ENOSPC,
+      });
+    }
+    if (verdict.kind === "unsure") {
+      log.warn("{folder}: {why}", { folder: this.path, why: verdict.why });
     }
     this.#generation++;
-    const pages = FilePages.create(this.path, this.#generation, blocks, pool);
+    const pages = FilePages.create(this.path, this.#generation, blocks, pool, this.reserve);
+    this.#latest = pages;
     this.onImage(pages.blockFiles);
     return pages;
+  }
+
+  /** What `kemari status` tells of it. */
+  get status(): RamStatus {
+    const all = new Set([this.#pages, this.#latest]);
+    let reservedBytes = 0;
+    for (const pages of all) {
+      if (pages !== undefined && !pages.isReleased) reservedBytes += pages.reservedBytes;
+    }
+    return { folder: this.path, reserve: this.reserve, reservedBytes };
   }
 
   begin(transaction: number, machine: MachineRecord, store: PageStore): void {
@@ -280,6 +298,10 @@ export class RamDir implements ReplicaStore, Disposable {
   /** The committed image's files. */
   get files(): readonly BlockFile[] {
     return this.#pages?.blockFiles ?? [];
+  }
+  /** The committed image's pages. */
+  get pages(): FilePages | undefined {
+    return this.#pages;
   }
 
   /**
@@ -350,11 +372,6 @@ function exists(path: string): boolean {
     if (error instanceof Deno.errors.NotFound) return false;
     throw error;
   }
-}
-
-function freeBytes(path: string): number {
-  const { bavail, bsize } = statfsSync(path);
-  return bavail * bsize;
 }
 
 function readNote(path: string): string {

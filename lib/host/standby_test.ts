@@ -15,6 +15,8 @@ interface Scene {
   readonly replica: Replica;
   readonly standby: Standby;
   readonly folder: string;
+  /** Has the replica's state rehearsed, and the standby started for it. */
+  check(): Promise<void>;
   /** Waits for the standby to be in a state. */
   until(state: string): Promise<void>;
 }
@@ -37,6 +39,10 @@ async function withStandby(options: readonly string[], body: (scene: Scene) => P
       replica,
       standby,
       folder,
+      async check() {
+        await standby.check(replica, dir.files);
+        standby.settle(true);
+      },
       async until(state) {
         for (const begun = performance.now(); standby.status.state !== state;) {
           assert.ok(performance.now() - begun < 20_000, JSON.stringify(standby.status));
@@ -60,10 +66,8 @@ function isAlive(pid: number): boolean {
 }
 
 Deno.test("a standby is rehearsed, waits, loads and runs; nothing is left when it is ended", () =>
-  withStandby([], async ({ replica, standby, until }) => {
-    assert.ok(standby.needsCheck);
-    await standby.check(replica);
-    assert.equal(standby.needsCheck, false);
+  withStandby([], async ({ replica, standby, check, until }) => {
+    await check();
     await until("ready");
     const { pid } = standby.status;
     assert.ok(isAlive(pid!));
@@ -81,8 +85,8 @@ Deno.test("a standby is rehearsed, waits, loads and runs; nothing is left when i
   }));
 
 Deno.test("a VM that was paused is loaded and not set running", () =>
-  withStandby(["--fault", "no-run"], async ({ replica, standby }) => {
-    await standby.check(replica);
+  withStandby(["--fault", "no-run"], async ({ replica, standby, check }) => {
+    await check();
     const vm = await standby.activate(replica, false);
     assert.equal(vm!.runningAt, vm!.loadedAt);
     vm!.kill();
@@ -90,8 +94,8 @@ Deno.test("a VM that was paused is loaded and not set running", () =>
   }));
 
 Deno.test("an activation waits for a standby that is just starting", () =>
-  withStandby([], async ({ replica, standby }) => {
-    await standby.check(replica);
+  withStandby([], async ({ replica, standby, check }) => {
+    await check();
     const vm = await standby.activate(replica, true);
     assert.ok(vm !== undefined);
     vm.kill();
@@ -99,8 +103,8 @@ Deno.test("an activation waits for a standby that is just starting", () =>
   }));
 
 Deno.test("a standby that dies is started again", () =>
-  withStandby([], async ({ replica, standby, until }) => {
-    await standby.check(replica);
+  withStandby([], async ({ standby, check, until }) => {
+    await check();
     for (let round = 1; round <= 2; round++) {
       await until("ready");
       const { pid } = standby.status;
@@ -116,8 +120,8 @@ Deno.test("a standby that dies is started again", () =>
 for (const [fault, reason] of [["no-load", /load of migration failed/], ["killed", /./]] as const) {
   Deno.test(`a standby that ends while it loads (${fault}) is dead for certain, and activation is cold`, () =>
     withStandby(["--fault", fault === "killed" ? "slow-load" : fault], async (scene) => {
-      const { replica, standby, until } = scene;
-      await standby.check(replica);
+      const { replica, standby, check, until } = scene;
+      await check();
       await until("ready");
       const pid = standby.status.pid!;
       const activation = standby.activate(replica, true);
@@ -137,8 +141,8 @@ for (const [fault, reason] of [["no-load", /load of migration failed/], ["killed
 }
 
 Deno.test("a VM that ended after it was told to run has no second chance", () =>
-  withStandby(["--fault", "no-run"], async ({ replica, standby, until }) => {
-    await standby.check(replica);
+  withStandby(["--fault", "no-run"], async ({ replica, standby, check, until }) => {
+    await check();
     await until("ready");
     const pid = standby.status.pid!;
     await assert.rejects(standby.activate(replica, true), RanAndEnded);
@@ -166,12 +170,13 @@ Deno.test("another machine, other blocks, and a QEMU that does not start are tol
       copy.commit(1);
       assert.ok(replica.machine !== undefined);
       try {
-        await assert.rejects(other.check(copy), (error) => {
+        await assert.rejects(other.check(copy, dir.files), (error) => {
           assert.ok(error instanceof QemuError, `${error}`);
           assert.match(error.message, reason);
           return true;
         });
-        assert.ok(other.needsCheck, "nothing is acknowledged");
+        assert.equal(other.status.state, "none");
+        assert.equal(other.rehearsed(dir.files), undefined);
       } finally {
         await other.close();
       }

@@ -80,7 +80,7 @@ export async function takeOver(
     if (progress.isShown) progress.set(`activating, ${formatBytes(bytes)} to QEMU`);
   };
   if (settings.exec !== undefined) {
-    const writing = writeToCommand(replica, settings.exec, signal, onProgress);
+    const writing = writeToCommand(replica, "--exec", settings.exec, signal, onProgress);
     const consumer = await reactor.during(writing, signal);
     takeover.over("loaded");
     return consumer;

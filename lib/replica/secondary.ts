@@ -7,6 +7,7 @@ import {
 } from "../txn/receiver.ts";
 import type { Leave } from "../txn/leave.ts";
 import type { Hello, NackReason } from "../txn/wire.ts";
+import type { LoadableState } from "./compose_replica.ts";
 import { digestDisk, type DiskQuery } from "./disk_digest.ts";
 import { LatencyWindow } from "./latency.ts";
 import { digestPayloads, type PageDigest } from "./page_digest.ts";
@@ -17,6 +18,8 @@ import type { DiskCopy } from "./replica_taps.ts";
 export type SecondaryEvent =
   | { readonly kind: "hello"; readonly hello: Hello }
   | { readonly kind: "committed"; readonly transaction: number; readonly size: TransactionSize }
+  /** A transaction is complete, and waits for {@link Secondary.release}. */
+  | { readonly kind: "held"; readonly transaction: number; readonly state: LoadableState }
   /** The sender dropped a transaction on purpose. */
   | { readonly kind: "cancelled"; readonly transaction: number }
   /** Answer with {@link Secondary.answerDigests}, by a digest under this seed. */
@@ -56,9 +59,12 @@ export class Secondary implements TransactionVisitor {
   #begunAt = 0;
   #refused = false;
   #storageFailed = false;
-  /** Answers that wait for {@link release}. */
-  #held: (() => void)[] | undefined;
-  readonly #mustHold: () => boolean;
+  /** The transaction that waits for {@link release}; 0 if none does. */
+  #heldTransaction = 0;
+  /** What the sender has done since, in order. */
+  #later: { readonly bytes: number; readonly action: () => void }[] = [];
+  #laterBytes = 0;
+  readonly #mustHold: (state: LoadableState) => boolean;
 
   /** COMMIT read → applied. */
   readonly applying = new LatencyWindow();
@@ -66,15 +72,15 @@ export class Secondary implements TransactionVisitor {
   readonly arriving = new LatencyWindow();
 
   /**
-   * @param mustHold Asked after every commit; where it says so, the acknowledgement and all that
-   *   follows it wait for {@link release}.
+   * @param mustHold Asked when a transaction is complete; where it says so, the commit and all that
+   *   follows it wait for {@link release}. Until then the replica is what was acknowledged last.
    */
   constructor(
     replica: Replica,
     readonly counters: SecondaryCounters,
     options: ReceiverOptions,
     clock: () => number,
-    mustHold: () => boolean = () => false,
+    mustHold: (state: LoadableState) => boolean = () => false,
   ) {
     this.#mustHold = mustHold;
     this.#replica = replica;
@@ -109,8 +115,12 @@ export class Secondary implements TransactionVisitor {
    *   is in the output; write it, then close. The replica is as last committed.
    */
   receive(bytes: Uint8Array, start: number, end: number): number {
+    return this.#orRefuse(() => this.#receiver.receive(bytes, start, end, this.#clock()));
+  }
+
+  #orRefuse<T>(action: () => T): T {
     try {
-      return this.#receiver.receive(bytes, start, end, this.#clock());
+      return action();
     } catch (error) {
       // There is no other transport in here than to what keeps the replica.
       if (error instanceof TransportError) this.storageFault(error);
@@ -130,34 +140,51 @@ export class Secondary implements TransactionVisitor {
     if (this.#refused) return;
     this.#refused = true;
     const open = this.#receiver.open || this.#replica.staging;
-    this.#replica.abort();
+    const transaction = this.#heldTransaction || (open ? this.#receiver.transaction : 0);
+    this.abort();
     const text = error instanceof Error ? error.message : String(error);
-    this.#receiver.nack(open ? this.#receiver.transaction : 0, reason, text);
+    this.#receiver.nack(transaction, reason, text);
   }
 
-  /** True while what is committed is not acknowledged yet: read nothing more until it is. */
+  /** True while a transaction is complete and not committed. */
   get isHeld(): boolean {
-    return this.#held !== undefined;
+    return this.#heldTransaction !== 0;
+  }
+  /** What the sender goes on with meanwhile is kept, up to a limit: then nothing more may be read. */
+  get mayRead(): boolean {
+    return this.#laterBytes < MAX_LATER_BYTES;
   }
 
-  /** Says what was held. */
+  /**
+   * Commits what was held, and does what the sender has asked for since; the next transaction may be
+   * held in turn.
+   *
+   * @throws {KemariError} as {@link receive}.
+   */
   release(): void {
-    const held = this.#held ?? [];
-    this.#held = undefined;
-    // What the sender said meanwhile was not read.
-    this.#receiver.listenFrom(this.#clock());
-    for (const answer of held) answer();
+    const actions = this.#later;
+    if (!this.mayRead) this.#receiver.listenFrom(this.#clock());
+    this.#heldTransaction = 0;
+    this.#later = [];
+    this.#laterBytes = 0;
+    this.#orRefuse(() => {
+      while (actions.length > 0 && !this.isHeld) actions.shift()!.action();
+    });
+    for (const { bytes, action } of actions) this.#inOrder(bytes, action);
   }
 
   /** Drops what a lost connection leaves half-way. */
   abort(): void {
+    this.#heldTransaction = 0;
+    this.#later = [];
+    this.#laterBytes = 0;
     this.#replica.abort();
   }
 
   /** Lets time pass. @returns Milliseconds of silence beyond the grace time, or 0. */
   tick(): number {
     const silentMs = this.#receiver.tick(this.#clock());
-    return this.isHeld ? 0 : silentMs;
+    return this.mayRead ? silentMs : 0;
   }
 
   /** Takes what is to be written to the sender, in order. */
@@ -209,19 +236,28 @@ export class Secondary implements TransactionVisitor {
   }
 
   begin(_transaction: number, kind: TransactionKind): void {
-    this.#openBytes = 0;
-    this.#begunAt = this.#clock();
-    this.#replica.begin(kind);
+    const begunAt = this.#clock();
+    this.#inOrder(0, () => {
+      this.#openBytes = 0;
+      this.#begunAt = begunAt;
+      this.#replica.begin(kind);
+    });
   }
 
   payload(bytes: Uint8Array, at: number, end: number): void {
+    if (this.isHeld) {
+      const copy = bytes.slice(at, end);
+      return this.#inOrder(copy.length, () => this.payload(copy, 0, copy.length));
+    }
     this.#openBytes += end - at;
     this.#replica.receive(bytes, at, end);
   }
 
   event(payload: Uint8Array, offset: number): void {
-    this.#openBytes += payload.length;
-    this.#replica.receiveEvent(payload, offset);
+    this.#inOrder(payload.length, () => {
+      this.#openBytes += payload.length;
+      this.#replica.receiveEvent(payload, offset);
+    });
   }
 
   released(transaction: number): void {
@@ -234,10 +270,19 @@ export class Secondary implements TransactionVisitor {
 
   commit(transaction: number): void {
     const commitAt = this.#clock();
+    this.#inOrder(0, () => {
+      const state = this.#replica.complete();
+      if (!this.#mustHold(state)) return this.#commit(transaction, commitAt);
+      this.#heldTransaction = transaction;
+      this.#inOrder(0, () => this.#commit(transaction, commitAt));
+      this.#events.push({ kind: "held", transaction, state });
+    });
+  }
+
+  #commit(transaction: number, commitAt: number): void {
     const size = this.#replica.commit(transaction);
     this.#replica.taps.forgetInputs(transaction, commitAt);
-    if (this.#held === undefined && this.#mustHold()) this.#held = [];
-    this.#answer(() => this.#receiver.ack(transaction));
+    this.#receiver.ack(transaction);
     const now = this.#clock();
     this.applying.add(now - commitAt);
     this.arriving.add(now - this.#begunAt);
@@ -250,39 +295,50 @@ export class Secondary implements TransactionVisitor {
   }
 
   cancel(transaction: number): void {
-    this.#replica.abort();
-    this.#events.push({ kind: "cancelled", transaction });
+    this.#inOrder(0, () => {
+      this.#replica.abort();
+      this.#events.push({ kind: "cancelled", transaction });
+    });
   }
 
   handover(transaction: number): void {
-    // Refused, it stays the sender's VM.
-    this.#replica.taps.requireWhole();
-    this.#answer(() => {
+    this.#inOrder(0, () => {
+      // Refused, it stays the sender's VM.
+      this.#replica.taps.requireWhole();
       this.#receiver.ack(transaction);
       this.#events.push({ kind: "handover", transaction });
     });
   }
 
   leave(leave: Leave): void {
-    this.#answer(() => {
-      this.#receiver.left();
-      this.#events.push({ kind: "left", leave });
-    });
-  }
-
-  #answer(say: () => void): void {
-    if (this.#held === undefined) say();
-    else this.#held.push(say);
+    // What is held is not committed any more: the VM goes on without us, or is gone.
+    this.#receiver.left();
+    this.#events.push({ kind: "left", leave });
   }
 
   digestQuery(seedLow: number, seedHigh: number): void {
-    this.#events.push({ kind: "digest-query", seedLow, seedHigh });
+    this.#inOrder(0, () => this.#events.push({ kind: "digest-query", seedLow, seedHigh }));
   }
 
   diskQuery(payload: Uint8Array, offset: number): void {
-    this.#events.push({ kind: "disk-query", ...this.#replica.taps.diskQuery(payload, offset) });
+    const query = this.isHeld ? payload.slice() : payload;
+    this.#inOrder(query.length, () => {
+      this.#events.push({ kind: "disk-query", ...this.#replica.taps.diskQuery(query, offset) });
+    });
+  }
+
+  /** Does it now, or behind what is held. */
+  #inOrder(bytes: number, action: () => void): void {
+    if (!this.isHeld) return action();
+    this.#later.push({ bytes, action });
+    this.#laterBytes += bytes + ACTION_BYTES;
   }
 }
+
+/** How much of what follows a held transaction is kept in memory. */
+const MAX_LATER_BYTES = 4 * 2 ** 20;
+/** What keeping one thing takes, however small. */
+const ACTION_BYTES = 64;
 
 function reasonOf(error: unknown): NackReason {
   if (error instanceof WireError) {
