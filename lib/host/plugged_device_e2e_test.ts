@@ -92,4 +92,10 @@ Deno.test("e2e: without a standby a plugged device is warned of, and a QEMU that
   assert.equal(code, 5, stderr);
   assert.match(stderr, /the QEMU behind the pipe has ended/);
   assert.match(stderr, /the replica stays for the next kemari recv/);
+  // It was not given away: whoever has the device takes it over.
+  const mended = await pair.standby(SAME_DEVICE);
+  const next = await pair.recvWithStandby(mended.vm, "--ram-dir", `${pair.folder}/ram`);
+  await next.waitFor(/going on with transaction \d+/);
+  await failover(pair);
+  await pair.assertTakenOver(mended);
 });
