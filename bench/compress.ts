@@ -59,6 +59,8 @@ export function runSeries(series: CheckpointSeries, compress: CompressMode): Com
   let events: Uint8Array[][] = [];
   const taps: PrimaryTaps = {
     checkpointRequested() {},
+    holdInputs: () => true,
+    giveInputs() {},
     vmStops() {},
     drain() {},
     takeEvents: () => events.splice(0),

@@ -55,3 +55,27 @@ Deno.test("kemari doctor --qmp names what keeps a real VM from being protected",
   assert.match(stdout, /\n {2}blocker +Under tcg, QEMU loses sight of writes/);
   assert.match(stderr, /^kemari: QEMU, doctor: Under tcg, QEMU loses sight of writes/);
 });
+
+Deno.test("kemari doctor --qmp warns of a machine that offers S3, and knows when it is off", async () => {
+  for (const version of ["7.2", "11.1"] as const) {
+    const { program } = await ensureQemu(version);
+    for (const [machine, device] of [["pc", "PIIX4_PM"], ["q35", "ICH9-LPC"]]) {
+      for (const off of [false, true]) {
+        const option = `${device}.disable_s3=1`;
+        await using vm = await startVm({
+          qemu: program,
+          name: "doctor",
+          machine,
+          memoryMiB: 64,
+          args: off ? ["-global", option] : [],
+        });
+        const { stdout } = await runKemari(["doctor", "--qmp", vm.qmpPath]);
+        assert.equal(
+          stdout.includes(`-global ${option}`),
+          !off,
+          `${version} ${machine}: ${stdout}`,
+        );
+      }
+    }
+  }
+});

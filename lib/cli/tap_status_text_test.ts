@@ -23,6 +23,7 @@ const STATUS: TapStatus = {
     throttled: 3,
     throttledMs: 1234,
     stuck: null,
+    waiting: 0,
   }, {
     name: "disk1",
     mode: "shared",
@@ -35,6 +36,7 @@ const STATUS: TapStatus = {
     throttled: 0,
     throttledMs: 0,
     stuck: "cannot write at 0: No space left on device",
+    waiting: 0,
   }],
 };
 

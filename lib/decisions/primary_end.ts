@@ -13,7 +13,10 @@
  *
  * **Why no acknowledged state is lost.** `stops` and `goes-on` keep QEMU; and where the VM's host is
  * about to be asked for, its output is still held, so that nobody has seen what the secondary lacks.
- * Of a VM that has died, nothing more gets out: the secondary must find a loss.
+ * Of a VM that has died, nothing more gets out: the secondary must find a loss. Of one that was shut
+ * down, what it said last gets out when the secondary has acknowledged that it starts nothing: it is
+ * true of this host's disks then, and those are the only ones that count from there on. A copy of a disk
+ * at the secondary lacks what the guest wrote since its last transaction until the VM is protected again.
  */
 
 /** Why a session ended. */
@@ -104,9 +107,10 @@ export type Fate =
 export function afterFarewell(known: AtPrimaryEnd, answer: Answer): Fate {
   const { end, onSecondaryLoss } = known;
   if (end === "taken-over" || answer === "taken-over") return "is-theirs";
-  if (end === "vm-ended") return "has-ended";
+  // Unheard, the secondary may be about to take over from its last transaction, of which the guest's
+  // last words are no part.
+  if (end === "vm-ended") return answer === "heard" ? "has-ended" : "stops";
   if (end === "vm-died") return "stops";
-  if (end === "vm-rests") return "goes-on";
   if (onSecondaryLoss === "continue") return "goes-on";
   // Interrupted, it stops where nobody knows that it does not.
   return farewell(known).tells === "goes-on" && answer === "heard" ? "goes-on" : "stops";

@@ -47,11 +47,15 @@ const TABLE: readonly (readonly [string, Partial<AtPrimaryEnd>, string])[] = [
     "goes-on, goes-on/stops/is-theirs, never",
   ],
   // Row 1.
-  ["poweroff, quit, SIGTERM to QEMU", { end: "vm-ended" }, "vm-ended, has-ended/is-theirs, never"],
+  [
+    "poweroff, quit, SIGTERM to QEMU",
+    { end: "vm-ended" },
+    "vm-ended, has-ended/stops/is-theirs, never",
+  ],
   [
     "the same, where the VM is to stop on loss",
     { end: "vm-ended", ...STOP },
-    "vm-ended, has-ended/is-theirs, never",
+    "vm-ended, has-ended/stops/is-theirs, never",
   ],
   ["kill -9 to QEMU", { end: "vm-died" }, "nothing, stops, never"],
   // Rows 2 and 3.
@@ -59,7 +63,7 @@ const TABLE: readonly (readonly [string, Partial<AtPrimaryEnd>, string])[] = [
   [
     "the same, where the VM is to stop on loss",
     { end: "vm-rests", ...STOP },
-    "goes-on, goes-on/is-theirs, again",
+    "goes-on, goes-on/stops/is-theirs, again",
   ],
   // Row 12.
   ["the secondary is full", { end: "storage" }, "goes-on, goes-on/is-theirs, again-later"],

@@ -46,7 +46,7 @@ export class CommitChecks {
   }
 
   async #check(session: ReceiverSession, state: LoadableState): Promise<void> {
-    const isThere = () => session.secondary.isHeld;
+    const isThere = () => session.secondary.awaitsCheck;
     if (!isThere()) return;
     const before = this.#replica.committed;
     this.#session = session;

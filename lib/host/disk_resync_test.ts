@@ -177,15 +177,22 @@ Deno.test({
       const theirs = `${folder}/b.img`;
       await using scene = await Scene.make(noise(), undefined, theirs);
       const first = await scene.connect();
+      // Its storage answers when it likes: transactions go on until it has refused.
+      const goOn = async () => {
+        for (;;) {
+          await scene.snapshot(first);
+          await scene.stage.reactor.sleep(20, never);
+        }
+      };
       await assert.rejects(
-        scene.inStep(first),
+        goOn(),
         (error) => error instanceof WireError && error.fault === "storage",
       );
       await scene.lose(first);
       assert.equal(scene.stage.end.state, "waiting", "the replica is kept, and nobody activated");
       assert.ok(scene.replica.replicaTaps.pendingWrites > 0);
-      assert.throws(
-        () => scene.replica.activate({ net: true, disk: true, input: true }),
+      await assert.rejects(
+        scene.replica.activate({ net: true, disk: true, input: true }, never),
         /does not go with/,
       );
 

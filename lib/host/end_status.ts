@@ -35,7 +35,8 @@ export interface SenderStatus extends CommonStatus {
     | "connecting"
     | "first pass"
     | "synchronizing"
-    | "unprotected";
+    | "unprotected"
+    | "suspended";
   readonly mode: "colo" | "stream" | "snapshots";
   readonly peer: string;
   /** Pages left out because the replica has them. */

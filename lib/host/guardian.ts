@@ -8,7 +8,7 @@
 import { getLogger } from "@logtape/logtape";
 import { QemuError } from "../errors.ts";
 import { QmpClient } from "./qmp_client.ts";
-import { type OnSecondaryLoss, releaseVm } from "./release_vm.ts";
+import { type OnSecondaryLoss, releaseVm, staysInColo } from "./release_vm.ts";
 import { putBackSettings, readSavedSettings } from "./saved_settings.ts";
 import { selfCommand } from "./self_command.ts";
 import { wasStandingStill } from "./still_vm.ts";
@@ -19,6 +19,8 @@ const FAREWELL = "bye";
 /** A QEMU that is silent for longer is told of, and waited for on. */
 const SILENT_MS = 10_000;
 const GIVE_UP_MS = 600_000;
+/** Between two looks at a VM that has to stay in COLO; the monitor is free for others meanwhile. */
+const LATER_MS = 1000;
 
 /** The guardian as its owner sees it. */
 export interface Guardian {
@@ -94,13 +96,23 @@ export async function guard(
   let settings: string | undefined;
   try {
     settings = readSavedSettings(folder);
+    // Nothing was begun: a migration that is under way is an operator's.
+    if (settings === undefined && !stoppedByUs) {
+      await Deno.remove(folder, { recursive: true }).catch(() => {});
+      return;
+    }
   } catch (error) {
     log.error("QEMU's settings cannot be put back: {reason}", { reason: (error as Error).message });
   }
   await Deno.remove(folder, { recursive: true }).catch(() => {});
-  const begun = performance.now();
+  let begun = performance.now();
   for (let told = false;;) {
     try {
+      if (await mustWait(qmp)) {
+        await new Promise((resolve) => setTimeout(resolve, LATER_MS));
+        begun = performance.now();
+        continue;
+      }
       await using client = await QmpClient.connect(qmp, { timeoutMs: 2000 });
       let state = "not told what to do, by its own refusal";
       try {
@@ -125,6 +137,12 @@ export async function guard(
       await new Promise((resolve) => setTimeout(resolve, 100));
     }
   }
+}
+
+/** Whether COLO's end would harm the VM as it is. */
+async function mustWait(qmp: string): Promise<boolean> {
+  await using client = await QmpClient.connect(qmp, { timeoutMs: 2000 });
+  return await staysInColo(client) !== undefined;
 }
 
 /** Whether QEMU has ended too: then there is nobody to tell. */

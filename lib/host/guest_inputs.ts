@@ -6,7 +6,10 @@ export class GuestInputs {
   isDeaf: boolean;
   /** Bytes of frames that may still be copied in this epoch. */
   #budget = INPUT_BYTES_PER_EPOCH;
+  #isHeld = false;
   #copies: Uint8Array[] = [];
+  /** Copies of frames that were given in this epoch. */
+  #given: Uint8Array[] = [];
   #missed: readonly Uint8Array[] = [];
 
   constructor(isDeaf: boolean) {
@@ -18,22 +21,43 @@ export class GuestInputs {
     return this.#missed;
   }
 
-  /** Copies a frame that the guest has been given, if the epoch has room for it. */
+  /** Copies a frame for the guest, if the epoch in which it is given has room for it. */
   copy(frame: Uint8Array): void {
     if (frame.length > this.#budget || frame.length > MAX_INPUT_FRAME_BYTES) return;
     this.#budget -= frame.length;
     this.#copies.push(frame.slice());
   }
 
-  /** Takes what has been copied since the last call. */
+  /** The guest has been given what was copied. @returns What of it nobody has taken yet. */
   takeCopies(): readonly Uint8Array[] {
     const copies = this.#copies;
-    if (copies.length > 0) this.#copies = [];
+    if (copies.length === 0) return copies;
+    this.#copies = [];
+    this.#given.push(...copies);
     return copies;
   }
 
-  epochEnds(): void {
+  /** What is copied from now on is given in the next epoch. */
+  hold(): void {
+    this.#isHeld = true;
     this.#budget = INPUT_BYTES_PER_EPOCH;
+  }
+
+  give(): void {
+    this.#isHeld = false;
+  }
+
+  /**
+   * An epoch ends.
+   *
+   * @param isLate Whether some of what was given may not have been taken yet.
+   * @returns What belongs to the next epoch as well.
+   */
+  epochEnds(isLate: boolean): readonly Uint8Array[] {
+    if (!this.#isHeld) this.#budget = INPUT_BYTES_PER_EPOCH;
+    const given = this.#given;
+    this.#given = [];
+    return isLate ? given : [];
   }
 
   /**

@@ -1,32 +1,47 @@
 import { TransportError, type TransportPhase } from "../errors.ts";
-import type { Extent } from "../nbd/reply_writer.ts";
 import { NBD_STATE_HOLE, NBD_STATE_ZERO } from "../nbd/wire.ts";
-import type { BlockBackend, ZeroOptions } from "./block_backend.ts";
+import type { Done } from "../replica/done.ts";
+import type { BlockBackend, StatusDone, ZeroOptions } from "./block_backend.ts";
+import { addressOf, IMAGE_FLAG, IMAGE_OP, type ImageResult, SHRUNK } from "./image_calls.ts";
+import { ImageQueue } from "./image_queue.ts";
 import { cString, ERRNO, errno, errnoText, libc } from "./libc.ts";
+import type { Reactor } from "./reactor.ts";
 
 const O_RDONLY_CLOEXEC = 0o2000000;
 const O_RDWR_CLOEXEC = 0o2000002;
 const SEEK_END = 2;
-const SEEK_DATA = 3;
-const SEEK_HOLE = 4;
-const FALLOC_FL_KEEP_SIZE = 0x01;
-const FALLOC_FL_PUNCH_HOLE = 0x02;
-const FALLOC_FL_ZERO_RANGE = 0x10;
-const POSIX_FADV_WILLNEED = 3;
-const ZEROES = new Uint8Array(1 << 20);
+const RWF_NOWAIT = 8;
+/** What may be on its way before no more requests of clients are taken. */
+const MOST_CALLS = 256;
+const MOST_BYTES = 64 * 2 ** 20;
 
 /**
  * A raw image file or a block device, through the page cache.
+ *
+ * No call waits for storage: what is not in memory is done by the image's own thread, in the order
+ * of the calls ({@link ImageQueue}). A read of what the page cache holds is done on the spot, if
+ * nothing on its way changes that range: that costs what the system call costs. There is no such
+ * short way for writes: where a file system is frozen, a write waits even if it is told not to
+ * (Linux 6.18, pwritev2 with RWF_NOWAIT takes the file system's lock first).
  *
  * Its size is what it was when opened. An image that shrank meanwhile is noticed when the missing
  * part is read, and at the next flush. After a flush that failed all later ones fail too: the
  * system forgets what it could not write, and would call the next flush a success.
  */
 export class ImageFile implements BlockBackend {
+  readonly #queue: ImageQueue;
   #fd: number;
   #flushError: TransportError | undefined;
+  #readsOnTheSpot = true;
+  #isFull = false;
+  readonly #vector = new BigUint64Array(2);
+  readonly #vectorBytes = new Uint8Array(this.#vector.buffer);
+
+  /** Requests may come again, after {@link ready} has said no. */
+  onRoom: () => void = () => {};
 
   private constructor(
+    reactor: Reactor,
     fd: number,
     readonly name: string,
     readonly sizeBytes: number,
@@ -34,10 +49,19 @@ export class ImageFile implements BlockBackend {
     readonly isBlockDevice: boolean,
   ) {
     this.#fd = fd;
+    this.#queue = new ImageQueue(reactor, fd, sizeBytes);
   }
 
-  /** @throws {TransportError} where the path cannot be opened, or is no file and no block device. */
-  static open(path: string, options: { readonly readOnly?: boolean } = {}): ImageFile {
+  /**
+   * Opening waits for the storage: it comes before there is anybody to keep waiting.
+   *
+   * @throws {TransportError} where the path cannot be opened, or is no file and no block device.
+   */
+  static open(
+    path: string,
+    reactor: Reactor,
+    options: { readonly readOnly?: boolean } = {},
+  ): ImageFile {
     const readOnly = options.readOnly ?? false;
     const { isBlockDevice } = statOf(path);
     const fd = libc().open(cString(path), readOnly ? O_RDONLY_CLOEXEC : O_RDWR_CLOEXEC, 0);
@@ -48,131 +72,150 @@ export class ImageFile implements BlockBackend {
       libc().close(fd);
       throw error;
     }
-    return new ImageFile(fd, path, size, readOnly, isBlockDevice);
+    return new ImageFile(reactor, fd, path, size, readOnly, isBlockDevice);
   }
 
-  read(into: Uint8Array<ArrayBuffer>, offset: number): void {
-    let done = 0;
-    while (done < into.length) {
-      const target = done === 0 ? into : into.subarray(done);
-      const size = BigInt(target.length);
-      const count = Number(libc().pread(this.#fd, target, size, BigInt(offset + done)));
-      if (count > 0) done += count;
-      else if (count === 0) throw this.#shrunk(offset + done);
-      else this.#check("read", `cannot read at ${offset + done}`);
-    }
+  /** Requests that the storage has not answered yet. */
+  get waiting(): number {
+    return this.#queue.length;
   }
 
-  write(data: Uint8Array, offset: number, fua: boolean): void {
-    let done = 0;
-    while (done < data.length) {
-      const source = (done === 0 ? data : data.subarray(done)) as Uint8Array<ArrayBuffer>;
-      const size = BigInt(source.length);
-      const count = Number(libc().pwrite(this.#fd, source, size, BigInt(offset + done)));
-      if (count >= 0) done += count;
-      else this.#check("write", `cannot write at ${offset + done}`);
-    }
-    if (fua) this.flush();
+  ready(): boolean {
+    this.#isFull = this.#queue.length >= MOST_CALLS || this.#queue.bytes >= MOST_BYTES;
+    return !this.#isFull;
   }
 
-  flush(): void {
-    if (this.#flushError !== undefined) throw this.#flushError;
-    while (libc().fdatasync(this.#fd) < 0) {
-      const code = errno();
-      if (code === ERRNO.EINTR) continue;
-      this.#flushError = systemError(this.name, "write", "cannot flush", code);
-      throw this.#flushError;
-    }
-    this.#checkSize();
+  read(into: Uint8Array<ArrayBuffer>, offset: number, done: Done): void {
+    if (into.length === 0 || this.#readNow(into, offset)) return done();
+    this.#submit(IMAGE_OP.READ, 0, offset, into.length, done, into, `cannot read`);
   }
 
-  trim(offset: number, lengthBytes: number, fua: boolean): void {
-    // A hint: where it cannot be followed, nothing is lost.
-    this.#fallocate(FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, lengthBytes, "trim");
-    if (fua) this.flush();
+  write(data: Uint8Array, offset: number, fua: boolean, done: Done): void {
+    const flags = fua ? IMAGE_FLAG.FUA : 0;
+    const memory = data as Uint8Array<ArrayBuffer>;
+    this.#submit(IMAGE_OP.WRITE, flags, offset, data.length, done, memory, "cannot write");
   }
 
-  zero(offset: number, lengthBytes: number, { fua, mayUnmap, fast }: ZeroOptions): void {
-    if (!(mayUnmap && this.#punch(offset, lengthBytes) || this.#zeroRange(offset, lengthBytes))) {
-      if (fast) {
-        throw systemError(this.name, "write", "cannot zero quickly", ERRNO.EOPNOTSUPP);
-      }
-      for (let done = 0; done < lengthBytes; done += ZEROES.length) {
-        this.write(ZEROES.subarray(0, lengthBytes - done), offset + done, false);
-      }
-    }
-    if (fua) this.flush();
+  flush(done: Done): void {
+    this.#submit(IMAGE_OP.FLUSH, 0, 0, 0, done, undefined, "cannot flush");
   }
 
-  status(offset: number, lengthBytes: number, mostExtents: number): Extent[] {
-    const end = offset + lengthBytes;
-    const extents: Extent[] = [];
-    let at = offset;
-    while (at < end && extents.length < mostExtents) {
-      const data = this.#seek(at, SEEK_DATA);
-      const hole = data > at;
-      const next = Math.min(end, hole ? data : this.#seek(at, SEEK_HOLE));
-      extents.push({ lengthBytes: next - at, flags: hole ? NBD_STATE_HOLE | NBD_STATE_ZERO : 0 });
-      at = next;
-    }
-    return extents;
+  trim(offset: number, lengthBytes: number, fua: boolean, done: Done): void {
+    const flags = (fua ? IMAGE_FLAG.FUA : 0) | this.#deviceFlag;
+    this.#submit(IMAGE_OP.TRIM, flags, offset, lengthBytes, done, undefined, "cannot trim");
+  }
+
+  zero(offset: number, lengthBytes: number, options: ZeroOptions, done: Done): void {
+    const flags = (options.fua ? IMAGE_FLAG.FUA : 0) | (options.mayUnmap ? IMAGE_FLAG.UNMAP : 0) |
+      (options.fast ? IMAGE_FLAG.FAST : 0) | this.#deviceFlag;
+    this.#submit(IMAGE_OP.ZERO, flags, offset, lengthBytes, done, undefined, "cannot zero");
+  }
+
+  status(offset: number, lengthBytes: number, mostExtents: number, done: StatusDone): void {
+    const found = new Float64Array(2 * mostExtents);
+    this.#queue.submit({
+      op: IMAGE_OP.STATUS,
+      flags: 0,
+      offset,
+      lengthBytes,
+      memory: found,
+      changes: false,
+      done: (result) => {
+        this.#tellRoom();
+        const error = this.#errorOf(result, "read", "cannot tell holes");
+        if (error !== undefined) return done([], error);
+        done(Array.from({ length: result.at }, (_, i) => ({
+          lengthBytes: found[2 * i],
+          flags: found[2 * i + 1] === 1 ? NBD_STATE_HOLE | NBD_STATE_ZERO : 0,
+        })));
+      },
+    });
   }
 
   prefetch(offset: number, lengthBytes: number): void {
-    libc().posix_fadvise(this.#fd, BigInt(offset), BigInt(lengthBytes), POSIX_FADV_WILLNEED);
+    this.#submit(IMAGE_OP.PREFETCH, 0, offset, lengthBytes, () => {}, undefined, "cannot prefetch");
   }
 
-  /** Gives the descriptor back. Nothing is flushed. */
+  /**
+   * Gives the descriptor back. Nothing is flushed; what is on its way is given up, except the one
+   * call that the system has begun, and nobody is told.
+   */
   close(): void {
-    if (this.#fd >= 0) libc().close(this.#fd);
+    if (this.#fd < 0) return;
     this.#fd = -1;
+    this.#queue.close();
   }
 
   [Symbol.dispose](): void {
     this.close();
   }
 
-  #punch(offset: number, lengthBytes: number): boolean {
-    const mode = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
-    return this.#fallocate(mode, offset, lengthBytes, "zero");
+  get #deviceFlag(): number {
+    return this.isBlockDevice ? IMAGE_FLAG.DEVICE : 0;
   }
 
-  /** Zeroes that keep their space. Where the file system lacks that: a hole, filled again. */
-  #zeroRange(offset: number, lengthBytes: number): boolean {
-    const mode = FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE;
-    if (this.#fallocate(mode, offset, lengthBytes, "zero")) return true;
-    return !this.isBlockDevice && this.#punch(offset, lengthBytes) &&
-      this.#fallocate(0, offset, lengthBytes, "zero");
-  }
-
-  /** @returns False where the file system or device cannot do it, or not in such small parts. */
-  #fallocate(mode: number, offset: number, lengthBytes: number, what: string): boolean {
-    while (libc().fallocate(this.#fd, mode, BigInt(offset), BigInt(lengthBytes)) < 0) {
-      const code = errno();
-      if (code === ERRNO.EINTR) continue;
-      if (code === ERRNO.EOPNOTSUPP || code === ERRNO.EINVAL && this.isBlockDevice) return false;
-      throw systemError(this.name, "write", `cannot ${what} at ${offset}`, code);
+  /** Reads what is in memory already. @returns Whether that was all of it. */
+  #readNow(into: Uint8Array<ArrayBuffer>, offset: number): boolean {
+    if (!this.#readsOnTheSpot || this.#queue.changesIn(offset, into.length)) return false;
+    this.#vector[0] = BigInt(addressOf(into));
+    this.#vector[1] = BigInt(into.length);
+    const count = Number(
+      libc().preadv2(this.#fd, this.#vectorBytes, 1, BigInt(offset), RWF_NOWAIT),
+    );
+    if (count === into.length) return true;
+    // A file system that cannot tell what would wait.
+    if (count < 0 && errno() !== ERRNO.EAGAIN && errno() !== ERRNO.EINTR) {
+      this.#readsOnTheSpot = false;
     }
-    return true;
+    return false;
   }
 
-  /** Where data or a hole begins, at `at` or after it. Beyond the last data all is hole. */
-  #seek(at: number, whence: typeof SEEK_DATA | typeof SEEK_HOLE): number {
-    const found = Number(libc().lseek(this.#fd, BigInt(at), whence));
-    if (found >= 0) return found;
-    const code = errno();
-    if (code === ERRNO.ENXIO) {
-      this.#checkSize();
-      return this.sizeBytes;
+  #submit(
+    op: number,
+    flags: number,
+    offset: number,
+    lengthBytes: number,
+    done: Done,
+    memory: Uint8Array<ArrayBuffer> | undefined,
+    what: string,
+  ): void {
+    const changes = op === IMAGE_OP.WRITE || op === IMAGE_OP.ZERO || op === IMAGE_OP.TRIM;
+    const phase = op === IMAGE_OP.READ ? "read" : "write";
+    this.#queue.submit({
+      op,
+      flags,
+      offset,
+      lengthBytes,
+      memory,
+      changes,
+      done: (result) => {
+        this.#tellRoom();
+        const isFlush = op === IMAGE_OP.FLUSH || (flags & IMAGE_FLAG.FUA) !== 0;
+        if (isFlush && result.code === 0 && this.#flushError !== undefined) {
+          return done(this.#flushError);
+        }
+        done(this.#errorOf(result, phase, what));
+      },
+    });
+  }
+
+  #tellRoom(): void {
+    if (!this.#isFull || !this.ready()) return;
+    this.onRoom();
+  }
+
+  #errorOf(
+    { code, at, inFlush }: ImageResult,
+    phase: TransportPhase,
+    what: string,
+  ): TransportError | undefined {
+    if (code === 0) return undefined;
+    if (code === SHRUNK) return this.#shrunk(at);
+    if (inFlush) {
+      return this.#flushError = systemError(this.name, "write", "cannot flush", code);
     }
-    // No such knowledge here: all may be data.
-    if (code === ERRNO.EINVAL) return whence === SEEK_DATA ? at : this.sizeBytes;
-    throw systemError(this.name, "read", `cannot tell holes at ${at}`, code);
-  }
-
-  #checkSize(): void {
-    const size = Number(libc().lseek(this.#fd, 0n, SEEK_END));
-    if (size >= 0 && size < this.sizeBytes) throw this.#shrunk(size);
+    if (code === ERRNO.EOPNOTSUPP && what === "cannot zero") what = "cannot zero quickly";
+    return systemError(this.name, phase, `${what} at ${at}`, code);
   }
 
   #shrunk(end: number): TransportError {
@@ -186,12 +229,6 @@ export class ImageFile implements BlockBackend {
         cause: ERRNO.EIO,
       },
     );
-  }
-
-  /** Throws for the call that has just failed, unless a signal was the reason. */
-  #check(phase: TransportPhase, message: string): void {
-    const code = errno();
-    if (code !== ERRNO.EINTR) throw systemError(this.name, phase, message, code);
   }
 }
 

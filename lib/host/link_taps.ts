@@ -12,6 +12,8 @@ const INPUT_DELAY_MS = 3;
 export interface TappedLink {
   /** All output held for this transaction is out. */
   released(transaction: number): void;
+  /** QEMU has taken what was sent to the guest. */
+  inputsTaken(): void;
   /** Moves what can move. */
   pump(): void;
   isClosed(): boolean;
@@ -43,6 +45,7 @@ export class LinkTaps {
       if (isFirst || !set.isEmpty) link.released(transaction);
       isFirst = false;
     };
+    set.onInputsTaken = () => link.inputsTaken();
     set.onInputs = (transaction, inputs) => this.#forwardInputs(transaction, inputs);
   }
 

@@ -10,6 +10,7 @@ function told(isEmpty: boolean): number[] {
   const set = { isEmpty, onReleased: (_: number) => {} } as unknown as TapSet;
   const link = {
     released: (transaction: number) => void released.push(transaction),
+    inputsTaken: () => {},
     pump: () => {},
     isClosed: () => false,
   };

@@ -1,15 +1,11 @@
 import { type KemariError, TransportError, WireError } from "../errors.ts";
 import type { ExportInfo, Negotiated } from "../nbd/export_info.ts";
-import type { ReadChunk } from "../nbd/reply_writer.ts";
+import type { Extent, ReadChunk } from "../nbd/reply_writer.ts";
 import type { NbdRequest } from "../nbd/request.ts";
 import { NbdServerSession, type RequestVisitor } from "../nbd/server_session.ts";
-import {
-  MAX_EXTENTS,
-  NBD_CMD_FLAG,
-  NBD_ERROR,
-  NBD_STATE_ZERO,
-  type NbdError,
-} from "../nbd/wire.ts";
+import { MAX_EXTENTS, NBD_CMD_FLAG, NBD_ERROR, type NbdError } from "../nbd/wire.ts";
+import { isZero } from "../replica/disk_digest.ts";
+import type { Done } from "../replica/done.ts";
 import type { BlockBackend } from "./block_backend.ts";
 import { OutputQueue, readSome } from "./channel.ts";
 import { ERRNO, libc } from "./libc.ts";
@@ -82,6 +78,7 @@ export class NbdConnection implements RequestVisitor {
   /** Buffers on their way out; free when the queue has written up to `until`. */
   #lent: { until: number; buffer: Uint8Array<ArrayBuffer> }[] = [];
   #ended = false;
+  #speaks = false;
 
   /** @param fd Non-blocking; ours from now on. @param name For messages. */
   constructor(fd: number, readonly name: string, host: ConnectionHost) {
@@ -135,113 +132,151 @@ export class NbdConnection implements RequestVisitor {
       (this.#served!.backend.ready?.() ?? true);
   }
 
+  room(lengthBytes: number): Uint8Array<ArrayBuffer> {
+    return this.#host.buffers.take(lengthBytes);
+  }
+
   read(request: NbdRequest): void {
-    const buffer = this.#host.buffers.take(request.length);
+    const { length, offset } = request;
+    const buffer = this.#host.buffers.take(length);
+    const data = buffer.subarray(0, length);
     this.#longWrites = false;
-    this.#serve(request, ({ backend, counters }) => {
-      const chunks = request.length >= LONG_BYTES && this.#session.holesAllowed(request)
-        ? this.#readAroundHoles(request, backend, buffer)
+    this.#serve(request, (backend, done) => backend.read(data, offset, done), (error) => {
+      // Of an answer that nobody will read nothing is on its way out.
+      if (this.#ended || error !== undefined) return this.#host.buffers.giveBack(buffer);
+      const chunks = length >= LONG_BYTES && this.#session.holesAllowed(request)
+        ? aroundZeroes(data)
         : undefined;
-      if (chunks !== undefined) {
-        this.#session.replyReadChunks(request, chunks);
-      } else {
-        const data = buffer.subarray(0, request.length);
-        backend.read(data, request.offset);
-        this.#session.replyRead(request, data);
-      }
-      counters.readBytes += request.length;
+      if (chunks === undefined) this.#session.replyRead(request, data);
+      else this.#session.replyReadChunks(request, chunks);
+      this.#served!.counters.readBytes += length;
+      this.#output.push(this.#session.takeOutput());
+      this.#lent.push({ until: this.#output.queued, buffer });
+      if (this.#output.pendingBytes >= FLUSH_BYTES) this.#flush();
     });
-    this.#lent.push({ until: this.#output.queued, buffer });
-    if (this.#output.pendingBytes >= FLUSH_BYTES) this.#flush();
   }
 
   write(request: NbdRequest, data: Uint8Array): void {
     this.#longWrites = request.length >= LONG_BYTES;
-    this.#serve(request, ({ backend, counters }) => {
-      backend.write(data, request.offset, isFua(request));
-      counters.writtenBytes += data.length;
+    let kept = data as Uint8Array<ArrayBuffer>;
+    // What is read next overwrites what has been read.
+    if (data.buffer === this.#input.buffer) {
+      kept = this.room(data.length).subarray(0, data.length);
+      kept.set(data);
+    }
+    const act = (backend: BlockBackend, done: Done) =>
+      backend.write(kept, request.offset, isFua(request), done);
+    this.#serve(request, act, (error) => {
+      this.#host.buffers.giveBack(new Uint8Array(kept.buffer));
+      if (error !== undefined || this.#ended) return;
+      this.#served!.counters.writtenBytes += data.length;
       this.#session.replyDone(request);
     });
   }
 
   flush(request: NbdRequest): void {
-    this.#serve(request, ({ backend, counters }) => {
-      backend.flush();
-      counters.flushes++;
+    this.#serve(request, (backend, done) => backend.flush(done), (error) => {
+      if (error !== undefined || this.#ended) return;
+      this.#served!.counters.flushes++;
       this.#session.replyDone(request);
     });
   }
 
   trim(request: NbdRequest): void {
-    this.#serve(request, ({ backend }) => {
-      backend.trim(request.offset, request.length, isFua(request));
-      this.#session.replyDone(request);
-    });
+    this.#serve(
+      request,
+      (backend, done) => backend.trim(request.offset, request.length, isFua(request), done),
+      this.#sayDone(request),
+    );
   }
 
   writeZeroes(request: NbdRequest): void {
-    this.#serve(request, ({ backend }) => {
-      backend.zero(request.offset, request.length, {
-        fua: isFua(request),
-        mayUnmap: (request.flags & NBD_CMD_FLAG.NO_HOLE) === 0,
-        fast: (request.flags & NBD_CMD_FLAG.FAST_ZERO) !== 0,
-      });
-      this.#session.replyDone(request);
-    });
+    const options = {
+      fua: isFua(request),
+      mayUnmap: (request.flags & NBD_CMD_FLAG.NO_HOLE) === 0,
+      fast: (request.flags & NBD_CMD_FLAG.FAST_ZERO) !== 0,
+    };
+    this.#serve(
+      request,
+      (backend, done) => backend.zero(request.offset, request.length, options, done),
+      this.#sayDone(request),
+    );
   }
 
   cache(request: NbdRequest): void {
-    this.#serve(request, ({ backend }) => {
+    this.#serve(request, (backend, done) => {
       backend.prefetch?.(request.offset, request.length);
-      this.#session.replyDone(request);
-    });
+      done();
+    }, this.#sayDone(request));
   }
 
   blockStatus(request: NbdRequest): void {
-    this.#serve(request, ({ backend }) => {
+    let found: readonly Extent[] = [];
+    this.#serve(request, (backend, done) => {
       const most = (request.flags & NBD_CMD_FLAG.REQ_ONE) !== 0 ? 1 : MAX_EXTENTS;
-      const extents = backend.status(request.offset, request.length, most);
-      this.#session.replyBlockStatus(request, extents);
+      backend.status(request.offset, request.length, most, (extents, error) => {
+        found = extents;
+        done(error);
+      });
+    }, (error) => {
+      if (error !== undefined || this.#ended) return;
+      this.#session.replyBlockStatus(request, found);
     });
   }
 
-  /** @returns What to answer, or `undefined` where there are no holes, or too many parts. */
-  #readAroundHoles(
-    { offset, length }: NbdRequest,
-    backend: BlockBackend,
-    buffer: Uint8Array<ArrayBuffer>,
-  ): ReadChunk[] | undefined {
-    const extents = backend.status(offset, length, 16);
-    if (extents.every(({ flags }) => (flags & NBD_STATE_ZERO) === 0)) return undefined;
-    if (extents.reduce((sum, { lengthBytes }) => sum + lengthBytes, 0) < length) return undefined;
-    let at = 0;
-    return extents.map(({ lengthBytes, flags }) => {
-      const from = at;
-      at += lengthBytes;
-      if ((flags & NBD_STATE_ZERO) !== 0) return { zeroBytes: lengthBytes };
-      const piece = buffer.subarray(from, at);
-      backend.read(piece, offset + from);
-      return piece;
-    });
+  #sayDone(request: NbdRequest): Done {
+    return (error) => {
+      if (error === undefined && !this.#ended) this.#session.replyDone(request);
+    };
   }
 
-  /** Lets the disk act; where it cannot, the client and the operator are told. */
-  #serve(request: NbdRequest, act: (served: ServedExport) => void): void {
+  /**
+   * Lets the disk act, which may take until later; where it cannot, the client and the operator are
+   * told.
+   *
+   * @param answer Called in the end, also where the client is gone by then: to give memory back, and
+   *   to answer where there is somebody, and nothing has failed.
+   */
+  #serve(
+    request: NbdRequest,
+    act: (backend: BlockBackend, done: Done) => void,
+    answer: Done,
+  ): void {
     const served = this.#served!;
     served.counters.requests++;
-    try {
-      act(served);
-    } catch (error) {
-      if (!(error instanceof TransportError)) throw error;
-      const code = nbdErrorOf(error);
-      this.#session.replyError(request, code, error.message);
-      // A refusal that the client asked for is no failure.
-      if (code !== NBD_ERROR.ENOTSUP) {
-        served.counters.failures++;
-        this.#host.failed(served, error);
-      }
-    }
-    this.#output.push(this.#session.takeOutput());
+    let isAtOnce = true;
+    const finish = (error?: Error) => {
+      answer(error);
+      if (this.#ended) return;
+      if (error !== undefined) this.#sayFailure(request, served, error);
+      this.#output.push(this.#session.takeOutput());
+    };
+    act(served.backend, (error) => {
+      if (isAtOnce) return finish(error);
+      this.#attempt(() => finish(error));
+      this.#speakSoon();
+    });
+    isAtOnce = false;
+  }
+
+  #sayFailure(request: NbdRequest, served: ServedExport, error: Error): void {
+    if (!(error instanceof TransportError)) throw error;
+    const code = nbdErrorOf(error);
+    this.#session.replyError(request, code, error.message);
+    // A refusal that the client asked for is no failure.
+    if (code === NBD_ERROR.ENOTSUP) return;
+    served.counters.failures++;
+    this.#host.failed(served, error);
+  }
+
+  /** Writes what there is to say once all that has just been done is said. */
+  #speakSoon(): void {
+    if (this.#speaks || this.#ended) return;
+    this.#speaks = true;
+    this.#host.reactor.after(0, () => {
+      this.#speaks = false;
+      this.#guard(() => this.#parse());
+    });
   }
 
   #receive(): void {
@@ -304,18 +339,45 @@ export class NbdConnection implements RequestVisitor {
   /** Acts, then waits for what comes next; errors of the client's end its connection. */
   #guard(act: () => void): void {
     if (this.#ended) return;
-    try {
+    this.#attempt(() => {
       act();
       if (this.#ended) return;
       this.#output.push(this.#session.takeOutput());
       const idle = this.#flush();
       if (this.#session.closed && idle && this.#session.inFlight === 0) return this.close();
       this.#watch.want(this.#wantsInput(), !idle);
+    });
+  }
+
+  #attempt(act: () => void): void {
+    try {
+      act();
     } catch (error) {
       if (!(error instanceof WireError || error instanceof TransportError)) throw error;
       this.close(error);
     }
   }
+}
+
+/** @returns What to answer where parts of what was read are zeroes, or `undefined`. */
+function aroundZeroes(data: Uint8Array<ArrayBuffer>): ReadChunk[] | undefined {
+  const chunks: ReadChunk[] = [];
+  let zeroBytes = 0;
+  let from = 0;
+  for (let at = 0; at < data.length; at += LONG_BYTES) {
+    const part = data.subarray(at, at + LONG_BYTES);
+    if (!isZero(part)) {
+      if (zeroBytes > 0) chunks.push({ zeroBytes });
+      if (zeroBytes > 0) from = at;
+      zeroBytes = 0;
+      continue;
+    }
+    if (zeroBytes === 0 && at > from) chunks.push(data.subarray(from, at));
+    zeroBytes += part.length;
+  }
+  if (zeroBytes > 0) chunks.push({ zeroBytes });
+  else if (chunks.length > 0) chunks.push(data.subarray(from));
+  return chunks.length > 0 ? chunks : undefined;
 }
 
 function isFua(request: NbdRequest): boolean {

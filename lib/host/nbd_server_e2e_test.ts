@@ -38,7 +38,7 @@ async function serving(act: (served: Served) => Promise<void>, at?: string): Pro
   const socket = `${folder}/socket`;
   const reactor = new Reactor();
   const { signal } = new AbortController();
-  using image = ImageFile.open(imagePath);
+  using image = ImageFile.open(imagePath, reactor);
   const complaints: string[] = [];
   const server = await NbdServer.listen(
     {

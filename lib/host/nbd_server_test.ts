@@ -11,7 +11,8 @@ import {
   type Reply,
 } from "../nbd/client_messages.ts";
 import { CHUNK_HEADER_BYTES, NBD_CMD, NBD_ERROR, readU32 } from "../nbd/wire.ts";
-import type { BlockBackend } from "./block_backend.ts";
+import type { Done } from "../replica/done.ts";
+import type { BlockBackend, StatusDone, ZeroOptions } from "./block_backend.ts";
 import { ERRNO } from "./libc.ts";
 import { NbdServer } from "./nbd_server.ts";
 import { Reactor } from "./reactor.ts";
@@ -23,7 +24,7 @@ class MemoryBackend implements BlockBackend {
   readonly name = "memory";
   readonly readOnly = false;
   readonly content: Uint8Array;
-  /** What the next write throws. */
+  /** What the next write fails with. */
   failure: Error | undefined;
   isReady = true;
 
@@ -34,22 +35,29 @@ class MemoryBackend implements BlockBackend {
   ready(): boolean {
     return this.isReady;
   }
-  read(into: Uint8Array, offset: number): void {
+  read(into: Uint8Array, offset: number, done: Done): void {
     into.set(this.content.subarray(offset, offset + into.length));
+    done();
   }
-  write(data: Uint8Array, offset: number): void {
+  write(data: Uint8Array, offset: number, _fua: boolean, done: Done): void {
     const failure = this.failure;
     this.failure = undefined;
-    if (failure !== undefined) throw failure;
+    if (failure !== undefined) return done(failure);
     this.content.set(data, offset);
+    done();
   }
-  flush(): void {}
-  trim(): void {}
-  zero(offset: number, lengthBytes: number): void {
+  flush(done: Done): void {
+    done();
+  }
+  trim(_offset: number, _lengthBytes: number, _fua: boolean, done: Done): void {
+    done();
+  }
+  zero(offset: number, lengthBytes: number, _options: ZeroOptions, done: Done): void {
     this.content.fill(0, offset, offset + lengthBytes);
+    done();
   }
-  status(_: number, lengthBytes: number) {
-    return [{ lengthBytes, flags: 0 }];
+  status(_: number, lengthBytes: number, _most: number, done: StatusDone): void {
+    done([{ lengthBytes, flags: 0 }]);
   }
 }
 

@@ -1,14 +1,13 @@
-import { KemariError, StateError, TransportError } from "../errors.ts";
+import { StateError } from "../errors.ts";
 import { MAC_BYTES } from "../packet/ethernet.ts";
 import { type HeldEpoch, HeldFrames, type HeldLimits } from "../replica/held_frames.ts";
 import type { RecentDurations } from "../replica/latency.ts";
-import { FrameSocket, RECEIVE_BUDGET_BYTES } from "./frame_socket.ts";
-import { GuestInputs } from "./guest_inputs.ts";
-import { libc } from "./libc.ts";
+import { RECEIVE_BUDGET_BYTES } from "./frame_socket.ts";
 import { NetAnnouncer } from "./net_announcer.ts";
+import { NetIn } from "./net_in.ts";
 import { NetOut } from "./net_out.ts";
 import type { NetTapCounters, NetTapEvents, NetTapOptions } from "./net_tap_events.ts";
-import type { Reactor, Watch } from "./reactor.ts";
+import type { Reactor } from "./reactor.ts";
 import { type Listener, listenSocket } from "./socket.ts";
 import type { NetTapAddress } from "./tap_options.ts";
 
@@ -29,30 +28,30 @@ export class NetTap {
   readonly #held: HeldFrames;
   readonly #announcer: NetAnnouncer;
   #events: NetTapEvents;
-  readonly #listenerWatch: Watch;
-  #guest: FrameSocket | undefined;
-  #guestWatch: Watch | undefined;
-  #guestBlocked = false;
+  readonly #guest: NetIn;
   #isFull = false;
   #guestMac: Uint8Array | undefined;
-  readonly #inputs: GuestInputs;
   #passedOut = 0;
   #releasedFrames = 0;
-  #passedIn = 0;
   #droppedNoGuest = 0;
-  #refusedGuests = 0;
 
   private constructor(
     readonly address: NetTapAddress,
-    private readonly reactor: Reactor,
-    private readonly listener: Listener,
+    reactor: Reactor,
+    listener: Listener,
     readonly out: NetOut,
-    private readonly options: NetTapOptions,
+    options: NetTapOptions,
   ) {
     this.#events = options.events ?? {};
     this.#held = new HeldFrames(options.limits ?? DEFAULT_LIMITS);
     if (options.holdFrames) this.#held.hold();
-    this.#inputs = new GuestInputs(options.isDeaf ?? false);
+    this.#guest = new NetIn(address.in, reactor, listener, options.maxFrameBytes, {
+      readable: () => this.#onGuestReadable(),
+      changed: () => this.#updateWants(),
+      guest: (isConnected) => this.#events.guest?.(isConnected),
+      fault: (error) => this.#events.fault?.(error),
+      inputs: (frames) => this.#events.inputs?.(frames),
+    }, options.isDeaf ?? false);
     this.#announcer = new NetAnnouncer(
       reactor,
       (frame) => {
@@ -61,8 +60,6 @@ export class NetTap {
       },
       (by) => this.#events.announced?.(by),
     );
-    this.#listenerWatch = reactor.watch(listener.fd, { readable: () => this.#accept() });
-    this.#listenerWatch.want(true, false);
   }
 
   /**
@@ -125,11 +122,11 @@ export class NetTap {
       queuedBytes: held.queuedBytes,
       passedOut: this.#passedOut,
       releasedFrames: this.#releasedFrames,
-      passedIn: this.#passedIn,
+      passedIn: this.#guest.passed,
       droppedNoGuest: this.#droppedNoGuest,
       droppedByOut: this.out.refusedFrames,
-      refusedGuests: this.#refusedGuests,
-      guestConnected: this.#guest !== undefined,
+      refusedGuests: this.#guest.refusedGuests,
+      guestConnected: this.#guest.isConnected,
       outConnected: this.out.isConnected,
       hold: held.holdTime.summary(),
     };
@@ -172,7 +169,8 @@ export class NetTap {
    * @returns Its frames, which stay the tap's and never change.
    */
   closeEpoch(epoch: number): HeldEpoch {
-    this.#inputs.epochEnds();
+    const late = this.#guest.epochEnds();
+    if (late.length > 0) this.#events.inputs?.(late);
     return this.#held.closeEpoch(epoch);
   }
 
@@ -209,14 +207,35 @@ export class NetTap {
    * @returns How many are given.
    */
   hear(frames: readonly Uint8Array[]): number {
-    this.#inputs.hear(frames);
-    this.#giveMissed();
-    return this.#inputs.missed.length;
+    return this.#guest.hear(frames);
   }
 
   /** The guest stands still again, and hears nothing. */
   deafen(): void {
-    this.#inputs.deafen();
+    this.#guest.deafen();
+  }
+
+  /**
+   * The VM is about to be stopped: from now on what the world sends waits here, up to what a socket
+   * may hold and half a megabyte, and in OUT's own queue beyond that.
+   */
+  holdInputs(): void {
+    this.#guest.hold();
+  }
+
+  /** Whether QEMU has taken all that it was given, or has none of it to take. */
+  areInputsTaken(): boolean {
+    return this.#guest.areInputsTaken();
+  }
+
+  /** QEMU does not take them: until it does, it is not waited for. */
+  giveUpOnInputs(): void {
+    this.#guest.giveUpOnInputs();
+  }
+
+  /** The VM runs, or is about to: the guest is given what has waited, in order, and all to come. */
+  giveInputs(): void {
+    this.#guest.give();
   }
 
   /**
@@ -230,38 +249,8 @@ export class NetTap {
   /** Stops, and gives everything back. What is held is never sent. */
   close(): void {
     this.#announcer.stop();
-    this.#listenerWatch.stop();
-    this.listener.close();
-    this.#guestWatch?.stop();
-    this.#guest?.close();
-    this.#guest = undefined;
+    this.#guest.close();
     this.out.close();
-  }
-
-  #accept(): void {
-    const fd = this.listener.accept();
-    if (fd === undefined) return;
-    // The one before may have died without our having read its end yet.
-    for (let i = 0; i < 2 && this.#guest !== undefined; i++) this.#onGuestReadable();
-    if (this.#guest !== undefined) {
-      libc().close(fd);
-      this.#refusedGuests++;
-      this.#events.fault?.(
-        new TransportError(this.address.in.text, "connect", "a second QEMU was turned away", {
-          party: "net",
-          hint: "each VM needs a --net socket of its own",
-        }),
-      );
-      return;
-    }
-    this.#guest = new FrameSocket(fd, this.address.in.text, this.options.maxFrameBytes);
-    this.#guestBlocked = false;
-    this.#guestWatch = this.reactor.watch(fd, {
-      readable: () => this.#onGuestReadable(),
-      writable: () => this.#flushGuest(),
-    });
-    this.#events.guest?.(true);
-    this.#giveMissed();
   }
 
   #onGuestReadable(): void {
@@ -277,38 +266,18 @@ export class NetTap {
   }
 
   #receiveFromGuest(): "more" | "empty" | "end" {
-    if (this.#guest === undefined) return "end";
     const now = performance.now();
     const held = this.#held;
     let isFirst = true;
-    try {
-      const result = this.#guest.receive(READ_BUDGET_BYTES, (frame) => {
-        if (isFirst) {
-          this.#learnMac(frame);
-          this.#inputs.spoken();
-          isFirst = false;
-        }
-        if (held.isHolding || held.queuedFrames > 0 || !this.#sendOut(frame)) {
-          held.add(frame.slice(), now);
-        } else this.#passedOut++;
-      });
-      if (result === "end") this.#dropGuest();
-      return result;
-    } catch (error) {
-      this.#dropGuest(error);
-      return "end";
-    }
-  }
-
-  #dropGuest(error?: unknown): void {
-    this.#guestWatch?.stop();
-    this.#guest?.close();
-    this.#guest = undefined;
-    this.#guestWatch = undefined;
-    this.#guestBlocked = false;
-    if (error !== undefined) this.#report(error);
-    this.#events.guest?.(false);
-    this.#updateWants();
+    return this.#guest.receive(READ_BUDGET_BYTES, (frame) => {
+      if (isFirst) {
+        this.#learnMac(frame);
+        isFirst = false;
+      }
+      if (held.isHolding || held.queuedFrames > 0 || !this.#sendOut(frame)) {
+        held.add(frame.slice(), now);
+      } else this.#passedOut++;
+    });
   }
 
   #learnMac(frame: Uint8Array): void {
@@ -344,54 +313,20 @@ export class NetTap {
   }
 
   #onOutReadable(): void {
-    // What was read must have a place: only an empty socket has room for it for sure.
-    if (this.#guestBlocked) return;
+    // What was read must have a place.
     const guest = this.#guest;
-    const inputs = this.#inputs;
-    const copies = this.#held.isHolding && this.#events.inputs !== undefined;
+    if (!guest.hasRoom) return;
+    const isCopied = this.#held.isHolding && this.#events.inputs !== undefined;
     this.out.receive(RECEIVE_BUDGET_BYTES, (frame) => {
-      if (inputs.isDeaf || !guest?.send(frame)) {
-        this.#droppedNoGuest++;
-        return;
-      }
-      this.#passedIn++;
-      if (copies) inputs.copy(frame);
+      if (!guest.send(frame, isCopied)) this.#droppedNoGuest++;
     });
     // The guest first: it is what the world waits for.
-    this.#flushGuest();
-    const copied = inputs.takeCopies();
-    if (copied.length > 0) this.#events.inputs!(copied);
-  }
-
-  #giveMissed(): void {
-    try {
-      for (const frame of this.#inputs.missed) if (this.#guest?.send(frame)) this.#passedIn++;
-    } catch (error) {
-      this.#dropGuest(error);
-    }
-    this.#flushGuest();
-  }
-
-  #flushGuest(): void {
-    if (this.#guest !== undefined) {
-      try {
-        this.#guestBlocked = !this.#guest.flush();
-      } catch (error) {
-        this.#dropGuest(error);
-      }
-    }
-    this.#updateWants();
+    guest.flush();
   }
 
   #updateWants(): void {
     if (!this.#held.isFull) this.#isFull = false;
-    this.#guestWatch?.want(!this.#held.isFull, this.#guestBlocked);
-    this.out.want(!this.#guestBlocked);
-  }
-
-  /** Faults of one side are the owner's to hear; anything else is a bug and ends the loop. */
-  #report(error: unknown): void {
-    if (error instanceof KemariError && !(error instanceof StateError)) this.#events.fault?.(error);
-    else throw error;
+    this.#guest.want(!this.#held.isFull);
+    this.out.want(this.#guest.hasRoom);
   }
 }

@@ -2,6 +2,7 @@ import { getLogger } from "@logtape/logtape";
 import { DiskResync, type ResyncProgress } from "../replica/disk_resync.ts";
 import { DiskTap } from "../replica/disk_tap.ts";
 import type { DiskMode } from "../replica/tap_events.ts";
+import type { Done } from "../replica/done.ts";
 import { WriteThrottle } from "../replica/write_throttle.ts";
 import type { DiskTapAddress } from "./disk_options.ts";
 import type { ImageFile } from "./image_file.ts";
@@ -29,6 +30,8 @@ export interface DiskStatus {
   readonly throttledMs: number;
   /** Why the image does not take writes that it should have by now; null where it does. */
   readonly stuck: string | null;
+  /** Requests that the image's storage has not answered yet. */
+  readonly waiting: number;
 }
 
 /** Bytes held of one disk, above which something is done about it. */
@@ -53,12 +56,14 @@ export class PrimaryDisk {
   readonly #throttle: WriteThrottle;
   #server: NbdServer | undefined;
   #left = 0;
+  /** Counts what begins and ends: what the image answers to an earlier one is no news. */
+  #session = 0;
   #stuck: string | undefined;
   #waits = false;
   #cancelRetry: () => void = () => {};
 
-  /** After a refusal, a write was taken at last: {@link left} may have moved. */
-  onWritten: () => void = () => {};
+  /** The image has the writes of one more transaction: {@link left} has moved. */
+  onReleased: () => void = () => {};
 
   /** @param image This object's to close from now on. */
   constructor(
@@ -73,6 +78,7 @@ export class PrimaryDisk {
     this.#throttle = new WriteThrottle(limitBytes);
     this.tapped = new TappedDisk(address.path, this.tap, image, this.#throttle);
     this.tapped.onBlocked = (untilMs) => this.#wait(untilMs);
+    image.onRoom = () => this.#server?.resume();
   }
 
   /** Who serves it: to be closed with it. */
@@ -103,11 +109,13 @@ export class PrimaryDisk {
       throttled: this.#throttle.waits,
       throttledMs: this.#throttle.waitedMs,
       stuck: this.#stuck ?? null,
+      waiting: image.waiting,
     };
   }
 
   /** A secondary is there. */
   begin(lastTransaction: number): void {
+    this.#session++;
     this.#left = lastTransaction;
     // What the image has refused travels with the first transaction, and is written after it.
     this.#cancelRetry();
@@ -128,16 +136,22 @@ export class PrimaryDisk {
 
   /** The transaction is acknowledged. An image that refuses is told of, and tried again. */
   release(transaction: number): void {
-    this.#write(() => {
-      this.tap.release(transaction);
-      this.#left = transaction;
-    }, () => this.release(transaction));
+    const session = this.#session;
+    this.#write((done) =>
+      this.tap.release(transaction, (error) => {
+        if (error === undefined && session === this.#session && transaction > this.#left) {
+          this.#left = transaction;
+          this.onReleased();
+        }
+        done(error);
+      }), () => this.release(transaction));
   }
 
   /** The secondary is lost, and the VM goes on. */
   passThrough(): void {
+    this.#session++;
     this.#throttle.stopped();
-    this.#write(() => this.tap.passThrough(), () => this.#write(() => this.tap.retry()));
+    this.#write((done) => this.tap.passThrough(done));
     this.#server?.resume();
   }
 
@@ -154,14 +168,22 @@ export class PrimaryDisk {
     this.image.close();
   }
 
-  /** Lets the image have writes. @param again What to do a while after it has refused. */
-  #write(act: () => void, again = () => this.#write(act)): void {
+  /**
+   * Lets the image have writes, which is done at once or later.
+   *
+   * @param again What to do a while after it has refused: by default to try all that is not written.
+   */
+  #write(
+    act: (done: Done) => void,
+    again = () => this.#write((done) => this.tap.retry(done)),
+  ): void {
     const { name } = this.tap;
+    const session = this.#session;
     this.#cancelRetry();
-    try {
-      act();
-    } catch (error) {
-      const { message } = error as Error;
+    act((error) => {
+      if (session !== this.#session) return;
+      if (error === undefined) return this.#written();
+      const { message } = error;
       if (this.#stuck !== message) {
         log.error("disk {name}: {message}; {count} writes are kept in memory, and tried again", {
           name,
@@ -170,13 +192,15 @@ export class PrimaryDisk {
         });
       }
       this.#stuck = message;
+      this.#cancelRetry();
       this.#cancelRetry = this.reactor.after(RETRY_MS, again);
-      return;
-    }
+    });
+  }
+
+  #written(): void {
     if (this.#stuck === undefined) return;
     this.#stuck = undefined;
-    log.info("disk {name}: the image takes writes again", { name });
-    this.onWritten();
+    log.info("disk {name}: the image takes writes again", { name: this.tap.name });
   }
 
   /** Requests wait: looks again when their time has come. */

@@ -8,16 +8,18 @@ import {
   farewell,
   type PrimaryEnd,
 } from "../decisions/primary_end.ts";
+import { endBehind, judgeFate, type VmFate } from "../decisions/vm_fate.ts";
 import { TransportError, WireError } from "../errors.ts";
-import { queryStatus } from "../qmp/migration.ts";
 import type { Guardian } from "./guardian.ts";
 import type { QmpClient } from "./qmp_client.ts";
 import type { Reactor } from "./reactor.ts";
-import { type OnSecondaryLoss, releaseVm } from "./release_vm.ts";
+import { type OnSecondaryLoss, releaseVm, staysInColo } from "./release_vm.ts";
 import { restoreSaved } from "./saved_settings.ts";
 import type { SenderLink } from "./sender_link.ts";
 import type { StillVm } from "./still_vm.ts";
 import type { TapSet } from "./tap_set.ts";
+import { fateInWords } from "./vm_end_words.ts";
+import { GuestSleeps, VmEnded, type VmWatch } from "./vm_watch.ts";
 
 const log = getLogger(["kemari", "protect"]);
 
@@ -27,39 +29,31 @@ const FAREWELL_MS = 3000;
 /** For what has to be done after an interruption too. */
 const uninterrupted = new AbortController().signal;
 
-/** How long a QEMU whose stream has ended has to show that it lives. */
-const ALIVE_MS = 1000;
-
-/** Whether the VM has died, rather than whoever protects it, or the stream between them. */
-async function isQemuLost(
-  error: unknown,
-  qmp: QmpClient,
-  reactor: Reactor,
-): Promise<boolean> {
-  const isItsEnd = error instanceof TransportError && error.party === "qemu";
-  if (!isItsEnd || !qmp.isOpen) return isItsEnd;
-  try {
-    await reactor.during(qmp.run(queryStatus(), { timeoutMs: ALIVE_MS }), uninterrupted);
-    return false;
-  } catch {
-    return true;
-  }
+/** What kind of end a session has had, and what has become of the VM, where that has a part in it. */
+interface WhyEnded {
+  readonly end: PrimaryEnd;
+  readonly vm?: VmFate;
 }
 
-/**
- * What kind of end a session has had.
- *
- * @param error What has ended it.
- */
-async function endOf(error: unknown, { qmp, reactor, signal }: Parting): Promise<PrimaryEnd> {
+/** @param error What has ended it. */
+async function endOf(error: unknown, { watch, reactor, signal }: Parting): Promise<WhyEnded> {
   if (error instanceof WireError) {
-    if (error.fault === "taken-over" || error.fault === "silence") return error.fault;
-    if (error.fault === "busy" || error.fault === "storage") return error.fault;
-    if (error.fault === "activating") return "busy";
+    if (error.fault === "taken-over" || error.fault === "silence") return { end: error.fault };
   }
-  if (error instanceof TransportError && error.party === "peer") return "secondary-lost";
-  if (await isQemuLost(error, qmp, reactor)) return "vm-died";
-  return signal.aborted ? "interrupted" : "fault";
+  if (error instanceof VmEnded) {
+    return { end: "vm-ended", vm: { kind: "ended", reason: error.reason } };
+  }
+  const isItsEnd = error instanceof TransportError && error.party === "qemu";
+  if (isItsEnd || error instanceof GuestSleeps || watch.shutdown !== undefined || watch.isAsleep) {
+    const vm = judgeFate(await watch.evidence(reactor));
+    return { end: signal.aborted && vm.kind === "alive" ? "interrupted" : endBehind(vm), vm };
+  }
+  if (error instanceof WireError) {
+    if (error.fault === "busy" || error.fault === "storage") return { end: error.fault };
+    if (error.fault === "activating") return { end: "busy" };
+  }
+  if (error instanceof TransportError && error.party === "peer") return { end: "secondary-lost" };
+  return { end: signal.aborted ? "interrupted" : "fault" };
 }
 
 /** Who has a part in a protection's end. */
@@ -68,6 +62,7 @@ export interface Parting {
   readonly reactor: Reactor;
   /** The protection's temporary folder, with a note of QEMU's settings as they were. */
   readonly folder: string;
+  readonly watch: VmWatch;
   readonly still: StillVm;
   readonly taps: Pick<TapSet, "passThrough">;
   readonly guardian: Pick<Guardian, "decide">;
@@ -86,8 +81,15 @@ export interface Parted {
   readonly known: AtPrimaryEnd;
   /** What has ended it in the end: who leaves, or asks, may hear that the VM is the secondary's. */
   readonly error: unknown;
-  /** Whether QEMU was told, or has nothing to be told any more; if not, that was said loudly. */
-  readonly told: boolean;
+  /** What has become of the VM, where that has ended the session. */
+  readonly vm?: VmFate;
+  /** Whether the secondary has acknowledged what it was told. */
+  readonly heard: boolean;
+  /**
+   * Whether QEMU was told, or has nothing to be told any more. If not, that was said loudly; `later`: it
+   * is to be told when its VM has left the state that it is in, see {@link letGo}.
+   */
+  readonly told: boolean | "later";
 }
 
 /**
@@ -102,20 +104,27 @@ export async function partFromSecondary(
   link: SenderLink | undefined,
   parting: Parting,
 ): Promise<Parted> {
-  // COLO's end lets a VM run that somebody else had paused.
-  const wasPaused = link?.primary.dialogue.isVmPaused === true && !parting.still.isHeld;
   const stoodStill = link?.stoodStill === true;
   const { onSecondaryLoss, signal } = parting;
-  const end = await endOf(error, parting);
+  const { end, vm } = await endOf(error, parting);
+  // COLO's end lets a VM run that somebody else had paused. Where COLO was over before us, QEMU has
+  // done so by itself, and has stopped it for that first.
+  const isStopped = link?.primary.dialogue.isVmPaused === true && vm?.kind !== "cancelled" ||
+    parting.watch.standsStill !== undefined;
+  const wasPaused = isStopped && !parting.still.isHeld;
   const known = { end, onSecondaryLoss, stoodStill, isInterrupted: signal.aborted };
-  const fate = afterFarewell(known, await sayFarewell(farewell(known), link, parting));
+  const answer = await sayFarewell(farewell(known), fateInWords(vm), link, parting);
+  const fate = afterFarewell(known, answer);
   // The secondary waits for the connection's end before its VM runs: ours stops first.
   if (fate === "is-theirs") link?.quiesce();
   else link?.close();
   if (fate === "goes-on" || fate === "has-ended") parting.taps.passThrough();
-  let told = true;
-  // One whose secondary never said who it is has not been told of any protection.
-  if (link?.ready || fate === "is-theirs") {
+  let told: boolean | "later" = true;
+  // A QEMU that was not asked for a migration has nothing to be told, and what migration it is in is an
+  // operator's own, who may have moved the VM. One that QEMU itself cannot get out of COLO stays there.
+  const isOurs = fate === "is-theirs" || parting.still.hasBegun;
+  if (!isOurs) await restoreSaved(parting.qmp, parting.folder).catch(() => {});
+  else if (vm?.kind !== "stranded") {
     const action = fate === "goes-on" && !wasPaused ? "continue" : "stop";
     parting.guardian.decide(action);
     told = await letGo(action, parting);
@@ -125,6 +134,8 @@ export async function partFromSecondary(
   return {
     known: { ...known, end: isTheirs ? "taken-over" : end, isInterrupted: signal.aborted },
     error: isTheirs ? takenOver(error) : error,
+    vm: isTheirs ? undefined : vm,
+    heard: answer === "heard",
     told,
   };
 }
@@ -139,6 +150,7 @@ function takenOver(cause: unknown): WireError {
 /** Carries out what {@link farewell} says. What the VM says meanwhile is held. */
 async function sayFarewell(
   { asks, tells }: Farewell,
+  words: string,
   link: SenderLink | undefined,
   { ask }: Parting,
 ): Promise<Answer> {
@@ -148,22 +160,32 @@ async function sayFarewell(
       return await ask();
     }
     if (tells === "nothing") return "unheard";
-    return await link?.leave(tells) ? "heard" : "unheard";
+    return await link?.leave(tells, words) ? "heard" : "unheard";
   } catch {
     return "taken-over";
   }
 }
 
-/** Tells QEMU that it is alone. The taps go on meanwhile: it may wait for its disk before it answers. */
-async function letGo(
+/**
+ * Tells QEMU that it is alone. The taps go on meanwhile: it may wait for its disk before it answers.
+ *
+ * @returns Whether it was; `later` where COLO's end would harm its VM as it is, and nothing was said.
+ */
+export async function letGo(
   action: OnSecondaryLoss,
   { qmp, reactor, folder, still, isQuiet = false, signal }: Parting,
-): Promise<boolean> {
-  let told: boolean | undefined;
+): Promise<boolean | "later"> {
+  let told: boolean | "later" | undefined;
   const task = (async () => {
     // A VM that is being stopped must be, before it can be let go.
     await still.giveUp();
-    told = await release(qmp, action, folder, still, isQuiet);
+    const state = await staysInColo(qmp).catch(() => undefined);
+    if (state !== undefined) {
+      log.info("the VM is {state}: QEMU is told that it is unprotected when that is over", {
+        state,
+      });
+      told = "later";
+    } else told = await release(qmp, action, folder, still, isQuiet);
   })();
   let cancel = () => {};
   const hurry = () => {

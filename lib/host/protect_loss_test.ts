@@ -2,9 +2,12 @@ import assert from "node:assert/strict";
 import type { Answer } from "../decisions/primary_end.ts";
 import { TransportError, WireError } from "../errors.ts";
 import type { QmpCommand } from "../qmp/codec.ts";
+import type { VmEvidence } from "../decisions/vm_fate.ts";
 import { partFromSecondary, type Parting } from "./protect_loss.ts";
 import { Reactor } from "./reactor.ts";
 import type { SenderLink } from "./sender_link.ts";
+import { endedBy } from "./vm_end_words.ts";
+import { GuestSleeps, VmEnded, type VmWatch } from "./vm_watch.ts";
 
 const SECONDARY = "secondary:4000";
 const LOSS = new TransportError(SECONDARY, "read", "the secondary closed the connection", {
@@ -23,10 +26,15 @@ interface Situation {
   readonly heard?: boolean | WireError;
   readonly paused?: boolean;
   readonly linked?: boolean;
+  /** Whether a migration was begun; with a link, if absent. */
+  readonly begun?: boolean;
   /** Whether we stood still before that. */
   readonly stoodStill?: boolean;
   /** What the secondary says when it is asked whether it has taken over. */
   readonly answer?: Answer;
+  /** What is found out of the VM, where it is asked for. */
+  readonly evidence?: Partial<VmEvidence>;
+  readonly runState?: string;
 }
 
 /** Parts, and tells what was done, in order. */
@@ -34,6 +42,7 @@ async function part(situation: Situation) {
   const { error, onSecondaryLoss = "continue", interrupted = false } = situation;
   const { qemu = "answers", heard = true, paused = false, linked = true } = situation;
   const { stoodStill = false, answer = "heard" } = situation;
+  const { evidence = {}, runState = "running", begun = linked } = situation;
   const done: string[] = [];
   const reactor = new Reactor();
   const controller = new AbortController();
@@ -51,8 +60,10 @@ async function part(situation: Situation) {
           if (timeoutMs !== undefined) setTimeout(() => reject(gone), timeoutMs);
         });
       }
-      if (execute === "query-migrate") return Promise.resolve({ status: "completed" });
-      if (execute === "query-status") return Promise.resolve({ status: "running" });
+      if (execute === "query-migrate") {
+        return Promise.resolve({ status: runState === "suspended" ? "colo" : "completed" });
+      }
+      if (execute === "query-status") return Promise.resolve({ status: runState });
       done.push(execute);
       return Promise.resolve({});
     },
@@ -61,18 +72,26 @@ async function part(situation: Situation) {
     ready: linked,
     stoodStill,
     primary: { dialogue: { isVmPaused: paused } },
-    leave: () => {
-      done.push("leave");
+    leave: (reason: string) => {
+      done.push(reason === "goes-on" ? "leave" : reason);
       return heard instanceof WireError ? Promise.reject(heard) : Promise.resolve(heard);
     },
     quiesce: () => void done.push("quiesce"),
     close: () => void done.push("close"),
   };
+  const monitor = { answers: "answers", gone: "closed", silent: "silent" } as const;
+  const watch = {
+    shutdown: evidence.shutdown,
+    isAsleep: evidence.isAsleep ?? false,
+    standsStill: undefined,
+    evidence: () => Promise.resolve({ monitor: monitor[qemu], migration: "colo", ...evidence }),
+  } as unknown as VmWatch;
   const parting = {
     qmp,
     reactor,
+    watch,
     folder: "/nonexistent",
-    still: { isHeld: false, giveUp: () => Promise.resolve() },
+    still: { isHeld: false, hasBegun: begun, giveUp: () => Promise.resolve() },
     taps: { passThrough: () => void done.push("pass through") },
     guardian: { decide: (action: string) => void done.push(`decide ${action}`) },
     onSecondaryLoss,
@@ -84,7 +103,16 @@ async function part(situation: Situation) {
   } as unknown as Parting;
   try {
     const { told } = await partFromSecondary(error, link as unknown as SenderLink, parting);
-    const wanted = ["ask", "leave", "quiesce", "close", "pass through", "stop", "decide continue"];
+    const wanted = [
+      "ask",
+      "leave",
+      "vm-ended",
+      "quiesce",
+      "close",
+      "pass through",
+      "stop",
+      "decide continue",
+    ];
     return { told, done: done.filter((step) => [...wanted, "decide stop"].includes(step)) };
   } finally {
     reactor.close();
@@ -117,6 +145,79 @@ Deno.test("nothing of a dead QEMU's uncommitted epoch gets out, and nobody is to
   }
 });
 
+Deno.test("a VM that was shut down starts nowhere, and its last words get out once the secondary knows", async () => {
+  const ended = {
+    error: STREAM_END,
+    qemu: "gone",
+    evidence: { shutdown: "guest-shutdown" },
+  } as const;
+  const parts = await part(ended);
+  assert.deepEqual(parts, {
+    told: true,
+    done: ["vm-ended", "close", "pass through", "decide stop", "close"],
+  });
+  const said = { ...ended, error: new VmEnded("guest-shutdown") };
+  assert.deepEqual((await part(said)).done, parts.done);
+  assert.deepEqual((await part({ ...said, onSecondaryLoss: "stop" })).done, parts.done);
+  // The secondary may be about to take over.
+  assert.deepEqual((await part({ ...said, heard: false })).done, [
+    ...["vm-ended", "close", "decide stop", "close"],
+  ]);
+  const kept = { ...said, qemu: "answers", runState: "shutdown" } as const;
+  assert.ok(!(await part(kept)).done.includes("decide continue"), "-no-shutdown");
+});
+
+Deno.test("a guest that sleeps is left in COLO, and the secondary knows that it is here", async () => {
+  const asleep = {
+    error: new GuestSleeps(),
+    evidence: { runState: "suspended", isAsleep: true },
+    runState: "suspended",
+  };
+  const done = ["leave", "close", "pass through", "decide continue", "close"];
+  assert.deepEqual(await part(asleep), { told: "later", done });
+  assert.deepEqual(await part({ ...asleep, interrupted: true }), { told: "later", done });
+});
+
+Deno.test("a guest that QEMU cannot let sleep is a loss, and nobody touches it", async () => {
+  const evidence = { runState: "colo", isAsleep: true };
+  assert.deepEqual(await part({ error: new GuestSleeps(), evidence }), {
+    told: true,
+    done: ["close", "close"],
+  });
+});
+
+Deno.test("a cancelled migration is no loss, whatever is to happen at one, where the secondary hears of it", async () => {
+  for (const [runState, migration] of [["running", "completed"], ["colo", "cancelling"]]) {
+    const cancelled = { error: STREAM_END, evidence: { runState, migration } };
+    assert.deepEqual((await part(cancelled)).done, GOES_ON);
+    // Its STOP was QEMU's own, on the way out of COLO (7.2).
+    assert.deepEqual((await part({ ...cancelled, paused: true })).done, GOES_ON);
+    assert.deepEqual((await part({ ...cancelled, onSecondaryLoss: "stop" })).done, GOES_ON);
+    const unheard = { ...cancelled, onSecondaryLoss: "stop", heard: false } as const;
+    assert.deepEqual((await part(unheard)).done, ["leave", ...STOPS]);
+  }
+});
+
+Deno.test("what a protection ends with never tells to activate a VM that is here", () => {
+  for (const kind of ["alive", "failed"] as const) {
+    for (const heard of [true, false, undefined]) {
+      const { hint } = endedBy({ kind }, STREAM_END, heard, SECONDARY) as { hint?: string };
+      assert.match(hint!, /the VM is here/);
+      assert.doesNotMatch(hint!, /failover/);
+    }
+  }
+  const how = { kind: "cancelled", how: "migrate_cancel" } as const;
+  assert.doesNotMatch(
+    (endedBy(how, STREAM_END, true, SECONDARY) as { hint: string }).hint,
+    /failover/,
+  );
+  assert.ok(
+    endedBy({ kind: "ended", reason: "x" }, STREAM_END, true, SECONDARY) instanceof VmEnded,
+  );
+  const unheard = endedBy({ kind: "ended", reason: "x" }, STREAM_END, false, SECONDARY);
+  assert.ok(unheard instanceof TransportError && unheard.party === "peer");
+});
+
 Deno.test("a QEMU that lives though its stream has ended goes on; one that is silent must not", async () => {
   assert.deepEqual((await part({ error: STREAM_END })).done, GOES_ON);
   const { told, done } = await part({ error: STREAM_END, qemu: "silent", interrupted: true });
@@ -136,6 +237,13 @@ Deno.test("a VM that is taken over stops before the connection ends, also if it 
   assert.deepEqual((await part({ error: TAKEN_OVER })).done, stops);
   const crossing = { error: INTERRUPTED, interrupted: true, heard: TAKEN_OVER };
   assert.deepEqual((await part(crossing)).done, ["leave", ...stops]);
+});
+
+Deno.test("a migration that is not ours is an operator's, and left alone", async () => {
+  const moving = { error: LOSS, begun: false, runState: "postmigrate" };
+  assert.deepEqual((await part(moving)).done, ["leave", "close", "pass through", "close"]);
+  const moved = { ...moving, error: new VmEnded("it was migrated") };
+  assert.deepEqual((await part(moved)).done, ["vm-ended", "close", "pass through", "close"]);
 });
 
 Deno.test("QEMU is told nothing of a secondary that never said who it is", async () => {

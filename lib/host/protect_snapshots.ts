@@ -1,10 +1,12 @@
 import { getLogger } from "@logtape/logtape";
+import { TransportError } from "../errors.ts";
 import { enableSnapshots, queryStatus, resumeVm } from "../qmp/migration.ts";
 import { libc } from "./libc.ts";
-import type { ProtectContext } from "./protect.ts";
+import type { ProtectContext } from "./protect_context.ts";
 import { failIfFailed } from "./migration_channel.ts";
-import { PAUSED } from "./protect_colo.ts";
+import { leaveAsleep, PAUSED } from "./protect_colo.ts";
 import { saveSettings } from "./saved_settings.ts";
+import { GuestSleeps, VmEnded } from "./vm_watch.ts";
 
 const log = getLogger(["kemari", "protect"]);
 
@@ -21,13 +23,19 @@ const PAUSED_POLL_MS = 100;
  * @throws when either side is lost; it does not end otherwise.
  */
 export async function protectBySnapshots(context: ProtectContext): Promise<never> {
-  const { reactor, settings, support, qmp, link, trigger, still, channel, signal } = context;
+  const { reactor, settings, support, qmp, watch, link, trigger, still, channel, signal } = context;
   saveSettings(context.folder, support);
   await reactor.during(qmp.runAll(enableSnapshots(support)), signal);
   const stopMeasuring = measurePauses(context);
+  const stopListening = qmp.onEvent(({ name }) => {
+    if (name === "STOP" && !still.isHeld) watch.lookWhyStopped();
+  });
+  watch.onAsleep = () => leaveAsleep(context);
   try {
     for (let round = 1;; round++) await takeSnapshot(round);
   } finally {
+    watch.onAsleep = () => {};
+    stopListening();
     stopMeasuring();
   }
 
@@ -45,7 +53,10 @@ export async function protectBySnapshots(context: ProtectContext): Promise<never
     }
     await reactor.during(completed(), signal);
     if (settings.commit === "sync") await reactor.run(() => link.inFlight === 0, signal);
-    await reactor.during(qmp.run(resumeVm()), signal);
+    // A VM that was stopped meanwhile is its stopper's to let go on; its migration has hidden the state.
+    const stopped = watch.standsStill;
+    if (stopped === undefined) await reactor.during(qmp.run(resumeVm()), signal);
+    else log.warn("the VM was stopped ({stopped}) while its snapshot was taken", { stopped });
     await reactor.run(() => link.inFlight === 0, signal);
     if (round === 1) log.info("protected: snapshots follow");
     // A VM that could not run meanwhile has the whole time to itself.
@@ -63,14 +74,22 @@ export async function protectBySnapshots(context: ProtectContext): Promise<never
       const { status } = await reactor.during(qmp.run(queryStatus()), signal) as {
         status?: string;
       };
-      if (status === "running" || status === "suspended") return;
+      if (status === "running") return;
+      if (status === "suspended") throw new GuestSleeps();
+      if (status === "shutdown") throw new VmEnded("shutdown");
       if (!told) log.info(PAUSED);
       await reactor.sleep(PAUSED_POLL_MS, signal);
     }
   }
 
   async function completed(): Promise<void> {
-    while (await failIfFailed(qmp) !== "completed") {
+    for (;;) {
+      const phase = await failIfFailed(qmp);
+      if (phase === "completed") return;
+      // Its channel has ended, so that a migration that is not completing was given up by somebody.
+      if (phase === "cancelled" || phase === "none") {
+        throw new TransportError("QEMU", "read", "a snapshot was given up", { party: "qemu" });
+      }
       await new Promise((resolve) => setTimeout(resolve, POLL_MS));
     }
   }

@@ -3,7 +3,7 @@ import { RelayedError } from "../errors.ts";
 import { parseAddress } from "./address.ts";
 import { askControl } from "./control.ts";
 import { type SenderStatus, statusLine } from "./end_status.ts";
-import type { ProtectSettings } from "./protect.ts";
+import type { ProtectSettings } from "./protect_context.ts";
 import type { ProgressLine } from "./send.ts";
 import { parseQmpAddress } from "./qmp_address.ts";
 import { SOFTWARE } from "./software.ts";

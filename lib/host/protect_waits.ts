@@ -2,14 +2,17 @@
 import { getLogger } from "@logtape/logtape";
 import { TransportError } from "../errors.ts";
 import { type MigrationSupport, refusalOf } from "../qmp/migration_support.ts";
+import { atStart } from "../qmp/run_state.ts";
 import type { Address } from "./address.ts";
 import { connectPeer } from "./peer.ts";
 import type { ProtectBoard } from "./protect_board.ts";
 import { readMigrationSupport } from "./qemu_probe.ts";
 import { QmpClient } from "./qmp_client.ts";
 import type { Reactor } from "./reactor.ts";
+import { staysInColo } from "./release_vm.ts";
 import { CONNECT_TIMEOUT_MS } from "./send.ts";
 import type { TapSet } from "./tap_set.ts";
+import { VmEnded } from "./vm_watch.ts";
 
 const log = getLogger(["kemari", "protect"]);
 
@@ -37,26 +40,49 @@ export async function connectQemu(
   }
 }
 
-/** Waits until nothing keeps the VM from being protected: somebody may have paused it. */
+/**
+ * Waits until nothing keeps the VM from being protected: somebody may have paused it.
+ *
+ * @param waits Told its run state while it is waited for.
+ * @throws {VmEnded} if it was shut down, or has gone elsewhere.
+ */
 export async function untilProtectable(
   qmp: QmpClient,
   reactor: Reactor,
   signal: AbortSignal,
+  waits: (runState: string) => void = () => {},
 ): Promise<MigrationSupport> {
   for (let told = "";;) {
     const support = await reactor.during(readMigrationSupport(qmp), signal);
+    const found = atStart(support.runState);
+    if (found.kind === "over") throw new VmEnded(found.reason);
     const reason = refusalOf(support)?.message ?? support.standsStill;
     if (reason === undefined) return support;
+    waits(support.runState);
     if (reason !== told) log.warn("{reason} The VM is unprotected until then", { reason });
     told = reason;
     await untilResumed(qmp, reactor, signal);
   }
 }
 
+/** Waits until QEMU can leave COLO without harm to its VM, see {@link staysInColo}. */
+export async function untilAwake(
+  qmp: QmpClient,
+  reactor: Reactor,
+  signal: AbortSignal,
+): Promise<void> {
+  while (await reactor.during(staysInColo(qmp), signal) !== undefined) {
+    await untilResumed(qmp, reactor, signal);
+  }
+}
+
+/** What may mean that a VM runs again. */
+const STARTS: ReadonlySet<string> = new Set(["RESUME", "WAKEUP", "RESET", "SHUTDOWN"]);
+
 /** Waits until the VM runs again, or for a while. */
 async function untilResumed(qmp: QmpClient, reactor: Reactor, signal: AbortSignal): Promise<void> {
   let resumed = false;
-  const stopListening = qmp.onEvent(({ name }) => resumed ||= name === "RESUME");
+  const stopListening = qmp.onEvent(({ name }) => resumed ||= STARTS.has(name));
   const cancel = reactor.after(RETRY_MS, () => resumed = true);
   try {
     await reactor.run(() => resumed, signal);

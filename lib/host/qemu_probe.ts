@@ -5,6 +5,7 @@ import { GUEST_TIMER_QUERIES, type GuestTimer, judgeGuestTimer } from "../qmp/gu
 import {
   type MigrationSupport,
   probeCapabilities,
+  sleepQueries,
   SUPPORT_QUERIES,
 } from "../qmp/migration_support.ts";
 import { QmpClient } from "./qmp_client.ts";
@@ -64,7 +65,8 @@ export async function readMigrationSupport(
 ): Promise<MigrationSupport> {
   const { status, ...others } = SUPPORT_QUERIES;
   const { replies, refusals } = await askAll(client, hasVm ? { status, ...others } : others);
-  return probeCapabilities(replies, refusals);
+  const sleep = await askAll(client, sleepQueries(replies.acpiDevice));
+  return probeCapabilities({ ...replies, ...sleep.replies }, refusals);
 }
 
 /**

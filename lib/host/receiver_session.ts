@@ -5,7 +5,9 @@ const DIGESTS_PENDING_BYTES = 1 << 20;
 import { KemariError, StateError, TransportError } from "../errors.ts";
 import { Carry } from "../bytes/carry.ts";
 import { createPageDigest, type PageDigest } from "../replica/page_digest.ts";
+import type { Waits } from "../replica/disk_digest.ts";
 import { Replica } from "../replica/replica.ts";
+import type { ReplicaTaps } from "../replica/replica_taps.ts";
 import { Secondary, type SecondaryCounters, type SecondaryEvent } from "../replica/secondary.ts";
 import type { CommitGate } from "./commit_gate.ts";
 import { OutputQueue, readSome, shutdownWrite } from "./channel.ts";
@@ -39,6 +41,9 @@ export class ReceiverSession {
   readonly #peer: PeerConnection;
   readonly #owner: SessionOwner;
   readonly secondary: Secondary;
+  readonly #taps: ReplicaTaps;
+  /** Who is told of what a disk's copy refuses while there is no session. */
+  readonly #ownerOfRefusals: (error: Error) => void;
   readonly #output: OutputQueue;
   readonly #input: Watch;
   readonly #writable: Watch;
@@ -48,7 +53,9 @@ export class ReceiverSession {
   readonly #begunAt = performance.now();
   #readBytes = 0;
   /** What the sender asked for and still waits for: digests of pages, or of a disk's chunks. */
-  readonly #answers: Generator<void>[] = [];
+  readonly #answers: Generator<Waits | void>[] = [];
+  /** The first of them waits for a disk. */
+  #answerWaits = false;
   #answersNext = false;
   /** Done when the answers to all questions so far are in {@link #answers}. */
   #preparing: Promise<void> = Promise.resolve();
@@ -81,6 +88,13 @@ export class ReceiverSession {
       () => performance.now(),
       (state) => options.gate?.mustHold(state) ?? false,
     );
+    this.#taps = replica.taps;
+    this.#ownerOfRefusals = this.#taps.onRefused;
+    this.#taps.onRefused = (error) =>
+      this.#guard(() => {
+        if (error instanceof TransportError) this.secondary.storageFault(error);
+        throw error;
+      });
     this.#output = new OutputQueue(peer.output, peer.name, "peer");
     this.#input = reactor.watch(peer.input, { readable: () => this.#guard(() => this.#read()) });
     this.#writable = reactor.watch(peer.output, {
@@ -116,6 +130,7 @@ export class ReceiverSession {
   close(letGo: () => void = () => this.#peer.close()): void {
     if (this.#closed) return;
     this.#closed = true;
+    this.#taps.onRefused = this.#ownerOfRefusals;
     this.#cancelTick();
     this.#cancelLinger();
     this.#input.stop();
@@ -287,7 +302,7 @@ export class ReceiverSession {
     const written = this.#output.flush();
     this.#input.want(this.secondary.mayRead, false);
     this.#writable.want(false, !written);
-    if (!written || this.#answers.length === 0 || this.#answersNext) return;
+    if (!written || this.#answers.length === 0 || this.#answersNext || this.#answerWaits) return;
     this.#answersNext = true;
     this.#reactor.after(0, () => {
       this.#answersNext = false;
@@ -297,8 +312,22 @@ export class ReceiverSession {
 
   /** Computes and says a little more of the first answer that is due. */
   #answer(): void {
+    if (this.#answerWaits) return;
     try {
-      if (this.#answers[0]?.next().done) this.#answers.shift();
+      for (let isAtOnce = true; isAtOnce;) {
+        const next = this.#answers[0]?.next();
+        if (next?.done) this.#answers.shift();
+        if (typeof next?.value !== "function") return;
+        // What the disk has at hand keeps nobody waiting.
+        this.#answerWaits = true;
+        let isHere = true;
+        next.value(() => {
+          this.#answerWaits = false;
+          if (!isHere) this.#guard(() => this.#pump());
+        });
+        isHere = false;
+        isAtOnce = !this.#answerWaits;
+      }
     } catch (error) {
       if (error instanceof TransportError) this.secondary.storageFault(error);
       throw error;
@@ -306,7 +335,7 @@ export class ReceiverSession {
   }
 
   /** Answers are given in the order of the questions, however long a digest takes to be made. */
-  #prepare(make: () => Promise<Generator<void>>): void {
+  #prepare(make: () => Promise<Generator<Waits | void>>): void {
     this.#preparing = this.#preparing.then(make).then((answer) => {
       this.#answers.push(answer);
       this.#guard(() => this.#pump());

@@ -1,10 +1,10 @@
 import { getLogger } from "@logtape/logtape";
 import { TransportError } from "../errors.ts";
-import { type ReplicaDisk, ReplicaTaps } from "../replica/replica_taps.ts";
-import type { BlockBackend, ZeroOptions } from "./block_backend.ts";
+import { type ReplicaDisk, ReplicaTaps, type Unreleased } from "../replica/replica_taps.ts";
+import type { Done } from "../replica/done.ts";
+import type { BlockBackend, StatusDone, ZeroOptions } from "./block_backend.ts";
 import type { DiskTapAddress } from "./disk_options.ts";
 import { ImageFile } from "./image_file.ts";
-import type { Extent } from "../nbd/reply_writer.ts";
 import { NbdServer } from "./nbd_server.ts";
 import { NetTap } from "./net_tap.ts";
 import type { Reactor } from "./reactor.ts";
@@ -22,6 +22,8 @@ export interface ReplaySettings {
 }
 
 const EPERM = 1;
+/** A takeover that waits so long for storage says so, and again after as long. */
+const SLOW_MS = 5000;
 
 /**
  * A disk that nobody may write before the VM is active here, and that may get another back end
@@ -47,26 +49,27 @@ export class GatedDisk implements BlockBackend {
   get sizeBytes(): number {
     return this.image.sizeBytes;
   }
-  read(into: Uint8Array<ArrayBuffer>, offset: number): void {
-    this.#backend.read(into, offset);
+  read(into: Uint8Array<ArrayBuffer>, offset: number, done: Done): void {
+    this.#backend.read(into, offset, done);
   }
-  write(data: Uint8Array, offset: number, fua: boolean): void {
-    this.#check();
-    this.#backend.write(data, offset, fua);
+  write(data: Uint8Array, offset: number, fua: boolean, done: Done): void {
+    if (this.#isShut(done)) return;
+    this.#backend.write(data, offset, fua, done);
   }
-  flush(): void {
-    if (this.isOpen) this.#backend.flush();
+  flush(done: Done): void {
+    if (this.isOpen) this.#backend.flush(done);
+    else done();
   }
-  trim(offset: number, lengthBytes: number, fua: boolean): void {
-    this.#check();
-    this.#backend.trim(offset, lengthBytes, fua);
+  trim(offset: number, lengthBytes: number, fua: boolean, done: Done): void {
+    if (this.#isShut(done)) return;
+    this.#backend.trim(offset, lengthBytes, fua, done);
   }
-  zero(offset: number, lengthBytes: number, options: ZeroOptions): void {
-    this.#check();
-    this.#backend.zero(offset, lengthBytes, options);
+  zero(offset: number, lengthBytes: number, options: ZeroOptions, done: Done): void {
+    if (this.#isShut(done)) return;
+    this.#backend.zero(offset, lengthBytes, options, done);
   }
-  status(offset: number, lengthBytes: number, mostExtents: number): Extent[] {
-    return this.#backend.status(offset, lengthBytes, mostExtents);
+  status(offset: number, lengthBytes: number, mostExtents: number, done: StatusDone): void {
+    this.#backend.status(offset, lengthBytes, mostExtents, done);
   }
   prefetch(offset: number, lengthBytes: number): void {
     this.#backend.prefetch?.(offset, lengthBytes);
@@ -75,12 +78,16 @@ export class GatedDisk implements BlockBackend {
     return this.#backend.ready?.() ?? true;
   }
 
-  #check(): void {
-    if (this.isOpen) return;
-    throw new TransportError(this.name, "write", "the VM is not active on this host", {
-      party: "disk",
-      cause: EPERM,
-    });
+  /** Refuses where nobody may write. @returns Whether it did. */
+  #isShut(done: Done): boolean {
+    if (this.isOpen) return false;
+    done(
+      new TransportError(this.name, "write", "the VM is not active on this host", {
+        party: "disk",
+        cause: EPERM,
+      }),
+    );
+    return true;
   }
 }
 
@@ -101,7 +108,14 @@ export class ReplicaTapSet {
   readonly replicaTaps: ReplicaTaps;
   #isActive = false;
 
-  private constructor(disks: SecondaryDisk[], nets: NetTap[], keepsInputs: boolean) {
+  readonly #reactor: Reactor;
+
+  private constructor(
+    reactor: Reactor,
+    disks: SecondaryDisk[],
+    nets: NetTap[],
+    keepsInputs: boolean,
+  ) {
     this.#disks = disks;
     this.#nets = nets;
     const replicaDisks = disks.map(({ address, gate }): [string, ReplicaDisk] => {
@@ -116,6 +130,9 @@ export class ReplicaTapSet {
       new Set(nets.map(({ name }) => name)),
       keepsInputs && nets.length > 0,
     );
+    this.#reactor = reactor;
+    this.replicaTaps.onRefused = (error) =>
+      log.error("{reason}; what it lacks is kept in memory", { reason: error.message });
   }
 
   /** @throws {TransportError} if an image, a socket or a TAP cannot be opened; nothing is left open. */
@@ -130,7 +147,7 @@ export class ReplicaTapSet {
     const openNets: NetTap[] = [];
     try {
       for (const address of disks) {
-        const gate = new GatedDisk(ImageFile.open(address.path));
+        const gate = new GatedDisk(ImageFile.open(address.path, reactor));
         try {
           const server = await NbdServer.listen(
             {
@@ -142,6 +159,7 @@ export class ReplicaTapSet {
             reactor,
             signal,
           );
+          gate.image.onRoom = () => server.resume();
           openDisks.push({ address, gate, server });
         } catch (error) {
           gate.image.close();
@@ -160,7 +178,7 @@ export class ReplicaTapSet {
           ),
         );
       }
-      return new ReplicaTapSet(openDisks, openNets, keepsInputs);
+      return new ReplicaTapSet(reactor, openDisks, openNets, keepsInputs);
     } catch (error) {
       openNets.forEach((net) => net.close());
       openDisks.forEach(({ gate, server }) => {
@@ -186,13 +204,14 @@ export class ReplicaTapSet {
   }
 
   /**
-   * Finishes what was committed: what may fail is to fail before the primary is fenced.
+   * Finishes what was committed: what may fail is to fail before the primary is fenced. Waits for the
+   * disks' storage as long as that takes.
    *
    * @throws {TransportError} if a disk is no whole copy, or refuses a committed write.
    */
-  prepare(): void {
+  async prepare(signal: AbortSignal): Promise<void> {
     this.replicaTaps.requireWhole();
-    this.replicaTaps.applyPending();
+    await this.#storage((done) => this.replicaTaps.finishPending(done), signal);
   }
 
   /**
@@ -201,25 +220,19 @@ export class ReplicaTapSet {
    *
    * @throws {TransportError} if a disk is no whole copy, or refuses a committed write.
    */
-  activate(replay: ReplaySettings): void {
+  async activate(replay: ReplaySettings, signal: AbortSignal): Promise<void> {
     if (this.#isActive) return;
     const taps = this.replicaTaps;
-    taps.requireWhole();
-    taps.applyPending();
+    await this.prepare(signal);
     const frames = new Map<string, Uint8Array[]>();
     const macs = taps.macs;
-    let writes = 0;
+    const writes: Unreleased["event"][] = [];
     for (const { event } of taps.unreleased) {
       if (event.kind === "packet") {
         frames.set(event.tap, [...frames.get(event.tap) ?? [], event.frame]);
-      } else if (replay.disk && (event.kind === "write" || event.kind === "zero")) {
-        const disk = this.#disks.find(({ address }) => address.name === event.tap)!;
-        const store = storeOf(disk.gate.image);
-        if (event.kind === "write") store.write(event.offset, event.data);
-        else store.zero(event.offset, event.lengthBytes);
-        writes++;
-      }
+      } else if (replay.disk) writes.push(event);
     }
+    await this.#storage((done) => this.#replayWrites(writes, done), signal);
     let packets = 0;
     let given = 0;
     for (const net of this.#nets) {
@@ -235,12 +248,53 @@ export class ReplicaTapSet {
     }
     for (const { gate } of this.#disks) gate.isOpen = true;
     this.#isActive = true;
-    if (packets + writes + given > 0) {
+    if (packets + writes.length + given > 0) {
       log.info(
         "replayed {packets} packets and {writes} disk writes, and {given} packets to the guest",
-        { packets, writes, given },
+        { packets, writes: writes.length, given },
       );
     }
+  }
+
+  /** Writes to the shared disks what the primary may not have written, in order. */
+  #replayWrites(writes: readonly Unreleased["event"][], done: Done): void {
+    let left = writes.length + 1;
+    let failure: Error | undefined;
+    const one: Done = (error) => {
+      failure ??= error;
+      if (--left === 0) done(failure);
+    };
+    for (const event of writes) {
+      const { gate } = this.#disks.find(({ address }) => address.name === event.tap)!;
+      const store = storeOf(gate.image);
+      if (event.kind === "write") store.write(event.offset, event.data, one);
+      else if (event.kind === "zero") store.zero(event.offset, event.lengthBytes, one);
+      else one();
+    }
+    one();
+  }
+
+  /** Has the disks do something, and serves whatever else there is until they have. */
+  async #storage(act: (done: Done) => void, signal: AbortSignal): Promise<void> {
+    let isDone = false;
+    let failure: Error | undefined;
+    act((error) => {
+      isDone = true;
+      failure = error;
+    });
+    const cancel = this.#reactor.every(
+      SLOW_MS,
+      () =>
+        log.warn("waiting for the storage of the disks: {count} requests are not done", {
+          count: this.#disks.reduce((sum, { gate }) => sum + gate.image.waiting, 0),
+        }),
+    );
+    try {
+      await this.#reactor.run(() => isDone, signal);
+    } finally {
+      cancel();
+    }
+    if (failure !== undefined) throw failure;
   }
 
   /** No VM got them after all: they wait as before, and nothing of this activation is left. */

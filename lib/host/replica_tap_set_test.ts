@@ -33,7 +33,7 @@ Deno.test("an activation that came to nothing is forgotten, and the next replays
     stage(set, { kind: "disk", tap: "d", sizeBytes: 8192, mode: "shared" });
     stage(set, write(1));
     set.replicaTaps.commit(1);
-    set.activate(ALL);
+    await set.activate(ALL, never);
     assert.equal(await first(), 1);
     set.deactivate();
     // The primary goes on, with a session of its own.
@@ -42,7 +42,7 @@ Deno.test("an activation that came to nothing is forgotten, and the next replays
     stage(set, write(2));
     set.replicaTaps.commit(2);
     assert.equal(await first(), 1, "not before it is activated");
-    set.activate(ALL);
+    await set.activate(ALL, never);
     assert.equal(await first(), 2);
     const { disks: [{ gate, server }] } = set.surrender();
     assert.ok(gate.isOpen);
@@ -74,11 +74,11 @@ Deno.test("behind an activation that came to nothing a guest hears nothing, as b
       guest.receive(1 << 20, (each) => heard.push(numberOf(each)));
     };
     await say(1);
-    set.activate(ALL);
+    await set.activate(ALL, never);
     await say(2);
     set.deactivate();
     await say(3);
-    set.activate(ALL);
+    await set.activate(ALL, never);
     await say(4);
     assert.deepEqual(heard, [2, 4]);
   } finally {

@@ -32,6 +32,8 @@ export class ResyncDriver {
   /** Whose questions wait for their answers, oldest first. */
   #answering: DiskResync[] = [];
   #cancel: () => void = () => {};
+  /** When the guest's requests get their turn. */
+  #until = 0;
 
   /** @param onFull More waits for a transaction than one should bring. */
   constructor(private readonly reactor: Reactor, private readonly onFull: () => void) {}
@@ -84,27 +86,44 @@ export class ResyncDriver {
   }
 
   #step(): void {
-    let behind = false;
-    const until = performance.now() + BUDGET_MS;
-    for (const { tap, resync } of this.#disks) {
-      if (resync.done) continue;
+    this.#until = performance.now() + BUDGET_MS;
+    for (const disk of this.#disks) this.#stepOf(disk);
+    if (this.#disks.every(({ resync }) => resync.done)) this.#cancel();
+  }
+
+  /** Goes on with one disk while there is time; where its image is waited for, when it answers. */
+  #stepOf(disk: PrimaryDisk): void {
+    const { tap, resync } = disk;
+    const questions = this.#questions;
+    let isBusy = true;
+    for (let isHere = true; isBusy && !resync.done;) {
       this.#ask(resync);
-      while (tap.heldBytes < AHEAD_BYTES && performance.now() < until) {
-        if (resync.step(BUDGET_BYTES) === 0) break;
-      }
-      if (tap.heldBytes >= AHEAD_BYTES) this.onFull();
-      if (resync.done) this.#tell(tap.name, resync.progress);
-      else behind = true;
+      if (tap.heldBytes >= AHEAD_BYTES) return this.onFull();
+      isBusy = false;
+      isHere = true;
+      resync.step(BUDGET_BYTES, (readBytes) => {
+        // Another session may have begun meanwhile.
+        if (questions !== this.#questions) return;
+        if (resync.done) return this.#tell(tap.name, resync.progress);
+        if (readBytes === 0 || performance.now() >= this.#until) return;
+        if (isHere) isBusy = true;
+        else this.#stepOf(disk);
+      });
+      isHere = false;
     }
-    if (!behind) this.#cancel();
   }
 
   #ask(resync: DiskResync): void {
-    while (this.#questions?.mayAsk()) {
-      const query = resync.takeQuery();
-      if (query === undefined) return;
-      this.#answering.push(resync);
-      this.#questions.ask(query);
+    const questions = this.#questions;
+    if (questions === undefined) return;
+    for (let hasAsked = true; hasAsked && questions.mayAsk();) {
+      hasAsked = false;
+      resync.takeQuery((query) => {
+        if (questions !== this.#questions) return;
+        this.#answering.push(resync);
+        questions.ask(query);
+        hasAsked = true;
+      });
     }
   }
 

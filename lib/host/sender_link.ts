@@ -79,6 +79,7 @@ export class SenderLink {
     this.#maxPendingBytes = options.maxInFlightBytes;
     this.#taps = options.taps && new LinkTaps(options.taps, this.#txn, peer.name, reactor, {
       released: (transaction) => this.primary.released(transaction),
+      inputsTaken: () => void (this.primary.dialogue.inputsTaken() && this.#pump()),
       pump: () => this.#pump(),
       isClosed: () => this.#closed,
     });
@@ -365,6 +366,7 @@ export class SenderLink {
     if (this.#replies !== undefined) {
       this.#replies.push(this.primary.takeReplies());
       answered = this.#replies.flush();
+      if (this.primary.dialogue.takeLoaded()) this.#taps?.set.giveInputs();
     }
     this.primary.settle();
     if (this.primary.holding) this.#segments.hold();

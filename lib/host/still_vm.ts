@@ -51,6 +51,11 @@ export class StillVm {
     return this.#stoppedAt !== undefined;
   }
 
+  /** Whether a migration was begun, and not given up: whatever else is under way is not ours. */
+  get hasBegun(): boolean {
+    return this.#start !== undefined;
+  }
+
   /**
    * Stops the VM if need be, and starts a migration.
    *

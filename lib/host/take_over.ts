@@ -50,7 +50,7 @@ export async function takeOver(
   const { cause } = takeover;
   takeover.again("fenced", "applied", "loaded", "running");
   // Nobody is fenced for a VM that cannot go on here.
-  taps.prepare();
+  await taps.prepare(signal);
   if (cause !== "handover" && settings.fence !== undefined && settings.fence !== "none") {
     const fencing = fence(settings.fence, settings.fenceTimeoutMs, signal, (line) => {
       log.info("fence: {line}", { line });
@@ -58,7 +58,7 @@ export async function takeOver(
     await reactor.during(fencing, signal);
   }
   takeover.over("fenced");
-  taps.activate(settings.replay);
+  await taps.activate(settings.replay, signal);
   home.give();
   takeover.over("applied");
   if (standby !== undefined) {

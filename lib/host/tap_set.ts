@@ -7,6 +7,7 @@ import { encodeTapEvent, encodeTapInput } from "../replica/tap_events.ts";
 import type { DiskTapAddress } from "./disk_options.ts";
 import type { SenderDurations } from "./end_status.ts";
 import { ImageFile } from "./image_file.ts";
+import { InputHold } from "./input_hold.ts";
 import { NbdServer } from "./nbd_server.ts";
 import { NetTap } from "./net_tap.ts";
 import type { NetTapCounters, NetTapEvents } from "./net_tap_events.ts";
@@ -67,6 +68,7 @@ export class TapSet implements PrimaryTaps {
   readonly #diskHold = new LatencyWindow();
   readonly #diskSockets: string[] = [];
   readonly #resync: ResyncDriver;
+  readonly #inputHold: InputHold;
   readonly #latency = { net: new EventLatency(), disk: new EventLatency() };
   readonly #reactor: Reactor;
   #settings: TapSettings;
@@ -97,6 +99,8 @@ export class TapSet implements PrimaryTaps {
    * pieces, which stay as they are.
    */
   onInputs: (transaction: number, inputs: readonly Uint8Array[][]) => void = () => {};
+  /** QEMU has taken what its guests were given, where {@link holdInputs} had to wait for it. */
+  onInputsTaken: () => void = () => {};
   /** All output held for this transaction, and those before, is out. */
   onReleased: (transaction: number) => void = () => {};
 
@@ -105,6 +109,7 @@ export class TapSet implements PrimaryTaps {
     this.#resync = new ResyncDriver(reactor, () => {
       if (this.#holding) this.onFull();
     });
+    this.#inputHold = new InputHold(reactor, this.#nets, () => this.onInputsTaken());
     this.#settings = settings;
   }
 
@@ -198,6 +203,7 @@ export class TapSet implements PrimaryTaps {
    * @param questions How to ask it for digests; without, a replicated disk is sent whole.
    */
   begin(lastTransaction: number, questions?: DiskQuestions): void {
+    this.giveInputs();
     this.#recording = true;
     this.#released = this.#reported = lastTransaction;
     this.#epochBase = this.#lastEpoch - lastTransaction;
@@ -221,6 +227,14 @@ export class TapSet implements PrimaryTaps {
   triggered(): void {
     const now = performance.now();
     for (const latency of Object.values(this.#latency)) latency.triggered(now);
+  }
+
+  holdInputs(): boolean {
+    return this.#inputHold.hold();
+  }
+
+  giveInputs(): void {
+    this.#inputHold.give();
   }
 
   /** The VM is about to be stopped, which waits for every request to its disks. */
@@ -277,7 +291,6 @@ export class TapSet implements PrimaryTaps {
     const now = performance.now();
     for (const latency of Object.values(this.#latency)) latency.committed(transaction, now);
     for (const disk of this.#disks) disk.release(transaction);
-    this.#latency.disk.released(this.#diskLeft, performance.now());
     while (this.#writeTimes.length > 0 && this.#writeTimes[0].transaction <= transaction) {
       this.#diskHold.add(now - this.#writeTimes.shift()!.at);
     }
@@ -289,6 +302,7 @@ export class TapSet implements PrimaryTaps {
   passThrough(): void {
     this.#recording = false;
     this.#holding = false;
+    this.giveInputs();
     this.#resync.stop();
     this.#events = [];
     this.#writeTimes = [];
@@ -326,7 +340,7 @@ export class TapSet implements PrimaryTaps {
   }
 
   async #openDisk(address: DiskTapAddress, signal: AbortSignal): Promise<void> {
-    const disk = this.#addDisk(address, ImageFile.open(address.path));
+    const disk = this.#addDisk(address, ImageFile.open(address.path, this.#reactor));
     disk.serve(
       await NbdServer.listen(
         {
@@ -354,7 +368,7 @@ export class TapSet implements PrimaryTaps {
       else if (tap.heldBytes > HELD_LIMITS.sync) this.onFull();
       else if (this.#holding) this.onHeld("disk");
     };
-    disk.onWritten = () => {
+    disk.onReleased = () => {
       this.#latency.disk.released(this.#diskLeft, performance.now());
       if (this.#recording) this.#report();
     };

@@ -53,9 +53,9 @@ async function withDisks(
 /** Makes one image refuse. @returns what ends that. */
 function refuse(path: string): () => void {
   const write = ImageFile.prototype.write;
-  ImageFile.prototype.write = function (this: ImageFile, data, offset, fua) {
-    if (this.name === path) throw new TransportError(path, "write", "no room");
-    write.call(this, data, offset, fua);
+  ImageFile.prototype.write = function (this: ImageFile, data, offset, fua, done) {
+    if (this.name === path) return done(new TransportError(path, "write", "no room"));
+    write.call(this, data, offset, fua, done);
   };
   return () => ImageFile.prototype.write = write;
 }
@@ -74,7 +74,10 @@ Deno.test("an image that refuses holds up no other, and nothing is called releas
     const mend = refuse(images[0]);
     taps.release(2);
     assert.deepEqual(released, [1]);
-    assert.equal(Deno.readFileSync(images[1])[BLOCK], 2, "the other image has its writes");
+    await until(
+      () => Deno.readFileSync(images[1])[BLOCK] === 2 && taps.status.disks[1].waiting === 0,
+      "the other image has its writes",
+    );
     const [first, second] = taps.status.disks;
     assert.match(first.stuck!, /no room/);
     assert.deepEqual([first.unreleasedWrites, second.unreleasedWrites, second.stuck], [2, 0, null]);
@@ -99,6 +102,7 @@ Deno.test("what is held when the secondary is lost is in the images, in order, a
     await until(() => a.answered === 4, "the second write");
     assert.equal(Deno.readFileSync(images[0])[0], 0);
     taps.passThrough();
+    await until(() => taps.status.disks[0].waiting === 0, "the image has taken what was held");
     assert.deepEqual([0, 1, 2].map((i) => Deno.readFileSync(images[0])[i * BLOCK]), [1, 2, 3]);
     assert.deepEqual(taps.takeEvents(), [], "nothing of it is left for the next secondary");
     await a.write(5);

@@ -23,6 +23,9 @@ export class MemoryDisk implements RequestVisitor {
   ready(): boolean {
     return this.welcome > 0;
   }
+  room(lengthBytes: number): Uint8Array<ArrayBuffer> {
+    return new Uint8Array(lengthBytes);
+  }
   read(request: NbdRequest): void {
     this.#note("read", request);
     const data = this.content.slice(request.offset, request.offset + request.length);

@@ -21,7 +21,13 @@ export interface RequestVisitor {
   chosen(negotiated: Negotiated): void;
   /** Answer with `replyRead` or `replyReadChunks`. */
   read(request: NbdRequest): void;
-  /** `data` is valid during the call only. Answer with `replyDone`, as all that follow. */
+  /** Memory of at least so many bytes for a write's data, which it is then given in. */
+  room(lengthBytes: number): Uint8Array<ArrayBuffer>;
+  /**
+   * `data` is the front of what {@link room} gave, and the visitor's from then on; or it lies in what
+   * the session was given to take, and is valid during the call only. Answer with `replyDone`, as all
+   * that follow.
+   */
   write(request: NbdRequest, data: Uint8Array): void;
   flush(request: NbdRequest): void;
   trim(request: NbdRequest): void;
@@ -32,6 +38,8 @@ export interface RequestVisitor {
   /** Whether one more request may come now; if not, its bytes are left untaken. */
   ready(): boolean;
 }
+
+const NOTHING = new Uint8Array(0);
 
 type State = "haggling" | "transmission" | "closed";
 
@@ -44,7 +52,7 @@ type State = "haggling" | "transmission" | "closed";
  * ```
  *
  * A write's data is passed on from the caller's buffer where it lies in it whole. Otherwise it is
- * gathered in one buffer of the session's, into which the caller may read directly
+ * gathered in one buffer of the visitor's, into which the caller may read directly
  * ({@link payloadRoom}): a byte is copied once at the most. The data of a write that is refused
  * is skipped, however long.
  */
@@ -59,7 +67,7 @@ export class NbdServerSession {
   /** The write whose data is on its way. */
   #write: NbdRequest | undefined;
   #fault: RequestFault | undefined;
-  #payload = new Uint8Array(0);
+  #payload: Uint8Array<ArrayBuffer> = NOTHING;
   #payloadBytes = 0;
 
   /** @param exports What the client may choose from. Their sizes must stay. */
@@ -266,9 +274,7 @@ export class NbdServerSession {
     this.#write = request;
     this.#fault = fault;
     this.#payloadBytes = 0;
-    if (fault === undefined && this.#payload.length < request.length) {
-      this.#payload = new Uint8Array(request.length);
-    }
+    if (fault === undefined) this.#payload = this.#visitor.room(request.length);
     return body;
   }
 
@@ -306,11 +312,13 @@ export class NbdServerSession {
     const request = this.#write!;
     if (this.#payloadBytes < request.length) return;
     const fault = this.#fault;
+    const data = this.#payload.subarray(0, request.length);
     this.#write = undefined;
     this.#fault = undefined;
+    this.#payload = NOTHING;
     this.#inFlight.add(request);
     if (fault !== undefined) this.replyError(request, fault.error, fault.message);
-    else this.#visitor.write(request, this.#payload.subarray(0, request.length));
+    else this.#visitor.write(request, data);
   }
 
   #answered(request: NbdRequest, command?: number): void {

@@ -7,6 +7,7 @@
 import { QemuError } from "../errors.ts";
 import type { JsonObject, QmpCommand } from "./codec.ts";
 import { decodeMigrationStatus } from "./migration.ts";
+import { atStart } from "./run_state.ts";
 
 /** How a VM can be protected: by QEMU's endless migration, or by one whole migration after another. */
 export type ProtectionMode = "colo" | "snapshot";
@@ -62,6 +63,8 @@ export const SUPPORT_QUERIES = {
   status: { execute: "query-status" },
   block: { execute: "query-block" },
   memdevs: { execute: "query-memdev" },
+  /** Where the machine's ACPI registers are, on pc and q35; {@link sleepQueries} asks on from there. */
+  acpiDevice: { execute: "qom-get", arguments: { path: "/machine", property: "acpi-device" } },
   suppressVmdesc: {
     execute: "qom-get",
     arguments: { path: "/machine", property: "suppress-vmdesc" },
@@ -76,25 +79,23 @@ export const SUPPORT_QUERIES = {
   },
 } as const satisfies Record<string, QmpCommand>;
 
-type SupportQuery = keyof typeof SUPPORT_QUERIES;
+/** What is asked of the device that {@link SUPPORT_QUERIES} has found, if it has found one. */
+export function sleepQueries(acpiDevice: unknown): Readonly<Record<string, QmpCommand>> {
+  if (typeof acpiDevice !== "string" || acpiDevice === "") return {};
+  const get = (property: string) => ({
+    execute: "qom-get",
+    arguments: { path: acpiDevice, property },
+  });
+  return { acpiType: get("type"), disableS3: get("disable_s3") };
+}
+
+type SupportQuery = keyof typeof SUPPORT_QUERIES | "acpiType" | "disableS3";
 
 /** Answers by the name of the question; one is missing where QEMU refused it. */
 export type SupportReplies = { readonly [name in SupportQuery]?: unknown };
 
 /** QMP's error class by the name of the question that QEMU refused. */
 export type SupportRefusals = { readonly [name in SupportQuery]?: string };
-
-/**
- * Run states in which a VM stands still until `cont`. COLO would set it running without being
- * asked, and after one migration QEMU refuses another to a VM that has not run since.
- */
-const STOPPED_STATES: ReadonlySet<string> = new Set(["postmigrate", "finish-migrate"]);
-
-/** Those in which an operator has put a VM that is to run in a while: libvirt starts each with `-S`. */
-const WAITING_STATES: ReadonlySet<string> = new Set(["prelaunch", "paused"]);
-
-/** Run states in which a VM is there to be protected. */
-const PROTECTABLE_STATES: ReadonlySet<string> = new Set(["running", "suspended"]);
 
 /**
  * Decides what a QEMU can do.
@@ -114,6 +115,7 @@ export function probeCapabilities(
     refusals.dirtyRing !== undefined && since61;
   const { colo, coloReason } = judgeColo(version, accelerator, capabilities, dirtyRing);
   const runState = textAt(replies.status, "status") ?? "unknown";
+  const start = atStart(runState);
   return {
     version,
     accelerator,
@@ -131,9 +133,7 @@ export function probeCapabilities(
     reason: colo
       ? `continuous checkpoints (COLO): ${coloReason}`
       : `one whole migration after another: ${coloReason}`,
-    ...(WAITING_STATES.has(runState)
-      ? { standsStill: `The VM stands still (${runState}): it is protected once it runs (cont).` }
-      : {}),
+    ...(start.kind === "wait" ? { standsStill: start.reason } : {}),
     blockers: findBlockers(replies, runState, accelerator, capabilities),
     warnings: findWarnings(replies),
   };
@@ -218,20 +218,18 @@ function findBlockers(
   const blockers: string[] = [];
   const migration = decodeMigrationStatus(replies.migration);
   for (const reason of migration.blockedReasons) blockers.push(explainBlock(reason));
-  if (migration.phase === "running" || migration.phase === "colo") {
+  if (migration.status === "cancelling") {
+    blockers.push(
+      "A migration was cancelled and has not ended (cancelling): if it was a COLO's, QEMU never ends it, " +
+        "and this VM cannot be protected or migrated until its QEMU is started anew.",
+    );
+  } else if (migration.phase === "running" || migration.phase === "colo") {
     blockers.push(
       `A migration is under way already (${migration.status}): wait for it, or cancel it.`,
     );
   }
-  if (runState === "inmigrate") {
-    blockers.push("This QEMU waits for an incoming migration: it is the secondary, not a VM.");
-  } else if (STOPPED_STATES.has(runState)) {
-    blockers.push(`The VM is stopped (${runState}): let it run (cont) before it is protected.`);
-  } else if (
-    runState !== "unknown" && !PROTECTABLE_STATES.has(runState) && !WAITING_STATES.has(runState)
-  ) {
-    blockers.push(`The VM is in state ${runState}: it must run to be protected.`);
-  }
+  const start = atStart(runState);
+  if (start.kind === "refuse" || start.kind === "over") blockers.push(start.reason);
   if (accelerator === "tcg") blockers.push(...findForgottenRam(replies));
   if (textAt(replies.parameters, "tls-creds")) {
     blockers.push(
@@ -284,6 +282,24 @@ function findForgottenRam(replies: SupportReplies): string[] {
 }
 
 function findWarnings(replies: SupportReplies): string[] {
+  return [...findLocalWrites(replies), ...findSleep(replies)];
+}
+
+/**
+ * A machine that offers its guest to suspend to RAM. QEMU has no way back to `suspended` for a VM that a
+ * migration has stopped: it aborts (measured, 10.0 and 11.1), or wakes the guest unasked (7.2).
+ */
+function findSleep({ acpiType, disableS3 }: SupportReplies): string[] {
+  const isOffered = disableS3 === 0 || disableS3 === false;
+  if (!isOffered || typeof acpiType !== "string") return [];
+  return [
+    "The machine offers its guest to suspend to RAM (S3): while it sleeps it is unprotected, and one that " +
+    "falls asleep in the very moment of a checkpoint is lost to this QEMU. Turn S3 off, on both sides, " +
+    `by QEMU's -global ${acpiType}.disable_s3=1 (libvirt: <pm><suspend-to-mem enabled='no'/></pm>).`,
+  ];
+}
+
+function findLocalWrites(replies: SupportReplies): string[] {
   const drives = Array.isArray(replies.block) ? replies.block : [];
   const local = drives.filter((drive) => {
     const inserted = objectAt(drive, "inserted");

@@ -1,6 +1,11 @@
 import assert from "node:assert/strict";
 import { QemuError } from "../errors.ts";
-import { probeCapabilities, refusalOf, type SupportReplies } from "./migration_support.ts";
+import {
+  probeCapabilities,
+  refusalOf,
+  sleepQueries,
+  type SupportReplies,
+} from "./migration_support.ts";
 
 /** A QEMU that can be protected; `changes` make it another. */
 function replies(major: number, minor: number, changes: SupportReplies = {}): SupportReplies {
@@ -98,8 +103,15 @@ Deno.test("probeCapabilities names everything that stands in the way", async (t)
     ["a running migration", { migration: { status: "active" } }, /under way already \(active\)/],
     ["COLO already", { migration: { status: "colo" } }, /under way already \(colo\)/],
     ["a secondary", { status: { status: "inmigrate" } }, /waits for an incoming migration/],
-    ["what a migration left", { status: { status: "postmigrate" } }, /\(postmigrate\): let it run/],
-    ["a crashed guest", { status: { status: "guest-panicked" } }, /state guest-panicked/],
+    [
+      "what a migration left",
+      { status: { status: "postmigrate" } },
+      /\(postmigrate\): protect it where it/,
+    ],
+    ["a guest that has shut down", { status: { status: "shutdown" } }, /shut down/],
+    ["a broken vCPU", { status: { status: "internal-error" } }, /must be reset/],
+    ["a cancelled COLO", { migration: { status: "cancelling" } }, /started anew/],
+    ["a state of the future", { status: { status: "dreaming" } }, /state dreaming/],
     ["TLS", { parameters: { "tls-creds": "tls0" } }, /tls-creds/],
     ["no capabilities", { capabilities: undefined }, /cannot migrate/],
   ];
@@ -139,6 +151,19 @@ Deno.test("probeCapabilities warns of writable disks that do not pass through ke
   assert.match(support.warnings[0], /^Writes to d0 do not/);
 });
 
+Deno.test("probeCapabilities warns of a machine that offers S3, and names the option that turns it off", () => {
+  const warnings = (disableS3: unknown, acpiType: unknown = "PIIX4_PM") =>
+    probeCapabilities(replies(11, 1, { disableS3, acpiType })).warnings;
+  for (const offered of [0, false]) {
+    assert.match(warnings(offered)[0], /-global PIIX4_PM\.disable_s3=1/);
+    assert.match(warnings(offered, "ICH9-LPC")[0], /-global ICH9-LPC\.disable_s3=1/);
+  }
+  for (const not of [1, true, undefined, null, "0"]) assert.deepEqual(warnings(not), []);
+  assert.deepEqual(warnings(0, null), []);
+  assert.deepEqual(Object.keys(sleepQueries("/machine/x/pm")), ["acpiType", "disableS3"]);
+  for (const none of [undefined, "", null, {}]) assert.deepEqual(sleepQueries(none), {});
+});
+
 Deno.test("probeCapabilities makes do with what a QEMU answers, and needs the version", () => {
   const support = probeCapabilities({ version: { qemu: { major: 6, minor: 0 } } });
   assert.equal(support.mode, "snapshot");
@@ -173,10 +198,11 @@ Deno.test("probeCapabilities refuses RAM that tcg loses sight of, and nothing el
 });
 
 Deno.test("a VM that an operator has not let run yet is no reason to refuse", () => {
-  for (const status of ["prelaunch", "paused"]) {
+  const waiting = ["prelaunch", "paused", "suspended", "io-error", "watchdog", "guest-panicked"];
+  for (const status of [...waiting, "debug", "save-vm", "restore-vm"]) {
     const support = probeCapabilities(replies(11, 1, { status: { status } }));
     assert.deepEqual(support.blockers, []);
-    assert.match(support.standsStill!, new RegExp(`stands still \\(${status}\\)`));
+    assert.match(support.standsStill!, new RegExp(`\\(${status}\\b`));
   }
   assert.equal(probeCapabilities(replies(11, 1)).standsStill, undefined);
 });

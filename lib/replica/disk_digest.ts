@@ -4,18 +4,29 @@
  * Chunks are equally long, from the disk's front on; the last one may be shorter.
  */
 import { Buffer } from "node:buffer";
-import { WireError } from "../errors.ts";
+import { StateError, WireError } from "../errors.ts";
 import { DIGEST_BYTES, MAX_CONTROL_BYTES } from "../txn/wire.ts";
+import type { Done } from "./done.ts";
 import type { PageDigest } from "./page_digest.ts";
 import { MAX_TAP_NAME_BYTES } from "./tap_events.ts";
 
-/** A disk that can be told about. Calls are synchronous and may throw. */
+/** A disk that can be told about. Calls are done at once or later, in order; see `DiskStore`. */
 export interface DigestedDisk {
   readonly sizeBytes: number;
-  read(into: Uint8Array<ArrayBuffer>, offset: number): void;
-  /** How many bytes, from `offset` on, are known to be zeros without reading them; 0 if none. */
-  zeroBytes(offset: number, lengthBytes: number): number;
+  read(into: Uint8Array<ArrayBuffer>, offset: number, done: Done): void;
+  /** Tells how many bytes, from `offset` on, are known to be zeros without reading them; 0 if none. */
+  zeroBytes(
+    offset: number,
+    lengthBytes: number,
+    told: (zeroBytes: number, error?: Error) => void,
+  ): void;
 }
+
+/** Something that is waited for: goes on by itself, and calls back when it is there. */
+export type Waits = (resume: () => void) => void;
+
+/** Part of an answer to a query; `undefined` where only reading was done. */
+export type DigestPart = { readonly payload: Uint8Array; readonly last: boolean } | undefined;
 
 /** Which chunks the sender wants to hear of. */
 export interface DiskQuery {
@@ -155,14 +166,15 @@ const STEP_BYTES = 1 << 20;
 /**
  * Answers a query, a little at a time.
  *
- * @yields Payloads for DISK_DIGEST, or `undefined` where only reading was done.
- * @throws what the disk throws.
+ * @yields Payloads for DISK_DIGEST, or `undefined` where only reading was done; or what is to be
+ *   waited for before it goes on.
+ * @throws what the disk fails with.
  */
 export function* digestDisk(
   disk: DigestedDisk,
   query: DiskQuery,
   digest: PageDigest,
-): Generator<{ readonly payload: Uint8Array; readonly last: boolean } | undefined> {
+): Generator<DigestPart | Waits> {
   const { chunkBytes } = query;
   const end = query.offset + query.lengthBytes;
   const chunk = new Uint8Array(chunkBytes);
@@ -171,16 +183,29 @@ export function* digestDisk(
   let zeroBytes = 0;
   let count = 0;
   let readBytes = 0;
+  let failure: Error | undefined;
   const run = () =>
     encodeDigestRun({ offset, zeroBytes, digests: digests.subarray(0, count * DIGEST_BYTES) });
   for (let at = query.offset; at < end;) {
-    let zeros = disk.zeroBytes(at, end - at);
+    let zeros = 0;
+    yield (resume) =>
+      disk.zeroBytes(at, end - at, (zeroBytes, error) => {
+        zeros = zeroBytes;
+        failure = error;
+        resume();
+      });
+    if (failure !== undefined) throw failure;
     // Only whole chunks are told to be zeros, or the rest of the disk.
     if (zeros < end - at) zeros -= zeros % chunkBytes;
     let data: Uint8Array | undefined;
     if (zeros === 0) {
       const part = chunk.subarray(0, Math.min(chunkBytes, end - at));
-      disk.read(part, at);
+      yield (resume) =>
+        disk.read(part, at, (error) => {
+          failure = error;
+          resume();
+        });
+      if (failure !== undefined) throw failure;
       readBytes += part.length;
       if (isZero(part)) zeros = part.length;
       else data = part;
@@ -202,6 +227,19 @@ export function* digestDisk(
     yield undefined;
   }
   yield { payload: run(), last: true };
+}
+
+/** For disks that are done with everything at once: the parts of an answer, all of them. */
+export function* partsAtOnce(answer: Generator<DigestPart | Waits>): Generator<DigestPart> {
+  for (const part of answer) {
+    if (typeof part !== "function") {
+      yield part;
+      continue;
+    }
+    let isThere = false;
+    part(() => isThere = true);
+    if (!isThere) throw new StateError("a disk that has to be waited for");
+  }
 }
 
 const ZEROS = new Uint8Array(CHUNK_BYTES.most);

@@ -1,6 +1,6 @@
 /**
- * A protected disk at both ends, through writes, epochs, losses, full disks and sessions at random:
- * whenever the secondary may be activated, its disk is that of the last committed transaction, byte
+ * A protected disk at both ends, through writes, epochs, losses, full disks, storage that stalls and
+ * sessions at random: whenever the secondary may be activated, its disk is that of the last committed transaction, byte
  * for byte.
  */
 import assert from "node:assert/strict";
@@ -45,6 +45,10 @@ class Scene {
   #holding = false;
   #forth: Frame[] = [];
   #back: Answer[] = [];
+  /** Counts sessions: what an earlier one was waiting for is no business of the next. */
+  #session = 0;
+  /** Answers to queries that wait for the secondary's disk, in order. */
+  #answers: ReturnType<typeof digestDisk>[] = [];
 
   constructor(readonly mode: DiskMode, ours: Uint8Array, theirs: Uint8Array) {
     this.image = new FakeDisk(ours);
@@ -59,15 +63,19 @@ class Scene {
   newSecondary(): void {
     this.lose();
     const copy = this.mode === "replicated" ? this.theirs : undefined;
+    this.theirs.forgetCalls();
     this.taps = new ReplicaTaps(new Map([["d", { mode: this.mode, copy }]]), new Set());
+    // A full disk: the session is over.
+    this.taps.onRefused = () => this.lose();
     this.committed = 0;
   }
 
   connect(): void {
     if (this.#connected) return;
     this.theirs.writesLeft = Infinity;
-    this.taps.sessionBegins();
     this.#connected = true;
+    this.taps.sessionBegins();
+    if (!this.#connected) return;
     this.#holding = false;
     this.#transaction = this.committed;
     this.tap.start();
@@ -80,44 +88,39 @@ class Scene {
   lose(): void {
     if (!this.#connected) return;
     this.#connected = false;
+    this.#session++;
     this.#forth = [];
     this.#back = [];
+    this.#answers = [];
     this.taps.abort();
-    try {
-      this.tap.passThrough();
-    } catch {
-      // A full image: what it has refused stays readable.
-    }
+    // A full image: what it has refused stays readable.
+    this.tap.passThrough(() => {});
   }
 
   write(offset: number, data: Uint8Array): void {
-    try {
-      this.tap.write(offset, data);
-      this.guest.set(data, offset);
-    } catch {
-      this.#readBack(offset, data.length);
-    }
+    this.tap.write(offset, data, (error) => {
+      if (error === undefined) this.guest.set(data, offset);
+      else this.#readBack(offset, data.length);
+    });
   }
 
   zero(offset: number, lengthBytes: number): void {
-    try {
-      this.tap.zero(offset, lengthBytes);
-      this.guest.fill(0, offset, offset + lengthBytes);
-    } catch {
-      this.#readBack(offset, lengthBytes);
-    }
+    this.tap.zero(offset, lengthBytes, (error) => {
+      if (error === undefined) this.guest.fill(0, offset, offset + lengthBytes);
+      else this.#readBack(offset, lengthBytes);
+    });
   }
 
   /** The guest was told that it failed: what is there is what it finds. */
   #readBack(offset: number, lengthBytes: number): void {
-    this.tap.read(
-      this.guest.subarray(offset, offset + lengthBytes) as Uint8Array<ArrayBuffer>,
-      offset,
-    );
+    const found = new Uint8Array(lengthBytes);
+    this.tap.read(found, offset, () => this.guest.set(found, offset));
   }
 
   checkpoint(): void {
     if (!this.#connected) return;
+    // QEMU has its answers before the VM stands still.
+    this.image.drain();
     const transaction = ++this.#transaction;
     this.tap.closeEpoch(transaction);
     this.#sendEvents();
@@ -125,6 +128,16 @@ class Scene {
     this.#holding = true;
     this.views.set(transaction, this.guest.slice());
     this.#forth.push({ kind: "commit", transaction });
+  }
+
+  /** The storage at one end stalls from here on, or not. */
+  stall(whose: "image" | "theirs", isStalled: boolean): void {
+    this[whose].isStalled = isStalled;
+  }
+
+  /** Stalled or not, it gets something done. */
+  serve(whose: "image" | "theirs", count: number): void {
+    for (let i = 0; i < count && this[whose].step(); i++);
   }
 
   /** One whole transaction, as far as the disks allow. */
@@ -145,8 +158,12 @@ class Scene {
 
   compare(): void {
     if (!this.#connected || this.mode === "shared") return;
-    for (let query = this.resync.takeQuery(); query; query = this.resync.takeQuery()) {
-      this.#forth.push({ kind: "query", payload: query });
+    for (let hasAsked = true; hasAsked;) {
+      hasAsked = false;
+      this.resync.takeQuery((payload) => {
+        this.#forth.push({ kind: "query", payload });
+        hasAsked = true;
+      });
     }
     this.resync.step(RESYNC_CHUNK_BYTES);
   }
@@ -161,20 +178,38 @@ class Scene {
       case "query": {
         const { query, copy } = this.taps.diskQuery(frame.payload, 0);
         assert.deepEqual(query, decodeDiskQuery(frame.payload, 0));
-        for (const part of digestDisk(copy, query, digest)) {
-          if (part !== undefined) this.#back.push({ kind: "digests", ...part });
-        }
+        this.#answers.push(digestDisk(copy, query, digest));
+        if (this.#answers.length === 1) this.#answer();
         return;
       }
       case "commit":
         this.committed = frame.transaction;
-        try {
-          this.taps.commit(frame.transaction);
-        } catch {
-          // A full disk: no ACK, and the session is over.
-          return this.lose();
-        }
-        this.#back.push({ kind: "ack", transaction: frame.transaction });
+        this.taps.commit(frame.transaction);
+        if (this.#connected) this.#back.push({ kind: "ack", transaction: frame.transaction });
+    }
+  }
+
+  /** Tells what the first question is about, as far as the secondary's disk answers. */
+  #answer(): void {
+    const answer = this.#answers[0];
+    for (let next = answer?.next(); next !== undefined; next = answer.next()) {
+      if (next.done) {
+        this.#answers.shift();
+        return this.#answer();
+      }
+      const { value } = next;
+      if (typeof value !== "function") {
+        if (value !== undefined) this.#back.push({ kind: "digests", ...value });
+        continue;
+      }
+      let isHere = true;
+      let isThere = false;
+      value(() => {
+        isThere = true;
+        if (!isHere && this.#answers[0] === answer) this.#answer();
+      });
+      isHere = false;
+      if (!isThere) return;
     }
   }
 
@@ -182,18 +217,22 @@ class Scene {
     const answer = this.#back.shift();
     if (answer?.kind === "digests") this.resync.receive(answer.payload, answer.last);
     else if (answer?.kind === "ack") {
-      try {
-        this.tap.release(answer.transaction);
+      const session = this.#session;
+      this.tap.release(answer.transaction, (error) => {
+        // What fails is tried again with the next one; RELEASED does not go out before.
+        if (error !== undefined || session !== this.#session) return;
         this.#forth.push({ kind: "released", transaction: answer.transaction });
-      } catch {
-        // It is tried again with the next one; RELEASED does not go out before.
-      }
+      });
     }
   }
 
   assertReads(): void {
+    if (this.image.waiting > 0) return;
+    const { isStalled } = this.image;
+    this.image.isStalled = false;
     const seen = new Uint8Array(SIZE);
     this.tap.read(seen, 0);
+    this.image.isStalled = isStalled;
     assert.ok(Buffer.compare(seen, this.guest) === 0, "the guest reads what it wrote");
   }
 
@@ -205,6 +244,10 @@ class Scene {
     const disk = this.mode === "shared" ? this.image : this.theirs;
     disk.writesLeft = Infinity;
     this.taps.abort();
+    // The dead host does nothing more; the disk here does all before the VM runs.
+    this.image.forgetCalls();
+    this.image.isStalled = this.theirs.isStalled = false;
+    this.theirs.drain();
     this.taps.applyPending();
     for (const { event } of this.taps.unreleased) {
       if (event.kind === "write") disk.write(event.offset, event.data);
@@ -219,6 +262,9 @@ class Scene {
   /** Lets all get through, until the disk is in step and committed. */
   settle(): void {
     this.image.writesLeft = this.theirs.writesLeft = Infinity;
+    this.image.isStalled = this.theirs.isStalled = false;
+    this.image.drain();
+    this.theirs.drain();
     this.connect();
     for (let round = 0; round < 12; round++) this.exchange();
   }
@@ -266,6 +312,22 @@ const action = fc.oneof(
       writesLeft: fc.constantFrom(0, 0, 1, 2, Infinity),
     }),
   },
+  {
+    weight: 4,
+    arbitrary: fc.record({
+      kind: fc.constant("stall" as const),
+      whose: fc.constantFrom("image" as const, "theirs" as const),
+      isStalled: fc.boolean(),
+    }),
+  },
+  {
+    weight: 10,
+    arbitrary: fc.record({
+      kind: fc.constant("serve" as const),
+      whose: fc.constantFrom("image" as const, "theirs" as const),
+      count: fc.constantFrom(1, 2, 5, 100),
+    }),
+  },
 );
 
 function content(seed: number): Uint8Array {
@@ -291,6 +353,8 @@ for (const mode of ["replicated", "shared"] as const) {
           for (const each of actions) {
             const { kind } = each;
             if (kind === "full") scene[each.whose].writesLeft = each.writesLeft;
+            else if (kind === "stall") scene.stall(each.whose, each.isStalled);
+            else if (kind === "serve") scene.serve(each.whose, each.count);
             else if (kind === "write" || kind === "zero") {
               const lengthBytes = Math.min(each.lengthBytes, SIZE - each.offset);
               if (kind === "zero") scene.zero(each.offset, lengthBytes);

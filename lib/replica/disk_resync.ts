@@ -36,6 +36,9 @@ export type ResyncPlan =
     readonly digest: PageDigest;
   };
 
+/** Told how many bytes a part has read; `undefined` where nothing more can be done now. */
+type PartDone = (readBytes: number | undefined, error?: Error) => void;
+
 /** How far a disk has come, in bytes of it. */
 export interface ResyncProgress {
   /** Compared, or copied without; the whole disk when it is done. */
@@ -52,9 +55,10 @@ export interface ResyncProgress {
  *
  * The secondary tells digests of its chunks; those that differ from ours are sent. Wherever the
  * copy stands when a session begins (half copied, once complete and left behind, the old primary's
- * own disk) only that is sent. A chunk is read, compared and recorded in one go, and the tap
- * records the guest's writes in front of that place and not behind it: those are in the image when
- * it gets there. So for every byte either the secondary has it at that moment, or it is sent; and
+ * own disk) only that is sent. A chunk is compared and recorded in the moment in which it has been
+ * read, and the tap records the guest's writes in front of that place and not behind it. The image
+ * does in order what touches one place: a write that it did before that read is in what was read, and
+ * one that it did after is recorded, since it is done after. So for every byte either the secondary has it at that moment, or it is sent; and
  * every later write travels, in order.
  *
  * ```text
@@ -74,7 +78,9 @@ export class DiskResync {
   #askedTo = 0;
   #answeredTo = 0;
   #runs: DiskDigestRun[] = [];
-  readonly #chunk = new Uint8Array(RESYNC_CHUNK_BYTES);
+  #chunk = new Uint8Array(RESYNC_CHUNK_BYTES);
+  #isAsking = false;
+  #isStepping = false;
 
   constructor(tap: DiskTap, image: DigestedDisk) {
     this.#tap = tap;
@@ -107,7 +113,9 @@ export class DiskResync {
         0;
     this.#asked = [];
     this.#runs = [];
-    this.#done = false;
+    this.#done = this.#isAsking = this.#isStepping = false;
+    // What is being read belongs to the session before.
+    this.#chunk = new Uint8Array(RESYNC_CHUNK_BYTES);
     this.#tap.recordBelow(0);
   }
 
@@ -120,29 +128,35 @@ export class DiskResync {
   }
 
   /**
-   * The next question for the secondary, as a DISK_QUERY payload, if it is time for one. Its answer
-   * is to be given to {@link receive}, behind those of the questions before.
+   * Tells the next question for the secondary, as a DISK_QUERY payload, if it is time for one and none
+   * is being made. Its answer is to be given to {@link receive}, behind those of the questions before.
    */
-  takeQuery(): Uint8Array | undefined {
+  takeQuery(told: (query: Uint8Array) => void): void {
     const plan = this.#plan;
     const size = this.#image.sizeBytes;
-    if (plan?.kind !== "compare" || this.#askedTo === size) return undefined;
-    if (this.#askedTo - this.#offset >= AHEAD_BYTES) return undefined;
+    if (plan?.kind !== "compare" || this.#askedTo === size || this.#isAsking) return;
+    if (this.#askedTo - this.#offset >= AHEAD_BYTES) return;
     const left = size - this.#askedTo;
-    const zeros = this.#image.zeroBytes(this.#askedTo, Math.min(left, MAX_QUERY_BYTES));
-    const wanted = Math.max(QUERY_BYTES, zeros - zeros % RESYNC_CHUNK_BYTES);
-    const lengthBytes = Math.min(left, wanted);
-    const query = encodeDiskQuery({
-      tap: this.#tap.name,
-      seedLow: plan.seedLow,
-      seedHigh: plan.seedHigh,
-      chunkBytes: RESYNC_CHUNK_BYTES,
-      offset: this.#askedTo,
-      lengthBytes,
+    this.#isAsking = true;
+    const most = Math.min(left, MAX_QUERY_BYTES);
+    this.#image.zeroBytes(this.#askedTo, most, (zeros, error) => {
+      if (this.#plan !== plan) return;
+      this.#isAsking = false;
+      if (error !== undefined) throw error;
+      const wanted = Math.max(QUERY_BYTES, zeros - zeros % RESYNC_CHUNK_BYTES);
+      const lengthBytes = Math.min(left, wanted);
+      const query = encodeDiskQuery({
+        tap: this.#tap.name,
+        seedLow: plan.seedLow,
+        seedHigh: plan.seedHigh,
+        chunkBytes: RESYNC_CHUNK_BYTES,
+        offset: this.#askedTo,
+        lengthBytes,
+      });
+      this.#askedTo += lengthBytes;
+      this.#asked.push({ end: this.#askedTo });
+      told(query);
     });
-    this.#askedTo += lengthBytes;
-    this.#asked.push({ end: this.#askedTo });
-    return query;
   }
 
   /**
@@ -176,82 +190,121 @@ export class DiskResync {
   }
 
   /**
-   * Compares, or copies, and records what is to be sent.
+   * Reads, compares and records so many bytes, or a little more; what the image is waited for comes
+   * later. While one step goes on, another does nothing.
    *
-   * @param budgetBytes To be read at the most, give or take a chunk; holes cost nothing.
-   * @returns Bytes that were read.
-   * @throws what the image throws; another step goes on from there.
+   * @param stepped Told how many bytes were read; in the end, where all was done at once too.
+   * @throws what the image fails with, from here or from where that is noticed.
    */
-  step(budgetBytes: number): number {
-    if (this.#plan === undefined || this.#done) return 0;
+  step(budgetBytes: number, stepped: (readBytes: number) => void = () => {}): void {
+    const plan = this.#plan;
+    if (plan === undefined || this.#done || this.#isStepping) return;
+    this.#isStepping = true;
     let readBytes = 0;
-    for (let parts = 0; parts < PARTS_PER_STEP && readBytes < budgetBytes; parts++) {
-      if (this.#offset === this.#image.sizeBytes) {
-        this.#finish();
-        break;
-      }
-      const read = this.#plan.kind === "copy" ? this.#copyPart() : this.#comparePart();
-      if (read === undefined) break;
-      readBytes += read;
-    }
-    return readBytes;
+    let parts = 0;
+    let isAtOnce = false;
+    const isOver = () => parts >= PARTS_PER_STEP || readBytes >= budgetBytes;
+    const end = () => {
+      this.#isStepping = false;
+      stepped(readBytes);
+    };
+    const next = () => {
+      // Parts that are done at once follow each other here; the others go on where they end.
+      do {
+        if (isOver()) return end();
+        if (this.#offset === this.#image.sizeBytes) {
+          this.#finish();
+          return end();
+        }
+        parts++;
+        isAtOnce = false;
+        let isHere = true;
+        const part = plan.kind === "copy" ? this.#copyPart : this.#comparePart;
+        part.call(this, (read, error) => {
+          if (this.#plan !== plan) return;
+          if (error !== undefined) this.#isStepping = false;
+          if (error !== undefined) throw error;
+          if (read === undefined) return end();
+          readBytes += read;
+          if (isHere) isAtOnce = true;
+          else next();
+        });
+        isHere = false;
+      } while (isAtOnce);
+    };
+    next();
   }
 
-  #copyPart(): number {
+  #copyPart(done: PartDone): void {
     const left = this.#image.sizeBytes - this.#offset;
-    const zeros = this.#image.zeroBytes(this.#offset, left);
-    if (zeros > 0) {
-      this.#send(zeros, undefined);
-      return 0;
-    }
-    const chunk = this.#read();
-    this.#send(chunk.length, chunk);
-    return chunk.length;
+    this.#image.zeroBytes(this.#offset, left, (zeros, error) => {
+      if (error !== undefined) return done(0, error);
+      if (zeros > 0) {
+        this.#send(zeros, undefined);
+        return done(0);
+      }
+      this.#read(done, (chunk) => this.#send(chunk.length, chunk));
+    });
   }
 
-  /** @returns Bytes read, or `undefined` where the secondary has not told enough. */
-  #comparePart(): number | undefined {
+  /** Tells the bytes read, or `undefined` where the secondary has not told enough. */
+  #comparePart(done: PartDone): void {
     let run = this.#runs[0];
     const size = this.#image.sizeBytes;
     while (run !== undefined && endOfRun(run, RESYNC_CHUNK_BYTES, size) <= this.#offset) {
       this.#runs.shift();
       run = this.#runs[0];
     }
-    if (run === undefined) return undefined;
+    if (run === undefined) return done(undefined);
     const firstChunk = run.offset + run.zeroBytes;
     if (this.#offset < firstChunk) {
       // Zeros there.
-      const zeros = this.#image.zeroBytes(this.#offset, firstChunk - this.#offset);
-      if (zeros > 0) {
-        this.#same(zeros);
-        return 0;
-      }
-      const chunk = this.#read(firstChunk);
-      if (isZero(chunk)) this.#same(chunk.length);
-      else this.#send(chunk.length, chunk);
-      return chunk.length;
+      this.#image.zeroBytes(this.#offset, firstChunk - this.#offset, (zeros, error) => {
+        if (error !== undefined) return done(0, error);
+        if (zeros > 0) {
+          this.#same(zeros);
+          return done(0);
+        }
+        this.#read(done, (chunk) => {
+          if (isZero(chunk)) this.#same(chunk.length);
+          else this.#send(chunk.length, chunk);
+        }, firstChunk);
+      });
+      return;
     }
     const lengthBytes = Math.min(RESYNC_CHUNK_BYTES, size - this.#offset);
-    if (this.#image.zeroBytes(this.#offset, lengthBytes) === lengthBytes) {
-      // The secondary tells zeros as such: here it has something else.
-      this.#send(lengthBytes, undefined);
-      return 0;
-    }
-    const chunk = this.#read();
-    const at = (this.#offset - firstChunk) / RESYNC_CHUNK_BYTES * DIGEST_BYTES;
-    const theirs = run.digests.subarray(at, at + DIGEST_BYTES);
-    const { digest } = this.#plan as Extract<ResyncPlan, { kind: "compare" }>;
-    if (Buffer.compare(digest(chunk), theirs) === 0) this.#same(chunk.length);
-    else this.#send(chunk.length, isZero(chunk) ? undefined : chunk);
-    return chunk.length;
+    this.#image.zeroBytes(this.#offset, lengthBytes, (zeros, error) => {
+      if (error !== undefined) return done(0, error);
+      if (zeros === lengthBytes) {
+        // The secondary tells zeros as such: here it has something else.
+        this.#send(lengthBytes, undefined);
+        return done(0);
+      }
+      this.#read(done, (chunk) => {
+        const at = (this.#offset - firstChunk) / RESYNC_CHUNK_BYTES * DIGEST_BYTES;
+        const theirs = run.digests.subarray(at, at + DIGEST_BYTES);
+        const { digest } = this.#plan as Extract<ResyncPlan, { kind: "compare" }>;
+        if (Buffer.compare(digest(chunk), theirs) === 0) this.#same(chunk.length);
+        else this.#send(chunk.length, isZero(chunk) ? undefined : chunk);
+      });
+    });
   }
 
-  /** Reads the chunk that the next byte to look at begins, as far as `end`. */
-  #read(end = this.#image.sizeBytes): Uint8Array<ArrayBuffer> {
+  /** Reads the chunk that the next byte to look at begins, as far as `end`, and has it judged. */
+  #read(
+    done: PartDone,
+    judge: (chunk: Uint8Array<ArrayBuffer>) => void,
+    end = this.#image.sizeBytes,
+  ): void {
     const toBoundary = RESYNC_CHUNK_BYTES - this.#offset % RESYNC_CHUNK_BYTES;
     const chunk = this.#chunk.subarray(0, Math.min(toBoundary, end - this.#offset));
-    this.#image.read(chunk, this.#offset);
-    return chunk;
+    const plan = this.#plan;
+    this.#image.read(chunk, this.#offset, (error) => {
+      if (this.#plan !== plan) return;
+      if (error !== undefined) return done(0, error);
+      judge(chunk);
+      done(chunk.length);
+    });
   }
 
   #same(lengthBytes: number): void {

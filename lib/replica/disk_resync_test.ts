@@ -8,6 +8,7 @@ import {
   type DiskQuery,
   encodeDigestRun,
   encodeDiskQuery,
+  partsAtOnce,
 } from "./disk_digest.ts";
 import { DiskResync, RESYNC_CHUNK_BYTES } from "./disk_resync.ts";
 import { DiskTap } from "./disk_tap.ts";
@@ -37,9 +38,11 @@ class Pair {
   /** Lets the secondary answer all that is asked. */
   answer(): void {
     for (;;) {
-      const query = this.resync.takeQuery();
+      let query: Uint8Array | undefined;
+      this.resync.takeQuery((taken) => query = taken);
       if (query === undefined) return;
-      for (const part of digestDisk(this.theirs, decodeDiskQuery(query, 0), digest)) {
+      const answer = digestDisk(this.theirs, decodeDiskQuery(query, 0), digest);
+      for (const part of partsAtOnce(answer)) {
         if (part !== undefined) this.resync.receive(part.payload, part.last);
       }
     }
@@ -236,7 +239,7 @@ Deno.test("an answer that does not get on, or ends too early or too late, is ref
     ] as const
   ) {
     const pair = new Pair(new FakeDisk(SIZE), new FakeDisk(SIZE));
-    pair.resync.takeQuery();
+    pair.resync.takeQuery(() => {});
     assert.throws(() => pair.resync.receive(payload, last), message);
   }
 });
@@ -250,7 +253,7 @@ Deno.test("mutated answers are refused or taken, never anything else", () => {
   fc.assert(
     fc.property(fc.nat(payload.length - 1), fc.nat(255), fc.boolean(), (at, to, last) => {
       const pair = new Pair(new FakeDisk(noise(5, SIZE)), new FakeDisk(SIZE));
-      pair.resync.takeQuery();
+      pair.resync.takeQuery(() => {});
       const mutated = payload.slice();
       mutated[at] = to;
       try {

@@ -1,12 +1,17 @@
+import { type Done, raise } from "./done.ts";
 import { type DiskMode, MAX_EVENT_DATA_BYTES, type TapEvent } from "./tap_events.ts";
 
-/** Where a disk's bytes are. Calls are synchronous and may throw. */
+/**
+ * Where a disk's bytes are. Calls are done at once or later, and take effect in the order in which
+ * they were made: changes are done in that order, and a read sees those that came before it. What a
+ * call is given stays in place, and as it is, until it is done.
+ */
 export interface DiskStore {
   readonly sizeBytes: number;
   /** Fills `into` with what lies at `offset`. */
-  read(into: Uint8Array<ArrayBuffer>, offset: number): void;
-  write(offset: number, data: Uint8Array): void;
-  zero(offset: number, lengthBytes: number): void;
+  read(into: Uint8Array<ArrayBuffer>, offset: number, done: Done): void;
+  write(offset: number, data: Uint8Array, done: Done): void;
+  zero(offset: number, lengthBytes: number, done: Done): void;
 }
 
 /** How the overlay is divided: what guests write in. */
@@ -23,6 +28,19 @@ interface OverlayPage {
   epoch: number;
 }
 
+/** A write of the guest's; of zeros where there is no data. */
+interface Change {
+  readonly offset: number;
+  readonly lengthBytes: number;
+  readonly data?: Uint8Array;
+}
+
+/** A page as the image has it. */
+interface EdgePage {
+  readonly number: number;
+  readonly bytes: Uint8Array<ArrayBuffer>;
+}
+
 /**
  * One protected disk at the primary.
  *
@@ -30,8 +48,13 @@ interface OverlayPage {
  * with its epoch's transaction. *shared*: while the tap holds, writes stay in an overlay in
  * memory, which serves reads, and reach the shared image when their epoch is released.
  *
- * Writes are answered at once in both modes: a checkpoint drains the disk, and a write that waited
- * for its commit would wait for ever. What the guest says because of a write is held instead.
+ * No write waits for its commit, in either mode: a checkpoint drains the disk, and a write that
+ * waited for its commit would wait for ever. What the guest says because of a write is held instead.
+ *
+ * A write is done, and recorded, in one moment: that in which the store has done it. The store does
+ * changes in order, so what is recorded is in the order of what the image went through. In shared
+ * mode that moment comes when the rest of the pages it touches has been read: a later write to the
+ * same page may have come before, and is in the overlay then, which the read does not touch.
  */
 export class DiskTap {
   readonly name: string;
@@ -49,6 +72,12 @@ export class DiskTap {
   /** Shared mode: writes of the open epoch, and of closed ones by transaction. */
   #open: TapEvent[] = [];
   #closed: { readonly transaction: number; readonly events: TapEvent[] }[] = [];
+  /** Counts calls of {@link start}: what was begun before it has no say after it. */
+  #session = 0;
+  /** Held writes are on their way to the shared image. */
+  #isWriting = false;
+  /** What waits for the end of that. */
+  #waiting: (() => void)[] = [];
 
   /** Called when a write is recorded, which may be reason enough to synchronize. */
   onRecorded: () => void = () => {};
@@ -81,7 +110,7 @@ export class DiskTap {
 
   /** True while writes wait that the image should have had by now, because it refused them. */
   get isStuck(): boolean {
-    return !this.#isRecording && this.#hasUnwritten;
+    return !this.#isRecording && this.#hasUnwritten && !this.#isWriting;
   }
   get #hasUnwritten(): boolean {
     return this.#open.length + this.#closed.length > 0;
@@ -92,6 +121,7 @@ export class DiskTap {
    * image has refused until now travels in the first transaction, and is written with it.
    */
   start(): void {
+    this.#session++;
     const unwritten = [...this.#closed.flatMap(({ events }) => events), ...this.#open];
     this.#isRecording = this.mode === "replicated" || unwritten.length > 0;
     this.takeEvents();
@@ -125,8 +155,15 @@ export class DiskTap {
   }
 
   /** Reads as the guest sees the disk. */
-  read(bytes: Uint8Array<ArrayBuffer>, offset: number): void {
-    this.#store.read(bytes, offset);
+  read(bytes: Uint8Array<ArrayBuffer>, offset: number, done: Done = raise): void {
+    this.#store.read(bytes, offset, (error) => {
+      if (error === undefined) this.#layOver(bytes, offset);
+      done(error);
+    });
+  }
+
+  /** Puts what the overlay has over what was read from the image. */
+  #layOver(bytes: Uint8Array, offset: number): void {
     if (this.#overlay.size === 0) return;
     const end = offset + bytes.length;
     for (let page = pageOf(offset); page * OVERLAY_PAGE_BYTES < end; page++) {
@@ -139,66 +176,85 @@ export class DiskTap {
     }
   }
 
-  /** Writes. @param data May be reused on return. */
-  write(offset: number, data: Uint8Array): void {
-    const held = this.#isHeld();
-    if (!held) this.#stored(offset, data.length, () => this.#store.write(offset, data));
-    if (!this.#isRecording) return;
-    if (held) {
-      this.#overlayWrite(offset, data.length, data);
+  /** Writes. @param data Stays as it is until it is done. */
+  write(offset: number, data: Uint8Array, done: Done = raise): void {
+    this.#change({ offset, lengthBytes: data.length, data }, done);
+  }
+
+  /** Writes zeros, or trims: a trimmed range reads as zeros. */
+  zero(offset: number, lengthBytes: number, done: Done = raise): void {
+    this.#change({ offset, lengthBytes }, done);
+  }
+
+  #change(change: Change, done: Done): void {
+    if (this.mode === "shared") {
+      if (this.#isRecording) return this.#hold(change, done);
+      // What the image should have by now comes first, or the guest is told of its refusal too.
+      if (this.#hasUnwritten) {
+        return this.retry((error) =>
+          error === undefined ? this.#change(change, done) : done(error)
+        );
+      }
     }
-    const end = Math.min(data.length, this.#recordedPart(offset));
-    for (let at = 0; at < end; at += MAX_EVENT_DATA_BYTES) {
-      const part = data.slice(at, Math.min(end, at + MAX_EVENT_DATA_BYTES));
+    this.#storeChange(change, (error) => {
+      if (error !== undefined) return this.#recordAsIs(change, () => done(error));
+      if (this.#isRecording) this.#recordChange(change);
+      done();
+    });
+  }
+
+  #storeChange({ offset, lengthBytes, data }: Change, done: Done): void {
+    if (data === undefined) this.#store.zero(offset, lengthBytes, done);
+    else this.#store.write(offset, data, done);
+  }
+
+  /** Keeps a change in the overlay, once what it leaves of its first and its last page is known. */
+  #hold(change: Change, done: Done): void {
+    this.#readEdges(change, (edges, error) => {
+      if (error !== undefined) return done(error);
+      // The secondary may have been lost meanwhile.
+      if (!this.#isRecording) return this.#change(change, done);
+      for (const { number, bytes } of edges) {
+        if (!this.#overlay.has(number)) this.#put(number, bytes);
+      }
+      this.#overlayWrite(change);
+      this.#recordChange(change);
+      done();
+    });
+  }
+
+  #recordChange({ offset, lengthBytes, data }: Change): void {
+    const recorded = Math.min(lengthBytes, this.#recordedPart(offset));
+    if (recorded <= 0) return;
+    if (data === undefined) {
+      return this.#record({ kind: "zero", tap: this.name, offset, lengthBytes: recorded });
+    }
+    for (let at = 0; at < recorded; at += MAX_EVENT_DATA_BYTES) {
+      const part = data.slice(at, Math.min(recorded, at + MAX_EVENT_DATA_BYTES));
       this.#record({ kind: "write", tap: this.name, offset: offset + at, data: part });
     }
   }
 
   /**
-   * Whether a write goes into the overlay. Where the image has refused earlier ones, those come
-   * first, or the guest is told of its refusal too.
+   * Records what the image made of a range that it refused to change.
+   *
+   * @param then Called in any case: the guest is told of the first failure, and knows nothing of what
+   *   is there.
    */
-  #isHeld(): boolean {
-    if (this.mode === "replicated") return false;
-    if (this.#isRecording) return true;
-    this.#writeUnwritten();
-    return false;
-  }
-
-  /** Lets the image change. Where it refuses, what it made of the range is recorded all the same. */
-  #stored(offset: number, lengthBytes: number, change: () => void): void {
-    try {
-      change();
-    } catch (error) {
-      this.#recordAsIs(offset, lengthBytes);
-      throw error;
-    }
-  }
-
-  #recordAsIs(offset: number, lengthBytes: number): void {
-    if (!this.#isRecording) return;
+  #recordAsIs({ offset, lengthBytes }: Change, then: () => void): void {
     const end = offset + Math.min(lengthBytes, this.#recordedPart(offset));
-    try {
-      for (let at = offset; at < end; at += MAX_EVENT_DATA_BYTES) {
-        const data = new Uint8Array(Math.min(MAX_EVENT_DATA_BYTES, end - at));
-        this.#store.read(data, at);
-        this.#record({ kind: "write", tap: this.name, offset: at, data });
-      }
-    } catch {
-      // The guest is told of the first failure, and knows nothing of what is there.
-    }
-  }
-
-  /** Writes zeros, or trims: a trimmed range reads as zeros. */
-  zero(offset: number, lengthBytes: number): void {
-    const held = this.#isHeld();
-    if (!held) this.#stored(offset, lengthBytes, () => this.#store.zero(offset, lengthBytes));
-    if (!this.#isRecording) return;
-    if (held) {
-      this.#overlayWrite(offset, lengthBytes, undefined);
-    }
-    const recorded = Math.min(lengthBytes, this.#recordedPart(offset));
-    if (recorded > 0) this.#record({ kind: "zero", tap: this.name, offset, lengthBytes: recorded });
+    const next = (at: number) => {
+      if (!this.#isRecording || at >= end) return then();
+      const data = new Uint8Array(Math.min(MAX_EVENT_DATA_BYTES, end - at));
+      this.#store.read(data, at, (error) => {
+        if (error !== undefined) return then();
+        if (this.#isRecording) {
+          this.#record({ kind: "write", tap: this.name, offset: at, data });
+        }
+        next(at + data.length);
+      });
+    };
+    next(offset);
   }
 
   /** How many bytes from an offset on are recorded. */
@@ -231,60 +287,92 @@ export class DiskTap {
   }
 
   /**
-   * The transaction and all before it are at the secondary: their writes go to the shared image.
-   *
-   * @throws what the image throws; what was not written stays in the overlay, for another call.
+   * The transaction and all before it are at the secondary: their writes go to the shared image. What
+   * it does not take stays in the overlay, for another call.
    */
-  release(transaction: number): void {
-    while (this.#closed.length > 0 && this.#closed[0].transaction <= transaction) {
-      this.#writeOut(this.#closed[0].events);
-      this.#closed.shift();
-    }
-    for (const [number, page] of this.#overlay) {
-      if (page.epoch > transaction) continue;
-      this.#overlay.delete(number);
-      this.#overlayBytes -= costOf(page);
-    }
+  release(transaction: number, done: Done = raise): void {
+    this.#writeOut(transaction, done);
   }
 
   /**
-   * The secondary is lost and the VM goes on: everything held goes to the image, in order.
-   *
-   * @throws what the image throws; the rest stays readable, and comes before any later write.
+   * The secondary is lost and the VM goes on: everything held goes to the image, in order. What it
+   * does not take stays readable, and comes before any later write.
    */
-  passThrough(): void {
+  passThrough(done: Done = raise): void {
     this.#isRecording = false;
     this.takeEvents();
-    this.#writeUnwritten();
+    this.#writeOut(Infinity, done);
   }
 
-  /** Tries again to write what the image refused, in order. @throws what the image throws. */
-  retry(): void {
-    if (this.isStuck) this.#writeUnwritten();
+  /** Tries again to write what the image refused, in order. */
+  retry(done: Done = raise): void {
+    if (this.#isRecording || !this.#hasUnwritten) return done();
+    this.#writeOut(Infinity, done);
   }
 
-  #writeUnwritten(): void {
-    while (this.#closed.length > 0) {
-      this.#writeOut(this.#closed[0].events);
-      this.#closed.shift();
+  /**
+   * Writes out what is held for these transactions, from the front, and forgets what is written. One
+   * that fails ends it: those behind it may have reached the image, and are written again, in order.
+   */
+  #writeOut(upTo: number, done: Done): void {
+    const session = this.#session;
+    if (this.#isWriting) {
+      this.#waiting.push(() => {
+        // What belongs to an earlier session travels with this one's first transaction.
+        if (session === this.#session) this.#writeOut(upTo, done);
+        else done();
+      });
+      return;
     }
-    this.#writeOut(this.#open);
-    this.#overlay.clear();
-    this.#overlayBytes = 0;
+    const events = this.#closed.flatMap((each) => each.transaction <= upTo ? each.events : []);
+    if (upTo === Infinity) events.push(...this.#open);
+    let failure: Error | undefined;
+    let written = 0;
+    let left = events.length + 1;
+    const one: Done = (error) => {
+      failure ??= error;
+      if (failure === undefined && left > 1) written++;
+      if (--left > 0) return;
+      this.#isWriting = false;
+      if (session === this.#session) {
+        this.#forget(written);
+        if (failure === undefined) this.#dropOverlay(upTo);
+      }
+      const waiting = this.#waiting;
+      this.#waiting = [];
+      try {
+        done(failure);
+      } finally {
+        for (const next of waiting) next();
+      }
+    };
+    this.#isWriting = true;
+    for (const event of events) {
+      if (failure !== undefined) left--;
+      else if (event.kind === "write") this.#store.write(event.offset, event.data, one);
+      else if (event.kind === "zero") this.#store.zero(event.offset, event.lengthBytes, one);
+      else one();
+    }
+    one();
   }
 
-  /** Writes events out from the front, and forgets each once it is written. */
-  #writeOut(events: TapEvent[]): void {
-    let done = 0;
-    try {
-      for (const event of events) {
-        if (event.kind === "write") this.#store.write(event.offset, event.data);
-        else if (event.kind === "zero") this.#store.zero(event.offset, event.lengthBytes);
-        this.#unwrittenBytes -= sizeOf(event);
-        done++;
-      }
-    } finally {
-      events.splice(0, done);
+  /** The image has so many of the writes that were held first. */
+  #forget(count: number): void {
+    while (count > 0) {
+      const events = this.#closed[0]?.events ?? this.#open;
+      const gone = events.splice(0, count);
+      count -= gone.length;
+      for (const event of gone) this.#unwrittenBytes -= sizeOf(event);
+      if (events.length === 0 && this.#closed.length > 0) this.#closed.shift();
+      if (gone.length === 0 && events === this.#open) return;
+    }
+  }
+
+  #dropOverlay(upTo: number): void {
+    for (const [number, page] of this.#overlay) {
+      if (page.epoch > upTo) continue;
+      this.#overlay.delete(number);
+      this.#overlayBytes -= costOf(page);
     }
   }
 
@@ -298,25 +386,37 @@ export class DiskTap {
     this.onRecorded();
   }
 
-  /**
-   * Writes into the overlay. @param data Undefined for zeros.
-   *
-   * @throws what reading from the image throws: then nothing has changed that can be read.
-   */
-  #overlayWrite(offset: number, lengthBytes: number, data: Uint8Array | undefined): void {
+  /** Reads the pages of which a change leaves a part as it is, where the overlay has them not. */
+  #readEdges(
+    { offset, lengthBytes }: Change,
+    told: (edges: readonly EdgePage[], error?: Error) => void,
+  ): void {
+    const end = offset + lengthBytes;
+    const edges: EdgePage[] = [];
+    if (lengthBytes > 0) {
+      for (const number of new Set([pageOf(offset), pageOf(end - 1)])) {
+        const start = number * OVERLAY_PAGE_BYTES;
+        const size = this.#pageSize(number);
+        if (this.#overlay.has(number) || offset <= start && end >= start + size) continue;
+        edges.push({ number, bytes: new Uint8Array(size) });
+      }
+    }
+    let failure: Error | undefined;
+    let left = edges.length + 1;
+    const one: Done = (error) => {
+      failure ??= error;
+      if (--left === 0) told(edges, failure);
+    };
+    for (const { number, bytes } of edges) {
+      this.#store.read(bytes, number * OVERLAY_PAGE_BYTES, one);
+    }
+    one();
+  }
+
+  #overlayWrite({ offset, lengthBytes, data }: Change): void {
     if (lengthBytes === 0) return;
     const end = offset + lengthBytes;
-    const last = pageOf(end - 1);
-    // Of the first and the last page a part may stay as it is.
-    for (const number of new Set([pageOf(offset), last])) {
-      const start = number * OVERLAY_PAGE_BYTES;
-      const size = this.#pageSize(number);
-      if (this.#overlay.has(number) || offset <= start && end >= start + size) continue;
-      const bytes = new Uint8Array(size);
-      this.#store.read(bytes, start);
-      this.#put(number, bytes);
-    }
-    for (let number = pageOf(offset); number <= last; number++) {
+    for (let number = pageOf(offset); number <= pageOf(end - 1); number++) {
       const start = number * OVERLAY_PAGE_BYTES;
       const size = this.#pageSize(number);
       const from = Math.max(offset, start);

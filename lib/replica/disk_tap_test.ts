@@ -180,3 +180,56 @@ Deno.test("whatever is written, held and released: reads see every write, the im
     }));
   }
 });
+
+Deno.test("two writes to parts of one page of a shared disk whose storage stalls: both are there", () => {
+  const { tap, store } = tapOf("shared");
+  store.bytes.fill(7);
+  tap.hold();
+  store.isStalled = true;
+  const done: number[] = [];
+  tap.write(1, Uint8Array.of(1), () => done.push(1));
+  tap.write(3, Uint8Array.of(3), () => done.push(3));
+  // One that needs nothing of the image does not wait for it.
+  tap.write(4096, new Uint8Array(4096), () => done.push(0));
+  assert.deepEqual(done, [0]);
+  store.drain();
+  assert.deepEqual(done, [0, 1, 3]);
+  store.isStalled = false;
+  assert.deepEqual([...read(tap, 0, 5)], [7, 1, 7, 3, 7]);
+});
+
+Deno.test("a replicated write is recorded when the image has it, and not when it was asked for", () => {
+  const { tap, store } = tapOf("replicated");
+  tap.takeEvents();
+  store.isStalled = true;
+  let done = 0;
+  tap.write(0, Uint8Array.of(1), () => done++);
+  tap.write(0, Uint8Array.of(2), () => done++);
+  assert.deepEqual([done, tap.takeEvents()], [0, []]);
+  store.step();
+  assert.equal(done, 1);
+  assert.equal(tap.takeEvents().length, 1);
+  store.drain();
+  assert.equal(tap.takeEvents().length, 1);
+});
+
+Deno.test("what is released while the image stalls stays readable, and comes before what passes through", () => {
+  const { tap, store } = tapOf("shared");
+  tap.hold();
+  tap.write(0, Uint8Array.of(1));
+  tap.takeEvents();
+  tap.closeEpoch(1);
+  store.isStalled = true;
+  let released = 0;
+  tap.release(1, () => released++);
+  let passed = 0;
+  tap.write(0, Uint8Array.of(2), () => passed++);
+  tap.passThrough(() => {});
+  tap.write(0, Uint8Array.of(3), () => passed++);
+  assert.deepEqual([released, passed], [0, 1], "a held write does not wait for the image");
+  store.drain();
+  assert.deepEqual([released, passed], [1, 2]);
+  assert.equal(store.bytes[0], 3);
+  assert.equal(tap.unreleasedWrites, 0);
+  assert.equal(tap.heldBytes, 0);
+});

@@ -174,7 +174,8 @@ export class Loopback {
         assert.deepEqual([event.seedLow, event.seedHigh], DIGEST_SEED);
         for (const _ of this.secondary.answerDigests(digest!));
       } else if (event.kind === "disk-query") {
-        for (const _ of this.secondary.answerDiskQuery(event.query, event.copy, digest!));
+        const answer = this.secondary.answerDiskQuery(event.query, event.copy, digest!);
+        for (const waits of answer) waits?.(() => {});
       } else this.secondaryEvents.push(event);
     }
   }

@@ -44,6 +44,15 @@ export interface PrimaryCompression {
 export interface PrimaryTaps {
   /** QEMU asks for a checkpoint: the VM is about to be stopped. */
   checkpointRequested(): void;
+  /**
+   * QEMU is about to have leave to stop the VM: it is given nothing more for the guest.
+   *
+   * @returns Whether it has taken all that it was given. If not, it has no leave before
+   *   `QemuDialogue.inputsTaken` is called.
+   */
+  holdInputs(): boolean;
+  /** QEMU has been told that the VM goes on: the guest is given what was held. */
+  giveInputs(): void;
   /** QEMU has leave to stop the VM, which drains its disks: none of their requests may wait now. */
   vmStops(): void;
   /** The VM stands still: takes in what it said and nobody has read yet. */

@@ -19,7 +19,8 @@ const PLAIN_END_MS = 250;
  * PING                  ──►  PONG; SHUT too, where QMP is to tell that COLO begins
  * (full state)          ──►  when it is acknowledged: SHUT; CHECKPOINT_READY to COLO, at once, or
  *                            PLAIN_END_MS later to a stream that may be COLO and has not ended
- * CHECKPOINT_REQUEST    ──►  CHECKPOINT_REPLY, which may have to wait for an ACK
+ * CHECKPOINT_REQUEST    ──►  CHECKPOINT_REPLY, which may have to wait for an ACK, and for QEMU to
+ *                            take what was sent to the guest
  * VMSTATE_SEND, state   ──►  VMSTATE_RECEIVED; VMSTATE_LOADED at once, or at the ACK
  * ```
  *
@@ -46,11 +47,15 @@ export class QemuDialogue {
   #readyAt = Infinity;
   #readySent = false;
   #requestDeferred = false;
+  /** CHECKPOINT_REPLY waits for QEMU to take what was sent to the guest. */
+  #awaitsInputs = false;
+  #loadedSaid = false;
   /** Stops of the VM that we have given leave for, and that have not been told of yet. */
   #stopsAwaited = 0;
   /** In COLO, once the VM runs: before that it stands still for the full state. */
   #vmRan = false;
   #isVmPaused = false;
+  #isHeld = false;
   #inCheckpoint = false;
   /** The full transaction whose ACK QEMU's answer waits for. */
   #fullAwaited = 0;
@@ -129,8 +134,32 @@ export class QemuDialogue {
     this.#inCheckpoint = true;
     this.#kind = "colo";
     this.#options.taps?.checkpointRequested();
+    this.#requestDeferred = true;
+    this.#replyIfMay();
+  }
+
+  /**
+   * QEMU has taken what was sent to the guest, or nobody waits for that any more.
+   *
+   * @returns Whether it is to be told something because of it.
+   */
+  inputsTaken(): boolean {
+    if (!this.#awaitsInputs) return false;
+    this.#awaitsInputs = false;
+    // Somebody may have paused the VM meanwhile.
     if (this.#mayReply()) this.#reply();
-    else this.#requestDeferred = true;
+    else {
+      this.#requestDeferred = true;
+      this.#options.taps?.giveInputs();
+    }
+    return true;
+  }
+
+  /** Once after each VMSTATE_LOADED: it is in what {@link takeReplies} has given. */
+  takeLoaded(): boolean {
+    const said = this.#loadedSaid;
+    this.#loadedSaid = false;
+    return said;
   }
 
   /** QEMU says that the VM was stopped. */
@@ -144,10 +173,13 @@ export class QemuDialogue {
     this.#vmRan = this.#readySent;
     this.#stopsAwaited = 0;
     this.#isVmPaused = false;
-    this.#inCheckpoint = this.#requestDeferred;
-    const replies = this.#requestDeferred && this.#mayReply();
-    if (replies) this.#reply();
-    return replies;
+    this.#inCheckpoint = this.#requestDeferred || this.#awaitsInputs;
+    return this.#replyIfMay();
+  }
+
+  /** QEMU gets no leave to stop the VM any more: the guest sleeps, or the session is about to end. */
+  hold(): void {
+    this.#isHeld = true;
   }
 
   /** From CHECKPOINT_REQUEST until the VM runs again: QEMU is not to be asked for another meanwhile. */
@@ -191,6 +223,7 @@ export class QemuDialogue {
   /** VMSTATE_LOADED: the VM goes on. */
   loaded(): void {
     this.#checkpointAwaited = 0;
+    this.#loadedSaid = true;
     this.#replies.push(encodeColoMessage("VMSTATE_LOADED"));
     this.pause.add(this.#clock() - this.#stoppedAt);
   }
@@ -199,7 +232,7 @@ export class QemuDialogue {
   acked(transaction: number): void {
     if (transaction === this.#fullAwaited) this.#answerFull();
     if (transaction === this.#checkpointAwaited) this.loaded();
-    if (this.#requestDeferred && this.#mayReply()) this.#reply();
+    this.#replyIfMay();
   }
 
   /** QEMU's stream ended; a snapshot's may be followed by another. */
@@ -248,15 +281,24 @@ export class QemuDialogue {
 
   /** Whether the VM may be stopped, and there is room for one more transaction in flight. */
   #mayReply(): boolean {
-    if (this.#isVmPaused) return false;
+    if (this.#isVmPaused || this.#isHeld) return false;
     if (this.#txn.inFlight.length === 0) return true;
     let bytes = 0;
     for (const transaction of this.#txn.inFlight) bytes += transaction.bytes;
     return bytes < this.#options.maxInFlightBytes;
   }
 
-  #reply(): void {
+  /** @returns Whether QEMU is to be told so. */
+  #replyIfMay(): boolean {
+    if (!this.#requestDeferred || !this.#mayReply()) return false;
     this.#requestDeferred = false;
+    this.#awaitsInputs = this.#options.taps?.holdInputs() === false;
+    if (this.#awaitsInputs) return false;
+    this.#reply();
+    return true;
+  }
+
+  #reply(): void {
     this.#stopsAwaited++;
     this.#options.taps?.vmStops();
     this.#replies.push(encodeColoMessage("CHECKPOINT_REPLY"));

@@ -6,7 +6,7 @@ import { StreamParser } from "../qemu/stream_parser.ts";
 import type { RamBlock } from "../qemu/wire.ts";
 import { checkStaged, RamImage } from "./ram_image.ts";
 import { composeReplica, composeStaged, type LoadableState } from "./compose_replica.ts";
-import { type MachineShape, ShapeReader } from "./machine_shape.ts";
+import { type MachineShape, sameBlocks, ShapeReader } from "./machine_shape.ts";
 import {
   type MachineRecord,
   MEMORY_STORE,
@@ -16,7 +16,7 @@ import {
 import { type AllocateSlab, SlotPool } from "./slot_pool.ts";
 import { ReplicaTaps } from "./replica_taps.ts";
 import { recognizeMachine, type StoredReplica } from "./stored_replica.ts";
-import { checkConfiguration, unsupportedMark } from "./unsupported_stream.ts";
+import { checkConfiguration, trailingBytes, unsupportedMark } from "./unsupported_stream.ts";
 import type { TransactionKind } from "../txn/receiver.ts";
 import { Carry } from "../bytes/carry.ts";
 
@@ -51,6 +51,8 @@ export class Replica implements StreamVisitor, LoadableState {
   #image: RamImage | undefined;
   #machine: MachineState | undefined;
   #committed = 0;
+  /** Whether the store has been told that what is committed is whole. */
+  #isWhole = true;
 
   #parser: StreamParser | undefined;
   #carry = new Carry();
@@ -73,6 +75,13 @@ export class Replica implements StreamVisitor, LoadableState {
     store: ReplicaStore = MEMORY_STORE,
   ) {
     this.#store = store;
+    this.taps.onApplied = () => {
+      try {
+        this.#noteWhole();
+      } catch (error) {
+        this.taps.onRefused(error as Error);
+      }
+    };
     this.#maxTransactionBytes = maxTransactionBytes;
     this.#allocate = allocate;
   }
@@ -156,10 +165,10 @@ export class Replica implements StreamVisitor, LoadableState {
   receive(bytes: Uint8Array, at: number, end: number): void {
     const parser = this.#parser;
     if (parser === undefined) throw new StateError("payload without a transaction");
-    if (this.#complete && end > at) this.#refuseTrailing(parser);
+    if (this.#complete && end > at) throw trailingBytes(parser.streamOffset);
     this.#carry.feed(bytes, at, end, (buffer, start, stop) => {
       const next = parser.parse(buffer, start, stop);
-      if (this.#complete && next < stop) this.#refuseTrailing(parser);
+      if (this.#complete && next < stop) throw trailingBytes(parser.streamOffset);
       return next;
     });
   }
@@ -207,8 +216,7 @@ export class Replica implements StreamVisitor, LoadableState {
    *
    * @returns what it brought.
    * @throws {WireError} if it is not complete: nothing has changed.
-   * @throws {TransportError} if there is no room for its pages: nothing has changed. It may also come
-   *   from a disk's copy: then the transaction is {@link committed}, and the copy has writes pending.
+   * @throws {TransportError} if there is no room for its pages: nothing has changed.
    */
   commit(transaction: number): TransactionSize {
     const { shape } = this.complete();
@@ -229,11 +237,22 @@ export class Replica implements StreamVisitor, LoadableState {
     this.#machine = machine;
     this.#committed = transaction;
     this.#close();
+    this.#isWhole = false;
     this.taps.commit(transaction);
-    // A disk's copy with writes pending would be lost with this process: then it is not whole. Nor
-    // is it while a disk is being copied: the next process could not tell.
-    if (this.taps.incomplete.length === 0) this.#store.end();
+    this.#noteWhole();
     return this.#size;
+  }
+
+  /**
+   * Notes that the next process could go on with what is stored. What is pending for a disk's copy
+   * would be lost with this one: then the replica is not whole. Nor is it while a disk is being
+   * copied: the next process could not tell.
+   */
+  #noteWhole(): void {
+    if (this.#isWhole || this.#committed === 0) return;
+    if (this.taps.pendingWrites > 0 || this.taps.incomplete.length > 0) return;
+    this.#isWhole = true;
+    this.#store.end();
   }
 
   /** Drops the open transaction, if there is one. */
@@ -250,15 +269,6 @@ export class Replica implements StreamVisitor, LoadableState {
     this.#staging = undefined;
     this.#staged = {};
     this.#carry = new Carry();
-  }
-
-  #refuseTrailing(parser: StreamParser): never {
-    throw new WireError(
-      "migration",
-      parser.streamOffset,
-      "bad-length",
-      "bytes behind the end of the transaction's state",
-    );
   }
 
   /** Notes a VM that was noted as a paused one as one that runs: see {@link asRunning}. */
@@ -281,7 +291,7 @@ export class Replica implements StreamVisitor, LoadableState {
 
   event(event: StreamEvent): void {
     // The parser would go on to the next checkpoint; a transaction has one.
-    if (this.#complete) this.#refuseTrailing(this.#parser!);
+    if (this.#complete) throw trailingBytes(this.#parser!.streamOffset);
     switch (event.kind) {
       case "configuration":
         this.#staged.configuration = event.configuration.raw;
@@ -383,10 +393,4 @@ export class Replica implements StreamVisitor, LoadableState {
     }
     this.#staging = new RamImage(blocks, this.#pool, this.#store.create(blocks, this.#pool));
   }
-}
-
-/** Whether two lists name the same blocks of the same lengths, in the same order. */
-function sameBlocks(a: readonly RamBlock[], b: readonly RamBlock[]): boolean {
-  return a.length === b.length &&
-    a.every((block, i) => block.name === b[i].name && block.lengthBytes === b[i].lengthBytes);
 }

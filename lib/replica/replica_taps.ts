@@ -1,5 +1,7 @@
 import { TransportError, WireError } from "../errors.ts";
 import { decodeDiskQuery, type DigestedDisk, type DiskQuery } from "./disk_digest.ts";
+import { type Done, raise } from "./done.ts";
+import { PendingWrites } from "./pending_writes.ts";
 import {
   decodeTapEvent,
   decodeTapInput,
@@ -9,10 +11,13 @@ import {
   type TapInput,
 } from "./tap_events.ts";
 
-/** The secondary's own copy of a disk. Calls may throw; what was written stays written. */
+/**
+ * The secondary's own copy of a disk. Calls are done at once or later, in order; see `DiskStore`.
+ * What was written stays written.
+ */
 export interface DiskCopy extends DigestedDisk {
-  write(offset: number, data: Uint8Array): void;
-  zero(offset: number, lengthBytes: number): void;
+  write(offset: number, data: Uint8Array, done: Done): void;
+  zero(offset: number, lengthBytes: number, done: Done): void;
 }
 
 /** A disk that the secondary was told of on its command line. */
@@ -52,24 +57,36 @@ interface KeptInput extends TapInput {
  * INPUT ──input()─► kept until a commit that has it: forgetInputs()
  * ```
  *
- * Applying is separate from committing: a disk that refuses a write leaves the rest pending, and
- * {@link applyPending} tries again. Activation must not begin before it has succeeded.
+ * Applying is separate from committing: the copy's storage may take its time, and the transaction is
+ * committed, and may be acknowledged, while this object's memory has what the copy has not. A disk
+ * that refuses a write leaves it and the rest pending, and {@link applyPending} tries again. The VM
+ * must not run here before nothing is pending.
  */
 export class ReplicaTaps {
   readonly #disks: ReadonlyMap<string, ReplicaDisk>;
   readonly #nets: ReadonlySet<string>;
   #staged: TapEvent[] = [];
   #stagedBytes = 0;
-  #pending: TapEvent[] = [];
+  /** What is committed and not in the copies, by disk. */
+  readonly #pending = new Map<string, PendingWrites>();
+  /** Who waits until nothing is on its way to a copy. */
+  #waiting: Done[] = [];
   #unreleased: Unreleased[] = [];
   /** Replicated disks whose first copy is complete in a committed transaction. */
   readonly #copied = new Set<string>();
+  /** Those of which the copy may have a part only in this object's memory. */
+  readonly #filling = new Set<string>();
   readonly #announced = new Set<string>();
   /** Shared disks that the primary has gone on with, since the last commit here. */
   readonly #outrun = new Set<string>();
   readonly #macs = new Map<string, Uint8Array>();
   #inputs: KeptInput[] = [];
   #inputBytes = 0;
+
+  /** A copy has refused what was committed. Nothing is on its way to it now. */
+  onRefused: (error: Error) => void = raise;
+  /** Nothing is pending any more. */
+  onApplied: () => void = () => {};
 
   /** @param keepsInputs Whether frames for the guest are kept, where the sender copies them. */
   constructor(
@@ -79,15 +96,23 @@ export class ReplicaTaps {
   ) {
     this.#disks = disks;
     this.#nets = nets;
+    for (const [name, { copy }] of disks) {
+      if (copy === undefined) continue;
+      this.#pending.set(name, new PendingWrites(copy, (failure) => this.#settled(failure)));
+    }
   }
 
   /** Bytes of events in the open transaction. */
   get stagedBytes(): number {
     return this.#stagedBytes;
   }
-  /** Writes that are committed and could not be applied yet. */
+  /** Writes that are committed and not applied yet. */
   get pendingWrites(): number {
-    return this.#pending.length;
+    return sum(this.#pending.values(), ({ count }) => count);
+  }
+  /** Bytes of memory that they take. */
+  get pendingBytes(): number {
+    return sum(this.#pending.values(), ({ bytes }) => bytes);
   }
   get unreleased(): readonly Unreleased[] {
     return this.#unreleased;
@@ -110,9 +135,14 @@ export class ReplicaTaps {
   get incomplete(): readonly string[] {
     return [...this.#announced].filter((name) =>
       this.#disks.get(name)?.mode === "replicated"
-        ? !this.#copied.has(name)
+        ? !this.#copied.has(name) || this.#isHalfCopied(name)
         : this.#outrun.has(name)
     );
+  }
+
+  /** Whether a copy has refused a part of its first filling: it waits for more than a moment. */
+  #isHalfCopied(name: string): boolean {
+    return this.#filling.has(name) && this.#pending.get(name)?.failure !== undefined;
   }
 
   /** Why the VM cannot go on here: a disk does not go with the committed state. */
@@ -138,9 +168,7 @@ export class ReplicaTaps {
 
   /**
    * A sender is there again: it has gone on without us since the last session, and so have its
-   * disks. Finishes what was committed, which comes before anything of the new session.
-   *
-   * @throws what a disk's copy throws.
+   * disks. What was committed goes to the copies before anything of the new session.
    */
   sessionBegins(): void {
     this.applyPending();
@@ -190,7 +218,8 @@ export class ReplicaTaps {
   /**
    * Takes a DISK_QUERY payload.
    *
-   * @returns What is asked, and of which copy; that may be told as it is at any moment from now on.
+   * @returns What is asked, and of which copy; that may be told as it is at any moment from now on,
+   *   since all that was committed before has been given to it.
    * @throws {WireError} if there is no such copy, or it is not as long as that.
    */
   diskQuery(payload: Uint8Array, offset: number): { query: DiskQuery; copy: DiskCopy } {
@@ -211,9 +240,8 @@ export class ReplicaTaps {
 
   /**
    * Makes the staged events part of the committed state.
-   *
-   * @throws what a disk's copy throws; the commit has happened all the same, see
-   *   {@link applyPending}.
+   * Their writes are given to the copies, and may be pending for a while: {@link onApplied} and
+   * {@link onRefused} tell.
    */
   commit(transaction: number): void {
     for (const event of this.#staged) {
@@ -231,10 +259,14 @@ export class ReplicaTaps {
           this.#copied.delete(event.tap);
           this.#outrun.delete(event.tap);
           break;
+        case "copied":
+          this.#copied.add(event.tap);
+          this.#filling.add(event.tap);
+          break;
         default:
-          if (event.kind !== "copied" && this.#disks.get(event.tap)!.mode === "shared") {
+          if (this.#disks.get(event.tap)!.mode === "shared") {
             this.#unreleased.push({ transaction, event });
-          } else this.#pending.push(event);
+          } else this.#pending.get(event.tap)?.add(event);
       }
     }
     this.abort();
@@ -256,20 +288,40 @@ export class ReplicaTaps {
     if (kept > 0) this.#unreleased = this.#unreleased.slice(kept);
   }
 
-  /** Applies committed writes to the copies, in order; stops at the first that fails. */
+  /** Gives the copies what they have not been given, in order, and once more what they refused. */
   applyPending(): void {
-    let done = 0;
-    try {
-      for (const event of this.#pending) {
-        const copy = this.#disks.get(event.tap)!.copy;
-        if (event.kind === "write" || event.kind === "copy") copy?.write(event.offset, event.data);
-        else if (event.kind === "zero") copy?.zero(event.offset, event.lengthBytes);
-        else if (event.kind === "copied") this.#copied.add(event.tap);
-        done++;
-      }
-    } finally {
-      this.#pending = done === this.#pending.length ? [] : this.#pending.slice(done);
+    for (const pending of this.#pending.values()) pending.apply();
+    this.#forgetFilled();
+  }
+
+  #forgetFilled(): void {
+    for (const name of this.#filling) {
+      if (this.#pending.get(name)?.count === 0) this.#filling.delete(name);
     }
+  }
+
+  /**
+   * Finishes what is committed: after it nothing is pending, or a copy has refused.
+   *
+   * @param done Called at once, or when the copies' storage has answered.
+   */
+  finishPending(done: Done): void {
+    if (this.pendingWrites === 0) return done();
+    this.#waiting.push(done);
+    this.applyPending();
+  }
+
+  /** One copy has nothing on its way any more. */
+  #settled(failure: Error | undefined): void {
+    this.#forgetFilled();
+    const isDone = this.pendingWrites === 0;
+    if (!isDone && failure === undefined) return;
+    const waiting = this.#waiting;
+    this.#waiting = [];
+    for (const done of waiting) done(failure);
+    if (isDone) this.onApplied();
+    // Whoever has waited knows.
+    else if (waiting.length === 0) this.onRefused(failure!);
   }
 
   #requireNet(tap: string, what: string, offset: number): void {
@@ -312,4 +364,10 @@ export class ReplicaTaps {
       fail(`a write beyond disk ${event.tap}, at ${event.offset}`, "the images differ in size");
     }
   }
+}
+
+function sum<T>(items: Iterable<T>, of: (item: T) => number): number {
+  let total = 0;
+  for (const item of items) total += of(item);
+  return total;
 }

@@ -8,7 +8,8 @@ import {
 import type { Leave } from "../txn/leave.ts";
 import type { Hello, NackReason } from "../txn/wire.ts";
 import type { LoadableState } from "./compose_replica.ts";
-import { digestDisk, type DiskQuery } from "./disk_digest.ts";
+import { digestDisk, type DiskQuery, type Waits } from "./disk_digest.ts";
+import { HeldBack } from "./held_back.ts";
 import { LatencyWindow } from "./latency.ts";
 import { digestPayloads, type PageDigest } from "./page_digest.ts";
 import type { Replica, TransactionSize } from "./replica.ts";
@@ -41,14 +42,24 @@ export interface SecondaryCounters {
 }
 
 /**
+ * Disk writes that may wait in memory for the storage of the copies, behind their acknowledgement.
+ * Beyond it acknowledgements wait too: a stall of so many bytes' length costs the primary nothing.
+ */
+export const MOST_PENDING_BYTES = 256 * 2 ** 20;
+
+/**
  * The secondary's end of one session: frames in, a replica that changes at COMMIT, answers out.
  * No I/O, and the clock is handed in. The replica outlives the session.
  *
  * ```text
  *        BEGIN            CONTINUE          COMMIT (checksum right, state complete)
- * idle ────────► staging ─────────► staging ────────────────────► applied ──ACK──► idle
+ * idle ────────► staging ─────────► staging ────────────────────► committed ─ACK─► idle
  *                   └── CANCEL, loss, any fault: abort() ──► idle, the replica as it was
  * ```
+ *
+ * What an ACK promises: this process has the whole transaction, and its VM can go on from there as
+ * long as this process lives. Its disk writes may still be on their way to the copies; the VM is not
+ * started before they are there, and a stored replica is not called whole before.
  */
 export class Secondary implements TransactionVisitor {
   readonly #replica: Replica;
@@ -59,11 +70,14 @@ export class Secondary implements TransactionVisitor {
   #begunAt = 0;
   #refused = false;
   #storageFailed = false;
+  /** Answers that wait for the disks' copies. */
+  #held: (() => void)[] | undefined;
   /** The transaction that waits for {@link release}; 0 if none does. */
-  #heldTransaction = 0;
+  #unchecked = 0;
   /** What the sender has done since, in order. */
-  #later: { readonly bytes: number; readonly action: () => void }[] = [];
-  #laterBytes = 0;
+  readonly #later = new HeldBack();
+  /** What may be pending for the disks' copies when they are answered. */
+  #mostPendingBytes = MOST_PENDING_BYTES;
   readonly #mustHold: (state: LoadableState) => boolean;
 
   /** COMMIT read → applied. */
@@ -140,49 +154,62 @@ export class Secondary implements TransactionVisitor {
     if (this.#refused) return;
     this.#refused = true;
     const open = this.#receiver.open || this.#replica.staging;
-    const transaction = this.#heldTransaction || (open ? this.#receiver.transaction : 0);
+    const transaction = this.#unchecked || (open ? this.#receiver.transaction : 0);
     this.abort();
     const text = error instanceof Error ? error.message : String(error);
     this.#receiver.nack(transaction, reason, text);
   }
 
-  /** True while a transaction is complete and not committed. */
-  get isHeld(): boolean {
-    return this.#heldTransaction !== 0;
+  /** True while a transaction is complete and not committed: {@link release} is waited for. */
+  get awaitsCheck(): boolean {
+    return this.#unchecked !== 0;
   }
-  /** What the sender goes on with meanwhile is kept, up to a limit: then nothing more may be read. */
+  /**
+   * False while what is committed is not acknowledged yet. What follows a transaction that is looked
+   * at is read all the same, up to a limit: it may be the connection's end.
+   */
   get mayRead(): boolean {
-    return this.#laterBytes < MAX_LATER_BYTES;
+    return this.#held === undefined && !this.#later.isFull;
   }
 
   /**
-   * Commits what was held, and does what the sender has asked for since; the next transaction may be
-   * held in turn.
+   * Commits what has been looked at, and does what the sender has asked for since; the next
+   * transaction may be held in turn.
    *
    * @throws {KemariError} as {@link receive}.
    */
   release(): void {
-    const actions = this.#later;
     if (!this.mayRead) this.#receiver.listenFrom(this.#clock());
-    this.#heldTransaction = 0;
-    this.#later = [];
-    this.#laterBytes = 0;
-    this.#orRefuse(() => {
-      while (actions.length > 0 && !this.isHeld) actions.shift()!.action();
-    });
-    for (const { bytes, action } of actions) this.#inOrder(bytes, action);
+    this.#unchecked = 0;
+    this.#orRefuse(() => this.#later.run(() => this.awaitsCheck));
+  }
+
+  /** Says what was held, where the disks' copies do not keep it any more. */
+  #catchUp(): void {
+    if (this.#held === undefined || this.#isBehind) return;
+    const held = this.#held;
+    this.#held = undefined;
+    this.#mostPendingBytes = MOST_PENDING_BYTES;
+    // What the sender said meanwhile was not read.
+    this.#receiver.listenFrom(this.#clock());
+    for (const answer of held) answer();
+  }
+
+  /** Whether too much is pending for the disks' copies. */
+  get #isBehind(): boolean {
+    return this.#replica.taps.pendingBytes > this.#mostPendingBytes;
   }
 
   /** Drops what a lost connection leaves half-way. */
   abort(): void {
-    this.#heldTransaction = 0;
-    this.#later = [];
-    this.#laterBytes = 0;
+    this.#unchecked = 0;
+    this.#later.clear();
     this.#replica.abort();
   }
 
   /** Lets time pass. @returns Milliseconds of silence beyond the grace time, or 0. */
   tick(): number {
+    this.#catchUp();
     const silentMs = this.#receiver.tick(this.#clock());
     return this.mayRead ? silentMs : 0;
   }
@@ -218,11 +245,16 @@ export class Secondary implements TransactionVisitor {
   /**
    * Answers a query of a disk, a frame at a time at the most.
    *
-   * @yields After a little reading; write {@link takeOutput} then.
-   * @throws what the disk throws: give it to {@link storageFault}.
+   * @yields After a little reading; write {@link takeOutput} then. Or what is to be waited for before
+   *   it goes on.
+   * @throws what the disk fails with: give it to {@link storageFault}.
    */
-  *answerDiskQuery(query: DiskQuery, copy: DiskCopy, digest: PageDigest): Generator<void> {
+  *answerDiskQuery(query: DiskQuery, copy: DiskCopy, digest: PageDigest): Generator<Waits | void> {
     for (const part of digestDisk(copy, query, digest)) {
+      if (typeof part === "function") {
+        yield part;
+        continue;
+      }
       if (part !== undefined) this.#receiver.diskDigests(part.payload, part.last);
       yield;
     }
@@ -245,7 +277,7 @@ export class Secondary implements TransactionVisitor {
   }
 
   payload(bytes: Uint8Array, at: number, end: number): void {
-    if (this.isHeld) {
+    if (this.awaitsCheck) {
       const copy = bytes.slice(at, end);
       return this.#inOrder(copy.length, () => this.payload(copy, 0, copy.length));
     }
@@ -273,7 +305,7 @@ export class Secondary implements TransactionVisitor {
     this.#inOrder(0, () => {
       const state = this.#replica.complete();
       if (!this.#mustHold(state)) return this.#commit(transaction, commitAt);
-      this.#heldTransaction = transaction;
+      this.#unchecked = transaction;
       this.#inOrder(0, () => this.#commit(transaction, commitAt));
       this.#events.push({ kind: "held", transaction, state });
     });
@@ -282,7 +314,8 @@ export class Secondary implements TransactionVisitor {
   #commit(transaction: number, commitAt: number): void {
     const size = this.#replica.commit(transaction);
     this.#replica.taps.forgetInputs(transaction, commitAt);
-    this.#receiver.ack(transaction);
+    if (this.#isBehind) this.#held ??= [];
+    this.#answer(() => this.#receiver.ack(transaction));
     const now = this.#clock();
     this.applying.add(now - commitAt);
     this.arriving.add(now - this.#begunAt);
@@ -305,15 +338,27 @@ export class Secondary implements TransactionVisitor {
     this.#inOrder(0, () => {
       // Refused, it stays the sender's VM.
       this.#replica.taps.requireWhole();
-      this.#receiver.ack(transaction);
-      this.#events.push({ kind: "handover", transaction });
+      // The VM is the sender's to keep until its disks are here too.
+      this.#mostPendingBytes = 0;
+      if (this.#isBehind) this.#held ??= [];
+      this.#answer(() => {
+        this.#receiver.ack(transaction);
+        this.#events.push({ kind: "handover", transaction });
+      });
     });
   }
 
   leave(leave: Leave): void {
-    // What is held is not committed any more: the VM goes on without us, or is gone.
-    this.#receiver.left();
-    this.#events.push({ kind: "left", leave });
+    // What is being looked at is not committed any more: the VM goes on without us, or is gone.
+    this.#answer(() => {
+      this.#receiver.left();
+      this.#events.push({ kind: "left", leave });
+    });
+  }
+
+  #answer(say: () => void): void {
+    if (this.#held === undefined) say();
+    else this.#held.push(say);
   }
 
   digestQuery(seedLow: number, seedHigh: number): void {
@@ -321,24 +366,18 @@ export class Secondary implements TransactionVisitor {
   }
 
   diskQuery(payload: Uint8Array, offset: number): void {
-    const query = this.isHeld ? payload.slice() : payload;
+    const query = this.awaitsCheck ? payload.slice() : payload;
     this.#inOrder(query.length, () => {
       this.#events.push({ kind: "disk-query", ...this.#replica.taps.diskQuery(query, offset) });
     });
   }
 
-  /** Does it now, or behind what is held. */
+  /** Does it now, or behind what is being looked at. */
   #inOrder(bytes: number, action: () => void): void {
-    if (!this.isHeld) return action();
-    this.#later.push({ bytes, action });
-    this.#laterBytes += bytes + ACTION_BYTES;
+    if (this.awaitsCheck) this.#later.add(bytes, action);
+    else action();
   }
 }
-
-/** How much of what follows a held transaction is kept in memory. */
-const MAX_LATER_BYTES = 4 * 2 ** 20;
-/** What keeping one thing takes, however small. */
-const ACTION_BYTES = 64;
 
 function reasonOf(error: unknown): NackReason {
   if (error instanceof WireError) {

@@ -15,6 +15,10 @@ class Script implements PrimaryTaps {
   next: TapEvent[] = [];
   readonly released: number[] = [];
   checkpointRequested(): void {}
+  holdInputs(): boolean {
+    return true;
+  }
+  giveInputs(): void {}
   vmStops(): void {}
   drain(): void {}
   takeEvents(): Uint8Array[][] {

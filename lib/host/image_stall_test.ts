@@ -1,0 +1,131 @@
+/** An image on storage that stands still: a frozen file system, on which writes wait in the kernel. */
+import assert from "node:assert/strict";
+import { canFreeze, FrozenDisk } from "../../fixtures/frozen_disk.ts";
+import type { Done } from "../replica/done.ts";
+import { ImageFile } from "./image_file.ts";
+import { Reactor } from "./reactor.ts";
+
+const never = new AbortController().signal;
+const BLOCK = 4096;
+
+interface Scene {
+  readonly disk: FrozenDisk;
+  readonly path: string;
+  readonly image: ImageFile;
+  readonly reactor: Reactor;
+}
+
+function stallTest(name: string, act: (scene: Scene) => Promise<void>): void {
+  Deno.test(name, async () => {
+    if (!await canFreeze()) return console.error("SKIP: needs root, loop devices and ext4");
+    await using disk = await FrozenDisk.make();
+    const path = await disk.image("image", 1 << 20);
+    const reactor = new Reactor();
+    const image = ImageFile.open(path, reactor);
+    try {
+      await act({ disk, path, image, reactor });
+    } finally {
+      await disk.thaw();
+      image.close();
+      reactor.close();
+    }
+  });
+}
+
+/** What has ended, in order. */
+class Ends {
+  readonly names: string[] = [];
+  of(name: string): Done {
+    return (error) => this.names.push(error === undefined ? name : `${name}: ${error.message}`);
+  }
+}
+
+const block = (value: number) => new Uint8Array(BLOCK).fill(value);
+
+/** Whether this process has a file open. */
+function hasOpen(path: string): boolean {
+  return [...Deno.readDirSync("/proc/self/fd")].some(({ name }) => {
+    try {
+      return Deno.readLinkSync(`/proc/self/fd/${name}`) === path;
+    } catch {
+      return false;
+    }
+  });
+}
+
+stallTest(
+  "while storage stands still the loop goes on, and then all is done in order",
+  async (scene) => {
+    const { disk, path, image, reactor } = scene;
+    const ends = new Ends();
+    image.write(block(1), 0, false, ends.of("first"));
+    await reactor.run(() => ends.names.length === 1, never);
+    await disk.freeze();
+    image.write(block(2), 0, false, ends.of("write"));
+    image.write(block(3), BLOCK, true, ends.of("fua"));
+    const seen = block(0);
+    image.read(seen, 0, ends.of("read behind"));
+    image.flush(ends.of("flush"));
+    // The loop's timers fire, many times, and what is in memory elsewhere in the image is read.
+    let beats = 0;
+    const stop = reactor.every(10, () => beats++);
+    await reactor.run(() => beats >= 50, never);
+    stop();
+    const elsewhere = block(9);
+    image.read(elsewhere, 8 * BLOCK, ends.of("read elsewhere"));
+    await reactor.run(() => ends.names.length === 2, never);
+    assert.deepEqual(ends.names, ["first", "read elsewhere"]);
+    assert.equal(image.waiting, 4);
+    assert.ok(await disk.thaw(), "the loop has waited for the storage");
+    await reactor.run(() => ends.names.length === 6, never);
+    assert.deepEqual(ends.names.slice(2), ["write", "fua", "read behind", "flush"]);
+    assert.equal(seen[0], 2, "a read sees the write in front of it");
+    assert.deepEqual([...Deno.readFileSync(path).filter((_, i) => i % BLOCK === 0)].slice(0, 3), [
+      ...[2, 3, 0],
+    ]);
+  },
+);
+
+stallTest(
+  "an image that is closed while storage stands still: no more is written than was begun",
+  async (scene) => {
+    const { disk, path, image, reactor } = scene;
+    const ends = new Ends();
+    image.write(block(1), 0, false, ends.of("first"));
+    await reactor.run(() => ends.names.length === 1, never);
+    await disk.freeze();
+    image.write(block(2), 0, false, ends.of("begun"));
+    image.write(block(3), BLOCK, false, ends.of("behind"));
+    await reactor.sleep(100, never);
+    image.close();
+    assert.ok(hasOpen(path), "the thread is still in the system");
+    assert.ok(await disk.thaw(), "closing has waited for the storage");
+    const end = performance.now() + 20_000;
+    while (hasOpen(path)) {
+      assert.ok(performance.now() < end, "the thread does not let go of the image");
+      await reactor.sleep(10, never);
+    }
+    const found = Deno.readFileSync(path);
+    assert.deepEqual([found[0], found[BLOCK]], [2, 0], "what waited is given up");
+    assert.deepEqual(ends.names, ["first"]);
+  },
+);
+
+stallTest("one image's storage keeps no other waiting", async ({ disk, image, reactor }) => {
+  const path = await Deno.makeTempFile({ prefix: "kemari-image-" });
+  await Deno.truncate(path, 1 << 20);
+  const other = ImageFile.open(path, reactor);
+  try {
+    await disk.freeze();
+    const ends = new Ends();
+    image.write(block(1), 0, false, ends.of("stalled"));
+    for (let i = 0; i < 200; i++) other.write(block(i), i * BLOCK, i % 10 === 0, ends.of(`${i}`));
+    await reactor.run(() => ends.names.length === 200, never);
+    assert.ok(!ends.names.includes("stalled"));
+    assert.ok(await disk.thaw());
+    await reactor.run(() => ends.names.length === 201, never);
+  } finally {
+    other.close();
+    await Deno.remove(path);
+  }
+});

@@ -1,0 +1,50 @@
+/** What `kemari protect` is asked for, and what its modes work with. */
+import type { MigrationSupport } from "../qmp/migration_support.ts";
+import type { CompressSettings } from "./compression.ts";
+import type { LinkTiming } from "./link_options.ts";
+import type { MigrationChannel } from "./migration_channel.ts";
+import type { QmpClient } from "./qmp_client.ts";
+import type { Reactor } from "./reactor.ts";
+import type { OnSecondaryLoss } from "./release_vm.ts";
+import type { SenderLink } from "./sender_link.ts";
+import type { StillVm } from "./still_vm.ts";
+import type { SyncTrigger } from "./sync_trigger.ts";
+import type { SyncOn, TapSettings } from "./tap_set.ts";
+import type { VmWatch } from "./vm_watch.ts";
+
+export interface ProtectSettings extends LinkTiming, CompressSettings {
+  readonly target: string;
+  readonly qmp: string;
+  readonly mode: "auto" | "colo" | "snapshot";
+  readonly commit: "sync" | "async";
+  readonly maxInFlightBytes: number;
+  readonly syncIntervalMs: number;
+  readonly onSecondaryLoss: OnSecondaryLoss;
+  readonly retry: boolean;
+  readonly control?: string;
+  readonly sessionName?: string;
+  readonly taps: TapSettings;
+  readonly syncOn: SyncOn;
+  /** The least time between two synchronizations that held output asks for. */
+  readonly syncMinIntervalMs: number;
+}
+
+/** What both modes work with. */
+export interface ProtectContext {
+  readonly reactor: Reactor;
+  readonly settings: ProtectSettings;
+  readonly support: MigrationSupport;
+  readonly qmp: QmpClient;
+  /** What QEMU has said of its VM. */
+  readonly watch: VmWatch;
+  readonly link: SenderLink;
+  readonly trigger: SyncTrigger;
+  readonly still: StillVm;
+  /** How QEMU's migrations come to us. */
+  readonly channel: MigrationChannel;
+  /** Between two checkpoints that nothing else asks for: `--sync-interval`, or less. */
+  readonly interval: { ms: number };
+  /** Temporary; the guardian knows it too. */
+  readonly folder: string;
+  readonly signal: AbortSignal;
+}
