@@ -56,6 +56,7 @@ function senderPairs(
     ]);
   }
   if (status.taps !== undefined) pairs.push(...tapPairs(status.taps));
+  if (status.deviceChange) pairs.push(["devices", `${status.deviceChange} since it began`]);
   if (status.outside) pairs.push(...outsidePairs(status.outside));
   return pairs;
 }

@@ -55,6 +55,8 @@ export interface SenderStatus extends CommonStatus {
   readonly pendingBytes: number;
   /** What the VM says past kemari, as `protect` found it; `send` does not know. */
   readonly outside?: OutsideOutput | null;
+  /** How the VM's devices have changed since this protection began, by name; null if not. */
+  readonly deviceChange?: string | null;
 }
 
 /** In bytes; together what is on the connection and what waits for it, unless it is packed. */

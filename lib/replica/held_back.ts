@@ -33,7 +33,8 @@ export class HeldBack {
   run(stop: () => boolean): void {
     const kept = this.#kept;
     this.clear();
-    while (kept.length > 0 && !stop()) kept.shift()!.action();
-    for (const { bytes, action } of kept) this.add(bytes, action);
+    let next = 0;
+    while (next < kept.length && !stop()) kept[next++].action();
+    for (const { bytes, action } of kept.slice(next)) this.add(bytes, action);
   }
 }
