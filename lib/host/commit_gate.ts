@@ -1,9 +1,11 @@
 /** What a transaction must pass before it is committed and acknowledged. */
 import { getLogger } from "@logtape/logtape";
-import { describeChange, judgeShape } from "../replica/machine_shape.ts";
+import { describeChange, judgeShape, type MachineShape } from "../replica/machine_shape.ts";
 import type { LoadableState } from "../replica/compose_replica.ts";
 import type { Replica } from "../replica/replica.ts";
 import { FilePages } from "./file_pages.ts";
+import { formatBytes } from "./end_status.ts";
+import { freeMemoryBytes } from "./ram_room.ts";
 import type { Standby } from "./standby.ts";
 
 const log = getLogger(["kemari", "recv"]);
@@ -46,6 +48,7 @@ export class ReplicaGate implements CommitGate {
   mustHold(state: LoadableState): boolean {
     const { store, shape } = state;
     if (store instanceof FilePages && !store.isReserved) return true;
+    if (this.#replica?.committed === 0 && !(store instanceof FilePages)) this.#lookAtMemory(shape);
     const canRehearse = this.#standby?.canRehearse ?? false;
     const verdict = judgeShape(this.#loads(state), shape, canRehearse);
     if (verdict.kind === "commit") return false;
@@ -81,6 +84,19 @@ export class ReplicaGate implements CommitGate {
 
   abandon(): void {
     this.#standby?.abandon();
+  }
+
+  /** Nothing is reserved in memory: a guest that fills its RAM later makes the replica grow. */
+  #lookAtMemory({ blocks }: MachineShape): void {
+    const ramBytes = blocks.reduce((sum, { lengthBytes }) => sum + lengthBytes, 0);
+    const moreBytes = ramBytes - this.#replica!.memoryBytes;
+    const freeBytes = freeMemoryBytes();
+    if (moreBytes <= freeBytes) return;
+    log.warn(
+      "the replica may grow by {more}, and {free} of memory are free, swap included: this process " +
+        "may be killed for it, and the VM would go on unprotected",
+      { more: formatBytes(moreBytes), free: formatBytes(freeBytes) },
+    );
   }
 
   /** What is known to load where this state would lie. */

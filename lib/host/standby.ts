@@ -165,6 +165,10 @@ export class Standby {
     this.#fallBack();
   }
 
+  #throwIfAbandoned(): void {
+    if (this.#isAbandoned) throw new StateError("nobody waits for it");
+  }
+
   #fallBack(): void {
     if (this.#closed || this.#state !== "checking") return;
     if (this.#current === undefined) this.#state = "none";
@@ -178,13 +182,16 @@ export class Standby {
     this.#early = undefined;
     const starting = early !== undefined && isSame(early.files, files)
       ? early.instance
-      : this.#stop().then(() => this.#launch(files, false));
+      : this.#stop().then(() => {
+        this.#throwIfAbandoned();
+        return this.#launch(files, false);
+      });
     let instance: Instance | undefined;
     try {
       instance = await starting;
       const { shared } = this.#plan(files, true, "");
       const checked = await rehearse(instance, state, files, shared);
-      if (this.#isAbandoned) throw new StateError("nobody waits for it");
+      this.#throwIfAbandoned();
       this.#checked = checked;
       if (checked === undefined) return this.#goCold("this QEMU has no x-ignore-shared");
       log.info("the standby loads this machine; checked in {ms} ms", {

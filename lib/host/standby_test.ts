@@ -4,6 +4,8 @@ import { QemuError } from "../errors.ts";
 import { BLOCKS, fullStream } from "../qemu/synthetic_stream.ts";
 import { Replica } from "../replica/replica.ts";
 import { ReplicaTaps } from "../replica/replica_taps.ts";
+import type { LoadableState } from "../replica/compose_replica.ts";
+import type { BlockFile } from "./file_pages.ts";
 import { RamDir } from "./ram_dir.ts";
 import { RanAndEnded, Standby } from "./standby.ts";
 import { quoteWord } from "./standby_command.ts";
@@ -15,6 +17,8 @@ interface Scene {
   readonly replica: Replica;
   readonly standby: Standby;
   readonly folder: string;
+  /** Where the replica's RAM is. */
+  readonly files: readonly BlockFile[];
   /** Has the replica's state rehearsed, and the standby started for it. */
   check(): Promise<void>;
   /** Waits for the standby to be in a state. */
@@ -39,6 +43,7 @@ async function withStandby(options: readonly string[], body: (scene: Scene) => P
       replica,
       standby,
       folder,
+      files: dir.files,
       async check() {
         await standby.check(replica, dir.files);
         standby.settle(true);
@@ -147,6 +152,80 @@ Deno.test("a VM that ended after it was told to run has no second chance", () =>
     const pid = standby.status.pid!;
     await assert.rejects(standby.activate(replica, true), RanAndEnded);
     assert.ok(!isAlive(pid));
+  }));
+
+/** A standby that has been rehearsed and waits, and whose next rehearsal has a fault. */
+function withMisfit(fault: string, body: (scene: Scene, happened: () => boolean) => Promise<void>) {
+  const once = Deno.makeTempFileSync({ prefix: "kemari-once-" });
+  Deno.removeSync(once);
+  return withStandby(["--fault", fault, "--once", once], async (scene) => {
+    await scene.check();
+    await scene.until("ready");
+    Deno.writeTextFileSync(once, "");
+    const folder = once.slice(0, once.lastIndexOf("/"));
+    const isThere = () =>
+      [...Deno.readDirSync(folder)].some(({ name }) => once.endsWith(`/${name}`));
+    await body(scene, () => !isThere());
+    if (isThere()) Deno.removeSync(once);
+  });
+}
+
+/** The replica's state as it would be with one device more. */
+function withDevice(replica: Replica): LoadableState {
+  const { machine, blocks, sections } = replica.shape;
+  const shape = { machine, blocks, sections: [...sections, { ...sections[0], name: "late" }] };
+  return { shape, store: replica.store, compose: (shared) => replica.compose(shared) };
+}
+
+Deno.test("a standby that does not load other devices goes on for what it has loaded", () =>
+  withMisfit("no-start", async ({ replica, standby, files, until }, happened) => {
+    const { pid } = standby.status;
+    await assert.rejects(
+      standby.check(withDevice(replica), files),
+      /^QemuError: QEMU, standby: late has come since it was tried last, .*: fake-qemu: cannot start/,
+    );
+    assert.ok(happened());
+    await until("ready");
+    assert.notEqual(standby.status.pid, pid);
+    assert.equal(standby.rehearsed(files), replica.shape);
+    const vm = await standby.activate(replica, true);
+    vm!.kill();
+    await vm!.exitCode;
+  }));
+
+for (const moment of ["as it begins", "while it reads"]) {
+  Deno.test(`a takeover in the middle of a rehearsal does not wait for it: ${moment}`, () =>
+    withMisfit("slow-rehearsal", async ({ replica, standby, files, until }, happened) => {
+      const late = withDevice(replica);
+      const checking = assert.rejects(standby.check(late, files), /not to be committed/);
+      await until("checking");
+      while (moment === "while it reads" && !happened()) {
+        await new Promise((resolve) => setTimeout(resolve, 5));
+      }
+      const begun = performance.now();
+      const vm = await standby.activate(replica, true);
+      assert.ok(vm !== undefined, "what was loaded before takes over, warm");
+      // A rehearsal that is waited for takes thirty seconds to be given up.
+      assert.ok(performance.now() - begun < 20_000);
+      await checking;
+      vm.kill();
+      await vm.exitCode;
+    }));
+}
+
+Deno.test("a standby is for the state that was committed upon its check, or for the one before", () =>
+  withStandby([], async ({ replica, standby, files, check, until }) => {
+    await check();
+    const state = withDevice(replica);
+    for (const isCommitted of [false, true]) {
+      await until("ready");
+      await standby.check(state, files);
+      assert.equal(standby.status.state, "checking");
+      standby.settle(isCommitted);
+      assert.equal(standby.rehearsed(files), isCommitted ? state.shape : replica.shape);
+    }
+    await until("ready");
+    assert.equal(standby.rehearsed([]), undefined, "other files");
   }));
 
 Deno.test("another machine, other blocks, and a QEMU that does not start are told at the check", async () => {
