@@ -217,7 +217,8 @@ Deno.test("--on-loss activate: the fence decides, and its words are logged", () 
     await using bad = await bereaved(folder, flags("echo no route; exit 9"));
     const refused = await bad.ended();
     assert.deepEqual([refused.code, refused.stdout.length], [4, 0]);
-    assert.match(refused.stderr, /--fence: failed with 9: not activating\nhint: /);
+    assert.match(refused.stderr, /--fence: failed with 9: not activating\nhint: .* is dead\n/);
+    assert.match(refused.stderr, /the replica ends with this process/);
 
     await using none = await bereaved(folder, flags("none"));
     assert.equal((await none.ended()).code, 0);

@@ -199,6 +199,7 @@ export async function writeToCommand(
 /**
  * Runs the command that makes sure the primary is dead.
  *
+ * @param mayBeAskedAgain Whether anybody can ask for another try.
  * @throws {TransportError} unless it exits 0 within the time limit.
  */
 export async function fence(
@@ -206,7 +207,9 @@ export async function fence(
   timeoutMs: number,
   signal: AbortSignal,
   log: (line: string) => void,
+  mayBeAskedAgain: boolean,
 ): Promise<void> {
+  const next = mayBeAskedAgain ? ", then run kemari failover again" : "";
   // A group of its own: what hangs may be a child of the shell.
   const child = new Deno.Command("setsid", {
     args: ["--wait", "/bin/sh", "-c", command],
@@ -236,14 +239,14 @@ export async function fence(
     signal.throwIfAborted();
     throw new TransportError("--fence", "spawn", `no end after ${timeoutMs} ms: not activating`, {
       party: "fence",
-      hint: "make sure by hand that the primary is dead, then run kemari failover again",
+      hint: `make sure by hand that the primary is dead${next}`,
     });
   }
   await Promise.race([reading, delay(1000)]);
   if (outcome.code !== 0) {
     throw new TransportError("--fence", "spawn", `failed with ${outcome.code}: not activating`, {
       party: "fence",
-      hint: "make sure by hand that the primary is dead, then run kemari failover again",
+      hint: `make sure by hand that the primary is dead${next}`,
     });
   }
 }

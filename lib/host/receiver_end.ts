@@ -343,7 +343,9 @@ export class ReceiverEnd {
         if (end === "storage" && this.#isFull) return;
         this.#isFull = end === "storage";
         const level = step.isLoud ? "error" : step.why === "vm-ended" ? "info" : "warn";
-        log[level]("{words}", { words: waitingWords(step, reason, committed, unfit) });
+        log[level]("{words}", {
+          words: waitingWords(step, reason, committed, unfit, this.#options.controlled),
+        });
       }
     }
   }

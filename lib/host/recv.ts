@@ -274,13 +274,12 @@ export async function recv(
 function withoutSecondTry(error: unknown, folder: string | undefined): unknown {
   if (error instanceof RanAndEnded || !(error instanceof KemariError)) return error;
   if (error instanceof InterruptedError) return error;
-  const { hint } = error;
   const rest = folder === undefined
     ? "the replica ends with this process: the VM can go on at the primary alone, if it is there " +
       "still; with --control, recv keeps the replica for another kemari failover"
     : `the replica is kept in ${folder}: mend what failed, start recv again with --control, and run ` +
       "kemari failover; or let the VM go on at the primary, if it is there still, but never both";
-  log.error("not activated: {rest}", { rest: hint === undefined ? rest : `${hint}; ${rest}` });
+  log.error("not activated: {rest}", { rest });
   return error;
 }
 
