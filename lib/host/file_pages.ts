@@ -2,10 +2,13 @@ import { TransportError } from "../errors.ts";
 import type { RamBlock } from "../qemu/wire.ts";
 import type { PageStore } from "../replica/page_store.ts";
 import type { SlotPool } from "../replica/slot_pool.ts";
-import { RamFile, removeQuietly } from "./ram_file.ts";
+import { RamFile } from "./ram_file.ts";
 import type { RamReserve } from "./ram_room.ts";
 import { Reservation } from "./reservation.ts";
 import { decodeLayout, encodeLayout, type Layout } from "./ram_state.ts";
+
+/** Removes a folder with all that is in it, now or in a while. */
+export type RemoveFolder = (folder: string) => void;
 
 /** A RAM block's file, for a QEMU to map. */
 export interface BlockFile {
@@ -26,6 +29,7 @@ export class FilePages implements PageStore {
   readonly writesThrough = true;
   /** Of all of its room, where that is to be sure. */
   readonly #reservation: Reservation | undefined;
+  readonly #remove: RemoveFolder;
   isReleased = false;
 
   private constructor(
@@ -35,7 +39,9 @@ export class FilePages implements PageStore {
     readonly files: readonly RamFile[],
     readonly pool: SlotPool,
     reserve: RamReserve,
+    remove: RemoveFolder,
   ) {
+    this.#remove = remove;
     if (reserve === "none") return;
     this.#reservation = new Reservation(this.blockFiles);
     this.#reservation.done.then(() => {
@@ -48,6 +54,7 @@ export class FilePages implements PageStore {
    *
    * @param path The folder of all generations.
    * @param reserve Whether the files' room is reserved, which takes a while: {@link reserved}.
+   * @param remove Removes the folder when the image is released.
    * @throws {TransportError} where they cannot be had.
    */
   static create(
@@ -56,6 +63,7 @@ export class FilePages implements PageStore {
     blocks: readonly RamBlock[],
     pool: SlotPool,
     reserve: RamReserve,
+    remove: RemoveFolder,
   ): FilePages {
     const folder = `${path}/${generation}`;
     try {
@@ -65,7 +73,7 @@ export class FilePages implements PageStore {
         encodeLayout({ pageBytes: pool.pageBytes, blocks }),
       );
       const files = openFiles(folder, blocks, pool.pageBytes, false, reserve);
-      return new FilePages(generation, folder, blocks, files, pool, reserve);
+      return new FilePages(generation, folder, blocks, files, pool, reserve, remove);
     } catch (error) {
       if (error instanceof TransportError) throw error;
       throw new TransportError(folder, "write", (error as Error).message, {
@@ -82,10 +90,11 @@ export class FilePages implements PageStore {
     blocks: readonly RamBlock[],
     pool: SlotPool,
     reserve: RamReserve,
+    remove: RemoveFolder,
   ): FilePages {
     const folder = `${path}/${generation}`;
     const files = openFiles(folder, blocks, pool.pageBytes, true, reserve);
-    return new FilePages(generation, folder, blocks, files, pool, reserve);
+    return new FilePages(generation, folder, blocks, files, pool, reserve, remove);
   }
 
   /** Whether all the room is there that is to be. */
@@ -131,7 +140,7 @@ export class FilePages implements PageStore {
     this.isReleased = true;
     this.#reservation?.cancel();
     for (const file of this.files) file.close();
-    removeQuietly(this.folder, true);
+    this.#remove(this.folder);
   }
 
   /** The files, in the order of the blocks. */

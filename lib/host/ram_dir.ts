@@ -22,8 +22,15 @@ import type { RamBlock } from "../qemu/wire.ts";
 import type { MachineRecord, PageStore, ReplicaStore } from "../replica/page_store.ts";
 import type { StoredReplica } from "../replica/stored_replica.ts";
 import type { SlotPool } from "../replica/slot_pool.ts";
-import { type BlockFile, blockPath, FilePages, readLayout } from "./file_pages.ts";
+import {
+  type BlockFile,
+  blockPath,
+  FilePages,
+  readLayout,
+  type RemoveFolder,
+} from "./file_pages.ts";
 import { cString, ERRNO, errno, libc } from "./libc.ts";
+import { entriesOf, exists, isEmpty, readNote } from "./quiet_files.ts";
 import { fileError, removeQuietly } from "./ram_file.ts";
 import { judgeRoom, lookAtRoom, type RamReserve, type RamStatus } from "./ram_room.ts";
 import { decodeState, type StateMark } from "./ram_state.ts";
@@ -46,6 +53,8 @@ export class RamDir implements ReplicaStore, Disposable {
   readonly #devices: readonly number[];
   readonly #bootId = Deno.readTextFileSync("/proc/sys/kernel/random/boot_id").trim();
   #generation = 0;
+  /** The generation that an earlier process has left. */
+  #found = 0;
   #machine: MachineRecord | undefined;
   #machineFile = 0;
   #device = 0;
@@ -56,6 +65,8 @@ export class RamDir implements ReplicaStore, Disposable {
   #latest: FilePages | undefined;
   /** Told of a VM's blocks when their files are there, before any page is. */
   onImage: (blocks: readonly BlockFile[]) => void = () => {};
+  /** How an image's folder is removed: of many GiB on a tmpfs, that takes seconds. */
+  removeFolder: RemoveFolder = (folder) => removeQuietly(folder, true);
 
   /** Whether the folder is ours to remove. */
   readonly #made: boolean;
@@ -116,6 +127,7 @@ export class RamDir implements ReplicaStore, Disposable {
   recover(): StoredReplica | { readonly nothing: string } {
     const found = this.#recover();
     if ("nothing" in found) this.discard();
+    else this.#removeImages(`${this.#found}`);
     return found;
   }
 
@@ -128,6 +140,7 @@ export class RamDir implements ReplicaStore, Disposable {
         const what = mark.phase === "applying" ? "was being applied" : "was given to a VM";
         return { nothing: `transaction ${mark.transaction} ${what}` };
       }
+      this.#found = mark.generation;
       const folder = `${this.path}/${mark.generation}`;
       const { pageBytes, blocks } = readLayout(folder);
       const machine = Deno.readFileSync(`${this.path}/machine-${mark.machineFile}`);
@@ -155,7 +168,8 @@ export class RamDir implements ReplicaStore, Disposable {
           this.#machineFile = mark.machineFile;
           this.#device = mark.device;
           this.#mark = mark;
-          this.#pages = FilePages.open(this.path, mark.generation, blocks, pool, this.reserve);
+          const { path, reserve, removeFolder } = this;
+          this.#pages = FilePages.open(path, mark.generation, blocks, pool, reserve, removeFolder);
           return this.#latest = this.#pages;
         },
       };
@@ -199,9 +213,16 @@ export class RamDir implements ReplicaStore, Disposable {
   discard(): void {
     this.#write(this.#state, new Uint8Array(0), 0);
     libc().ftruncate(this.#state, 0n);
-    for (const entry of entriesOf(this.path)) {
-      if (!/^(\d+|machine-\d+)$/.test(entry.name)) continue;
-      Deno.removeSync(`${this.path}/${entry.name}`, { recursive: true });
+    for (const { name } of entriesOf(this.path)) {
+      if (/^machine-\d+$/.test(name)) removeQuietly(`${this.path}/${name}`);
+    }
+    this.#removeImages("");
+  }
+
+  /** What a process was about to remove when it was killed goes too. */
+  #removeImages(but: string): void {
+    for (const { name } of entriesOf(this.path)) {
+      if (/^\d+$/.test(name) && name !== but) removeQuietly(`${this.path}/${name}`, true);
     }
   }
 
@@ -221,7 +242,8 @@ export class RamDir implements ReplicaStore, Disposable {
       log.warn("{folder}: {why}", { folder: this.path, why: verdict.why });
     }
     this.#generation++;
-    const pages = FilePages.create(this.path, this.#generation, blocks, pool, this.reserve);
+    const { path, reserve, removeFolder } = this;
+    const pages = FilePages.create(path, this.#generation, blocks, pool, reserve, removeFolder);
     this.#latest = pages;
     this.onImage(pages.blockFiles);
     return pages;
@@ -354,40 +376,4 @@ function openFile(path: string): number {
   const fd = libc().open(cString(path), O_RDWR_CREAT_CLOEXEC, 0o600);
   if (fd < 0) throw fileError(path, "cannot open the file", errno());
   return fd;
-}
-
-function isEmpty(folder: string): boolean {
-  try {
-    return Deno.readDirSync(folder)[Symbol.iterator]().next().done === true;
-  } catch {
-    return false;
-  }
-}
-
-function exists(path: string): boolean {
-  try {
-    Deno.lstatSync(path);
-    return true;
-  } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return false;
-    throw error;
-  }
-}
-
-function readNote(path: string): string {
-  try {
-    return Deno.readTextFileSync(path);
-  } catch {
-    return "";
-  }
-}
-
-/** None if the folder is gone: someone else has removed it. */
-function entriesOf(path: string): Deno.DirEntry[] {
-  try {
-    return [...Deno.readDirSync(path)];
-  } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return [];
-    throw error;
-  }
 }

@@ -164,6 +164,24 @@ Deno.test("files that a VM was given are no replica, nor are those of another bo
     assert.match(commit(() => Deno.writeTextFileSync(`${path}/1/layout`, "{}")), /damaged/);
   }));
 
+Deno.test("an image that is replaced is removed as it was said, and what is left of it by the next process", () =>
+  inFolder((path) => {
+    const removed: string[] = [];
+    let state = "";
+    {
+      using dir = RamDir.open(path);
+      dir.removeFolder = (folder) => removed.push(folder);
+      const replica = replicaIn(dir);
+      apply(replica, true, fullStream(1));
+      apply(replica, true, fullStream(2));
+      state = fingerprint(replica);
+    }
+    assert.deepEqual(removed, [`${path}/1`]);
+    assert.ok(Deno.statSync(removed[0]).isDirectory, "removing takes its time");
+    assert.equal(reopened(path), state);
+    assert.throws(() => Deno.statSync(removed[0]), Deno.errors.NotFound);
+  }));
+
 Deno.test("two processes do not use the same files", () =>
   inFolder((path) => {
     using _first = RamDir.open(path);

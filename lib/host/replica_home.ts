@@ -41,6 +41,10 @@ export class ReplicaHome {
       return new ReplicaHome(undefined, false, hasSharedDisks);
     }
     const dir = RamDir.open(ramDir ?? defaultRamDir(settings), ramReserve);
+    // On another thread: heartbeats go on. What is left of it at our end is the next one's to remove.
+    dir.removeFolder = (folder) => {
+      Deno.remove(folder, { recursive: true }).catch(() => {});
+    };
     return new ReplicaHome(dir, ramDir !== undefined, hasSharedDisks);
   }
 
