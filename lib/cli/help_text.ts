@@ -91,7 +91,22 @@ Standby:
   --standby takes the primary's command line up to its last device, without -incoming. Its RAM back
   ends become files in --ram-dir (default: a folder in /dev/shm). It is checked before the first
   transaction is acknowledged, started again if it dies, and killed before a cold start replaces it:
-  --exec if given, else the same command with -incoming fd:0, which needs the RAM a second time.`,
+  --exec if given, else the same command with -incoming fd:0, which needs the RAM a second time.
+  Where the primary has other devices than before, it is checked again; if it lacks one, the sender
+  is refused by the device's name, and what was acknowledged is kept. Without a standby that is a
+  warning: the QEMU that is to take the VM over must have the device.
+
+RAM files:
+  Room for all of the guest's RAM is reserved in --ram-dir, which takes that much memory on a tmpfs,
+  before anything is acknowledged. With --ram-reserve none a VM that has taken over dies where the
+  file system is full. btrfs, ZFS and bcachefs write each page to a new place and may fill all the
+  same; a file system that cannot reserve is refused.
+
+Pipes:
+  A QEMU with -incoming behind stdout, or started by --exec, is watched until it has let go of the
+  stream and lives: if it ends instead, recv keeps a replica that is in --ram-dir, and ends with 5 (or,
+  with --exec and --control, waits for another kemari failover). Its own words are on its stderr. What
+  else is behind a pipe is not known to recv: in a shell script, set -o pipefail.`,
     examples: [
       `kemari recv 0.0.0.0:4000 | qemu-system-x86_64 … -incoming fd:0`,
       `kemari recv unix:/run/kemari.sock > vm.stream`,
@@ -107,7 +122,9 @@ Standby:
         "or the VM was shut down at the primary",
       bytes: "the primary's bytes are at fault",
       connection: "the primary is lost (--on-loss exit), or fencing or writing failed",
-      qemu: "the standby is not the primary's machine, or does not start",
+      qemu:
+        "the standby is not the primary's machine, or does not start; or the QEMU that was given " +
+        "the VM did not load it",
     },
   },
   protect: {
@@ -160,6 +177,7 @@ be dead.`,
       done: "activated: the stream has been written, or QEMU has taken it",
       bytes: "something else than kemari answered",
       connection: "nothing answers at the socket, or that end cannot take over",
+      qemu: "the QEMU that was given the VM there did not load it",
     },
   },
   status: {

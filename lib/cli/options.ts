@@ -77,6 +77,8 @@ export interface RecvOptions extends LogOptions, LinkOptions, TapOptions {
   readonly exec?: string;
   /** Folder for files that hold the replica's RAM, and outlive kemari recv. */
   readonly ramDir?: string;
+  /** Whether room for all of the RAM is made sure of there. */
+  readonly ramReserve: "full" | "none";
   /** Shell command of a QEMU that waits with the replica's RAM in its own. */
   readonly standby?: string;
   /** Comma-separated: what is said again on activation. */

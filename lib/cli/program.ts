@@ -187,6 +187,10 @@ function createProgram(version: string, io: ProcessIo, run: Runner) {
       "--ram-dir <folder>",
       "keep the RAM in files there; another recv goes on with them if this one is killed",
     )
+    .addOption(
+      new Option("--ram-reserve <how>", "whether room for all of the RAM is reserved there")
+        .choices(["full", "none"] as const).default("full" as const),
+    )
     .addOption(net).addOption(disk)
     .option("--replay <what>", "what to say again on activation, see below", "net,disk,input")
     .addOption(

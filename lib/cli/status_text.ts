@@ -1,5 +1,6 @@
 /** `kemari status` for people: a small block with units. */
 import { type CompressionStatus, type EndStatus, formatBytes } from "../host/end_status.ts";
+import type { RamStatus } from "../host/ram_room.ts";
 import type { StandbyStatus } from "../host/standby.ts";
 import { formatTakeover } from "../host/takeover.ts";
 import type { TapStatus } from "../host/tap_set.ts";
@@ -55,6 +56,7 @@ function senderPairs(
     ]);
   }
   if (status.taps !== undefined) pairs.push(...tapPairs(status.taps));
+  if (status.deviceChange) pairs.push(["devices", `${status.deviceChange} since it began`]);
   if (status.outside) pairs.push(...outsidePairs(status.outside));
   return pairs;
 }
@@ -75,6 +77,10 @@ function receiverPairs(status: Extract<EndStatus, { role: "receiver" }>): Pair[]
   pairs.push(...transactionPairs(status));
   if (status.replicaBytes !== undefined) {
     pairs.push(["replica", `${formatBytes(status.replicaBytes)} of pages`]);
+  }
+  if (status.ram) pairs.push(["RAM files", formatRam(status.ram)]);
+  if (status.deviceChange) {
+    pairs.push(["devices", `${status.deviceChange} since the VM was first seen here`]);
   }
   if (status.applying) pairs.push(...latencyPair("applying", status.applying));
   if (status.unreleased > 0) pairs.push(["unreleased", `${status.unreleased} packets and writes`]);
@@ -117,6 +123,12 @@ function compressionPairs(compression: CompressionStatus | undefined): Pair[] {
   }
   pairs.push(...latencyPair("  put off", compression.settling));
   return pairs;
+}
+
+function formatRam({ folder, reserve, reservedBytes }: RamStatus): string {
+  return reserve === "full"
+    ? `${folder}, ${formatBytes(reservedBytes)} reserved`
+    : `${folder}, NOT reserved: a VM that has taken over dies where that is full`;
 }
 
 function formatStandby({ state, pid, restarts, reason }: StandbyStatus): string {

@@ -3,6 +3,7 @@ import type { OutsideOutput } from "../qmp/outside_output.ts";
 import type { LatencySummary, LatencyWindow, RecentDurations } from "../replica/latency.ts";
 import type { CompressMode } from "./compression.ts";
 import type { ReceiverEnd } from "./receiver_end.ts";
+import type { RamStatus } from "./ram_room.ts";
 import type { RateMeter } from "./rate_meter.ts";
 import type { StandbyStatus } from "./standby.ts";
 import type { TakeoverStatus } from "./takeover.ts";
@@ -54,6 +55,8 @@ export interface SenderStatus extends CommonStatus {
   readonly pendingBytes: number;
   /** What the VM says past kemari, as `protect` found it; `send` does not know. */
   readonly outside?: OutsideOutput | null;
+  /** How the VM's devices have changed since this protection began, by name; null if not. */
+  readonly deviceChange?: string | null;
 }
 
 /** In bytes; together what is on the connection and what waits for it, unless it is packed. */
@@ -106,6 +109,10 @@ export interface ReceiverStatus extends CommonStatus {
   readonly sender: string | null;
   /** Memory that holds guest pages. */
   readonly replicaBytes: number;
+  /** Where they are in files, and what is sure of the room there; null where they are in memory. */
+  readonly ram?: RamStatus | null;
+  /** How the VM's devices have changed since this recv first saw them, by name; null if not. */
+  readonly deviceChange?: string | null;
   /** COMMIT read to applied, ms. */
   readonly applying: LatencySummary | null;
   /** Whether a transaction has begun to arrive and is not committed. */

@@ -45,6 +45,13 @@ const SYMBOLS = {
   pwrite: { parameters: ["i32", "buffer", "usize", "i64"], result: "isize" },
   fdatasync: { parameters: ["i32"], result: "i32" },
   fallocate: { parameters: ["i32", "i32", "i64", "i64"], result: "i32" },
+  /** Returns the error number: {@link errno} is another thread's. */
+  posixFallocateLater: {
+    name: "posix_fallocate",
+    parameters: ["i32", "i64", "i64"],
+    result: "i32",
+    nonblocking: true,
+  },
   posix_fadvise: { parameters: ["i32", "i64", "i64", "i32"], result: "i32" },
   mmap: { parameters: ["usize", "usize", "i32", "i32", "i32", "i64"], result: "pointer" },
   kill: { parameters: ["i32", "i32"], result: "i32" },

@@ -10,6 +10,7 @@ import type { Waits } from "../replica/disk_digest.ts";
 import { Replica } from "../replica/replica.ts";
 import type { ReplicaTaps } from "../replica/replica_taps.ts";
 import { Secondary, type SecondaryCounters, type SecondaryEvent } from "../replica/secondary.ts";
+import type { CommitGate } from "./commit_gate.ts";
 import { OutputQueue, readSome, shutdownWrite } from "./channel.ts";
 import { closeAfterLastWords, LINGER_MS } from "./linger.ts";
 import type { PeerConnection } from "./peer.ts";
@@ -21,8 +22,8 @@ import type { NackReason } from "../txn/wire.ts";
 export interface SessionOptions extends LinkTiming {
   readonly maxTransactionBytes: number;
   readonly software: string;
-  /** Whether what was just committed must not be acknowledged before {@link ReceiverSession.confirm}. */
-  readonly mustHold?: () => boolean;
+  /** Looks at what is about to be committed. */
+  readonly gate?: Pick<CommitGate, "mustHold">;
 }
 
 /** Time for a sender to say HELLO, before another connection takes its place. */
@@ -88,7 +89,7 @@ export class ReceiverSession {
         takesInputs: replica.taps.keepsInputs,
       },
       () => performance.now(),
-      options.mustHold,
+      (state) => options.gate?.mustHold(state) ?? false,
     );
     this.#taps = replica.taps;
     this.#ownerOfRefusals = this.#taps.onRefused;
@@ -180,7 +181,7 @@ export class ReceiverSession {
     );
   }
 
-  /** What was held is acknowledged, and the sender is listened to again. */
+  /** What was held is committed and acknowledged. */
   confirm(): void {
     this.#guard(() => {
       this.secondary.release();
@@ -190,7 +191,13 @@ export class ReceiverSession {
 
   /** Gives the sender up, and tells it why. */
   fail(error: KemariError): void {
-    this.#guard(() => this.#end(error));
+    this.#guard(() => {
+      // Where the replica is kept is ours to mend: it says nothing about the sender.
+      if (error instanceof TransportError && error.party === "replica") {
+        this.secondary.storageFault(error);
+      }
+      this.#end(error);
+    });
   }
 
   /** Faults end the session, not the process. */
@@ -302,7 +309,7 @@ export class ReceiverSession {
     if (this.#output.pendingBytes < DIGESTS_PENDING_BYTES) this.#answer();
     this.#output.push(this.secondary.takeOutput());
     const written = this.#output.flush();
-    this.#input.want(!this.secondary.isHeld, false);
+    this.#input.want(this.secondary.mayRead, false);
     this.#writable.want(false, !written);
     if (!written || this.#answers.length === 0 || this.#answersNext || this.#answerWaits) return;
     this.#answersNext = true;
