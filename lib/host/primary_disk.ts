@@ -32,6 +32,8 @@ export interface DiskStatus {
   readonly stuck: string | null;
   /** Requests that the image's storage has not answered yet. */
   readonly waiting: number;
+  /** For how long it has answered none of them; 0 where there is none. */
+  readonly stalledMs: number;
 }
 
 /** Bytes held of one disk, above which something is done about it. */
@@ -110,6 +112,7 @@ export class PrimaryDisk {
       throttledMs: this.#throttle.waitedMs,
       stuck: this.#stuck ?? null,
       waiting: image.waiting,
+      stalledMs: image.stalledMs,
     };
   }
 
