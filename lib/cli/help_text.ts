@@ -50,6 +50,10 @@ const TEXTS = {
   send: {
     notes: `${ADDRESSES}
 
+QEMU:
+  Without --qmp, a stream that breaks off is a loss, however its VM has ended. With it, the secondary
+  is told where the VM was shut down, or where somebody has ended its migration and the VM is here.
+
 ${COMPRESSION}
 
 ${DISKS}`,

@@ -18,6 +18,12 @@ export interface VmEvidence {
   readonly shutdown?: string;
   /** How the monitor was found; one that is closed was read to its end before. */
   readonly monitor: "answers" | "silent" | "closed";
+  /**
+   * Whether QEMU may be waiting for this process, which it has started by `exec:`, to end: it answers
+   * nothing meanwhile (QEMU io/channel-command.c). That it has closed our stream, and keeps its monitor
+   * open, then shows that it lives; a process that dies closes both.
+   */
+  readonly waitsForUs?: boolean;
   /** Whether the guest has suspended itself to RAM (SUSPEND), and has not been woken (WAKEUP). */
   readonly isAsleep?: boolean;
   /** `query-status`'s word, where the monitor answers. */
@@ -50,8 +56,9 @@ export type VmFate =
 
 /** Judges by all that is known. */
 export function judgeFate(evidence: VmEvidence): VmFate {
-  const { shutdown, monitor, isAsleep = false, runState, migration } = evidence;
+  const { shutdown, monitor, waitsForUs, isAsleep = false, runState, migration } = evidence;
   if (shutdown !== undefined) return { kind: "ended", reason: shutdown };
+  if (monitor === "silent" && waitsForUs) return { kind: "alive" };
   if (monitor !== "answers") return { kind: "dead" };
   // It was so before we came: QEMU says SHUTDOWN once.
   if (runState === "shutdown") return { kind: "ended", reason: "it was shut down before" };

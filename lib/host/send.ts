@@ -16,6 +16,7 @@ import type { SenderLinkOptions } from "./link_options.ts";
 import { SenderLink } from "./sender_link.ts";
 import { triggerCheckpoint } from "../qmp/migration.ts";
 import { serveUntilUnused } from "./serve_taps.ts";
+import { SentVm } from "./sent_vm.ts";
 import { SOFTWARE } from "./software.ts";
 import { SyncTrigger } from "./sync_trigger.ts";
 import { type SyncOn, TapSet, type TapSettings } from "./tap_set.ts";
@@ -73,6 +74,7 @@ export async function send(
   let control: ControlServer | undefined;
   let taps: TapSet | undefined;
   let qmp: QmpClient | undefined;
+  let vm: SentVm | undefined;
   try {
     taps = await TapSet.open(settings.taps, reactor, signal);
     peer = await connectPeer(address, reactor, CONNECT_TIMEOUT_MS, signal);
@@ -88,9 +90,16 @@ export async function send(
       ...senderStatus(session, undefined, undefined, address.text, rate, settings.compress),
       ...(tapped.isEmpty ? {} : { taps: tapped.status }),
     });
-    if (!taps.isEmpty && settings.qmp !== undefined) {
-      qmp = await reactor.during(QmpClient.connect(settings.qmp, { reactor }), signal);
-      triggerBy(qmp, taps, settings, reactor);
+    if (settings.qmp !== undefined) {
+      qmp = await reactor.during(
+        QmpClient.connect(settings.qmp, { reactor, timeoutMs: MONITOR_MS }),
+        signal,
+      )
+        .catch((error) => unwatched(error, tapped));
+    }
+    if (qmp !== undefined) {
+      vm = new SentVm(qmp, reactor);
+      if (!taps.isEmpty) triggerBy(qmp, taps, settings, reactor);
     }
     if (settings.control !== undefined) {
       const durations = () => senderDurations(session, tapped.recentHolds());
@@ -125,12 +134,19 @@ export async function send(
           "(kemari status there) before the VM goes on here",
       );
     }
+    const fate = takenOver || link === undefined ? undefined : await vm?.part(error, link);
+    if (fate === "ended") {
+      taps?.passThrough();
+      return;
+    }
     const wasInColo = link?.primary.dialogue.requested === true;
     if (!takenOver && link !== undefined && isStreamFault(error) && !wasInColo) {
       // QEMU finds us gone, its migration fails, and its VM goes on: nobody is to take over.
       await link.leave().catch(() => {});
     }
-    if (settings.qmp !== undefined && link !== undefined && (takenOver || link.primary.mayBeColo)) {
+    // Where QEMU has ended the migration itself, it has nothing to be told, and may wait for our end.
+    const isToBeTold = takenOver || fate === undefined && link?.primary.mayBeColo;
+    if (settings.qmp !== undefined && link !== undefined && isToBeTold) {
       // The secondary waits for the connection's end before its VM runs: ours stops first.
       if (takenOver) link.quiesce();
       else {
@@ -163,6 +179,17 @@ export async function send(
     reactor.close();
   }
 }
+
+/** Without taps the monitor is of use at the end only, and its one place may be an operator's. */
+function unwatched(error: unknown, taps: TapSet): undefined {
+  if (!(error instanceof TransportError) || !taps.isEmpty) throw error;
+  log.warn("{reason}: the secondary will take an orderly end of the VM for a death", {
+    reason: error.message,
+  });
+}
+
+/** A monitor that somebody else uses sends no greeting: not to be waited for long. */
+const MONITOR_MS = 2000;
 
 const HOARDS = "QEMU goes on describing its state, and keeps 50 to 100 KB of memory for every " +
   "checkpoint because of that: start the VM with -machine …,suppress-vmdesc=on, or let kemari " +
