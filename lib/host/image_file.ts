@@ -148,6 +148,21 @@ export class ImageFile implements BlockBackend {
     this.#submit(IMAGE_OP.PREFETCH, 0, offset, lengthBytes, () => {}, undefined, "cannot prefetch");
   }
 
+  /** No write that is asked for already and not begun is made: each fails. */
+  giveUpWrites(): void {
+    this.#queue.giveUpChanges();
+  }
+
+  /**
+   * Waits until what is asked for is done, and lets nothing else happen meanwhile: for the end, in
+   * which what the guest was told is written has to be.
+   *
+   * @param untilMs When to give it up, on performance.now().
+   */
+  finish(untilMs: number): void {
+    this.#queue.finish(untilMs);
+  }
+
   /**
    * Gives the descriptor back. Nothing is flushed; what is on its way is given up, except the one
    * call that the system has begun, and nobody is told.

@@ -99,6 +99,19 @@ export class ImageQueue {
     this.#fill();
   }
 
+  /** No change that is asked for already and not begun is made: each fails as given up. */
+  giveUpChanges(): void {
+    this.#ring.giveUpBefore((this.#answered + this.length) | 0);
+  }
+
+  /** Waits, and keeps the caller's thread waiting, until all is done: at the end, and not for long. */
+  finish(untilMs: number): void {
+    while (this.length > 0 && performance.now() < untilMs) {
+      this.#take();
+      if (this.length > 0) this.#ring.pause();
+    }
+  }
+
   /**
    * Ends the thread, which closes the image. What waits is not done, and nobody is told; what the
    * thread is waiting for in the system goes on, and keeps the thread until it ends.
@@ -155,7 +168,12 @@ export class ImageQueue {
   #drain(): void {
     libc().read(this.#signalFd, SIGNAL, 8n);
     this.#ring.heard();
-    this.#progressAt = performance.now();
+    this.#take();
+  }
+
+  /** Takes what is answered. */
+  #take(): void {
+    if (this.#answered !== this.#ring.answered) this.#progressAt = performance.now();
     while (!this.#closed && this.#answered !== this.#ring.answered) {
       const { memory, changes, done } = this.#calls[this.#head];
       const result = this.#ring.result(this.#answered);

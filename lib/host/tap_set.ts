@@ -19,6 +19,9 @@ import type { NetTapAddress } from "./tap_options.ts";
 
 const log = getLogger(["kemari", "tap"]);
 
+/** How long the end waits for images to take what the guest was told is written. */
+const FINISH_MS = 1500;
+
 /** What the command line asks to tap. */
 export interface TapSettings {
   readonly nets: readonly NetTapAddress[];
@@ -315,7 +318,17 @@ export class TapSet implements PrimaryTaps {
   close(): void {
     this.#resync.stop();
     for (const net of this.#nets) net.close();
-    for (const disk of this.#disks) disk.close();
+    const until = performance.now() + FINISH_MS;
+    for (const disk of this.#disks) disk.close(until);
+  }
+
+  /** The VM is the secondary's by now: what is not in a shared image yet is not ours to write. */
+  giveUp(): void {
+    for (const disk of this.#disks) disk.giveUp();
+  }
+
+  get isReleasing(): boolean {
+    return this.#disks.some(({ tap }) => tap.isWriting);
   }
 
   /** With `--disk-sync none` the copies are said to be equal; a shared image has none. */

@@ -85,6 +85,10 @@ export class DiskTap {
     return this.#open.length + this.#closed.reduce((sum, { events }) => sum + events.length, 0);
   }
 
+  /** True while held writes are on their way to the shared image. */
+  get isWriting(): boolean {
+    return this.#isWriting;
+  }
   /** True while writes wait that the image should have had by now, because it refused them. */
   get isStuck(): boolean {
     return !this.#isRecording && this.#hasUnwritten && !this.#isWriting;

@@ -230,6 +230,7 @@ export class Primary implements StreamVisitor {
   tick(): void {
     this.#held.tick(this.#clock());
     this.dialogue.tick();
+    this.#maybeHandover();
   }
 
   /** Milliseconds until tick() has something to do, or Infinity. */
@@ -395,6 +396,8 @@ export class Primary implements StreamVisitor {
   /** After EOF of a plain stream: once everything is acknowledged, the VM is given away. */
   #maybeHandover(): void {
     if (!this.#mayHandOver || this.#txn.inFlight.length > 0 || !this.#txn.ready) return;
+    if (this.#options.taps?.isReleasing) return;
+    this.#mayHandOver = false;
     this.#txn.handover();
   }
 }

@@ -13,6 +13,7 @@ import { ReplicaTaps } from "./replica_taps.ts";
 /** Puts events into the next transaction. */
 class Script implements PrimaryTaps {
   next: TapEvent[] = [];
+  isReleasing = false;
   readonly released: number[] = [];
   checkpointRequested(): void {}
   holdInputs(): boolean {
@@ -182,4 +183,23 @@ Deno.test("a VM is handed over when the disks here have everything, and not befo
   copy.drain();
   link.secondary.tick();
   assert.ok(link.secondary.takeEvents().some(({ kind }) => kind === "handover"));
+});
+
+Deno.test("a VM is not given away while what is acknowledged is still on its way to a shared image", async () => {
+  const { replica } = secondary();
+  const taps = new Script();
+  const link = await Loopback.open({ replica, taps, stream: "plain" });
+  taps.next = [DISK, COPIED];
+  taps.isReleasing = true;
+  link.feed(fullStream(1));
+  link.end();
+  link.answer();
+  link.primary.tick();
+  link.pump();
+  const isOver = () => link.secondaryEvents.some(({ kind }) => kind === "handover");
+  assert.ok(!isOver());
+  taps.isReleasing = false;
+  link.primary.tick();
+  link.pump();
+  assert.ok(isOver());
 });
