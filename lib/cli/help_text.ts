@@ -123,6 +123,13 @@ QEMU:
   be able to reach. A VM that does not run yet (-S, or paused) is waited for. Capabilities, parameters
   and the machine's suppress-vmdesc are changed while the VM is protected, and put back behind it.
 
+Ends:
+  Interrupt this command to end a protection (Ctrl-C, systemctl stop): the VM runs on here. When the VM
+  is shut down, by its guest or by QEMU's quit or a signal, the secondary is told, starts nothing, and
+  this command ends with 0. A guest that suspends itself is protected again when it wakes. Who ends
+  QEMU's migration (migrate_cancel, x-colo-lost-heartbeat) finds the VM here, and protected again after
+  a while; QEMU from 8 on cannot be protected again behind migrate_cancel until it is started anew.
+
 After a takeover:
   The VM's disks and NICs are served by the kemari recv that took it over. --via asks that one to
   protect the VM again, towards a kemari recv on the repaired host. The protection lasts as long as

@@ -91,6 +91,10 @@ export class PrimaryDisk {
   get isUsed(): boolean {
     return (this.#server?.connections ?? 0) > 0;
   }
+  /** Whether the image lacks something that the guest has written. */
+  get isWriting(): boolean {
+    return this.tap.unreleasedWrites > 0 || this.image.waiting > 0;
+  }
   /** The last transaction whose writes the image has. */
   get left(): number {
     return this.#left;

@@ -201,9 +201,12 @@ Deno.test("e2e: an operator's migration goes on, whatever becomes of the seconda
     await using pair = scene.pair;
     scene.secondary.recv.signal("SIGKILL");
     await pair.senderStatus(({ state }) => state === "unprotected");
-    // Longer than anything here takes: it waits for somebody to read.
+    // Longer than anything here takes: nobody reads.
+    const path = `${pair.folder}/elsewhere`;
+    using listener = Deno.listen({ transport: "unix", path });
     await scene.qmp.execute("migrate-set-parameters", { "max-bandwidth": 100_000 });
-    await scene.qmp.execute("migrate", { uri: "exec:sleep 1000" });
+    await scene.qmp.execute("migrate", { uri: `unix:${path}` });
+    using _connection = await listener.accept();
     const next = await EagerSecondary.start(pair);
     await scene.protect.waitFor(/A migration is under way already/, 30_000);
     if (what === "secondary") {

@@ -1,7 +1,7 @@
 import { getLogger } from "@logtape/logtape";
 import { TransportError, UsageError, WireError } from "../errors.ts";
 import { parseAddress } from "./address.ts";
-import { adopt } from "./channel.ts";
+import { adopt, readSome } from "./channel.ts";
 import { compressionOf, type CompressSettings } from "./compression.ts";
 import { parseControlPath } from "./control_address.ts";
 import { ControlServer } from "./control.ts";
@@ -75,6 +75,8 @@ export async function send(
   let taps: TapSet | undefined;
   let qmp: QmpClient | undefined;
   let vm: SentVm | undefined;
+  /** QEMU's own, which every checkpoint that held output asks for changes. */
+  let delayMs: number | undefined;
   try {
     taps = await TapSet.open(settings.taps, reactor, signal);
     peer = await connectPeer(address, reactor, CONNECT_TIMEOUT_MS, signal);
@@ -90,17 +92,6 @@ export async function send(
       ...senderStatus(session, undefined, undefined, address.text, rate, settings.compress),
       ...(tapped.isEmpty ? {} : { taps: tapped.status }),
     });
-    if (settings.qmp !== undefined) {
-      qmp = await reactor.during(
-        QmpClient.connect(settings.qmp, { reactor, timeoutMs: MONITOR_MS }),
-        signal,
-      )
-        .catch((error) => unwatched(error, tapped));
-    }
-    if (qmp !== undefined) {
-      vm = new SentVm(qmp, reactor);
-      if (!taps.isEmpty) triggerBy(qmp, taps, settings, reactor);
-    }
     if (settings.control !== undefined) {
       const durations = () => senderDurations(session, tapped.recentHolds());
       const handlers = { status, durations };
@@ -125,6 +116,16 @@ export async function send(
       }
     };
     link.attach({ input: input.fd, output: output.fd, name: "QEMU" });
+    // Behind that: a QEMU whose stream is not read may not come to answer at its monitor either.
+    if (settings.qmp !== undefined) {
+      qmp = await reactor.during(QmpClient.connect(settings.qmp, { reactor }), signal)
+        .catch((error) => unwatched(error, tapped));
+    }
+    if (qmp !== undefined) vm = new SentVm(qmp, reactor);
+    if (qmp !== undefined && !taps.isEmpty) {
+      delayMs = await reactor.during(checkpointDelayOf(qmp), signal);
+      triggerBy(qmp, link, taps, settings, reactor);
+    }
     await reactor.run(() => session.handedOver, signal);
   } catch (error) {
     const takenOver = isTakenOver(error);
@@ -155,9 +156,10 @@ export async function send(
         link.close();
       }
       await qmp?.close();
+      drain(reactor, input.fd);
       // The taps go on meanwhile: QEMU may wait for its disk before it answers.
       const action = takenOver ? "stop" : "continue";
-      await reactor.during(release(settings.qmp, action), new AbortController().signal);
+      await reactor.during(release(settings.qmp, action, delayMs), new AbortController().signal);
       link.close();
     }
     if (taps?.isUsed && !signal.aborted) {
@@ -188,9 +190,6 @@ function unwatched(error: unknown, taps: TapSet): undefined {
   });
 }
 
-/** A monitor that somebody else uses sends no greeting: not to be waited for long. */
-const MONITOR_MS = 2000;
-
 const HOARDS = "QEMU goes on describing its state, and keeps 50 to 100 KB of memory for every " +
   "checkpoint because of that: start the VM with -machine …,suppress-vmdesc=on, or let kemari " +
   "protect set it";
@@ -200,11 +199,47 @@ function isStreamFault(error: unknown): boolean {
   return error instanceof WireError && ["migration", "vmdesc", "colo"].includes(error.protocol);
 }
 
+/**
+ * Takes what QEMU still writes, and lets it fall: one that waits in the middle of a checkpoint for its
+ * reader takes no word at its monitor. To be ended with the reactor.
+ */
+function drain(reactor: Reactor, fd: number): void {
+  const buffer = new Uint8Array(64 * 1024);
+  const watch = reactor.watch(fd, {
+    readable: () => {
+      try {
+        if (readSome(fd, buffer, "QEMU", "qemu") === 0) watch.stop();
+      } catch {
+        watch.stop();
+      }
+    },
+  });
+  watch.want(true, false);
+}
+
+/** The operator's time between two checkpoints, to be put back. */
+async function checkpointDelayOf(qmp: QmpClient): Promise<number | undefined> {
+  const parameters = await qmp.execute("query-migrate-parameters") as Record<string, unknown>;
+  const delayMs = parameters["x-checkpoint-delay"];
+  return typeof delayMs === "number" ? delayMs : undefined;
+}
+
 /** Lets held output ask QEMU for a checkpoint. */
-function triggerBy(qmp: QmpClient, taps: TapSet, settings: SendSettings, reactor: Reactor): void {
+function triggerBy(
+  qmp: QmpClient,
+  link: SenderLink,
+  taps: TapSet,
+  settings: SendSettings,
+  reactor: Reactor,
+): void {
+  let asking = false;
   const trigger = new SyncTrigger(reactor, settings.syncMinIntervalMs, () => {
     taps.triggered();
-    qmp.run(triggerCheckpoint(settings.syncIntervalMs)).catch((error) => reactor.fail(error));
+    // A QEMU that is in one, or was asked already, is not to be asked: it has been seen to hang.
+    if (asking || link.primary.dialogue.inCheckpoint) return;
+    asking = true;
+    qmp.run(triggerCheckpoint(settings.syncIntervalMs)).catch((error) => reactor.fail(error))
+      .finally(() => asking = false);
   });
   taps.onHeld = (cause) => {
     if (settings.syncOn.includes(cause)) trigger.request();
@@ -216,8 +251,13 @@ function triggerBy(qmp: QmpClient, taps: TapSet, settings: SendSettings, reactor
   // Stopping drains the disks, whoever stops the VM.
   followVm(qmp, () => {
     taps.vmRuns();
+    link.vmResumed();
+    asking = false;
     trigger.ended();
-  }, () => taps.vmStops());
+  }, () => {
+    taps.vmStops();
+    link.primary.dialogue.vmStopped();
+  });
 }
 
 /** Why a secondary is given up that is there, and takes less than the guest writes. */
@@ -253,10 +293,16 @@ async function explained(error: unknown, peer: PeerConnection | undefined): Prom
 }
 
 /** Ends COLO in a QEMU whose secondary is lost, so that its VM does not stand still for ever. */
-async function release(qmp: string, action: OnSecondaryLoss): Promise<void> {
+async function release(
+  qmp: string,
+  action: OnSecondaryLoss,
+  delayMs: number | undefined,
+): Promise<void> {
   try {
     await using client = await QmpClient.connect(qmp, { timeoutMs: 2000 });
     const state = await releaseVm(client, action);
+    // Only now: in COLO it would ask for another checkpoint.
+    if (delayMs !== undefined) await client.run(triggerCheckpoint(delayMs));
     log.warn("the VM is {state}, unprotected", { state });
   } catch (error) {
     log.error("QEMU was not told that the secondary is lost: {reason}", {

@@ -141,6 +141,10 @@ export class TapSet implements PrimaryTaps {
     return this.#disks.some(({ isUsed }) => isUsed) ||
       this.#nets.some((net) => net.counters.guestConnected);
   }
+  /** Whether an image lacks writes that were let go. */
+  get isWriting(): boolean {
+    return this.#disks.some(({ isWriting }) => isWriting);
+  }
   /** Whether every replicated disk has been sent whole. */
   get copied(): boolean {
     return this.#disks.every((disk) => this.#isCopied(disk));
