@@ -169,3 +169,44 @@ stallTest(
     assert.ok(await disk.thaw(), "the end has waited for the storage");
   },
 );
+
+Deno.test("a whole disk is zeroed where there are no holes, by writing: the loop goes on meanwhile", async () => {
+  if (Deno.uid() !== 0) return console.error("SKIP: needs root");
+  const sizeBytes = 48 * 2 ** 20;
+  const folder = await Deno.makeTempDir({ prefix: "kemari-ramfs-" });
+  // It has no fallocate(2).
+  const mount = new Deno.Command("mount", { args: ["-t", "ramfs", "none", folder] });
+  assert.ok((await mount.output()).success);
+  await using mounted = new AsyncDisposableStack();
+  mounted.defer(async () => {
+    await new Deno.Command("umount", { args: [folder] }).output();
+    await Deno.remove(folder);
+  });
+  const path = `${folder}/image`;
+  await Deno.writeFile(path, new Uint8Array(sizeBytes));
+  const reactor = new Reactor();
+  const image = ImageFile.open(path, reactor);
+  try {
+    const ends = new Ends();
+    image.write(block(7), sizeBytes - BLOCK, false, ends.of("write"));
+    const options = { fua: false, mayUnmap: true, fast: true };
+    image.zero(0, sizeBytes, options, ends.of("quickly"));
+    await reactor.run(() => ends.names.length === 2, never);
+    assert.match(ends.names[1], /cannot zero quickly/);
+    let beats = 0;
+    const stop = reactor.every(1, () => beats++);
+    image.zero(0, sizeBytes, { ...options, fast: false }, ends.of("zero"));
+    await reactor.run(() => ends.names.length === 3, never);
+    stop();
+    assert.equal(ends.names[2], "zero");
+    assert.ok(beats >= 3, `the loop came round ${beats} times`);
+    assert.ok(Deno.readFileSync(path).every((byte) => byte === 0));
+    // One that is closed in the middle of it ends at the next piece.
+    image.zero(0, sizeBytes, { ...options, fast: false }, ends.of("given up"));
+    await reactor.sleep(1, never);
+  } finally {
+    image.close();
+    reactor.close();
+  }
+  assert.ok(!hasOpen(path), "the thread has ended");
+});
