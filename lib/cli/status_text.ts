@@ -90,7 +90,10 @@ function receiverPairs(status: Extract<EndStatus, { role: "receiver" }>): Pair[]
   if (status.standby) pairs.push(["standby", formatStandby(status.standby)]);
   if (status.takeover) pairs.push(["takeover", formatTakeover(status.takeover)]);
   if (status.pendingWrites > 0) {
-    pairs.push(["pending", `${status.pendingWrites} committed writes that a disk has refused`]);
+    pairs.push([
+      "pending",
+      `${status.pendingWrites} committed writes that the disks here have not taken yet`,
+    ]);
   }
   if (status.incompleteDisks?.length > 0) {
     pairs.push(["incomplete", `${status.incompleteDisks.join(", ")}: cannot take over yet`]);

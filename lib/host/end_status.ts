@@ -121,7 +121,7 @@ export interface ReceiverStatus extends CommonStatus {
   readonly unreleased: number;
   /** The longest time in which this sender was not heard, ms: --grace must be well above it. */
   readonly longestSilenceMs: number | null;
-  /** Writes of committed transactions that a copy of a disk has refused until now. */
+  /** Writes of committed transactions that a copy of a disk has not taken yet, or has refused. */
   readonly pendingWrites: number;
   /** Disks that do not go with the committed state: the VM cannot go on here. */
   readonly incompleteDisks: readonly string[];

@@ -1,6 +1,6 @@
 import type { HeldPaths } from "../qmp/outside_output.ts";
 import { getLogger } from "@logtape/logtape";
-import { EventLatency, type EventLatencySummary } from "../replica/event_latency.ts";
+import { EventLatency } from "../replica/event_latency.ts";
 import { LatencyWindow } from "../replica/latency.ts";
 import type { PrimaryTaps } from "../replica/primary.ts";
 import { encodeTapEvent, encodeTapInput } from "../replica/tap_events.ts";
@@ -10,46 +10,21 @@ import { ImageFile } from "./image_file.ts";
 import { InputHold } from "./input_hold.ts";
 import { NbdServer } from "./nbd_server.ts";
 import { NetTap } from "./net_tap.ts";
-import type { NetTapCounters, NetTapEvents } from "./net_tap_events.ts";
-import { type DiskStatus, HELD_LIMITS, PrimaryDisk } from "./primary_disk.ts";
+import type { NetTapEvents } from "./net_tap_events.ts";
+import { HELD_LIMITS, PrimaryDisk } from "./primary_disk.ts";
 import type { Reactor } from "./reactor.ts";
 import type { ReplicaTapSet } from "./replica_tap_set.ts";
 import { type DiskQuestions, ResyncDriver } from "./resync_driver.ts";
 import type { NetTapAddress } from "./tap_options.ts";
+import type { HeldClass, TapSettings, TapStatus } from "./tap_status.ts";
 
 const log = getLogger(["kemari", "tap"]);
 
-/** What the command line asks to tap. */
-export interface TapSettings {
-  readonly nets: readonly NetTapAddress[];
-  readonly disks: readonly DiskTapAddress[];
-  /** Whether a replicated disk is copied to the secondary first, or is known to be equal. */
-  readonly diskSync: "full" | "none";
-}
+/** How long the end waits for images to take what the guest was told is written. */
+const FINISH_MS = 1500;
 
-/** Why output is held. */
-export type HeldClass = "net" | "disk";
-
-export interface TapStatus {
-  readonly nets: Readonly<Record<string, NetTapCounters>>;
-  readonly disks: readonly DiskStatus[];
-  /** First write of an epoch to its release, ms. */
-  readonly diskHold: ReturnType<LatencyWindow["summary"]>;
-  /** Where the time goes that output is held, by class. */
-  readonly latency: Readonly<Record<HeldClass, EventLatencySummary>>;
-}
-
-/** Which held output asks for a synchronization. */
-export type SyncOn = readonly HeldClass[];
-
-/**
- * What asks for a synchronization unless told otherwise: packets; and writes too where an image is
- * shared, since those wait in memory.
- */
-export function defaultSyncOn(disks: readonly Pick<DiskTapAddress, "mode">[]): SyncOn {
-  const shared = disks.some(({ mode }) => mode === "shared");
-  return shared ? ["net", "disk"] : ["net"];
-}
+export type { HeldClass, SyncOn, TapSettings, TapStatus } from "./tap_status.ts";
+export { defaultSyncOn } from "./tap_status.ts";
 
 /**
  * The primary's taps: all NICs and disks of one VM, driven by the transactions of one link after
@@ -319,7 +294,17 @@ export class TapSet implements PrimaryTaps {
   close(): void {
     this.#resync.stop();
     for (const net of this.#nets) net.close();
-    for (const disk of this.#disks) disk.close();
+    const until = performance.now() + FINISH_MS;
+    for (const disk of this.#disks) disk.close(until);
+  }
+
+  /** The VM is the secondary's by now: what is not in a shared image yet is not ours to write. */
+  giveUp(): void {
+    for (const disk of this.#disks) disk.giveUp();
+  }
+
+  get isReleasing(): boolean {
+    return this.#disks.some(({ tap }) => tap.isWriting);
   }
 
   /** With `--disk-sync none` the copies are said to be equal; a shared image has none. */

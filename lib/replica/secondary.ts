@@ -42,12 +42,6 @@ export interface SecondaryCounters {
 }
 
 /**
- * Disk writes that may wait in memory for the storage of the copies, behind their acknowledgement.
- * Beyond it acknowledgements wait too: a stall of so many bytes' length costs the primary nothing.
- */
-export const MOST_PENDING_BYTES = 256 * 2 ** 20;
-
-/**
  * The secondary's end of one session: frames in, a replica that changes at COMMIT, answers out.
  * No I/O, and the clock is handed in. The replica outlives the session.
  *
@@ -76,8 +70,8 @@ export class Secondary implements TransactionVisitor {
   #unchecked = 0;
   /** What the sender has done since, in order. */
   readonly #later = new HeldBack();
-  /** What may be pending for the disks' copies when they are answered. */
-  #mostPendingBytes = MOST_PENDING_BYTES;
+  /** They wait until nothing is pending for the copies. */
+  #awaitsDisks = false;
   readonly #mustHold: (state: LoadableState) => boolean;
 
   /** COMMIT read → applied. */
@@ -189,7 +183,7 @@ export class Secondary implements TransactionVisitor {
     if (this.#held === undefined || this.#isBehind) return;
     const held = this.#held;
     this.#held = undefined;
-    this.#mostPendingBytes = MOST_PENDING_BYTES;
+    this.#awaitsDisks = false;
     // What the sender said meanwhile was not read.
     this.#receiver.listenFrom(this.#clock());
     for (const answer of held) answer();
@@ -197,7 +191,8 @@ export class Secondary implements TransactionVisitor {
 
   /** Whether too much is pending for the disks' copies. */
   get #isBehind(): boolean {
-    return this.#replica.taps.pendingBytes > this.#mostPendingBytes;
+    const { pendingBytes, mostPendingBytes } = this.#replica.taps;
+    return pendingBytes > (this.#awaitsDisks ? 0 : mostPendingBytes);
   }
 
   /** Drops what a lost connection leaves half-way. */
@@ -339,7 +334,7 @@ export class Secondary implements TransactionVisitor {
       // Refused, it stays the sender's VM.
       this.#replica.taps.requireWhole();
       // The VM is the sender's to keep until its disks are here too.
-      this.#mostPendingBytes = 0;
+      this.#awaitsDisks = true;
       if (this.#isBehind) this.#held ??= [];
       this.#answer(() => {
         this.#receiver.ack(transaction);
