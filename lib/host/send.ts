@@ -1,7 +1,7 @@
 import { getLogger } from "@logtape/logtape";
-import { TransportError, UsageError, WireError } from "../errors.ts";
+import { exitCodeOf, TransportError, UsageError, WireError } from "../errors.ts";
 import { parseAddress } from "./address.ts";
-import { adopt, readSome } from "./channel.ts";
+import { adopt } from "./channel.ts";
 import { compressionOf, type CompressSettings } from "./compression.ts";
 import { parseControlPath } from "./control_address.ts";
 import { ControlServer } from "./control.ts";
@@ -13,6 +13,7 @@ import { RateMeter } from "./rate_meter.ts";
 import { Reactor } from "./reactor.ts";
 import { followVm, isTakenOver, type OnSecondaryLoss, releaseVm } from "./release_vm.ts";
 import type { SenderLinkOptions } from "./link_options.ts";
+import type { SendFront } from "./send_front.ts";
 import { SenderLink } from "./sender_link.ts";
 import { triggerCheckpoint } from "../qmp/migration.ts";
 import { serveUntilUnused } from "./serve_taps.ts";
@@ -49,6 +50,7 @@ export interface ProgressLine {
 /**
  * `kemari send`: QEMU's stream on stdin, its return path on stdout, transactions to the target.
  *
+ * @param front The process that QEMU waits for, if it is another one.
  * @returns When a stream that ends has been committed and handed over.
  * @throws {WireError} the stream or the peer is at fault; {TransportError} either is lost.
  */
@@ -56,6 +58,7 @@ export async function send(
   settings: SendSettings,
   progress: ProgressLine,
   signal: AbortSignal,
+  front?: SendFront,
 ): Promise<void> {
   const address = parseAddress(settings.target);
   if (address.kind === "stdio") {
@@ -66,8 +69,22 @@ export async function send(
   if (settings.qmp !== undefined) parseQmpAddress(settings.qmp);
   if (settings.control !== undefined) parseControlPath(settings.control);
   const reactor = new Reactor();
+  front?.watch(reactor);
   const input = adopt(0, "read");
   const output = adopt(1, "write");
+  let hasChannel = true;
+  const closeChannel = () => {
+    if (!hasChannel) return;
+    hasChannel = false;
+    input.release();
+    output.release();
+  };
+  /** To QEMU, this command has ended now. */
+  const goOnAlone = (error: unknown) => {
+    link?.detach();
+    closeChannel();
+    front?.dismiss(exitCodeOf(error));
+  };
   const rate = new RateMeter();
   let peer: PeerConnection | undefined;
   let link: SenderLink | undefined;
@@ -75,6 +92,7 @@ export async function send(
   let taps: TapSet | undefined;
   let qmp: QmpClient | undefined;
   let vm: SentVm | undefined;
+  let stopAsking: (() => void) | undefined;
   /** QEMU's own, which every checkpoint that held output asks for changes. */
   let delayMs: number | undefined;
   try {
@@ -124,10 +142,11 @@ export async function send(
     if (qmp !== undefined) vm = new SentVm(qmp, reactor);
     if (qmp !== undefined && !taps.isEmpty) {
       delayMs = await reactor.during(checkpointDelayOf(qmp), signal);
-      triggerBy(qmp, link, taps, settings, reactor);
+      stopAsking = triggerBy(qmp, link, taps, settings, reactor);
     }
     await reactor.run(() => session.handedOver, signal);
   } catch (error) {
+    stopAsking?.();
     const takenOver = isTakenOver(error);
     if (link?.handingOver) {
       log.error(
@@ -156,7 +175,8 @@ export async function send(
         link.close();
       }
       await qmp?.close();
-      drain(reactor, input.fd);
+      // A QEMU that waits for its channel, or for the end of the command that it knows, hears nothing.
+      goOnAlone(error);
       // The taps go on meanwhile: QEMU may wait for its disk before it answers.
       const action = takenOver ? "stop" : "continue";
       await reactor.during(release(settings.qmp, action, delayMs), new AbortController().signal);
@@ -168,6 +188,7 @@ export async function send(
       log.error("{reason}; serving the taps on, unprotected, until QEMU lets go of them", {
         reason: (error as Error).message,
       });
+      goOnAlone(error);
       await serveUntilUnused(taps, reactor, signal);
     }
     throw await explained(error, peer);
@@ -176,8 +197,7 @@ export async function send(
     await qmp?.close();
     link?.close();
     control?.close();
-    input.release();
-    output.release();
+    closeChannel();
     reactor.close();
   }
 }
@@ -199,24 +219,6 @@ function isStreamFault(error: unknown): boolean {
   return error instanceof WireError && ["migration", "vmdesc", "colo"].includes(error.protocol);
 }
 
-/**
- * Takes what QEMU still writes, and lets it fall: one that waits in the middle of a checkpoint for its
- * reader takes no word at its monitor. To be ended with the reactor.
- */
-function drain(reactor: Reactor, fd: number): void {
-  const buffer = new Uint8Array(64 * 1024);
-  const watch = reactor.watch(fd, {
-    readable: () => {
-      try {
-        if (readSome(fd, buffer, "QEMU", "qemu") === 0) watch.stop();
-      } catch {
-        watch.stop();
-      }
-    },
-  });
-  watch.want(true, false);
-}
-
 /** The operator's time between two checkpoints, to be put back. */
 async function checkpointDelayOf(qmp: QmpClient): Promise<number | undefined> {
   const parameters = await qmp.execute("query-migrate-parameters") as Record<string, unknown>;
@@ -224,21 +226,28 @@ async function checkpointDelayOf(qmp: QmpClient): Promise<number | undefined> {
   return typeof delayMs === "number" ? delayMs : undefined;
 }
 
-/** Lets held output ask QEMU for a checkpoint. */
+/**
+ * Lets held output ask QEMU for a checkpoint.
+ *
+ * @returns What ends that; a request that is under way then may fail unheard.
+ */
 function triggerBy(
   qmp: QmpClient,
   link: SenderLink,
   taps: TapSet,
   settings: SendSettings,
   reactor: Reactor,
-): void {
+): () => void {
   let asking = false;
+  let isOver = false;
   const trigger = new SyncTrigger(reactor, settings.syncMinIntervalMs, () => {
+    if (isOver) return;
     taps.triggered();
     // A QEMU that is in one, or was asked already, is not to be asked: it has been seen to hang.
     if (asking || link.primary.dialogue.inCheckpoint) return;
     asking = true;
-    qmp.run(triggerCheckpoint(settings.syncIntervalMs)).catch((error) => reactor.fail(error))
+    qmp.run(triggerCheckpoint(settings.syncIntervalMs))
+      .catch((error) => isOver || reactor.fail(error))
       .finally(() => asking = false);
   });
   taps.onHeld = (cause) => {
@@ -258,6 +267,7 @@ function triggerBy(
     taps.vmStops();
     link.primary.dialogue.vmStopped();
   });
+  return () => isOver = true;
 }
 
 /** Why a secondary is given up that is there, and takes less than the guest writes. */
