@@ -59,14 +59,22 @@ function ignoresHangUp(): boolean {
   }
 }
 
-/** Aborts on the first signal; on the second, or after `WIND_UP_MS`, ends the process. */
+/** Signals that mean something to other daemons, and whose default would end this one. */
+const UNHEARD = ["SIGUSR1", "SIGUSR2"] as const;
+
+/**
+ * Aborts on the first signal; on the second, or after `WIND_UP_MS`, ends the process. Not a guardian:
+ * it is there for what the others leave behind, and a service that is stopped signals it too.
+ */
 function listenForSignals(): AbortSignal {
   const controller = new AbortController();
+  for (const signal of UNHEARD) Deno.addSignalListener(signal, () => {});
+  const isGuardian = Deno.args[0] === "guard";
   // The runtime catches SIGHUP with the first listener of any signal: later nobody could tell.
   const staysUp = ignoresHangUp();
   for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
     Deno.addSignalListener(signal, () => {
-      if (signal === "SIGHUP" && staysUp) return;
+      if (isGuardian || signal === "SIGHUP" && staysUp) return;
       if (controller.signal.aborted) Deno.exit(EXIT.interrupted);
       const reason = new InterruptedError(`interrupted by ${signal}`);
       controller.abort(reason);

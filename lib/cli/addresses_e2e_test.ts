@@ -32,7 +32,7 @@ Deno.test("e2e: unix:PATH for --qmp and --control, at every command that takes o
   // Killed, its guardian finds the monitor too.
   protect.signal("SIGKILL");
   await protect.ended();
-  await protect.waitFor(/the VM is running/);
+  await pair.assertRunning(pair.primary);
   const taken = await runKemari(["failover", recvControl]);
   assert.equal(taken.code, 0, taken.stderr);
 });

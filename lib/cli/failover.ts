@@ -1,4 +1,4 @@
-import { TransportError, WireError } from "../errors.ts";
+import { EXIT, RelayedError, WireError } from "../errors.ts";
 import { askControl } from "../host/control.ts";
 import type { CommandContext } from "./context.ts";
 import type { FailoverOptions } from "./options.ts";
@@ -17,7 +17,9 @@ export async function run(options: FailoverOptions, context: CommandContext): Pr
       { hint: "name the socket that was given to kemari recv as --control" },
     );
   }
-  throw new TransportError(options.socket, "read", answer.error, {
+  // Whatever else has happened there: from here, that end cannot take over.
+  const code = answer.exitCode === EXIT.qemu ? EXIT.qemu : EXIT.connection;
+  throw new RelayedError(code, `${options.socket}: ${answer.error}`, {
     party: "control",
     hint: answer.hint === undefined ? undefined : String(answer.hint),
   });

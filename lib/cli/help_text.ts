@@ -113,7 +113,22 @@ Standby:
   --standby takes the primary's command line up to its last device, without -incoming. Its RAM back
   ends become files in --ram-dir (default: a folder in /dev/shm). It is checked before the first
   transaction is acknowledged, started again if it dies, and killed before a cold start replaces it:
-  --exec if given, else the same command with -incoming fd:0, which needs the RAM a second time.`,
+  --exec if given, else the same command with -incoming fd:0, which needs the RAM a second time.
+  Where the primary has other devices than before, it is checked again; if it lacks one, the sender
+  is refused by the device's name, and what was acknowledged is kept. Without a standby that is a
+  warning: the QEMU that is to take the VM over must have the device.
+
+RAM files:
+  Room for all of the guest's RAM is reserved in --ram-dir, which takes that much memory on a tmpfs,
+  before anything is acknowledged. With --ram-reserve none a VM that has taken over dies where the
+  file system is full. btrfs, ZFS and bcachefs write each page to a new place and may fill all the
+  same; a file system that cannot reserve is refused.
+
+Pipes:
+  A QEMU with -incoming behind stdout, or started by --exec, is watched until it has let go of the
+  stream and lives: if it ends instead, recv keeps a replica that is in --ram-dir, and ends with 5 (or,
+  with --exec and --control, waits for another kemari failover). Its own words are on its stderr. What
+  else is behind a pipe is not known to recv: in a shell script, set -o pipefail.`,
     examples: [
       `kemari recv 0.0.0.0:4000 | qemu-system-x86_64 … -incoming fd:0`,
       `kemari recv unix:/run/kemari.sock > vm.stream`,
@@ -129,7 +144,9 @@ Standby:
         "or the VM was shut down at the primary",
       bytes: "the primary's bytes are at fault",
       connection: "the primary is lost (--on-loss exit), or fencing or writing failed",
-      qemu: "the standby is not the primary's machine, or does not start",
+      qemu:
+        "the standby is not the primary's machine, or does not start; or the QEMU that was given " +
+        "the VM did not load it",
     },
   },
   protect: {
@@ -151,6 +168,13 @@ Whose replica:
   The secondary is told which VM this is: by QEMU's -uuid, or else its -name; --vm NAME stands in for
   both. It refuses a VM that is not the one that it keeps (exit status 3), which no second try mends.
   A VM that has neither is known by its QEMU process, and by its machine, RAM, MAC addresses and disks.
+
+Ends:
+  Interrupt this command to end a protection (Ctrl-C, systemctl stop): the VM runs on here. When the VM
+  is shut down, by its guest or by QEMU's quit or a signal, the secondary is told, starts nothing, and
+  this command ends with 0. A guest that suspends itself is protected again when it wakes. Who ends
+  QEMU's migration (migrate_cancel, x-colo-lost-heartbeat) finds the VM here, and protected again after
+  a while; QEMU from 8 on cannot be protected again behind migrate_cancel until it is started anew.
 
 After a takeover:
   The VM's disks and NICs are served by the kemari recv that took it over. --via asks that one to
@@ -182,6 +206,7 @@ be dead.`,
       done: "activated: the stream has been written, or QEMU has taken it",
       bytes: "something else than kemari answered",
       connection: "nothing answers at the socket, or that end cannot take over",
+      qemu: "the QEMU that was given the VM there did not load it",
     },
   },
   status: {

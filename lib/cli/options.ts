@@ -81,6 +81,8 @@ export interface RecvOptions extends LogOptions, LinkOptions, TapOptions {
   readonly ramDir?: string;
   /** Whether one other VM may take the place of the one that is kept. */
   readonly replace?: boolean;
+  /** Whether room for all of the RAM is made sure of there. */
+  readonly ramReserve: "full" | "none";
   /** Shell command of a QEMU that waits with the replica's RAM in its own. */
   readonly standby?: string;
   /** Comma-separated: what is said again on activation. */

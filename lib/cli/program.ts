@@ -189,6 +189,10 @@ function createProgram(version: string, io: ProcessIo, run: Runner) {
       "keep the RAM in files there; another recv goes on with them if this one is killed",
     )
     .option("--replace", "let one other VM take the place of the one that is kept here, see below")
+    .addOption(
+      new Option("--ram-reserve <how>", "whether room for all of the RAM is reserved there")
+        .choices(["full", "none"] as const).default("full" as const),
+    )
     .addOption(net).addOption(disk)
     .option("--replay <what>", "what to say again on activation, see below", "net,disk,input")
     .addOption(

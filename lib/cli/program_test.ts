@@ -73,6 +73,7 @@ const recv = {
   maxTransactionBytes: undefined,
   net: [],
   disk: [],
+  ramReserve: "full",
   replay: "net,disk,input",
   ...link,
   ...log,

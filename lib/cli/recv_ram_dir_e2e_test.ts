@@ -7,6 +7,8 @@ import { FROM_SOURCE, KemariProcess } from "../../fixtures/watched_kemari.ts";
 
 const STREAM = loadStream("plain-11.1-bios");
 const STATE = vmStateOf(STREAM);
+/** The stream's RAM has 16.5 MiB, and 16 MiB beside it must be free when it comes. */
+const SIZE_FOR_ONE = 40 * 2 ** 20;
 
 async function inFolder(body: (folder: string) => Promise<void>) {
   const folder = await Deno.makeTempDir({ prefix: "kemari-ram-dir-", dir: "/dev/shm" });
@@ -139,6 +141,48 @@ Deno.test({
         await recv.ended();
       } finally {
         await new Deno.Command("umount", { args: ["--lazy", `${folder}/ram`] }).output();
+      }
+    }),
+});
+
+Deno.test({
+  name:
+    "two recvs on one file system: the second is refused for want of room (needs root: a tmpfs)",
+  ignore: Deno.uid() !== 0,
+  fn: () =>
+    inFolder(async (folder) => {
+      const shared = `${folder}/shared`;
+      await Deno.mkdir(shared);
+      const options = ["-t", "tmpfs", "-o", `size=${SIZE_FOR_ONE}`, "none", shared];
+      assert.ok((await new Deno.Command("mount", { args: options }).output()).success);
+      const receiverOn = (name: string) =>
+        new KemariProcess([
+          ...["recv", `unix:${folder}/${name}`, "--control", `${folder}/${name}-control`],
+          ...["--ram-dir", `${shared}/${name}`],
+        ]);
+      const sendTo = async (name: string) => {
+        await using send = new KemariProcess(["send", `unix:${folder}/${name}`], {
+          stdin: "piped",
+        });
+        await send.write(STREAM);
+        return await send.ended();
+      };
+      try {
+        await using first = receiverOn("first");
+        await first.listening();
+        await using send = new KemariProcess(["send", `unix:${folder}/first`], { stdin: "piped" });
+        await send.write(STREAM);
+        await first.waitFor(/first transaction committed/);
+        await using second = receiverOn("second");
+        await second.listening();
+        const refused = await sendTo("second");
+        assert.equal(refused.code, 3);
+        assert.match(refused.stderr, /the guest's RAM takes up to .* are free \(storage\)/);
+        await using status = new KemariProcess(["status", `${folder}/first-control`]);
+        const told = new TextDecoder().decode((await status.ended()).stdout);
+        assert.match(told, /RAM files +\S+\/first, [\d.]+ MiB reserved/);
+      } finally {
+        await new Deno.Command("umount", { args: ["--lazy", shared] }).output();
       }
     }),
 });

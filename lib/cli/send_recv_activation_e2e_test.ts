@@ -172,15 +172,36 @@ Deno.test("stdout's reader has gone: exit 4, and it says so", () =>
 Deno.test("a command that fails to take the VM: recv keeps it, and the next failover works", () =>
   inFolder(async (folder) => {
     const control = `${folder}/c`;
-    const exec = `[ -e '${folder}/ok' ] || exit 7; cat >'${folder}/out'; exit 5`;
+    const until = `until [ -e '${folder}/over' ]; do sleep 0.05; done`;
+    const exec = `[ -e '${folder}/ok' ] || exit 7; cat >'${folder}/out'; ${until}; exit 5`;
     await using recv = await bereaved(folder, ["--control", control, "--exec", exec]);
     const failed = await failover(control);
-    assert.equal(failed.code, 4);
+    assert.equal(failed.code, 5);
     assert.match(failed.stderr, /the command stopped reading after \d+ bytes and ended with 7/);
     await Deno.writeTextFile(`${folder}/ok`, "");
     assert.equal((await failover(control)).code, 0);
+    await Deno.writeTextFile(`${folder}/over`, "");
     assert.equal((await recv.ended()).code, 5);
     assert.deepEqual(vmStateOf(await Deno.readFile(`${folder}/out`)), STATE);
+  }));
+
+Deno.test("a command that takes the VM and ends at once has not loaded it: recv keeps it", () =>
+  inFolder(async (folder) => {
+    const control = `${folder}/c`;
+    const exec = `cat >/dev/null; exit 1`;
+    await using recv = await bereaved(folder, ["--control", control, "--exec", exec]);
+    const failed = await failover(control);
+    assert.equal(failed.code, 5);
+    assert.match(failed.stderr, /--exec: the command took the VM's state and ended with 1\nhint: /);
+    await recv.waitFor(/not activated: .*; keeping transaction 1/);
+    recv.signal("SIGTERM");
+    assert.equal((await recv.ended()).code, 130);
+    // Without anybody who could ask again, recv ends, and says so by its status.
+    const flags = ["--on-loss", "activate", "--fence", "none", "--exec", exec];
+    await using alone = await bereaved(folder, flags);
+    const { code, stderr } = await alone.ended();
+    assert.equal(code, 5);
+    assert.match(stderr, /the replica ends with this process/);
   }));
 
 Deno.test("--on-loss activate: the fence decides, and its words are logged", () =>
@@ -196,7 +217,8 @@ Deno.test("--on-loss activate: the fence decides, and its words are logged", () 
     await using bad = await bereaved(folder, flags("echo no route; exit 9"));
     const refused = await bad.ended();
     assert.deepEqual([refused.code, refused.stdout.length], [4, 0]);
-    assert.match(refused.stderr, /--fence: failed with 9: not activating\nhint: /);
+    assert.match(refused.stderr, /--fence: failed with 9: not activating\nhint: .* is dead\n/);
+    assert.match(refused.stderr, /the replica ends with this process/);
 
     await using none = await bereaved(folder, flags("none"));
     assert.equal((await none.ended()).code, 0);
@@ -334,7 +356,7 @@ Deno.test("status says how a receiver and a sender are doing", () =>
       ...{ pages: 0, zeroPages: 0, payloadBytes: 0, wireBytes: 0, replicaBytes: 0 },
       ...{ arriving: false, unreleased: 0, applying: null, lastLoss: null },
       ...{ incompleteDisks: [], pendingWrites: 0, longestSilenceMs: null },
-      ...{ standby: null, takeover: null },
+      ...{ standby: null, takeover: null, ram: null, deviceChange: null },
     });
     await using send = new KemariProcess(
       ["send", socket, "--control", `${folder}/sc`, "--session-name", "web-1"],

@@ -5,6 +5,7 @@ import {
   formatBytes,
   type VmStatus,
 } from "../host/end_status.ts";
+import type { RamStatus } from "../host/ram_room.ts";
 import type { StandbyStatus } from "../host/standby.ts";
 import { formatTakeover } from "../host/takeover.ts";
 import type { TapStatus } from "../host/tap_set.ts";
@@ -61,6 +62,7 @@ function senderPairs(
     ]);
   }
   if (status.taps !== undefined) pairs.push(...tapPairs(status.taps));
+  if (status.deviceChange) pairs.push(["devices", `${status.deviceChange} since it began`]);
   if (status.outside) pairs.push(...outsidePairs(status.outside));
   return pairs;
 }
@@ -82,6 +84,10 @@ function receiverPairs(status: Extract<EndStatus, { role: "receiver" }>): Pair[]
   if (status.replicaBytes !== undefined) {
     pairs.push(["replica", `${formatBytes(status.replicaBytes)} of pages`]);
   }
+  if (status.ram) pairs.push(["RAM files", formatRam(status.ram)]);
+  if (status.deviceChange) {
+    pairs.push(["devices", `${status.deviceChange} since the VM was first seen here`]);
+  }
   if (status.applying) pairs.push(...latencyPair("applying", status.applying));
   if (status.unreleased > 0) pairs.push(["unreleased", `${status.unreleased} packets and writes`]);
   if (status.longestSilenceMs) {
@@ -90,7 +96,10 @@ function receiverPairs(status: Extract<EndStatus, { role: "receiver" }>): Pair[]
   if (status.standby) pairs.push(["standby", formatStandby(status.standby)]);
   if (status.takeover) pairs.push(["takeover", formatTakeover(status.takeover)]);
   if (status.pendingWrites > 0) {
-    pairs.push(["pending", `${status.pendingWrites} committed writes that a disk has refused`]);
+    pairs.push([
+      "pending",
+      `${status.pendingWrites} committed writes that the disks here have not taken yet`,
+    ]);
   }
   if (status.incompleteDisks?.length > 0) {
     pairs.push(["incomplete", `${status.incompleteDisks.join(", ")}: cannot take over yet`]);
@@ -128,6 +137,12 @@ function compressionPairs(compression: CompressionStatus | undefined): Pair[] {
   }
   pairs.push(...latencyPair("  put off", compression.settling));
   return pairs;
+}
+
+function formatRam({ folder, reserve, reservedBytes }: RamStatus): string {
+  return reserve === "full"
+    ? `${folder}, ${formatBytes(reservedBytes)} reserved`
+    : `${folder}, NOT reserved: a VM that has taken over dies where that is full`;
 }
 
 function formatStandby({ state, pid, restarts, reason }: StandbyStatus): string {

@@ -54,6 +54,13 @@ function diskPairs(disk: DiskStatus): [string, string][] {
       `above ${formatBytes(disk.limitBytes)} held`,
     ]);
   }
+  if (disk.stalledMs >= 1000) {
+    const seconds = (disk.stalledMs / 1000).toFixed(0);
+    pairs.push([
+      "  STALLED",
+      `its storage has not answered for ${seconds} s: ${disk.waiting} wait`,
+    ]);
+  }
   if (disk.stuck !== null) pairs.push(["  STUCK", disk.stuck]);
   return pairs;
 }

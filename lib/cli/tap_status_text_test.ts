@@ -24,6 +24,7 @@ const STATUS: TapStatus = {
     throttledMs: 1234,
     stuck: null,
     waiting: 0,
+    stalledMs: 0,
   }, {
     name: "disk1",
     mode: "shared",
@@ -37,6 +38,7 @@ const STATUS: TapStatus = {
     throttledMs: 0,
     stuck: "cannot write at 0: No space left on device",
     waiting: 0,
+    stalledMs: 0,
   }],
 };
 

@@ -21,7 +21,9 @@ export type Behind =
   | "refused"
   | "storage"
   /** A sender has come since, and has committed nothing. */
-  | "returned";
+  | "returned"
+  /** We stood still for longer than the primary waits: it has gone on without us. */
+  | "away";
 
 /** What is known when somebody asks. */
 export interface AtFailover {

@@ -1,10 +1,11 @@
 /** What happens between the decision to activate and a running guest. */
-import { TransportError } from "../errors.ts";
+import { QemuError, TransportError } from "../errors.ts";
 import type { Replica } from "../replica/replica.ts";
 import { adopt, appends, kindOf, OutputQueue } from "./channel.ts";
 import { ERRNO, libc } from "./libc.ts";
 import { childrenOf, endTree } from "./peer.ts";
 import type { Reactor } from "./reactor.ts";
+import { Successor } from "./successor.ts";
 
 const SEEK_SET = 0;
 const SEEK_CUR = 1;
@@ -20,8 +21,9 @@ export type OnProgress = (bytes: number) => void;
  *
  * A regular file that cannot take it all is cut back to what it was: half a stream looks like one.
  *
- * @returns Bytes written.
+ * @returns Bytes written, when a QEMU that reads them has loaded them.
  * @throws {TransportError} when the reader is gone or the disk is full. The replica is unharmed.
+ * @throws {QemuError} when the QEMU that has read it all is seen to end.
  */
 export async function writeToStdout(
   replica: Replica,
@@ -32,6 +34,7 @@ export async function writeToStdout(
   const isFile = kindOf(1) === "file";
   const start = isFile ? libc().lseek(1, 0n, appends(1) ? SEEK_END : SEEK_CUR) : 0n;
   const { fd, release } = adopt(1, "write");
+  const readers = isFile ? undefined : Successor.ofStdout();
   const queue = new OutputQueue(fd, "stdout", "successor");
   const stream = replica.compose();
   let writable = true;
@@ -53,11 +56,26 @@ export async function writeToStdout(
         watch.want(false, true);
         await reactor.run(() => writable, signal);
         watch.want(false, false);
-      } else if (ended) return queue.written;
+      } else if (ended) break;
       onProgress(queue.written);
       // A file takes everything at once: signals and the control socket get their turn all the same.
       await reactor.turn(signal);
     }
+    const fate = await readers?.fate(() => undefined, (ms) => reactor.sleep(ms, signal));
+    if (fate === "failed") {
+      throw new QemuError(
+        "stdout",
+        "Ended",
+        "the QEMU behind the pipe has ended with the VM's state",
+        {
+          party: "successor",
+          hint:
+            "what it has said is on its own stderr: is it the primary's machine, with the same -m " +
+            "and devices?",
+        },
+      );
+    }
+    return queue.written;
   } catch (error) {
     if (isFile) {
       libc().ftruncate(1, start);
@@ -99,15 +117,18 @@ export interface StreamConsumer {
  * Starts a shell command, such as a QEMU with `-incoming fd:0`, and writes the replica's stream to
  * its stdin.
  *
- * @returns When the whole stream has been taken; the child lives on.
- * @throws {TransportError} when the child ends before it has read it all.
+ * @param option Which of our options the command is.
+ * @returns When the whole stream has been taken, and loaded as far as can be seen; the child lives on.
+ * @throws {QemuError} when the child ends before that; {TransportError} where it only stops reading.
  */
 export async function writeToCommand(
   replica: Replica,
+  option: "--exec" | "--standby",
   command: string,
   signal: AbortSignal,
   onProgress: OnProgress,
 ): Promise<StreamConsumer> {
+  const party = option === "--exec" ? "successor" : "standby";
   let child: Deno.ChildProcess;
   try {
     child = new Deno.Command("/bin/sh", {
@@ -117,17 +138,16 @@ export async function writeToCommand(
       stderr: "inherit",
     }).spawn();
   } catch (cause) {
-    throw new TransportError("--exec", "spawn", "cannot start a shell", {
-      party: "successor",
-      cause,
-    });
+    throw new TransportError(option, "spawn", "cannot start a shell", { party, cause });
   }
-  const exitCode = child.status.then(({ code }) => code);
+  let ended: number | undefined;
+  const exitCode = child.status.then(({ code }) => ended = code);
   const kill = () => endTree(child.pid);
   signal.addEventListener("abort", kill);
   exitCode.finally(() => signal.removeEventListener("abort", kill));
   const writer = child.stdin.getWriter();
   let written = 0;
+  let successor: Successor;
   try {
     let batch = new Uint8Array(BATCH_BYTES);
     let used = 0;
@@ -145,18 +165,32 @@ export async function writeToCommand(
         used = 0;
       }
     }
+    successor = Successor.ofCommand(child.pid);
     await writer.write(batch.subarray(0, used));
     await writer.close();
   } catch (cause) {
     signal.throwIfAborted();
     const code = await Promise.race([exitCode, delay(1000)]);
     kill();
-    throw new TransportError(
-      "--exec",
-      "write",
-      `the command stopped reading after ${written} bytes` +
-        (code === undefined ? "" : ` and ended with ${code}`),
-      { party: "successor", cause, hint: "does it start the same machine, with -incoming fd:0?" },
+    const what = `the command stopped reading after ${written} bytes`;
+    const hint = option === "--exec"
+      ? "does it start the same machine, with -incoming fd:0?"
+      : "does it start the same machine? try it by hand";
+    if (code === undefined) throw new TransportError(option, "write", what, { party, cause, hint });
+    throw new QemuError(option, "Ended", `${what} and ended with ${code}`, { party, cause, hint });
+  }
+  const fate = await successor.fate(() => ended, delay);
+  signal.throwIfAborted();
+  if (fate === "failed") {
+    throw new QemuError(
+      option,
+      "Ended",
+      "the command took the VM's state and ended" + (ended === undefined ? "" : ` with ${ended}`),
+      {
+        party,
+        hint:
+          "what it has said is above: is it the primary's machine, with the same -m and devices?",
+      },
     );
   }
   return { exitCode, kill };
@@ -165,6 +199,7 @@ export async function writeToCommand(
 /**
  * Runs the command that makes sure the primary is dead.
  *
+ * @param mayBeAskedAgain Whether anybody can ask for another try.
  * @throws {TransportError} unless it exits 0 within the time limit.
  */
 export async function fence(
@@ -172,7 +207,9 @@ export async function fence(
   timeoutMs: number,
   signal: AbortSignal,
   log: (line: string) => void,
+  mayBeAskedAgain: boolean,
 ): Promise<void> {
+  const next = mayBeAskedAgain ? ", then run kemari failover again" : "";
   // A group of its own: what hangs may be a child of the shell.
   const child = new Deno.Command("setsid", {
     args: ["--wait", "/bin/sh", "-c", command],
@@ -202,14 +239,14 @@ export async function fence(
     signal.throwIfAborted();
     throw new TransportError("--fence", "spawn", `no end after ${timeoutMs} ms: not activating`, {
       party: "fence",
-      hint: "make sure by hand that the primary is dead, then run kemari failover again",
+      hint: `make sure by hand that the primary is dead${next}`,
     });
   }
   await Promise.race([reading, delay(1000)]);
   if (outcome.code !== 0) {
     throw new TransportError("--fence", "spawn", `failed with ${outcome.code}: not activating`, {
       party: "fence",
-      hint: "make sure by hand that the primary is dead, then run kemari failover again",
+      hint: `make sure by hand that the primary is dead${next}`,
     });
   }
 }

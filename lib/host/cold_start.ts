@@ -1,5 +1,5 @@
 /** A standby's command started late: with all of the VM's RAM on its stdin. */
-import { QemuError, TransportError } from "../errors.ts";
+import { QemuError } from "../errors.ts";
 import type { Replica } from "../replica/replica.ts";
 import { type OnProgress, type StreamConsumer, writeToCommand } from "./activation.ts";
 import { QmpClient } from "./qmp_client.ts";
@@ -13,7 +13,7 @@ const POLL_MS = 2;
  * Starts the command as an ordinary incoming QEMU, gives it the whole stream, and waits until it has
  * loaded that. It runs by itself then, unless the VM was paused.
  *
- * @throws {TransportError} if it ends before; no VM has run then.
+ * @throws {QemuError} if it ends before; no VM has run then.
  */
 export async function startCold(
   replica: Replica,
@@ -26,6 +26,7 @@ export async function startCold(
   try {
     const consumer = await writeToCommand(
       replica,
+      "--standby",
       `${coldCommand(command, qmp)} >&2`,
       signal,
       onProgress,
@@ -53,9 +54,9 @@ export async function startCold(
       consumer.kill();
       throw new QemuError("standby", "Timeout", `the VM's state is not loaded after ${LOAD_MS} ms`);
     }
-    throw new TransportError(
+    throw new QemuError(
       "--standby",
-      "write",
+      "Ended",
       `the command took the VM's state and ended with ${ended}`,
       { party: "standby", hint: "does it start the same machine? try it by hand" },
     );

@@ -4,6 +4,7 @@ import type { OutsideOutput } from "../qmp/outside_output.ts";
 import type { LatencySummary, LatencyWindow, RecentDurations } from "../replica/latency.ts";
 import type { CompressMode } from "./compression.ts";
 import type { ReceiverEnd } from "./receiver_end.ts";
+import type { RamStatus } from "./ram_room.ts";
 import type { RateMeter } from "./rate_meter.ts";
 import type { StandbyStatus } from "./standby.ts";
 import type { TakeoverStatus } from "./takeover.ts";
@@ -57,6 +58,8 @@ export interface SenderStatus extends CommonStatus {
   readonly pendingBytes: number;
   /** What the VM says past kemari, as `protect` found it; `send` does not know. */
   readonly outside?: OutsideOutput | null;
+  /** How the VM's devices have changed since this protection began, by name; null if not. */
+  readonly deviceChange?: string | null;
 }
 
 /** What names a VM. */
@@ -121,6 +124,10 @@ export interface ReceiverStatus extends CommonStatus {
   readonly sender: string | null;
   /** Memory that holds guest pages. */
   readonly replicaBytes: number;
+  /** Where they are in files, and what is sure of the room there; null where they are in memory. */
+  readonly ram?: RamStatus | null;
+  /** How the VM's devices have changed since this recv first saw them, by name; null if not. */
+  readonly deviceChange?: string | null;
   /** COMMIT read to applied, ms. */
   readonly applying: LatencySummary | null;
   /** Whether a transaction has begun to arrive and is not committed. */
@@ -129,7 +136,7 @@ export interface ReceiverStatus extends CommonStatus {
   readonly unreleased: number;
   /** The longest time in which this sender was not heard, ms: --grace must be well above it. */
   readonly longestSilenceMs: number | null;
-  /** Writes of committed transactions that a copy of a disk has refused until now. */
+  /** Writes of committed transactions that a copy of a disk has not taken yet, or has refused. */
   readonly pendingWrites: number;
   /** Disks that do not go with the committed state: the VM cannot go on here. */
   readonly incompleteDisks: readonly string[];

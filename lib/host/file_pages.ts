@@ -2,8 +2,13 @@ import { TransportError } from "../errors.ts";
 import type { RamBlock } from "../qemu/wire.ts";
 import type { PageStore } from "../replica/page_store.ts";
 import type { SlotPool } from "../replica/slot_pool.ts";
-import { RamFile, removeQuietly } from "./ram_file.ts";
+import { RamFile } from "./ram_file.ts";
+import type { RamReserve } from "./ram_room.ts";
+import { Reservation } from "./reservation.ts";
 import { decodeLayout, encodeLayout, type Layout } from "./ram_state.ts";
+
+/** Removes a folder with all that is in it, now or in a while. */
+export type RemoveFolder = (folder: string) => void;
 
 /** A RAM block's file, for a QEMU to map. */
 export interface BlockFile {
@@ -22,6 +27,10 @@ export interface BlockFile {
  */
 export class FilePages implements PageStore {
   readonly writesThrough = true;
+  /** Of all of its room, where that is to be sure. */
+  readonly #reservation: Reservation | undefined;
+  readonly #remove: RemoveFolder;
+  isReleased = false;
 
   private constructor(
     readonly generation: number,
@@ -29,12 +38,23 @@ export class FilePages implements PageStore {
     readonly blocks: readonly RamBlock[],
     readonly files: readonly RamFile[],
     readonly pool: SlotPool,
-  ) {}
+    reserve: RamReserve,
+    remove: RemoveFolder,
+  ) {
+    this.#remove = remove;
+    if (reserve === "none") return;
+    this.#reservation = new Reservation(this.blockFiles);
+    this.#reservation.done.then(() => {
+      for (const file of files) file.hasRoom = this.#reservation!.isDone;
+    }, () => {});
+  }
 
   /**
    * Makes the folder of a new generation, and its files, all of zeros.
    *
    * @param path The folder of all generations.
+   * @param reserve Whether the files' room is reserved, which takes a while: {@link reserved}.
+   * @param remove Removes the folder when the image is released.
    * @throws {TransportError} where they cannot be had.
    */
   static create(
@@ -42,6 +62,8 @@ export class FilePages implements PageStore {
     generation: number,
     blocks: readonly RamBlock[],
     pool: SlotPool,
+    reserve: RamReserve,
+    remove: RemoveFolder,
   ): FilePages {
     const folder = `${path}/${generation}`;
     try {
@@ -50,8 +72,8 @@ export class FilePages implements PageStore {
         `${folder}/layout`,
         encodeLayout({ pageBytes: pool.pageBytes, blocks }),
       );
-      const files = openFiles(folder, blocks, pool.pageBytes, false);
-      return new FilePages(generation, folder, blocks, files, pool);
+      const files = openFiles(folder, blocks, pool.pageBytes, false, reserve);
+      return new FilePages(generation, folder, blocks, files, pool, reserve, remove);
     } catch (error) {
       if (error instanceof TransportError) throw error;
       throw new TransportError(folder, "write", (error as Error).message, {
@@ -67,10 +89,25 @@ export class FilePages implements PageStore {
     generation: number,
     blocks: readonly RamBlock[],
     pool: SlotPool,
+    reserve: RamReserve,
+    remove: RemoveFolder,
   ): FilePages {
     const folder = `${path}/${generation}`;
-    const files = openFiles(folder, blocks, pool.pageBytes, true);
-    return new FilePages(generation, folder, blocks, files, pool);
+    const files = openFiles(folder, blocks, pool.pageBytes, true, reserve);
+    return new FilePages(generation, folder, blocks, files, pool, reserve, remove);
+  }
+
+  /** Whether all the room is there that is to be. */
+  get isReserved(): boolean {
+    return this.#reservation?.isDone ?? true;
+  }
+  /** Bytes of room that are surely there, whatever else is written to the file system. */
+  get reservedBytes(): number {
+    return this.#reservation?.bytes ?? 0;
+  }
+  /** Waits until it is. @throws {TransportError} if it is not to be had. */
+  async reserved(): Promise<void> {
+    await this.#reservation?.done;
   }
 
   get heldBytes(): number {
@@ -100,8 +137,10 @@ export class FilePages implements PageStore {
   }
   /** Removes the folder. A QEMU that maps its files keeps its memory. */
   release(): void {
+    this.isReleased = true;
+    this.#reservation?.cancel();
     for (const file of this.files) file.close();
-    removeQuietly(this.folder, true);
+    this.#remove(this.folder);
   }
 
   /** The files, in the order of the blocks. */
@@ -127,11 +166,13 @@ function openFiles(
   blocks: readonly RamBlock[],
   pageBytes: number,
   keepContent: boolean,
+  reserve: RamReserve,
 ): RamFile[] {
   const files: RamFile[] = [];
   try {
     for (const { name, lengthBytes } of blocks) {
-      files.push(RamFile.open(blockPath(folder, name), lengthBytes, pageBytes, keepContent));
+      const path = blockPath(folder, name);
+      files.push(RamFile.open(path, lengthBytes, pageBytes, keepContent, reserve === "full"));
     }
     return files;
   } catch (error) {

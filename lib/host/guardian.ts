@@ -8,7 +8,7 @@
 import { getLogger } from "@logtape/logtape";
 import { QemuError } from "../errors.ts";
 import { QmpClient } from "./qmp_client.ts";
-import { type OnSecondaryLoss, releaseVm, staysInColo } from "./release_vm.ts";
+import { type OnSecondaryLoss, releaseVm, runState, staysInColo } from "./release_vm.ts";
 import { putBackSettings, readSavedSettings } from "./saved_settings.ts";
 import { selfCommand } from "./self_command.ts";
 import { wasStandingStill } from "./still_vm.ts";
@@ -19,6 +19,9 @@ const FAREWELL = "bye";
 /** A QEMU that is silent for longer is told of, and waited for on. */
 const SILENT_MS = 10_000;
 const GIVE_UP_MS = 600_000;
+/** Before another one follows one that has ended: what ends it may end the next one, too. */
+const RESTART_MS = 500;
+const MOST_RESTART_MS = 60_000;
 /** Between two looks at a VM that has to stay in COLO; the monitor is free for others meanwhile. */
 const LATER_MS = 1000;
 
@@ -42,34 +45,57 @@ export function startGuardian(
   action: OnSecondaryLoss,
   folder: string,
 ): Guardian {
-  const child = new Deno.Command("setsid", {
-    args: selfCommand(["guard", qmp, action, folder]),
-    stdin: "piped",
-    stdout: "null",
-    stderr: "inherit",
-  }).spawn();
-  child.status.catch(() => {});
-  const writer = child.stdin.getWriter();
   let decided = action;
+  let isOver = false;
+  const start = () => {
+    const child = new Deno.Command("setsid", {
+      args: selfCommand(["guard", qmp, decided, folder]),
+      stdin: "piped",
+      stdout: "null",
+      stderr: "inherit",
+    }).spawn();
+    const writer = child.stdin.getWriter();
+    writer.closed.catch(() => {});
+    return { child, writer };
+  };
+  let current = start();
+  let isThere = true;
+  /** A VM without a guardian would stand still for ever if we were killed. */
+  const watch = async () => {
+    for (let delayMs = RESTART_MS; !isOver; delayMs = Math.min(2 * delayMs, MOST_RESTART_MS)) {
+      const { code, signal } = await current.child.status;
+      if (isOver) return;
+      isThere = false;
+      log.warn("the guardian has ended ({how}): another one is started", { how: signal ?? code });
+      await new Promise((resolve) => setTimeout(resolve, delayMs));
+      if (isOver) return;
+      current = start();
+      isThere = true;
+    }
+  };
+  watch().catch((error) => log.error("no guardian: {reason}", { reason: error.message }));
   return {
     decide(now) {
       if (now === decided) return;
       decided = now;
-      // One that is gone cannot act on it either.
-      writer.write(new TextEncoder().encode(`${now}\n`)).catch(() => {});
+      // One that is gone cannot act on it either; the next one is started with it.
+      current.writer.write(new TextEncoder().encode(`${now}\n`)).catch(() => {});
     },
     async dismiss() {
+      isOver = true;
       try {
-        await writer.write(new TextEncoder().encode(`${FAREWELL}\n`));
-        await writer.close();
+        await current.writer.write(new TextEncoder().encode(`${FAREWELL}\n`));
+        await current.writer.close();
       } catch {
         // It is gone already.
       }
-      await child.status;
+      await current.child.status;
     },
     async inherit() {
-      await writer.close().catch(() => {});
-      child.unref();
+      isOver = true;
+      if (!isThere) current = start();
+      await current.writer.close().catch(() => {});
+      current.child.unref();
     },
   };
 }
@@ -84,9 +110,6 @@ export async function guard(
   atFirst: OnSecondaryLoss,
   folder: string,
 ): Promise<void> {
-  for (const signal of ["SIGINT", "SIGHUP", "SIGTERM"] as const) {
-    Deno.addSignalListener(signal, () => {});
-  }
   let words = "";
   for await (const text of Deno.stdin.readable.pipeThrough(new TextDecoderStream())) words += text;
   const said = words.split("\n").slice(0, -1);
@@ -94,21 +117,21 @@ export async function guard(
   const action = said.at(-1) as OnSecondaryLoss | undefined ?? atFirst;
   const stoppedByUs = await wasStandingStill(folder);
   let settings: string | undefined;
+  let hasNote = true;
   try {
     settings = readSavedSettings(folder);
-    // Nothing was begun: a migration that is under way is an operator's.
-    if (settings === undefined && !stoppedByUs) {
-      await Deno.remove(folder, { recursive: true }).catch(() => {});
-      return;
-    }
+    hasNote = settings !== undefined;
   } catch (error) {
     log.error("QEMU's settings cannot be put back: {reason}", { reason: (error as Error).message });
   }
+  // Where nothing was begun, a migration that is under way is an operator's, who may be moving the VM.
+  // A VM that is the secondary's must stop all the same.
+  const isOurs = hasNote || stoppedByUs || said.at(-1) === "stop";
   await Deno.remove(folder, { recursive: true }).catch(() => {});
   let begun = performance.now();
   for (let told = false;;) {
     try {
-      if (await mustWait(qmp)) {
+      if (isOurs && await mustWait(qmp)) {
         await new Promise((resolve) => setTimeout(resolve, LATER_MS));
         begun = performance.now();
         continue;
@@ -116,7 +139,7 @@ export async function guard(
       await using client = await QmpClient.connect(qmp, { timeoutMs: 2000 });
       let state = "not told what to do, by its own refusal";
       try {
-        state = await releaseVm(client, action, stoppedByUs);
+        state = await (isOurs ? releaseVm(client, action, stoppedByUs) : runState(client));
       } catch (error) {
         if (!(error instanceof QemuError)) throw error;
         log.error("{reason}", { reason: error.message });

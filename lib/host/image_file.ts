@@ -1,3 +1,4 @@
+import { getLogger } from "@logtape/logtape";
 import { TransportError, type TransportPhase } from "../errors.ts";
 import { NBD_STATE_HOLE, NBD_STATE_ZERO } from "../nbd/wire.ts";
 import type { Done } from "../replica/done.ts";
@@ -8,10 +9,14 @@ import { ImageQueue } from "./image_queue.ts";
 import { cString, ERRNO, errno, errnoText, libc } from "./libc.ts";
 import type { Reactor } from "./reactor.ts";
 
+const log = getLogger(["kemari", "tap"]);
+
 const O_RDONLY_CLOEXEC = 0o2000000;
 const O_RDWR_CLOEXEC = 0o2000002;
 const SEEK_END = 2;
 const RWF_NOWAIT = 8;
+/** Storage that is silent for so long is worth a word. */
+const STALL_MS = 4000;
 /** What may be on its way before no more requests of clients are taken. */
 const MOST_CALLS = 256;
 const MOST_BYTES = 64 * 2 ** 20;
@@ -35,6 +40,8 @@ export class ImageFile implements BlockBackend {
   #flushError: TransportError | undefined;
   #readsOnTheSpot = true;
   #isFull = false;
+  #isStalled = false;
+  readonly #stopWatching: () => void;
   readonly #vector = new BigUint64Array(2);
   readonly #vectorBytes = new Uint8Array(this.#vector.buffer);
 
@@ -51,6 +58,7 @@ export class ImageFile implements BlockBackend {
   ) {
     this.#fd = fd;
     this.#queue = new ImageQueue(reactor, fd, sizeBytes);
+    this.#stopWatching = reactor.every(STALL_MS / 4, () => this.#lookForStall());
   }
 
   /**
@@ -91,6 +99,10 @@ export class ImageFile implements BlockBackend {
   /** Requests that the storage has not answered yet. */
   get waiting(): number {
     return this.#queue.length;
+  }
+  /** For how long it has answered none of them, in milliseconds. */
+  get stalledMs(): number {
+    return this.#queue.stalledMs;
   }
 
   ready(): boolean {
@@ -149,6 +161,21 @@ export class ImageFile implements BlockBackend {
     this.#submit(IMAGE_OP.PREFETCH, 0, offset, lengthBytes, () => {}, undefined, "cannot prefetch");
   }
 
+  /** No write that is asked for already and not begun is made: each fails. */
+  giveUpWrites(): void {
+    this.#queue.giveUpChanges();
+  }
+
+  /**
+   * Waits until what is asked for is done, and lets nothing else happen meanwhile: for the end, in
+   * which what the guest was told is written has to be.
+   *
+   * @param untilMs When to give it up, on performance.now().
+   */
+  finish(untilMs: number): void {
+    this.#queue.finish(untilMs);
+  }
+
   /**
    * Gives the descriptor back. Nothing is flushed; what is on its way is given up, except the one
    * call that the system has begun, and nobody is told.
@@ -156,6 +183,7 @@ export class ImageFile implements BlockBackend {
   close(): void {
     if (this.#fd < 0) return;
     this.#fd = -1;
+    this.#stopWatching();
     this.#queue.close();
   }
 
@@ -210,6 +238,20 @@ export class ImageFile implements BlockBackend {
         done(this.#errorOf(result, phase, what));
       },
     });
+  }
+
+  /** A stall is told of once, and its end. */
+  #lookForStall(): void {
+    const isStalled = this.stalledMs >= STALL_MS;
+    if (isStalled === this.#isStalled) return;
+    this.#isStalled = isStalled;
+    const { name, waiting } = this;
+    if (!isStalled) return log.info("image {name}: its storage answers again", { name });
+    log.warn(
+      "image {name}: its storage has not answered for {seconds} s, and {waiting} requests wait; " +
+        "everything else goes on",
+      { name, waiting, seconds: STALL_MS / 1000 },
+    );
   }
 
   #tellRoom(): void {

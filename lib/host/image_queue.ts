@@ -54,6 +54,8 @@ export class ImageQueue {
   #answered = 0;
   #changes = 0;
   #bytes = 0;
+  /** When one was answered, or the first of those that wait was asked for. */
+  #progressAt = 0;
   #closed = false;
 
   /** @param fd The image's; this object's to close. */
@@ -66,6 +68,10 @@ export class ImageQueue {
   /** Requests on their way. */
   get length(): number {
     return this.#calls.length - this.#head;
+  }
+  /** For how long none of them has been answered, in milliseconds; 0 where there is none. */
+  get stalledMs(): number {
+    return this.length === 0 ? 0 : performance.now() - this.#progressAt;
   }
   /** Bytes of memory that they keep. */
   get bytes(): number {
@@ -86,10 +92,24 @@ export class ImageQueue {
   submit(call: QueuedCall): void {
     if (this.#closed) throw new StateError("a request for an image that is closed");
     if (this.#worker === undefined) this.#start();
+    if (this.length === 0) this.#progressAt = performance.now();
     this.#calls.push(call);
     if (call.changes) this.#changes++;
     this.#bytes += call.memory?.byteLength ?? 0;
     this.#fill();
+  }
+
+  /** No change that is asked for already and not begun is made: each fails as given up. */
+  giveUpChanges(): void {
+    this.#ring.giveUpBefore((this.#answered + this.length) | 0);
+  }
+
+  /** Waits, and keeps the caller's thread waiting, until all is done: at the end, and not for long. */
+  finish(untilMs: number): void {
+    while (this.length > 0 && performance.now() < untilMs) {
+      this.#take();
+      if (this.length > 0) this.#ring.pause();
+    }
   }
 
   /**
@@ -148,6 +168,12 @@ export class ImageQueue {
   #drain(): void {
     libc().read(this.#signalFd, SIGNAL, 8n);
     this.#ring.heard();
+    this.#take();
+  }
+
+  /** Takes what is answered. */
+  #take(): void {
+    if (this.#answered !== this.#ring.answered) this.#progressAt = performance.now();
     while (!this.#closed && this.#answered !== this.#ring.answered) {
       const { memory, changes, done } = this.#calls[this.#head];
       const result = this.#ring.result(this.#answered);

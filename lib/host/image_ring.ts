@@ -12,6 +12,7 @@ const ANSWERED = 1;
 const SIGNALLED = 2;
 const ENDING = 3;
 const ENDED = 4;
+const GIVEN_UP = 5;
 
 const OP = 0;
 const FLAGS = 1;
@@ -89,6 +90,11 @@ export class ImageRing {
     Atomics.notify(this.#words, ASKED);
   }
 
+  /** Changes in front of this request that are not begun are not to be made. */
+  giveUpBefore(index: number): void {
+    Atomics.store(this.#words, GIVEN_UP, index);
+  }
+
   /** Whether the worker has let go of the image. */
   get isEnded(): boolean {
     return Atomics.load(this.#words, ENDED) !== 0;
@@ -108,6 +114,10 @@ export class ImageRing {
 
   get asked(): number {
     return Atomics.load(this.#words, ASKED);
+  }
+
+  isGivenUp(index: number): boolean {
+    return ((Atomics.load(this.#words, GIVEN_UP) - index) | 0) > 0;
   }
 
   take(index: number): ImageCall {
@@ -135,6 +145,11 @@ export class ImageRing {
   ended(): void {
     Atomics.store(this.#words, ENDED, 1);
     Atomics.notify(this.#words, ENDED);
+  }
+
+  /** Waits for a moment, in which more may be answered. */
+  pause(): void {
+    Atomics.wait(this.#words, ENDED, 0, 1);
   }
 
   /** Waits for the worker's end, as long as that. @returns Whether it has come. */

@@ -3,7 +3,7 @@
  * storage as long as that takes.
  */
 import { ERRNO, libc } from "./libc.ts";
-import { ImageCalls } from "./image_calls.ts";
+import { IMAGE_OP, ImageCalls } from "./image_calls.ts";
 import { ImageRing } from "./image_ring.ts";
 
 /** What it starts with. */
@@ -26,6 +26,12 @@ scope.onmessage = ({ data }) => {
   scope.close();
 };
 
+const GIVEN_UP = { code: ERRNO.ECANCELED, at: 0, inFlush: false };
+
+function changes(op: number): boolean {
+  return op === IMAGE_OP.WRITE || op === IMAGE_OP.ZERO || op === IMAGE_OP.TRIM;
+}
+
 function serve({ memory, fd, signalFd, sizeBytes }: ImageWorkerStart): void {
   const ring = new ImageRing(memory);
   const calls = new ImageCalls(fd, sizeBytes, () => ring.isEnding);
@@ -36,12 +42,13 @@ function serve({ memory, fd, signalFd, sizeBytes }: ImageWorkerStart): void {
       ring.sleep(taken);
       continue;
     }
-    const result = calls.perform(ring.take(taken));
+    const call = ring.take(taken);
+    const result = changes(call.op) && ring.isGivenUp(taken) ? GIVEN_UP : calls.perform(call);
     if (ring.answer(taken, result)) libc().write(signalFd, one, 8n);
     taken = (taken + 1) | 0;
   }
   while (taken !== ring.asked) {
-    ring.answer(taken, { code: ERRNO.ECANCELED, at: 0, inFlush: false });
+    ring.answer(taken, GIVEN_UP);
     taken = (taken + 1) | 0;
   }
   libc().close(fd);

@@ -1,14 +1,14 @@
 import { type KemariError, TransportError, WireError } from "../errors.ts";
 import type { ExportInfo, Negotiated } from "../nbd/export_info.ts";
-import type { Extent, ReadChunk } from "../nbd/reply_writer.ts";
+import type { Extent } from "../nbd/reply_writer.ts";
 import type { NbdRequest } from "../nbd/request.ts";
 import { NbdServerSession, type RequestVisitor } from "../nbd/server_session.ts";
-import { MAX_EXTENTS, NBD_CMD_FLAG, NBD_ERROR, type NbdError } from "../nbd/wire.ts";
-import { isZero } from "../replica/disk_digest.ts";
+import { MAX_EXTENTS, NBD_CMD_FLAG, NBD_ERROR } from "../nbd/wire.ts";
 import type { Done } from "../replica/done.ts";
 import type { BlockBackend } from "./block_backend.ts";
 import { OutputQueue, readSome } from "./channel.ts";
-import { ERRNO, libc } from "./libc.ts";
+import { libc } from "./libc.ts";
+import { aroundZeroes, nbdErrorOf } from "./nbd_answers.ts";
 import type { Reactor, Watch } from "./reactor.ts";
 import type { ReplyBuffers } from "./reply_buffers.ts";
 
@@ -359,47 +359,6 @@ export class NbdConnection implements RequestVisitor {
   }
 }
 
-/** @returns What to answer where parts of what was read are zeroes, or `undefined`. */
-function aroundZeroes(data: Uint8Array<ArrayBuffer>): ReadChunk[] | undefined {
-  const chunks: ReadChunk[] = [];
-  let zeroBytes = 0;
-  let from = 0;
-  for (let at = 0; at < data.length; at += LONG_BYTES) {
-    const part = data.subarray(at, at + LONG_BYTES);
-    if (!isZero(part)) {
-      if (zeroBytes > 0) chunks.push({ zeroBytes });
-      if (zeroBytes > 0) from = at;
-      zeroBytes = 0;
-      continue;
-    }
-    if (zeroBytes === 0 && at > from) chunks.push(data.subarray(from, at));
-    zeroBytes += part.length;
-  }
-  if (zeroBytes > 0) chunks.push({ zeroBytes });
-  else if (chunks.length > 0) chunks.push(data.subarray(from));
-  return chunks.length > 0 ? chunks : undefined;
-}
-
 function isFua(request: NbdRequest): boolean {
   return (request.flags & NBD_CMD_FLAG.FUA) !== 0;
-}
-
-/** The protocol's number for what the system said. */
-export function nbdErrorOf(error: TransportError): NbdError {
-  switch (error.cause) {
-    case ERRNO.ENOSPC:
-    case ERRNO.EDQUOT:
-    case ERRNO.EFBIG:
-      return NBD_ERROR.ENOSPC;
-    case ERRNO.EPERM:
-    case ERRNO.EACCES:
-    case ERRNO.EROFS:
-      return NBD_ERROR.EPERM;
-    case ERRNO.ENOMEM:
-      return NBD_ERROR.ENOMEM;
-    case ERRNO.EOPNOTSUPP:
-      return NBD_ERROR.ENOTSUP;
-    default:
-      return NBD_ERROR.EIO;
-  }
 }

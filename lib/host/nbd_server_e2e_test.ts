@@ -122,6 +122,10 @@ Deno.test("e2e: nbdinfo sees the export, what it can do and its holes", async ()
     );
     const missing = await runTool("nbdinfo", uri.replace("disk", "none"));
     assert.match(missing.stderr, /No such file or directory for export: none/);
+    // It has ended; that its connection has is seen in the next round of the loop.
+    for (let i = 0; i < 200 && server.connections > 0; i++) {
+      await new Promise((resolve) => setTimeout(resolve, 10));
+    }
     assert.equal(server.connections, 0);
   });
 });

@@ -5,6 +5,7 @@ import { until } from "../../fixtures/kemari_pair.ts";
 import type { QemuVersion } from "../../fixtures/provision/qemu.ts";
 import { runKemari } from "../../fixtures/run_kemari.ts";
 import type { TappedStatus } from "../../fixtures/tapped_pair.ts";
+import { KemariProcess } from "../../fixtures/watched_kemari.ts";
 import { QmpClient } from "./qmp_client.ts";
 
 /** Two NICs of which one can go through kemari, a third to be plugged, and a channel. */
@@ -29,8 +30,10 @@ async function boot(version: QemuVersion): Promise<BarePair & { readonly net: st
 
 Deno.test("e2e: NICs that go past kemari are named at protect, in status and by doctor", async () => {
   await using pair = await boot("11.1");
-  const recv = await pair.recv();
-  await pair.secondary();
+  // No second QEMU, which would connect to the primary's sockets.
+  const words = ["recv", pair.link, "--control", pair.recvControl, "--exec", "cat >/dev/null"];
+  const recv = pair.own(new KemariProcess(words));
+  await recv.listening();
   using _out = Deno.listen({ transport: "unix", path: `${pair.folder}/out` });
   const protect = pair.protect(
     "--net",

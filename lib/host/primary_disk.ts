@@ -33,6 +33,8 @@ export interface DiskStatus {
   readonly stuck: string | null;
   /** Requests that the image's storage has not answered yet. */
   readonly waiting: number;
+  /** For how long it has answered none of them; 0 where there is none. */
+  readonly stalledMs: number;
 }
 
 /** Bytes held of one disk, above which something is done about it. */
@@ -94,6 +96,10 @@ export class PrimaryDisk {
   get isUsed(): boolean {
     return (this.#server?.connections ?? 0) > 0;
   }
+  /** Whether the image lacks something that the guest has written. */
+  get isWriting(): boolean {
+    return this.tap.unreleasedWrites > 0 || this.image.waiting > 0;
+  }
   /** The last transaction whose writes the image has. */
   get left(): number {
     return this.#left;
@@ -115,6 +121,7 @@ export class PrimaryDisk {
       throttledMs: this.#throttle.waitedMs,
       stuck: this.#stuck ?? null,
       waiting: image.waiting,
+      stalledMs: image.stalledMs,
     };
   }
 
@@ -160,14 +167,26 @@ export class PrimaryDisk {
     this.#server?.resume();
   }
 
-  close(): void {
+  /** The VM is another's: nothing is written any more, also of what was to be. */
+  giveUp(): void {
+    this.#session++;
     this.#cancelRetry();
+    this.image.giveUpWrites();
+  }
+
+  /** @param untilMs How long the image has, on performance.now(), to take what is on its way. */
+  close(untilMs: number): void {
     this.#server?.close();
-    if (this.#stuck !== undefined && this.tap.unreleasedWrites > 0) {
+    this.image.finish(untilMs);
+    this.#session++;
+    this.#cancelRetry();
+    const stuck = this.#stuck ??
+      (this.tap.isWriting ? "the image's storage does not answer" : undefined);
+    if (stuck !== undefined && this.tap.unreleasedWrites > 0) {
       log.error("disk {name}: {count} writes of the guest's were never stored: {stuck}", {
         name: this.tap.name,
         count: this.tap.unreleasedWrites,
-        stuck: this.#stuck,
+        stuck,
       });
     }
     this.image.close();

@@ -48,7 +48,7 @@ async function withDisk(
     await reactor.during(act({ disk, reactor, path, write }), never);
   } finally {
     for (const writer of writers) writer.close();
-    disk.close();
+    disk.close(performance.now() + 5000);
     reactor.close();
     await Deno.remove(folder, { recursive: true });
   }

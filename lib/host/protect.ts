@@ -58,13 +58,31 @@ export async function protect(
     const opened = taps = await TapSet.open(settings.taps, reactor, signal);
     await protectTapped(settings, target, reactor, opened, progress, signal, board, {
       afterwards: (error, qmp) => serveOn(error, qmp, opened, reactor, signal),
-      // QEMU flushes its disks on its way out, and may stand there for long (-no-shutdown).
-      atEnd: () => opened.isUsed ? serveUntilUnused(opened, reactor, signal) : Promise.resolve(),
+      atEnd: () => serveToTheEnd(opened, reactor, signal),
     });
   } finally {
     taps?.close();
     control?.close();
     reactor.close();
+  }
+}
+
+/**
+ * QEMU flushes its disks on its way out, or stands there for long (-no-shutdown); and what the guest
+ * wrote last has just been let go.
+ */
+async function serveToTheEnd(taps: TapSet, reactor: Reactor, signal: AbortSignal): Promise<void> {
+  const isNeeded = () => taps.isUsed || taps.isWriting;
+  if (isNeeded()) {
+    await serveUntilUnused(
+      {
+        get isUsed() {
+          return isNeeded();
+        },
+      },
+      reactor,
+      signal,
+    );
   }
 }
 

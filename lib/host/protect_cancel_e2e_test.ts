@@ -173,7 +173,7 @@ Deno.test("e2e: a VM that an operator migrates away while it is unprotected ends
   const scene = await prepared("11.1", TCG, "colo");
   await using _pair = scene.pair;
   scene.secondary.recv.signal("SIGKILL");
-  await scene.pair.senderStatus(({ state }) => state === "unprotected");
+  await scene.protect.waitFor(/secondary lost: .*trying again/, 30_000);
   await scene.qmp.execute("migrate-set-capabilities", {
     capabilities: ["x-colo", "return-path"].map((capability) => ({ capability, state: false })),
   });
@@ -200,10 +200,13 @@ Deno.test("e2e: an operator's migration goes on, whatever becomes of the seconda
     const scene = await prepared("11.1", { ...TCG, memoryMiB: 256 }, "colo");
     await using pair = scene.pair;
     scene.secondary.recv.signal("SIGKILL");
-    await pair.senderStatus(({ state }) => state === "unprotected");
-    // Longer than anything here takes: it waits for somebody to read.
+    await scene.protect.waitFor(/secondary lost: .*trying again/, 30_000);
+    // Longer than anything here takes: nobody reads.
+    const path = `${pair.folder}/elsewhere`;
+    using listener = Deno.listen({ transport: "unix", path });
     await scene.qmp.execute("migrate-set-parameters", { "max-bandwidth": 100_000 });
-    await scene.qmp.execute("migrate", { uri: "exec:sleep 1000" });
+    await scene.qmp.execute("migrate", { uri: `unix:${path}` });
+    using _connection = await listener.accept();
     const next = await EagerSecondary.start(pair);
     await scene.protect.waitFor(/A migration is under way already/, 30_000);
     if (what === "secondary") {

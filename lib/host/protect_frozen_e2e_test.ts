@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { BarePair } from "../../fixtures/bare_guest/bare_pair.ts";
 import { until } from "../../fixtures/protected_pair.ts";
+import { KemariProcess } from "../../fixtures/watched_kemari.ts";
 import { QmpClient } from "./qmp_client.ts";
 
 const MACHINE = { accelerator: "tcg", machine: "q35", timer: "apic", hz: 200, every: 5 } as const;
@@ -43,4 +44,25 @@ Deno.test("e2e: taken over from while it stood still, protect hears of it before
   const { status } = await qmp.execute("query-status") as { status: string };
   assert.equal(status, "paused", "the primary's VM stands");
   await until(() => pair.counts(standby).length > 3, "the secondary to count");
+});
+
+Deno.test("e2e: a recv that stood still itself takes over from nobody when it wakes", async () => {
+  await using pair = await BarePair.boot("11.1", MACHINE);
+  const fenced = `${pair.folder}/fenced`;
+  const words = ["recv", pair.link, "--control", pair.recvControl, "--on-loss", "activate"];
+  const more = ["--fence", `touch ${fenced}`, "--exec", "cat >/dev/null", ...GRACE];
+  const recv = pair.own(new KemariProcess([...words, ...more]));
+  await recv.listening();
+  const protect = pair.protect("--sync-interval", "10", ...GRACE);
+  await pair.syncs(20);
+  recv.signal("SIGSTOP");
+  await protect.waitFor(/secondary lost: .*the VM goes on unprotected/, 30_000);
+  await pair.assertRunning(pair.primary);
+  recv.signal("SIGCONT");
+  // It is protected again: nothing was fenced, and nothing started.
+  await protect.waitFor(/connected to [^]*connected to /, 30_000);
+  await pair.syncs(5);
+  await pair.receiverStatus(({ state, arriving }) => state === "receiving" && !arriving);
+  assert.throws(() => Deno.lstatSync(fenced), Deno.errors.NotFound);
+  assert.doesNotMatch(recv.stderr, /activated transaction/);
 });

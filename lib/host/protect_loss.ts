@@ -36,7 +36,10 @@ interface WhyEnded {
 }
 
 /** @param error What has ended it. */
-async function endOf(error: unknown, { watch, reactor, signal }: Parting): Promise<WhyEnded> {
+export async function endOf(
+  error: unknown,
+  { watch, reactor, signal }: Parting,
+): Promise<WhyEnded> {
   if (error instanceof WireError) {
     if (error.fault === "taken-over" || error.fault === "silence") return { end: error.fault };
   }
@@ -44,7 +47,7 @@ async function endOf(error: unknown, { watch, reactor, signal }: Parting): Promi
     return { end: "vm-ended", vm: { kind: "ended", reason: error.reason } };
   }
   const isItsEnd = error instanceof TransportError && error.party === "qemu";
-  if (isItsEnd || error instanceof GuestSleeps || watch.shutdown !== undefined || watch.isAsleep) {
+  if (isItsEnd || error instanceof GuestSleeps || watch.shutdown !== undefined) {
     const vm = judgeFate(await watch.evidence(reactor));
     return { end: signal.aborted && vm.kind === "alive" ? "interrupted" : endBehind(vm), vm };
   }

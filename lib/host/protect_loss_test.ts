@@ -3,7 +3,7 @@ import type { Answer } from "../decisions/primary_end.ts";
 import { TransportError, WireError } from "../errors.ts";
 import type { QmpCommand } from "../qmp/codec.ts";
 import type { VmEvidence } from "../decisions/vm_fate.ts";
-import { partFromSecondary, type Parting } from "./protect_loss.ts";
+import { endOf, partFromSecondary, type Parting } from "./protect_loss.ts";
 import { Reactor } from "./reactor.ts";
 import type { SenderLink } from "./sender_link.ts";
 import { endedBy } from "./vm_end_words.ts";
@@ -176,6 +176,16 @@ Deno.test("a guest that sleeps is left in COLO, and the secondary knows that it 
   const done = ["leave", "close", "pass through", "decide continue", "close"];
   assert.deepEqual(await part(asleep), { told: "later", done });
   assert.deepEqual(await part({ ...asleep, interrupted: true }), { told: "later", done });
+});
+
+Deno.test("a secondary that refuses is no less refusing for a guest that sleeps", async () => {
+  const reactor = new Reactor();
+  const watch = { isAsleep: true, evidence: () => assert.fail("asked") } as unknown as VmWatch;
+  const parting = { reactor, watch, signal: new AbortController().signal } as unknown as Parting;
+  const busy = new WireError("transaction", 0, "busy", "another sender");
+  // It is asked ever less often then.
+  assert.deepEqual(await endOf(busy, parting), { end: "busy" });
+  reactor.close();
 });
 
 Deno.test("a guest that QEMU cannot let sleep is a loss, and nobody touches it", async () => {

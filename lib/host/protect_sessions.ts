@@ -15,6 +15,7 @@ import {
   vmStatus,
 } from "./end_status.ts";
 import { ImageMarks } from "./image_marks.ts";
+import { DeviceWatch } from "./device_watch.ts";
 import { startGuardian } from "./guardian.ts";
 import type { SenderLinkOptions } from "./link_options.ts";
 import { MigrationChannel } from "./migration_channel.ts";
@@ -137,6 +138,7 @@ export async function protectVm(
     // Killed, we must not have it run either.
     if (link?.primary.dialogue.isVmPaused) guardian.decide("stop");
   });
+  const devices = new DeviceWatch();
   const status = (): SenderStatus | EarlyStatus =>
     last === undefined ? { role: "sender", state: "connecting", peer: target.text, syncs: 0 } : {
       ...senderStatus(
@@ -149,11 +151,13 @@ export async function protectVm(
       ),
       vm: vmStatus(vm),
       outside: outside.found,
+      deviceChange: devices.change,
       ...(taps.isEmpty ? {} : { taps: taps.status }),
     };
   board.show(status, () => senderDurations(last, taps.recentHolds()));
   outside.begin(reactor);
   const stopMeter = reactor.every(250, () => {
+    devices.look(last?.primary.firstPass.sections);
     rate.update(last?.primary.counters.committed ?? 0);
     if (progress.isShown && last !== undefined) progress.set(statusLine(status() as SenderStatus));
   });
@@ -206,6 +210,7 @@ export async function protectVm(
         return;
       } catch (error) {
         const lost = link;
+        devices.look(lost?.primary.firstPass.sections);
         const wasLinked = lost?.ready === true;
         link = undefined;
         const { onSecondaryLoss } = settings;

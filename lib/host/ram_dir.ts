@@ -15,19 +15,28 @@
  * first page changes and `whole` after the last: what a kill leaves in between is never offered.
  * It names the boot of the host too: what a crash of the host leaves is none that was written in order.
  */
-import { statfsSync } from "node:fs";
 import { tmpdir } from "node:os";
 import type { VmIdentity } from "../decisions/whose_replica.ts";
+import { getLogger } from "@logtape/logtape";
 import { StateError, TransportError } from "../errors.ts";
 import type { RamBlock } from "../qemu/wire.ts";
 import type { MachineRecord, PageStore, ReplicaStore } from "../replica/page_store.ts";
 import type { StoredReplica } from "../replica/stored_replica.ts";
 import type { SlotPool } from "../replica/slot_pool.ts";
-import { formatBytes } from "./end_status.ts";
-import { type BlockFile, blockPath, FilePages, readLayout } from "./file_pages.ts";
+import {
+  type BlockFile,
+  blockPath,
+  FilePages,
+  readLayout,
+  type RemoveFolder,
+} from "./file_pages.ts";
 import { cString, ERRNO, errno, libc } from "./libc.ts";
+import { entriesOf, exists, isEmpty, readNote } from "./quiet_files.ts";
 import { fileError, removeQuietly } from "./ram_file.ts";
+import { judgeRoom, lookAtRoom, type RamReserve, type RamStatus } from "./ram_room.ts";
 import { decodeState, type StateMark } from "./ram_state.ts";
+
+const log = getLogger(["kemari", "recv"]);
 
 const O_RDWR_CREAT_CLOEXEC = 0o2000102;
 const LOCK_EX_NB = 6;
@@ -39,11 +48,14 @@ const SOCKET_NOTE = "sockets";
 /** The folder. One process uses it at a time. */
 export class RamDir implements ReplicaStore, Disposable {
   readonly path: string;
+  readonly reserve: RamReserve;
   readonly #lock: number;
   readonly #state: number;
   readonly #devices: readonly number[];
   readonly #bootId = Deno.readTextFileSync("/proc/sys/kernel/random/boot_id").trim();
   #generation = 0;
+  /** The generation that an earlier process has left. */
+  #found = 0;
   #machine: MachineRecord | undefined;
   #machineFile = 0;
   #device = 0;
@@ -52,14 +64,19 @@ export class RamDir implements ReplicaStore, Disposable {
   #pages: FilePages | undefined;
   /** Whose VM a transaction that is applied is of. */
   whose: () => VmIdentity = () => ({});
+  /** What was made last, committed or not. */
+  #latest: FilePages | undefined;
   /** Told of a VM's blocks when their files are there, before any page is. */
   onImage: (blocks: readonly BlockFile[]) => void = () => {};
+  /** How an image's folder is removed: of many GiB on a tmpfs, that takes seconds. */
+  removeFolder: RemoveFolder = (folder) => removeQuietly(folder, true);
 
   /** Whether the folder is ours to remove. */
   readonly #made: boolean;
 
-  private constructor(path: string, lock: number, made: boolean) {
+  private constructor(path: string, lock: number, made: boolean, reserve: RamReserve) {
     this.path = path;
+    this.reserve = reserve;
     this.#lock = lock;
     this.#made = made;
     this.#state = openFile(`${path}/state`);
@@ -69,9 +86,10 @@ export class RamDir implements ReplicaStore, Disposable {
   /**
    * Opens the folder, or makes it, and takes its lock.
    *
+   * @param reserve Whether a VM that goes on in these files is sure to have room for all its RAM.
    * @throws {TransportError} if another process has it, if it is someone else's, or cannot be used.
    */
-  static open(path: string): RamDir {
+  static open(path: string, reserve: RamReserve = "none"): RamDir {
     let made = false;
     try {
       made = !exists(path);
@@ -101,7 +119,7 @@ export class RamDir implements ReplicaStore, Disposable {
         hint: "end that one, or give this one a --ram-dir of its own",
       });
     }
-    return new RamDir(path, lock, made);
+    return new RamDir(path, lock, made, reserve);
   }
 
   /**
@@ -112,6 +130,7 @@ export class RamDir implements ReplicaStore, Disposable {
   recover(): StoredReplica | { readonly nothing: string } {
     const found = this.#recover();
     if ("nothing" in found) this.discard();
+    else this.#removeImages(`${this.#found}`);
     return found;
   }
 
@@ -124,6 +143,7 @@ export class RamDir implements ReplicaStore, Disposable {
         const what = mark.phase === "applying" ? "was being applied" : "was given to a VM";
         return { nothing: `transaction ${mark.transaction} ${what}` };
       }
+      this.#found = mark.generation;
       const folder = `${this.path}/${mark.generation}`;
       const { pageBytes, blocks } = readLayout(folder);
       const machine = Deno.readFileSync(`${this.path}/machine-${mark.machineFile}`);
@@ -152,8 +172,9 @@ export class RamDir implements ReplicaStore, Disposable {
           this.#machineFile = mark.machineFile;
           this.#device = mark.device;
           this.#mark = mark;
-          this.#pages = FilePages.open(this.path, mark.generation, blocks, pool);
-          return this.#pages;
+          const { path, reserve, removeFolder } = this;
+          this.#pages = FilePages.open(path, mark.generation, blocks, pool, reserve, removeFolder);
+          return this.#latest = this.#pages;
         },
       };
     } catch (error) {
@@ -196,31 +217,50 @@ export class RamDir implements ReplicaStore, Disposable {
   discard(): void {
     this.#write(this.#state, new Uint8Array(0), 0);
     libc().ftruncate(this.#state, 0n);
-    for (const entry of entriesOf(this.path)) {
-      if (!/^(\d+|machine-\d+)$/.test(entry.name)) continue;
-      Deno.removeSync(`${this.path}/${entry.name}`, { recursive: true });
+    for (const { name } of entriesOf(this.path)) {
+      if (/^machine-\d+$/.test(name)) removeQuietly(`${this.path}/${name}`);
+    }
+    this.#removeImages("");
+  }
+
+  /** What a process was about to remove when it was killed goes too. */
+  #removeImages(but: string): void {
+    for (const { name } of entriesOf(this.path)) {
+      if (/^\d+$/.test(name) && name !== but) removeQuietly(`${this.path}/${name}`, true);
     }
   }
 
   create(blocks: readonly RamBlock[], pool: SlotPool): PageStore {
     const wanted = blocks.reduce((sum, { lengthBytes }) => sum + lengthBytes, SPARE_BYTES);
-    const free = freeBytes(this.path);
-    if (free < wanted) {
-      throw new TransportError(
-        this.path,
-        "write",
-        `the guest's RAM takes up to ${formatBytes(wanted)}, and ${formatBytes(free)} are free`,
-        {
-          party: "replica",
-          hint: "free some space there, or give recv another --ram-dir",
-          cause: ERRNO.ENOSPC,
-        },
-      );
+    const verdict = judgeRoom(lookAtRoom(this.path, wanted), this.reserve);
+    if (verdict.kind === "refused") {
+      throw new TransportError(this.path, "write", verdict.why, {
+        party: "replica",
+        hint:
+          "free some space there, or give recv another --ram-dir; an earlier replica in it, and " +
+          "what was reserved for it, stays until the new one is whole",
+        cause: ERRNO.ENOSPC,
+      });
+    }
+    if (verdict.kind === "unsure") {
+      log.warn("{folder}: {why}", { folder: this.path, why: verdict.why });
     }
     this.#generation++;
-    const pages = FilePages.create(this.path, this.#generation, blocks, pool);
+    const { path, reserve, removeFolder } = this;
+    const pages = FilePages.create(path, this.#generation, blocks, pool, reserve, removeFolder);
+    this.#latest = pages;
     this.onImage(pages.blockFiles);
     return pages;
+  }
+
+  /** What `kemari status` tells of it. */
+  get status(): RamStatus {
+    const all = new Set([this.#pages, this.#latest]);
+    let reservedBytes = 0;
+    for (const pages of all) {
+      if (pages !== undefined && !pages.isReleased) reservedBytes += pages.reservedBytes;
+    }
+    return { folder: this.path, reserve: this.reserve, reservedBytes };
   }
 
   begin(transaction: number, machine: MachineRecord, store: PageStore): void {
@@ -286,6 +326,10 @@ export class RamDir implements ReplicaStore, Disposable {
   get files(): readonly BlockFile[] {
     return this.#pages?.blockFiles ?? [];
   }
+  /** The committed image's pages. */
+  get pages(): FilePages | undefined {
+    return this.#pages;
+  }
 
   /**
    * Removes the folder's files. A QEMU that maps them keeps its memory.
@@ -337,45 +381,4 @@ function openFile(path: string): number {
   const fd = libc().open(cString(path), O_RDWR_CREAT_CLOEXEC, 0o600);
   if (fd < 0) throw fileError(path, "cannot open the file", errno());
   return fd;
-}
-
-function isEmpty(folder: string): boolean {
-  try {
-    return Deno.readDirSync(folder)[Symbol.iterator]().next().done === true;
-  } catch {
-    return false;
-  }
-}
-
-function exists(path: string): boolean {
-  try {
-    Deno.lstatSync(path);
-    return true;
-  } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return false;
-    throw error;
-  }
-}
-
-function freeBytes(path: string): number {
-  const { bavail, bsize } = statfsSync(path);
-  return bavail * bsize;
-}
-
-function readNote(path: string): string {
-  try {
-    return Deno.readTextFileSync(path);
-  } catch {
-    return "";
-  }
-}
-
-/** None if the folder is gone: someone else has removed it. */
-function entriesOf(path: string): Deno.DirEntry[] {
-  try {
-    return [...Deno.readDirSync(path)];
-  } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return [];
-    throw error;
-  }
 }

@@ -22,16 +22,19 @@ import { testStore } from "../../fixtures/store_conformance.ts";
 import { RamDir } from "./ram_dir.ts";
 import { commitNext } from "./ram_dir_writer.ts";
 
-testStore({
-  name: "in files",
-  open: () => RamDir.open(Deno.makeTempDirSync({ prefix: "kemari-ram-", dir: "/dev/shm" })),
-  close: (store) => {
-    const dir = store as RamDir;
-    dir.close();
-    Deno.removeSync(dir.path, { recursive: true });
-  },
-  cutEvery: 23,
-});
+for (const reserve of ["none", "full"] as const) {
+  testStore({
+    name: reserve === "none" ? "in files" : "in files with their room",
+    open: () =>
+      RamDir.open(Deno.makeTempDirSync({ prefix: "kemari-ram-", dir: "/dev/shm" }), reserve),
+    close: (store) => {
+      const dir = store as RamDir;
+      dir.close();
+      Deno.removeSync(dir.path, { recursive: true });
+    },
+    cutEvery: reserve === "none" ? 23 : 97,
+  });
+}
 
 async function inFolder(body: (path: string) => void | Promise<void>, parent = "/dev/shm") {
   const path = Deno.makeTempDirSync({ prefix: "kemari-ram-", dir: parent });
@@ -161,6 +164,24 @@ Deno.test("files that a VM was given are no replica, nor are those of another bo
     assert.match(commit(() => Deno.writeTextFileSync(`${path}/1/layout`, "{}")), /damaged/);
   }));
 
+Deno.test("an image that is replaced is removed as it was said, and what is left of it by the next process", () =>
+  inFolder((path) => {
+    const removed: string[] = [];
+    let state = "";
+    {
+      using dir = RamDir.open(path);
+      dir.removeFolder = (folder) => removed.push(folder);
+      const replica = replicaIn(dir);
+      apply(replica, true, fullStream(1));
+      apply(replica, true, fullStream(2));
+      state = fingerprint(replica);
+    }
+    assert.deepEqual(removed, [`${path}/1`]);
+    assert.ok(Deno.statSync(removed[0]).isDirectory, "removing takes its time");
+    assert.equal(reopened(path), state);
+    assert.throws(() => Deno.statSync(removed[0]), Deno.errors.NotFound);
+  }));
+
 Deno.test("two processes do not use the same files", () =>
   inFolder((path) => {
     using _first = RamDir.open(path);
@@ -194,16 +215,20 @@ Deno.test({
       const size = 24 * 2 ** 20;
       assert.ok((await mount("-t", "tmpfs", "-o", `size=${size}`, "none", path)).success);
       try {
-        using dir = RamDir.open(path);
-        const replica = replicaIn(dir);
         await Deno.writeFile(`${path}/ballast`, new Uint8Array(10 * 2 ** 20));
         const full = concat(
           [HEADER, configuration("toy", 12), ramSection("START", memSize([["pc.ram", 4 << 20]]))],
           [ramSection("END", [0, 1, 2].map(largePage)), deviceState(1), VMDESC],
         );
-        replica.begin({ full: true, based: false });
-        assert.throws(() => replica.receive(full, 0, full.length), /RAM takes up to .* are free/);
-        replica.abort();
+        {
+          using careful = RamDir.open(path, "full");
+          const replica = replicaIn(careful);
+          replica.begin({ full: true, based: false });
+          assert.throws(() => replica.receive(full, 0, full.length), /RAM takes up to .* are free/);
+          replica.abort();
+        }
+        using dir = RamDir.open(path);
+        const replica = replicaIn(dir);
         await Deno.remove(`${path}/ballast`);
         apply(replica, true, full);
         const before = [fingerprint(replica), replica.memoryBytes];

@@ -23,6 +23,9 @@ export class RamFile {
   readonly #mapping: SharedMapping;
   readonly #table: PageTable;
   readonly #windowPages: number;
+  /** Whether the file's room is not given back; and whether it has all of it by now. */
+  readonly #keepsRoom: boolean;
+  hasRoom = false;
   #reserved: [first: number, count: number][] = [];
   /** Pages with content. */
   dataPages = 0;
@@ -33,7 +36,9 @@ export class RamFile {
     fd: number,
     mapping: SharedMapping,
     pages: number,
+    keepsRoom: boolean,
   ) {
+    this.#keepsRoom = keepsRoom;
     this.#fd = fd;
     this.#mapping = mapping;
     this.#table = new PageTable(pages);
@@ -44,6 +49,7 @@ export class RamFile {
    * Opens the file, or makes it.
    *
    * @param keepContent Whether what is in it is the block's content, or to be thrown away.
+   * @param keepsRoom Whether pages of zeros keep their room: a VM is to find it there.
    * @throws {TransportError} where the file cannot be had.
    */
   static open(
@@ -51,6 +57,7 @@ export class RamFile {
     lengthBytes: number,
     pageBytes: number,
     keepContent: boolean,
+    keepsRoom: boolean,
   ): RamFile {
     const fd = libc().open(cString(path), O_RDWR_CREAT_CLOEXEC, 0o600);
     if (fd < 0) throw fileError(path, "cannot open the file", errno());
@@ -73,7 +80,8 @@ export class RamFile {
       libc().close(fd);
       throw error;
     }
-    const file = new RamFile(path, pageBytes, fd, mapping, lengthBytes / pageBytes);
+    const pages = lengthBytes / pageBytes;
+    const file = new RamFile(path, pageBytes, fd, mapping, pages, keepsRoom);
     if (keepContent) file.#findPages(lengthBytes);
     return file;
   }
@@ -88,6 +96,7 @@ export class RamFile {
 
   /** Makes room for pages; each is zeros until it is put. @throws {TransportError} ENOSPC. */
   reserve(pages: Uint32Array): void {
+    if (this.hasRoom) return;
     for (let i = 0; i < pages.length;) {
       const first = pages[i];
       let count = 0;
@@ -103,7 +112,7 @@ export class RamFile {
   }
 
   unreserve(): void {
-    for (const [first, count] of this.#reserved) {
+    for (const [first, count] of this.#keepsRoom ? [] : this.#reserved) {
       for (let page = first; page < first + count; page++) {
         if (this.#table.get(page) !== DATA) this.#punch(page);
       }
@@ -120,6 +129,11 @@ export class RamFile {
 
   /** Writes a page, room or not. @throws {TransportError} ENOSPC. */
   write(page: number, bytes: Uint8Array): void {
+    this.#pwrite(page, bytes);
+    this.#setData(page);
+  }
+
+  #pwrite(page: number, bytes: Uint8Array): void {
     const offset = page * this.pageBytes;
     for (let done = 0; done < bytes.length;) {
       const rest = (done === 0 ? bytes : bytes.subarray(done)) as Uint8Array<ArrayBuffer>;
@@ -132,15 +146,14 @@ export class RamFile {
         if (code !== ERRNO.EINTR) throw fileError(this.path, `cannot write at ${offset}`, code);
       }
     }
-    this.#setData(page);
   }
 
   clear(page: number): void {
     if (this.#table.get(page) !== DATA) return;
-    if (this.#punch(page)) {
-      this.#table.set(page, 0);
-      this.dataPages--;
-    } else this.#view(page).fill(0);
+    // The page has room: it is not touched for the first time.
+    if (this.#keepsRoom || !this.#punch(page)) this.#view(page).fill(0);
+    this.#table.set(page, 0);
+    this.dataPages--;
   }
 
   /** Takes the mapping and the descriptor away; the file stays. */
@@ -166,8 +179,15 @@ export class RamFile {
     this.#reserved.push([first, count]);
     while (libc().fallocate(this.#fd, 0, BigInt(offset), BigInt(length)) < 0) {
       const code = errno();
+      if (code === ERRNO.EOPNOTSUPP) return this.#writeZeros(first, count);
       if (code !== ERRNO.EINTR) throw fileError(this.path, `no room for ${length} bytes`, code);
     }
+  }
+
+  /** The pages are holes: none of them has content. */
+  #writeZeros(first: number, count: number): void {
+    const zeros = new Uint8Array(this.pageBytes);
+    for (let page = first; page < first + count; page++) this.#pwrite(page, zeros);
   }
 
   /** @returns False where the file system has no holes to punch. */
@@ -205,11 +225,20 @@ function isZero(page: Uint8Array): boolean {
 }
 
 /** @param code Becomes the error's cause, by which a full disk is known. */
-export function fileError(path: string, what: string, code: number): TransportError {
+export function fileError(
+  path: string,
+  what: string,
+  code: number,
+  hint?: string,
+): TransportError {
   const full = code === ERRNO.ENOSPC || code === ERRNO.EDQUOT;
   return new TransportError(path, "write", `${what}: ${errnoText(code)}`, {
     party: "replica",
-    hint: full ? "free some space there, or give recv another --ram-dir" : undefined,
+    hint: hint !== undefined
+      ? hint
+      : full
+      ? "free some space there, or give recv another --ram-dir"
+      : undefined,
     cause: code,
   });
 }

@@ -1,13 +1,15 @@
 import { getLogger } from "@logtape/logtape";
 import { type Behind, mayFailOver } from "../decisions/failover.ts";
 import { afterSession, type SessionEnd } from "../decisions/secondary_end.ts";
-import { KemariError, TransportError, WireError } from "../errors.ts";
+import { type KemariError, TransportError, WireError } from "../errors.ts";
 import type { Leave } from "../txn/leave.ts";
 import { Replica } from "../replica/replica.ts";
 import type { ReplicaStore } from "../replica/page_store.ts";
 import type { ReplicaTaps } from "../replica/replica_taps.ts";
 import type { SecondaryCounters, SecondaryEvent } from "../replica/secondary.ts";
 import type { Address } from "./address.ts";
+import { CommitChecks } from "./commit_checks.ts";
+import type { CommitGate } from "./commit_gate.ts";
 import { allocateSlab } from "./libc.ts";
 import { connectPeer, type PeerConnection, socketConnection } from "./peer.ts";
 import type { Reactor, Watch } from "./reactor.ts";
@@ -31,11 +33,8 @@ export interface ReceiverOptions extends SessionOptions {
   readonly owner?: ReplicaOwner;
   /** Where the replica's pages live; in memory by default. */
   readonly store?: ReplicaStore;
-  /**
-   * Looks at what `mustHold` has held back. It is acknowledged when this resolves; when it rejects, the
-   * sender is refused and {@link ReceiverEnd.receive} throws.
-   */
-  readonly check?: (replica: Replica) => Promise<void>;
+  /** What a transaction must pass before it is committed. */
+  readonly gate?: CommitGate;
 }
 
 /** Why the secondary activates. */
@@ -85,7 +84,7 @@ export class ReceiverEnd {
   #detectedAt = 0;
   /** This process is about to end: of what a session ends is no news then. */
   #hasFailed = false;
-  #isChecking = false;
+  readonly #checks: CommitChecks | undefined;
   /** The last session ended for want of room here, which was said: it may be tried for long. */
   #isFull = false;
   #senders = 0;
@@ -102,6 +101,10 @@ export class ReceiverEnd {
     this.owner = options.owner ?? new ReplicaOwner();
     this.replica.admitStream = (coming, kept) =>
       this.owner.admitStream(coming, kept, this.replica.committed);
+    if (options.gate === undefined) return;
+    this.#checks = new CommitChecks(reactor, this.replica, options.gate, () => {
+      this.#hasFailed = true;
+    });
   }
 
   /** When the last transaction was committed, in milliseconds of performance.now(); 0 if never. */
@@ -268,8 +271,9 @@ export class ReceiverEnd {
         this.#behind = undefined;
         this.owner.committed();
         this.#isFull = false;
-        if (this.#session!.secondary.awaitsCheck) this.#check(this.#session!);
         return;
+      case "held":
+        return this.#checks!.check(this.#session!, event.state);
       case "handover":
         log.info("handover after transaction {transaction}", { transaction: event.transaction });
         this.#endSession();
@@ -280,28 +284,11 @@ export class ReceiverEnd {
     }
   }
 
-  #check(session: ReceiverSession): void {
-    if (this.#isChecking) return;
-    this.#isChecking = true;
-    const isOurs = () => this.#session === session;
-    this.#options.check!(this.replica).then(() => {
-      this.#isChecking = false;
-      if (isOurs()) session.confirm();
-      this.#reactor.wake();
-    }, (error) => {
-      this.#isChecking = false;
-      this.#hasFailed = true;
-      if (isOurs() && error instanceof KemariError) session.fail(error);
-      // The refusal gets out before the loop ends.
-      this.#reactor.after(50, () => this.#reactor.fail(error));
-      this.#reactor.wake();
-    });
-  }
-
   /** The sender has said that it leaves, and knows that we have heard it. */
   #left({ reason, text }: Leave): void {
     const session = this.#session!;
     this.#session = undefined;
+    this.#checks?.leave(session);
     session.partFromSender();
     const because = text === "" ? "" : ` (${text})`;
     const error = reason === "goes-on"
@@ -319,6 +306,7 @@ export class ReceiverEnd {
   #endSession(): void {
     const session = this.#session;
     this.#session = undefined;
+    this.#checks?.leave(session);
     session?.close();
   }
 
@@ -329,6 +317,8 @@ export class ReceiverEnd {
     // One that its stream gave away has not been here, either.
     if (isAdmitted && !isSender) this.#behind = this.#behindBefore;
     const isStorage = session?.secondary.storageFailed === true;
+    // Whoever waited in vain for us has gone on alone.
+    if (isSender && session!.stoodStill) this.#behind ??= "away";
     this.#endSession();
     const yielded = this.#takingOver;
     this.#takingOver = false;
@@ -383,7 +373,9 @@ export class ReceiverEnd {
         if (end === "storage" && this.#isFull) return;
         this.#isFull = end === "storage";
         const level = step.isLoud ? "error" : step.why === "vm-ended" ? "info" : "warn";
-        log[level]("{words}", { words: waitingWords(step, reason, committed, unfit) });
+        log[level]("{words}", {
+          words: waitingWords(step, reason, committed, unfit, this.#options.controlled),
+        });
       }
     }
   }

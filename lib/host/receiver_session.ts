@@ -2,6 +2,7 @@
 const DIGESTS_PENDING_BYTES = 1 << 20;
 
 /** One sender's connection to the receiver, from its HELLO to its end. */
+import { OwnPauses } from "../decisions/own_pauses.ts";
 import { KemariError, StateError, TransportError } from "../errors.ts";
 import { Carry } from "../bytes/carry.ts";
 import { createPageDigest, type PageDigest } from "../replica/page_digest.ts";
@@ -9,6 +10,7 @@ import type { Waits } from "../replica/disk_digest.ts";
 import { Replica } from "../replica/replica.ts";
 import type { ReplicaTaps } from "../replica/replica_taps.ts";
 import { Secondary, type SecondaryCounters, type SecondaryEvent } from "../replica/secondary.ts";
+import type { CommitGate } from "./commit_gate.ts";
 import { OutputQueue, readSome, shutdownWrite } from "./channel.ts";
 import { closeAfterLastWords, LINGER_MS } from "./linger.ts";
 import type { PeerConnection } from "./peer.ts";
@@ -22,8 +24,8 @@ export interface SessionOptions extends LinkTiming {
   readonly software: string;
   /** Looks at who comes, see {@link ReplicaOwner.admit}. */
   readonly admit?: (hello: Hello, offset: number) => void;
-  /** Whether what was just committed must not be acknowledged before {@link ReceiverSession.confirm}. */
-  readonly mustHold?: () => boolean;
+  /** Looks at what is about to be committed. */
+  readonly gate?: Pick<CommitGate, "mustHold">;
 }
 
 /** Time for a sender to say HELLO, before another connection takes its place. */
@@ -63,6 +65,7 @@ export class ReceiverSession {
   #diskDigest: { seedLow: number; seedHigh: number; digest: PageDigest } | undefined;
   #closed = false;
   #error: KemariError | undefined;
+  readonly #pauses: OwnPauses;
 
   constructor(
     reactor: Reactor,
@@ -75,6 +78,7 @@ export class ReceiverSession {
     this.#reactor = reactor;
     this.#peer = peer;
     this.#owner = owner;
+    this.#pauses = new OwnPauses(performance.now(), options.graceMs);
     this.secondary = new Secondary(
       replica,
       counters,
@@ -88,7 +92,7 @@ export class ReceiverSession {
         admit: options.admit,
       },
       () => performance.now(),
-      options.mustHold,
+      (state) => options.gate?.mustHold(state) ?? false,
     );
     this.#taps = replica.taps;
     this.#ownerOfRefusals = this.#taps.onRefused;
@@ -117,6 +121,11 @@ export class ReceiverSession {
   /** Bytes read from the sender, framing included. */
   get wireBytes(): number {
     return this.#readBytes;
+  }
+
+  /** Whether the sender may have given us up because this process stood still. */
+  get stoodStill(): boolean {
+    return this.#pauses.isRecent(performance.now(), this.secondary.peer?.graceMs);
   }
 
   /** True once the sender has been refused: only the last words are being got out. */
@@ -175,7 +184,7 @@ export class ReceiverSession {
     );
   }
 
-  /** What was held is acknowledged, and the sender is listened to again. */
+  /** What was held is committed and acknowledged. */
   confirm(): void {
     this.#guard(() => {
       this.secondary.release();
@@ -185,7 +194,13 @@ export class ReceiverSession {
 
   /** Gives the sender up, and tells it why. */
   fail(error: KemariError): void {
-    this.#guard(() => this.#end(error));
+    this.#guard(() => {
+      // Where the replica is kept is ours to mend: it says nothing about the sender.
+      if (error instanceof TransportError && error.party === "replica") {
+        this.secondary.storageFault(error);
+      }
+      this.#end(error);
+    });
   }
 
   /** Faults end the session, not the process. */
@@ -260,6 +275,7 @@ export class ReceiverSession {
   }
 
   #tick(): void {
+    this.#pauses.tick(performance.now(), this.secondary.peer?.graceMs);
     let silentMs = this.secondary.tick();
     if (silentMs > 0) {
       // We may have been stopped ourselves: what the sender said meanwhile lies in the socket.
@@ -296,7 +312,7 @@ export class ReceiverSession {
     if (this.#output.pendingBytes < DIGESTS_PENDING_BYTES) this.#answer();
     this.#output.push(this.secondary.takeOutput());
     const written = this.#output.flush();
-    this.#input.want(!this.secondary.isHeld, false);
+    this.#input.want(this.secondary.mayRead, false);
     this.#writable.want(false, !written);
     if (!written || this.#answers.length === 0 || this.#answersNext || this.#answerWaits) return;
     this.#answersNext = true;

@@ -1,11 +1,20 @@
 import { getLogger } from "@logtape/logtape";
-import { type Party, QemuError, TransportError, UsageError } from "../errors.ts";
+import {
+  InterruptedError,
+  KemariError,
+  type Party,
+  QemuError,
+  TransportError,
+  UsageError,
+} from "../errors.ts";
 import { isDiskFull, type StreamConsumer } from "./activation.ts";
 import { parseAddress } from "./address.ts";
 import { isUnread, wasClosed } from "./channel.ts";
+import { ReplicaGate } from "./commit_gate.ts";
 import { type ControlHandlers, ControlServer } from "./control.ts";
 import { type ReceiverStatus, receiverStatus, statusLine } from "./end_status.ts";
 import { refuseSameImages } from "./image_marks.ts";
+import { freeMemoryBytes, type RamReserve } from "./ram_room.ts";
 import { RateMeter } from "./rate_meter.ts";
 import { CopyOwner } from "./copy_owner.ts";
 import { ReplicaHome } from "./replica_home.ts";
@@ -36,6 +45,8 @@ export interface RecvSettings extends LinkTiming {
   readonly ramDir?: string;
   /** Whether one other VM may take the place of the one that is kept. */
   readonly replace?: boolean;
+  /** Whether room for all of it is reserved there. */
+  readonly ramReserve: RamReserve;
   /** A QEMU's command, to be run beside the replica and to take the VM over. */
   readonly standby?: string;
   /** Bytes of pages one transaction may stage; half of the free memory if undefined. */
@@ -87,6 +98,7 @@ export async function recv(
     ? undefined
     : new Standby(settings.standby, home.dir!.makeSocketFolder());
   if (standby !== undefined) home.dir!.onImage = (files) => standby.image(files);
+  const gate = new ReplicaGate(standby);
   const reactor = new Reactor();
   let handlers: ControlHandlers = {
     status: () => ({ role: "receiver", state: "starting", syncs: 0 }),
@@ -121,13 +133,14 @@ export async function recv(
     admit: (hello, offset) => refuseSameImages(hello, offset, settings.disks),
     owner: new ReplicaOwner(settings.replace, new CopyOwner(settings.disks)),
     listen,
-    maxTransactionBytes: settings.maxTransactionBytes ?? Math.floor(freeMemoryBytes() / 2),
+    maxTransactionBytes: settings.maxTransactionBytes ??
+      Math.floor(freeMemoryBytes({ swap: false }) / 2),
     software: SOFTWARE,
     controlled: settings.control !== undefined,
     fenced: settings.fence !== undefined && settings.fence !== "none",
-    mustHold: standby === undefined ? undefined : () => standby.needsCheck,
-    check: standby === undefined ? undefined : (replica) => standby.check(replica),
+    gate,
   });
+  gate.replica = end.replica;
   const rate = new RateMeter();
   let active: StreamConsumer | undefined;
   let isActive = false;
@@ -136,6 +149,8 @@ export async function recv(
   let takeover: Takeover | undefined;
   const ownStatus = () => ({
     ...receiverStatus(end, state(), rate),
+    ram: home.dir?.status ?? null,
+    deviceChange: gate.change,
     standby: standby?.status ?? null,
     takeover: takeover?.status ?? null,
   });
@@ -160,13 +175,13 @@ export async function recv(
     );
   };
   let given = false;
-  let isMisfit = false;
   try {
     home.recover(end.replica, end.owner);
-    if (standby !== undefined && end.replica.committed > 0) {
+    if (end.replica.committed > 0) {
       // Before anybody connects: what does not fit is told at the start.
-      standby.image(home.dir!.files);
-      await reactor.during(standby.check(end.replica), signal);
+      standby?.image(home.dir!.files);
+      await reactor.during(gate.check(end.replica), signal);
+      gate.settle(true);
     }
     await end.open(signal);
     handlers = { status, failover, protect };
@@ -190,14 +205,18 @@ export async function recv(
         given = true;
       } catch (error) {
         given = error instanceof RanAndEnded;
-        for (const { reject } of asked) reject(error);
+        const told = asked;
         asked = [];
-        if (!mayTryAgain(error)) throw withoutSecondTry(error);
+        for (const { reject } of told) reject(error);
+        if (!given) home.takeBack();
+        if (!mayTryAgain(error)) {
+          if (told.length > 0) await settle(reactor, signal);
+          throw withoutSecondTry(error, home.dir?.path);
+        }
         log.error("not activated: {reason}; keeping transaction {transaction}", {
           reason: (error as Error).message,
           transaction: end.replica.committed,
         });
-        home.takeBack();
         taps.deactivate();
         end.resume();
         continue;
@@ -210,10 +229,6 @@ export async function recv(
       isActive = true;
       return await survivor.live(active, signal);
     }
-  } catch (error) {
-    // A standby that is another machine: its replica's folder is no use to the right one's.
-    isMisfit = error instanceof QemuError;
-    throw error;
   } finally {
     active?.kill();
     await standby?.close();
@@ -222,7 +237,7 @@ export async function recv(
     end.close();
     control?.close();
     reactor.close();
-    home.close({ given, committed: end.replica.committed > 0, asked: signal.aborted || isMisfit });
+    home.close({ given, committed: end.replica.committed > 0, asked: signal.aborted });
   }
 
   async function activate(verdict: TakeoverCause): Promise<StreamConsumer | undefined> {
@@ -256,21 +271,23 @@ export async function recv(
   function mayTryAgain(error: unknown): boolean {
     if (signal.aborted || settings.control === undefined) return false;
     if (error instanceof RanAndEnded) return false;
+    if (error instanceof QemuError) return !toStdout;
     if (!(error instanceof TransportError)) return false;
     return isDiskFull(error) || MENDABLE.has(error.party) || !toStdout;
   }
 }
 
-/** Says what it means that this process ends now, with the only copy of the replica. */
-function withoutSecondTry(error: unknown): unknown {
-  if (!isDiskFull(error)) return error;
-  const { endpoint, phase, message } = error as TransportError;
-  return new TransportError(endpoint, phase, message.replace(`${endpoint}: `, ""), {
-    party: (error as TransportError).party,
-    hint: "the replica ends with this process: continue the VM on the primary; with --control, " +
-      "recv keeps it for another kemari failover",
-    cause: (error as TransportError).cause,
-  });
+/** Says what it means that this process ends now, and what becomes of the replica. */
+function withoutSecondTry(error: unknown, folder: string | undefined): unknown {
+  if (error instanceof RanAndEnded || !(error instanceof KemariError)) return error;
+  if (error instanceof InterruptedError) return error;
+  const rest = folder === undefined
+    ? "the replica ends with this process: the VM can go on at the primary alone, if it is there " +
+      "still; with --control, recv keeps the replica for another kemari failover"
+    : `the replica is kept in ${folder}: mend what failed, start recv again with --control, and run ` +
+      "kemari failover; or let the VM go on at the primary, if it is there still, but never both";
+  log.error("not activated: {rest}", { rest });
+  return error;
 }
 
 function tooEarly(): Promise<never> {
@@ -285,8 +302,4 @@ async function settle(reactor: Reactor, signal: AbortSignal): Promise<void> {
   let done = false;
   reactor.after(50, () => done = true);
   await reactor.run(() => done, signal);
-}
-
-function freeMemoryBytes(): number {
-  return Deno.systemMemoryInfo().available;
 }

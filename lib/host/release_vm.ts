@@ -105,7 +105,8 @@ async function settled(client: QmpClient, toStop: boolean): Promise<string> {
   }
 }
 
-async function runState(client: QmpClient): Promise<string> {
+/** `query-status`'s word. */
+export async function runState(client: QmpClient): Promise<string> {
   const reply = await client.run(queryStatus()) as { status?: unknown } | null;
   return typeof reply?.status === "string" ? reply.status : "unknown";
 }

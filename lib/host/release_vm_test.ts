@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import type { QmpCommand } from "../qmp/codec.ts";
 import { QemuError } from "../errors.ts";
 import type { QmpClient } from "./qmp_client.ts";
-import { releaseVm } from "./release_vm.ts";
+import { releaseVm, staysInColo } from "./release_vm.ts";
 
 /**
  * A VM whose migration and run state go on by themselves, a step each time that they are asked for;
@@ -99,4 +99,26 @@ Deno.test("a VM that an operator has paused stays so; one that we have stopped g
   assert.deepEqual([theirs.told, ours.told], [[], ["cont"]]);
   const kept = new ScriptedVm(["none"], ["paused"]);
   assert.equal(await kept.release("stop", true), "paused");
+});
+
+Deno.test("a VM whose cancelled COLO never ends is let run all the same", async () => {
+  const vm = new ScriptedVm(["cancelling"], ["colo"]);
+  assert.equal(await vm.release("continue"), "running");
+  assert.deepEqual(vm.told, ["yank", "cont"]);
+  // It runs already, or somebody has paused it.
+  for (const state of ["running", "paused"]) {
+    const other = new ScriptedVm(["cancelling"], [state]);
+    assert.equal(await other.release("continue"), state);
+    assert.deepEqual(other.told, ["yank"]);
+  }
+});
+
+Deno.test("a VM that COLO's end would harm is found before it is told", async () => {
+  const stays = (migration: string, state: string) =>
+    staysInColo(new ScriptedVm([migration], [state]) as unknown as QmpClient);
+  assert.equal(await stays("colo", "suspended"), "suspended");
+  assert.equal(await stays("colo", "internal-error"), "internal-error");
+  assert.equal(await stays("colo", "running"), undefined);
+  assert.equal(await stays("completed", "suspended"), undefined);
+  assert.equal(await stays("cancelling", "suspended"), undefined);
 });

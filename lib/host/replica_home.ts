@@ -7,6 +7,7 @@ import type { ReplicaStore } from "../replica/page_store.ts";
 import type { Replica } from "../replica/replica.ts";
 import type { ReplicaOwner } from "./replica_owner.ts";
 import { RamDir } from "./ram_dir.ts";
+import type { RamReserve } from "./ram_room.ts";
 
 const log = getLogger(["kemari", "recv"]);
 
@@ -14,6 +15,8 @@ export interface HomeSettings {
   readonly listen: string;
   /** Folder for the RAM's files. */
   readonly ramDir?: string;
+  /** Whether room is made sure of for all of it. */
+  readonly ramReserve: RamReserve;
   /** The standby's command: it maps the RAM's files. */
   readonly standby?: string;
   /** Whether a disk's uncommitted writes are in this process's memory alone. */
@@ -35,11 +38,15 @@ export class ReplicaHome {
 
   /** @throws {TransportError} if the folder cannot be used, or is used by another. */
   static open(settings: HomeSettings): ReplicaHome {
-    const { ramDir, standby, hasSharedDisks } = settings;
+    const { ramDir, ramReserve, standby, hasSharedDisks } = settings;
     if (ramDir === undefined && standby === undefined) {
       return new ReplicaHome(undefined, false, hasSharedDisks);
     }
-    const dir = RamDir.open(ramDir ?? defaultRamDir(settings));
+    const dir = RamDir.open(ramDir ?? defaultRamDir(settings), ramReserve);
+    // On another thread: heartbeats go on. What is left of it at our end is the next one's to remove.
+    dir.removeFolder = (folder) => {
+      Deno.remove(folder, { recursive: true }).catch(() => {});
+    };
     return new ReplicaHome(dir, ramDir !== undefined, hasSharedDisks);
   }
 

@@ -212,7 +212,12 @@ Deno.test("a disk's copy is its VM's, though the replica is gone, until the VM r
 
 Deno.test("a recv that is started again knows whose replica is in its files", async () => {
   const folder = Deno.makeTempDirSync({ prefix: "kemari-owner-", dir: "/dev/shm" });
-  const settings = { listen: "unix:s", ramDir: `${folder}/ram`, hasSharedDisks: false };
+  const settings = {
+    listen: "unix:s",
+    ramDir: `${folder}/ram`,
+    ramReserve: "full",
+    hasSharedDisks: false,
+  } as const;
   const open = async () => {
     const home = ReplicaHome.open(settings);
     const stage = await Stage.open({ store: home.store });

@@ -23,6 +23,8 @@ export interface ReplaySettings {
 }
 
 const EPERM = 1;
+/** How long the end waits for copies to take what is committed: then a stored replica is whole. */
+const FINISH_MS = 1500;
 /** A takeover that waits so long for storage says so, and again after as long. */
 const SLOW_MS = 5000;
 
@@ -316,8 +318,10 @@ export class ReplicaTapSet {
 
   close(): void {
     for (const net of this.#nets) net.close();
+    const until = performance.now() + FINISH_MS;
     for (const { server, gate } of this.#disks) {
       server.close();
+      gate.image.finish(until);
       gate.image.close();
     }
   }

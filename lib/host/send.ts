@@ -1,5 +1,6 @@
 import { getLogger } from "@logtape/logtape";
-import { TransportError, UsageError, WireError } from "../errors.ts";
+import type { VmIdentity } from "../decisions/whose_replica.ts";
+import { exitCodeOf, TransportError, UsageError, WireError } from "../errors.ts";
 import { parseAddress } from "./address.ts";
 import { adopt } from "./channel.ts";
 import { compressionOf, type CompressSettings } from "./compression.ts";
@@ -14,6 +15,7 @@ import { Reactor } from "./reactor.ts";
 import { followVm, isTakenOver, type OnSecondaryLoss, releaseVm } from "./release_vm.ts";
 import { ImageMarks } from "./image_marks.ts";
 import type { SenderLinkOptions } from "./link_options.ts";
+import type { SendFront } from "./send_front.ts";
 import { SenderLink } from "./sender_link.ts";
 import { triggerCheckpoint } from "../qmp/migration.ts";
 import { serveUntilUnused } from "./serve_taps.ts";
@@ -55,6 +57,7 @@ export interface ProgressLine {
 /**
  * `kemari send`: QEMU's stream on stdin, its return path on stdout, transactions to the target.
  *
+ * @param front The process that QEMU waits for, if it is another one.
  * @returns When a stream that ends has been committed and handed over.
  * @throws {WireError} the stream or the peer is at fault; {TransportError} either is lost.
  */
@@ -62,6 +65,7 @@ export async function send(
   settings: SendSettings,
   progress: ProgressLine,
   signal: AbortSignal,
+  front?: SendFront,
 ): Promise<void> {
   const address = parseAddress(settings.target);
   if (address.kind === "stdio") {
@@ -72,8 +76,22 @@ export async function send(
   if (settings.qmp !== undefined) parseQmpAddress(settings.qmp);
   if (settings.control !== undefined) parseControlPath(settings.control);
   const reactor = new Reactor();
+  front?.watch(reactor);
   const input = adopt(0, "read");
   const output = adopt(1, "write");
+  let hasChannel = true;
+  const closeChannel = () => {
+    if (!hasChannel) return;
+    hasChannel = false;
+    input.release();
+    output.release();
+  };
+  /** To QEMU, this command has ended now. */
+  const goOnAlone = (error: unknown) => {
+    link?.detach();
+    closeChannel();
+    front?.dismiss(exitCodeOf(error));
+  };
   const rate = new RateMeter();
   let peer: PeerConnection | undefined;
   let link: SenderLink | undefined;
@@ -81,23 +99,13 @@ export async function send(
   let taps: TapSet | undefined;
   let qmp: QmpClient | undefined;
   let vm: SentVm | undefined;
+  let stopAsking: (() => void) | undefined;
+  /** QEMU's own, which every checkpoint that held output asks for changes. */
+  let delayMs: number | undefined;
   try {
     taps = await TapSet.open(settings.taps, reactor, signal);
     const tapped = taps;
-    if (settings.qmp !== undefined) {
-      qmp = await reactor.during(
-        QmpClient.connect(settings.qmp, { reactor, timeoutMs: MONITOR_MS }),
-        signal,
-      )
-        .catch((error) => unwatched(error, tapped));
-    }
-    if (qmp !== undefined) {
-      vm = new SentVm(qmp, reactor);
-      if (!taps.isEmpty) triggerBy(qmp, taps, settings, reactor);
-    }
-    const identity = qmp === undefined
-      ? namedVm(settings.vm)
-      : await reactor.during(readVmIdentity(qmp, settings.vm), signal);
+    const identity = await reactor.during(identityOf(settings), signal);
     peer = await connectPeer(address, reactor, CONNECT_TIMEOUT_MS, signal);
     link = new SenderLink(reactor, peer, {
       ...settings,
@@ -137,8 +145,19 @@ export async function send(
       }
     };
     link.attach({ input: input.fd, output: output.fd, name: "QEMU" });
+    // Behind that: a QEMU whose stream is not read may not come to answer at its monitor either.
+    if (settings.qmp !== undefined) {
+      qmp = await reactor.during(QmpClient.connect(settings.qmp, { reactor }), signal)
+        .catch((error) => unwatched(error, tapped));
+    }
+    if (qmp !== undefined) vm = new SentVm(qmp, reactor);
+    if (qmp !== undefined && !taps.isEmpty) {
+      delayMs = await reactor.during(checkpointDelayOf(qmp), signal);
+      stopAsking = triggerBy(qmp, link, taps, settings, reactor);
+    }
     await reactor.run(() => session.handedOver, signal);
   } catch (error) {
+    stopAsking?.();
     const takenOver = isTakenOver(error);
     if (link?.handingOver) {
       log.error(
@@ -167,9 +186,11 @@ export async function send(
         link.close();
       }
       await qmp?.close();
+      // A QEMU that waits for its channel, or for the end of the command that it knows, hears nothing.
+      goOnAlone(error);
       // The taps go on meanwhile: QEMU may wait for its disk before it answers.
       const action = takenOver ? "stop" : "continue";
-      await reactor.during(release(settings.qmp, action), new AbortController().signal);
+      await reactor.during(release(settings.qmp, action, delayMs), new AbortController().signal);
       link.close();
     }
     if (taps?.isUsed && !signal.aborted) {
@@ -178,6 +199,7 @@ export async function send(
       log.error("{reason}; serving the taps on, unprotected, until QEMU lets go of them", {
         reason: (error as Error).message,
       });
+      goOnAlone(error);
       await serveUntilUnused(taps, reactor, signal);
     }
     throw await explained(error, peer);
@@ -186,9 +208,24 @@ export async function send(
     await qmp?.close();
     link?.close();
     control?.close();
-    input.release();
-    output.release();
+    closeChannel();
     reactor.close();
+  }
+}
+
+/** A QEMU that writes its stream may not come to answer before the stream is read. */
+const IDENTITY_MS = 1000;
+
+/** Whose stream it is, as far as can be told before the stream is read. */
+async function identityOf({ qmp, vm }: SendSettings): Promise<VmIdentity> {
+  if (qmp === undefined) return namedVm(vm);
+  try {
+    await using client = await QmpClient.connect(qmp, { timeoutMs: IDENTITY_MS });
+    client.patienceMs = IDENTITY_MS;
+    return await readVmIdentity(client, vm);
+  } catch (error) {
+    if (!(error instanceof TransportError)) throw error;
+    return namedVm(vm);
   }
 }
 
@@ -200,9 +237,6 @@ function unwatched(error: unknown, taps: TapSet): undefined {
   });
 }
 
-/** A monitor that somebody else uses sends no greeting: not to be waited for long. */
-const MONITOR_MS = 2000;
-
 const HOARDS = "QEMU goes on describing its state, and keeps 50 to 100 KB of memory for every " +
   "checkpoint because of that: start the VM with -machine …,suppress-vmdesc=on, or let kemari " +
   "protect set it";
@@ -212,11 +246,36 @@ function isStreamFault(error: unknown): boolean {
   return error instanceof WireError && ["migration", "vmdesc", "colo"].includes(error.protocol);
 }
 
-/** Lets held output ask QEMU for a checkpoint. */
-function triggerBy(qmp: QmpClient, taps: TapSet, settings: SendSettings, reactor: Reactor): void {
+/** The operator's time between two checkpoints, to be put back. */
+async function checkpointDelayOf(qmp: QmpClient): Promise<number | undefined> {
+  const parameters = await qmp.execute("query-migrate-parameters") as Record<string, unknown>;
+  const delayMs = parameters["x-checkpoint-delay"];
+  return typeof delayMs === "number" ? delayMs : undefined;
+}
+
+/**
+ * Lets held output ask QEMU for a checkpoint.
+ *
+ * @returns What ends that; a request that is under way then may fail unheard.
+ */
+function triggerBy(
+  qmp: QmpClient,
+  link: SenderLink,
+  taps: TapSet,
+  settings: SendSettings,
+  reactor: Reactor,
+): () => void {
+  let asking = false;
+  let isOver = false;
   const trigger = new SyncTrigger(reactor, settings.syncMinIntervalMs, () => {
+    if (isOver) return;
     taps.triggered();
-    qmp.run(triggerCheckpoint(settings.syncIntervalMs)).catch((error) => reactor.fail(error));
+    // A QEMU that is in one, or was asked already, is not to be asked: it has been seen to hang.
+    if (asking || link.primary.dialogue.inCheckpoint) return;
+    asking = true;
+    qmp.run(triggerCheckpoint(settings.syncIntervalMs))
+      .catch((error) => isOver || reactor.fail(error))
+      .finally(() => asking = false);
   });
   taps.onHeld = (cause) => {
     if (settings.syncOn.includes(cause)) trigger.request();
@@ -228,8 +287,14 @@ function triggerBy(qmp: QmpClient, taps: TapSet, settings: SendSettings, reactor
   // Stopping drains the disks, whoever stops the VM.
   followVm(qmp, () => {
     taps.vmRuns();
+    link.vmResumed();
+    asking = false;
     trigger.ended();
-  }, () => taps.vmStops());
+  }, () => {
+    taps.vmStops();
+    link.primary.dialogue.vmStopped();
+  });
+  return () => isOver = true;
 }
 
 /** Why a secondary is given up that is there, and takes less than the guest writes. */
@@ -265,10 +330,16 @@ async function explained(error: unknown, peer: PeerConnection | undefined): Prom
 }
 
 /** Ends COLO in a QEMU whose secondary is lost, so that its VM does not stand still for ever. */
-async function release(qmp: string, action: OnSecondaryLoss): Promise<void> {
+async function release(
+  qmp: string,
+  action: OnSecondaryLoss,
+  delayMs: number | undefined,
+): Promise<void> {
   try {
     await using client = await QmpClient.connect(qmp, { timeoutMs: 2000 });
     const state = await releaseVm(client, action);
+    // Only now: in COLO it would ask for another checkpoint.
+    if (delayMs !== undefined) await client.run(triggerCheckpoint(delayMs));
     log.warn("the VM is {state}, unprotected", { state });
   } catch (error) {
     log.error("QEMU was not told that the secondary is lost: {reason}", {

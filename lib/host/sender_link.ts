@@ -234,6 +234,11 @@ export class SenderLink {
 
   /** Does nothing any more, but keeps the connection: its end tells the peer something. */
   quiesce(): void {
+    this.#taps?.set.giveUp();
+    this.#stop();
+  }
+
+  #stop(): void {
     if (this.#closed) return;
     this.#closed = true;
     this.detach();
@@ -246,7 +251,7 @@ export class SenderLink {
 
   /** Ends the session; what has been queued is given one chance to get out. */
   close(): void {
-    this.quiesce();
+    this.#stop();
     if (this.#disconnected) return;
     this.#disconnected = true;
     try {

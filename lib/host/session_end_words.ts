@@ -32,7 +32,7 @@ export function whyNot(why: WaitReason, unfit: string | undefined): string {
 }
 
 /** What becomes of the replica, and what may be done with it. */
-function keeping(why: WaitReason, committed: number): string {
+function keeping(why: WaitReason, committed: number, controlled: boolean): string {
   const kept = `keeping transaction ${committed}`;
   switch (why) {
     case "goes-on":
@@ -40,6 +40,7 @@ function keeping(why: WaitReason, committed: number): string {
     case "vm-ended":
       return `nothing is started here; ${kept} until a sender comes back`;
     case "lost":
+      if (!controlled) return `${kept}: a sender may come back`;
       return `${kept}: a sender may come back; or, once the primary is known to be dead, run ` +
         "kemari failover";
     default:
@@ -52,15 +53,17 @@ function keeping(why: WaitReason, committed: number): string {
  *
  * @param reason Why the session ended.
  * @param unfit Which disks of the replica are not whole, if any.
+ * @param controlled Whether `kemari failover` can reach us.
  */
 export function waitingWords(
   { why, isLoud }: Extract<SecondaryStep, { do: "wait" | "end" }>,
   reason: string,
   committed: number,
   unfit: string | undefined,
+  controlled: boolean,
 ): string {
   const not = isLoud ? `not activated: ${whyNot(why, unfit)}; nobody is fenced; ` : "";
-  const tail = committed > 0 ? keeping(why, committed) : "waiting for another sender";
+  const tail = committed > 0 ? keeping(why, committed, controlled) : "waiting for another sender";
   return `${WHAT[why]}: ${reason}; ${not}${tail}`;
 }
 

@@ -3,33 +3,37 @@
  *
  * ```text
  * none ──image──► checking ──► starting ──► ready ──activation──► loading ──► running
- *                    │            ▲           │ it dies                │
- *                    ▼            └───────────┘                        ▼
- *              another machine                                  dead for certain: cold
+ *                  │    ▲         ▲           │ │ it dies              │
+ *                  │    └─────────┼──check────┘ │                      ▼
+ *                  ▼              └─────────────┘               dead for certain: cold
+ *            another machine
  * ```
  *
- * Before the first transaction is acknowledged its state is loaded into a rehearsal: the operator's
- * command, RAM private, stopped, ended right after. What QEMU would refuse at the takeover it refuses
- * then. The guest's processors never run in it, and the files stay as they are.
+ * Before a transaction of another shape than the last one's is committed (the first one; one with a
+ * device that was plugged since) its state is loaded into a rehearsal: the operator's command, RAM
+ * private, stopped, ended right after. What QEMU would refuse at the takeover it refuses then. The
+ * guest's processors never run in it, and the files stay as they are. No standby runs beside it, since
+ * the command may claim what only one of them can have; until the transaction is committed, and where
+ * the rehearsal fails, the standby that was there goes on for what was committed last.
  */
 import { getLogger } from "@logtape/logtape";
-import { KemariError, QemuError, TransportError } from "../errors.ts";
-import type { Replica } from "../replica/replica.ts";
+import { StateError, TransportError } from "../errors.ts";
+import type { LoadableState } from "../replica/compose_replica.ts";
+import type { MachineShape } from "../replica/machine_shape.ts";
 import type { StreamConsumer } from "./activation.ts";
-import type { QmpClient } from "./qmp_client.ts";
 import type { BlockFile } from "./file_pages.ts";
 import {
-  compareBlocks,
-  mismatch,
-  parseBlockAddresses,
-  parseRamBlocks,
-  planStandby,
-} from "./standby_command.ts";
+  explainFailure,
+  type Instance,
+  nameChange,
+  rehearse,
+  type Rehearsed,
+} from "./rehearsal.ts";
+import { planStandby } from "./standby_command.ts";
 import { awaitState, sendState, StandbyProcess } from "./standby_process.ts";
 
 const log = getLogger(["kemari", "standby"]);
 
-const REHEARSAL_MS = 30_000;
 /** A load takes some ten milliseconds; a standby that takes this long is given up. */
 const LOAD_MS = 5000;
 /** How long an activation waits for a standby that is just starting. */
@@ -56,10 +60,10 @@ export interface LoadTimes {
 /** The VM may have run already when it ended: its replica is no longer what was committed. */
 export class RanAndEnded extends TransportError {}
 
-interface Instance {
-  readonly process: StandbyProcess;
-  readonly client: QmpClient;
-  readonly socket: string;
+/** A rehearsal that was started before there was a state to load. */
+interface EarlyRehearsal {
+  readonly files: readonly BlockFile[];
+  readonly instance: Promise<Instance>;
 }
 
 export class Standby {
@@ -68,17 +72,21 @@ export class Standby {
   #state: StandbyStatus["state"] = "none";
   #reason: string | null = null;
   #restarts = 0;
-  #files: readonly BlockFile[] = [];
-  #addresses: ReadonlyMap<string, number> = new Map();
-  #rehearsal: Promise<Instance> | undefined;
+  /** For what is committed. */
+  #current: Rehearsed | undefined;
+  /** For what is to be committed next. */
+  #checked: Rehearsed | undefined;
+  #early: EarlyRehearsal | undefined;
   #checking: Promise<void> | undefined;
+  #isAbandoned = false;
   #starting: Promise<void> = Promise.resolve();
   #instance: Instance | undefined;
   readonly #processes = new Set<StandbyProcess>();
   #launches = 0;
+  /** Counts starts and stops: what was started before the last stop is not wanted. */
+  #round = 0;
   #failures = 0;
   #restartTimer: ReturnType<typeof setTimeout> | undefined;
-  #needsCheck = true;
   #closed = false;
 
   /**
@@ -100,81 +108,106 @@ export class Standby {
       reason: this.#reason,
     };
   }
-  /** Whether what is committed must not be acknowledged before {@link check}. */
-  get needsCheck(): boolean {
-    return this.#needsCheck;
+  /** Whether a state can be tried at all, or every activation is cold. */
+  get canRehearse(): boolean {
+    return this.#state !== "cold";
   }
 
-  /** A VM's RAM lies in these files from now on. The rehearsal starts while they are filled. */
-  image(files: readonly BlockFile[]): void {
-    this.#files = files;
-    this.#needsCheck = true;
-    this.#state = "checking";
-    this.#rehearsal = this.#stop().then(() => this.#launch(false));
-    this.#rehearsal.catch(() => {});
+  /** The shape that the standby is known to load where RAM lies in these files, if there is one. */
+  rehearsed(files: readonly BlockFile[]): MachineShape | undefined {
+    const current = this.#current;
+    return current !== undefined && isSame(current.files, files) ? current.shape : undefined;
   }
 
   /**
-   * Checks that the command is the replica's machine, by loading it, and starts the standby.
-   *
-   * @throws {QemuError} what is different.
+   * A VM's RAM is to lie in these files. The first rehearsal starts while they are filled; a standby
+   * that is there stays, for what was committed last.
    */
-  check(replica: Replica): Promise<void> {
-    return this.#checking ??= this.#check(replica).finally(() => this.#checking = undefined);
+  image(files: readonly BlockFile[]): void {
+    if (this.#current !== undefined || !this.canRehearse) return;
+    this.#state = "checking";
+    const instance = this.#stop().then(() => this.#launch(files, false));
+    instance.catch(() => {});
+    this.#early = { files, instance };
   }
 
-  async #check(replica: Replica): Promise<void> {
+  /**
+   * Checks that the command is a state's machine, by loading it. Then {@link settle} is due.
+   *
+   * @param files Where the RAM of the state lies, as far as it is committed.
+   * @throws {QemuError} what is different: the standby is what it was.
+   */
+  check(state: LoadableState, files: readonly BlockFile[]): Promise<void> {
+    this.#isAbandoned = false;
+    return this.#checking = this.#check(state, files).catch((error) => {
+      this.#fallBack();
+      throw error;
+    }).finally(() => this.#checking = undefined);
+  }
+
+  /** Ends a check at once: it fails. */
+  abandon(): void {
+    if (this.#checking === undefined) return;
+    this.#isAbandoned = true;
+    for (const process of this.#processes) process.kill().catch(() => {});
+  }
+
+  /**
+   * Starts the standby behind a check.
+   *
+   * @param isCommitted Whether for the state that was checked, or for the one before.
+   */
+  settle(isCommitted: boolean): void {
+    const checked = this.#checked;
+    this.#checked = undefined;
+    if (checked === undefined) return;
+    if (isCommitted) this.#current = checked;
+    this.#fallBack();
+  }
+
+  #throwIfAbandoned(): void {
+    if (this.#isAbandoned) throw new StateError("nobody waits for it");
+  }
+
+  #fallBack(): void {
+    if (this.#closed || this.#state !== "checking") return;
+    if (this.#current === undefined) this.#state = "none";
+    else this.#start();
+  }
+
+  async #check(state: LoadableState, files: readonly BlockFile[]): Promise<void> {
     this.#state = "checking";
     const begun = performance.now();
-    const rehearsal = this.#rehearsal ?? this.#launch(false);
-    this.#rehearsal = undefined;
+    const early = this.#early;
+    this.#early = undefined;
+    const starting = early !== undefined && isSame(early.files, files)
+      ? early.instance
+      : this.#stop().then(() => {
+        this.#throwIfAbandoned();
+        return this.#launch(files, false);
+      });
     let instance: Instance | undefined;
     try {
-      instance = await rehearsal;
-      const { client, socket } = instance;
-      const capabilities = await this.#compare(client, replica);
-      if (capabilities === undefined) return;
-      // Nothing of the rehearsal is to be seen outside: no announcement, no lock on an image.
-      await client.execute("migrate-set-parameters", { "announce-rounds": 0 });
-      await awaitState(client, capabilities, socket);
-      await sendState(client, socket, replica.compose(this.#addresses), REHEARSAL_MS);
+      instance = await starting;
+      const { shared } = this.#plan(files, true, "");
+      const checked = await rehearse(instance, state, files, shared);
+      this.#throwIfAbandoned();
+      this.#checked = checked;
+      if (checked === undefined) return this.#goCold("this QEMU has no x-ignore-shared");
       log.info("the standby loads this machine; checked in {ms} ms", {
         ms: Math.round(performance.now() - begun),
       });
     } catch (error) {
-      this.#state = "none";
-      throw await this.#explain(error, instance);
+      if (this.#isAbandoned) {
+        throw new TransportError("--standby", "close", "the transaction is not to be committed", {
+          party: "standby",
+        });
+      }
+      const why = await explainFailure(error, instance);
+      throw nameChange(why, this.#current?.shape, state.shape);
     } finally {
       if (instance !== undefined) await this.#end(instance);
     }
-    this.#needsCheck = false;
-    this.#start();
-  }
-
-  /** @returns The capabilities of a load; none where QEMU cannot do it, and activation is cold. */
-  async #compare(client: QmpClient, replica: Replica): Promise<string[] | undefined> {
-    const type = await client.execute("qom-get", { path: "/machine", property: "type" });
-    const machine = String(type).replace(/-machine$/, "");
-    if (replica.machine !== undefined && replica.machine !== "unnamed") {
-      if (machine !== replica.machine) {
-        throw mismatch(`its machine type is ${machine}, and the primary's is ${replica.machine}`);
-      }
-    }
-    const hmp = async (line: string) =>
-      String(await client.execute("human-monitor-command", { "command-line": line }));
-    compareBlocks(replica.blocks, parseRamBlocks(await hmp("info ramblock")));
-    const addresses = parseBlockAddresses(await hmp("info mtree"));
-    const { shared } = this.#plan(true, "");
-    this.#addresses = new Map(
-      shared.map(({ name }) => [name, addresses.get(name.replace(/^\/objects\//, "")) ?? 0]),
-    );
-    const known = await client.execute("query-migrate-capabilities") as { capability: string }[];
-    const has = (name: string) => known.some(({ capability }) => capability === name);
-    if (!has("x-ignore-shared")) {
-      this.#goCold("this QEMU has no x-ignore-shared");
-      return undefined;
-    }
-    return ["events", "x-ignore-shared", "late-block-activate"].filter(has);
   }
 
   /**
@@ -183,14 +216,13 @@ export class Standby {
    * @param runs Whether the VM ran at the primary: one that was paused stays so.
    * @returns The running QEMU; `undefined` where there is none to be had, and none is left.
    * @throws {RanAndEnded} if it ended after it was told to run.
-   * @throws {QemuError} if the command is another machine.
    */
   async activate(
-    replica: Replica,
+    replica: LoadableState,
     runs: boolean,
   ): Promise<StreamConsumer & LoadTimes | undefined> {
-    await this.#checking;
-    if (this.#needsCheck && this.#state !== "cold") await this.check(replica);
+    this.abandon();
+    await this.#checking?.catch(() => {});
     let timer: ReturnType<typeof setTimeout> | undefined;
     const late = new Promise<void>((resolve) => timer = setTimeout(resolve, READY_MS));
     while (this.#state === "starting" && !this.#closed) {
@@ -209,7 +241,7 @@ export class Standby {
     this.#state = "loading";
     let told = false;
     try {
-      await sendState(client, socket, replica.compose(this.#addresses), LOAD_MS);
+      await sendState(client, socket, replica.compose(this.#current!.addresses), LOAD_MS);
       const loadedAt = performance.now();
       await process.keep();
       let runningAt = loadedAt;
@@ -232,7 +264,7 @@ export class Standby {
         runningAt,
       };
     } catch (error) {
-      const why = await this.#explain(error, instance);
+      const why = await explainFailure(error, instance);
       await this.#stop();
       if (told) {
         throw new RanAndEnded("--standby", "write", `it ended as it began to run: ${why.message}`, {
@@ -247,7 +279,7 @@ export class Standby {
   /** Ends every process, and removes the sockets. A VM that runs is its owner's to end. */
   async close(): Promise<void> {
     this.#closed = true;
-    await this.#rehearsal?.catch(() => {});
+    await this.#early?.instance.catch(() => {});
     if (this.#state !== "running") await this.#stop();
     await this.#instance?.client.close();
     await Deno.remove(this.#folder, { recursive: true }).catch(() => {});
@@ -262,21 +294,21 @@ export class Standby {
   #goCold(reason: string): void {
     this.#state = "cold";
     this.#reason = reason;
-    this.#needsCheck = false;
     log.warn("no warm standby, activation is cold: {reason}", { reason });
   }
 
   #start(): void {
     this.#state = "starting";
-    this.#starting = this.#startNow();
+    this.#starting = this.#startNow(++this.#round);
   }
 
-  async #startNow(): Promise<void> {
+  async #startNow(round: number): Promise<void> {
     let instance: Instance | undefined;
     try {
-      instance = await this.#launch(true);
+      instance = await this.#launch(this.#current!.files, true);
       const { client, socket } = instance;
       await awaitState(client, ["events", "x-ignore-shared"], socket);
+      if (this.#round !== round) throw new StateError("a standby that is not wanted any more");
       this.#instance = instance;
       this.#state = "ready";
       this.#failures = 0;
@@ -284,9 +316,9 @@ export class Standby {
       const ready = instance;
       client.closed.then(() => this.#died(ready));
     } catch (error) {
-      const why = await this.#explain(error, instance);
+      const why = await explainFailure(error, instance);
       if (instance !== undefined) await this.#end(instance);
-      this.#restart(why.message);
+      if (this.#round === round) this.#restart(why.message);
     }
   }
 
@@ -311,18 +343,18 @@ export class Standby {
     this.#starting = new Promise<void>((resolve) => {
       this.#restartTimer = setTimeout(() => {
         if (this.#closed || this.#state !== "starting") return resolve();
-        this.#startNow().then(resolve);
+        this.#startNow(++this.#round).then(resolve);
       }, waitMs);
     });
   }
 
-  #plan(share: boolean, qmpPath: string) {
-    return planStandby(this.#command, this.#files, { share, qmpPath });
+  #plan(files: readonly BlockFile[], share: boolean, qmpPath: string) {
+    return planStandby(this.#command, files, { share, qmpPath });
   }
 
-  async #launch(share: boolean): Promise<Instance> {
+  async #launch(files: readonly BlockFile[], share: boolean): Promise<Instance> {
     const name = `${this.#folder}/${this.#launches++}`;
-    const { command } = this.#plan(share, `${name}.qmp`);
+    const { command } = this.#plan(files, share, `${name}.qmp`);
     const process = StandbyProcess.start(command, `${name}.qmp`, (line) => {
       log.info("standby: {line}", { line });
     });
@@ -338,6 +370,7 @@ export class Standby {
 
   /** @throws {TransportError} if a process does not end. */
   async #stop(): Promise<void> {
+    this.#round++;
     clearTimeout(this.#restartTimer);
     const instance = this.#instance;
     this.#instance = undefined;
@@ -349,20 +382,8 @@ export class Standby {
     await client.close();
     await process.kill();
   }
+}
 
-  /** QEMU's own last words are the better reason, where it has ended. */
-  async #explain(error: unknown, instance: Instance | undefined): Promise<KemariError> {
-    if (error instanceof QemuError && error.errorClass !== "GenericError") return error;
-    if (instance !== undefined && !(error instanceof QemuError)) {
-      await Promise.race([
-        instance.process.exitCode,
-        new Promise((resolve) => setTimeout(resolve, 200)),
-      ]);
-      if (instance.process.hasEnded) return await instance.process.failure("load");
-    }
-    if (error instanceof KemariError) return error;
-    return new TransportError("--standby", "write", String((error as Error).message ?? error), {
-      party: "standby",
-    });
-  }
+function isSame(a: readonly BlockFile[], b: readonly BlockFile[]): boolean {
+  return a.length === b.length && a.every(({ path }, i) => path === b[i].path);
 }

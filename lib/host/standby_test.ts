@@ -4,6 +4,8 @@ import { QemuError } from "../errors.ts";
 import { BLOCKS, fullStream } from "../qemu/synthetic_stream.ts";
 import { Replica } from "../replica/replica.ts";
 import { ReplicaTaps } from "../replica/replica_taps.ts";
+import type { LoadableState } from "../replica/compose_replica.ts";
+import type { BlockFile } from "./file_pages.ts";
 import { RamDir } from "./ram_dir.ts";
 import { RanAndEnded, Standby } from "./standby.ts";
 import { quoteWord } from "./standby_command.ts";
@@ -15,6 +17,10 @@ interface Scene {
   readonly replica: Replica;
   readonly standby: Standby;
   readonly folder: string;
+  /** Where the replica's RAM is. */
+  readonly files: readonly BlockFile[];
+  /** Has the replica's state rehearsed, and the standby started for it. */
+  check(): Promise<void>;
   /** Waits for the standby to be in a state. */
   until(state: string): Promise<void>;
 }
@@ -37,6 +43,11 @@ async function withStandby(options: readonly string[], body: (scene: Scene) => P
       replica,
       standby,
       folder,
+      files: dir.files,
+      async check() {
+        await standby.check(replica, dir.files);
+        standby.settle(true);
+      },
       async until(state) {
         for (const begun = performance.now(); standby.status.state !== state;) {
           assert.ok(performance.now() - begun < 20_000, JSON.stringify(standby.status));
@@ -60,10 +71,8 @@ function isAlive(pid: number): boolean {
 }
 
 Deno.test("a standby is rehearsed, waits, loads and runs; nothing is left when it is ended", () =>
-  withStandby([], async ({ replica, standby, until }) => {
-    assert.ok(standby.needsCheck);
-    await standby.check(replica);
-    assert.equal(standby.needsCheck, false);
+  withStandby([], async ({ replica, standby, check, until }) => {
+    await check();
     await until("ready");
     const { pid } = standby.status;
     assert.ok(isAlive(pid!));
@@ -81,8 +90,8 @@ Deno.test("a standby is rehearsed, waits, loads and runs; nothing is left when i
   }));
 
 Deno.test("a VM that was paused is loaded and not set running", () =>
-  withStandby(["--fault", "no-run"], async ({ replica, standby }) => {
-    await standby.check(replica);
+  withStandby(["--fault", "no-run"], async ({ replica, standby, check }) => {
+    await check();
     const vm = await standby.activate(replica, false);
     assert.equal(vm!.runningAt, vm!.loadedAt);
     vm!.kill();
@@ -90,8 +99,8 @@ Deno.test("a VM that was paused is loaded and not set running", () =>
   }));
 
 Deno.test("an activation waits for a standby that is just starting", () =>
-  withStandby([], async ({ replica, standby }) => {
-    await standby.check(replica);
+  withStandby([], async ({ replica, standby, check }) => {
+    await check();
     const vm = await standby.activate(replica, true);
     assert.ok(vm !== undefined);
     vm.kill();
@@ -99,8 +108,8 @@ Deno.test("an activation waits for a standby that is just starting", () =>
   }));
 
 Deno.test("a standby that dies is started again", () =>
-  withStandby([], async ({ replica, standby, until }) => {
-    await standby.check(replica);
+  withStandby([], async ({ standby, check, until }) => {
+    await check();
     for (let round = 1; round <= 2; round++) {
       await until("ready");
       const { pid } = standby.status;
@@ -116,8 +125,8 @@ Deno.test("a standby that dies is started again", () =>
 for (const [fault, reason] of [["no-load", /load of migration failed/], ["killed", /./]] as const) {
   Deno.test(`a standby that ends while it loads (${fault}) is dead for certain, and activation is cold`, () =>
     withStandby(["--fault", fault === "killed" ? "slow-load" : fault], async (scene) => {
-      const { replica, standby, until } = scene;
-      await standby.check(replica);
+      const { replica, standby, check, until } = scene;
+      await check();
       await until("ready");
       const pid = standby.status.pid!;
       const activation = standby.activate(replica, true);
@@ -137,12 +146,86 @@ for (const [fault, reason] of [["no-load", /load of migration failed/], ["killed
 }
 
 Deno.test("a VM that ended after it was told to run has no second chance", () =>
-  withStandby(["--fault", "no-run"], async ({ replica, standby, until }) => {
-    await standby.check(replica);
+  withStandby(["--fault", "no-run"], async ({ replica, standby, check, until }) => {
+    await check();
     await until("ready");
     const pid = standby.status.pid!;
     await assert.rejects(standby.activate(replica, true), RanAndEnded);
     assert.ok(!isAlive(pid));
+  }));
+
+/** A standby that has been rehearsed and waits, and whose next rehearsal has a fault. */
+function withMisfit(fault: string, body: (scene: Scene, happened: () => boolean) => Promise<void>) {
+  const once = Deno.makeTempFileSync({ prefix: "kemari-once-" });
+  Deno.removeSync(once);
+  return withStandby(["--fault", fault, "--once", once], async (scene) => {
+    await scene.check();
+    await scene.until("ready");
+    Deno.writeTextFileSync(once, "");
+    const folder = once.slice(0, once.lastIndexOf("/"));
+    const isThere = () =>
+      [...Deno.readDirSync(folder)].some(({ name }) => once.endsWith(`/${name}`));
+    await body(scene, () => !isThere());
+    if (isThere()) Deno.removeSync(once);
+  });
+}
+
+/** The replica's state as it would be with one device more. */
+function withDevice(replica: Replica): LoadableState {
+  const { machine, blocks, sections } = replica.shape;
+  const shape = { machine, blocks, sections: [...sections, { ...sections[0], name: "late" }] };
+  return { shape, store: replica.store, compose: (shared) => replica.compose(shared) };
+}
+
+Deno.test("a standby that does not load other devices goes on for what it has loaded", () =>
+  withMisfit("no-start", async ({ replica, standby, files, until }, happened) => {
+    const { pid } = standby.status;
+    await assert.rejects(
+      standby.check(withDevice(replica), files),
+      /^QemuError: QEMU, standby: late has come since it was tried last, .*: fake-qemu: cannot start/,
+    );
+    assert.ok(happened());
+    await until("ready");
+    assert.notEqual(standby.status.pid, pid);
+    assert.equal(standby.rehearsed(files), replica.shape);
+    const vm = await standby.activate(replica, true);
+    vm!.kill();
+    await vm!.exitCode;
+  }));
+
+for (const moment of ["as it begins", "while it reads"]) {
+  Deno.test(`a takeover in the middle of a rehearsal does not wait for it: ${moment}`, () =>
+    withMisfit("slow-rehearsal", async ({ replica, standby, files, until }, happened) => {
+      const late = withDevice(replica);
+      const checking = assert.rejects(standby.check(late, files), /not to be committed/);
+      await until("checking");
+      while (moment === "while it reads" && !happened()) {
+        await new Promise((resolve) => setTimeout(resolve, 5));
+      }
+      const begun = performance.now();
+      const vm = await standby.activate(replica, true);
+      assert.ok(vm !== undefined, "what was loaded before takes over, warm");
+      // A rehearsal that is waited for takes thirty seconds to be given up.
+      assert.ok(performance.now() - begun < 20_000);
+      await checking;
+      vm.kill();
+      await vm.exitCode;
+    }));
+}
+
+Deno.test("a standby is for the state that was committed upon its check, or for the one before", () =>
+  withStandby([], async ({ replica, standby, files, check, until }) => {
+    await check();
+    const state = withDevice(replica);
+    for (const isCommitted of [false, true]) {
+      await until("ready");
+      await standby.check(state, files);
+      assert.equal(standby.status.state, "checking");
+      standby.settle(isCommitted);
+      assert.equal(standby.rehearsed(files), isCommitted ? state.shape : replica.shape);
+    }
+    await until("ready");
+    assert.equal(standby.rehearsed([]), undefined, "other files");
   }));
 
 Deno.test("another machine, other blocks, and a QEMU that does not start are told at the check", async () => {
@@ -166,12 +249,13 @@ Deno.test("another machine, other blocks, and a QEMU that does not start are tol
       copy.commit(1);
       assert.ok(replica.machine !== undefined);
       try {
-        await assert.rejects(other.check(copy), (error) => {
+        await assert.rejects(other.check(copy, dir.files), (error) => {
           assert.ok(error instanceof QemuError, `${error}`);
           assert.match(error.message, reason);
           return true;
         });
-        assert.ok(other.needsCheck, "nothing is acknowledged");
+        assert.equal(other.status.state, "none");
+        assert.equal(other.rehearsed(dir.files), undefined);
       } finally {
         await other.close();
       }

@@ -21,6 +21,7 @@ export interface TakeoverParts {
     readonly fenceTimeoutMs: number;
     readonly exec?: string;
     readonly standby?: string;
+    readonly control?: string;
     readonly replay: ReplaySettings;
   };
   readonly replica: Replica;
@@ -52,9 +53,9 @@ export async function takeOver(
   // Nobody is fenced for a VM that cannot go on here.
   await taps.prepare(signal);
   if (cause !== "handover" && settings.fence !== undefined && settings.fence !== "none") {
-    const fencing = fence(settings.fence, settings.fenceTimeoutMs, signal, (line) => {
-      log.info("fence: {line}", { line });
-    });
+    const say = (line: string) => log.info("fence: {line}", { line });
+    const mayBeAskedAgain = settings.control !== undefined;
+    const fencing = fence(settings.fence, settings.fenceTimeoutMs, signal, say, mayBeAskedAgain);
     await reactor.during(fencing, signal);
   }
   takeover.over("fenced");
@@ -80,7 +81,7 @@ export async function takeOver(
     if (progress.isShown) progress.set(`activating, ${formatBytes(bytes)} to QEMU`);
   };
   if (settings.exec !== undefined) {
-    const writing = writeToCommand(replica, settings.exec, signal, onProgress);
+    const writing = writeToCommand(replica, "--exec", settings.exec, signal, onProgress);
     const consumer = await reactor.during(writing, signal);
     takeover.over("loaded");
     return consumer;

@@ -22,13 +22,11 @@ import type { HeldClass, TapSettings, TapStatus } from "./tap_status.ts";
 
 const log = getLogger(["kemari", "tap"]);
 
-export {
-  defaultSyncOn,
-  type HeldClass,
-  type SyncOn,
-  type TapSettings,
-  type TapStatus,
-} from "./tap_status.ts";
+/** How long the end waits for images to take what the guest was told is written. */
+const FINISH_MS = 1500;
+
+export type { HeldClass, SyncOn, TapSettings, TapStatus } from "./tap_status.ts";
+export { defaultSyncOn } from "./tap_status.ts";
 
 /**
  * The primary's taps: all NICs and disks of one VM, driven by the transactions of one link after
@@ -148,6 +146,10 @@ export class TapSet implements PrimaryTaps {
   get isUsed(): boolean {
     return this.#disks.some(({ isUsed }) => isUsed) ||
       this.#nets.some((net) => net.counters.guestConnected);
+  }
+  /** Whether an image lacks writes that were let go. */
+  get isWriting(): boolean {
+    return this.#disks.some(({ isWriting }) => isWriting);
   }
   /** Whether every replicated disk has been sent whole. */
   get copied(): boolean {
@@ -298,7 +300,17 @@ export class TapSet implements PrimaryTaps {
   close(): void {
     this.#resync.stop();
     for (const net of this.#nets) net.close();
-    for (const disk of this.#disks) disk.close();
+    const until = performance.now() + FINISH_MS;
+    for (const disk of this.#disks) disk.close(until);
+  }
+
+  /** The VM is the secondary's by now: what is not in a shared image yet is not ours to write. */
+  giveUp(): void {
+    for (const disk of this.#disks) disk.giveUp();
+  }
+
+  get isReleasing(): boolean {
+    return this.#disks.some(({ tap }) => tap.isWriting);
   }
 
   /** With `--disk-sync none` the copies are said to be equal; a shared image has none. */

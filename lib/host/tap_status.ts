@@ -1,4 +1,4 @@
-/** What the taps of a VM are asked for, and tell of themselves. */
+/** What is asked of the taps of one VM, and what they tell of themselves. */
 import type { EventLatencySummary } from "../replica/event_latency.ts";
 import type { LatencyWindow } from "../replica/latency.ts";
 import type { DiskTapAddress } from "./disk_options.ts";

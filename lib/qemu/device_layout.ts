@@ -16,16 +16,24 @@ interface Run {
 export class DeviceLayout {
   #lengthBytes = -1;
   #runs: readonly Run[] = [];
+  #sections: readonly SketchedSection[] = [];
 
   /**
    * Checks a state: quickly if it has the shape of the last one, else as `sketchDeviceState` does.
    *
+   * @returns Its sections, the same array for the same shape; `undefined` where not all were found.
    * @throws {WireError} as that.
    */
-  check(state: Uint8Array, known: Iterable<KnownSection>, streamOffset: number): void {
-    if (this.fits(state)) return;
+  check(
+    state: Uint8Array,
+    known: Iterable<KnownSection>,
+    streamOffset: number,
+  ): readonly SketchedSection[] | undefined {
+    if (this.fits(state)) return this.#sections;
     const { sections, isComplete } = sketchDeviceState(state, known, streamOffset);
-    if (isComplete) this.remember(state, sections);
+    if (!isComplete) return undefined;
+    this.remember(state, sections);
+    return sections;
   }
 
   /**
@@ -44,6 +52,7 @@ export class DeviceLayout {
     runs.push({ at: from, bytes: state.slice(from) });
     this.#runs = runs;
     this.#lengthBytes = state.length;
+    this.#sections = sections;
   }
 
   /** Whether a state has the shape of the one remembered. */

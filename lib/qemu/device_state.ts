@@ -25,12 +25,17 @@ import { SECTION } from "./wire.ts";
 /** Bytes of a footer: its type byte and the section's id. */
 export const FOOTER_BYTES = 5;
 
-/** The header of a SECTION_FULL. */
-export interface SectionHeader {
-  readonly sectionId: number;
+/** What a loading QEMU finds a section's device by. */
+export interface SectionName {
+  /** QEMU's idstr, such as `0000:00:04.0/virtio-rng`. */
   readonly name: string;
   readonly instance: number;
   readonly version: number;
+}
+
+/** The header of a SECTION_FULL. */
+export interface SectionHeader extends SectionName {
+  readonly sectionId: number;
   readonly headerBytes: number;
 }
 

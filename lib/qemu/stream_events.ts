@@ -1,5 +1,5 @@
 /** What a migration stream says, as {@link StreamParser} reports it: the records and the visitor. */
-import type { DeviceSection } from "./device_state.ts";
+import type { DeviceSection, SectionName } from "./device_state.ts";
 import type { RamBlock } from "./wire.ts";
 
 /** CONFIGURATION: which machine the stream is of. */
@@ -52,8 +52,16 @@ export type StreamEvent =
     | { readonly kind: "colo"; readonly message: number; readonly sizeBytes?: number }
     /** The EOF byte that ends a COLO checkpoint's RAM. */
     | { readonly kind: "checkpoint-ram-end" }
-    /** A COLO checkpoint has passed; its device sections up to and including EOF. */
-    | { readonly kind: "checkpoint"; readonly state: Uint8Array }
+    | {
+      /** A COLO checkpoint has passed; its device sections up to and including EOF. */
+      readonly kind: "checkpoint";
+      readonly state: Uint8Array;
+      /**
+       * The same bytes as far as they can be told apart without a description: the same array as long
+       * as nothing in their shape changes; `undefined` where they could not be told apart.
+       */
+      readonly sections: readonly SectionName[] | undefined;
+    }
   );
 
 /**

@@ -391,10 +391,10 @@ export class StreamParser {
     if (this.#device.lengthBytes < this.#device.wantedBytes) return next;
     const state = this.#device.take();
     const offset = this.#device.offset;
-    this.#layout.check(state, this.#known, offset);
+    const sections = this.#layout.check(state, this.#known, offset);
     this.#state = "between";
     this.#inCheckpoint = false;
-    this.#visitor.event({ kind: "checkpoint", offset, endOffset: base + next, state });
+    this.#visitor.event({ kind: "checkpoint", offset, endOffset: base + next, state, sections });
     return next;
   }
 }

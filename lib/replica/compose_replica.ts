@@ -7,8 +7,25 @@ import {
 } from "../qemu/compose.ts";
 import { describeBlindly, describeCheckpoint } from "../qemu/describe_checkpoint.ts";
 import { RAM_SAVE_FLAG, type RamBlock } from "../qemu/wire.ts";
-import type { MachineRecord } from "./page_store.ts";
+import type { MachineShape } from "./machine_shape.ts";
+import type { MachineRecord, PageStore } from "./page_store.ts";
 import type { RamImage } from "./ram_image.ts";
+
+/** A state that a QEMU may be asked to load: the replica's, or a transaction's before its commit. */
+export interface LoadableState {
+  readonly shape: MachineShape;
+  /** Where its committed pages are. */
+  readonly store: PageStore;
+  /**
+   * The state as a stream.
+   *
+   * @param shared The blocks whose committed RAM the loading QEMU has already, by name, with the
+   *   address of each in the region that holds it: of their pages only staged ones are in the stream,
+   *   which says so. All pages are in it by default.
+   * @yields Views into the replica, which must not change before they are written.
+   */
+  compose(shared?: ReadonlyMap<string, number>): Generator<Uint8Array>;
+}
 
 /**
  * Composes the stream.
@@ -40,6 +57,38 @@ export function* composeReplica(
       }
       if (headers.full) headers = new RecordHeaders();
       yield headers.next(page * image.pageBytes, flag | RAM_SAVE_FLAG.CONTINUE);
+      yield content ?? ZERO_FILL;
+    }
+  }
+  yield composeRamEnd();
+  yield machine.device;
+  const description = describe(machine, image.pageBytes, shared !== undefined);
+  if (description !== undefined) yield composeVmdescription(description);
+}
+
+/**
+ * Composes the stream of a transaction before its commit. A QEMU that has the committed pages of some
+ * blocks already gets only those pages of them that the transaction would change.
+ *
+ * @param shared As {@link composeReplica}'s.
+ * @yields As {@link composeReplica}.
+ */
+export function* composeStaged(
+  image: RamImage,
+  machine: MachineRecord,
+  shared?: ReadonlyMap<string, number>,
+): Generator<Uint8Array> {
+  yield composePrologue(machine.configuration, image.blocks, shared);
+  for (let block = 0; block < image.blocks.length; block++) {
+    const { name, lengthBytes } = image.blocks[block];
+    const isShared = shared?.has(name) ?? false;
+    const pages = lengthBytes / image.pageBytes;
+    for (let page = 0; page < pages; page++) {
+      const staged = image.stagedPage(block, page);
+      if (staged === "none" && isShared) continue;
+      const content = staged === "none" ? image.page(block, page) : staged;
+      const flag = content === undefined ? RAM_SAVE_FLAG.ZERO : RAM_SAVE_FLAG.PAGE;
+      yield composeNamedHeader(name, page * image.pageBytes, flag);
       yield content ?? ZERO_FILL;
     }
   }

@@ -1,3 +1,4 @@
+import { type Change, DiskOverlay, type EdgePage } from "./disk_overlay.ts";
 import { type Done, raise } from "./done.ts";
 import { type DiskMode, MAX_EVENT_DATA_BYTES, type TapEvent } from "./tap_events.ts";
 
@@ -14,32 +15,8 @@ export interface DiskStore {
   zero(offset: number, lengthBytes: number, done: Done): void;
 }
 
-/** How the overlay is divided: what guests write in. */
-const OVERLAY_PAGE_BYTES = 4096;
-
-/** All pages of zeros are this one: a guest may trim its whole disk at a blow. */
-const ZERO_PAGE = new Uint8Array(OVERLAY_PAGE_BYTES);
-/** What an event, or a page of zeros, takes beside its data, roughly. */
+/** What an event takes beside its data, roughly. */
 const ENTRY_BYTES = 128;
-
-interface OverlayPage {
-  bytes: Uint8Array;
-  /** The transaction that ends the epoch of its last write; Infinity while that is open. */
-  epoch: number;
-}
-
-/** A write of the guest's; of zeros where there is no data. */
-interface Change {
-  readonly offset: number;
-  readonly lengthBytes: number;
-  readonly data?: Uint8Array;
-}
-
-/** A page as the image has it. */
-interface EdgePage {
-  readonly number: number;
-  readonly bytes: Uint8Array<ArrayBuffer>;
-}
 
 /**
  * One protected disk at the primary.
@@ -65,8 +42,7 @@ export class DiskTap {
   #recordBelow = Infinity;
   #recorded: TapEvent[] = [];
   #recordedBytes = 0;
-  readonly #overlay = new Map<number, OverlayPage>();
-  #overlayBytes = 0;
+  readonly #overlay: DiskOverlay;
   /** Of events in {@link #open} and {@link #closed}. */
   #unwrittenBytes = 0;
   /** Shared mode: writes of the open epoch, and of closed ones by transaction. */
@@ -86,6 +62,7 @@ export class DiskTap {
     this.name = name;
     this.mode = mode;
     this.#store = store;
+    this.#overlay = new DiskOverlay(store.sizeBytes);
   }
 
   get sizeBytes(): number {
@@ -97,17 +74,21 @@ export class DiskTap {
   }
   /** True while reads differ from what the image holds. */
   get hasOverlay(): boolean {
-    return this.#overlay.size > 0;
+    return !this.#overlay.isEmpty;
   }
   /** Bytes of memory in recorded writes and the overlay. */
   get heldBytes(): number {
-    return Math.max(this.#recordedBytes, this.#unwrittenBytes) + this.#overlayBytes;
+    return Math.max(this.#recordedBytes, this.#unwrittenBytes) + this.#overlay.bytes;
   }
   /** Writes that the shared image does not have yet. */
   get unreleasedWrites(): number {
     return this.#open.length + this.#closed.reduce((sum, { events }) => sum + events.length, 0);
   }
 
+  /** True while held writes are on their way to the shared image. */
+  get isWriting(): boolean {
+    return this.#isWriting;
+  }
   /** True while writes wait that the image should have had by now, because it refused them. */
   get isStuck(): boolean {
     return !this.#isRecording && this.#hasUnwritten && !this.#isWriting;
@@ -134,7 +115,7 @@ export class DiskTap {
     this.#closed = [];
     this.#open = [];
     this.#unwrittenBytes = 0;
-    for (const page of this.#overlay.values()) page.epoch = Infinity;
+    this.#overlay.reopen();
     for (const event of unwritten) this.#record(event);
   }
 
@@ -157,23 +138,9 @@ export class DiskTap {
   /** Reads as the guest sees the disk. */
   read(bytes: Uint8Array<ArrayBuffer>, offset: number, done: Done = raise): void {
     this.#store.read(bytes, offset, (error) => {
-      if (error === undefined) this.#layOver(bytes, offset);
+      if (error === undefined) this.#overlay.layOver(bytes, offset);
       done(error);
     });
-  }
-
-  /** Puts what the overlay has over what was read from the image. */
-  #layOver(bytes: Uint8Array, offset: number): void {
-    if (this.#overlay.size === 0) return;
-    const end = offset + bytes.length;
-    for (let page = pageOf(offset); page * OVERLAY_PAGE_BYTES < end; page++) {
-      const overlay = this.#overlay.get(page);
-      if (overlay === undefined) continue;
-      const from = Math.max(offset, page * OVERLAY_PAGE_BYTES);
-      const to = Math.min(end, (page + 1) * OVERLAY_PAGE_BYTES);
-      const within = from - page * OVERLAY_PAGE_BYTES;
-      bytes.set(overlay.bytes.subarray(within, within + to - from), from - offset);
-    }
   }
 
   /** Writes. @param data Stays as it is until it is done. */
@@ -214,10 +181,7 @@ export class DiskTap {
       if (error !== undefined) return done(error);
       // The secondary may have been lost meanwhile.
       if (!this.#isRecording) return this.#change(change, done);
-      for (const { number, bytes } of edges) {
-        if (!this.#overlay.has(number)) this.#put(number, bytes);
-      }
-      this.#overlayWrite(change);
+      this.#overlay.write(change, edges);
       this.#recordChange(change);
       done();
     });
@@ -281,9 +245,7 @@ export class DiskTap {
     if (this.mode !== "shared" || this.#open.length === 0) return;
     this.#closed.push({ transaction, events: this.#open });
     this.#open = [];
-    for (const page of this.#overlay.values()) {
-      if (page.epoch === Infinity) page.epoch = transaction;
-    }
+    this.#overlay.closeEpoch(transaction);
   }
 
   /**
@@ -336,7 +298,7 @@ export class DiskTap {
       this.#isWriting = false;
       if (session === this.#session) {
         this.#forget(written);
-        if (failure === undefined) this.#dropOverlay(upTo);
+        if (failure === undefined) this.#overlay.drop(upTo);
       }
       const waiting = this.#waiting;
       this.#waiting = [];
@@ -368,14 +330,6 @@ export class DiskTap {
     }
   }
 
-  #dropOverlay(upTo: number): void {
-    for (const [number, page] of this.#overlay) {
-      if (page.epoch > upTo) continue;
-      this.#overlay.delete(number);
-      this.#overlayBytes -= costOf(page);
-    }
-  }
-
   #record(event: TapEvent): void {
     this.#recorded.push(event);
     this.#recordedBytes += sizeOf(event);
@@ -388,77 +342,19 @@ export class DiskTap {
 
   /** Reads the pages of which a change leaves a part as it is, where the overlay has them not. */
   #readEdges(
-    { offset, lengthBytes }: Change,
+    change: Change,
     told: (edges: readonly EdgePage[], error?: Error) => void,
   ): void {
-    const end = offset + lengthBytes;
-    const edges: EdgePage[] = [];
-    if (lengthBytes > 0) {
-      for (const number of new Set([pageOf(offset), pageOf(end - 1)])) {
-        const start = number * OVERLAY_PAGE_BYTES;
-        const size = this.#pageSize(number);
-        if (this.#overlay.has(number) || offset <= start && end >= start + size) continue;
-        edges.push({ number, bytes: new Uint8Array(size) });
-      }
-    }
+    const edges = this.#overlay.edgesOf(change);
     let failure: Error | undefined;
     let left = edges.length + 1;
     const one: Done = (error) => {
       failure ??= error;
       if (--left === 0) told(edges, failure);
     };
-    for (const { number, bytes } of edges) {
-      this.#store.read(bytes, number * OVERLAY_PAGE_BYTES, one);
-    }
+    for (const { offset, bytes } of edges) this.#store.read(bytes, offset, one);
     one();
   }
-
-  #overlayWrite({ offset, lengthBytes, data }: Change): void {
-    if (lengthBytes === 0) return;
-    const end = offset + lengthBytes;
-    for (let number = pageOf(offset); number <= pageOf(end - 1); number++) {
-      const start = number * OVERLAY_PAGE_BYTES;
-      const size = this.#pageSize(number);
-      const from = Math.max(offset, start);
-      const to = Math.min(end, start + size);
-      if (data === undefined && to - from === OVERLAY_PAGE_BYTES) {
-        this.#put(number, ZERO_PAGE);
-        continue;
-      }
-      let bytes = this.#overlay.get(number)?.bytes;
-      if (bytes === undefined || bytes === ZERO_PAGE) bytes = new Uint8Array(size);
-      if (data === undefined) bytes.fill(0, from - start, to - start);
-      else bytes.set(data.subarray(from - offset, to - offset), from - start);
-      this.#put(number, bytes);
-    }
-  }
-
-  #pageSize(number: number): number {
-    return Math.min(OVERLAY_PAGE_BYTES, this.sizeBytes - number * OVERLAY_PAGE_BYTES);
-  }
-
-  /** A page of the overlay, as the open epoch has made it. */
-  #put(number: number, bytes: Uint8Array): void {
-    const page = this.#overlay.get(number);
-    if (page === undefined) {
-      const added = { bytes, epoch: Infinity };
-      this.#overlay.set(number, added);
-      this.#overlayBytes += costOf(added);
-      return;
-    }
-    this.#overlayBytes -= costOf(page);
-    page.bytes = bytes;
-    page.epoch = Infinity;
-    this.#overlayBytes += costOf(page);
-  }
-}
-
-function pageOf(offset: number): number {
-  return Math.floor(offset / OVERLAY_PAGE_BYTES);
-}
-
-function costOf({ bytes }: OverlayPage): number {
-  return ENTRY_BYTES + (bytes === ZERO_PAGE ? 0 : OVERLAY_PAGE_BYTES);
 }
 
 function sizeOf(event: TapEvent): number {

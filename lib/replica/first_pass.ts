@@ -1,5 +1,10 @@
 import { WireError } from "../errors.ts";
-import { type DeviceSection, FOOTER_BYTES, sectionHeaderBytes } from "../qemu/device_state.ts";
+import {
+  type DeviceSection,
+  FOOTER_BYTES,
+  sectionHeaderBytes,
+  type SectionName,
+} from "../qemu/device_state.ts";
 import type { StreamParser } from "../qemu/stream_parser.ts";
 import type { PrimaryOptions } from "./primary_options.ts";
 import type { QemuDialogue } from "./qemu_dialogue.ts";
@@ -39,6 +44,7 @@ export class FirstPass {
   #told = false;
   #isOver = false;
   #stuckTold = false;
+  #sections: readonly SectionName[] | undefined;
   #fieldsOf: (name: string) => Uint8Array | undefined = () => undefined;
 
   constructor(
@@ -74,6 +80,7 @@ export class FirstPass {
 
   /** The parser has found the device state: it can be asked for a device's fields from now on. */
   keep(state: Uint8Array, sections: readonly DeviceSection[], offset: number): void {
+    this.#sections = sections;
     this.#fieldsOf = (name) => {
       const section = sections.find((each) => each.name === name);
       if (section === undefined) return undefined;
@@ -81,6 +88,11 @@ export class FirstPass {
       const end = start + section.sizeBytes - FOOTER_BYTES;
       return state.subarray(start + sectionHeaderBytes(section.name.length), end);
     };
+  }
+
+  /** The last full state's sections; `undefined` before the first. */
+  get sections(): readonly SectionName[] | undefined {
+    return this.#sections;
   }
 
   /**

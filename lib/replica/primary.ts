@@ -16,7 +16,6 @@ import { StateCounter } from "./state_counter.ts";
 import type { PrimaryCounters, StreamForwarder } from "./stream_forwarder.ts";
 import { brokenOff, brokenSnapshot, noStream } from "./stream_loss.ts";
 import { checkConfiguration, unsupportedMark } from "./unsupported_stream.ts";
-
 export type { PrimaryCounters };
 export type { PrimaryEvent, PrimaryOptions, PrimaryTaps } from "./primary_options.ts";
 
@@ -230,6 +229,7 @@ export class Primary implements StreamVisitor {
   tick(): void {
     this.#held.tick(this.#clock());
     this.dialogue.tick();
+    this.#maybeHandover();
   }
 
   /** Milliseconds until tick() has something to do, or Infinity. */
@@ -392,9 +392,9 @@ export class Primary implements StreamVisitor {
     if (this.#options.commit === "sync") this.dialogue.loadedAtAck(transaction);
   }
 
-  /** After EOF of a plain stream: once everything is acknowledged, the VM is given away. */
+  /** After EOF of a plain stream: once all is acknowledged, and out, the VM is given away. */
   #maybeHandover(): void {
     if (!this.#mayHandOver || this.#txn.inFlight.length > 0 || !this.#txn.ready) return;
-    this.#txn.handover();
+    if (!this.#options.taps?.isReleasing) this.#txn.handover();
   }
 }

@@ -42,6 +42,11 @@ export interface PrimaryCompression {
  * transaction that ends it is acknowledged.
  */
 export interface PrimaryTaps {
+  /**
+   * Whether something of what is acknowledged is still on its way out, to storage that takes its time:
+   * the VM is not given away before.
+   */
+  readonly isReleasing?: boolean;
   /** QEMU asks for a checkpoint: the VM is about to be stopped. */
   checkpointRequested(): void;
   /**

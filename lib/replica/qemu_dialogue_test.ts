@@ -127,3 +127,16 @@ Deno.test("a VM that is paused while QEMU takes what was sent gets it, and is wa
   assert.deepEqual(heard(), [CHECKPOINT_REPLY]);
   assert.deepEqual(told, ["hold", "give", "hold", "stops"]);
 });
+
+Deno.test("a QEMU whose session is about to end gets no leave to stop its VM, whatever comes", () => {
+  const inFlight = [{ bytes: 200 }];
+  const { dialogue, heard } = inColo(inFlight);
+  dialogue.vmResumed();
+  dialogue.request();
+  dialogue.hold();
+  inFlight.pop();
+  dialogue.acked(7);
+  dialogue.vmResumed();
+  dialogue.request();
+  assert.deepEqual(heard(), []);
+});

@@ -188,6 +188,13 @@ export class RamImage {
     return this.store.nextPage(block, from);
   }
 
+  /** What the open transaction makes of a page: `undefined` for zeros, `none` for nothing at all. */
+  stagedPage(block: number, page: number): Uint8Array | undefined | "none" {
+    const value = this.#blocks[block].staged.get(page);
+    if (value === 0) return "none";
+    return value === STAGED_ZERO ? undefined : this.#pool.page(value - STAGED_SLOT);
+  }
+
   /** How many pages of a block are not zeros. */
   countPages(block: number): number {
     const pages = this.#blocks[block].block.lengthBytes / this.pageBytes;

@@ -5,20 +5,29 @@ import type { CheckpointContext } from "../qemu/parser_state.ts";
 import { StreamParser } from "../qemu/stream_parser.ts";
 import type { RamBlock } from "../qemu/wire.ts";
 import { checkStaged, RamImage } from "./ram_image.ts";
-import { composeReplica } from "./compose_replica.ts";
-import { type MachineRecord, MEMORY_STORE, type ReplicaStore } from "./page_store.ts";
+import { composeReplica, composeStaged, type LoadableState } from "./compose_replica.ts";
+import { type MachineShape, sameBlocks, ShapeReader } from "./machine_shape.ts";
+import {
+  type MachineRecord,
+  MEMORY_STORE,
+  type PageStore,
+  type ReplicaStore,
+} from "./page_store.ts";
 import { type AllocateSlab, SlotPool } from "./slot_pool.ts";
 import { ReplicaTaps } from "./replica_taps.ts";
 import { recognizeMachine, type StoredReplica } from "./stored_replica.ts";
-import { checkConfiguration, unsupportedMark } from "./unsupported_stream.ts";
 import type { StreamShape } from "../decisions/whose_replica.ts";
+import { checkConfiguration, trailingBytes, unsupportedMark } from "./unsupported_stream.ts";
 import type { TransactionKind } from "../txn/receiver.ts";
 import { Carry } from "../bytes/carry.ts";
 
+/** What a stream brings beside pages and shape. */
+type StagedState = MachineRecord & Pick<MachineState, "uuid">;
+
 /** A VM's state as of a committed transaction, all but the RAM. */
 interface MachineState extends MachineRecord {
-  readonly machine: string;
   readonly uuid?: string;
+  readonly shape: MachineShape;
   readonly context: CheckpointContext;
 }
 
@@ -39,7 +48,7 @@ export interface TransactionSize {
  *                      └───────────abort()──────────────────────► idle (the last one's)
  * ```
  */
-export class Replica implements StreamVisitor {
+export class Replica implements StreamVisitor, LoadableState {
   readonly #maxTransactionBytes: number;
   readonly #allocate: AllocateSlab | undefined;
   readonly #store: ReplicaStore;
@@ -61,7 +70,8 @@ export class Replica implements StreamVisitor {
   #carry = new Carry();
   #kind: TransactionKind = { full: true, based: false };
   #staging: RamImage | undefined;
-  #staged: { -readonly [K in keyof MachineState]?: MachineState[K] } = {};
+  #staged: { -readonly [K in keyof StagedState]?: StagedState[K] } = {};
+  readonly #shapes = new ShapeReader();
   #complete = false;
   #size = { pages: 0, zeroPages: 0, deviceStateBytes: 0 };
 
@@ -94,7 +104,16 @@ export class Replica implements StreamVisitor {
   }
   /** The machine type, once one is committed. */
   get machine(): string | undefined {
-    return this.#machine?.machine;
+    return this.#machine?.shape.machine;
+  }
+  get store(): PageStore {
+    if (this.#image === undefined) throw new StateError("nothing was committed");
+    return this.#image.store;
+  }
+  /** What a QEMU must have in order to load what is committed. The same object while it is the same. */
+  get shape(): MachineShape {
+    if (this.#machine === undefined) throw new StateError("nothing was committed");
+    return this.#machine.shape;
   }
   get blocks(): readonly RamBlock[] {
     return this.#image?.blocks ?? [];
@@ -125,12 +144,12 @@ export class Replica implements StreamVisitor {
    */
   adopt(stored: StoredReplica): void {
     if (this.#committed !== 0) throw new StateError("a replica is adopted before any transaction");
-    const { machine, uuid, context } = recognizeMachine(stored);
+    const { shape, uuid, context } = recognizeMachine(stored);
     const pool = new SlotPool(stored.pageBytes, this.#allocate);
     this.#image = new RamImage(stored.blocks, pool, stored.open(pool), true);
     this.#pool = pool;
     const { configuration, device, vmdescription } = stored;
-    this.#machine = { configuration, device, vmdescription, machine, uuid, context };
+    this.#machine = { configuration, device, vmdescription, shape, uuid, context };
     this.#committed = stored.transaction;
   }
 
@@ -145,8 +164,9 @@ export class Replica implements StreamVisitor {
     // A machine without CONFIGURATION is composed without one, whatever was committed before.
     // One that describes nothing is not described by what came before it.
     this.#staged = kind.full
-      ? { configuration: NOTHING, vmdescription: NOTHING, machine: "unnamed", uuid: undefined }
+      ? { configuration: NOTHING, vmdescription: NOTHING, uuid: undefined }
       : {};
+    this.#shapes.begin(this.#machine?.shape, kind.full);
     this.#size = { pages: 0, zeroPages: 0, deviceStateBytes: 0 };
     if (kind.full) this.#parser = new StreamParser(this);
     else {
@@ -159,10 +179,10 @@ export class Replica implements StreamVisitor {
   receive(bytes: Uint8Array, at: number, end: number): void {
     const parser = this.#parser;
     if (parser === undefined) throw new StateError("payload without a transaction");
-    if (this.#complete && end > at) this.#refuseTrailing(parser);
+    if (this.#complete && end > at) throw trailingBytes(parser.streamOffset);
     this.#carry.feed(bytes, at, end, (buffer, start, stop) => {
       const next = parser.parse(buffer, start, stop);
-      if (this.#complete && next < stop) this.#refuseTrailing(parser);
+      if (this.#complete && next < stop) throw trailingBytes(parser.streamOffset);
       return next;
     });
   }
@@ -180,13 +200,12 @@ export class Replica implements StreamVisitor {
   }
 
   /**
-   * Makes the transaction the replica's state, whole.
+   * Checks that all of the transaction is here. What is committed is as it was.
    *
-   * @returns what it brought.
-   * @throws {WireError} if it is not complete: nothing has changed.
-   * @throws {TransportError} if there is no room for its pages: nothing has changed.
+   * @returns What would be the replica's state; of use until the commit or the abort.
+   * @throws {WireError} if it is not complete.
    */
-  commit(transaction: number): TransactionSize {
+  complete(): LoadableState {
     const parser = this.#parser;
     if (parser === undefined) throw new StateError("commit without a transaction");
     // COMMIT ends the state of a machine that describes nothing.
@@ -201,10 +220,26 @@ export class Replica implements StreamVisitor {
       );
     }
     const image = this.#staging!;
+    const record = { ...this.#machine, ...this.#staged } as MachineRecord;
+    const shape = this.#shapes.read(image.blocks);
+    return { shape, store: image.store, compose: (shared) => composeStaged(image, record, shared) };
+  }
+
+  /**
+   * Makes the transaction the replica's state, whole.
+   *
+   * @returns what it brought.
+   * @throws {WireError} if it is not complete: nothing has changed.
+   * @throws {TransportError} if there is no room for its pages: nothing has changed.
+   */
+  commit(transaction: number): TransactionSize {
+    const { shape } = this.complete();
+    const image = this.#staging!;
     const machine = {
       ...this.#machine,
       ...this.#staged,
-      context: parser.checkpointContext,
+      shape,
+      context: this.#parser!.checkpointContext,
     } as MachineState;
     image.prepare();
     this.#store.begin(transaction, machine, image.store);
@@ -250,28 +285,13 @@ export class Replica implements StreamVisitor {
     this.#carry = new Carry();
   }
 
-  #refuseTrailing(parser: StreamParser): never {
-    throw new WireError(
-      "migration",
-      parser.streamOffset,
-      "bad-length",
-      "bytes behind the end of the transaction's state",
-    );
-  }
-
   /** Notes a VM that was noted as a paused one as one that runs: see {@link asRunning}. */
   letRun(): void {
     const machine = this.#machine;
     if (machine !== undefined) this.#machine = { ...machine, device: asRunning(machine.device) };
   }
 
-  /**
-   * The last committed state as one stream that QEMU loads.
-   *
-   * @param shared The blocks whose RAM the loading QEMU has already, by name, with the address of
-   *   each in the region that holds it: their pages are left out, and the stream says so. All pages are in it by default.
-   * @yields Views into the replica, which must not change before they are written.
-   */
+  /** The last committed state as one stream that QEMU loads. */
   compose(shared?: ReadonlyMap<string, number>): Generator<Uint8Array> {
     const image = this.#image;
     const machine = this.#machine;
@@ -285,11 +305,11 @@ export class Replica implements StreamVisitor {
 
   event(event: StreamEvent): void {
     // The parser would go on to the next checkpoint; a transaction has one.
-    if (this.#complete) this.#refuseTrailing(this.#parser!);
+    if (this.#complete) throw trailingBytes(this.#parser!.streamOffset);
     switch (event.kind) {
       case "configuration":
         this.#staged.configuration = event.configuration.raw;
-        this.#staged.machine = event.configuration.machine;
+        this.#shapes.machine = event.configuration.machine;
         this.#staged.uuid = event.configuration.uuid;
         return checkConfiguration(event);
       case "ram-blocks":
@@ -297,6 +317,7 @@ export class Replica implements StreamVisitor {
         return;
       case "device-state":
         this.#stageDevice(event.state);
+        this.#shapes.sections = event.sections;
         return;
       case "vmdescription":
         this.#staged.vmdescription = event.json;
@@ -307,6 +328,7 @@ export class Replica implements StreamVisitor {
         return;
       case "checkpoint":
         this.#stageDevice(event.state);
+        this.#shapes.sections = event.sections;
         this.#complete = true;
         return;
     }
@@ -361,8 +383,8 @@ export class Replica implements StreamVisitor {
       throw new WireError("migration", offset, "bad-order", "a block list inside a checkpoint");
     }
     this.admitStream(
-      { machine: this.#staged.machine!, uuid: this.#staged.uuid, blocks },
-      this.#machine && { ...this.#machine, blocks: this.blocks },
+      { machine: this.#shapes.machine, uuid: this.#staged.uuid, blocks },
+      this.#machine && { ...this.#machine.shape, uuid: this.#machine.uuid },
     );
     if (this.#kind.based) {
       const image = this.#image;
@@ -390,10 +412,4 @@ export class Replica implements StreamVisitor {
     }
     this.#staging = new RamImage(blocks, this.#pool, this.#store.create(blocks, this.#pool));
   }
-}
-
-/** Whether two lists name the same blocks of the same lengths, in the same order. */
-function sameBlocks(a: readonly RamBlock[], b: readonly RamBlock[]): boolean {
-  return a.length === b.length &&
-    a.every((block, i) => block.name === b[i].name && block.lengthBytes === b[i].lengthBytes);
 }

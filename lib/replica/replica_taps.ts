@@ -40,6 +40,12 @@ const INPUT_OVERHEAD_BYTES = 128;
 /** What came so short a time before a commit may have been on its way through QEMU when it began. */
 const ON_ITS_WAY_MS = 100;
 
+/**
+ * Committed writes that may wait in memory for the storage of the copies: a stall of so many bytes'
+ * length costs the primary nothing.
+ */
+const MOST_PENDING_BYTES = 256 * 2 ** 20;
+
 /** A frame for the guest. */
 interface KeptInput extends TapInput {
   /** The transaction whose state has it, unless it was still on its way then. */
@@ -83,6 +89,8 @@ export class ReplicaTaps {
   #inputs: KeptInput[] = [];
   #inputBytes = 0;
 
+  /** How much may be pending when a transaction is acknowledged: beyond it acknowledgements wait. */
+  mostPendingBytes = MOST_PENDING_BYTES;
   /** A copy has refused what was committed. Nothing is on its way to it now. */
   onRefused: (error: Error) => void = raise;
   /** Nothing is pending any more. */

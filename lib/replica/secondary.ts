@@ -7,7 +7,9 @@ import {
 } from "../txn/receiver.ts";
 import type { Leave } from "../txn/leave.ts";
 import type { Hello, NackReason } from "../txn/wire.ts";
+import type { LoadableState } from "./compose_replica.ts";
 import { digestDisk, type DiskQuery, type Waits } from "./disk_digest.ts";
+import { HeldBack } from "./held_back.ts";
 import { LatencyWindow } from "./latency.ts";
 import { digestPayloads, type PageDigest } from "./page_digest.ts";
 import type { Replica, TransactionSize } from "./replica.ts";
@@ -17,6 +19,8 @@ import type { DiskCopy } from "./replica_taps.ts";
 export type SecondaryEvent =
   | { readonly kind: "hello"; readonly hello: Hello }
   | { readonly kind: "committed"; readonly transaction: number; readonly size: TransactionSize }
+  /** A transaction is complete, and waits for {@link Secondary.release}. */
+  | { readonly kind: "held"; readonly transaction: number; readonly state: LoadableState }
   /** The sender dropped a transaction on purpose. */
   | { readonly kind: "cancelled"; readonly transaction: number }
   /** Answer with {@link Secondary.answerDigests}, by a digest under this seed. */
@@ -36,12 +40,6 @@ export interface SecondaryCounters {
   payloadBytes: number;
   lastPayloadBytes: number;
 }
-
-/**
- * Disk writes that may wait in memory for the storage of the copies, behind their acknowledgement.
- * Beyond it acknowledgements wait too: a stall of so many bytes' length costs the primary nothing.
- */
-export const MOST_PENDING_BYTES = 256 * 2 ** 20;
 
 /**
  * The secondary's end of one session: frames in, a replica that changes at COMMIT, answers out.
@@ -66,12 +64,15 @@ export class Secondary implements TransactionVisitor {
   #begunAt = 0;
   #refused = false;
   #storageFailed = false;
-  /** Answers that wait for {@link release}, or for the disks' copies. */
+  /** Answers that wait for the disks' copies. */
   #held: (() => void)[] | undefined;
-  #awaitsCheck = false;
-  /** What may be pending for the disks' copies when they are answered. */
-  #mostPendingBytes = MOST_PENDING_BYTES;
-  readonly #mustHold: () => boolean;
+  /** The transaction that waits for {@link release}; 0 if none does. */
+  #unchecked = 0;
+  /** What the sender has done since, in order. */
+  readonly #later = new HeldBack();
+  /** They wait until nothing is pending for the copies. */
+  #awaitsDisks = false;
+  readonly #mustHold: (state: LoadableState) => boolean;
 
   /** COMMIT read → applied. */
   readonly applying = new LatencyWindow();
@@ -79,15 +80,15 @@ export class Secondary implements TransactionVisitor {
   readonly arriving = new LatencyWindow();
 
   /**
-   * @param mustHold Asked after every commit; where it says so, the acknowledgement and all that
-   *   follows it wait for {@link release}.
+   * @param mustHold Asked when a transaction is complete; where it says so, the commit and all that
+   *   follows it wait for {@link release}. Until then the replica is what was acknowledged last.
    */
   constructor(
     replica: Replica,
     readonly counters: SecondaryCounters,
     options: ReceiverOptions,
     clock: () => number,
-    mustHold: () => boolean = () => false,
+    mustHold: (state: LoadableState) => boolean = () => false,
   ) {
     this.#mustHold = mustHold;
     this.#replica = replica;
@@ -122,8 +123,12 @@ export class Secondary implements TransactionVisitor {
    *   is in the output; write it, then close. The replica is as last committed.
    */
   receive(bytes: Uint8Array, start: number, end: number): number {
+    return this.#orRefuse(() => this.#receiver.receive(bytes, start, end, this.#clock()));
+  }
+
+  #orRefuse<T>(action: () => T): T {
     try {
-      return this.#receiver.receive(bytes, start, end, this.#clock());
+      return action();
     } catch (error) {
       // There is no other transport in here than to what keeps the replica.
       if (error instanceof TransportError) this.storageFault(error);
@@ -143,32 +148,42 @@ export class Secondary implements TransactionVisitor {
     if (this.#refused) return;
     this.#refused = true;
     const open = this.#receiver.open || this.#replica.staging;
-    this.#replica.abort();
+    const transaction = this.#unchecked || (open ? this.#receiver.transaction : 0);
+    this.abort();
     const text = error instanceof Error ? error.message : String(error);
-    this.#receiver.nack(open ? this.#receiver.transaction : 0, reason, text);
+    this.#receiver.nack(transaction, reason, text);
   }
 
-  /** True while what is committed is not acknowledged yet: read nothing more until it is. */
-  get isHeld(): boolean {
-    return this.#held !== undefined;
-  }
-  /** True while {@link release} is waited for. */
+  /** True while a transaction is complete and not committed: {@link release} is waited for. */
   get awaitsCheck(): boolean {
-    return this.#awaitsCheck;
+    return this.#unchecked !== 0;
+  }
+  /**
+   * False while what is committed is not acknowledged yet. What follows a transaction that is looked
+   * at is read all the same, up to a limit: it may be the connection's end.
+   */
+  get mayRead(): boolean {
+    return this.#held === undefined && !this.#later.isFull;
   }
 
-  /** What was committed has been looked at: says what was held for that. */
+  /**
+   * Commits what has been looked at, and does what the sender has asked for since; the next
+   * transaction may be held in turn.
+   *
+   * @throws {KemariError} as {@link receive}.
+   */
   release(): void {
-    this.#awaitsCheck = false;
-    this.#catchUp();
+    if (!this.mayRead) this.#receiver.listenFrom(this.#clock());
+    this.#unchecked = 0;
+    this.#orRefuse(() => this.#later.run(() => this.awaitsCheck));
   }
 
-  /** Says what was held, where nothing keeps it any more. */
+  /** Says what was held, where the disks' copies do not keep it any more. */
   #catchUp(): void {
-    if (this.#held === undefined || this.#awaitsCheck || this.#isBehind) return;
+    if (this.#held === undefined || this.#isBehind) return;
     const held = this.#held;
     this.#held = undefined;
-    this.#mostPendingBytes = MOST_PENDING_BYTES;
+    this.#awaitsDisks = false;
     // What the sender said meanwhile was not read.
     this.#receiver.listenFrom(this.#clock());
     for (const answer of held) answer();
@@ -176,11 +191,14 @@ export class Secondary implements TransactionVisitor {
 
   /** Whether too much is pending for the disks' copies. */
   get #isBehind(): boolean {
-    return this.#replica.taps.pendingBytes > this.#mostPendingBytes;
+    const { pendingBytes, mostPendingBytes } = this.#replica.taps;
+    return pendingBytes > (this.#awaitsDisks ? 0 : mostPendingBytes);
   }
 
   /** Drops what a lost connection leaves half-way. */
   abort(): void {
+    this.#unchecked = 0;
+    this.#later.clear();
     this.#replica.abort();
   }
 
@@ -188,7 +206,7 @@ export class Secondary implements TransactionVisitor {
   tick(): number {
     this.#catchUp();
     const silentMs = this.#receiver.tick(this.#clock());
-    return this.isHeld ? 0 : silentMs;
+    return this.mayRead ? silentMs : 0;
   }
 
   /** Takes what is to be written to the sender, in order. */
@@ -245,19 +263,28 @@ export class Secondary implements TransactionVisitor {
   }
 
   begin(_transaction: number, kind: TransactionKind): void {
-    this.#openBytes = 0;
-    this.#begunAt = this.#clock();
-    this.#replica.begin(kind);
+    const begunAt = this.#clock();
+    this.#inOrder(0, () => {
+      this.#openBytes = 0;
+      this.#begunAt = begunAt;
+      this.#replica.begin(kind);
+    });
   }
 
   payload(bytes: Uint8Array, at: number, end: number): void {
+    if (this.awaitsCheck) {
+      const copy = bytes.slice(at, end);
+      return this.#inOrder(copy.length, () => this.payload(copy, 0, copy.length));
+    }
     this.#openBytes += end - at;
     this.#replica.receive(bytes, at, end);
   }
 
   event(payload: Uint8Array, offset: number): void {
-    this.#openBytes += payload.length;
-    this.#replica.receiveEvent(payload, offset);
+    this.#inOrder(payload.length, () => {
+      this.#openBytes += payload.length;
+      this.#replica.receiveEvent(payload, offset);
+    });
   }
 
   released(transaction: number): void {
@@ -270,12 +297,19 @@ export class Secondary implements TransactionVisitor {
 
   commit(transaction: number): void {
     const commitAt = this.#clock();
+    this.#inOrder(0, () => {
+      const state = this.#replica.complete();
+      if (!this.#mustHold(state)) return this.#commit(transaction, commitAt);
+      this.#unchecked = transaction;
+      this.#inOrder(0, () => this.#commit(transaction, commitAt));
+      this.#events.push({ kind: "held", transaction, state });
+    });
+  }
+
+  #commit(transaction: number, commitAt: number): void {
     const size = this.#replica.commit(transaction);
     this.#replica.taps.forgetInputs(transaction, commitAt);
-    if (this.#held === undefined) {
-      this.#awaitsCheck = this.#mustHold();
-      if (this.#awaitsCheck || this.#isBehind) this.#held = [];
-    }
+    if (this.#isBehind) this.#held ??= [];
     this.#answer(() => this.#receiver.ack(transaction));
     const now = this.#clock();
     this.applying.add(now - commitAt);
@@ -289,23 +323,28 @@ export class Secondary implements TransactionVisitor {
   }
 
   cancel(transaction: number): void {
-    this.#replica.abort();
-    this.#events.push({ kind: "cancelled", transaction });
+    this.#inOrder(0, () => {
+      this.#replica.abort();
+      this.#events.push({ kind: "cancelled", transaction });
+    });
   }
 
   handover(transaction: number): void {
-    // Refused, it stays the sender's VM.
-    this.#replica.taps.requireWhole();
-    // The VM is the sender's to keep until its disks are here too.
-    this.#mostPendingBytes = 0;
-    if (this.#isBehind) this.#held ??= [];
-    this.#answer(() => {
-      this.#receiver.ack(transaction);
-      this.#events.push({ kind: "handover", transaction });
+    this.#inOrder(0, () => {
+      // Refused, it stays the sender's VM.
+      this.#replica.taps.requireWhole();
+      // The VM is the sender's to keep until its disks are here too.
+      this.#awaitsDisks = true;
+      if (this.#isBehind) this.#held ??= [];
+      this.#answer(() => {
+        this.#receiver.ack(transaction);
+        this.#events.push({ kind: "handover", transaction });
+      });
     });
   }
 
   leave(leave: Leave): void {
+    // What is being looked at is not committed any more: the VM goes on without us, or is gone.
     this.#answer(() => {
       this.#receiver.left();
       this.#events.push({ kind: "left", leave });
@@ -318,11 +357,20 @@ export class Secondary implements TransactionVisitor {
   }
 
   digestQuery(seedLow: number, seedHigh: number): void {
-    this.#events.push({ kind: "digest-query", seedLow, seedHigh });
+    this.#inOrder(0, () => this.#events.push({ kind: "digest-query", seedLow, seedHigh }));
   }
 
   diskQuery(payload: Uint8Array, offset: number): void {
-    this.#events.push({ kind: "disk-query", ...this.#replica.taps.diskQuery(payload, offset) });
+    const query = this.awaitsCheck ? payload.slice() : payload;
+    this.#inOrder(query.length, () => {
+      this.#events.push({ kind: "disk-query", ...this.#replica.taps.diskQuery(query, offset) });
+    });
+  }
+
+  /** Does it now, or behind what is being looked at. */
+  #inOrder(bytes: number, action: () => void): void {
+    if (this.awaitsCheck) this.#later.add(bytes, action);
+    else action();
   }
 }
 

@@ -1,4 +1,4 @@
-import { StateError } from "../errors.ts";
+import { StateError, TransportError } from "../errors.ts";
 
 /** Makes zeroed memory of so many bytes; the host may back it with huge pages. */
 export type AllocateSlab = (bytes: number) => Uint8Array;
@@ -34,15 +34,37 @@ export class SlotPool {
     return this.#live;
   }
 
-  /** Hands out a slot; its content is undefined. */
+  /**
+   * Hands out a slot; its content is undefined.
+   *
+   * @throws {TransportError} where there is no memory; nothing has changed.
+   */
   acquire(): number {
-    this.#live++;
     const reused = this.#free.pop();
-    if (reused !== undefined) return reused;
-    if (this.#fresh === this.#slabs.length * this.#slotsPerSlab) {
-      this.#slabs.push(this.#allocate(SLAB_BYTES));
+    if (reused === undefined && this.#fresh === this.#slabs.length * this.#slotsPerSlab) {
+      this.#slabs.push(this.#newSlab());
     }
-    return this.#fresh++;
+    this.#live++;
+    return reused ?? this.#fresh++;
+  }
+
+  #newSlab(): Uint8Array {
+    try {
+      return this.#allocate(SLAB_BYTES);
+    } catch (cause) {
+      if (!(cause instanceof RangeError)) throw cause;
+      const held = this.#slabs.length * SLAB_BYTES / 2 ** 20;
+      throw new TransportError(
+        "memory",
+        "write",
+        `no more of it for pages, of which ${held} MiB are kept`,
+        {
+          party: "replica",
+          hint: "give recv more memory, or a --ram-dir on a disk",
+          cause,
+        },
+      );
+    }
   }
 
   /** Takes a slot back. */

@@ -13,6 +13,7 @@ import { ReplicaTaps } from "./replica_taps.ts";
 /** Puts events into the next transaction. */
 class Script implements PrimaryTaps {
   next: TapEvent[] = [];
+  isReleasing = false;
   readonly released: number[] = [];
   checkpointRequested(): void {}
   holdInputs(): boolean {
@@ -110,4 +111,95 @@ Deno.test("a replica is not said to be whole while a disk is being copied", asyn
   taps.next = [COPIED];
   link.feed(checkpoint(2));
   assert.equal(whole, 1);
+});
+
+Deno.test("storage that stalls at the secondary: acknowledged all the same, up to a limit", async () => {
+  let whole = 0;
+  const { copy, replica } = secondary({ ...MEMORY_STORE, end: () => whole++ });
+  const taps = new Script();
+  const link = await Loopback.open({ replica, taps });
+  taps.next = [DISK, COPIED];
+  link.feed(fullStream(1));
+  link.answer();
+  assert.deepEqual([taps.released, whole], [[1], 1]);
+  copy.isStalled = true;
+  taps.next = [write(0, 2)];
+  link.feed(checkpoint(2));
+  assert.deepEqual(taps.released, [1, 2]);
+  assert.deepEqual([replica.taps.pendingWrites, whole], [1, 1], "this process's end would lose it");
+  replica.taps.mostPendingBytes = replica.taps.pendingBytes;
+  taps.next = [write(0, 3)];
+  link.feed(checkpoint(3));
+  assert.equal(replica.committed, 3);
+  assert.deepEqual(taps.released, [1, 2], "memory is not without end");
+  assert.ok(!link.secondary.mayRead);
+  copy.step();
+  link.secondary.tick();
+  link.pump();
+  link.answer();
+  assert.deepEqual(taps.released, [1, 2, 3]);
+  copy.drain();
+  assert.deepEqual([copy.bytes[0], replica.taps.pendingWrites, whole], [3, 0, 2]);
+});
+
+Deno.test("a disk that refuses what is acknowledged already: the sender is told, and it is kept", async () => {
+  const { copy, replica } = secondary();
+  const taps = new Script();
+  const link = await Loopback.open({ replica, taps });
+  taps.next = [DISK, COPIED];
+  link.feed(fullStream(1));
+  copy.isStalled = true;
+  copy.writesLeft = 1;
+  taps.next = [write(0, 1), write(0, 2), write(1, 3)];
+  link.feed(checkpoint(2));
+  copy.step();
+  copy.step();
+  // One that is tried again before the rest has come back would come in front of it.
+  replica.taps.applyPending();
+  const refused: string[] = [];
+  replica.taps.onRefused = (error) => refused.push(error.message);
+  copy.step();
+  assert.equal(refused.length, 1);
+  assert.equal(replica.taps.pendingWrites, 2);
+  copy.writesLeft = Infinity;
+  copy.isStalled = false;
+  replica.taps.applyPending();
+  assert.deepEqual([...copy.bytes.subarray(0, 2)], [2, 3]);
+  assert.equal(replica.taps.pendingWrites, 0);
+});
+
+Deno.test("a VM is handed over when the disks here have everything, and not before", async () => {
+  const { copy, replica } = secondary();
+  const taps = new Script();
+  const link = await Loopback.open({ replica, taps, stream: "plain" });
+  taps.next = [DISK, COPIED, write(0, 1)];
+  copy.isStalled = true;
+  link.feed(fullStream(1));
+  link.end();
+  link.answer();
+  const isOver = () => link.secondaryEvents.some(({ kind }) => kind === "handover");
+  link.secondary.tick();
+  assert.ok(!isOver());
+  copy.drain();
+  link.secondary.tick();
+  assert.ok(link.secondary.takeEvents().some(({ kind }) => kind === "handover"));
+});
+
+Deno.test("a VM is not given away while what is acknowledged is still on its way to a shared image", async () => {
+  const { replica } = secondary();
+  const taps = new Script();
+  const link = await Loopback.open({ replica, taps, stream: "plain" });
+  taps.next = [DISK, COPIED];
+  taps.isReleasing = true;
+  link.feed(fullStream(1));
+  link.end();
+  link.answer();
+  link.primary.tick();
+  link.pump();
+  const isOver = () => link.secondaryEvents.some(({ kind }) => kind === "handover");
+  assert.ok(!isOver());
+  taps.isReleasing = false;
+  link.primary.tick();
+  link.pump();
+  assert.ok(isOver());
 });

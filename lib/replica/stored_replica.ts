@@ -6,6 +6,7 @@ import type { CheckpointContext } from "../qemu/parser_state.ts";
 import { StreamParser } from "../qemu/stream_parser.ts";
 import type { RamBlock } from "../qemu/wire.ts";
 import { composeWithoutPages } from "./compose_replica.ts";
+import type { MachineShape } from "./machine_shape.ts";
 import type { MachineRecord, PageStore } from "./page_store.ts";
 import type { SlotPool } from "./slot_pool.ts";
 
@@ -24,12 +25,12 @@ export interface StoredReplica extends MachineRecord {
  * What a stored state says of its machine. Its device state may be a checkpoint's, which the stored
  * description need not fit, and is checked as a checkpoint's.
  *
- * @returns The machine type, and what a parser of the next checkpoint needs to know.
+ * @returns Its shape, and what a parser of the next checkpoint needs to know.
  * @throws {WireError} if it is none that QEMU would load.
  */
 export function recognizeMachine(
   stored: StoredReplica,
-): { readonly machine: string; readonly uuid?: string; readonly context: CheckpointContext } {
+): { readonly shape: MachineShape; readonly uuid?: string; readonly context: CheckpointContext } {
   let machine = "unnamed";
   let uuid: string | undefined;
   const parser = new StreamParser({
@@ -49,5 +50,6 @@ export function recognizeMachine(
     throw new WireError("migration", 0, "truncated", "the stored state is no whole machine");
   }
   const { sections } = sketchDeviceState(stored.device, [], 0);
-  return { machine, uuid, context: { ...parser.checkpointContext, sections } };
+  const shape = { machine, blocks: stored.blocks, sections };
+  return { shape, uuid, context: { ...parser.checkpointContext, sections } };
 }

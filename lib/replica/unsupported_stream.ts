@@ -28,3 +28,9 @@ export function unsupportedMark(flag: number, recordOffset: number): WireError {
     { hint: "migrate over one plain channel: multifd off, no rdma:" },
   );
 }
+
+/** Something stands behind a transaction's state, which is to be its end. */
+export function trailingBytes(streamOffset: number): WireError {
+  const what = "bytes behind the end of the transaction's state";
+  return new WireError("migration", streamOffset, "bad-length", what);
+}

@@ -1,0 +1,31 @@
+/**
+ * Whether this process has stood still itself (SIGSTOP, a frozen cgroup, a paused host, swapping) for
+ * longer than its peer waits: {@link OwnPauses}.
+ *
+ * **Why it matters.** A peer that has waited in vain has gone on alone, and has said what is not here.
+ * Its word that it leaves may never have got into a connection that nobody read. So the end of a
+ * session behind such a pause proves nothing about the peer's death, and starts no VM. A session that
+ * is alive, and has been heard, a grace time after the pause was not given up in it: everything that
+ * the peer had written, the connection's end too, was read by then.
+ */
+export class OwnPauses {
+  #tickedAt: number;
+  #wokeAt = -Infinity;
+
+  /** @param graceMs How long this end waits; a peer that waits for less says so with its own. */
+  constructor(now: number, private readonly graceMs: number) {
+    this.#tickedAt = now;
+  }
+
+  /** To be called all the time, a few times in a grace time at the least. */
+  tick(now: number, peerGraceMs = this.graceMs): void {
+    if (now - this.#tickedAt > Math.min(peerGraceMs, this.graceMs)) this.#wokeAt = now;
+    this.#tickedAt = now;
+  }
+
+  /** Whether a session that ends now may have been given up while we stood still. */
+  isRecent(now: number, peerGraceMs = this.graceMs): boolean {
+    const graceMs = Math.min(peerGraceMs, this.graceMs);
+    return now - this.#tickedAt > graceMs || now - this.#wokeAt <= graceMs;
+  }
+}
