@@ -2,7 +2,7 @@
 import type { ReceiverStatus, SenderStatus } from "../lib/host/end_status.ts";
 import { QmpClient } from "../lib/host/qmp_client.ts";
 import { selfCommand } from "../lib/host/self_command.ts";
-import type { TapStatus } from "../lib/host/tap_set.ts";
+import type { TapStatus } from "../lib/host/tap_status.ts";
 import { type LabHost, NetLab } from "../fixtures/net_lab.ts";
 import { shellQuote } from "../fixtures/provision/cache_dir.ts";
 import { type RunningVm, StandbyGuest } from "../fixtures/standby_guest.ts";

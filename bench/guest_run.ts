@@ -3,7 +3,7 @@ import { QemuError } from "../lib/errors.ts";
 import { askControl } from "../lib/host/control.ts";
 import type { ReceiverStatus, SenderDurations, SenderStatus } from "../lib/host/end_status.ts";
 import { QmpClient } from "../lib/host/qmp_client.ts";
-import type { TapStatus } from "../lib/host/tap_set.ts";
+import type { TapStatus } from "../lib/host/tap_status.ts";
 import { migrateStopped } from "../fixtures/stopped_migration.ts";
 import { startVm, type Vm, type VmOptions } from "../fixtures/vm.ts";
 import { undescribed } from "./colo/colo_vm.ts";

@@ -8,7 +8,7 @@ import {
 import type { RamStatus } from "../host/ram_room.ts";
 import type { StandbyStatus } from "../host/standby.ts";
 import { formatTakeover } from "../host/takeover.ts";
-import type { TapStatus } from "../host/tap_set.ts";
+import type { TapStatus } from "../host/tap_status.ts";
 import type { OutsideOutput } from "../qmp/outside_output.ts";
 import { formatPairs } from "../report/text_table.ts";
 import { tapPairs } from "./tap_status_text.ts";

@@ -2,7 +2,12 @@
 import { UsageError } from "../errors.ts";
 import { checkDiskTaps, type DiskTapAddress, parseDiskTap } from "../host/disk_options.ts";
 import { checkNetTaps, type NetTapAddress, parseNetTap } from "../host/tap_options.ts";
-import { defaultSyncOn, type HeldClass, type SyncOn, type TapSettings } from "../host/tap_set.ts";
+import {
+  defaultSyncOn,
+  type HeldClass,
+  type SyncOn,
+  type TapSettings,
+} from "../host/tap_status.ts";
 import type { PrimaryTapOptions, TapOptions } from "./options.ts";
 
 /** @throws {UsageError} */

@@ -67,7 +67,7 @@ export function sendWithDescriptor(
   if (sent >= 0) return sent;
   const code = errno();
   if (code === ERRNO.EAGAIN || code === ERRNO.EINTR) return 0;
-  throw new TransportError(name, "write", errnoText(code), { cause: code });
+  throw new TransportError(name, "write", errnoText(code), { party: "qemu", cause: code });
 }
 
 function addressOf(memory: Uint8Array | BigUint64Array): bigint {

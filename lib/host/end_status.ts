@@ -8,7 +8,7 @@ import type { RamStatus } from "./ram_room.ts";
 import type { RateMeter } from "./rate_meter.ts";
 import type { StandbyStatus } from "./standby.ts";
 import type { TakeoverStatus } from "./takeover.ts";
-import type { TapStatus } from "./tap_set.ts";
+import type { TapStatus } from "./tap_status.ts";
 import type { SenderLink } from "./sender_link.ts";
 
 interface CommonStatus {

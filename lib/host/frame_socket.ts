@@ -128,7 +128,7 @@ export class FrameSocket implements FramePort {
     if (wrote >= 0) return wrote;
     const code = errno();
     if (code === ERRNO.EAGAIN || code === ERRNO.EINTR) return 0;
-    throw new TransportError(this.name, "write", errnoText(code));
+    throw new TransportError(this.name, "write", errnoText(code), { party: "net" });
   }
 
   #compact(): void {

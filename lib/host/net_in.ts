@@ -216,6 +216,7 @@ export class NetIn {
       this.#refusedGuests++;
       this.handlers.fault(
         new TransportError(this.address.text, "connect", "a second QEMU was turned away", {
+          party: "net",
           hint: "each VM needs a --net socket of its own",
         }),
       );

@@ -9,7 +9,7 @@ import type { OnSecondaryLoss } from "./release_vm.ts";
 import type { SenderLink } from "./sender_link.ts";
 import type { StillVm } from "./still_vm.ts";
 import type { SyncTrigger } from "./sync_trigger.ts";
-import type { SyncOn, TapSettings } from "./tap_set.ts";
+import type { SyncOn, TapSettings } from "./tap_status.ts";
 import type { VmWatch } from "./vm_watch.ts";
 
 export interface ProtectSettings extends LinkTiming, CompressSettings {

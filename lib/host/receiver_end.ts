@@ -14,7 +14,8 @@ import { allocateSlab } from "./libc.ts";
 import { connectPeer, type PeerConnection, socketConnection } from "./peer.ts";
 import type { Reactor, Watch } from "./reactor.ts";
 import { ReplicaOwner } from "./replica_owner.ts";
-import { ReceiverSession, refuseSender, type SessionOptions } from "./receiver_session.ts";
+import { ReceiverSession, type SessionOptions } from "./receiver_session.ts";
+import { refuseSender } from "./refuse_sender.ts";
 import { notFailedOver, OUTRUN, waitingWords, whyNot } from "./session_end_words.ts";
 import { type Listener, listenSocket } from "./socket.ts";
 

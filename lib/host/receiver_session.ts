@@ -7,7 +7,7 @@ import { KemariError, StateError, TransportError } from "../errors.ts";
 import { Carry } from "../bytes/carry.ts";
 import { createPageDigest, type PageDigest } from "../replica/page_digest.ts";
 import type { Waits } from "../replica/disk_digest.ts";
-import { Replica } from "../replica/replica.ts";
+import type { Replica } from "../replica/replica.ts";
 import type { ReplicaTaps } from "../replica/replica_taps.ts";
 import { Secondary, type SecondaryCounters, type SecondaryEvent } from "../replica/secondary.ts";
 import type { CommitGate } from "./commit_gate.ts";
@@ -365,45 +365,4 @@ export class ReceiverSession {
     this.#diskDigest = { seedLow, seedHigh, digest };
     return digest;
   }
-}
-
-/** Why a sender is not wanted, in words. */
-const WHY_NOT = {
-  busy: "another sender is being served",
-  activating: "its replica is about to become the VM",
-  "taken-over": "its replica is the VM by now",
-} as const;
-
-/** Tells a second sender why it is not wanted: the first, if there is one, is left alone. */
-export function refuseSender(
-  peer: PeerConnection,
-  reactor: Reactor,
-  reason: keyof typeof WHY_NOT,
-): void {
-  const options = {
-    heartbeatMs: 0,
-    graceMs: 0,
-    maxTransactionBytes: 0,
-    committed: 0,
-    software: "",
-  };
-  const counters = { committed: 0, pages: 0, zeroPages: 0, payloadBytes: 0, lastPayloadBytes: 0 };
-  const secondary = new Secondary(new Replica(0), counters, options, () => 0);
-  secondary.refuse(
-    new TransportError(
-      peer.name,
-      "connect",
-      WHY_NOT[reason],
-      { party: "peer" },
-    ),
-    reason,
-  );
-  const output = new OutputQueue(peer.output, peer.name, "peer");
-  try {
-    output.push(secondary.takeOutput());
-    output.flush();
-  } catch {
-    // It has given up by itself.
-  }
-  closeAfterLastWords(peer, reactor);
 }

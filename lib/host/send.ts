@@ -23,7 +23,8 @@ import { SentVm } from "./sent_vm.ts";
 import { SOFTWARE } from "./software.ts";
 import { SyncTrigger } from "./sync_trigger.ts";
 import { namedVm, readVmIdentity } from "./vm_identity.ts";
-import { type SyncOn, TapSet, type TapSettings } from "./tap_set.ts";
+import { TapSet } from "./tap_set.ts";
+import type { SyncOn, TapSettings } from "./tap_status.ts";
 
 const log = getLogger(["kemari", "send"]);
 

@@ -1,5 +1,5 @@
 import { randomBytes } from "node:crypto";
-import { StateError, TransportError } from "../errors.ts";
+import { StateError } from "../errors.ts";
 import { Primary, type PrimaryEvent } from "../replica/primary.ts";
 import type { PackingCounters } from "../txn/packing.ts";
 import { type SentBytes, TxnSender } from "../txn/sender.ts";
@@ -8,6 +8,7 @@ import { OutputQueue, readSome } from "./channel.ts";
 import { DigestExchange } from "./digest_exchange.ts";
 import { helloFields, type QemuChannel, type SenderLinkOptions } from "./link_options.ts";
 import type { ImageMarks } from "./image_marks.ts";
+import { closedBySecondary, silentSecondary } from "./lost_secondary.ts";
 import { LinkTaps } from "./link_taps.ts";
 import { OwnSilence } from "./own_silence.ts";
 import type { PeerConnection } from "./peer.ts";
@@ -71,7 +72,8 @@ export class SenderLink {
         session: randomBytes(16),
         heartbeatMs: options.heartbeatMs,
         graceMs: options.graceMs,
-        ...{ software: options.software, fields: helloFields(options) },
+        software: options.software,
+        fields: helloFields(options),
         packingClock: options.compression?.treatments.some(({ pack }) => pack) ? clock : undefined,
       },
       clock(),
@@ -273,10 +275,7 @@ export class SenderLink {
         this.#peerWatch.input.want(false, false);
         return;
       }
-      throw new TransportError(this.#peer.name, "read", "the secondary closed the connection", {
-        party: "peer",
-        hint: "see what `kemari recv` says there",
-      });
+      throw closedBySecondary(this.#peer.name);
     }
     this.#pump();
   }
@@ -363,12 +362,7 @@ export class SenderLink {
           this.#taps!.set.diskDigests(event.payload, event.last);
           break;
         case "lost":
-          throw new TransportError(
-            this.#peer.name,
-            "heartbeat",
-            `nothing was heard from the secondary for ${Math.round(event.silentMs)} ms`,
-            { party: "peer", hint: "its host or the link is down; --grace sets how long to wait" },
-          );
+          throw silentSecondary(this.#peer.name, event.silentMs);
       }
     }
     // QEMU first: the VM stands still until it has its answer, and the peer's write takes longer.

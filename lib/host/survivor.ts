@@ -11,7 +11,8 @@ import type { ReplicaTapSet } from "./replica_tap_set.ts";
 import type { ProgressLine } from "./send.ts";
 import { UNUSED_MS } from "./serve_taps.ts";
 import { SOFTWARE } from "./software.ts";
-import { defaultSyncOn, type SyncOn, TapSet } from "./tap_set.ts";
+import { TapSet } from "./tap_set.ts";
+import { defaultSyncOn, type SyncOn } from "./tap_status.ts";
 
 const log = getLogger(["kemari", "recv"]);
 

@@ -25,9 +25,6 @@ const log = getLogger(["kemari", "tap"]);
 /** How long the end waits for images to take what the guest was told is written. */
 const FINISH_MS = 1500;
 
-export type { HeldClass, SyncOn, TapSettings, TapStatus } from "./tap_status.ts";
-export { defaultSyncOn } from "./tap_status.ts";
-
 /**
  * The primary's taps: all NICs and disks of one VM, driven by the transactions of one link after
  * another. They outlive links, since QEMU stays connected to them.

@@ -1,12 +1,12 @@
 import { StateError, WireError } from "../errors.ts";
 import { asRunning } from "../qemu/global_state.ts";
 import type { StreamEvent, StreamVisitor } from "../qemu/stream_events.ts";
-import type { CheckpointContext } from "../qemu/parser_state.ts";
 import { StreamParser } from "../qemu/stream_parser.ts";
 import type { RamBlock } from "../qemu/wire.ts";
 import { checkStaged, RamImage } from "./ram_image.ts";
 import { composeReplica, composeStaged, type LoadableState } from "./compose_replica.ts";
 import { type MachineShape, sameBlocks, ShapeReader } from "./machine_shape.ts";
+import type { MachineState, StagedState, TransactionSize } from "./machine_state.ts";
 import {
   type MachineRecord,
   MEMORY_STORE,
@@ -21,24 +21,9 @@ import { checkConfiguration, trailingBytes, unsupportedMark } from "./unsupporte
 import type { TransactionKind } from "../txn/receiver.ts";
 import { Carry } from "../bytes/carry.ts";
 
-/** What a stream brings beside pages and shape. */
-type StagedState = MachineRecord & Pick<MachineState, "uuid">;
-
-/** A VM's state as of a committed transaction, all but the RAM. */
-interface MachineState extends MachineRecord {
-  readonly uuid?: string;
-  readonly shape: MachineShape;
-  readonly context: CheckpointContext;
-}
-
 const NOTHING = new Uint8Array(0);
 
-/** What a transaction brought. */
-export interface TransactionSize {
-  readonly pages: number;
-  readonly zeroPages: number;
-  readonly deviceStateBytes: number;
-}
+export type { TransactionSize } from "./machine_state.ts";
 
 /**
  * The secondary's copy of the VM. It changes at {@link commit} and only then, completely.
