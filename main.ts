@@ -68,10 +68,10 @@ const UNHEARD = ["SIGUSR1", "SIGUSR2"] as const;
  */
 function listenForSignals(): AbortSignal {
   const controller = new AbortController();
-  for (const signal of UNHEARD) Deno.addSignalListener(signal, () => {});
   const isGuardian = Deno.args[0] === "guard";
   // The runtime catches SIGHUP with the first listener of any signal: later nobody could tell.
   const staysUp = ignoresHangUp();
+  for (const signal of UNHEARD) Deno.addSignalListener(signal, () => {});
   for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
     Deno.addSignalListener(signal, () => {
       if (isGuardian || signal === "SIGHUP" && staysUp) return;

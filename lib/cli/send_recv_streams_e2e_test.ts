@@ -101,7 +101,12 @@ Deno.test("recv stdio: with --exec ends with its command's exit code", () =>
     const stream = loadStream("plain-7.2-bios");
     await Deno.writeFile(`${folder}/stream`, stream);
     const socket = `unix:${folder}/s`;
-    await using recv = new KemariProcess(["recv", socket, "--exec", "cat >/dev/null; exit 9"]);
+    await using recv = new KemariProcess([
+      "recv",
+      socket,
+      "--exec",
+      "cat >/dev/null; sleep 2; exit 9",
+    ]);
     await recv.listening();
     await using send = new KemariProcess(["send", socket], { stdin: { path: `${folder}/stream` } });
     assert.equal((await send.ended()).code, 0);

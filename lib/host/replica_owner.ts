@@ -32,6 +32,8 @@ export class ReplicaOwner {
   #isUnknown = false;
   /** Whether the disks' copies are noted as the session's VM's. */
   #isNoted = false;
+  /** An unnamed VM, which its stream shows to be another one, is taking the place. */
+  #isReplacing = false;
 
   readonly #copies: CopyOwner;
 
@@ -66,7 +68,7 @@ export class ReplicaOwner {
    */
   admit(hello: Hello, offset: number, committed: number): void {
     const coming = this.#said = decodeVm(hello.fields, offset);
-    this.#isUnknown = this.#isNoted = false;
+    this.#isUnknown = this.#isNoted = this.#isReplacing = false;
     if (committed > 0) this.#admit(coming, offset, committed, this.#kept);
     else {
       this.#coming = coming;
@@ -110,15 +112,25 @@ export class ReplicaOwner {
     if (!this.#isUnknown || kept === undefined) return;
     const uuid = kept.uuid ?? this.#kept.uuid;
     const difference = otherMachine({ ...kept, uuid }, coming);
-    if (difference !== undefined) {
-      const what = `transaction ${committed}`;
+    if (difference === undefined) return;
+    const what = `transaction ${committed}`;
+    // Only its stream tells it from a third one, so the place is taken by the first that commits.
+    if (this.#replace !== "unused") {
       throw otherVm(0, this.#kept, this.#said, what, `, by ${difference}`);
     }
+    this.#coming = this.#said;
+    this.#isReplacing = true;
+    log.warn("another VM, by {difference}, is about to replace {what}, as --replace allows", {
+      difference,
+      what,
+    });
   }
 
   /** The replica is the session's VM's now. */
   committed(): void {
     this.#kept = this.#coming;
+    if (this.#isReplacing) this.#replace = "no";
+    this.#isReplacing = false;
     // What it is from here on is known by what was committed.
     this.#isUnknown = false;
     if (this.#isNoted) return;

@@ -165,6 +165,17 @@ Deno.test("--replace lets one other VM in, as often as it comes, and no third on
   }
 });
 
+Deno.test("--replace lets in one VM that only its stream shows to be another, and no third one", async () => {
+  await using stage = await keeping(A, FIRST, { owner: new ReplicaOwner(true) });
+  await assert.rejects(stage.send(machine(configuration("other")).subarray(0, 200), {}));
+  await stage.quiet();
+  assert.equal(stage.end.replica.committed, 1, "it has committed nothing: the place is still free");
+  await stage.send(machine(configuration("other")));
+  stage.end.resume();
+  assert.equal(stage.end.replica.machine, "other");
+  await assertRefused(stage.send(FIRST), /an unnamed VM, by its /);
+});
+
 Deno.test("a disk's copy is its VM's, though the replica is gone, until the VM runs on it", async () => {
   const folder = Deno.makeTempDirSync({ prefix: "kemari-owner-" });
   const path = `${folder}/copy.img`;
