@@ -2,13 +2,14 @@
  * A `deno lint` plugin that holds the import arrows of ARCHITECTURE.md.
  *
  * ```text
- * errors ← bytes ← qemu, txn, nbd, qmp, packet, decisions ← replica ← host ← fixtures ← bench ← cli ← main.ts
+ * errors ← bytes ← qemu, txn, nbd, qmp, packet, decisions ← replica ← host ← lab ← drill, bench ← cli ← main.ts
  *               ← report ← bench, cli
  * ```
  *
  * Four rules:
  * - `arrows`: a file imports from its own room or from a room to the left of it; rooms of one rank
- *   (the protocols) never import each other.
+ *   (the protocols) never import each other. What lies in a folder `testing/` is imported by tests
+ *   only, and by other files in such folders.
  * - `import-map`: packages come through deno.json's import map only.
  * - `no-io`: outside the rooms that may, no `Deno`, no other runtime global and no `node:` module
  *   that does I/O.
@@ -35,7 +36,8 @@ const ROOMS: Readonly<Record<string, Room>> = {
   report: { rank: 2, io: false },
   replica: { rank: 3, io: false },
   host: { rank: 4, io: true },
-  fixtures: { rank: 5, io: true },
+  lab: { rank: 5, io: true },
+  drill: { rank: 6, io: true },
   bench: { rank: 6, io: true },
   cli: { rank: 7, io: false },
   main: { rank: 8, io: true },
@@ -83,6 +85,8 @@ const CLOCK_GLOBALS = new Set([
 interface Place {
   readonly room: string;
   readonly isTest: boolean;
+  /** Whether it helps tests. */
+  readonly isTesting: boolean;
 }
 
 /** Path segments with `.` and `..` worked out. */
@@ -109,24 +113,29 @@ function insideRepository(filename: string): string | undefined {
   return whole.startsWith(ROOT) ? whole.slice(ROOT.length) : undefined;
 }
 
-/** The room of a repository path, `"data"` for a JSON or text asset, or `undefined` if it has none. */
-function placeOf(path: string): Place | undefined {
-  const isTest = /_test\.ts$/.test(path);
+function roomOf(path: string): string | undefined {
   const [top, second] = path.split("/");
-  if (top === ".ci") return { room: "ci", isTest };
-  if (top === "fixtures" || top === "bench") return { room: top, isTest };
-  if (top === "main.ts" || top === "main_test.ts" || top === "main_e2e_test.ts") {
-    return { room: "main", isTest };
-  }
+  if (top === ".ci") return "ci";
+  if (top === "bench") return top;
+  if (top === "main.ts" || top === "main_test.ts" || top === "main_e2e_test.ts") return "main";
   if (top !== "lib" || second === undefined) return undefined;
   const room = second.replace(/(_test)?\.ts$/, "");
-  return Object.hasOwn(ROOMS, room) ? { room, isTest } : undefined;
+  return Object.hasOwn(ROOMS, room) ? room : undefined;
+}
+
+/** The place of a repository path, or `undefined` if it stands in no room. */
+function placeOf(path: string): Place | undefined {
+  const room = roomOf(path);
+  if (room === undefined) return undefined;
+  return { room, isTest: /_test\.ts$/.test(path), isTesting: path.includes("/testing/") };
 }
 
 /** Why `from` must not import `to`, or `undefined` if it may. */
 function objection(from: Place, to: Place): string | undefined {
+  const forTests = from.isTest || from.isTesting;
+  if (to.isTesting && !forTests) return "only tests may import what helps them";
   if (from.room === to.room) return undefined;
-  if (from.isTest && to.room === "fixtures") return undefined;
+  if (forTests && to.room === "lab") return undefined;
   if (to.isTest) return "a test is not imported";
   const readers = READERS[to.room];
   if (readers) {
@@ -220,7 +229,7 @@ const importMap: Deno.lint.Rule = {
 const noIo: Deno.lint.Rule = {
   create(context) {
     const place = placeOf(insideRepository(context.filename) ?? "");
-    if (place === undefined || place.isTest || ROOMS[place.room].io) return {};
+    if (place === undefined || place.isTest || place.isTesting || ROOMS[place.room].io) return {};
     const hint = "Take what it gives as a parameter; lib/host does the I/O";
     return {
       ...eachSpecifier((node, specifier) => {
@@ -238,7 +247,9 @@ const noIo: Deno.lint.Rule = {
 const noClock: Deno.lint.Rule = {
   create(context) {
     const place = placeOf(insideRepository(context.filename) ?? "");
-    if (place === undefined || place.isTest || ROOMS[place.room].rank >= CLOCK_RANK) return {};
+    if (
+      place === undefined || place.isTest || place.isTesting || ROOMS[place.room].rank >= CLOCK_RANK
+    ) return {};
     const report = (node: Deno.lint.Node, name: string) =>
       context.report({
         node,

@@ -4,11 +4,11 @@ import {
   type EndStatus,
   formatBytes,
   type VmStatus,
-} from "../host/end_status.ts";
-import type { RamStatus } from "../host/ram_room.ts";
-import type { StandbyStatus } from "../host/standby.ts";
-import { formatTakeover } from "../host/takeover.ts";
-import type { TapStatus } from "../host/tap_status.ts";
+} from "../host/status/end_status.ts";
+import type { RamStatus } from "../host/ram_dir/ram_room.ts";
+import type { StandbyStatus } from "../host/takeover/standby.ts";
+import { formatTakeover } from "../host/takeover/takeover_clock.ts";
+import type { TapStatus } from "../host/taps/tap_status.ts";
 import type { OutsideOutput } from "../qmp/outside_output.ts";
 import { formatPairs } from "../report/text_table.ts";
 import { tapPairs } from "./tap_status_text.ts";
