@@ -13,7 +13,7 @@ import { startVm, vmArguments, type VmOptions } from "../lib/lab/vms/vm.ts";
 import { endAllVms, leaveSignalsToCaller } from "../lib/lab/vms/vm_cleanup.ts";
 import { TransportError } from "../lib/errors.ts";
 import { askControl } from "../lib/host/system/control.ts";
-import type { ReceiverStatus } from "../lib/host/status/end_status.ts";
+import type { ReceiverStatus } from "../lib/host/status/receiver_status.ts";
 import { QmpClient } from "../lib/host/vm/qmp_client.ts";
 import { quoteWord } from "../lib/host/takeover/standby_command.ts";
 import type { BenchExperiment, BenchSeries } from "../lib/report/bench_result.ts";

@@ -1,11 +1,8 @@
 /** One guest, kept in one way, from its boot until it is disposed of. */
 import { QemuError } from "../lib/errors.ts";
 import { askControl } from "../lib/host/system/control.ts";
-import type {
-  ReceiverStatus,
-  SenderDurations,
-  SenderStatus,
-} from "../lib/host/status/end_status.ts";
+import type { ReceiverStatus } from "../lib/host/status/receiver_status.ts";
+import type { SenderDurations, SenderStatus } from "../lib/host/status/sender_status.ts";
 import { QmpClient } from "../lib/host/vm/qmp_client.ts";
 import type { TapStatus } from "../lib/host/taps/tap_status.ts";
 import { migrateStopped } from "../lib/lab/vms/stopped_migration.ts";

@@ -21,7 +21,7 @@
  * became 416, and bulk out of the guest 304 Mbit/s instead of 72.
  */
 import { KemariError, TransportError } from "../lib/errors.ts";
-import type { SenderStatus } from "../lib/host/status/end_status.ts";
+import type { SenderStatus } from "../lib/host/status/sender_status.ts";
 import type { BenchExperiment } from "../lib/report/bench_result.ts";
 import { CountedClient } from "../lib/lab/network/counted_client.ts";
 import {

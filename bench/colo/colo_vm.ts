@@ -6,7 +6,7 @@ import type { GuestImages } from "../../lib/lab/guest/guest.ts";
 import { migrateStopped } from "../../lib/lab/vms/stopped_migration.ts";
 import { startVm, type Vm, type VmOptions } from "../../lib/lab/vms/vm.ts";
 import { askControl } from "../../lib/host/system/control.ts";
-import type { SenderStatus } from "../../lib/host/status/end_status.ts";
+import type { SenderStatus } from "../../lib/host/status/sender_status.ts";
 import { QmpClient } from "../../lib/host/vm/qmp_client.ts";
 import { quoteWord } from "../../lib/host/takeover/standby_command.ts";
 import { until } from "../../lib/lab/program/lab_process.ts";

@@ -1,6 +1,6 @@
 /** A drill's report for people. */
 import type { DrillReport, DrillRun } from "../drill/drill.ts";
-import { formatBytes } from "../host/status/end_status.ts";
+import { formatBytes } from "../units.ts";
 import { formatTakeover } from "../host/takeover/takeover_clock.ts";
 import { type Column, formatTable } from "../report/text_table.ts";
 

@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { loadStream } from "../lab/recording/streams.ts";
 import { KemariProcess } from "../lab/program/watched_kemari.ts";
 import { askControl } from "../host/system/control.ts";
-import type { ReceiverStatus } from "../host/status/end_status.ts";
+import type { ReceiverStatus } from "../host/status/receiver_status.ts";
 
 const STREAM = loadStream("plain-11.1-bios");
 const never = new AbortController().signal;

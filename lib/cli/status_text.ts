@@ -1,10 +1,7 @@
 /** `kemari status` for people: a small block with units. */
-import {
-  type CompressionStatus,
-  type EndStatus,
-  formatBytes,
-  type VmStatus,
-} from "../host/status/end_status.ts";
+import type { EndStatus } from "../host/status/status_line.ts";
+import type { CompressionStatus, VmStatus } from "../host/status/sender_status.ts";
+import { formatBytes } from "../units.ts";
 import type { RamStatus } from "../host/ram_dir/ram_room.ts";
 import type { StandbyStatus } from "../host/takeover/standby.ts";
 import { formatTakeover } from "../host/takeover/takeover_clock.ts";

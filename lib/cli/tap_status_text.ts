@@ -1,5 +1,5 @@
 /** The taps' part of `kemari status` for people. */
-import { formatBytes } from "../host/status/end_status.ts";
+import { formatBytes } from "../units.ts";
 import type { DiskStatus } from "../host/disk/primary_disk.ts";
 import type { TapStatus } from "../host/taps/tap_status.ts";
 import type { LatencySummary } from "../replica/latency.ts";

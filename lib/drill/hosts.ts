@@ -1,5 +1,6 @@
 /** The two hosts of a drill: a kemari and a QEMU on each, what the guest runs, and the fence. */
-import type { ReceiverStatus, SenderStatus } from "../host/status/end_status.ts";
+import type { ReceiverStatus } from "../host/status/receiver_status.ts";
+import type { SenderStatus } from "../host/status/sender_status.ts";
 import { QmpClient } from "../host/vm/qmp_client.ts";
 import { selfCommand } from "../host/system/self_command.ts";
 import type { TapStatus } from "../host/taps/tap_status.ts";

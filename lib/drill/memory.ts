@@ -2,7 +2,8 @@
  * The drill's small form, for a host that allows no networks: the guest counts on its console and
  * in memory, and goes on in a second QEMU.
  */
-import type { ReceiverStatus, SenderStatus } from "../host/status/end_status.ts";
+import type { ReceiverStatus } from "../host/status/receiver_status.ts";
+import type { SenderStatus } from "../host/status/sender_status.ts";
 import { selfCommand } from "../host/system/self_command.ts";
 import type { TakeoverStatus } from "../host/takeover/takeover_clock.ts";
 import { type RunningVm, StandbyGuest } from "../lab/vms/standby_guest.ts";

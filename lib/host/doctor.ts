@@ -4,7 +4,7 @@ import { QemuError } from "../errors.ts";
 import type { GuestTimer } from "../qmp/guest_timer.ts";
 import type { MigrationSupport } from "../qmp/migration_support.ts";
 import type { OutsideOutput } from "../qmp/outside_output.ts";
-import { formatBytes } from "./status/end_status.ts";
+import { formatBytes } from "../units.ts";
 import { libc } from "./system/libc.ts";
 import { askOutside } from "./vm/outside_watch.ts";
 import { readGuestTimer, readMigrationSupport } from "./vm/qemu_probe.ts";

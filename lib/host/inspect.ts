@@ -4,7 +4,7 @@ import { KemariError, StateError, TransportError, UsageError, WireError } from "
 import { type FindingSink, StreamInspector } from "../qemu/stream_inspector.ts";
 import { StreamParser } from "../qemu/stream_parser.ts";
 import { adopt, kindOf, readSome } from "./system/channel.ts";
-import { formatBytes } from "./status/end_status.ts";
+import { formatBytes } from "../units.ts";
 import { cString, errno, errnoText, libc } from "./system/libc.ts";
 
 const READ_BYTES = 1 << 20;

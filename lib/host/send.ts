@@ -6,13 +6,9 @@ import { adopt } from "./system/channel.ts";
 import { compressionOf, type CompressSettings } from "./link/compression.ts";
 import { parseControlPath } from "./system/control_address.ts";
 import { ControlServer } from "./system/control.ts";
-import {
-  formatBytes,
-  senderDurations,
-  senderStatus,
-  statusLine,
-  vmStatus,
-} from "./status/end_status.ts";
+import { statusLine } from "./status/status_line.ts";
+import { senderDurations, senderStatus, vmStatus } from "./status/sender_status.ts";
+import { formatBytes } from "../units.ts";
 import { connectPeer, type PeerConnection } from "./link/peer.ts";
 import { parseQmpAddress } from "./vm/qmp_address.ts";
 import { QmpClient } from "./vm/qmp_client.ts";
@@ -31,11 +27,11 @@ import { SyncTrigger } from "./protect/sync_trigger.ts";
 import { namedVm, readVmIdentity } from "./vm/vm_identity.ts";
 import { TapSet } from "./taps/tap_set.ts";
 import type { SyncOn, TapSettings } from "./taps/tap_status.ts";
+import type { ProgressLine } from "./system/progress_line.ts";
+import { CONNECT_TIMEOUT_MS } from "./link/peer.ts";
+import { tooSlow } from "./link/lost_secondary.ts";
 
 const log = getLogger(["kemari", "send"]);
-
-/** How long a connection may take to come about. */
-export const CONNECT_TIMEOUT_MS = 10_000;
 
 export interface SendSettings
   extends
@@ -53,12 +49,6 @@ export interface SendSettings
   readonly syncMinIntervalMs: number;
   /** What QEMU's own timer is set to whenever a synchronization is asked for. */
   readonly syncIntervalMs: number;
-}
-
-/** The one line that tells a person how far things are. */
-export interface ProgressLine {
-  readonly isShown: boolean;
-  set(text: string): void;
 }
 
 /**
@@ -302,17 +292,6 @@ function triggerBy(
     link.primary.dialogue.vmStopped();
   });
   return () => isOver = true;
-}
-
-/** Why a secondary is given up that is there, and takes less than the guest writes. */
-export function tooSlow(peer: string, disk: string, heldBytes: number): TransportError {
-  const held = formatBytes(heldBytes);
-  return new TransportError(
-    peer,
-    "write",
-    `the secondary takes less than the guest writes: ${held} of disk ${disk} wait for it`,
-    { party: "peer", hint: "the link, or its disk, is too slow for this guest" },
-  );
 }
 
 /** How long the end of a command may come after the end of its output. */

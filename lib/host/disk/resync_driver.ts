@@ -1,7 +1,7 @@
 import { getLogger } from "@logtape/logtape";
 import type { DiskResync, ResyncPlan, ResyncProgress } from "../../replica/disk_resync.ts";
 import { createPageDigest } from "../../replica/page_digest.ts";
-import { formatBytes } from "../status/end_status.ts";
+import { formatBytes } from "../../units.ts";
 import type { PrimaryDisk } from "./primary_disk.ts";
 import type { Reactor } from "../system/reactor.ts";
 

@@ -150,3 +150,6 @@ function pipe(name: string): { read: number; write: number } {
   }
   return { read: fds[0], write: fds[1] };
 }
+
+/** How long a connection may take to come about. */
+export const CONNECT_TIMEOUT_MS = 10_000;

@@ -14,7 +14,7 @@ import { ensureQemu } from "../../lab/provision/qemu.ts";
 import { startVm, type Vm } from "../../lab/vms/vm.ts";
 import { FROM_SOURCE, KemariProcess } from "../../lab/program/watched_kemari.ts";
 import { askControl } from "../system/control.ts";
-import type { SenderStatus } from "../status/end_status.ts";
+import type { SenderStatus } from "../status/sender_status.ts";
 
 const missing = await netLabMissing();
 if (missing) console.error(`SKIP network tests: ${missing}`);

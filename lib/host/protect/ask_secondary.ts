@@ -3,10 +3,9 @@ import type { Answer } from "../../decisions/primary_end.ts";
 import { WireError } from "../../errors.ts";
 import type { Address } from "../system/address.ts";
 import type { SenderLinkOptions } from "../link/link_options.ts";
-import { connectPeer } from "../link/peer.ts";
+import { CONNECT_TIMEOUT_MS, connectPeer } from "../link/peer.ts";
 import type { Reactor } from "../system/reactor.ts";
 import { isTakenOver } from "../vm/release_vm.ts";
-import { CONNECT_TIMEOUT_MS } from "../send.ts";
 import { SenderLink } from "../link/sender_link.ts";
 
 const log = getLogger(["kemari", "protect"]);

@@ -10,7 +10,7 @@ import type { QmpClient } from "../vm/qmp_client.ts";
 import { parseQmpAddress } from "../vm/qmp_address.ts";
 import { Reactor } from "../system/reactor.ts";
 import { followVm } from "../vm/release_vm.ts";
-import type { ProgressLine } from "../send.ts";
+import type { ProgressLine } from "../system/progress_line.ts";
 import { serveUntilUnused } from "../taps/serve_taps.ts";
 import { SupervisedLine } from "../vm/supervised_line.ts";
 import { TapSet } from "../taps/tap_set.ts";

@@ -1,5 +1,9 @@
 import type { ControlHandlers } from "../system/control.ts";
-import { type SenderDurations, senderDurations, type SenderStatus } from "../status/end_status.ts";
+import {
+  type SenderDurations,
+  senderDurations,
+  type SenderStatus,
+} from "../status/sender_status.ts";
 
 /** What is known before there is a session: whom it is for, and what is waited for. */
 export type EarlyStatus = Pick<SenderStatus, "role" | "state" | "peer" | "syncs">;

@@ -1,6 +1,7 @@
 import { getLogger } from "@logtape/logtape";
 import { QemuError, StateError } from "../../errors.ts";
-import { decodeMigrationStatus, enableColo } from "../../qmp/migration.ts";
+import { enableColo } from "../../qmp/migration.ts";
+import { decodeMigrationStatus } from "../../qmp/migration_status.ts";
 import { tickingIntervalMs } from "../../qmp/guest_timer.ts";
 import { setSuppressVmdesc } from "../../qmp/migration_settings.ts";
 import type { MigrationSupport } from "../../qmp/migration_support.ts";

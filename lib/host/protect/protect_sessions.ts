@@ -7,13 +7,13 @@ import { refusalOf } from "../../qmp/migration_support.ts";
 import type { Address } from "../system/address.ts";
 import { askSecondary } from "./ask_secondary.ts";
 import { compressionOf } from "../link/compression.ts";
+import { statusLine } from "../status/status_line.ts";
 import {
   senderDurations,
   type SenderStatus,
   senderStatus,
-  statusLine,
   vmStatus,
-} from "../status/end_status.ts";
+} from "../status/sender_status.ts";
 import { ImageMarks } from "../image/image_marks.ts";
 import { DeviceWatch } from "../vm/device_watch.ts";
 import { startGuardian } from "./guardian.ts";
@@ -31,7 +31,8 @@ import { RateMeter } from "../system/rate_meter.ts";
 import type { Reactor } from "../system/reactor.ts";
 import { Refusals } from "./refusals.ts";
 import { followVm } from "../vm/release_vm.ts";
-import { type ProgressLine, tooSlow } from "../send.ts";
+import { tooSlow } from "../link/lost_secondary.ts";
+import type { ProgressLine } from "../system/progress_line.ts";
 import { SenderLink } from "../link/sender_link.ts";
 import { SOFTWARE } from "../system/software.ts";
 import { StillVm } from "../vm/still_vm.ts";

@@ -2,9 +2,10 @@ import { getLogger } from "@logtape/logtape";
 import { RelayedError } from "../../errors.ts";
 import { parseAddress } from "../system/address.ts";
 import { askControl } from "../system/control.ts";
-import { type SenderStatus, statusLine } from "../status/end_status.ts";
+import { statusLine } from "../status/status_line.ts";
+import type { SenderStatus } from "../status/sender_status.ts";
 import type { ProtectSettings } from "./protect_context.ts";
-import type { ProgressLine } from "../send.ts";
+import type { ProgressLine } from "../system/progress_line.ts";
 import { parseQmpAddress } from "../vm/qmp_address.ts";
 import { SOFTWARE } from "../system/software.ts";
 

@@ -4,13 +4,12 @@ import { TransportError } from "../../errors.ts";
 import { type MigrationSupport, refusalOf } from "../../qmp/migration_support.ts";
 import { atStart } from "../../qmp/run_state.ts";
 import type { Address } from "../system/address.ts";
-import { connectPeer } from "../link/peer.ts";
+import { CONNECT_TIMEOUT_MS, connectPeer } from "../link/peer.ts";
 import type { ProtectBoard } from "./protect_board.ts";
 import { readMigrationSupport } from "../vm/qemu_probe.ts";
 import { QmpClient } from "../vm/qmp_client.ts";
 import type { Reactor } from "../system/reactor.ts";
 import { staysInColo } from "../vm/release_vm.ts";
-import { CONNECT_TIMEOUT_MS } from "../send.ts";
 import type { TapSet } from "../taps/tap_set.ts";
 import { VmEnded } from "../vm/vm_watch.ts";
 

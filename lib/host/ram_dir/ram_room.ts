@@ -1,6 +1,6 @@
 /** Whether a guest's RAM has room where it is to lie: {@link judgeRoom} decides, the rest looks. */
 import { statfsSync } from "node:fs";
-import { formatBytes } from "../status/end_status.ts";
+import { formatBytes } from "../../units.ts";
 
 /** Whether room is made sure of: `--ram-reserve`. */
 export type RamReserve = "full" | "none";

@@ -1,6 +1,6 @@
 /** One QEMU that waits for a VM: started, asked, loaded, and surely ended. */
 import { QemuError, TransportError } from "../../errors.ts";
-import { decodeMigrationStatus } from "../../qmp/migration.ts";
+import { decodeMigrationStatus } from "../../qmp/migration_status.ts";
 import { libc } from "../system/libc.ts";
 import { childrenOf } from "../link/peer.ts";
 import { QmpClient } from "../vm/qmp_client.ts";

@@ -4,11 +4,11 @@ import { runStateOf } from "../../qemu/global_state.ts";
 import type { Replica } from "../../replica/replica.ts";
 import { fence, type StreamConsumer, writeToCommand, writeToStdout } from "./activation.ts";
 import { startCold } from "./cold_start.ts";
-import { formatBytes } from "../status/end_status.ts";
+import { formatBytes } from "../../units.ts";
 import type { Reactor } from "../system/reactor.ts";
 import type { ReplaySettings, ReplicaTapSet } from "../taps/replica_tap_set.ts";
 import type { ReplicaHome } from "../home/replica_home.ts";
-import type { ProgressLine } from "../send.ts";
+import type { ProgressLine } from "../system/progress_line.ts";
 import type { Standby } from "./standby.ts";
 import type { Takeover } from "./takeover_clock.ts";
 

@@ -1,6 +1,7 @@
 import { getLogger } from "@logtape/logtape";
 import { TransportError } from "../../errors.ts";
-import { type ReplicaDisk, ReplicaTaps, type Unreleased } from "../../replica/replica_taps.ts";
+import { ReplicaTaps, type Unreleased } from "../../replica/replica_taps.ts";
+import type { ReplicaDisk } from "../../replica/disk_copy.ts";
 import type { Done } from "../../replica/done.ts";
 import type { BlockBackend, StatusDone, ZeroOptions } from "../image/block_backend.ts";
 import { type DiskTapAddress, imageUseOf } from "../disk/disk_address.ts";

@@ -5,7 +5,6 @@ import { LatencyWindow } from "../../replica/latency.ts";
 import type { PrimaryTaps } from "../../replica/primary.ts";
 import { encodeTapEvent, encodeTapInput } from "../../replica/tap_events.ts";
 import { type DiskTapAddress, imageUseOf } from "../disk/disk_address.ts";
-import type { SenderDurations } from "../status/end_status.ts";
 import { ImageFile } from "../image/image_file.ts";
 import { refuseTwice } from "../image/image_lock.ts";
 import type { MarkedDisk } from "../image/image_marks.ts";
@@ -18,7 +17,7 @@ import type { Reactor } from "../system/reactor.ts";
 import type { ReplicaTapSet } from "./replica_tap_set.ts";
 import { type DiskQuestions, ResyncDriver } from "../disk/resync_driver.ts";
 import type { NetTapAddress } from "../net/net_address.ts";
-import type { HeldClass, TapSettings, TapStatus } from "./tap_status.ts";
+import type { HeldClass, RecentHolds, TapSettings, TapStatus } from "./tap_status.ts";
 
 const log = getLogger(["kemari", "tap"]);
 
@@ -171,8 +170,8 @@ export class TapSet implements PrimaryTaps {
     };
   }
 
-  /** How long output was held lately, see {@link SenderDurations}. */
-  recentHolds(): Pick<SenderDurations, "netHold" | "diskHold"> {
+  /** How long output was held lately. */
+  recentHolds(): RecentHolds {
     return {
       netHold: Object.fromEntries(this.#nets.map((net) => [net.name, net.recentHolds()])),
       diskHold: this.#diskHold.recent(),

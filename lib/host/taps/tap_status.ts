@@ -1,6 +1,6 @@
 /** What is asked of the taps of one VM, and what they tell of themselves. */
 import type { EventLatencySummary } from "../../replica/event_latency.ts";
-import type { LatencyWindow } from "../../replica/latency.ts";
+import type { LatencyWindow, RecentDurations } from "../../replica/latency.ts";
 import type { DiskTapAddress } from "../disk/disk_address.ts";
 import type { NetTapCounters } from "../net/net_tap_events.ts";
 import type { DiskStatus } from "../disk/primary_disk.ts";
@@ -24,6 +24,14 @@ export interface TapStatus {
   readonly diskHold: ReturnType<LatencyWindow["summary"]>;
   /** Where the time goes that output is held, by class. */
   readonly latency: Readonly<Record<HeldClass, EventLatencySummary>>;
+}
+
+/** How long output was held lately. */
+export interface RecentHolds {
+  /** Each NIC's frames, by its name. */
+  readonly netHold: Readonly<Record<string, RecentDurations>>;
+  /** First write of an epoch to its release, of all disks. */
+  readonly diskHold: RecentDurations;
 }
 
 /** Which held output asks for a synchronization. */

@@ -1,12 +1,7 @@
 import { getLogger } from "@logtape/logtape";
 import { QemuError } from "../../errors.ts";
-import {
-  decodeMigrationStatus,
-  giveDescriptor,
-  queryMigration,
-  startMigration,
-  takeBackDescriptor,
-} from "../../qmp/migration.ts";
+import { giveDescriptor, startMigration, takeBackDescriptor } from "../../qmp/migration.ts";
+import { decodeMigrationStatus, queryMigration } from "../../qmp/migration_status.ts";
 import { openSocketPair } from "../system/descriptor_passing.ts";
 import { libc } from "../system/libc.ts";
 import type { QmpClient } from "./qmp_client.ts";

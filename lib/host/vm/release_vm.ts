@@ -1,13 +1,12 @@
 /** Sets a VM free from a migration whose other side is gone. */
 import {
-  decodeMigrationStatus,
   lostHeartbeat,
-  queryMigration,
   queryStatus,
   resumeVm,
   stopVm,
   yankMigration,
 } from "../../qmp/migration.ts";
+import { decodeMigrationStatus, queryMigration } from "../../qmp/migration_status.ts";
 import { WireError } from "../../errors.ts";
 import { mustStayInColo } from "../../qmp/run_state.ts";
 import type { QmpClient } from "./qmp_client.ts";

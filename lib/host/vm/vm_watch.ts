@@ -1,6 +1,7 @@
 /** What a VM's QEMU says of it unasked, kept for whoever has to judge what has become of it. */
 import type { VmEvidence } from "../../decisions/vm_fate.ts";
-import { queryMigration, queryStatus } from "../../qmp/migration.ts";
+import { queryStatus } from "../../qmp/migration.ts";
+import { queryMigration } from "../../qmp/migration_status.ts";
 import type { QmpClient } from "./qmp_client.ts";
 import type { Reactor } from "../system/reactor.ts";
 

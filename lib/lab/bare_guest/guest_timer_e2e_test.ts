@@ -6,7 +6,8 @@ import { FOOTER_BYTES, sectionHeaderBytes, walkDeviceState } from "../../qemu/de
 import { StreamParser } from "../../qemu/stream_parser.ts";
 import { parseVmdesc } from "../../qemu/vmdesc.ts";
 import { GUEST_TIMER_QUERIES, judgeGuestTimer } from "../../qmp/guest_timer.ts";
-import { decodeMigrationStatus, queryMigration, startMigration } from "../../qmp/migration.ts";
+import { startMigration } from "../../qmp/migration.ts";
+import { decodeMigrationStatus, queryMigration } from "../../qmp/migration_status.ts";
 import { until } from "../testing/kemari_pair.ts";
 import { kvmTest } from "../vms/kvm.ts";
 import { ensureQemu, type QemuVersion } from "../provision/qemu.ts";

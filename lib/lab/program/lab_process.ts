@@ -1,7 +1,7 @@
 /** What both forms of the drill do with processes, guests and time. */
 import { KemariError, QemuError, TransportError } from "../../errors.ts";
 import { askControl } from "../../host/system/control.ts";
-import type { SenderStatus } from "../../host/status/end_status.ts";
+import type { SenderStatus } from "../../host/status/sender_status.ts";
 import type { RunningVm } from "../vms/standby_guest.ts";
 
 /** The longest that anything in a drill may take. */

@@ -1,7 +1,8 @@
 /** For tests on real QEMU: a VM to protect, kemari at both ends, and what their guests count. */
 import assert from "node:assert/strict";
 import { askControl } from "../../host/system/control.ts";
-import type { ReceiverStatus, SenderStatus } from "../../host/status/end_status.ts";
+import type { ReceiverStatus } from "../../host/status/receiver_status.ts";
+import type { SenderStatus } from "../../host/status/sender_status.ts";
 import { countsOf, type GuestConsole } from "../guest/guest_console.ts";
 import { KemariProcess } from "../program/watched_kemari.ts";
 

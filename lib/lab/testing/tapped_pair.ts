@@ -1,7 +1,8 @@
 /** For tests on real QEMU: a VM whose disk and NIC go through kemari, and a client outside. */
 import assert from "node:assert/strict";
 import { askControl } from "../../host/system/control.ts";
-import type { ReceiverStatus, SenderStatus } from "../../host/status/end_status.ts";
+import type { ReceiverStatus } from "../../host/status/receiver_status.ts";
+import type { SenderStatus } from "../../host/status/sender_status.ts";
 import type { TapStatus } from "../../host/taps/tap_status.ts";
 import { ensureGuest } from "../guest/guest.ts";
 import { NetLab } from "../network/net_lab.ts";

@@ -1,6 +1,6 @@
 import { QemuError } from "../../errors.ts";
 import type { QmpClient } from "../../host/vm/qmp_client.ts";
-import { decodeMigrationStatus, queryMigration } from "../../qmp/migration.ts";
+import { decodeMigrationStatus, queryMigration } from "../../qmp/migration_status.ts";
 import { exists, shellQuote } from "../provision/cache_dir.ts";
 import { migrateStopped } from "./stopped_migration.ts";
 import { until } from "../program/lab_process.ts";

@@ -2,7 +2,7 @@
 import { TransportError } from "../../errors.ts";
 import { type Done, raise } from "../done.ts";
 import type { DiskStore } from "../disk_tap.ts";
-import type { DiskCopy } from "../replica_taps.ts";
+import type { DiskCopy } from "../disk_copy.ts";
 
 const HOLE_BYTES = 4096;
 
