@@ -5,7 +5,7 @@
  * command: `getLogger(["kemari", "send"]).info("connected to {peer}", { peer })`.
  */
 import { configure, type LogRecord } from "@logtape/logtape";
-import type { LogOptions } from "./options.ts";
+import type { LogOptions } from "./options/logging.ts";
 
 /** A value inside a message: strings as they are, the rest as JSON. */
 function sayValue(value: unknown): string {
