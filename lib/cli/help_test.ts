@@ -126,7 +126,7 @@ Deno.test("kemari bench --help lists every experiment", async () => {
 });
 
 Deno.test("kemari drill --help explains every fault, phase and device model", async () => {
-  const { DEVICES, FAULTS, PHASES } = await import("../../bench/drill_plan.ts");
+  const { DEVICES, FAULTS, PHASES } = await import("../drill/plan.ts");
   const text = await helpOf("drill");
   for (const name of [...DEVICES, ...FAULTS, ...PHASES]) {
     assert.match(text, new RegExp(`^  ${name} `, "m"));

@@ -40,7 +40,7 @@ export const doctor = defineCommand({
   /** Prints what was found, and ends with an error if nothing here can be protected. */
   async run(_args, options, context) {
     const { examineHost, examineVm, findQemu } = await import("../../host/doctor.ts");
-    const { probeQemu } = await import("../../host/qemu_probe.ts");
+    const { probeQemu } = await import("../../host/vm/qemu_probe.ts");
     const { diagnose } = await import("../output/diagnosis.ts");
     const { formatDoctor } = await import("../output/doctor_text.ts");
     const { signal, status } = context;
@@ -74,7 +74,7 @@ export const doctor = defineCommand({
 
 /** Where provisioned QEMUs lie, if they do. */
 async function cachedQemus(): Promise<string[]> {
-  const { cacheDir } = await import("../../../fixtures/provision/cache_dir.ts");
+  const { cacheDir } = await import("../../lab/provision/cache_dir.ts");
   try {
     return CACHED_VERSIONS.map((version) => `${cacheDir()}/qemu-${version}/qemu-system-x86_64`);
   } catch (error) {

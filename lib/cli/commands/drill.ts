@@ -1,5 +1,5 @@
 import { getLogger } from "@logtape/logtape";
-import type { DrillReport } from "../../../bench/drill.ts";
+import type { DrillReport } from "../../drill/drill.ts";
 import {
   DEVICES,
   type Devices,
@@ -9,7 +9,7 @@ import {
   faultsFor,
   type Phase,
   PHASES,
-} from "../../../bench/drill_plan.ts";
+} from "../../drill/plan.ts";
 import { EXIT, UsageError } from "../../errors.ts";
 import { defineCommand } from "../command.ts";
 import { choice, flag, optionGroup, parsed } from "../options/option_group.ts";
@@ -201,7 +201,7 @@ export const drill = defineCommand({
     },
   },
   async run(_args, options, context) {
-    const { drill } = await import("../../../bench/drill.ts");
+    const { drill } = await import("../../drill/drill.ts");
     const { formatDrill } = await import("../output/drill_text.ts");
     const log = getLogger(["kemari", "drill"]);
     if (options.pingPong !== undefined && options.fault !== "primary") {

@@ -7,7 +7,7 @@ export const drillClient = defineCommand({
   arguments: (command) => command.argument("<host>", "the guest").argument("<port>", "its service"),
   groups: [],
   async run([host, port], _options, { writeOut }) {
-    const { runClient } = await import("../../../bench/drill_client.ts");
+    const { runClient } = await import("../../drill/client.ts");
     await runClient(host, Number(port), writeOut);
   },
 });

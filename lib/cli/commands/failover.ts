@@ -32,7 +32,7 @@ export const failover = defineCommand({
     },
   },
   async run([socket], { stale }, { signal }) {
-    const { askControl } = await import("../../host/control.ts");
+    const { askControl } = await import("../../host/system/control.ts");
     const answer = await askControl(socket, "failover", signal, undefined, { stale });
     if (answer?.ok === true) return;
     if (typeof answer?.error !== "string") {

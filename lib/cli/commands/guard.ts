@@ -15,7 +15,7 @@ export const guard = defineCommand({
     if (action !== "continue" && action !== "stop") {
       throw new UsageError(`no such action: ${action}`);
     }
-    const { guard } = await import("../../host/guardian.ts");
+    const { guard } = await import("../../host/protect/guardian.ts");
     await guard(qmp, action, folder);
   },
 });

@@ -117,7 +117,7 @@ export const protect = defineCommand({
     const settings = { ...options, target, ...parsePrimaryTaps(options) };
     const { via, control, ...rest } = settings;
     if (via === undefined) {
-      const { protect } = await import("../../host/protect.ts");
+      const { protect } = await import("../../host/protect/protect.ts");
       return await protect(settings, context.status, context.signal);
     }
     const own = [["--net", options.net.length > 0], ["--disk", options.disk.length > 0], [
@@ -129,7 +129,7 @@ export const protect = defineCommand({
         hint: `the kemari at ${via} has the VM's taps, and its socket tells the status`,
       });
     }
-    const { protectVia } = await import("../../host/protect_via.ts");
+    const { protectVia } = await import("../../host/protect/protect_via.ts");
     // Unless told, what asks for a synchronization depends on disks that only that end knows.
     const syncOn = options.syncOn === undefined ? undefined : settings.syncOn;
     await protectVia(via, { ...rest, syncOn }, context.status, context.signal);

@@ -1,5 +1,5 @@
 import { TransportError, WireError } from "../../errors.ts";
-import type { EndStatus } from "../../host/end_status.ts";
+import type { EndStatus } from "../../host/status/status_line.ts";
 import { defineCommand } from "../command.ts";
 import { flag, optionGroup } from "../options/option_group.ts";
 import { json, OUTPUT } from "../options/output.ts";
@@ -30,7 +30,7 @@ export const status = defineCommand({
     },
   },
   async run([socket], options, { writeOut, signal }) {
-    const { askControl } = await import("../../host/control.ts");
+    const { askControl } = await import("../../host/system/control.ts");
     const { formatStatus } = await import("../output/status_text.ts");
     for (let round = 1;; round++) {
       const answer = await askControl(socket, "status", signal);

@@ -1,8 +1,8 @@
 /** What `--net`, `--disk` and `--sync-on` say, as lib/host takes it. */
 import { UsageError } from "../../errors.ts";
-import { checkDiskTaps, type DiskTapAddress, parseDiskTap } from "../../host/disk_options.ts";
-import { checkNetTaps, type NetTapAddress, parseNetTap } from "../../host/tap_options.ts";
-import { defaultSyncOn, type SyncOn, type TapSettings } from "../../host/tap_status.ts";
+import { checkDiskTaps, type DiskTapAddress, parseDiskTap } from "../../host/disk/disk_address.ts";
+import { checkNetTaps, type NetTapAddress, parseNetTap } from "../../host/net/net_address.ts";
+import { defaultSyncOn, type SyncOn, type TapSettings } from "../../host/taps/tap_status.ts";
 import type { PrimaryTapOptions, TapOptions } from "./taps.ts";
 
 /**
