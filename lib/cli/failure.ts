@@ -1,4 +1,4 @@
-/** How an error that ends a command is said on stderr. */
+/** The lines on stderr for an error that ends a command. */
 import { EXIT, exitCodeOf, KemariError } from "../errors.ts";
 import { asksForJsonLog } from "../host/system/self_command.ts";
 import type { LogFormat } from "./options/logging.ts";

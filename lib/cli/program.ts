@@ -70,7 +70,7 @@ export async function runProgram(
   } catch (error) {
     if (!(error instanceof CommanderError)) throw error;
     if (error.exitCode === 0) return EXIT.done;
-    // Help that nobody asked for is how commander says that the command is missing.
+    // commander prints the help and throws this if the command is missing.
     if (error.code === "commander.help") return EXIT.usage;
     throw usageErrorOf(error);
   }
@@ -96,7 +96,7 @@ function createProgram(version: string, io: ProcessIo, host: GrammarHost): Comma
       getErrHasColors: () => false,
     })
     .configureHelp({
-      // That a flag is not set unless it is given goes without saying.
+      // Leaves out "(default: false)": every flag is off unless it is given.
       optionDescription(option) {
         return option.defaultValue === false
           ? option.description

@@ -89,10 +89,10 @@ export const bench = defineCommand({
           traffic: "what goes over the sync link, over time and of what kind, with each --compress",
           syncs:
             `synchronizations a second, pauses, commits and held output, against QEMU's own COLO
-          pair`,
+              pair`,
           colo:
             `checkpoints a second, pauses, and the memory that QEMU keeps, against QEMU's own COLO
-          pair; and with every QEMU, accelerator and mode`,
+              pair; and with every QEMU, accelerator and mode`,
           "compress-live": "each --compress on a real guest, over links of 1 and 10 Gb/s",
           activation: "from fenced to running, warm against cold, and what files for the RAM cost",
           soak: "what grows over hundreds of thousands of checkpoints; only when it is named",

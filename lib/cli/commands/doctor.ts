@@ -56,7 +56,7 @@ export const doctor = defineCommand({
       status.set(`asking ${found.program}`);
       const withKvm = host.some(({ name, state }) => name === "/dev/kvm" && state === "ok");
       const support = await probeQemu(found.program, withKvm, signal);
-      // What the accelerator decides is told for both: which one a VM will have is not known here.
+      // The mode depends on the accelerator, and which accelerator a VM will have is not known here.
       const emulating = support.accelerator === "tcg"
         ? support
         : await probeQemu(found.program, false, signal);

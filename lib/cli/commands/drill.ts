@@ -113,14 +113,15 @@ export const drill = defineCommand({
         parts: [
           {
             client: `Two hosts in network namespaces (needs root). A client outside keeps one TCP
-            connection to a service in the guest, which writes each message to the protected disk.
-            Checked: the same connection, every acknowledged message on disk and in memory once, a
-            clean file system, the replica's disk against the primary's, and that no packet comes
-            from both hosts.`,
+              connection to a service in the guest, which writes each message to the protected disk.
+              Checked: the same connection, every acknowledged message on disk and in memory once, a
+              clean file system, the replica's disk against the primary's, and that no packet comes
+              from both hosts.`,
             memory:
               `The guest counts on its console and in memory. Checked: the count, a checksum over
-            a large file in memory, the same boot. Without disk and NIC, this form knows only the
-            fault primary, and refuses other --devices, --disk-mode and --commit than the defaults.`,
+              a large file in memory, the same boot. Without disk and NIC, this form knows only the
+              fault primary. It refuses --ping-pong, and all but the defaults of --devices,
+              --disk-mode and --commit.`,
           },
           "If no QEMU can be had, a recorded QEMU is replayed instead.",
         ],
@@ -132,14 +133,14 @@ export const drill = defineCommand({
             primary: "the primary's QEMU and its kemari are killed (kill -9)",
             sender:
               `the primary's kemari alone is killed: its VM loses disk and NIC, and the secondary
-            goes on`,
+                goes on`,
             link:
               `the cable between the hosts is cut, and all processes live on: the primary must stop
-            by itself`,
+                by itself`,
             receiver: `the secondary is killed: the primary goes on, is protected again, and then is
-            killed`,
+              killed`,
             copy: `the primary is killed during the first disk copy: the secondary must refuse to
-            activate`,
+              activate`,
             apply: "the primary is killed while the secondary writes a transaction to its disk",
           },
           "copy and apply need a replicated disk. Faults come at random moments.",

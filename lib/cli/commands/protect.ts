@@ -130,7 +130,7 @@ export const protect = defineCommand({
       });
     }
     const { protectVia } = await import("../../host/protect/protect_via.ts");
-    // Unless told, what asks for a synchronization depends on disks that only that end knows.
+    // Without --sync-on, the disks decide what asks for a synchronization: only that end knows them.
     const syncOn = options.syncOn === undefined ? undefined : settings.syncOn;
     await protectVia(via, { ...rest, syncOn }, context.status, context.signal);
   },

@@ -110,8 +110,8 @@ export const recv = defineCommand({
             net: "packets that the guest had sent, and that were committed",
             disk: "writes to a shared image",
             input: `packets that the world sent to the guest, from 100 ms before the last commit on.
-            Without input, a client's request from that time is answered when the client repeats
-            it, after 200 ms or more; with input, the guest may get a packet twice.`,
+              Without input, a client's request from that time is answered when the client repeats
+              it, after 200 ms or more; with input, the guest may get a packet twice.`,
           },
         ],
       },

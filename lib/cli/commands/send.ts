@@ -62,7 +62,7 @@ export const send = defineCommand({
     const settings = { ...options, target, ...parsePrimaryTaps(options) };
     const { nets, disks } = settings.taps;
     const front = SendFront.ofThisProcess();
-    // When QEMU's stream is over, its monitor is still to be told, and the taps are still served.
+    // When QEMU's stream is over, its monitor is still needed, and the taps are still served.
     if (front === undefined && (options.qmp !== undefined || nets.length + disks.length > 0)) {
       return await stayInFront(context.signal);
     }

@@ -41,13 +41,13 @@ export const COMPRESSION: Note = {
     {
       delta:
         `A page that was sent before is sent as what changed in it, or not at all; then everything
-      is packed with zstd. Copies of pages take memory up to --delta-cache, and 4 bytes for each
-      page of RAM.`,
+          is packed with zstd. Copies of pages take memory up to --delta-cache, and 4 bytes for each
+          page of RAM.`,
       zstd: "Everything is packed. Packing takes up to 64 MiB at each end.",
       auto: `Whichever of these, or none, commits soonest on this link. That is measured all the
-      time.`,
+        time.`,
       none: `QEMU's own bytes, sent while QEMU still writes: on a link of 10 Gb/s this commits
-      soonest.`,
+        soonest.`,
     },
     `With --commit async, pages are compressed after the VM has been let go on. A secondary that
       cannot take packed frames gets them unpacked.`,

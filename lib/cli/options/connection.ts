@@ -58,7 +58,7 @@ const TCP = "TCP. IPv6 stands in brackets: [2001:db8::1]:PORT, link-local [fe80:
 
 const UNITS =
   `Durations are milliseconds unless they say ms, s, m or h. Sizes take the binary units K,
-  M, G and T.`;
+    M, G and T.`;
 
 /** What TARGET may look like: where `send` and `protect` find their secondary. */
 export const TARGETS: Note = {

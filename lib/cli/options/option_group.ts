@@ -49,7 +49,7 @@ export function optionGroup<Given extends Flags>(
       const before = command.options.length;
       declare(command.optionsGroup(`${heading}:`));
       const own = new Set(command.options.slice(before).map((option) => option.attributeName()));
-      // What `declare` says of its own options is what commander then delivers.
+      // commander delivers values of the types that it inferred from the declarations.
       return (given) =>
         read(Object.fromEntries(Object.entries(given).filter(([name]) => own.has(name))) as Given);
     },

@@ -1,4 +1,4 @@
-/** What `kemari doctor` concludes; `--json` prints it as it is. */
+/** The conclusions of `kemari doctor`; `--json` prints this document as it is. */
 import type { FoundQemu, HostCheck, VmFindings } from "../../host/doctor.ts";
 import { sayOutside } from "../../qmp/outside_output.ts";
 import type { MigrationSupport, ProtectionMode } from "../../qmp/migration_support.ts";

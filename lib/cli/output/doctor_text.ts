@@ -12,7 +12,7 @@ export function formatDoctor(diagnosis: Diagnosis): string {
   const lines = ["host"];
   const width = Math.max(...host.map(({ name }) => name.length));
   for (const { name, state, found, neededFor } of host) {
-    // What is there needs no reason; what is not there does.
+    // Only a missing part needs a reason.
     const why = state === "ok" ? "" : ` (needed for ${neededFor})`;
     lines.push(`  ${state.padEnd(7)}  ${name.padEnd(width)}  ${found}${why}`);
   }

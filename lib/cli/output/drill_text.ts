@@ -4,7 +4,7 @@ import { formatBytes } from "../../units.ts";
 import { formatTakeover } from "../../host/takeover/takeover_clock.ts";
 import { type Column, formatTable } from "../../report/text_table.ts";
 
-/** Up to so many runs each have a block of their own; more are told in a table. */
+/** Up to this many runs have a block of lines each; more runs are printed as a table. */
 const BLOCKS = 3;
 
 /** @returns Text that ends with a line break. */

@@ -1,6 +1,6 @@
 const GATHERED_CHARACTERS = 64 * 1024;
 
-/** Joins small texts into larger writes. What is gathered is lost unless {@link flush} is called. */
+/** Joins small texts into larger writes. Call {@link flush} at the end: the last texts are lost otherwise. */
 export class GatheredOutput {
   readonly #write: (text: string) => void;
   #parts: string[] = [];

@@ -23,7 +23,7 @@ interface Percentiles {
 /**
  * Lays a status out as lines of a name and a value.
  *
- * What a status does not have is left out: an end that has just begun answers with little.
+ * Fields that a status lacks are left out: an end that has just begun knows little.
  *
  * @returns Text that ends with a line break.
  */
@@ -64,7 +64,7 @@ function senderPairs(
   return pairs;
 }
 
-/** What is not held until its transaction is committed. */
+/** Output of the VM that is not held until its transaction is committed. */
 function outsidePairs({ unheld, nics, drives, others }: OutsideOutput): Pair[] {
   if (unheld !== null) return [["NOT HELD", "what the NICs send: none has a --net"]];
   const pairs = nics.map(({ text }): Pair => ["NOT HELD", `what NIC ${text} sends`]);
