@@ -49,7 +49,7 @@ function fail(thrown: unknown): never {
   Deno.exit(exitCodeOf(thrown));
 }
 
-/** Whether whoever started the process had SIGHUP ignored, by nohup or an empty trap. */
+/** Whether SIGHUP was ignored when the process was started: by nohup, or by an empty trap. */
 function ignoresHangUp(): boolean {
   try {
     const ignored = /^SigIgn:.*([0-9a-f])$/m.exec(Deno.readTextFileSync("/proc/self/status"));

@@ -96,6 +96,7 @@ function createProgram(version: string, io: ProcessIo, host: GrammarHost): Comma
       getErrHasColors: () => false,
     })
     .configureHelp({
+      minWidthToWrap: 20,
       // Leaves out "(default: false)": every flag is off unless it is given.
       optionDescription(option) {
         return option.defaultValue === false

@@ -199,7 +199,7 @@ export function checkFencing(
   options: { readonly onLoss: "wait" | "activate" | "exit"; readonly fence?: string },
 ): void {
   if (options.fence !== undefined && options.fence.trim() === "") {
-    throw new UsageError("--fence needs a command", { hint: 'Or say "--fence none" explicitly' });
+    throw new UsageError("--fence needs a command", { hint: 'Or give "--fence none" explicitly' });
   }
   if (options.onLoss !== "activate" || options.fence !== undefined) return;
   throw new UsageError(
