@@ -79,7 +79,7 @@ function noteLines({ title, parts }: Note, width: number): string[] {
 
 function termLines(terms: Terms, width: number): string[] {
   const widths = Object.keys(terms).map((term) => term.length);
-  const column = 4 + Math.max(...widths.filter((each) => each <= MAX_TERM_WIDTH));
+  const column = 4 + Math.max(0, ...widths.filter((each) => each <= MAX_TERM_WIDTH));
   return Object.entries(terms).flatMap(([term, text]) => explained(term, text, column, width));
 }
 
