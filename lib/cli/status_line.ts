@@ -13,7 +13,7 @@ const ERASE_LINE = "\r\x1b[K";
  * Shares stderr between log lines and a status line, so that neither mangles the other.
  *
  * Everything written to stderr while a status line may be on screen must go through `print`.
- * It keeps no timer: a text that came too soon is drawn with the next call, whichever it is.
+ * The line has no timer: a text that comes too soon is drawn with the next call of any method.
  */
 export class StatusLine {
   readonly #terminal: Terminal;
