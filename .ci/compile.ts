@@ -38,7 +38,7 @@ async function findWorkers(folder = ""): Promise<string[]> {
   const found: string[] = [];
   for await (const entry of Deno.readDir(new URL(folder || ".", ROOT))) {
     const path = folder + entry.name;
-    if (entry.isDirectory && /^(lib|fixtures|bench)\//.test(`${path}/`)) {
+    if (entry.isDirectory && /^(lib|bench)\//.test(`${path}/`)) {
       found.push(...await findWorkers(`${path}/`));
     } else if (entry.isFile && folder !== "" && entry.name.endsWith("_worker.ts")) {
       found.push(path);

@@ -2,13 +2,16 @@
  * A `deno lint` plugin that holds the import arrows of ARCHITECTURE.md.
  *
  * ```text
- * errors ← bytes ← qemu, txn, nbd, qmp, packet, decisions ← replica ← host ← fixtures ← bench ← cli ← main.ts
- *               ← report ← bench, cli
+ * errors, units ← bytes ← qemu, txn, nbd, qmp, packet, decisions ← replica ← host ← lab ← drill, bench ← cli ← main.ts
+ *                       ← report ← bench, cli
+ * host: system ← vm, ram_dir, net, image ← disk, home ← taps ← link ← takeover ← status ← protect ← the commands
  * ```
  *
  * Four rules:
  * - `arrows`: a file imports from its own room or from a room to the left of it; rooms of one rank
- *   (the protocols) never import each other.
+ *   (the protocols) never import each other. What lies in a folder `testing/` is imported by tests
+ *   only, and by other files in such folders. The sub-rooms of `host` keep the same rule, but for
+ *   their tests.
  * - `import-map`: packages come through deno.json's import map only.
  * - `no-io`: outside the rooms that may, no `Deno`, no other runtime global and no `node:` module
  *   that does I/O.
@@ -25,6 +28,7 @@ interface Room {
 /** Every room there is. A new folder under `lib/` has to be entered here. */
 const ROOMS: Readonly<Record<string, Room>> = {
   errors: { rank: 0, io: false },
+  units: { rank: 0, io: false },
   bytes: { rank: 1, io: false },
   qemu: { rank: 2, io: false },
   txn: { rank: 2, io: false },
@@ -35,11 +39,29 @@ const ROOMS: Readonly<Record<string, Room>> = {
   report: { rank: 2, io: false },
   replica: { rank: 3, io: false },
   host: { rank: 4, io: true },
-  fixtures: { rank: 5, io: true },
+  lab: { rank: 5, io: true },
+  drill: { rank: 6, io: true },
   bench: { rank: 6, io: true },
   cli: { rank: 7, io: false },
   main: { rank: 8, io: true },
   ci: { rank: 9, io: true },
+};
+
+/** The sub-rooms of `host`, and what stands on top of them. */
+const HOST_RANKS: Readonly<Record<string, number>> = {
+  system: 0,
+  vm: 1,
+  ram_dir: 1,
+  net: 1,
+  image: 1,
+  disk: 2,
+  home: 2,
+  taps: 3,
+  link: 4,
+  takeover: 5,
+  status: 6,
+  protect: 7,
+  commands: 8,
 };
 
 /** Rooms that only these others may import, however far to the right the importer stands. */
@@ -82,7 +104,11 @@ const CLOCK_GLOBALS = new Set([
 /** A place in the repository, as the rules see it. */
 interface Place {
   readonly room: string;
+  /** Where in `host`; undefined elsewhere. */
+  readonly hostRoom: string | undefined;
   readonly isTest: boolean;
+  /** Whether it helps tests. */
+  readonly isTesting: boolean;
 }
 
 /** Path segments with `.` and `..` worked out. */
@@ -109,24 +135,40 @@ function insideRepository(filename: string): string | undefined {
   return whole.startsWith(ROOT) ? whole.slice(ROOT.length) : undefined;
 }
 
-/** The room of a repository path, `"data"` for a JSON or text asset, or `undefined` if it has none. */
-function placeOf(path: string): Place | undefined {
-  const isTest = /_test\.ts$/.test(path);
+function roomOf(path: string): string | undefined {
   const [top, second] = path.split("/");
-  if (top === ".ci") return { room: "ci", isTest };
-  if (top === "fixtures" || top === "bench") return { room: top, isTest };
-  if (top === "main.ts" || top === "main_test.ts" || top === "main_e2e_test.ts") {
-    return { room: "main", isTest };
-  }
+  if (top === ".ci") return "ci";
+  if (top === "bench") return top;
+  if (top === "main.ts" || top === "main_test.ts" || top === "main_e2e_test.ts") return "main";
   if (top !== "lib" || second === undefined) return undefined;
   const room = second.replace(/(_test)?\.ts$/, "");
-  return Object.hasOwn(ROOMS, room) ? { room, isTest } : undefined;
+  return Object.hasOwn(ROOMS, room) ? room : undefined;
+}
+
+function hostRoomOf(path: string): string {
+  const [, , folder, file] = path.split("/");
+  return file === undefined ? "commands" : folder;
+}
+
+/** The place of a repository path, or `undefined` if it stands in no room. */
+function placeOf(path: string): Place | undefined {
+  const room = roomOf(path);
+  if (room === undefined) return undefined;
+  const hostRoom = room === "host" ? hostRoomOf(path) : undefined;
+  if (hostRoom !== undefined && !Object.hasOwn(HOST_RANKS, hostRoom)) return undefined;
+  return { room, hostRoom, isTest: /_test\.ts$/.test(path), isTesting: path.includes("/testing/") };
 }
 
 /** Why `from` must not import `to`, or `undefined` if it may. */
 function objection(from: Place, to: Place): string | undefined {
+  const forTests = from.isTest || from.isTesting;
+  if (to.isTesting && !forTests) return "only tests may import what helps them";
+  if (from.room === "host" && to.room === "host") {
+    if (forTests || from.hostRoom === to.hostRoom) return undefined;
+    return objectionToRanks(HOST_RANKS[from.hostRoom!], HOST_RANKS[to.hostRoom!]);
+  }
   if (from.room === to.room) return undefined;
-  if (from.isTest && to.room === "fixtures") return undefined;
+  if (forTests && to.room === "lab") return undefined;
   if (to.isTest) return "a test is not imported";
   const readers = READERS[to.room];
   if (readers) {
@@ -135,7 +177,10 @@ function objection(from: Place, to: Place): string | undefined {
   if (from.room === "report") {
     return ROOMS[to.room].rank < 2 ? undefined : "report draws results and knows nothing else";
   }
-  const [mine, theirs] = [ROOMS[from.room].rank, ROOMS[to.room].rank];
+  return objectionToRanks(ROOMS[from.room].rank, ROOMS[to.room].rank);
+}
+
+function objectionToRanks(mine: number, theirs: number): string | undefined {
   if (theirs < mine) return undefined;
   return theirs === mine
     ? "rooms of one rank do not import each other"
@@ -198,7 +243,8 @@ const arrows: Deno.lint.Rule = {
       const to = placeOf(target);
       const why = to ? objection(from, to) : "it stands in no room";
       if (why) {
-        context.report({ node, message: `${from.room} may not import ${target}: ${why}` });
+        const mine = from.hostRoom === undefined ? from.room : `host's ${from.hostRoom}`;
+        context.report({ node, message: `${mine} may not import ${target}: ${why}` });
       }
     });
   },
@@ -220,7 +266,7 @@ const importMap: Deno.lint.Rule = {
 const noIo: Deno.lint.Rule = {
   create(context) {
     const place = placeOf(insideRepository(context.filename) ?? "");
-    if (place === undefined || place.isTest || ROOMS[place.room].io) return {};
+    if (place === undefined || place.isTest || place.isTesting || ROOMS[place.room].io) return {};
     const hint = "Take what it gives as a parameter; lib/host does the I/O";
     return {
       ...eachSpecifier((node, specifier) => {
@@ -238,7 +284,9 @@ const noIo: Deno.lint.Rule = {
 const noClock: Deno.lint.Rule = {
   create(context) {
     const place = placeOf(insideRepository(context.filename) ?? "");
-    if (place === undefined || place.isTest || ROOMS[place.room].rank >= CLOCK_RANK) return {};
+    if (
+      place === undefined || place.isTest || place.isTesting || ROOMS[place.room].rank >= CLOCK_RANK
+    ) return {};
     const report = (node: Deno.lint.Node, name: string) =>
       context.report({
         node,

@@ -7,23 +7,23 @@
  * --standby`, timed by its own account of the phases. Cold is `recv --exec` with the replica in
  * memory; when the guest runs is asked of QEMU every 2 ms.
  */
-import { ensureGuest } from "../fixtures/guest/guest.ts";
-import { ensureQemu } from "../fixtures/provision/qemu.ts";
-import { startVm, vmArguments, type VmOptions } from "../fixtures/vm.ts";
-import { endAllVms, leaveSignalsToCaller } from "../fixtures/vm_cleanup.ts";
+import { ensureGuest } from "../lib/lab/guest/guest.ts";
+import { ensureQemu } from "../lib/lab/provision/qemu.ts";
+import { startVm, vmArguments, type VmOptions } from "../lib/lab/vms/vm.ts";
+import { endAllVms, leaveSignalsToCaller } from "../lib/lab/vms/vm_cleanup.ts";
 import { TransportError } from "../lib/errors.ts";
-import { askControl } from "../lib/host/control.ts";
-import type { ReceiverStatus } from "../lib/host/end_status.ts";
-import { QmpClient } from "../lib/host/qmp_client.ts";
-import { quoteWord } from "../lib/host/standby_command.ts";
+import { askControl } from "../lib/host/system/control.ts";
+import type { ReceiverStatus } from "../lib/host/status/receiver_status.ts";
+import { QmpClient } from "../lib/host/vm/qmp_client.ts";
+import { quoteWord } from "../lib/host/takeover/standby_command.ts";
 import type { BenchExperiment, BenchSeries } from "../lib/report/bench_result.ts";
 import { pairedRatios, quantile } from "../lib/report/bench_statistics.ts";
 import type { BenchContext } from "./bench_context.ts";
 import { BACK_TO_BACK_MS, protectRound } from "./colo/colo_round.ts";
 import type { ProtectedSetup } from "./colo/colo_vm.ts";
-import { kemariProgram } from "./kemari_program.ts";
-import { saveVm } from "./save_vm.ts";
-import { atExit, endQuietly, WorkFolder } from "./work_folder.ts";
+import { kemariProgram } from "../lib/lab/program/kemari_program.ts";
+import { saveVm } from "../lib/lab/vms/save_vm.ts";
+import { atExit, endQuietly, WorkFolder } from "../lib/lab/program/work_folder.ts";
 
 /** A guest whose takeovers are measured. */
 interface GuestSize {

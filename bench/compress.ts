@@ -19,7 +19,7 @@
  *   CPU time, see `zstd_context.ts`.
  */
 import { Carry } from "../lib/bytes/carry.ts";
-import { compressionOf, type CompressMode } from "../lib/host/compression.ts";
+import { compressionOf, type CompressMode } from "../lib/host/link/compression.ts";
 import { Primary, type PrimaryTaps } from "../lib/replica/primary.ts";
 import { Replica } from "../lib/replica/replica.ts";
 import { ReplicaTaps } from "../lib/replica/replica_taps.ts";

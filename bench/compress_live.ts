@@ -23,7 +23,7 @@
  * - 175 KB of differences take zstd 2 ms here, recorded ones in a loop 0.25 ms, and 0.7 ms with the
  *   CPU's cache emptied before each: the rest is that both ends, QEMU and others share two cores.
  */
-import type { CompressMode } from "../lib/host/compression.ts";
+import type { CompressMode } from "../lib/host/link/compression.ts";
 import type { RecentDurations } from "../lib/replica/latency.ts";
 import { median, pairedRatios } from "../lib/report/bench_statistics.ts";
 import type { BenchExperiment, BenchGrid, BenchSeries } from "../lib/report/bench_result.ts";

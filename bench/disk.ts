@@ -11,19 +11,19 @@
  * from 0.89 to 1.27 over five (0.97 in the middle).
  */
 import { TransportError } from "../lib/errors.ts";
-import { ensureGuest } from "../fixtures/guest/guest.ts";
-import { guestPrograms } from "../fixtures/guest/guest_programs.ts";
-import { exists } from "../fixtures/provision/cache_dir.ts";
-import { ensureQemu } from "../fixtures/provision/qemu.ts";
-import { ensureTool } from "../fixtures/provision/tools.ts";
-import { startVm, type Vm } from "../fixtures/vm.ts";
-import { endAllVms, leaveSignalsToCaller } from "../fixtures/vm_cleanup.ts";
+import { ensureGuest } from "../lib/lab/guest/guest.ts";
+import { guestPrograms } from "../lib/lab/guest/guest_programs.ts";
+import { exists } from "../lib/lab/provision/cache_dir.ts";
+import { ensureQemu } from "../lib/lab/provision/qemu.ts";
+import { ensureTool } from "../lib/lab/provision/tools.ts";
+import { startVm, type Vm } from "../lib/lab/vms/vm.ts";
+import { endAllVms, leaveSignalsToCaller } from "../lib/lab/vms/vm_cleanup.ts";
 import type { BenchExperiment, BenchGrid, BenchSeries } from "../lib/report/bench_result.ts";
 import { pairedRatios, ratioGrid } from "../lib/report/bench_statistics.ts";
 import type { BenchContext } from "./bench_context.ts";
 import { FIO_JOBS, fioCommand, type FioJob, parseFio } from "./fio.ts";
-import { kemariProgram } from "./kemari_program.ts";
-import { atExit, endQuietly, WorkFolder } from "./work_folder.ts";
+import { kemariProgram } from "../lib/lab/program/kemari_program.ts";
+import { atExit, endQuietly, WorkFolder } from "../lib/lab/program/work_folder.ts";
 
 const DISK_BYTES = 128 * 2 ** 20;
 const MEMORY_MIB = 512;

@@ -1,16 +1,16 @@
 /** What the experiments on real guests share: QEMU, guest, programs, network, and disk images. */
 import { TransportError } from "../lib/errors.ts";
-import { ensureGuest, type GuestImages } from "../fixtures/guest/guest.ts";
-import { guestPrograms } from "../fixtures/guest/guest_programs.ts";
-import { CABLE_IP, type LabHost, NetLab, netLabMissing } from "../fixtures/net_lab.ts";
-import { ensureQemu, type QemuInstall } from "../fixtures/provision/qemu.ts";
-import { ensureTool } from "../fixtures/provision/tools.ts";
-import { endAllVms, leaveSignalsToCaller } from "../fixtures/vm_cleanup.ts";
+import { ensureGuest, type GuestImages } from "../lib/lab/guest/guest.ts";
+import { guestPrograms } from "../lib/lab/guest/guest_programs.ts";
+import { CABLE_IP, type LabHost, NetLab, netLabMissing } from "../lib/lab/network/net_lab.ts";
+import { ensureQemu, type QemuInstall } from "../lib/lab/provision/qemu.ts";
+import { ensureTool } from "../lib/lab/provision/tools.ts";
+import { endAllVms, leaveSignalsToCaller } from "../lib/lab/vms/vm_cleanup.ts";
 import type { BenchContext, LinkRate } from "./bench_context.ts";
-import { output } from "./drill_process.ts";
-import { type KemariProgram, kemariProgram } from "./kemari_program.ts";
-import { setQuickAcks } from "./quick_acks.ts";
-import { atExit, WorkFolder } from "./work_folder.ts";
+import { output } from "../lib/lab/program/lab_process.ts";
+import { type KemariProgram, kemariProgram } from "../lib/lab/program/kemari_program.ts";
+import { setQuickAcks } from "../lib/lab/network/quick_acks.ts";
+import { atExit, WorkFolder } from "../lib/lab/program/work_folder.ts";
 
 export const GUEST_MEMORY_MIB = 512;
 

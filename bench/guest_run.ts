@@ -1,18 +1,19 @@
 /** One guest, kept in one way, from its boot until it is disposed of. */
 import { QemuError } from "../lib/errors.ts";
-import { askControl } from "../lib/host/control.ts";
-import type { ReceiverStatus, SenderDurations, SenderStatus } from "../lib/host/end_status.ts";
-import { QmpClient } from "../lib/host/qmp_client.ts";
-import type { TapStatus } from "../lib/host/tap_status.ts";
-import { migrateStopped } from "../fixtures/stopped_migration.ts";
-import { startVm, type Vm, type VmOptions } from "../fixtures/vm.ts";
+import { askControl } from "../lib/host/system/control.ts";
+import type { ReceiverStatus } from "../lib/host/status/receiver_status.ts";
+import type { SenderDurations, SenderStatus } from "../lib/host/status/sender_status.ts";
+import { QmpClient } from "../lib/host/vm/qmp_client.ts";
+import type { TapStatus } from "../lib/host/taps/tap_status.ts";
+import { migrateStopped } from "../lib/lab/vms/stopped_migration.ts";
+import { startVm, type Vm, type VmOptions } from "../lib/lab/vms/vm.ts";
 import { undescribed } from "./colo/colo_vm.ts";
 import { enableColo, inColo } from "./colo/enter_colo.ts";
-import { say } from "./drill_process.ts";
+import { say } from "../lib/lab/program/lab_process.ts";
 import { GUEST_MEMORY_MIB, type GuestLab } from "./guest_lab.ts";
 import { type GuestSetup, SYNC_INTERVAL_MS } from "./guest_setups.ts";
-import { isThere, listens, startKemari } from "./started_kemari.ts";
-import { StopWatch } from "./stop_watch.ts";
+import { isThere, listens, startKemari } from "../lib/lab/program/started_kemari.ts";
+import { StopWatch } from "../lib/lab/vms/stop_watch.ts";
 
 /** A sender that has taps. */
 export type TappedStatus = SenderStatus & { readonly taps: TapStatus };

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { KemariProcess } from "../fixtures/watched_kemari.ts";
+import { KemariProcess } from "../lib/lab/program/watched_kemari.ts";
 import { decodeBenchReport } from "../lib/report/bench_result.ts";
 import {
   KEMARI_2010,
@@ -9,7 +9,7 @@ import {
   UNPROTECTED,
 } from "./guest_setups.ts";
 import { IOZONE_OPERATIONS } from "./iozone_program.ts";
-import { leavesNothing } from "./leaves_nothing.ts";
+import { leavesNothing } from "../lib/lab/testing/leaves_nothing.ts";
 
 const PROTECTED = [KEMARI_2010, KEMARI_DEFAULT, QEMU_PAIR, QEMU_PAIR_AS_IT_COMES];
 

@@ -21,21 +21,25 @@
  * became 416, and bulk out of the guest 304 Mbit/s instead of 72.
  */
 import { KemariError, TransportError } from "../lib/errors.ts";
-import type { SenderStatus } from "../lib/host/end_status.ts";
+import type { SenderStatus } from "../lib/host/status/sender_status.ts";
 import type { BenchExperiment } from "../lib/report/bench_result.ts";
-import { CountedClient } from "../fixtures/counted_client.ts";
-import { echoDatagrams, exchangeDatagrams, exchangeSegments } from "../fixtures/counted_traffic.ts";
-import { ensureGuest, type GuestImages } from "../fixtures/guest/guest.ts";
-import { guestPrograms } from "../fixtures/guest/guest_programs.ts";
-import { NetLab } from "../fixtures/net_lab.ts";
-import { exists } from "../fixtures/provision/cache_dir.ts";
-import { ensureQemu } from "../fixtures/provision/qemu.ts";
-import { ensureTool } from "../fixtures/provision/tools.ts";
-import { startVm, type Vm } from "../fixtures/vm.ts";
-import { endAllVms, leaveSignalsToCaller } from "../fixtures/vm_cleanup.ts";
+import { CountedClient } from "../lib/lab/network/counted_client.ts";
+import {
+  echoDatagrams,
+  exchangeDatagrams,
+  exchangeSegments,
+} from "../lib/lab/network/counted_traffic.ts";
+import { ensureGuest, type GuestImages } from "../lib/lab/guest/guest.ts";
+import { guestPrograms } from "../lib/lab/guest/guest_programs.ts";
+import { NetLab } from "../lib/lab/network/net_lab.ts";
+import { exists } from "../lib/lab/provision/cache_dir.ts";
+import { ensureQemu } from "../lib/lab/provision/qemu.ts";
+import { ensureTool } from "../lib/lab/provision/tools.ts";
+import { startVm, type Vm } from "../lib/lab/vms/vm.ts";
+import { endAllVms, leaveSignalsToCaller } from "../lib/lab/vms/vm_cleanup.ts";
 import type { BenchContext } from "./bench_context.ts";
-import { ask, end, say } from "./drill_process.ts";
-import { kemariProgram } from "./kemari_program.ts";
+import { ask, end, say } from "../lib/lab/program/lab_process.ts";
+import { kemariProgram } from "../lib/lab/program/kemari_program.ts";
 import {
   type Arrivals,
   type Bypassed,
@@ -44,8 +48,8 @@ import {
   type WayResult,
 } from "./net_result.ts";
 import { measureRoundTrips } from "./round_trips.ts";
-import { listens } from "./started_kemari.ts";
-import { atExit, endQuietly, WorkFolder } from "./work_folder.ts";
+import { listens } from "../lib/lab/program/started_kemari.ts";
+import { atExit, endQuietly, WorkFolder } from "../lib/lab/program/work_folder.ts";
 
 const MEMORY_MIB = 256;
 const PORT = 7000;

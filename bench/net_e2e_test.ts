@@ -1,5 +1,5 @@
-import { netLabMissing } from "../fixtures/net_lab.ts";
-import { leavesNothing } from "./leaves_nothing.ts";
+import { netLabMissing } from "../lib/lab/network/net_lab.ts";
+import { leavesNothing } from "../lib/lab/testing/leaves_nothing.ts";
 
 const missing = await netLabMissing();
 if (missing !== undefined) console.error(`SKIP bench net: ${missing}`);

@@ -1,6 +1,6 @@
 /** What `kemari bench net` measures, as a result's series. */
-import type { SenderStatus } from "../lib/host/end_status.ts";
-import type { TapStatus } from "../lib/host/tap_status.ts";
+import type { SenderStatus } from "../lib/host/status/sender_status.ts";
+import type { TapStatus } from "../lib/host/taps/tap_status.ts";
 import type { BenchDistribution, BenchSeries } from "../lib/report/bench_result.ts";
 import { distributionOf, pairedRatios, quantile } from "../lib/report/bench_statistics.ts";
 

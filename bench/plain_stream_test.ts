@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { loadStream } from "../fixtures/streams.ts";
+import { loadStream } from "../lib/lab/recording/streams.ts";
 import { StreamParser } from "../lib/qemu/stream_parser.ts";
 import { Replica } from "../lib/replica/replica.ts";
 import { plainStream, plainStreamShape, writePlainStream } from "./plain_stream.ts";

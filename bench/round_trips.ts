@@ -1,5 +1,5 @@
 /** Requests and responses on one TCP connection from inside a lab's namespace. */
-import { CountedClient } from "../fixtures/counted_client.ts";
+import { CountedClient } from "../lib/lab/network/counted_client.ts";
 
 const MESSAGE = new Uint8Array(64).fill(0x2e);
 /** How long signals and other tasks may have to wait. */

@@ -5,9 +5,9 @@ import {
   type BenchExperiment,
   type BenchReport,
 } from "../lib/report/bench_result.ts";
-import { SOFTWARE } from "../lib/host/software.ts";
+import { SOFTWARE } from "../lib/host/system/software.ts";
 import type { BenchContext, BenchSettings } from "./bench_context.ts";
-import { ProgressClock } from "./progress_clock.ts";
+import { ProgressClock } from "../lib/lab/program/progress_clock.ts";
 import { benchActivation } from "./activation.ts";
 import { benchBitmap } from "./bitmap.ts";
 import { benchColo } from "./colo/colo.ts";
@@ -16,7 +16,7 @@ import { benchCompress } from "./compress.ts";
 import { benchCompressLive } from "./compress_live.ts";
 import { benchDisk } from "./disk.ts";
 import { benchIozone } from "./iozone.ts";
-import { sourceFolder } from "./kemari_program.ts";
+import { sourceFolder } from "../lib/lab/program/kemari_program.ts";
 import { benchNet } from "./net.ts";
 import { benchStart } from "./start.ts";
 import { benchStream } from "./stream.ts";

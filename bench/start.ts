@@ -8,7 +8,7 @@
 import { TransportError } from "../lib/errors.ts";
 import type { BenchExperiment } from "../lib/report/bench_result.ts";
 import type { BenchContext } from "./bench_context.ts";
-import { findExecutable, sourceFolder } from "./kemari_program.ts";
+import { findExecutable, sourceFolder } from "../lib/lab/program/kemari_program.ts";
 
 const RUNS = 40;
 const QUICK_RUNS = 5;

@@ -16,16 +16,16 @@
  * - socat's own buffer of 8 KiB halves its speed: with `-b 262144` it is the second reference.
  * - The programs' start, 0.1 s, weighs more in `--quick`: its ratio is lower by a tenth or two.
  */
-import { ensureTool } from "../fixtures/provision/tools.ts";
+import { ensureTool } from "../lib/lab/provision/tools.ts";
 import { TransportError } from "../lib/errors.ts";
 import { pairedRatios } from "../lib/report/bench_statistics.ts";
 import type { BenchExperiment } from "../lib/report/bench_result.ts";
 import type { BenchContext } from "./bench_context.ts";
-import { kemariProgram } from "./kemari_program.ts";
+import { kemariProgram } from "../lib/lab/program/kemari_program.ts";
 import { plainStreamShape, writePlainStream } from "./plain_stream.ts";
-import { watchPeakMemory } from "./process_memory.ts";
+import { watchPeakMemory } from "../lib/lab/vms/process_memory.ts";
 import { warmMemory } from "./warm_memory.ts";
-import { atExit, endQuietly, WorkFolder } from "./work_folder.ts";
+import { atExit, endQuietly, WorkFolder } from "../lib/lab/program/work_folder.ts";
 
 const RAM_BYTES = 2 ** 30;
 const QUICK_RAM_BYTES = 2 ** 29;

@@ -1,7 +1,7 @@
 /** A stretch of time in which a guest does one thing: what went on, over time and in sum. */
 import type { RecentDurations } from "../lib/replica/latency.ts";
-import type { SentParts } from "../lib/host/end_status.ts";
-import { delay } from "./drill_process.ts";
+import type { SentParts } from "../lib/host/status/sender_status.ts";
+import { delay } from "../lib/lab/program/lab_process.ts";
 import type { GuestRun, TappedStatus } from "./guest_run.ts";
 import type { Workload } from "./workload.ts";
 

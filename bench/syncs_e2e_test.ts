@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { KEMARI_2010 } from "./guest_setups.ts";
-import { leavesNothing } from "./leaves_nothing.ts";
-import { hasNetwork, quickRounds, WORKLOADS } from "./quick_rounds.ts";
+import { leavesNothing } from "../lib/lab/testing/leaves_nothing.ts";
+import { hasNetwork, quickRounds, WORKLOADS } from "./testing/quick_rounds.ts";
 
 Deno.test("e2e: bench syncs counts them over time, and how long each takes", async () => {
   const syncs = await quickRounds("syncs");

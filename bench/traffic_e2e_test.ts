@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import type { BenchGrid } from "../lib/report/bench_result.ts";
-import { leavesNothing } from "./leaves_nothing.ts";
-import { hasNetwork, quickRounds, WORKLOADS } from "./quick_rounds.ts";
+import { leavesNothing } from "../lib/lab/testing/leaves_nothing.ts";
+import { hasNetwork, quickRounds, WORKLOADS } from "./testing/quick_rounds.ts";
 
 const MODES = ["none", "zstd", "delta", "auto"].map((mode) => `kemari, --compress ${mode}`);
 

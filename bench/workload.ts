@@ -1,10 +1,10 @@
 /** What a measured guest does meanwhile. */
 import { TransportError } from "../lib/errors.ts";
-import { selfCommand } from "../lib/host/self_command.ts";
+import { selfCommand } from "../lib/host/system/self_command.ts";
 import type { GuestRun } from "./guest_run.ts";
 import { IOZONE_FILE, iozoneCommand } from "./iozone_program.ts";
 import { WEB_CLIENTS, type WebReport } from "./web_client.ts";
-import { atExit, endQuietly } from "./work_folder.ts";
+import { atExit, endQuietly } from "../lib/lab/program/work_folder.ts";
 
 /** A workload that is under way. */
 export interface RunningWorkload extends AsyncDisposable {

@@ -16,16 +16,16 @@
  * together only what is shorter than 1 KiB.
  */
 import { TransportError } from "../lib/errors.ts";
-import { OutputQueue } from "../lib/host/channel.ts";
-import { ERRNO, errno, errnoText, libc } from "../lib/host/libc.ts";
-import { Reactor } from "../lib/host/reactor.ts";
-import { connectSocket } from "../lib/host/socket.ts";
+import { OutputQueue } from "../lib/host/system/channel.ts";
+import { ERRNO, errno, errnoText, libc } from "../lib/host/system/libc.ts";
+import { Reactor } from "../lib/host/system/reactor.ts";
+import { connectSocket } from "../lib/host/system/socket.ts";
 import type { BenchChart, BenchExperiment, BenchSeries } from "../lib/report/bench_result.ts";
 import { median, pairedRatios } from "../lib/report/bench_statistics.ts";
-import { ensureTool } from "../fixtures/provision/tools.ts";
+import { ensureTool } from "../lib/lab/provision/tools.ts";
 import process from "node:process";
 import type { BenchContext } from "./bench_context.ts";
-import { atExit, endQuietly, WorkFolder } from "./work_folder.ts";
+import { atExit, endQuietly, WorkFolder } from "../lib/lab/program/work_folder.ts";
 
 export const PAGE_BYTES = 4096;
 export const HEADER_BYTES = 8;

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { HEADER_BYTES, PAGE_BYTES, scattered, writeWays } from "./writev.ts";
-import { cString, libc } from "../lib/host/libc.ts";
+import { cString, libc } from "../lib/host/system/libc.ts";
 
 Deno.test("every way writes the same bytes", async () => {
   const memory = crypto.getRandomValues(new Uint8Array(16 * PAGE_BYTES));

@@ -28,14 +28,14 @@
  *   read, brought 1236 to 1412 a second, and 0.30 ms of standing still to 0.21, of which QEMU alone
  *   takes 0.20 (alternating with the pair, quiet machine).
  */
-import { ensureGuest } from "../../fixtures/guest/guest.ts";
-import { ensureQemu } from "../../fixtures/provision/qemu.ts";
-import { endAllVms, leaveSignalsToCaller } from "../../fixtures/vm_cleanup.ts";
+import { ensureGuest } from "../../lib/lab/guest/guest.ts";
+import { ensureQemu } from "../../lib/lab/provision/qemu.ts";
+import { endAllVms, leaveSignalsToCaller } from "../../lib/lab/vms/vm_cleanup.ts";
 import type { BenchExperiment, BenchSeries } from "../../lib/report/bench_result.ts";
 import type { BenchContext } from "../bench_context.ts";
-import { kemariProgram } from "../kemari_program.ts";
-import { QuickLoopback } from "../quick_acks.ts";
-import { atExit } from "../work_folder.ts";
+import { kemariProgram } from "../../lib/lab/program/kemari_program.ts";
+import { QuickLoopback } from "../../lib/lab/network/quick_acks.ts";
+import { atExit } from "../../lib/lab/program/work_folder.ts";
 import { measureKeptMemory } from "./colo_memory.ts";
 import { ColoRates, VIRTIO_DEVICES } from "./colo_rates.ts";
 import { BACK_TO_BACK_MS } from "./colo_round.ts";

@@ -1,12 +1,12 @@
 /** What `kemari bench colo` and `soak` are made of, each as short as it can be, on real VMs. */
 import assert from "node:assert/strict";
-import { netLabMissing } from "../../fixtures/net_lab.ts";
-import { ensureQemu } from "../../fixtures/provision/qemu.ts";
-import { FROM_SOURCE, KemariProcess } from "../../fixtures/watched_kemari.ts";
+import { netLabMissing } from "../../lib/lab/network/net_lab.ts";
+import { ensureQemu } from "../../lib/lab/provision/qemu.ts";
+import { FROM_SOURCE, KemariProcess } from "../../lib/lab/program/watched_kemari.ts";
 import { decodeBenchReport } from "../../lib/report/bench_result.ts";
 import type { BenchContext } from "../bench_context.ts";
-import { leavesNothing } from "../leaves_nothing.ts";
-import { QuickLoopback } from "../quick_acks.ts";
+import { leavesNothing } from "../../lib/lab/testing/leaves_nothing.ts";
+import { QuickLoopback } from "../../lib/lab/network/quick_acks.ts";
 import { keptKb } from "./colo_memory.ts";
 import { ColoRates, VIRTIO_DEVICES } from "./colo_rates.ts";
 import { measureTable } from "./colo_table.ts";

@@ -6,15 +6,15 @@
  * Under KVM the timer that wakes such a guest is QEMU's own (`kernel-irqchip=split`): the kernel's is
  * set anew at every resume, and checkpoints that come more often than its ticks stop the guest.
  */
-import { ensureQemu, type QemuVersion } from "../../fixtures/provision/qemu.ts";
-import { dirtyingBootSector } from "../../fixtures/recording/boot_sector.ts";
-import type { Vm } from "../../fixtures/vm.ts";
+import { ensureQemu, type QemuVersion } from "../../lib/lab/provision/qemu.ts";
+import { dirtyingBootSector } from "../../lib/lab/recording/boot_sector.ts";
+import type { Vm } from "../../lib/lab/vms/vm.ts";
 import { KemariError } from "../../lib/errors.ts";
 import type { BenchGrid } from "../../lib/report/bench_result.ts";
 import { quantile } from "../../lib/report/bench_statistics.ts";
 import type { BenchContext } from "../bench_context.ts";
-import { until } from "../drill_process.ts";
-import { WorkFolder } from "../work_folder.ts";
+import { until } from "../../lib/lab/program/lab_process.ts";
+import { WorkFolder } from "../../lib/lab/program/work_folder.ts";
 import { type KeptMemory, measureMemory } from "./colo_round.ts";
 import { protectedVm } from "./colo_vm.ts";
 

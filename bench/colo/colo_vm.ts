@@ -2,17 +2,17 @@
  * A VM whose checkpoints are measured: kept by `kemari protect`, by `kemari send`, by QEMU's own
  * secondary, or by nobody who takes any time.
  */
-import type { GuestImages } from "../../fixtures/guest/guest.ts";
-import { migrateStopped } from "../../fixtures/stopped_migration.ts";
-import { startVm, type Vm, type VmOptions } from "../../fixtures/vm.ts";
-import { askControl } from "../../lib/host/control.ts";
-import type { SenderStatus } from "../../lib/host/end_status.ts";
-import { QmpClient } from "../../lib/host/qmp_client.ts";
-import { quoteWord } from "../../lib/host/standby_command.ts";
-import { until } from "../drill_process.ts";
-import { listens, startKemari } from "../started_kemari.ts";
-import { StopWatch } from "../stop_watch.ts";
-import { WorkFolder } from "../work_folder.ts";
+import type { GuestImages } from "../../lib/lab/guest/guest.ts";
+import { migrateStopped } from "../../lib/lab/vms/stopped_migration.ts";
+import { startVm, type Vm, type VmOptions } from "../../lib/lab/vms/vm.ts";
+import { askControl } from "../../lib/host/system/control.ts";
+import type { SenderStatus } from "../../lib/host/status/sender_status.ts";
+import { QmpClient } from "../../lib/host/vm/qmp_client.ts";
+import { quoteWord } from "../../lib/host/takeover/standby_command.ts";
+import { until } from "../../lib/lab/program/lab_process.ts";
+import { listens, startKemari } from "../../lib/lab/program/started_kemari.ts";
+import { StopWatch } from "../../lib/lab/vms/stop_watch.ts";
+import { WorkFolder } from "../../lib/lab/program/work_folder.ts";
 import { enableColo, inColo } from "./enter_colo.ts";
 import { StandIn } from "./stand_in.ts";
 

@@ -1,6 +1,6 @@
 /** How a QEMU is brought into COLO, on either side of a pair. */
 import { QemuError } from "../../lib/errors.ts";
-import type { QmpClient } from "../../lib/host/qmp_client.ts";
+import type { QmpClient } from "../../lib/host/vm/qmp_client.ts";
 
 const COLO_TIMEOUT_MS = 30_000;
 const POLL_MS = 50;

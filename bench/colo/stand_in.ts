@@ -8,7 +8,7 @@
 import { TransportError } from "../../lib/errors.ts";
 import { encodePong, encodeShut } from "../../lib/qemu/return_path.ts";
 import { COLO_MESSAGE } from "../../lib/qemu/wire.ts";
-import { until } from "../drill_process.ts";
+import { until } from "../../lib/lab/program/lab_process.ts";
 
 const READ_BYTES = 1 << 20;
 const MAX_CHECKPOINT_BYTES = 1 << 26;

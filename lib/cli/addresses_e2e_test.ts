@@ -1,8 +1,8 @@
 /** `unix:PATH` means what it says in every command that is given a control socket or a monitor. */
 import assert from "node:assert/strict";
-import { BarePair } from "../../fixtures/bare_guest/bare_pair.ts";
-import { runKemari } from "../../fixtures/run_kemari.ts";
-import { KemariProcess } from "../../fixtures/watched_kemari.ts";
+import { BarePair } from "../lab/testing/bare_pair.ts";
+import { runKemari } from "../lab/program/run_kemari.ts";
+import { KemariProcess } from "../lab/program/watched_kemari.ts";
 
 Deno.test("e2e: unix:PATH for --qmp and --control, at every command that takes one", async () => {
   await using pair = await BarePair.boot("11.1", {

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { runKemari, startKemari } from "../../fixtures/run_kemari.ts";
+import { runKemari, startKemari } from "../lab/program/run_kemari.ts";
 import { decodeBenchReport } from "../report/bench_result.ts";
 
 /** Command lines of all processes that name a path. */

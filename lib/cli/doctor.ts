@@ -1,7 +1,7 @@
-import { cacheDir } from "../../fixtures/provision/cache_dir.ts";
+import { cacheDir } from "../lab/provision/cache_dir.ts";
 import { KemariError, QemuError } from "../errors.ts";
 import { examineHost, examineVm, findQemu } from "../host/doctor.ts";
-import { probeQemu } from "../host/qemu_probe.ts";
+import { probeQemu } from "../host/vm/qemu_probe.ts";
 import type { CommandContext } from "./context.ts";
 import { formatDoctor } from "./doctor_text.ts";
 import { diagnose, type QemuFindings } from "./diagnosis.ts";

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
-import { ensureQemu, type QemuVersion } from "../../fixtures/provision/qemu.ts";
-import { runKemari } from "../../fixtures/run_kemari.ts";
-import { startVm } from "../../fixtures/vm.ts";
+import { ensureQemu, type QemuVersion } from "../lab/provision/qemu.ts";
+import { runKemari } from "../lab/program/run_kemari.ts";
+import { startVm } from "../lab/vms/vm.ts";
 
 const MODES: readonly (readonly [QemuVersion, string])[] = [
   ["11.1", "colo"],

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { judgeOutside } from "../qmp/outside_output.ts";
-import { runKemari, startKemari } from "../../fixtures/run_kemari.ts";
+import { runKemari, startKemari } from "../lab/program/run_kemari.ts";
 import type { HostCheck } from "../host/doctor.ts";
 import { probeCapabilities, type SupportReplies } from "../qmp/migration_support.ts";
 import { diagnose, type QemuFindings } from "./diagnosis.ts";

@@ -1,5 +1,5 @@
 /** `kemari doctor` for people. */
-import { formatBytes } from "../host/end_status.ts";
+import { formatBytes } from "../units.ts";
 import type { MigrationSupport } from "../qmp/migration_support.ts";
 import { formatPairs } from "../report/text_table.ts";
 import type { Diagnosis } from "./diagnosis.ts";

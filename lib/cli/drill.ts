@@ -1,5 +1,5 @@
 import { getLogger } from "@logtape/logtape";
-import { drill, type DrillReport } from "../../bench/drill.ts";
+import { drill, type DrillReport } from "../drill/drill.ts";
 import {
   DEVICES,
   type Devices,
@@ -9,7 +9,7 @@ import {
   faultsFor,
   type Phase,
   PHASES,
-} from "../../bench/drill_plan.ts";
+} from "../drill/plan.ts";
 import { EXIT, UsageError } from "../errors.ts";
 import type { CommandContext } from "./context.ts";
 import { formatDrill } from "./drill_text.ts";

@@ -1,4 +1,4 @@
-import { runClient } from "../../bench/drill_client.ts";
+import { runClient } from "../drill/client.ts";
 import type { CommandContext } from "./context.ts";
 import type { DrillClientOptions } from "./options.ts";
 

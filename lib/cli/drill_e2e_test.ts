@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
-import { netLabMissing } from "../../fixtures/net_lab.ts";
-import { KemariProcess } from "../../fixtures/watched_kemari.ts";
-import type { DrillReport } from "../../bench/drill.ts";
+import { netLabMissing } from "../lab/network/net_lab.ts";
+import { KemariProcess } from "../lab/program/watched_kemari.ts";
+import type { DrillReport } from "../drill/drill.ts";
 
 /** Runs a drill that must hold. @returns Its report, and what it said meanwhile. */
 async function drill(...options: string[]): Promise<DrillReport & { readonly said: string }> {

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import type { DrillReport, DrillRun } from "../../bench/drill.ts";
+import type { DrillReport, DrillRun } from "../drill/drill.ts";
 import { UsageError } from "../errors.ts";
 import { parseDevices, parseFaults, parsePhases } from "./drill.ts";
 import { formatDrill } from "./drill_text.ts";

@@ -1,7 +1,7 @@
 /** A drill's report for people. */
-import type { DrillReport, DrillRun } from "../../bench/drill.ts";
-import { formatBytes } from "../host/end_status.ts";
-import { formatTakeover } from "../host/takeover.ts";
+import type { DrillReport, DrillRun } from "../drill/drill.ts";
+import { formatBytes } from "../units.ts";
+import { formatTakeover } from "../host/takeover/takeover_clock.ts";
 import { type Column, formatTable } from "../report/text_table.ts";
 
 /** Up to so many runs each have a block of their own; more are told in a table. */

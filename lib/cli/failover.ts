@@ -1,5 +1,5 @@
 import { EXIT, RelayedError, WireError } from "../errors.ts";
-import { askControl } from "../host/control.ts";
+import { askControl } from "../host/system/control.ts";
 import type { CommandContext } from "./context.ts";
 import type { FailoverOptions } from "./options.ts";
 

@@ -1,6 +1,6 @@
 /** How an error that ends a command is said on stderr. */
 import { EXIT, exitCodeOf, KemariError } from "../errors.ts";
-import { asksForJsonLog } from "../host/self_command.ts";
+import { asksForJsonLog } from "../host/system/self_command.ts";
 import type { LogFormat } from "./options.ts";
 
 /** Fields of the errors that scripts may want to match on. */

@@ -1,5 +1,5 @@
 import { UsageError } from "../errors.ts";
-import { guard } from "../host/guardian.ts";
+import { guard } from "../host/protect/guardian.ts";
 import type { CommandContext } from "./context.ts";
 import type { GuardOptions } from "./options.ts";
 

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
-import { runKemari, startKemari } from "../../fixtures/run_kemari.ts";
-import { listStreams, loadStream } from "../../fixtures/streams.ts";
+import { runKemari, startKemari } from "../lab/program/run_kemari.ts";
+import { listStreams, loadStream } from "../lab/recording/streams.ts";
 import { Carry } from "../bytes/carry.ts";
 import { KemariError } from "../errors.ts";
 import { StreamInspector } from "../qemu/stream_inspector.ts";
@@ -14,7 +14,7 @@ import {
   u32,
   VMDESC,
   VMDESC_JSON,
-} from "../qemu/synthetic_stream.ts";
+} from "../qemu/testing/synthetic_stream.ts";
 import { SECTION } from "../qemu/wire.ts";
 import { InspectJson } from "./inspect_json.ts";
 import { InspectText } from "./inspect_text.ts";

@@ -1,11 +1,11 @@
 /** Link-local IPv6 addresses, which name their interface: between the two ends, and of QEMU's monitor. */
 import assert from "node:assert/strict";
-import { netLabMissing } from "../../fixtures/net_lab.ts";
-import { ensureQemu } from "../../fixtures/provision/qemu.ts";
-import { loadStream } from "../../fixtures/streams.ts";
-import { startVm } from "../../fixtures/vm.ts";
-import { vmStateOf } from "../../fixtures/vm_state.ts";
-import { FROM_SOURCE, KemariProcess } from "../../fixtures/watched_kemari.ts";
+import { netLabMissing } from "../lab/network/net_lab.ts";
+import { ensureQemu } from "../lab/provision/qemu.ts";
+import { loadStream } from "../lab/recording/streams.ts";
+import { startVm } from "../lab/vms/vm.ts";
+import { vmStateOf } from "../lab/vms/vm_state.ts";
+import { FROM_SOURCE, KemariProcess } from "../lab/program/watched_kemari.ts";
 
 const missing = await netLabMissing();
 if (missing) console.error(`SKIP link-local tests: ${missing}`);

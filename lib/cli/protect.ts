@@ -1,6 +1,6 @@
 import { UsageError } from "../errors.ts";
-import { protect } from "../host/protect.ts";
-import { protectVia } from "../host/protect_via.ts";
+import { protect } from "../host/protect/protect.ts";
+import { protectVia } from "../host/protect/protect_via.ts";
 import type { CommandContext } from "./context.ts";
 import type { ProtectOptions } from "./options.ts";
 import { parsePrimaryTaps } from "./tap_settings.ts";

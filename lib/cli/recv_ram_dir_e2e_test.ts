@@ -1,9 +1,9 @@
 /** `kemari recv --ram-dir`: killed and started again, started twice, without room. */
 import assert from "node:assert/strict";
-import { loadStream } from "../../fixtures/streams.ts";
-import { vmStateOf } from "../../fixtures/vm_state.ts";
-import { until } from "../../fixtures/protected_pair.ts";
-import { FROM_SOURCE, KemariProcess } from "../../fixtures/watched_kemari.ts";
+import { loadStream } from "../lab/recording/streams.ts";
+import { vmStateOf } from "../lab/vms/vm_state.ts";
+import { until } from "../lab/testing/protected_pair.ts";
+import { FROM_SOURCE, KemariProcess } from "../lab/program/watched_kemari.ts";
 
 const STREAM = loadStream("plain-11.1-bios");
 const STATE = vmStateOf(STREAM);

@@ -1,8 +1,8 @@
 /** Ends that are stopped (SIGSTOP) for less and for more than the grace time. */
 import assert from "node:assert/strict";
-import { loadStream } from "../../fixtures/streams.ts";
-import { vmStateOf } from "../../fixtures/vm_state.ts";
-import { KemariProcess } from "../../fixtures/watched_kemari.ts";
+import { loadStream } from "../lab/recording/streams.ts";
+import { vmStateOf } from "../lab/vms/vm_state.ts";
+import { KemariProcess } from "../lab/program/watched_kemari.ts";
 
 const STREAM = loadStream("plain-11.1-bios");
 const QUICK = ["--heartbeat", "50", "--grace", "500"];

@@ -1,9 +1,9 @@
 /** `--vm` and `--replace`, with a recorded VM. */
 import assert from "node:assert/strict";
-import { loadStream } from "../../fixtures/streams.ts";
-import { KemariProcess } from "../../fixtures/watched_kemari.ts";
-import { askControl } from "../host/control.ts";
-import type { ReceiverStatus } from "../host/end_status.ts";
+import { loadStream } from "../lab/recording/streams.ts";
+import { KemariProcess } from "../lab/program/watched_kemari.ts";
+import { askControl } from "../host/system/control.ts";
+import type { ReceiverStatus } from "../host/status/receiver_status.ts";
 
 const STREAM = loadStream("plain-11.1-bios");
 const never = new AbortController().signal;

@@ -1,8 +1,8 @@
 /** `kemari recv` when it activates, or is told not to: stdout, fences, signals, control socket. */
 import assert from "node:assert/strict";
-import { KemariProcess, type StartOptions } from "../../fixtures/watched_kemari.ts";
-import { loadStream } from "../../fixtures/streams.ts";
-import { vmStateOf } from "../../fixtures/vm_state.ts";
+import { KemariProcess, type StartOptions } from "../lab/program/watched_kemari.ts";
+import { loadStream } from "../lab/recording/streams.ts";
+import { vmStateOf } from "../lab/vms/vm_state.ts";
 import {
   concat,
   configuration,
@@ -12,7 +12,7 @@ import {
   page,
   ramSection,
   VMDESC,
-} from "../qemu/synthetic_stream.ts";
+} from "../qemu/testing/synthetic_stream.ts";
 
 const STREAM = loadStream("plain-7.2-bios");
 const STATE = vmStateOf(STREAM);

@@ -1,10 +1,10 @@
 /** `kemari send` and `kemari recv` as a shell sees them: everything that can go wrong between them. */
 import assert from "node:assert/strict";
-import { KemariProcess } from "../../fixtures/watched_kemari.ts";
-import { loadStream } from "../../fixtures/streams.ts";
-import { vmStateOf } from "../../fixtures/vm_state.ts";
+import { KemariProcess } from "../lab/program/watched_kemari.ts";
+import { loadStream } from "../lab/recording/streams.ts";
+import { vmStateOf } from "../lab/vms/vm_state.ts";
 import { Carry } from "../bytes/carry.ts";
-import { concat } from "../qemu/synthetic_stream.ts";
+import { concat } from "../qemu/testing/synthetic_stream.ts";
 import { TxnReceiver } from "../txn/receiver.ts";
 
 const STREAM = loadStream("plain-7.2-bios");

@@ -1,14 +1,14 @@
 /** `kemari send` and `kemari recv` as a shell sees them: streams that arrive. */
 import assert from "node:assert/strict";
-import { replayColo } from "../../fixtures/colo_replay.ts";
+import { replayColo } from "../lab/recording/colo_replay.ts";
 import {
   FROM_SOURCE_WORDS,
   KemariProcess,
   type StartOptions,
-} from "../../fixtures/watched_kemari.ts";
-import { loadStream } from "../../fixtures/streams.ts";
-import { vmStateOf, vmStatesOf } from "../../fixtures/vm_state.ts";
-import { concat } from "../qemu/synthetic_stream.ts";
+} from "../lab/program/watched_kemari.ts";
+import { loadStream } from "../lab/recording/streams.ts";
+import { vmStateOf, vmStatesOf } from "../lab/vms/vm_state.ts";
+import { concat } from "../qemu/testing/synthetic_stream.ts";
 
 const STREAM = "plain-11.1-virtio";
 const QUICK = ["--heartbeat", "100ms", "--grace", "2s"];

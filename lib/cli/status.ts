@@ -1,6 +1,6 @@
 import { TransportError, WireError } from "../errors.ts";
-import { askControl } from "../host/control.ts";
-import type { EndStatus } from "../host/end_status.ts";
+import { askControl } from "../host/system/control.ts";
+import type { EndStatus } from "../host/status/status_line.ts";
 import type { CommandContext } from "./context.ts";
 import type { StatusOptions } from "./options.ts";
 import { formatStatus } from "./status_text.ts";

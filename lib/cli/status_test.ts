@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { runKemari, startKemari } from "../../fixtures/run_kemari.ts";
+import { runKemari, startKemari } from "../lab/program/run_kemari.ts";
 
 const LATENCY = { count: 40, p50: 1.234, p99: 12.34, max: 100 };
 

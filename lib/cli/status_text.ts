@@ -1,14 +1,11 @@
 /** `kemari status` for people: a small block with units. */
-import {
-  type CompressionStatus,
-  type EndStatus,
-  formatBytes,
-  type VmStatus,
-} from "../host/end_status.ts";
-import type { RamStatus } from "../host/ram_room.ts";
-import type { StandbyStatus } from "../host/standby.ts";
-import { formatTakeover } from "../host/takeover.ts";
-import type { TapStatus } from "../host/tap_status.ts";
+import type { EndStatus } from "../host/status/status_line.ts";
+import type { CompressionStatus, VmStatus } from "../host/status/sender_status.ts";
+import { formatBytes } from "../units.ts";
+import type { RamStatus } from "../host/ram_dir/ram_room.ts";
+import type { StandbyStatus } from "../host/takeover/standby.ts";
+import { formatTakeover } from "../host/takeover/takeover_clock.ts";
+import type { TapStatus } from "../host/taps/tap_status.ts";
 import type { OutsideOutput } from "../qmp/outside_output.ts";
 import { formatPairs } from "../report/text_table.ts";
 import { tapPairs } from "./tap_status_text.ts";

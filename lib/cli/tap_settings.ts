@@ -1,13 +1,13 @@
 /** What `--net`, `--disk` and `--sync-on` say, as lib/host takes it. */
 import { UsageError } from "../errors.ts";
-import { checkDiskTaps, type DiskTapAddress, parseDiskTap } from "../host/disk_options.ts";
-import { checkNetTaps, type NetTapAddress, parseNetTap } from "../host/tap_options.ts";
+import { checkDiskTaps, type DiskTapAddress, parseDiskTap } from "../host/disk/disk_address.ts";
+import { checkNetTaps, type NetTapAddress, parseNetTap } from "../host/net/net_address.ts";
 import {
   defaultSyncOn,
   type HeldClass,
   type SyncOn,
   type TapSettings,
-} from "../host/tap_status.ts";
+} from "../host/taps/tap_status.ts";
 import type { PrimaryTapOptions, TapOptions } from "./options.ts";
 
 /** @throws {UsageError} */

@@ -1,7 +1,7 @@
 /** The taps' part of `kemari status` for people. */
-import { formatBytes } from "../host/end_status.ts";
-import type { DiskStatus } from "../host/primary_disk.ts";
-import type { TapStatus } from "../host/tap_status.ts";
+import { formatBytes } from "../units.ts";
+import type { DiskStatus } from "../host/disk/primary_disk.ts";
+import type { TapStatus } from "../host/taps/tap_status.ts";
 import type { LatencySummary } from "../replica/latency.ts";
 
 /** One or a few lines for each disk, and where the time goes that output is held. */

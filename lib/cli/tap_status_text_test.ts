@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import type { TapStatus } from "../host/tap_status.ts";
+import type { TapStatus } from "../host/taps/tap_status.ts";
 import { tapPairs } from "./tap_status_text.ts";
 
 const NONE = { count: 0, p50: 0, p99: 0, max: 0 };

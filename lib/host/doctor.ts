@@ -4,11 +4,11 @@ import { QemuError } from "../errors.ts";
 import type { GuestTimer } from "../qmp/guest_timer.ts";
 import type { MigrationSupport } from "../qmp/migration_support.ts";
 import type { OutsideOutput } from "../qmp/outside_output.ts";
-import { formatBytes } from "./end_status.ts";
-import { libc } from "./libc.ts";
-import { askOutside } from "./outside_watch.ts";
-import { readGuestTimer, readMigrationSupport } from "./qemu_probe.ts";
-import { QmpClient } from "./qmp_client.ts";
+import { formatBytes } from "../units.ts";
+import { libc } from "./system/libc.ts";
+import { askOutside } from "./vm/outside_watch.ts";
+import { readGuestTimer, readMigrationSupport } from "./vm/qemu_probe.ts";
+import { QmpClient } from "./vm/qmp_client.ts";
 
 /** One thing looked at on this host. */
 export interface HostCheck {

@@ -3,9 +3,9 @@ import { Carry } from "../bytes/carry.ts";
 import { KemariError, StateError, TransportError, UsageError, WireError } from "../errors.ts";
 import { type FindingSink, StreamInspector } from "../qemu/stream_inspector.ts";
 import { StreamParser } from "../qemu/stream_parser.ts";
-import { adopt, kindOf, readSome } from "./channel.ts";
-import { formatBytes } from "./end_status.ts";
-import { cString, errno, errnoText, libc } from "./libc.ts";
+import { adopt, kindOf, readSome } from "./system/channel.ts";
+import { formatBytes } from "../units.ts";
+import { cString, errno, errnoText, libc } from "./system/libc.ts";
 
 const READ_BYTES = 1 << 20;
 /** How long the parser runs before signals get their turn, in milliseconds. */

@@ -7,31 +7,32 @@ import {
   TransportError,
   UsageError,
 } from "../errors.ts";
-import { isDiskFull, type StreamConsumer } from "./activation.ts";
-import { parseAddress } from "./address.ts";
-import { isUnread, wasClosed } from "./channel.ts";
-import { ReplicaGate } from "./commit_gate.ts";
-import { type ControlHandlers, ControlServer } from "./control.ts";
-import { type ReceiverStatus, receiverStatus, statusLine } from "./end_status.ts";
-import { refuseSameImages } from "./image_marks.ts";
-import { freeMemoryBytes, type RamReserve } from "./ram_room.ts";
-import { RateMeter } from "./rate_meter.ts";
-import { CopyOwner } from "./copy_owner.ts";
-import { ReplicaHome } from "./replica_home.ts";
-import { ReplicaOwner } from "./replica_owner.ts";
-import { Reactor } from "./reactor.ts";
-import type { DiskTapAddress } from "./disk_options.ts";
-import { type ReplaySettings, ReplicaTapSet } from "./replica_tap_set.ts";
-import { ReceiverEnd, type TakeoverCause } from "./receiver_end.ts";
-import type { ProgressLine } from "./send.ts";
-import type { LinkTiming } from "./link_options.ts";
-import { SOFTWARE } from "./software.ts";
-import { RanAndEnded, Standby } from "./standby.ts";
-import { checkStandbyCommand } from "./standby_command.ts";
-import { takeOver } from "./take_over.ts";
-import { formatTakeover, Takeover } from "./takeover.ts";
+import { isDiskFull, type StreamConsumer } from "./takeover/activation.ts";
+import { parseAddress } from "./system/address.ts";
+import { isUnread, wasClosed } from "./system/channel.ts";
+import { ReplicaGate } from "./takeover/replica_gate.ts";
+import { type ControlHandlers, ControlServer } from "./system/control.ts";
+import { statusLine } from "./status/status_line.ts";
+import { type ReceiverStatus, receiverStatus } from "./status/receiver_status.ts";
+import { refuseSameImages } from "./image/image_marks.ts";
+import { freeMemoryBytes, type RamReserve } from "./ram_dir/ram_room.ts";
+import { RateMeter } from "./system/rate_meter.ts";
+import { CopyOwner } from "./home/copy_owner.ts";
+import { ReplicaHome } from "./home/replica_home.ts";
+import { ReplicaOwner } from "./home/replica_owner.ts";
+import { Reactor } from "./system/reactor.ts";
+import type { DiskTapAddress } from "./disk/disk_address.ts";
+import { type ReplaySettings, ReplicaTapSet } from "./taps/replica_tap_set.ts";
+import { ReceiverEnd, type TakeoverCause } from "./link/receiver_end.ts";
+import type { ProgressLine } from "./system/progress_line.ts";
+import type { LinkTiming } from "./link/link_options.ts";
+import { SOFTWARE } from "./system/software.ts";
+import { RanAndEnded, Standby } from "./takeover/standby.ts";
+import { checkStandbyCommand } from "./takeover/standby_command.ts";
+import { takeOver } from "./takeover/take_over.ts";
+import { formatTakeover, Takeover } from "./takeover/takeover_clock.ts";
 import { Survivor } from "./survivor.ts";
-import type { NetTapAddress } from "./tap_options.ts";
+import type { NetTapAddress } from "./net/net_address.ts";
 
 const log = getLogger(["kemari", "recv"]);
 

@@ -1,35 +1,37 @@
 import { getLogger } from "@logtape/logtape";
 import type { VmIdentity } from "../decisions/whose_replica.ts";
 import { exitCodeOf, TransportError, UsageError, WireError } from "../errors.ts";
-import { parseAddress } from "./address.ts";
-import { adopt } from "./channel.ts";
-import { compressionOf, type CompressSettings } from "./compression.ts";
-import { parseControlPath } from "./control_address.ts";
-import { ControlServer } from "./control.ts";
-import { formatBytes, senderDurations, senderStatus, statusLine, vmStatus } from "./end_status.ts";
-import { connectPeer, type PeerConnection } from "./peer.ts";
-import { parseQmpAddress } from "./qmp_address.ts";
-import { QmpClient } from "./qmp_client.ts";
-import { RateMeter } from "./rate_meter.ts";
-import { Reactor } from "./reactor.ts";
-import { followVm, isTakenOver, type OnSecondaryLoss, releaseVm } from "./release_vm.ts";
-import { ImageMarks } from "./image_marks.ts";
-import type { SenderLinkOptions } from "./link_options.ts";
+import { parseAddress } from "./system/address.ts";
+import { adopt } from "./system/channel.ts";
+import { compressionOf, type CompressSettings } from "./link/compression.ts";
+import { parseControlPath } from "./system/control_address.ts";
+import { ControlServer } from "./system/control.ts";
+import { statusLine } from "./status/status_line.ts";
+import { senderDurations, senderStatus, vmStatus } from "./status/sender_status.ts";
+import { formatBytes } from "../units.ts";
+import { connectPeer, type PeerConnection } from "./link/peer.ts";
+import { parseQmpAddress } from "./vm/qmp_address.ts";
+import { QmpClient } from "./vm/qmp_client.ts";
+import { RateMeter } from "./system/rate_meter.ts";
+import { Reactor } from "./system/reactor.ts";
+import { followVm, isTakenOver, type OnSecondaryLoss, releaseVm } from "./vm/release_vm.ts";
+import { ImageMarks } from "./image/image_marks.ts";
+import type { SenderLinkOptions } from "./link/link_options.ts";
 import type { SendFront } from "./send_front.ts";
-import { SenderLink } from "./sender_link.ts";
+import { SenderLink } from "./link/sender_link.ts";
 import { triggerCheckpoint } from "../qmp/migration.ts";
-import { serveUntilUnused } from "./serve_taps.ts";
+import { serveUntilUnused } from "./taps/serve_taps.ts";
 import { SentVm } from "./sent_vm.ts";
-import { SOFTWARE } from "./software.ts";
-import { SyncTrigger } from "./sync_trigger.ts";
-import { namedVm, readVmIdentity } from "./vm_identity.ts";
-import { TapSet } from "./tap_set.ts";
-import type { SyncOn, TapSettings } from "./tap_status.ts";
+import { SOFTWARE } from "./system/software.ts";
+import { SyncTrigger } from "./protect/sync_trigger.ts";
+import { namedVm, readVmIdentity } from "./vm/vm_identity.ts";
+import { TapSet } from "./taps/tap_set.ts";
+import type { SyncOn, TapSettings } from "./taps/tap_status.ts";
+import type { ProgressLine } from "./system/progress_line.ts";
+import { CONNECT_TIMEOUT_MS } from "./link/peer.ts";
+import { tooSlow } from "./link/lost_secondary.ts";
 
 const log = getLogger(["kemari", "send"]);
-
-/** How long a connection may take to come about. */
-export const CONNECT_TIMEOUT_MS = 10_000;
 
 export interface SendSettings
   extends
@@ -47,12 +49,6 @@ export interface SendSettings
   readonly syncMinIntervalMs: number;
   /** What QEMU's own timer is set to whenever a synchronization is asked for. */
   readonly syncIntervalMs: number;
-}
-
-/** The one line that tells a person how far things are. */
-export interface ProgressLine {
-  readonly isShown: boolean;
-  set(text: string): void;
 }
 
 /**
@@ -296,17 +292,6 @@ function triggerBy(
     link.primary.dialogue.vmStopped();
   });
   return () => isOver = true;
-}
-
-/** Why a secondary is given up that is there, and takes less than the guest writes. */
-export function tooSlow(peer: string, disk: string, heldBytes: number): TransportError {
-  const held = formatBytes(heldBytes);
-  return new TransportError(
-    peer,
-    "write",
-    `the secondary takes less than the guest writes: ${held} of disk ${disk} wait for it`,
-    { party: "peer", hint: "the link, or its disk, is too slow for this guest" },
-  );
 }
 
 /** How long the end of a command may come after the end of its output. */

@@ -12,10 +12,10 @@
  * the process that he knows means all of it.
  */
 import { EXIT } from "../errors.ts";
-import { openSocketPair } from "./descriptor_passing.ts";
-import { cString, libc } from "./libc.ts";
-import { Reactor, type Watch } from "./reactor.ts";
-import { selfCommand } from "./self_command.ts";
+import { openSocketPair } from "./system/descriptor_passing.ts";
+import { cString, libc } from "./system/libc.ts";
+import { Reactor, type Watch } from "./system/reactor.ts";
+import { selfCommand } from "./system/self_command.ts";
 
 /** Names the descriptor of the socket to the front. */
 const VARIABLE = "KEMARI_SEND_FRONT";

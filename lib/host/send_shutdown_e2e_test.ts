@@ -1,10 +1,10 @@
 /** `kemari send` with a monitor: how a VM ended, or that it is here, is told to the secondary. */
 import assert from "node:assert/strict";
-import { BarePair } from "../../fixtures/bare_guest/bare_pair.ts";
-import { EagerSecondary } from "../../fixtures/eager_secondary.ts";
-import { FROM_SOURCE } from "../../fixtures/watched_kemari.ts";
-import { migrateStopped } from "../../fixtures/stopped_migration.ts";
-import { QmpClient } from "./qmp_client.ts";
+import { BarePair } from "../lab/testing/bare_pair.ts";
+import { EagerSecondary } from "../lab/testing/eager_secondary.ts";
+import { FROM_SOURCE } from "../lab/program/watched_kemari.ts";
+import { migrateStopped } from "../lab/vms/stopped_migration.ts";
+import { QmpClient } from "./vm/qmp_client.ts";
 
 /** What becomes of the VM → what the secondary says of it. */
 const ENDS: readonly (readonly [string, RegExp, (qmp: QmpClient) => Promise<unknown>])[] = [

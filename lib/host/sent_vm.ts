@@ -1,11 +1,11 @@
 import { getLogger } from "@logtape/logtape";
 import { judgeFate } from "../decisions/vm_fate.ts";
 import { TransportError } from "../errors.ts";
-import type { QmpClient } from "./qmp_client.ts";
-import type { Reactor } from "./reactor.ts";
-import type { SenderLink } from "./sender_link.ts";
-import { fateInWords } from "./vm_end_words.ts";
-import { VmWatch } from "./vm_watch.ts";
+import type { QmpClient } from "./vm/qmp_client.ts";
+import type { Reactor } from "./system/reactor.ts";
+import type { SenderLink } from "./link/sender_link.ts";
+import { fateInWords } from "./vm/vm_end_words.ts";
+import { VmWatch } from "./vm/vm_watch.ts";
 
 const log = getLogger(["kemari", "send"]);
 

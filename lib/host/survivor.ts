@@ -1,18 +1,18 @@
 import { getLogger } from "@logtape/logtape";
 import { TransportError, UsageError } from "../errors.ts";
-import type { StreamConsumer } from "./activation.ts";
-import { parseAddress } from "./address.ts";
-import type { SenderStatus } from "./end_status.ts";
-import { protectTapped } from "./protect.ts";
-import { ProtectBoard } from "./protect_board.ts";
-import type { ViaSettings } from "./protect_via.ts";
-import type { Reactor } from "./reactor.ts";
-import type { ReplicaTapSet } from "./replica_tap_set.ts";
-import type { ProgressLine } from "./send.ts";
-import { UNUSED_MS } from "./serve_taps.ts";
-import { SOFTWARE } from "./software.ts";
-import { TapSet } from "./tap_set.ts";
-import { defaultSyncOn, type SyncOn } from "./tap_status.ts";
+import type { StreamConsumer } from "./takeover/activation.ts";
+import { parseAddress } from "./system/address.ts";
+import type { SenderStatus } from "./status/sender_status.ts";
+import { protectTapped } from "./protect/protect.ts";
+import { ProtectBoard } from "./protect/protect_board.ts";
+import type { ViaSettings } from "./protect/protect_via.ts";
+import type { Reactor } from "./system/reactor.ts";
+import type { ReplicaTapSet } from "./taps/replica_tap_set.ts";
+import type { ProgressLine } from "./system/progress_line.ts";
+import { UNUSED_MS } from "./taps/serve_taps.ts";
+import { SOFTWARE } from "./system/software.ts";
+import { TapSet } from "./taps/tap_set.ts";
+import { defaultSyncOn, type SyncOn } from "./taps/tap_status.ts";
 
 const log = getLogger(["kemari", "recv"]);
 

@@ -11,7 +11,7 @@ import {
   encodeText,
   u16,
   u32,
-} from "./client_messages.ts";
+} from "./testing/client_messages.ts";
 import type { ExportInfo } from "./export_info.ts";
 import { Handshake } from "./handshake.ts";
 import {

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { WireError } from "../errors.ts";
-import { encodeRequest, type RequestFields } from "./client_messages.ts";
+import { encodeRequest, type RequestFields } from "./testing/client_messages.ts";
 import type { ExportInfo } from "./export_info.ts";
 import { decodeRequest, judgeRequest } from "./request.ts";
 import { MAX_PAYLOAD_BYTES, NBD_CMD, NBD_CMD_FLAG, NBD_ERROR } from "./wire.ts";

@@ -11,8 +11,8 @@ import {
   errorOf,
   type Reply,
   u32,
-} from "./client_messages.ts";
-import { MemoryDisk } from "./memory_disk.ts";
+} from "./testing/client_messages.ts";
+import { MemoryDisk } from "./testing/memory_disk.ts";
 import type { NbdRequest } from "./request.ts";
 import { NbdServerSession } from "./server_session.ts";
 import {

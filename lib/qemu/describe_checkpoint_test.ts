@@ -1,9 +1,9 @@
 import assert from "node:assert/strict";
 import fc from "fast-check";
-import { listStreams, loadStream } from "../../fixtures/streams.ts";
+import { listStreams, loadStream } from "../lab/recording/streams.ts";
 import { describeCheckpoint } from "./describe_checkpoint.ts";
 import { walkDeviceState } from "./device_state.ts";
-import { recordedCheckpoints, recordedPass } from "./recorded_state.ts";
+import { recordedCheckpoints, recordedPass } from "./testing/recorded_state.ts";
 import { parseVmdesc } from "./vmdesc.ts";
 
 const text = new TextEncoder();

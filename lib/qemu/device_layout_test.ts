@@ -1,8 +1,8 @@
 import assert from "node:assert/strict";
-import { listStreams, loadStream } from "../../fixtures/streams.ts";
+import { listStreams, loadStream } from "../lab/recording/streams.ts";
 import { DeviceLayout } from "./device_layout.ts";
 import { sketchDeviceState } from "./device_sketch.ts";
-import { recordedCheckpoints } from "./recorded_state.ts";
+import { recordedCheckpoints } from "./testing/recorded_state.ts";
 
 Deno.test("recorded checkpoints have the shape of the one before, if and only if they have its sections", () => {
   let fitting = 0;

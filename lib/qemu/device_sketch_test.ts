@@ -1,10 +1,10 @@
 import assert from "node:assert/strict";
 import fc from "fast-check";
-import { listStreams, loadStream } from "../../fixtures/streams.ts";
+import { listStreams, loadStream } from "../lab/recording/streams.ts";
 import { WireError } from "../errors.ts";
 import { sketchDeviceState } from "./device_sketch.ts";
 import { walkDeviceState } from "./device_state.ts";
-import { recordedCheckpoints, recordedPass } from "./recorded_state.ts";
+import { recordedCheckpoints, recordedPass } from "./testing/recorded_state.ts";
 import { parseVmdesc } from "./vmdesc.ts";
 
 function section(id: number, name: string, payload: readonly number[]): number[] {

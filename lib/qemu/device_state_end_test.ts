@@ -1,8 +1,8 @@
 import assert from "node:assert/strict";
 import fc from "fast-check";
-import { loadStream } from "../../fixtures/streams.ts";
+import { loadStream } from "../lab/recording/streams.ts";
 import { findDeviceStateEnd } from "./device_state_end.ts";
-import { recordedPass } from "./recorded_state.ts";
+import { recordedPass } from "./testing/recorded_state.ts";
 
 const JSON_TEXT = '{"page_size": 4096, "devices": []}';
 

@@ -1,10 +1,10 @@
 import assert from "node:assert/strict";
 import fc from "fast-check";
-import { listStreams, loadStream } from "../../fixtures/streams.ts";
+import { listStreams, loadStream } from "../lab/recording/streams.ts";
 import { type KemariError, WireError, type WireFault } from "../errors.ts";
 import { walkDeviceState } from "./device_state.ts";
 import type { DeviceField } from "./device_fields.ts";
-import { recordedPass } from "./recorded_state.ts";
+import { recordedPass } from "./testing/recorded_state.ts";
 import { parseVmdesc } from "./vmdesc.ts";
 
 const DESCRIBED = listStreams().filter((each) =>

@@ -1,8 +1,8 @@
 import assert from "node:assert/strict";
 import fc from "fast-check";
-import { listStreams, loadStream } from "../../fixtures/streams.ts";
+import { listStreams, loadStream } from "../lab/recording/streams.ts";
 import { asRunning, runStateOf } from "./global_state.ts";
-import { recordedPass } from "./recorded_state.ts";
+import { recordedPass } from "./testing/recorded_state.ts";
 
 /** Every recorded VM whose device state comes with its description, which tells its end. */
 function* recordedVms(): Generator<{ name: string; device: Uint8Array }> {

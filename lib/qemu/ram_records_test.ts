@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { CONFIGURED, expectFault, type FaultCase, parse, RAM_OPEN } from "./fault_cases.ts";
+import { CONFIGURED, expectFault, type FaultCase, parse, RAM_OPEN } from "./testing/fault_cases.ts";
 import { StreamParser } from "./stream_parser.ts";
 import {
   BLOCKS,
@@ -21,7 +21,7 @@ import {
   u64,
   VMDESC,
   zero,
-} from "./synthetic_stream.ts";
+} from "./testing/synthetic_stream.ts";
 import { COMMAND, LIMITS, RAM_SAVE_FLAG } from "./wire.ts";
 
 const LISTED = [CONFIGURED, RAM_OPEN, memSize()];

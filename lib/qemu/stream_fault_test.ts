@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { WireError } from "../errors.ts";
-import { CONFIGURED, expectFault, type FaultCase, parse, RAM_OPEN } from "./fault_cases.ts";
+import { CONFIGURED, expectFault, type FaultCase, parse, RAM_OPEN } from "./testing/fault_cases.ts";
 import {
   capabilities,
   checkpointBody,
@@ -19,7 +19,7 @@ import {
   u32,
   u64,
   VMDESC,
-} from "./synthetic_stream.ts";
+} from "./testing/synthetic_stream.ts";
 import { COLO_MESSAGE, COMMAND, LIMITS, SECTION } from "./wire.ts";
 
 const LISTED = [CONFIGURED, RAM_OPEN, memSize()];

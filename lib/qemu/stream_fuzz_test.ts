@@ -1,10 +1,10 @@
 import assert from "node:assert/strict";
 import fc from "fast-check";
-import { listStreams, loadStream } from "../../fixtures/streams.ts";
+import { listStreams, loadStream } from "../lab/recording/streams.ts";
 import { Carry } from "../bytes/carry.ts";
 import { WireError } from "../errors.ts";
 import { StreamParser } from "./stream_parser.ts";
-import { checkpoint, concat, FoundLog, fullStream, PING } from "./synthetic_stream.ts";
+import { checkpoint, concat, FoundLog, fullStream, PING } from "./testing/synthetic_stream.ts";
 import { LIMITS } from "./wire.ts";
 
 /** A change to make: where, as a share of the stream; how; and with which bytes. */

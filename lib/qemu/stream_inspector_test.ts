@@ -1,9 +1,9 @@
 import assert from "node:assert/strict";
-import { listStreams, loadStream, type StreamInfo } from "../../fixtures/streams.ts";
+import { listStreams, loadStream, type StreamInfo } from "../lab/recording/streams.ts";
 import { Carry } from "../bytes/carry.ts";
 import { WireError } from "../errors.ts";
 import type { PageTally } from "./page_census.ts";
-import { recordedCheckpoints, recordedPass } from "./recorded_state.ts";
+import { recordedCheckpoints, recordedPass } from "./testing/recorded_state.ts";
 import {
   type FindingSink,
   type SectionFinding,
@@ -20,7 +20,7 @@ import {
   REQUEST,
   SEND,
   VMDESC,
-} from "./synthetic_stream.ts";
+} from "./testing/synthetic_stream.ts";
 
 class Findings implements FindingSink {
   readonly begun: [number, number][] = [];

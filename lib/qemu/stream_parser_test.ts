@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import fc from "fast-check";
-import { listStreams, loadStream } from "../../fixtures/streams.ts";
+import { listStreams, loadStream } from "../lab/recording/streams.ts";
 import { Carry } from "../bytes/carry.ts";
 import { WireError } from "../errors.ts";
 import { StreamParser } from "./stream_parser.ts";
@@ -15,7 +15,7 @@ import {
   PAGE_BYTES,
   PING,
   VMDESC,
-} from "./synthetic_stream.ts";
+} from "./testing/synthetic_stream.ts";
 import { COMMAND, type RamBlock } from "./wire.ts";
 
 const TOY = concat(fullStream(1, [PING]), checkpoint(9), checkpoint(20));

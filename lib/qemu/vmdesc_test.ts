@@ -1,8 +1,8 @@
 import assert from "node:assert/strict";
 import fc from "fast-check";
-import { listStreams, loadStream } from "../../fixtures/streams.ts";
+import { listStreams, loadStream } from "../lab/recording/streams.ts";
 import { type KemariError, WireError } from "../errors.ts";
-import { recordedPass } from "./recorded_state.ts";
+import { recordedPass } from "./testing/recorded_state.ts";
 import { parseVmdesc } from "./vmdesc.ts";
 
 const encoder = new TextEncoder();

@@ -5,6 +5,7 @@
  */
 import type { QmpCommand } from "./codec.ts";
 import type { MigrationSupport } from "./migration_support.ts";
+import { queryMigration } from "./migration_status.ts";
 
 /**
  * Capabilities that change the stream or its end in a way kemari does not follow. They are switched off.
@@ -131,11 +132,6 @@ export function queryStatus(): QmpCommand {
   return { execute: "query-status" };
 }
 
-/** Asks how the migration goes; {@link decodeMigrationStatus} reads the answer. */
-export function queryMigration(): QmpCommand {
-  return { execute: "query-migrate" };
-}
-
 /**
  * One round of the snapshot loop: give `start`; ask `poll` (or wait for a MIGRATION event) until
  * the phase is `completed`; give `resume`. On `failed` the VM still runs, unless it stopped at the
@@ -150,47 +146,6 @@ export interface SnapshotRound {
 /** The commands of one round of the snapshot loop. */
 export function snapshotRound(uri: string): SnapshotRound {
   return { start: [startMigration(uri)], poll: queryMigration(), resume: [resumeVm()] };
-}
-
-/** Where a migration stands. */
-export interface MigrationStatus {
-  readonly phase: "none" | "running" | "colo" | "completed" | "failed" | "cancelled";
-  /** QEMU's own word, such as `pre-switchover`. */
-  readonly status: string;
-  /** QEMU's reason for a failure. */
-  readonly error?: string;
-  readonly blockedReasons: readonly string[];
-}
-
-/** Reads `query-migrate`'s answer, or a MIGRATION event's data. */
-export function decodeMigrationStatus(reply: unknown): MigrationStatus {
-  const object = typeof reply === "object" && reply !== null
-    ? reply as Record<string, unknown>
-    : {};
-  const status = typeof object.status === "string" ? object.status : "none";
-  const reasons = object["blocked-reasons"];
-  const error = object["error-desc"];
-  return {
-    phase: phaseOf(status),
-    status,
-    ...(typeof error === "string" ? { error } : {}),
-    blockedReasons: Array.isArray(reasons)
-      ? reasons.filter((each) => typeof each === "string")
-      : [],
-  };
-}
-
-function phaseOf(status: string): MigrationStatus["phase"] {
-  switch (status) {
-    case "none":
-    case "colo":
-    case "completed":
-    case "cancelled":
-    case "failed":
-      return status;
-    default:
-      return "running";
-  }
 }
 
 /** One command: QEMU checks capabilities against each other, so they must change together. */

@@ -6,7 +6,7 @@
  */
 import { QemuError } from "../errors.ts";
 import type { JsonObject, QmpCommand } from "./codec.ts";
-import { decodeMigrationStatus } from "./migration.ts";
+import { decodeMigrationStatus } from "./migration_status.ts";
 import { atStart } from "./run_state.ts";
 
 /** How a VM can be protected: by QEMU's endless migration, or by one whole migration after another. */

@@ -1,12 +1,12 @@
 import assert from "node:assert/strict";
 import {
-  decodeMigrationStatus,
   enableColo,
   enableSnapshots,
   snapshotRound,
   triggerCheckpoint,
   yankMigration,
 } from "./migration.ts";
+import { decodeMigrationStatus } from "./migration_status.ts";
 import { probeCapabilities } from "./migration_support.ts";
 
 function support(major: number, names: readonly string[]) {

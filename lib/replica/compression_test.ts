@@ -1,7 +1,7 @@
 /** Whatever is made less of on the way, the replica is what QEMU's own bytes say. */
 import assert from "node:assert/strict";
 import fc from "fast-check";
-import { loadStream } from "../../fixtures/streams.ts";
+import { loadStream } from "../lab/recording/streams.ts";
 import {
   checkpoint,
   concat,
@@ -19,13 +19,13 @@ import {
   VMDESC,
   xbzrle,
   zero,
-} from "../qemu/synthetic_stream.ts";
+} from "../qemu/testing/synthetic_stream.ts";
 
 import { RAM_SAVE_FLAG } from "../qemu/wire.ts";
 import type { TxnSender } from "../txn/sender.ts";
 import { TXN } from "../txn/wire.ts";
 import { DeltaCache } from "./delta_cache.ts";
-import { composed, LoadedVm, Loopback, type LoopbackOptions } from "./loopback.ts";
+import { composed, LoadedVm, Loopback, type LoopbackOptions } from "./testing/loopback.ts";
 import type { PrimaryCompression } from "./primary_options.ts";
 import { StreamForwarder } from "./stream_forwarder.ts";
 

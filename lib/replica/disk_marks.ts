@@ -1,6 +1,6 @@
 /** The marks on disks' images as fields of HELLO. */
 import { HELLO_FIELD, type HelloField } from "../txn/hello_fields.ts";
-import { refuse } from "../txn/wire.ts";
+import { refuse } from "../txn/wire_fault.ts";
 
 /** Bytes of a session's mark. */
 export const MARK_BYTES = 16;

@@ -9,7 +9,7 @@ import fc from "fast-check";
 import { decodeDiskQuery, digestDisk } from "./disk_digest.ts";
 import { DiskResync, RESYNC_CHUNK_BYTES } from "./disk_resync.ts";
 import { DiskTap } from "./disk_tap.ts";
-import { FakeDisk } from "./fake_disk.ts";
+import { FakeDisk } from "./testing/fake_disk.ts";
 import { createPageDigest } from "./page_digest.ts";
 import { ReplicaTaps } from "./replica_taps.ts";
 import { type DiskMode, encodeTapEvent } from "./tap_events.ts";

@@ -12,7 +12,7 @@ import {
 } from "./disk_digest.ts";
 import { DiskResync, RESYNC_CHUNK_BYTES } from "./disk_resync.ts";
 import { DiskTap } from "./disk_tap.ts";
-import { FakeDisk } from "./fake_disk.ts";
+import { FakeDisk } from "./testing/fake_disk.ts";
 import { createPageDigest } from "./page_digest.ts";
 import type { TapEvent } from "./tap_events.ts";
 

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import fc from "fast-check";
 import { DiskTap } from "./disk_tap.ts";
-import { FakeDisk } from "./fake_disk.ts";
+import { FakeDisk } from "./testing/fake_disk.ts";
 import type { DiskMode } from "./tap_events.ts";
 
 const SIZE = 3 * 4096 + 512;

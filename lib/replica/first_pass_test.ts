@@ -9,9 +9,9 @@ import {
   OPEN_RETURN_PATH,
   PING,
   VMDESC,
-} from "../qemu/synthetic_stream.ts";
+} from "../qemu/testing/synthetic_stream.ts";
 import { COMMAND } from "../qemu/wire.ts";
-import { composed, LoadedVm, Loopback } from "./loopback.ts";
+import { composed, LoadedVm, Loopback } from "./testing/loopback.ts";
 
 const PONG = "0002000400000007";
 const SHUT = "0001000400000000";

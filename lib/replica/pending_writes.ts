@@ -1,4 +1,4 @@
-import type { DiskCopy } from "./replica_taps.ts";
+import type { DiskCopy } from "./disk_copy.ts";
 import type { TapEvent } from "./tap_events.ts";
 
 /** A committed change to a disk's copy. */

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { loadAnswers, loadStream, streamInfo } from "../../fixtures/streams.ts";
+import { loadAnswers, loadStream, streamInfo } from "../lab/recording/streams.ts";
 import { TransportError, WireError } from "../errors.ts";
 import {
   checkpoint,
@@ -16,9 +16,9 @@ import {
   SEND,
   xbzrle,
   zero,
-} from "../qemu/synthetic_stream.ts";
+} from "../qemu/testing/synthetic_stream.ts";
 import { COMMAND } from "../qemu/wire.ts";
-import { composed, LoadedVm, Loopback } from "./loopback.ts";
+import { composed, LoadedVm, Loopback } from "./testing/loopback.ts";
 
 const PONG = "0002000400000007";
 const SHUT = "0001000400000000";

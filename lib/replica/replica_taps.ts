@@ -1,31 +1,15 @@
 import { TransportError, WireError } from "../errors.ts";
-import { decodeDiskQuery, type DigestedDisk, type DiskQuery } from "./disk_digest.ts";
+import { decodeDiskQuery, type DiskQuery } from "./disk_digest.ts";
 import { type Done, raise } from "./done.ts";
 import { PendingWrites } from "./pending_writes.ts";
 import {
   decodeTapEvent,
   decodeTapInput,
-  type DiskMode,
   INPUT_BYTES_PER_EPOCH,
   type TapEvent,
   type TapInput,
 } from "./tap_events.ts";
-
-/**
- * The secondary's own copy of a disk. Calls are done at once or later, in order; see `DiskStore`.
- * What was written stays written.
- */
-export interface DiskCopy extends DigestedDisk {
-  write(offset: number, data: Uint8Array, done: Done): void;
-  zero(offset: number, lengthBytes: number, done: Done): void;
-}
-
-/** A disk that the secondary was told of on its command line. */
-export interface ReplicaDisk {
-  readonly mode: DiskMode;
-  /** The copy to keep; the shared image is not touched before activation. */
-  readonly copy?: DiskCopy;
-}
+import type { DiskCopy, ReplicaDisk } from "./disk_copy.ts";
 
 /** A packet or a write to a shared disk that the primary may not have let go. */
 export interface Unreleased {

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import fc from "fast-check";
 import { WireError } from "../errors.ts";
-import { FakeDisk } from "./fake_disk.ts";
+import { FakeDisk } from "./testing/fake_disk.ts";
 import { ReplicaTaps } from "./replica_taps.ts";
 import {
   decodeTapEvent,

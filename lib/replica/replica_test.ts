@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { listStreams, loadStream } from "../../fixtures/streams.ts";
+import { listStreams, loadStream } from "../lab/recording/streams.ts";
 import { StateError, WireError } from "../errors.ts";
 import {
   BLOCKS,
@@ -21,9 +21,9 @@ import {
   VMDESC,
   xbzrle,
   zero,
-} from "../qemu/synthetic_stream.ts";
+} from "../qemu/testing/synthetic_stream.ts";
 import { COLO_MESSAGE } from "../qemu/wire.ts";
-import { composed, fingerprint, LoadedVm, Loopback } from "./loopback.ts";
+import { composed, fingerprint, LoadedVm, Loopback } from "./testing/loopback.ts";
 import { Replica } from "./replica.ts";
 
 const FULL = { full: true, based: false };

@@ -13,7 +13,7 @@ import { HeldBack } from "./held_back.ts";
 import { LatencyWindow } from "./latency.ts";
 import { digestPayloads, type PageDigest } from "./page_digest.ts";
 import type { Replica, TransactionSize } from "./replica.ts";
-import type { DiskCopy } from "./replica_taps.ts";
+import type { DiskCopy } from "./disk_copy.ts";
 
 /** What to do next, other than moving bytes. */
 export type SecondaryEvent =

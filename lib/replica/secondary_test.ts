@@ -1,8 +1,8 @@
 import assert from "node:assert/strict";
 import { KemariError, StateError, WireError } from "../errors.ts";
-import { checkpoint, concat, fullStream, u16, xbzrle } from "../qemu/synthetic_stream.ts";
+import { checkpoint, concat, fullStream, u16, xbzrle } from "../qemu/testing/synthetic_stream.ts";
 import { encodeHeader, HEADER_BYTES, NACK_REASON, type NackReason, TXN } from "../txn/wire.ts";
-import { fingerprint, Loopback } from "./loopback.ts";
+import { fingerprint, Loopback } from "./testing/loopback.ts";
 
 /** The NACK in what a secondary said last: transaction, reason, text. */
 function nackOf(answers: readonly Uint8Array[]): [number, NackReason, string] {

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { TransportError } from "../errors.ts";
-import { fullStream } from "../qemu/synthetic_stream.ts";
+import { fullStream } from "../qemu/testing/synthetic_stream.ts";
 import { Replica } from "./replica.ts";
 import { SlotPool } from "./slot_pool.ts";
 

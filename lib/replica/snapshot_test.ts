@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import fc from "fast-check";
-import { listStreams, loadStream } from "../../fixtures/streams.ts";
+import { listStreams, loadStream } from "../lab/recording/streams.ts";
 import { WireError } from "../errors.ts";
 import {
   concat,
@@ -16,9 +16,9 @@ import {
   VMDESC,
   xbzrle,
   zero,
-} from "../qemu/synthetic_stream.ts";
+} from "../qemu/testing/synthetic_stream.ts";
 import { MAX_CONTROL_BYTES } from "../txn/wire.ts";
-import { composed, LoadedVm, Loopback } from "./loopback.ts";
+import { composed, LoadedVm, Loopback } from "./testing/loopback.ts";
 import { createPageDigest, digestPayloads, DigestTable } from "./page_digest.ts";
 import { RamImage } from "./ram_image.ts";
 import { SlotPool } from "./slot_pool.ts";

@@ -1,10 +1,10 @@
 /** What a secondary does whose disk is full, or whose copy is not whole. */
 import assert from "node:assert/strict";
 import { WireError } from "../errors.ts";
-import { checkpoint, fullStream } from "../qemu/synthetic_stream.ts";
+import { checkpoint, fullStream } from "../qemu/testing/synthetic_stream.ts";
 import { encodeTapEvent, type TapEvent } from "./tap_events.ts";
-import { FakeDisk } from "./fake_disk.ts";
-import { Loopback } from "./loopback.ts";
+import { FakeDisk } from "./testing/fake_disk.ts";
+import { Loopback } from "./testing/loopback.ts";
 import { MEMORY_STORE } from "./page_store.ts";
 import type { PrimaryTaps } from "./primary_options.ts";
 import { Replica } from "./replica.ts";

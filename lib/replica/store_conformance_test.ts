@@ -1,5 +1,5 @@
 import { MemoryPages, type ReplicaStore } from "./page_store.ts";
-import { testStore } from "../../fixtures/store_conformance.ts";
+import { testStore } from "../lab/testing/store_conformance.ts";
 
 testStore({
   name: "in memory",

@@ -1,11 +1,11 @@
 /** A small session, byte for byte: what docs/PROTOCOL.md explains, and what the ends still say. */
 import assert from "node:assert/strict";
-import { checkpoint, concat, fullStream, page, zero } from "../qemu/synthetic_stream.ts";
+import { checkpoint, concat, fullStream, page, zero } from "../qemu/testing/synthetic_stream.ts";
 import { crc32 } from "node:zlib";
 import { HEADER_BYTES, TXN } from "../txn/wire.ts";
 import { encodeDiskQuery } from "./disk_digest.ts";
-import { FakeDisk } from "./fake_disk.ts";
-import { Loopback } from "./loopback.ts";
+import { FakeDisk } from "./testing/fake_disk.ts";
+import { Loopback } from "./testing/loopback.ts";
 import { createPageDigest } from "./page_digest.ts";
 import { Replica } from "./replica.ts";
 import { ReplicaTaps } from "./replica_taps.ts";

@@ -2,7 +2,7 @@
 import { Buffer } from "node:buffer";
 import type { VmIdentity } from "../decisions/whose_replica.ts";
 import { HELLO_FIELD, type HelloField } from "../txn/hello_fields.ts";
-import { refuse } from "../txn/wire.ts";
+import { refuse } from "../txn/wire_fault.ts";
 
 /** Bytes of a VM's name that are told and kept. */
 export const MAX_VM_NAME_BYTES = 200;

@@ -1,5 +1,6 @@
 import type { SenderEvent } from "./sender_options.ts";
-import { DIGEST_LAST, type FrameHeader, MAX_DISK_QUERIES, refuse } from "./wire.ts";
+import { DIGEST_LAST, type FrameHeader, MAX_DISK_QUERIES } from "./wire.ts";
+import { refuse } from "./wire_fault.ts";
 
 /**
  * What a sender has asked its receiver for and not been told in full: digests of the replica's

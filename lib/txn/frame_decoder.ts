@@ -1,15 +1,7 @@
 import { FrameUnpacker } from "./packing.ts";
-import { decodeHeader, type FrameHeader, HEADER_BYTES, refuse, TXN } from "./wire.ts";
-
-/** Takes frames. The bytes are the caller's and valid during the call only. */
-export interface FrameVisitor {
-  /** A CONTINUE or EVENT frame begins; its payload follows in any number of pieces. */
-  streamed(header: FrameHeader, offset: number): void;
-  /** `bytes[at, end)` is the next piece of that frame's payload. */
-  piece(bytes: Uint8Array, at: number, end: number): void;
-  /** Any other frame, whole. */
-  frame(header: FrameHeader, payload: Uint8Array, offset: number): void;
-}
+import { decodeHeader, HEADER_BYTES, TXN } from "./wire.ts";
+import { refuse } from "./wire_fault.ts";
+import type { FrameVisitor } from "./frame_visitor.ts";
 
 /**
  * Cuts a connection's bytes into frames. Payloads of CONTINUE and EVENT are passed on as they

@@ -2,7 +2,8 @@ import assert from "node:assert/strict";
 import fc from "fast-check";
 import { Carry } from "../bytes/carry.ts";
 import { WireError } from "../errors.ts";
-import { FrameDecoder, type FrameVisitor } from "./frame_decoder.ts";
+import { FrameDecoder } from "./frame_decoder.ts";
+import type { FrameVisitor } from "./frame_visitor.ts";
 import { encodeHeader, type FrameHeader, HEADER_BYTES, TXN } from "./wire.ts";
 
 class Seen implements FrameVisitor {

@@ -1,4 +1,4 @@
-import { refuse } from "./wire.ts";
+import { refuse } from "./wire_fault.ts";
 
 /** What stands behind the software's name in HELLO: more about an end, field by field. */
 export interface HelloField {

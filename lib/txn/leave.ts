@@ -1,4 +1,5 @@
-import { MAX_LEAVE_BYTES, refuse } from "./wire.ts";
+import { MAX_LEAVE_BYTES } from "./wire.ts";
+import { refuse } from "./wire_fault.ts";
 
 /** What becomes of the VM when its sender ends the session on purpose. */
 export type LeaveReason =

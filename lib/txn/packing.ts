@@ -6,16 +6,16 @@
  * of, are thus the same with packing and without. Payload: `u32 bytes of the frames, zstd`; the
  * zstd of all PACKED frames of a connection is one stream.
  */
-import type { FrameVisitor } from "./frame_decoder.ts";
+import type { FrameVisitor } from "./frame_visitor.ts";
 import {
   decodeHeader,
   encodeHeader,
   type FrameHeader,
   HEADER_BYTES,
   MAX_PACKED_BYTES,
-  refuse,
   TXN,
 } from "./wire.ts";
+import { refuse } from "./wire_fault.ts";
 import { compressBound, ZstdCompressor, ZstdDecompressor } from "./zstd_context.ts";
 
 const LENGTH_BYTES = 4;

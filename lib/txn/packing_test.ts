@@ -3,9 +3,10 @@ import { constants, crc32, createZstdCompress, zstdCompressSync } from "node:zli
 import fc from "fast-check";
 import { Carry } from "../bytes/carry.ts";
 import { KemariError, WireError, type WireFault } from "../errors.ts";
-import { FrameDecoder, type FrameVisitor } from "./frame_decoder.ts";
+import { FrameDecoder } from "./frame_decoder.ts";
+import type { FrameVisitor } from "./frame_visitor.ts";
 import { FramePacker, MAX_BATCH_PAYLOAD_BYTES } from "./packing.ts";
-import { Desk, Link, OPTIONS, wireFault } from "./session_pair.ts";
+import { Desk, Link, OPTIONS, wireFault } from "./testing/session_pair.ts";
 import { TxnReceiver } from "./receiver.ts";
 import { TxnSender } from "./sender.ts";
 import {

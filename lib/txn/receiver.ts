@@ -1,6 +1,7 @@
 import { crc32 } from "node:zlib";
 import { WireError } from "../errors.ts";
-import { FrameDecoder, type FrameVisitor } from "./frame_decoder.ts";
+import { FrameDecoder } from "./frame_decoder.ts";
+import type { FrameVisitor } from "./frame_visitor.ts";
 import { decodeLeave, type Leave } from "./leave.ts";
 import { encodeRefusal } from "./refusal.ts";
 import {
@@ -17,9 +18,9 @@ import {
   type NackReason,
   OFFERED_FEATURES,
   PROTOCOL_VERSION,
-  refuse,
   TXN,
 } from "./wire.ts";
+import { refuse } from "./wire_fault.ts";
 
 /** How a receiver presents itself, and how patient it is. */
 export interface ReceiverOptions {

@@ -1,7 +1,8 @@
 import { crc32 } from "node:zlib";
 import { StateError } from "../errors.ts";
 import { DigestQueries } from "./digest_queries.ts";
-import { FrameDecoder, type FrameVisitor } from "./frame_decoder.ts";
+import { FrameDecoder } from "./frame_decoder.ts";
+import type { FrameVisitor } from "./frame_visitor.ts";
 import { FramePacker, MAX_BATCH_PAYLOAD_BYTES, type PackingCounters } from "./packing.ts";
 import { encodeLeave, type Leave } from "./leave.ts";
 import { decodeRefusal } from "./refusal.ts";
@@ -19,9 +20,9 @@ import {
   MAX_PAYLOAD_BYTES,
   OFFERED_FEATURES,
   PROTOCOL_VERSION,
-  refuse,
   TXN,
 } from "./wire.ts";
+import { refuse } from "./wire_fault.ts";
 
 export type { SenderEvent, SenderOptions, SentBytes } from "./sender_options.ts";
 

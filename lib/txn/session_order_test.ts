@@ -4,7 +4,7 @@ import { TxnReceiver } from "./receiver.ts";
 import { TxnSender } from "./sender.ts";
 import { encodeHello, TXN } from "./wire.ts";
 
-import { Desk, feed, frame, Link, OPTIONS, SESSION, wireFault } from "./session_pair.ts";
+import { Desk, feed, frame, Link, OPTIONS, SESSION, wireFault } from "./testing/session_pair.ts";
 
 const begin = frame({ command: TXN.BEGIN, transaction: 1, flags: 1 });
 const commitEmpty = frame({ command: TXN.COMMIT, transaction: 1, sequence: 1 }, new Uint8Array(12));

@@ -4,7 +4,7 @@ import { TxnReceiver } from "./receiver.ts";
 import { TxnSender } from "./sender.ts";
 import { MAX_DISK_QUERIES, MAX_PAYLOAD_BYTES, NACK_REASON, type NackReason, TXN } from "./wire.ts";
 
-import { Desk, feed, frame, Link, OPTIONS, SESSION, wireFault } from "./session_pair.ts";
+import { Desk, feed, frame, Link, OPTIONS, SESSION, wireFault } from "./testing/session_pair.ts";
 
 Deno.test("transactions arrive in order, are acknowledged, and take two delays to be", () => {
   const link = new Link(20);

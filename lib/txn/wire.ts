@@ -4,9 +4,9 @@
  * docs/PROTOCOL.md describes it for someone who writes the other end.
  */
 import { strayText } from "./stray_text.ts";
-import { WireError, type WireFault } from "../errors.ts";
 import { decodeFields, encodeFields, type HelloField } from "./hello_fields.ts";
 import { HAS_ZSTD } from "./zstd_context.ts";
+import { refuse } from "./wire_fault.ts";
 
 /** What a frame asks for or says. BEGIN to NACK keep the names of the original Kemari. */
 export const TXN = {
@@ -204,11 +204,6 @@ function checkMagic(bytes: Uint8Array, at: number, end: number, offset: number):
       : "another service answers there; or, behind exec:ssh, a login shell has printed this: what " +
         ".bashrc, .profile and the like print is for interactive shells only",
   );
-}
-
-/** Throws the {@link WireError} for a fault at `offset` of a connection. */
-export function refuse(offset: number, fault: WireFault, message: string, hint?: string): never {
-  throw new WireError("transaction", offset, fault, message, { hint });
 }
 
 /** What both ends say first. */

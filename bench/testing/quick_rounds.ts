@@ -1,0 +1,22 @@
+/** For tests: an experiment of `workload_rounds.ts`, as short as it can be, as a user runs it. */
+import assert from "node:assert/strict";
+import { netLabMissing } from "../../lib/lab/network/net_lab.ts";
+import { KemariProcess } from "../../lib/lab/program/watched_kemari.ts";
+import { type BenchExperiment, decodeBenchReport } from "../../lib/report/bench_result.ts";
+
+/** Whether guests have a network of their own here. */
+export const hasNetwork = await netLabMissing() === undefined;
+
+/** The names of the workloads that are measured here, in order. */
+export const WORKLOADS = ["idle", "iozone", ...(hasNetwork ? ["request/response"] : [])];
+
+/** With a smaller file iozone's starts take most of the second, and there may be no write in it. */
+const SETTINGS = ["--quick", "--seconds", "1", "--file-size", "1M", "--json"];
+
+/** What `kemari bench NAME` reports of one second of each workload. */
+export async function quickRounds(name: string): Promise<BenchExperiment> {
+  await using bench = new KemariProcess(["bench", name, ...SETTINGS]);
+  const { code, stdout, stderr } = await bench.ended(240_000);
+  assert.equal(code, 0, stderr);
+  return decodeBenchReport(new TextDecoder().decode(stdout)).experiments[0];
+}

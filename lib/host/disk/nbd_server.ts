@@ -1,0 +1,165 @@
+import { type KemariError, StateError, type TransportError, UsageError } from "../../errors.ts";
+import type { ExportInfo } from "../../nbd/export_info.ts";
+import { MAX_STRING_BYTES } from "../../nbd/wire.ts";
+import type { Address } from "../system/address.ts";
+import type { BlockBackend } from "../image/block_backend.ts";
+import { libc } from "../system/libc.ts";
+import {
+  type ConnectionHost,
+  NbdConnection,
+  type NbdCounters,
+  type ServedExport,
+} from "./nbd_connection.ts";
+import type { Reactor } from "../system/reactor.ts";
+import { ReplyBuffers } from "./reply_buffers.ts";
+import { type Listener, listenSocket } from "../system/socket.ts";
+
+/** One disk to serve. */
+export interface NbdExport {
+  /** As clients ask for it; where there is one export only, no name will do. */
+  readonly name: string;
+  /** Stays the caller's, to be closed after the server. */
+  readonly backend: BlockBackend;
+  readonly description?: string;
+  /** Offsets and lengths must be multiples of it; 1 if absent. */
+  readonly minimumBlockBytes?: number;
+}
+
+/** What the server tells of; none of it stops it. */
+export interface NbdServerEvents {
+  /** A client came to an end, in an orderly way or because of `error`. */
+  readonly onDisconnect?: (client: string, error: KemariError | undefined) => void;
+  /** A disk could not do what a client asked; the client has been told. */
+  readonly onFailure?: (exportName: string, error: TransportError) => void;
+}
+
+/** Where and what to serve. */
+export interface NbdServerOptions extends NbdServerEvents {
+  readonly address: Extract<Address, { kind: "tcp" | "unix" }>;
+  readonly exports: readonly NbdExport[];
+  /**
+   * Answers in bytes that may wait for one client to read them; beyond it none of its requests is
+   * taken. One more answer may come on top. 64 MiB if absent.
+   */
+  readonly mostPendingBytes?: number;
+}
+
+/** Clients at a time; QEMU needs one, nbdcopy four. */
+const MAX_CONNECTIONS = 64;
+const KEPT_BUFFER_BYTES = 64 * 1024 * 1024;
+const MOST_PENDING_BYTES = 64 * 1024 * 1024;
+
+/** Serves disks over NBD inside a reactor: it works while that runs. */
+export class NbdServer implements ConnectionHost {
+  readonly buffers = new ReplyBuffers(KEPT_BUFFER_BYTES);
+  readonly infos: readonly ExportInfo[];
+  readonly mostPendingBytes: number;
+  readonly #served = new Map<ExportInfo, ServedExport>();
+  readonly #connections = new Set<NbdConnection>();
+  #clients = 0;
+  #stopListening: (() => void) | undefined;
+
+  private constructor(
+    readonly reactor: Reactor,
+    readonly listener: Listener,
+    readonly options: NbdServerOptions,
+  ) {
+    this.mostPendingBytes = options.mostPendingBytes ?? MOST_PENDING_BYTES;
+    for (const { name, backend, description, minimumBlockBytes } of options.exports) {
+      const info: ExportInfo = {
+        name,
+        sizeBytes: backend.sizeBytes,
+        readOnly: backend.readOnly,
+        description,
+        minimumBlockBytes,
+        // One process and one back end: whatever one connection did, all see.
+        multiConn: true,
+      };
+      const counters = {
+        connections: 0,
+        requests: 0,
+        readBytes: 0,
+        writtenBytes: 0,
+        flushes: 0,
+        failures: 0,
+      };
+      this.#served.set(info, { info, backend, counters });
+    }
+    this.infos = [...this.#served.keys()];
+    const watch = reactor.watch(listener.fd, { readable: () => this.#accept() });
+    watch.want(true, false);
+    this.#stopListening = () => watch.stop();
+  }
+
+  /** @throws {UsageError} for names that do not do. @throws {TransportError} */
+  static async listen(
+    options: NbdServerOptions,
+    reactor: Reactor,
+    signal: AbortSignal,
+  ): Promise<NbdServer> {
+    const names = new Set<string>();
+    for (const { name } of options.exports) {
+      if (names.has(name)) throw new UsageError(`two disks are called "${name}"`);
+      if (name.includes("\0") || new TextEncoder().encode(name).length > MAX_STRING_BYTES) {
+        throw new UsageError(`"${name}" cannot be a disk's name`);
+      }
+      names.add(name);
+    }
+    return new NbdServer(reactor, await listenSocket(options.address, reactor, signal), options);
+  }
+
+  /** Clients connected now. */
+  get connections(): number {
+    return this.#connections.size;
+  }
+
+  /** What was done for one export's clients. */
+  countersOf(exportName: string): Readonly<NbdCounters> {
+    for (const { info, counters } of this.#served.values()) {
+      if (info.name === exportName) return counters;
+    }
+    throw new StateError(`no export is called ${exportName}`);
+  }
+
+  /** To be called when a back end that was not ready is. */
+  resume(): void {
+    for (const connection of this.#connections) connection.resume();
+  }
+
+  /** Drops all clients and removes the socket. Disks stay open, and are not flushed. */
+  close(): void {
+    if (this.#stopListening === undefined) return;
+    this.#stopListening();
+    this.#stopListening = undefined;
+    this.listener.close();
+    for (const connection of this.#connections) connection.close();
+  }
+
+  exportOf(info: ExportInfo): ServedExport {
+    return this.#served.get(info)!;
+  }
+
+  ended(connection: NbdConnection, error?: KemariError): void {
+    this.#connections.delete(connection);
+    this.options.onDisconnect?.(connection.name, error);
+  }
+
+  failed({ info }: ServedExport, error: TransportError): void {
+    this.options.onFailure?.(info.name, error);
+  }
+
+  #accept(): void {
+    for (;;) {
+      const fd = this.listener.accept();
+      if (fd === undefined) return;
+      if (this.#connections.size >= MAX_CONNECTIONS) {
+        libc().close(fd);
+        continue;
+      }
+      const name = `${this.listener.text} client ${++this.#clients}`;
+      const connection = new NbdConnection(fd, name, this);
+      this.#connections.add(connection);
+      connection.start();
+    }
+  }
+}

@@ -1,0 +1,239 @@
+import { getLogger } from "@logtape/logtape";
+import { DiskResync, type ResyncProgress } from "../../replica/disk_resync.ts";
+import { DiskTap } from "../../replica/disk_tap.ts";
+import type { DiskMode } from "../../replica/tap_events.ts";
+import type { Done } from "../../replica/done.ts";
+import { WriteThrottle } from "../../replica/write_throttle.ts";
+import type { DiskTapAddress } from "./disk_address.ts";
+import type { MarkedDisk } from "../image/image_marks.ts";
+import type { ImageFile } from "../image/image_file.ts";
+import type { NbdServer } from "./nbd_server.ts";
+import type { Reactor } from "../system/reactor.ts";
+import { storeOf, TappedDisk } from "./tapped_disk.ts";
+
+const log = getLogger(["kemari", "tap"]);
+
+/** One disk in `kemari status`. */
+export interface DiskStatus {
+  readonly name: string;
+  readonly mode: DiskMode;
+  readonly sizeBytes: number;
+  /** Share of the secondary's copy that is in step, 0 to 1. */
+  readonly copied: number;
+  /** How it got there in this session, in bytes of the disk. */
+  readonly resync: ResyncProgress;
+  readonly heldBytes: number;
+  readonly unreleasedWrites: number;
+  /** Above so many bytes held, requests of the guest wait for bursts. */
+  readonly limitBytes: number;
+  /** How often and how long they have waited. */
+  readonly throttled: number;
+  readonly throttledMs: number;
+  /** Why the image does not take writes that it should have by now; null where it does. */
+  readonly stuck: string | null;
+  /** Requests that the image's storage has not answered yet. */
+  readonly waiting: number;
+  /** For how long it has answered none of them; 0 where there is none. */
+  readonly stalledMs: number;
+}
+
+/** Bytes held of one disk, above which something is done about it. */
+export const HELD_LIMITS = {
+  /** A synchronization is asked for, whatever `--sync-on` says. */
+  sync: 32 * 2 ** 20,
+  /** The guest's requests are slowed down. */
+  throttle: 128 * 2 ** 20,
+  /** The secondary is given up: it takes less than the guest writes. */
+  giveUp: 512 * 2 ** 20,
+} as const;
+
+/** How often an image that has refused writes is tried again. */
+const RETRY_MS = 1000;
+
+/** One disk of the protected VM: its image, who serves it, and what is held of it. */
+export class PrimaryDisk {
+  readonly tap: DiskTap;
+  readonly resync: DiskResync;
+  /** What the guest's requests are served from. */
+  readonly tapped: TappedDisk;
+  readonly #throttle: WriteThrottle;
+  #server: NbdServer | undefined;
+  #left = 0;
+  /** Counts what begins and ends: what the image answers to an earlier one is no news. */
+  #session = 0;
+  #stuck: string | undefined;
+  #waits = false;
+  #cancelRetry: () => void = () => {};
+
+  /** The image has the writes of one more transaction: {@link left} has moved. */
+  onReleased: () => void = () => {};
+
+  /** @param image This object's to close from now on. */
+  constructor(
+    address: DiskTapAddress,
+    readonly image: ImageFile,
+    private readonly reactor: Reactor,
+    limitBytes: number = HELD_LIMITS.throttle,
+  ) {
+    const store = storeOf(image);
+    this.tap = new DiskTap(address.name, address.mode, store);
+    this.resync = new DiskResync(this.tap, store);
+    this.#throttle = new WriteThrottle(limitBytes);
+    this.tapped = new TappedDisk(address.path, this.tap, image, this.#throttle);
+    this.tapped.onBlocked = (untilMs) => this.#wait(untilMs);
+    image.onRoom = () => this.#server?.resume();
+  }
+
+  /** Who serves it: to be closed with it. */
+  serve(server: NbdServer): void {
+    this.#server = server;
+  }
+
+  /** Where its image is. */
+  get marked(): MarkedDisk {
+    return { name: this.tap.name, path: this.image.name, mode: this.tap.mode };
+  }
+  get isUsed(): boolean {
+    return (this.#server?.connections ?? 0) > 0;
+  }
+  /** Whether the image lacks something that the guest has written. */
+  get isWriting(): boolean {
+    return this.tap.unreleasedWrites > 0 || this.image.waiting > 0;
+  }
+  /** The last transaction whose writes the image has. */
+  get left(): number {
+    return this.#left;
+  }
+
+  /** @param isCopied Whether the secondary's copy is known to be in step. */
+  status(isCopied: boolean): DiskStatus {
+    const { tap, resync, image } = this;
+    return {
+      name: tap.name,
+      mode: tap.mode,
+      sizeBytes: image.sizeBytes,
+      copied: isCopied ? 1 : resync.progress.doneBytes / Math.max(1, image.sizeBytes),
+      resync: resync.progress,
+      heldBytes: tap.heldBytes,
+      unreleasedWrites: tap.unreleasedWrites,
+      limitBytes: this.#throttle.limitBytes,
+      throttled: this.#throttle.waits,
+      throttledMs: this.#throttle.waitedMs,
+      stuck: this.#stuck ?? null,
+      waiting: image.waiting,
+      stalledMs: image.stalledMs,
+    };
+  }
+
+  /** A secondary is there. */
+  begin(lastTransaction: number): void {
+    this.#session++;
+    this.#left = lastTransaction;
+    // What the image has refused travels with the first transaction, and is written after it.
+    this.#cancelRetry();
+    this.tap.start();
+    if (this.tap.mode === "replicated") this.resync.reset();
+  }
+
+  /** The VM is about to be stopped, which waits for every request. */
+  stopping(): void {
+    this.#throttle.stopping();
+    if (this.#waits) this.#server?.resume();
+  }
+
+  /** It stands still, or runs. */
+  stopped(): void {
+    this.#throttle.stopped();
+  }
+
+  /** The transaction is acknowledged. An image that refuses is told of, and tried again. */
+  release(transaction: number): void {
+    const session = this.#session;
+    this.#write((done) =>
+      this.tap.release(transaction, (error) => {
+        if (error === undefined && session === this.#session && transaction > this.#left) {
+          this.#left = transaction;
+          this.onReleased();
+        }
+        done(error);
+      }), () => this.release(transaction));
+  }
+
+  /** The secondary is lost, and the VM goes on. */
+  passThrough(): void {
+    this.#session++;
+    this.#throttle.stopped();
+    this.#write((done) => this.tap.passThrough(done));
+    this.#server?.resume();
+  }
+
+  /** The VM is another's: nothing is written any more, also of what was to be. */
+  giveUp(): void {
+    this.#session++;
+    this.#cancelRetry();
+    this.image.giveUpWrites();
+  }
+
+  /** @param untilMs How long the image has, on performance.now(), to take what is on its way. */
+  close(untilMs: number): void {
+    this.#server?.close();
+    this.image.finish(untilMs);
+    this.#session++;
+    this.#cancelRetry();
+    const stuck = this.#stuck ??
+      (this.tap.isWriting ? "the image's storage does not answer" : undefined);
+    if (stuck !== undefined && this.tap.unreleasedWrites > 0) {
+      log.error("disk {name}: {count} writes of the guest's were never stored: {stuck}", {
+        name: this.tap.name,
+        count: this.tap.unreleasedWrites,
+        stuck,
+      });
+    }
+    this.image.close();
+  }
+
+  /**
+   * Lets the image have writes, which is done at once or later.
+   *
+   * @param again What to do a while after it has refused: by default to try all that is not written.
+   */
+  #write(
+    act: (done: Done) => void,
+    again = () => this.#write((done) => this.tap.retry(done)),
+  ): void {
+    const { name } = this.tap;
+    const session = this.#session;
+    this.#cancelRetry();
+    act((error) => {
+      if (session !== this.#session) return;
+      if (error === undefined) return this.#written();
+      const { message } = error;
+      if (this.#stuck !== message) {
+        log.error("disk {name}: {message}; {count} writes are kept in memory, and tried again", {
+          name,
+          message,
+          count: this.tap.unreleasedWrites,
+        });
+      }
+      this.#stuck = message;
+      this.#cancelRetry();
+      this.#cancelRetry = this.reactor.after(RETRY_MS, again);
+    });
+  }
+
+  #written(): void {
+    if (this.#stuck === undefined) return;
+    this.#stuck = undefined;
+    log.info("disk {name}: the image takes writes again", { name: this.tap.name });
+  }
+
+  /** Requests wait: looks again when their time has come. */
+  #wait(untilMs: number): void {
+    if (this.#waits) return;
+    this.#waits = true;
+    this.reactor.after(Math.max(0, untilMs - performance.now()), () => {
+      this.#waits = false;
+      this.#server?.resume();
+    });
+  }
+}

@@ -1,0 +1,144 @@
+import { getLogger } from "@logtape/logtape";
+import type { DiskResync, ResyncPlan, ResyncProgress } from "../../replica/disk_resync.ts";
+import { createPageDigest } from "../../replica/page_digest.ts";
+import { formatBytes } from "../../units.ts";
+import type { PrimaryDisk } from "./primary_disk.ts";
+import type { Reactor } from "../system/reactor.ts";
+
+const log = getLogger(["kemari", "tap"]);
+
+const PERIOD_MS = 5;
+/** How much of it goes into reading and comparing; the guest's requests come in between. */
+const BUDGET_MS = 2;
+const BUDGET_BYTES = 2 ** 20;
+/** What may wait for a transaction to go with. */
+const AHEAD_BYTES = 16 * 2 ** 20;
+
+/** How a secondary is asked what it has of a disk. */
+export interface DiskQuestions {
+  /** Halves of the digests' seed, of this session alone. */
+  readonly seedLow: number;
+  readonly seedHigh: number;
+  /** Whether one more question may be asked. */
+  mayAsk(): boolean;
+  /** Sends a DISK_QUERY payload. */
+  ask(query: Uint8Array): void;
+}
+
+/** Brings the secondary's copies of replicated disks in step, a little at a time. */
+export class ResyncDriver {
+  #disks: readonly PrimaryDisk[] = [];
+  #questions: DiskQuestions | undefined;
+  /** Whose questions wait for their answers, oldest first. */
+  #answering: DiskResync[] = [];
+  #cancel: () => void = () => {};
+  /** When the guest's requests get their turn. */
+  #until = 0;
+
+  /** @param onFull More waits for a transaction than one should bring. */
+  constructor(private readonly reactor: Reactor, private readonly onFull: () => void) {}
+
+  /**
+   * Begins for another session.
+   *
+   * @param disks Replicated ones, reset.
+   * @param questions How to ask for digests; without, everything is sent.
+   */
+  begin(
+    disks: readonly PrimaryDisk[],
+    sync: "full" | "none",
+    questions: DiskQuestions | undefined,
+  ): void {
+    this.stop();
+    this.#disks = disks;
+    if (disks.length === 0) return;
+    if (sync === "none") return this.#plan({ kind: "none" });
+    this.#questions = questions;
+    if (questions === undefined) this.#plan({ kind: "copy" });
+    else {
+      const { seedLow, seedHigh } = questions;
+      createPageDigest(seedLow, seedHigh).then((digest) => {
+        // Another session may have begun meanwhile.
+        if (this.#questions !== questions) return;
+        this.#plan({ kind: "compare", seedLow, seedHigh, digest });
+      }).catch((error) => this.reactor.fail(error));
+      // The digest comes from the runtime, which the loop may sleep without.
+      this.reactor.wake();
+    }
+    this.#cancel = this.reactor.every(PERIOD_MS, () => this.#step());
+  }
+
+  /** Takes the next part of the secondary's answer to the oldest question. @throws {WireError} */
+  receive(payload: Uint8Array, last: boolean): void {
+    this.#answering[0]?.receive(payload, last);
+    if (last) this.#answering.shift();
+  }
+
+  /** The session is over. */
+  stop(): void {
+    this.#cancel();
+    this.#questions = undefined;
+    this.#answering = [];
+  }
+
+  #plan(plan: ResyncPlan): void {
+    for (const { resync } of this.#disks) resync.begin(plan);
+  }
+
+  #step(): void {
+    this.#until = performance.now() + BUDGET_MS;
+    for (const disk of this.#disks) this.#stepOf(disk);
+    if (this.#disks.every(({ resync }) => resync.done)) this.#cancel();
+  }
+
+  /** Goes on with one disk while there is time; where its image is waited for, when it answers. */
+  #stepOf(disk: PrimaryDisk): void {
+    const { tap, resync } = disk;
+    const questions = this.#questions;
+    let isBusy = true;
+    for (let isHere = true; isBusy && !resync.done;) {
+      this.#ask(resync);
+      if (tap.heldBytes >= AHEAD_BYTES) return this.onFull();
+      isBusy = false;
+      isHere = true;
+      resync.step(BUDGET_BYTES, (readBytes) => {
+        // Another session may have begun meanwhile.
+        if (questions !== this.#questions) return;
+        if (resync.done) return this.#tell(tap.name, resync.progress);
+        if (readBytes === 0 || performance.now() >= this.#until) return;
+        if (isHere) isBusy = true;
+        else this.#stepOf(disk);
+      });
+      isHere = false;
+    }
+  }
+
+  #ask(resync: DiskResync): void {
+    const questions = this.#questions;
+    if (questions === undefined) return;
+    for (let hasAsked = true; hasAsked && questions.mayAsk();) {
+      hasAsked = false;
+      resync.takeQuery((query) => {
+        if (questions !== this.#questions) return;
+        this.#answering.push(resync);
+        questions.ask(query);
+        hasAsked = true;
+      });
+    }
+  }
+
+  #tell(name: string, { doneBytes, sentBytes }: ResyncProgress): void {
+    const share = doneBytes === 0 ? 0 : 100 * sentBytes / doneBytes;
+    log.info(
+      this.#questions === undefined
+        ? "disk {name}: all of it, {done}, is sent: {sent} of data"
+        : "disk {name}: {done} compared with the secondary's copy, {sent} sent ({share} %)",
+      {
+        name,
+        done: formatBytes(doneBytes),
+        sent: formatBytes(sentBytes),
+        share: share.toFixed(1),
+      },
+    );
+  }
+}

@@ -1,0 +1,85 @@
+import { NBD_STATE_ZERO } from "../../nbd/wire.ts";
+import type { DigestedDisk } from "../../replica/disk_digest.ts";
+import type { DiskStore, DiskTap } from "../../replica/disk_tap.ts";
+import type { Done } from "../../replica/done.ts";
+import type { WriteThrottle } from "../../replica/write_throttle.ts";
+import type { BlockBackend, StatusDone, ZeroOptions } from "../image/block_backend.ts";
+
+/** An image as the event-tap's pure half wants it. */
+export function storeOf(image: BlockBackend): DiskStore & DigestedDisk {
+  return {
+    sizeBytes: image.sizeBytes,
+    read: (into, offset, done) => image.read(into, offset, done),
+    zeroBytes: (offset, lengthBytes, told) => {
+      if (lengthBytes === 0) return told(0);
+      image.status(offset, lengthBytes, 1, ([extent], error) => {
+        if (error !== undefined) return told(0, error);
+        const isZero = (extent.flags & NBD_STATE_ZERO) !== 0;
+        told(isZero ? Math.min(lengthBytes, extent.lengthBytes) : 0);
+      });
+    },
+    write: (offset, data, done) => image.write(data, offset, false, done),
+    zero: (offset, lengthBytes, done) =>
+      image.zero(offset, lengthBytes, { fua: false, mayUnmap: true, fast: false }, done),
+  };
+}
+
+/**
+ * A tapped disk as the NBD server wants it.
+ *
+ * Flushes and FUA are answered without waiting for stable storage: what the guest has been told is
+ * durable is so because the secondary has it before the guest can say so to anybody.
+ */
+export class TappedDisk implements BlockBackend {
+  readonly readOnly = false;
+
+  /** Told when requests have to wait, and when to ask again, on performance.now(). */
+  onBlocked: (untilMs: number) => void = () => {};
+
+  constructor(
+    readonly name: string,
+    readonly tap: DiskTap,
+    private readonly image: BlockBackend,
+    private readonly throttle: WriteThrottle,
+  ) {}
+
+  get sizeBytes(): number {
+    return this.image.sizeBytes;
+  }
+
+  read(into: Uint8Array<ArrayBuffer>, offset: number, done: Done): void {
+    this.tap.read(into, offset, done);
+  }
+
+  write(data: Uint8Array, offset: number, _fua: boolean, done: Done): void {
+    this.tap.write(offset, data, done);
+  }
+
+  ready(): boolean {
+    // The image says itself when it takes requests again.
+    if (!(this.image.ready?.() ?? true)) return false;
+    const ready = this.throttle.ready(this.tap.heldBytes, performance.now());
+    if (!ready) this.onBlocked(this.throttle.blockedUntil);
+    return ready;
+  }
+
+  flush(done: Done): void {
+    if (this.tap.isProtected) return done();
+    // What the image has refused is not on it, whatever its flush says.
+    this.tap.retry((error) => error === undefined ? this.image.flush(done) : done(error));
+  }
+
+  trim(offset: number, lengthBytes: number, _fua: boolean, done: Done): void {
+    this.tap.zero(offset, lengthBytes, done);
+  }
+
+  zero(offset: number, lengthBytes: number, _options: ZeroOptions, done: Done): void {
+    this.tap.zero(offset, lengthBytes, done);
+  }
+
+  status(offset: number, lengthBytes: number, mostExtents: number, done: StatusDone): void {
+    // The overlay may hold data where the image has a hole.
+    if (this.tap.hasOverlay) return done([{ lengthBytes, flags: 0 }]);
+    this.image.status(offset, lengthBytes, mostExtents, done);
+  }
+}

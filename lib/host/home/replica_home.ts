@@ -1,0 +1,141 @@
+/** Where `kemari recv` keeps its replica: in memory, or in files that outlive it. */
+import { createHash } from "node:crypto";
+import { getLogger } from "@logtape/logtape";
+import { describeVm } from "../../decisions/whose_replica.ts";
+import { KemariError } from "../../errors.ts";
+import type { ReplicaStore } from "../../replica/page_store.ts";
+import type { Replica } from "../../replica/replica.ts";
+import type { ReplicaOwner } from "./replica_owner.ts";
+import { RamDir } from "../ram_dir/ram_dir.ts";
+import type { RamReserve } from "../ram_dir/ram_room.ts";
+
+const log = getLogger(["kemari", "recv"]);
+
+export interface HomeSettings {
+  readonly listen: string;
+  /** Folder for the RAM's files. */
+  readonly ramDir?: string;
+  /** Whether room is made sure of for all of it. */
+  readonly ramReserve: RamReserve;
+  /** The standby's command: it maps the RAM's files. */
+  readonly standby?: string;
+  /** Whether a disk's uncommitted writes are in this process's memory alone. */
+  readonly hasSharedDisks: boolean;
+}
+
+/** The replica's files, if it has any. */
+export class ReplicaHome {
+  /** `undefined`: the replica is in memory. */
+  readonly dir: RamDir | undefined;
+  readonly #isNamed: boolean;
+  readonly #hasSharedDisks: boolean;
+
+  private constructor(dir: RamDir | undefined, isNamed: boolean, hasSharedDisks: boolean) {
+    this.dir = dir;
+    this.#isNamed = isNamed;
+    this.#hasSharedDisks = hasSharedDisks;
+  }
+
+  /** @throws {TransportError} if the folder cannot be used, or is used by another. */
+  static open(settings: HomeSettings): ReplicaHome {
+    const { ramDir, ramReserve, standby, hasSharedDisks } = settings;
+    if (ramDir === undefined && standby === undefined) {
+      return new ReplicaHome(undefined, false, hasSharedDisks);
+    }
+    const dir = RamDir.open(ramDir ?? defaultRamDir(settings), ramReserve);
+    // On another thread: heartbeats go on. What is left of it at our end is the next one's to remove.
+    dir.removeFolder = (folder) => {
+      Deno.remove(folder, { recursive: true }).catch(() => {});
+    };
+    return new ReplicaHome(dir, ramDir !== undefined, hasSharedDisks);
+  }
+
+  get store(): ReplicaStore | undefined {
+    return this.dir;
+  }
+
+  /** Goes on with what an earlier recv left in the folder, if that is whole. */
+  recover(replica: Replica, owner: ReplicaOwner): void {
+    const dir = this.dir;
+    if (dir === undefined) return;
+    dir.whose = () => owner.coming;
+    const found = dir.recover();
+    if ("nothing" in found) {
+      if (found.nothing !== "there was no replica") {
+        log.warn("{folder}: nothing to go on with: {reason}", {
+          folder: dir.path,
+          reason: found.nothing,
+        });
+      }
+      return;
+    }
+    try {
+      if (this.#hasSharedDisks) {
+        throw new SharedDisks("writes to its shared disks were held in the earlier recv's memory");
+      }
+      replica.adopt(found);
+      owner.adopt(found.vm ?? {});
+      log.info("{folder}: going on with transaction {transaction} of {machine}, {vm}", {
+        folder: dir.path,
+        transaction: found.transaction,
+        vm: describeVm(owner.kept),
+        machine: replica.machine,
+      });
+    } catch (error) {
+      if (!(error instanceof KemariError || error instanceof SharedDisks)) throw error;
+      log.warn("{folder}: transaction {transaction} is not gone on with: {reason}", {
+        folder: dir.path,
+        transaction: found.transaction,
+        reason: error.message,
+      });
+      dir.discard();
+    }
+  }
+
+  /** A VM is about to get the replica: a recv that starts now must not offer it again. */
+  give(): void {
+    this.dir?.give();
+  }
+
+  /** The VM that got it runs: the files are of no more use here, and no reason to end the VM. */
+  isGiven(): void {
+    try {
+      this.dir?.remove(!this.#isNamed);
+    } catch (error) {
+      log.warn("{folder}: not all of its files could be removed: {reason}", {
+        folder: this.dir!.path,
+        reason: (error as Error).message,
+      });
+    }
+  }
+
+  /** No VM got it after all. */
+  takeBack(): void {
+    this.dir?.takeBack();
+  }
+
+  /**
+   * Ends the use of the files. They go when a VM has what is in them, when nothing was committed, and
+   * when the operator ends recv without having named the folder; else the next recv finds them.
+   */
+  close(end: { readonly given: boolean; readonly committed: boolean; readonly asked: boolean }) {
+    const dir = this.dir;
+    if (dir === undefined) return;
+    if (end.given || !end.committed || end.asked && !this.#isNamed) this.isGiven();
+    else log.info("{folder}: the replica stays for the next kemari recv", { folder: dir.path });
+    dir.close();
+  }
+
+  /** Lets go of the files as they are. */
+  leave(): void {
+    this.dir?.close();
+  }
+}
+
+class SharedDisks extends Error {}
+
+/** A folder of its own for every place listened on and every standby, the same after a restart. */
+function defaultRamDir({ listen, standby }: HomeSettings): string {
+  const hash = createHash("sha256").update(`${listen}\0${standby}`).digest("hex").slice(0, 12);
+  return `/dev/shm/kemari-${hash}`;
+}

@@ -1,0 +1,232 @@
+/**
+ * A mark that a primary puts at its images before a session, and that a secondary looks for at its
+ * own: it can only come there through the image's own storage. `lib/decisions/same_image.ts` says what
+ * follows.
+ *
+ * An extended attribute of the file, and a file beside it, since some file systems show only one of
+ * them to another host:
+ *
+ * ```text
+ * user.kemari.mark            the mark, 32 hexadecimal digits
+ * DIR/.kemari-mark-MARK       which file in DIR it is for: its inode, or "-", and its name
+ * ```
+ *
+ * Both go when the secondary has looked. What a killed primary leaves is of a mark that nobody looks
+ * for any more, and goes with the next session's.
+ */
+import { randomBytes } from "node:crypto";
+import { getLogger } from "@logtape/logtape";
+import { mayUseImage, SEEN, UNSEEN } from "../../decisions/same_image.ts";
+import { WireError } from "../../errors.ts";
+import { decodeDiskMarks, encodeDiskMark, MARK_BYTES } from "../../replica/disk_marks.ts";
+import type { DiskMode } from "../../replica/tap_events.ts";
+import type { HelloField } from "../../txn/hello_fields.ts";
+import type { Hello } from "../../txn/wire.ts";
+import { placeOf } from "./image_place.ts";
+import { cString, libc } from "../system/libc.ts";
+
+const log = getLogger(["kemari", "tap"]);
+
+const ATTRIBUTE = cString("user.kemari.mark");
+const PREFIX = ".kemari-mark-";
+
+/** A disk, and where its image is. */
+export interface MarkedDisk {
+  readonly name: string;
+  readonly path: string;
+  readonly mode: DiskMode;
+}
+
+/** How long storage may take to have a mark before a session begins without. */
+const PLACE_MS = 5000;
+
+/**
+ * The marks of one session at the primary. Whatever touches the images' storage does so off the loop
+ * that serves the VM: storage that hangs keeps the mark waiting, and nothing else.
+ */
+export class ImageMarks {
+  readonly #placed: (() => Promise<unknown>)[] = [];
+  readonly #fields: HelloField[] = [];
+  #isOver = false;
+  /** Done when nothing touches the images any more, unless it was asked to. */
+  settled: Promise<unknown> = Promise.resolve();
+
+  private constructor() {}
+
+  /**
+   * Puts a mark at each image. Of one that cannot have any, or not in time, the secondary is told
+   * nothing.
+   */
+  static async place(disks: readonly MarkedDisk[], timeoutMs = PLACE_MS): Promise<ImageMarks> {
+    const marks = new ImageMarks();
+    let timer: ReturnType<typeof setTimeout> | undefined;
+    const late = new Promise<void>((resolve) => timer = setTimeout(resolve, timeoutMs));
+    marks.settled = Promise.all(disks.map((disk) => marks.#place(disk)));
+    await Promise.race([marks.settled, late]);
+    clearTimeout(timer);
+    return marks;
+  }
+
+  /** What HELLO says of them. */
+  get fields(): readonly HelloField[] {
+    return this.#fields;
+  }
+
+  /** Takes them away, and those that come late. */
+  async remove(): Promise<void> {
+    this.#isOver = true;
+    await Promise.all(this.#placed.splice(0).map((remove) => remove()));
+  }
+
+  async #place({ name, path }: MarkedDisk): Promise<void> {
+    const mark = new Uint8Array(randomBytes(MARK_BYTES));
+    try {
+      const files: string[] = [];
+      const place = placeOf(path, await Deno.stat(path), (file) => {
+        files.push(file);
+        return SEEN;
+      });
+      for (const file of files) if (!await this.#put(file, mark.toHex())) return;
+      if (!this.#isOver) this.#fields.push(encodeDiskMark({ name, mark, place }));
+    } catch (error) {
+      log.warn("disk {name}: no mark: {reason}", { name, reason: (error as Error).message });
+    }
+  }
+
+  /** @returns Whether it can be seen at all. */
+  async #put(path: string, mark: string): Promise<boolean> {
+    const value = cString(mark).subarray(0, mark.length);
+    const file = cString(path);
+    const length = BigInt(value.length);
+    const hasAttribute = await libc().setxattr(file, ATTRIBUTE, value, length, 0) === 0;
+    if (hasAttribute) this.#placed.push(() => libc().removexattr(file, ATTRIBUTE));
+    const note = await writeNote(path, mark);
+    if (note !== undefined) this.#placed.push(() => Deno.remove(note).catch(() => {}));
+    if (this.#isOver) await this.remove();
+    if (hasAttribute || note !== undefined) return true;
+    log.warn(
+      "{path}: it cannot be marked (neither an extended attribute nor a file beside it): kemari " +
+        "cannot tell whether the secondary has the same image",
+      { path },
+    );
+    return false;
+  }
+}
+
+/**
+ * Refuses a sender whose image of a replicated disk is ours.
+ *
+ * @param disks Ours.
+ * @param offset Of HELLO's payload.
+ * @throws {WireError} `same-image`; `bad-length` or `bad-value` for what is no mark.
+ */
+export function refuseSameImages(
+  hello: Hello,
+  offset: number,
+  disks: readonly MarkedDisk[],
+): void {
+  for (const { name, mark, place } of decodeDiskMarks(hello.fields, offset)) {
+    const own = disks.find((disk) => disk.name === name);
+    if (own === undefined) continue;
+    let ours: string;
+    try {
+      ours = placeOf(
+        own.path,
+        Deno.statSync(own.path),
+        (file) => hasMark(file, mark.toHex()) ? SEEN : UNSEEN,
+      );
+    } catch {
+      continue;
+    }
+    switch (mayUseImage(own.mode, place, ours)) {
+      case "refuse":
+        throw new WireError(
+          "transaction",
+          offset,
+          "same-image",
+          `disk ${name}: ${own.path} here is the primary's own image, and mode=replicated wants two`,
+          { hint: "give each side an image of its own, or say mode=shared at both ends" },
+        );
+      case "warn-same":
+        log.warn(
+          "disk {name}: {path} and the primary's image may be the same one (both are {place}): " +
+            "mode=replicated destroys it then",
+          { name, path: own.path, place: ours },
+        );
+        break;
+      case "warn-apart":
+        log.warn(
+          "disk {name}: mode=shared, but {path} does not show the mark that is at the primary's " +
+            "image: are they the same file?",
+          { name, path: own.path },
+        );
+    }
+  }
+}
+
+/** Whether a file bears the mark, or is the one beside which it lies. */
+function hasMark(path: string, mark: string): boolean {
+  const value = new Uint8Array(2 * MARK_BYTES);
+  const length = libc().getxattr(cString(path), ATTRIBUTE, value, BigInt(value.length));
+  if (Number(length) === value.length && new TextDecoder().decode(value) === mark) return true;
+  try {
+    const real = Deno.realPathSync(path);
+    const { folder, inode, name } = located(
+      real,
+      Deno.statSync(real),
+      Deno.statSync(folderOf(real)),
+    );
+    const [noted, ...rest] = Deno.readTextFileSync(`${folder}/${PREFIX}${mark}`).split("\n");
+    // Some file systems number a file differently on each host, none calls it differently.
+    return inode !== "-" && noted === inode || rest.join("\n") === name;
+  } catch {
+    return false;
+  }
+}
+
+/** @returns Its path; undefined where the folder takes none. */
+async function writeNote(path: string, mark: string): Promise<string | undefined> {
+  try {
+    const real = await Deno.realPath(path);
+    const { folder, inode, name } = located(
+      real,
+      await Deno.stat(real),
+      await Deno.stat(folderOf(real)),
+    );
+    const content = `${inode}\n${name}`;
+    await removeStale(folder, content);
+    const note = `${folder}/${PREFIX}${mark}`;
+    await Deno.writeTextFile(note, content, { createNew: true, mode: 0o644 });
+    return note;
+  } catch {
+    return undefined;
+  }
+}
+
+/** What a killed primary has left of the same image, which is locked by this one now. */
+async function removeStale(folder: string, content: string): Promise<void> {
+  for await (const { name } of Deno.readDir(folder)) {
+    if (!name.startsWith(PREFIX)) continue;
+    const path = `${folder}/${name}`;
+    try {
+      if (await Deno.readTextFile(path) === content) await Deno.remove(path);
+    } catch {
+      // It has gone by itself.
+    }
+  }
+}
+
+const folderOf = (path: string) => path.slice(0, path.lastIndexOf("/")) || "/";
+
+/** @returns Its inode there, or "-" where another file system's file is mounted upon it. */
+function located(
+  path: string,
+  file: Deno.FileInfo,
+  folder: Deno.FileInfo,
+): { folder: string; inode: string; name: string } {
+  return {
+    folder: folderOf(path),
+    inode: file.dev === folder.dev ? String(file.ino) : "-",
+    name: path.slice(path.lastIndexOf("/") + 1),
+  };
+}

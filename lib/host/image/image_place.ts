@@ -1,0 +1,95 @@
+/** Where an image is: what it is a part of, down to what stores it, as `same_image.ts` compares it. */
+import { OF, UNSEEN, WEAK } from "../../decisions/same_image.ts";
+
+/** Identities that are given out once in the world: by a maker's or a standard's number. */
+const UNIQUE = /^(naa\.|eui\.|uuid\.)[0-9a-f-]*[1-9a-f]/i;
+/** Devices upon devices: more than anybody stacks, and an end. */
+const MAX_DEPTH = 16;
+
+/**
+ * Describes where an image is.
+ *
+ * @param path Of a file or a block device.
+ * @param stat Of the path: to look at it may take as long as its storage does.
+ * @param ofFile What to write for a file that stores it, whose path is given.
+ */
+export function placeOf(
+  path: string,
+  { isBlockDevice, rdev }: Pick<Deno.FileInfo, "isBlockDevice" | "rdev">,
+  ofFile: (path: string) => string,
+): string {
+  if (!isBlockDevice) return ofFile(path);
+  const [major, minor] = deviceNumbers(rdev ?? 0);
+  return placeOfDevice(Deno.realPathSync(`/sys/dev/block/${major}:${minor}`), ofFile);
+}
+
+/** As glibc's gnu_dev_major() and gnu_dev_minor(). */
+function deviceNumbers(rdev: number): [number, number] {
+  const device = BigInt(rdev);
+  const major = device >> 8n & 0xfffn | device >> 32n & ~0xfffn;
+  const minor = device & 0xffn | device >> 12n & ~0xffn;
+  return [Number(major), Number(minor)];
+}
+
+/** @param sysfs The device's folder. */
+export function placeOfDevice(
+  sysfs: string,
+  ofFile: (path: string) => string,
+  depth = 0,
+): string {
+  if (depth > MAX_DEPTH) return UNSEEN;
+  const under = (path: string) => placeOfDevice(path, ofFile, depth + 1);
+  if (read(`${sysfs}/partition`) !== "") {
+    const range = `${read(`${sysfs}/start`)} ${read(`${sysfs}/size`)}`;
+    return `part ${range}${OF}${under(sysfs.slice(0, sysfs.lastIndexOf("/")))}`;
+  }
+  const backing = read(`${sysfs}/loop/backing_file`);
+  if (backing !== "") {
+    const range = `${read(`${sysfs}/loop/offset`)} ${read(`${sysfs}/loop/sizelimit`)}`;
+    const file = ofFile(backing);
+    return range === "0 0" ? file : `loop ${range}${OF}${file}`;
+  }
+  const slaves = entriesOf(`${sysfs}/slaves`);
+  if (slaves.length > 0) {
+    const below = [
+      ...new Set(slaves.map((name) => under(Deno.realPathSync(`${sysfs}/slaves/${name}`)))),
+    ];
+    const all = below.length === 1 ? below[0] : `(${below.toSorted().join(", ")})`;
+    const uuid = plain(read(`${sysfs}/dm/uuid`));
+    // Several ways to one device.
+    if (uuid.startsWith("mpath-")) return all;
+    // Of a device that is made of others without a name for it, it is not known how.
+    return uuid === "" ? UNSEEN : `dm ${uuid}${OF}${all}`;
+  }
+  return placeOfLeaf(sysfs);
+}
+
+function placeOfLeaf(sysfs: string): string {
+  for (const file of ["wwid", "device/wwid"]) {
+    const wwid = plain(read(`${sysfs}/${file}`));
+    if (wwid !== "") return UNIQUE.test(wwid) ? wwid : `${WEAK}${wwid}`;
+  }
+  const serial = plain(read(`${sysfs}/serial`) || read(`${sysfs}/device/serial`));
+  return serial === "" ? UNSEEN : `${WEAK}${serial}`;
+}
+
+/** Without what has a meaning in a place. */
+function plain(text: string): string {
+  return text.replace(/[^\x21-\x7e]+/g, "_").replace(/[@?]/g, "_").slice(0, 200);
+}
+
+function read(path: string): string {
+  try {
+    return Deno.readTextFileSync(path).trim();
+  } catch {
+    return "";
+  }
+}
+
+function entriesOf(path: string): string[] {
+  try {
+    return [...Deno.readDirSync(path)].map(({ name }) => name);
+  } catch {
+    return [];
+  }
+}

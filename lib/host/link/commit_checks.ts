@@ -1,0 +1,82 @@
+/** Transactions that are looked at before they are committed, one after another. */
+import { getLogger } from "@logtape/logtape";
+import { afterFailedCheck } from "../../decisions/failed_check.ts";
+import { KemariError } from "../../errors.ts";
+import type { LoadableState } from "../../replica/compose_replica.ts";
+import type { Replica } from "../../replica/replica.ts";
+import type { CommitGate } from "./commit_gate.ts";
+import type { Reactor } from "../system/reactor.ts";
+import type { ReceiverSession } from "./receiver_session.ts";
+
+const log = getLogger(["kemari", "recv"]);
+
+/** Carries out what a {@link CommitGate} and `afterFailedCheck` say, over all sessions. */
+export class CommitChecks {
+  readonly #reactor: Reactor;
+  readonly #replica: Replica;
+  readonly #gate: CommitGate;
+  readonly #onMisfit: () => void;
+  /** Whose transaction is being looked at. */
+  #session: ReceiverSession | undefined;
+  /** When all looks so far are over: that of a lost session may still be being ended. */
+  #last: Promise<void> = Promise.resolve();
+
+  /** @param onMisfit This process is about to end: the reactor fails in a moment. */
+  constructor(reactor: Reactor, replica: Replica, gate: CommitGate, onMisfit: () => void) {
+    this.#reactor = reactor;
+    this.#replica = replica;
+    this.#gate = gate;
+    this.#onMisfit = onMisfit;
+  }
+
+  /** A session's transaction is held. */
+  check(session: ReceiverSession, state: LoadableState): void {
+    const done = this.#reactor.awaitRuntime();
+    this.#last = this.#last.then(() => this.#check(session, state))
+      .catch((error) => this.#reactor.fail(error))
+      .finally(() => {
+        done();
+        this.#reactor.wake();
+      });
+  }
+
+  /** A session is over: nobody waits for what may be looked at. To be called before it is closed. */
+  leave(session: ReceiverSession | undefined): void {
+    if (session !== undefined && session === this.#session) this.#gate.abandon();
+  }
+
+  async #check(session: ReceiverSession, state: LoadableState): Promise<void> {
+    const isThere = () => session.secondary.awaitsCheck;
+    if (!isThere()) return;
+    const before = this.#replica.committed;
+    this.#session = session;
+    try {
+      await this.#gate.check(state);
+    } catch (error) {
+      if (!(error instanceof KemariError)) throw error;
+      return this.#refuse(session, error, isThere());
+    } finally {
+      this.#session = undefined;
+    }
+    if (isThere()) session.confirm();
+    this.#gate.settle(this.#replica.committed > before);
+  }
+
+  #refuse(session: ReceiverSession, error: KemariError, isThere: boolean): void {
+    const step = afterFailedCheck({
+      isThere,
+      isRoom: error.party === "replica",
+      committed: this.#replica.committed,
+    });
+    if (step === "nothing") {
+      log.info("not looked at any longer: {reason}", { reason: error.message });
+      return;
+    }
+    if (step === "end") {
+      this.#onMisfit();
+      // The refusal gets out before the loop ends.
+      this.#reactor.after(50, () => this.#reactor.fail(error));
+    }
+    session.fail(error);
+  }
+}

@@ -1,0 +1,36 @@
+/** How a link between the two ends behaves, and what is at its ends. */
+import type { VmIdentity } from "../../decisions/whose_replica.ts";
+import type { PrimaryOptions } from "../../replica/primary.ts";
+import { encodeVm } from "../../replica/vm_fields.ts";
+import type { HelloField } from "../../txn/hello_fields.ts";
+import type { ImageMarks } from "../image/image_marks.ts";
+import type { TapSet } from "../taps/tap_set.ts";
+
+/** How the two ends of a link tell a dead peer from a quiet one. */
+export interface LinkTiming {
+  readonly heartbeatMs: number;
+  readonly graceMs: number;
+}
+
+export interface SenderLinkOptions extends LinkTiming, Omit<PrimaryOptions, "taps"> {
+  readonly software: string;
+  /** Who the VM is, as far as known. */
+  readonly vm?: VmIdentity;
+  /** What its disks' images bear until the secondary has looked; the link takes it away. */
+  readonly marks?: ImageMarks;
+  /** The VM's taps; they outlive the link. */
+  readonly taps?: TapSet;
+}
+
+/** What HELLO says beside that. */
+export function helloFields({ vm, marks }: SenderLinkOptions): readonly HelloField[] {
+  return [...encodeVm(vm ?? {}), ...marks?.fields ?? []];
+}
+
+/** QEMU's side: where its stream comes from and where its return path goes. */
+export interface QemuChannel {
+  readonly input: number;
+  /** Negative where there is none. */
+  readonly output: number;
+  readonly name: string;
+}

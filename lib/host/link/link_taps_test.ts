@@ -1,0 +1,28 @@
+import assert from "node:assert/strict";
+import type { TxnSender } from "../../txn/sender.ts";
+import { LinkTaps } from "./link_taps.ts";
+import type { Reactor } from "../system/reactor.ts";
+import type { TapSet } from "../taps/tap_set.ts";
+
+/** Transactions that the secondary is told to be released, of four that are. */
+function told(isEmpty: boolean): number[] {
+  const released: number[] = [];
+  const set = { isEmpty, onReleased: (_: number) => {} } as unknown as TapSet;
+  const link = {
+    released: (transaction: number) => void released.push(transaction),
+    inputsTaken: () => {},
+    pump: () => {},
+    isClosed: () => false,
+  };
+  new LinkTaps(set, {} as TxnSender, "peer", {} as Reactor, link);
+  for (const transaction of [7, 8, 9, 10]) set.onReleased(transaction);
+  return released;
+}
+
+Deno.test("without taps the secondary is told once, for what an earlier session has left", () => {
+  assert.deepEqual(told(true), [7]);
+});
+
+Deno.test("with taps the secondary is told of every transaction whose output is out", () => {
+  assert.deepEqual(told(false), [7, 8, 9, 10]);
+});

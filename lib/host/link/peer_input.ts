@@ -1,0 +1,57 @@
+import { Carry } from "../../bytes/carry.ts";
+import type { TxnSender } from "../../txn/sender.ts";
+import { readSome } from "../system/channel.ts";
+import type { PeerConnection } from "./peer.ts";
+
+const BUFFER_BYTES = 256 * 1024;
+
+/** What the secondary says: read off its connection, and told to the session. */
+export class PeerInput {
+  readonly #peer: PeerConnection;
+  readonly #txn: TxnSender;
+  readonly #carry = new Carry();
+  readonly #buffer = new Uint8Array(BUFFER_BYTES);
+
+  constructor(peer: PeerConnection, txn: TxnSender) {
+    this.#peer = peer;
+    this.#txn = txn;
+  }
+
+  /**
+   * Takes what is there.
+   *
+   * @returns `ended` if the peer closed the connection.
+   * @throws {TransportError} if it cannot be read.
+   * @throws {WireError} if the peer refused, or broke the protocol.
+   */
+  take(): "ended" | undefined {
+    for (;;) {
+      const count = readSome(this.#peer.input, this.#buffer, this.#peer.name, "peer");
+      if (count === undefined) return;
+      if (count === 0) return "ended";
+      this.#receive(count);
+      if (count < this.#buffer.length) return;
+    }
+  }
+
+  /** Takes what there still is of a connection that failed. @throws {WireError} as {@link take}. */
+  takeLastWords(): void {
+    for (;;) {
+      let count: number | undefined;
+      try {
+        count = readSome(this.#peer.input, this.#buffer, this.#peer.name, "peer");
+      } catch {
+        return;
+      }
+      if (!count) return;
+      this.#receive(count);
+    }
+  }
+
+  #receive(count: number): void {
+    const now = performance.now();
+    this.#carry.feed(this.#buffer, 0, count, (bytes, start, end) => {
+      return this.#txn.receive(bytes, start, end, now);
+    });
+  }
+}

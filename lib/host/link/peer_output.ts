@@ -1,0 +1,50 @@
+import { OutputQueue } from "../system/channel.ts";
+import type { PeerConnection } from "./peer.ts";
+import type { PeerInput } from "./peer_input.ts";
+
+/** How much of a checkpoint, and for how long, is gathered before the peer gets the first of it. */
+const GATHER_BYTES = 128 * 2 ** 10;
+const GATHER_MS = 10;
+
+/** What goes to the peer, and when it does. */
+export class PeerOutput extends OutputQueue {
+  readonly #input: PeerInput;
+  #wantsRoom = false;
+
+  /** @param input What the peer says: when it has gone, its last words are the reason. */
+  constructor(peer: PeerConnection, input: PeerInput) {
+    super(peer.output, peer.name, "peer");
+    this.#input = input;
+  }
+
+  /** Whether the connection is to be watched for room: it takes no more now. */
+  get wantsRoom(): boolean {
+    return this.#wantsRoom;
+  }
+
+  /**
+   * Writes what can be written. While a small checkpoint is being read nothing is: the VM stands
+   * still for that, and each write would make it wait, and wake the peer for a part.
+   *
+   * @param readingSince Since when a checkpoint has been on its way from QEMU, on the clock of
+   *   `performance.now()`; undefined between two.
+   * @returns Whether all is written.
+   * @throws {WireError | TransportError} the peer is gone; by its own words, if there were any.
+   */
+  override flush(readingSince?: number): boolean {
+    const gathers = readingSince !== undefined && this.pendingBytes < GATHER_BYTES &&
+      performance.now() - readingSince < GATHER_MS;
+    if (gathers) {
+      this.#wantsRoom = false;
+      return this.pendingBytes === 0;
+    }
+    try {
+      const written = super.flush();
+      this.#wantsRoom = !written;
+      return written;
+    } catch (error) {
+      this.#input.takeLastWords();
+      throw error;
+    }
+  }
+}

@@ -1,0 +1,368 @@
+/** Digests that wait to be written before more are computed. */
+const DIGESTS_PENDING_BYTES = 1 << 20;
+
+/** One sender's connection to the receiver, from its HELLO to its end. */
+import { OwnPauses } from "../../decisions/own_pauses.ts";
+import { KemariError, StateError, TransportError } from "../../errors.ts";
+import { Carry } from "../../bytes/carry.ts";
+import { createPageDigest, type PageDigest } from "../../replica/page_digest.ts";
+import type { Waits } from "../../replica/disk_digest.ts";
+import type { Replica } from "../../replica/replica.ts";
+import type { ReplicaTaps } from "../../replica/replica_taps.ts";
+import { Secondary, type SecondaryCounters, type SecondaryEvent } from "../../replica/secondary.ts";
+import type { CommitGate } from "./commit_gate.ts";
+import { OutputQueue, readSome, shutdownWrite } from "../system/channel.ts";
+import { closeAfterLastWords, LINGER_MS } from "./linger.ts";
+import type { PeerConnection } from "./peer.ts";
+import type { Reactor, Watch } from "../system/reactor.ts";
+import type { LinkTiming } from "./link_options.ts";
+import type { Hello, NackReason } from "../../txn/wire.ts";
+
+/** How a session behaves. */
+export interface SessionOptions extends LinkTiming {
+  readonly maxTransactionBytes: number;
+  readonly software: string;
+  /** Looks at who comes, see {@link ReplicaOwner.admit}. */
+  readonly admit?: (hello: Hello, offset: number) => void;
+  /** Looks at what is about to be committed. */
+  readonly gate?: Pick<CommitGate, "mustHold">;
+}
+
+/** Time for a sender to say HELLO, before another connection takes its place. */
+const HELLO_MS = 500;
+
+/** What a session tells its owner. */
+export interface SessionOwner {
+  event(event: SecondaryEvent): void;
+  /** The session is over for this reason; the replica is as last committed. */
+  ended(error: KemariError): void;
+}
+
+/** Runs a {@link Secondary} on real descriptors. The replica outlives it. */
+export class ReceiverSession {
+  readonly #reactor: Reactor;
+  readonly #peer: PeerConnection;
+  readonly #owner: SessionOwner;
+  readonly secondary: Secondary;
+  readonly #taps: ReplicaTaps;
+  /** Who is told of what a disk's copy refuses while there is no session. */
+  readonly #ownerOfRefusals: (error: Error) => void;
+  readonly #output: OutputQueue;
+  readonly #input: Watch;
+  readonly #writable: Watch;
+  readonly #carry = new Carry();
+  readonly #buffer = new Uint8Array(512 * 1024);
+  readonly #cancelTick: () => void;
+  readonly #begunAt = performance.now();
+  #readBytes = 0;
+  /** What the sender asked for and still waits for: digests of pages, or of a disk's chunks. */
+  readonly #answers: Generator<Waits | void>[] = [];
+  /** The first of them waits for a disk. */
+  #answerWaits = false;
+  #answersNext = false;
+  /** Done when the answers to all questions so far are in {@link #answers}. */
+  #preparing: Promise<void> = Promise.resolve();
+  #diskDigest: { seedLow: number; seedHigh: number; digest: PageDigest } | undefined;
+  #closed = false;
+  #error: KemariError | undefined;
+  readonly #pauses: OwnPauses;
+
+  constructor(
+    reactor: Reactor,
+    peer: PeerConnection,
+    replica: Replica,
+    counters: SecondaryCounters,
+    options: SessionOptions,
+    owner: SessionOwner,
+  ) {
+    this.#reactor = reactor;
+    this.#peer = peer;
+    this.#owner = owner;
+    this.#pauses = new OwnPauses(performance.now(), options.graceMs);
+    this.secondary = new Secondary(
+      replica,
+      counters,
+      {
+        heartbeatMs: options.heartbeatMs,
+        graceMs: options.graceMs,
+        maxTransactionBytes: options.maxTransactionBytes,
+        committed: replica.committed,
+        software: options.software,
+        takesInputs: replica.taps.keepsInputs,
+        admit: options.admit,
+      },
+      () => performance.now(),
+      (state) => options.gate?.mustHold(state) ?? false,
+    );
+    this.#taps = replica.taps;
+    this.#ownerOfRefusals = this.#taps.onRefused;
+    this.#taps.onRefused = (error) =>
+      this.#guard(() => {
+        if (error instanceof TransportError) this.secondary.storageFault(error);
+        throw error;
+      });
+    this.#output = new OutputQueue(peer.output, peer.name, "peer");
+    this.#input = reactor.watch(peer.input, { readable: () => this.#guard(() => this.#read()) });
+    this.#writable = reactor.watch(peer.output, {
+      writable: () => this.#guard(() => this.#pump()),
+    });
+    const period = Math.max(1, Math.min(options.heartbeatMs / 4, 50));
+    this.#cancelTick = reactor.every(period, () => this.#guard(() => this.#tick()));
+    this.#pump();
+  }
+
+  /** The sender's address. */
+  get name(): string {
+    return this.#peer.name;
+  }
+  get software(): string {
+    return this.secondary.peer?.software ?? "";
+  }
+  /** Bytes read from the sender, framing included. */
+  get wireBytes(): number {
+    return this.#readBytes;
+  }
+
+  /** Whether the sender may have given us up because this process stood still. */
+  get stoodStill(): boolean {
+    return this.#pauses.isRecent(performance.now(), this.secondary.peer?.graceMs);
+  }
+
+  /** True once the sender has been refused: only the last words are being got out. */
+  get refused(): boolean {
+    return this.#error !== undefined;
+  }
+
+  /** Ends the session with a sender that has left, and may still be reading our last words. */
+  partFromSender(): void {
+    this.close(() => closeAfterLastWords(this.#peer, this.#reactor));
+  }
+
+  close(letGo: () => void = () => this.#peer.close()): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.#taps.onRefused = this.#ownerOfRefusals;
+    this.#cancelTick();
+    this.#cancelLinger();
+    this.#input.stop();
+    this.#writable.stop();
+    this.secondary.abort();
+    try {
+      this.#output.push(this.secondary.takeOutput());
+      this.#output.flush();
+    } catch {
+      // The sender is gone.
+    }
+    letGo();
+  }
+
+  /** Someone else has connected: ends a session that is refused already, or was never begun. */
+  makeWay(): void {
+    if (this.#lingering !== undefined) return this.#lingering();
+    const mute = this.secondary.peer === undefined &&
+      performance.now() - this.#begunAt > HELLO_MS;
+    if (mute) {
+      const seconds = HELLO_MS / 1000;
+      this.#owner.ended(
+        new TransportError(this.#peer.name, "read", `no HELLO in ${seconds} s, and another comes`, {
+          party: "peer",
+        }),
+      );
+    }
+  }
+
+  /**
+   * Tells the sender that its VM is ours from here on. The session ends when the sender has closed,
+   * with its VM stopped, or a second later.
+   */
+  takeOver(): void {
+    this.#end(
+      new TransportError(this.#peer.name, "close", "the secondary has been told to take over", {
+        party: "peer",
+      }),
+      "taken-over",
+    );
+  }
+
+  /** What was held is committed and acknowledged. */
+  confirm(): void {
+    this.#guard(() => {
+      this.secondary.release();
+      this.#pump();
+    });
+  }
+
+  /** Gives the sender up, and tells it why. */
+  fail(error: KemariError): void {
+    this.#guard(() => {
+      // Where the replica is kept is ours to mend: it says nothing about the sender.
+      if (error instanceof TransportError && error.party === "replica") {
+        this.secondary.storageFault(error);
+      }
+      this.#end(error);
+    });
+  }
+
+  /** Faults end the session, not the process. */
+  #guard(action: () => void): void {
+    if (this.#closed) return;
+    try {
+      action();
+    } catch (error) {
+      if (!(error instanceof KemariError) || error instanceof StateError) throw error;
+      this.#end(error);
+    }
+  }
+
+  /** Gets the refusal out before the connection is closed over unread bytes, which would eat it. */
+  #end(error: KemariError, reason?: NackReason): void {
+    if (this.#error !== undefined) return;
+    this.#error = error;
+    this.#cancelTick();
+    this.secondary.refuse(error, reason);
+    this.#output.push(this.secondary.takeOutput());
+    // Nobody waits for a silent sender to read it.
+    let gone = reason === "silence" || error instanceof TransportError && reason === undefined &&
+        !this.secondary.storageFailed;
+    try {
+      this.#output.flush();
+    } catch {
+      gone = true;
+    }
+    if (gone || !this.#peer.isSocket) return this.#owner.ended(error);
+    shutdownWrite(this.#peer.output);
+    const finish = () => {
+      this.#cancelLinger();
+      this.#owner.ended(error);
+    };
+    this.#cancelLinger = this.#reactor.after(LINGER_MS, finish);
+    this.#lingering = finish;
+    this.#input.want(true, false);
+    this.#writable.want(false, false);
+  }
+
+  #lingering: (() => void) | undefined;
+  #cancelLinger: () => void = () => {};
+
+  #read(): void {
+    let count: number | undefined;
+    try {
+      count = readSome(this.#peer.input, this.#buffer, this.#peer.name, "peer");
+    } catch (error) {
+      if (this.#lingering !== undefined) return this.#lingering();
+      throw error;
+    }
+    if (count === undefined) return;
+    if (this.#lingering !== undefined) {
+      if (count === 0) this.#lingering();
+      return;
+    }
+    if (count === 0) {
+      throw new TransportError(
+        this.#peer.name,
+        "read",
+        this.secondary.open
+          ? "the sender closed the connection inside a transaction"
+          : "the sender closed the connection",
+        { party: "peer" },
+      );
+    }
+    this.#readBytes += count;
+    this.#carry.feed(this.#buffer, 0, count, (bytes, start, end) => {
+      return this.secondary.receive(bytes, start, end);
+    });
+    this.#pump();
+  }
+
+  #tick(): void {
+    this.#pauses.tick(performance.now(), this.secondary.peer?.graceMs);
+    let silentMs = this.secondary.tick();
+    if (silentMs > 0) {
+      // We may have been stopped ourselves: what the sender said meanwhile lies in the socket.
+      this.#read();
+      if (this.#closed) return;
+      silentMs = this.secondary.tick();
+    }
+    if (silentMs > 0) {
+      const reason = `nothing was heard from the sender for ${Math.round(silentMs)} ms`;
+      return this.#end(
+        new TransportError(this.#peer.name, "heartbeat", reason, { party: "peer" }),
+        "silence",
+      );
+    }
+    this.#pump();
+  }
+
+  #pump(): void {
+    for (const event of this.secondary.takeEvents()) {
+      if (event.kind === "digest-query") {
+        const { seedLow, seedHigh } = event;
+        this.#prepare(async () =>
+          this.secondary.answerDigests(await createPageDigest(seedLow, seedHigh))
+        );
+      } else if (event.kind === "disk-query") {
+        const { query, copy } = event;
+        this.#prepare(async () =>
+          this.secondary.answerDiskQuery(query, copy, await this.#diskDigestOf(query))
+        );
+      }
+      this.#owner.event(event);
+      if (this.#closed) return;
+    }
+    if (this.#output.pendingBytes < DIGESTS_PENDING_BYTES) this.#answer();
+    this.#output.push(this.secondary.takeOutput());
+    const written = this.#output.flush();
+    this.#input.want(this.secondary.mayRead, false);
+    this.#writable.want(false, !written);
+    if (!written || this.#answers.length === 0 || this.#answersNext || this.#answerWaits) return;
+    this.#answersNext = true;
+    this.#reactor.after(0, () => {
+      this.#answersNext = false;
+      this.#guard(() => this.#pump());
+    });
+  }
+
+  /** Computes and says a little more of the first answer that is due. */
+  #answer(): void {
+    if (this.#answerWaits) return;
+    try {
+      for (let isAtOnce = true; isAtOnce;) {
+        const next = this.#answers[0]?.next();
+        if (next?.done) this.#answers.shift();
+        if (typeof next?.value !== "function") return;
+        // What the disk has at hand keeps nobody waiting.
+        this.#answerWaits = true;
+        let isHere = true;
+        next.value(() => {
+          this.#answerWaits = false;
+          if (!isHere) this.#guard(() => this.#pump());
+        });
+        isHere = false;
+        isAtOnce = !this.#answerWaits;
+      }
+    } catch (error) {
+      if (error instanceof TransportError) this.secondary.storageFault(error);
+      throw error;
+    }
+  }
+
+  /** Answers are given in the order of the questions, however long a digest takes to be made. */
+  #prepare(make: () => Promise<Generator<Waits | void>>): void {
+    this.#preparing = this.#preparing.then(make).then((answer) => {
+      this.#answers.push(answer);
+      this.#guard(() => this.#pump());
+    }).catch((error) => this.#reactor.fail(error));
+    // The digest comes from the runtime, which the loop may sleep without.
+    this.#reactor.wake();
+  }
+
+  async #diskDigestOf(
+    { seedLow, seedHigh }: { readonly seedLow: number; readonly seedHigh: number },
+  ): Promise<PageDigest> {
+    const known = this.#diskDigest;
+    if (known?.seedLow === seedLow && known.seedHigh === seedHigh) return known.digest;
+    const digest = await createPageDigest(seedLow, seedHigh);
+    this.#diskDigest = { seedLow, seedHigh, digest };
+    return digest;
+  }
+}

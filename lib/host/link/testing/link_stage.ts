@@ -1,0 +1,175 @@
+/** For tests: a receiver, and senders to it, on one reactor, joined by a real socket. */
+import { createHash } from "node:crypto";
+import {
+  concat,
+  configuration,
+  deviceState,
+  HEADER,
+  memSize,
+  page,
+  PAGE_BYTES,
+  ramSection,
+  VMDESC,
+  zero,
+} from "../../../qemu/testing/synthetic_stream.ts";
+import type { Replica } from "../../../replica/replica.ts";
+import { OutputQueue } from "../../system/channel.ts";
+import { cString, libc } from "../../system/libc.ts";
+import { socketConnection } from "../peer.ts";
+import { Reactor } from "../../system/reactor.ts";
+import { ReceiverEnd, type ReceiverOptions } from "../receiver_end.ts";
+import type { SenderLinkOptions } from "../link_options.ts";
+import { SenderLink } from "../sender_link.ts";
+import { connectSocket } from "../../system/socket.ts";
+
+/** A signal that never comes. */
+export const never = new AbortController().signal;
+
+/** What a replica would activate, as a hash. */
+export function contentOf(replica: Replica): string {
+  if (replica.committed === 0) return "nothing";
+  const hash = createHash("sha256");
+  for (const piece of replica.compose()) hash.update(piece);
+  return hash.digest("hex");
+}
+
+/** A receiver that waits for senders, one after the other. */
+export class Stage implements AsyncDisposable {
+  readonly folder = Deno.makeTempDirSync({ prefix: "kemari-link-" });
+  readonly path = `${this.folder}/s`;
+  readonly end: ReceiverEnd;
+
+  private constructor(readonly reactor: Reactor, options: Partial<ReceiverOptions>) {
+    this.end = new ReceiverEnd(reactor, {
+      listen: { kind: "unix", path: this.path, text: "the socket" },
+      onLoss: "wait",
+      maxTransactionBytes: 2 ** 30,
+      heartbeatMs: 200,
+      graceMs: 2000,
+      software: "test",
+      controlled: true,
+      fenced: false,
+      ...options,
+    });
+  }
+
+  /** @param openTaps Opens the receiver's taps, which stay the caller's to close. */
+  static async open(
+    options: Partial<ReceiverOptions> = {},
+    openTaps?: (reactor: Reactor) => Promise<ReceiverOptions["taps"]>,
+  ): Promise<Stage> {
+    const reactor = new Reactor();
+    const taps = await openTaps?.(reactor);
+    const stage = new Stage(reactor, { ...(taps === undefined ? {} : { taps }), ...options });
+    await stage.end.open(never);
+    return stage;
+  }
+
+  connect(): Promise<number> {
+    const address = { kind: "unix", path: this.path, text: "the socket" } as const;
+    return connectSocket(address, this.reactor, 1000, never);
+  }
+
+  /** Sends a stream until it is handed over, or to whatever error comes. */
+  async send(stream: Uint8Array, options: Partial<SenderLinkOptions> = {}): Promise<SenderLink> {
+    const file = `${this.folder}/stream`;
+    Deno.writeFileSync(file, stream);
+    const input = libc().open(cString(file), 0, 0);
+    const link = new SenderLink(
+      this.reactor,
+      socketConnection(await this.connect(), "the socket"),
+      {
+        commit: "async",
+        stream: "auto",
+        maxInFlightBytes: 2 ** 26,
+        heartbeatMs: 200,
+        graceMs: 2000,
+        software: "test",
+        ...options,
+      },
+    );
+    try {
+      link.attach({ input, output: -1, name: "QEMU" });
+      await this.reactor.run(() => link.handedOver, never);
+      return link;
+    } finally {
+      link.close();
+      libc().close(input);
+    }
+  }
+
+  /** Waits for the receiver to have no sender, with the last one's loss behind it. */
+  async quiet(): Promise<void> {
+    await this.reactor.run(() => this.end.session === undefined, never);
+  }
+
+  /** Writes bytes as a sender would, then closes. */
+  async speak(bytes: Uint8Array, hearBytes = 0): Promise<string> {
+    const fd = await this.connect();
+    const queue = new OutputQueue(fd, "raw");
+    queue.push([bytes]);
+    const heard: Uint8Array[] = [];
+    let count = 0;
+    const senders = this.end.senders;
+    try {
+      let done = false;
+      const watch = this.reactor.watch(fd, {
+        readable: () => {
+          const buffer = new Uint8Array(65536);
+          const read = Number(libc().read(fd, buffer, 65536n));
+          if (read <= 0) return void (done = true);
+          heard.push(buffer.slice(0, read));
+          count += read;
+        },
+      });
+      watch.want(true, false);
+      await this.reactor.run(() => done || queue.flush() && count >= hearBytes, never);
+      watch.stop();
+    } finally {
+      libc().close(fd);
+    }
+    await this.reactor.run(() => this.end.senders > senders, never);
+    return new TextDecoder().decode(concat(heard));
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.end.close();
+    this.reactor.close();
+    await Deno.remove(this.folder, { recursive: true });
+  }
+}
+
+/** Everything that a sender says for a stream, from HELLO to HANDOVER. */
+export async function wireOf(
+  stream: Uint8Array,
+  options: Partial<SenderLinkOptions> = {},
+): Promise<Uint8Array> {
+  await using stage = await Stage.open();
+  const said: Uint8Array[] = [];
+  const write = OutputQueue.prototype.push;
+  let senderFd = -1;
+  // The link's own queue is the one whose first frame is HELLO and that begins a transaction.
+  OutputQueue.prototype.push = function (this: OutputQueue, pieces) {
+    if (senderFd < 0 && pieces.length > 0) senderFd = this.fd;
+    if (this.fd === senderFd) said.push(...pieces.map((piece) => piece.slice()));
+    write.call(this, pieces);
+  };
+  try {
+    await stage.send(stream, options);
+  } finally {
+    OutputQueue.prototype.push = write;
+  }
+  return concat(said);
+}
+
+/** A machine of two pages: few enough bytes to cut its stream at each. */
+export function tinyStream(seed: number): Uint8Array {
+  return concat(
+    HEADER,
+    configuration(),
+    ramSection("START", memSize([["pc.ram", 2 * PAGE_BYTES]])),
+    ramSection("END", page(0, seed, "pc.ram"), zero(1)),
+    deviceState(seed),
+    VMDESC,
+  );
+}

@@ -1,0 +1,69 @@
+import type { KemariError } from "../../errors.ts";
+import type { HeldLimits } from "../../replica/held_frames.ts";
+import type { LatencySummary } from "../../replica/latency.ts";
+import type { AnnouncedBy } from "./net_announcer.ts";
+
+/** What a tap tells its owner. Called on the loop; must not block. */
+export interface NetTapEvents {
+  /** The first frame of the open epoch is held: a reason to synchronize. */
+  held?(): void;
+  /**
+   * While frames are held, the world has sent these to the guest, which has them by now; copies.
+   * At most INPUT_BYTES_PER_EPOCH in an epoch, then no more until the next.
+   */
+  inputs?(frames: readonly Uint8Array[]): void;
+  /**
+   * The line is full while frames are held: a sync is needed. QEMU's socket is not read until
+   * frames have left, so the guest's card fills up and the guest waits; nothing is dropped.
+   */
+  full?(): void;
+  /** All frames of this epoch and of those before it are out. */
+  released?(epoch: number): void;
+  /** QEMU has connected, or is gone. */
+  guest?(isConnected: boolean): void;
+  /** After `announce`: the world knows where the guest is. */
+  announced?(by: AnnouncedBy): void;
+  /** One side has failed. The tap goes on: QEMU may connect again, OUT is tried again. */
+  fault?(error: KemariError): void;
+  /** OUT is there again after a fault. */
+  restored?(): void;
+}
+
+/** How a tap behaves; all optional. */
+export interface NetTapOptions {
+  readonly events?: NetTapEvents;
+  /** Default: 16,384 frames, 64 MiB. */
+  readonly limits?: HeldLimits;
+  /** Hold from the first frame on. Default: pass through. */
+  readonly holdFrames?: boolean;
+  /** What the world sends is dropped until {@link NetTap.hear}: the guest stands still. */
+  readonly isDeaf?: boolean;
+  /** Longer frames are a fault of the side that sends them. */
+  readonly maxFrameBytes?: number;
+}
+
+/** What went through, since the tap was opened. */
+export interface NetTapCounters {
+  /** Waiting for their epoch now. */
+  readonly heldFrames: number;
+  readonly heldBytes: number;
+  /** Waiting at all: held ones, and those that OUT has not taken yet. */
+  readonly queuedFrames: number;
+  readonly queuedBytes: number;
+  /** Guest → world without being held. */
+  readonly passedOut: number;
+  /** Guest → world after their epoch was released. */
+  readonly releasedFrames: number;
+  /** World → guest. */
+  readonly passedIn: number;
+  /** World → guest while no QEMU was connected, or none that ran: as with a machine that is off. */
+  readonly droppedNoGuest: number;
+  /** Guest → world: OUT itself finds them at fault, and would for ever. */
+  readonly droppedByOut: number;
+  /** QEMUs turned away because one was connected. */
+  readonly refusedGuests: number;
+  readonly guestConnected: boolean;
+  readonly outConnected: boolean;
+  /** From being read out of QEMU's socket to having left, of released frames. */
+  readonly hold: LatencySummary;
+}

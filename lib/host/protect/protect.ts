@@ -1,0 +1,142 @@
+import { getLogger } from "@logtape/logtape";
+import { UsageError } from "../../errors.ts";
+import { type Address, parseAddress } from "../system/address.ts";
+import { ControlServer } from "../system/control.ts";
+import { ProtectBoard } from "./protect_board.ts";
+import type { ProtectSettings } from "./protect_context.ts";
+import { protectVm } from "./protect_sessions.ts";
+import { connectQemu } from "./protect_waits.ts";
+import type { QmpClient } from "../vm/qmp_client.ts";
+import { parseQmpAddress } from "../vm/qmp_address.ts";
+import { Reactor } from "../system/reactor.ts";
+import { followVm } from "../vm/release_vm.ts";
+import type { ProgressLine } from "../system/progress_line.ts";
+import { serveUntilUnused } from "../taps/serve_taps.ts";
+import { SupervisedLine } from "../vm/supervised_line.ts";
+import { TapSet } from "../taps/tap_set.ts";
+import { VmEnded } from "../vm/vm_watch.ts";
+
+export type { ProtectSettings } from "./protect_context.ts";
+
+const log = getLogger(["kemari", "protect"]);
+
+/**
+ * `kemari protect`: attaches to a running QEMU and keeps it synchronized, over lost secondaries
+ * and back, until it is interrupted or the VM ends.
+ *
+ * ```text
+ * connecting ──► protecting (COLO or snapshots) ──secondary lost──► VM released ──retry──► connecting
+ *                      ├──the VM is shut down──► the secondary is told; a good end
+ *                      ├──the guest sleeps, somebody ends QEMU's migration──► told; later: connecting
+ *                      └──QEMU lost──► TransportError     signal ──► VM released, InterruptedError
+ * ```
+ *
+ * Where the VM's disks or NICs go through us, an error that ends the protection ends the process
+ * only when QEMU has let go of them.
+ *
+ * @throws {QemuError} QEMU cannot be protected, or refuses; {TransportError} QEMU is lost, or the
+ *   secondary where no retry is wanted.
+ */
+export async function protect(
+  settings: ProtectSettings,
+  progress: ProgressLine,
+  signal: AbortSignal,
+): Promise<void> {
+  const target = parseAddress(settings.target);
+  if (target.kind === "stdio") {
+    throw new UsageError("stdio: is no target for protect", { hint: "use exec:COMMAND" });
+  }
+  parseQmpAddress(settings.qmp);
+  const reactor = new Reactor();
+  const board = new ProtectBoard(target.text);
+  let control: ControlServer | undefined;
+  let taps: TapSet | undefined;
+  try {
+    if (settings.control !== undefined) {
+      control = await ControlServer.open(settings.control, board.handlers, reactor, signal);
+    }
+    const opened = taps = await TapSet.open(settings.taps, reactor, signal);
+    await protectTapped(settings, target, reactor, opened, progress, signal, board, {
+      afterwards: (error, qmp) => serveOn(error, qmp, opened, reactor, signal),
+      atEnd: () => serveToTheEnd(opened, reactor, signal),
+    });
+  } finally {
+    taps?.close();
+    control?.close();
+    reactor.close();
+  }
+}
+
+/**
+ * QEMU flushes its disks on its way out, or stands there for long (-no-shutdown); and what the guest
+ * wrote last has just been let go.
+ */
+async function serveToTheEnd(taps: TapSet, reactor: Reactor, signal: AbortSignal): Promise<void> {
+  const isNeeded = () => taps.isUsed || taps.isWriting;
+  if (isNeeded()) {
+    await serveUntilUnused(
+      {
+        get isUsed() {
+          return isNeeded();
+        },
+      },
+      reactor,
+      signal,
+    );
+  }
+}
+
+/** What whoever has a VM protected wants to do beside that. */
+export interface ProtectHooks {
+  /** What to do when an error has ended the protection, while QEMU can still be talked to. */
+  readonly afterwards?: (error: unknown, qmp: QmpClient) => Promise<void>;
+  /** What to do when the VM was shut down. */
+  readonly atEnd?: () => Promise<void>;
+}
+
+/** The rest, with the taps served: QEMU may start only now, and needs them. */
+export async function protectTapped(
+  settings: ProtectSettings,
+  target: Address,
+  reactor: Reactor,
+  taps: TapSet,
+  progress: ProgressLine,
+  signal: AbortSignal,
+  board: ProtectBoard,
+  { afterwards = async () => {}, atEnd = async () => {} }: ProtectHooks = {},
+): Promise<void> {
+  const qmp = await connectQemu(settings.qmp, taps, reactor, board, signal);
+  const line = new SupervisedLine(qmp, reactor);
+  try {
+    await protectVm(line, settings, target, reactor, taps, progress, signal, board);
+  } catch (error) {
+    line.ignoreEnd();
+    if (error instanceof VmEnded) {
+      log.info("the VM has ended: {reason}", { reason: error.reason });
+      if (!signal.aborted) await atEnd();
+      return;
+    }
+    if (!signal.aborted) await afterwards(error, qmp);
+    throw error;
+  } finally {
+    line.ignoreEnd();
+    await qmp.close().catch(() => {});
+  }
+}
+
+/** The VM's disks and NICs are here: without us it would lose them too. */
+async function serveOn(
+  error: unknown,
+  qmp: QmpClient,
+  taps: TapSet,
+  reactor: Reactor,
+  signal: AbortSignal,
+): Promise<void> {
+  if (!taps.isUsed) return;
+  log.error("{reason}; serving the taps on, until QEMU lets go of them", {
+    reason: (error as Error).message,
+  });
+  // A VM that was stopped says nothing; one that somebody lets run goes on unprotected.
+  followVm(qmp, () => taps.passThrough());
+  await serveUntilUnused(taps, reactor, signal);
+}

@@ -1,0 +1,45 @@
+import type { ControlHandlers } from "../system/control.ts";
+import {
+  type SenderDurations,
+  senderDurations,
+  type SenderStatus,
+} from "../status/sender_status.ts";
+
+/** What is known before there is a session: whom it is for, and what is waited for. */
+export type EarlyStatus = Pick<SenderStatus, "role" | "state" | "peer" | "syncs">;
+
+/** Where a protection says how it stands, from its first moment on; its control socket reads it. */
+export class ProtectBoard {
+  readonly #peer: string;
+  #status: () => SenderStatus | EarlyStatus;
+  #durations: () => SenderDurations = () =>
+    senderDurations(undefined, { netHold: {}, diskHold: { count: 0, ms: [] } });
+
+  constructor(peer: string) {
+    this.#peer = peer;
+    this.#status = () => this.#early("starting");
+  }
+
+  /** What has to come about before there is anything else to tell. */
+  waits(state: SenderStatus["state"]): void {
+    this.#status = () => this.#early(state);
+  }
+
+  /** There is more to tell from now on. */
+  show(status: () => SenderStatus | EarlyStatus, durations: () => SenderDurations): void {
+    this.#status = status;
+    this.#durations = durations;
+  }
+
+  status(): SenderStatus | EarlyStatus {
+    return this.#status();
+  }
+
+  get handlers(): ControlHandlers {
+    return { status: () => this.#status(), durations: () => this.#durations() };
+  }
+
+  #early(state: SenderStatus["state"]): EarlyStatus {
+    return { role: "sender", state, peer: this.#peer, syncs: 0 };
+  }
+}

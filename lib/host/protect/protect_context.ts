@@ -1,0 +1,52 @@
+/** What `kemari protect` is asked for, and what its modes work with. */
+import type { MigrationSupport } from "../../qmp/migration_support.ts";
+import type { CompressSettings } from "../link/compression.ts";
+import type { LinkTiming } from "../link/link_options.ts";
+import type { MigrationChannel } from "../vm/migration_channel.ts";
+import type { QmpClient } from "../vm/qmp_client.ts";
+import type { Reactor } from "../system/reactor.ts";
+import type { OnSecondaryLoss } from "../vm/release_vm.ts";
+import type { SenderLink } from "../link/sender_link.ts";
+import type { StillVm } from "../vm/still_vm.ts";
+import type { SyncTrigger } from "./sync_trigger.ts";
+import type { SyncOn, TapSettings } from "../taps/tap_status.ts";
+import type { VmWatch } from "../vm/vm_watch.ts";
+
+export interface ProtectSettings extends LinkTiming, CompressSettings {
+  readonly target: string;
+  readonly qmp: string;
+  readonly mode: "auto" | "colo" | "snapshot";
+  readonly commit: "sync" | "async";
+  readonly maxInFlightBytes: number;
+  readonly syncIntervalMs: number;
+  readonly onSecondaryLoss: OnSecondaryLoss;
+  readonly retry: boolean;
+  readonly control?: string;
+  readonly sessionName?: string;
+  /** What names the VM, in place of QEMU's UUID and name. */
+  readonly vm?: string;
+  readonly taps: TapSettings;
+  readonly syncOn: SyncOn;
+  /** The least time between two synchronizations that held output asks for. */
+  readonly syncMinIntervalMs: number;
+}
+
+/** What both modes work with. */
+export interface ProtectContext {
+  readonly reactor: Reactor;
+  readonly settings: ProtectSettings;
+  readonly support: MigrationSupport;
+  readonly qmp: QmpClient;
+  /** What QEMU has said of its VM. */
+  readonly watch: VmWatch;
+  readonly link: SenderLink;
+  readonly trigger: SyncTrigger;
+  readonly still: StillVm;
+  /** How QEMU's migrations come to us. */
+  readonly channel: MigrationChannel;
+  /** Between two checkpoints that nothing else asks for: `--sync-interval`, or less. */
+  readonly interval: { ms: number };
+  /** Temporary; the guardian knows it too. */
+  readonly folder: string;
+  readonly signal: AbortSignal;
+}

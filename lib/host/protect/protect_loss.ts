@@ -1,0 +1,238 @@
+/** What `kemari protect` makes of an end: of the secondary's, of QEMU's, and of its own. */
+import { getLogger } from "@logtape/logtape";
+import {
+  afterFarewell,
+  type Answer,
+  type AtPrimaryEnd,
+  type Farewell,
+  farewell,
+  type PrimaryEnd,
+} from "../../decisions/primary_end.ts";
+import { endBehind, judgeFate, type VmFate } from "../../decisions/vm_fate.ts";
+import { TransportError, WireError } from "../../errors.ts";
+import type { Guardian } from "./guardian.ts";
+import type { QmpClient } from "../vm/qmp_client.ts";
+import type { Reactor } from "../system/reactor.ts";
+import { type OnSecondaryLoss, releaseVm, staysInColo } from "../vm/release_vm.ts";
+import { restoreSaved } from "../vm/saved_settings.ts";
+import type { SenderLink } from "../link/sender_link.ts";
+import type { StillVm } from "../vm/still_vm.ts";
+import type { TapSet } from "../taps/tap_set.ts";
+import { fateInWords } from "../vm/vm_end_words.ts";
+import { GuestSleeps, VmEnded, type VmWatch } from "../vm/vm_watch.ts";
+
+const log = getLogger(["kemari", "protect"]);
+
+/** How long an interruption waits for QEMU, which is less than its process has; the guardian waits on. */
+const FAREWELL_MS = 3000;
+
+/** For what has to be done after an interruption too. */
+const uninterrupted = new AbortController().signal;
+
+/** What kind of end a session has had, and what has become of the VM, where that has a part in it. */
+interface WhyEnded {
+  readonly end: PrimaryEnd;
+  readonly vm?: VmFate;
+}
+
+/** @param error What has ended it. */
+export async function endOf(
+  error: unknown,
+  { watch, reactor, signal }: Parting,
+): Promise<WhyEnded> {
+  if (error instanceof WireError) {
+    if (error.fault === "taken-over" || error.fault === "silence") return { end: error.fault };
+  }
+  if (error instanceof VmEnded) {
+    return { end: "vm-ended", vm: { kind: "ended", reason: error.reason } };
+  }
+  const isItsEnd = error instanceof TransportError && error.party === "qemu";
+  if (isItsEnd || error instanceof GuestSleeps || watch.shutdown !== undefined) {
+    const vm = judgeFate(await watch.evidence(reactor));
+    return { end: signal.aborted && vm.kind === "alive" ? "interrupted" : endBehind(vm), vm };
+  }
+  if (error instanceof WireError) {
+    if (error.fault === "busy" || error.fault === "storage") return { end: error.fault };
+    if (error.fault === "activating") return { end: "busy" };
+  }
+  if (error instanceof TransportError && error.party === "peer") return { end: "secondary-lost" };
+  return { end: signal.aborted ? "interrupted" : "fault" };
+}
+
+/** Who has a part in a protection's end. */
+export interface Parting {
+  readonly qmp: QmpClient;
+  readonly reactor: Reactor;
+  /** The protection's temporary folder, with a note of QEMU's settings as they were. */
+  readonly folder: string;
+  readonly watch: VmWatch;
+  readonly still: StillVm;
+  readonly taps: Pick<TapSet, "passThrough">;
+  readonly guardian: Pick<Guardian, "decide">;
+  readonly onSecondaryLoss: OnSecondaryLoss;
+  /** Whether that the VM is unprotected has been said before, and is no news. */
+  readonly isQuiet?: boolean;
+  /** Asks the secondary, over a new connection, whether it has taken over; and says that we go on. */
+  readonly ask: () => Promise<Answer>;
+  /** Whether we are interrupted: then QEMU does not have all the time that it may want. */
+  readonly signal: AbortSignal;
+}
+
+/** How a session was ended. */
+export interface Parted {
+  /** What was known: the next try is decided by it. */
+  readonly known: AtPrimaryEnd;
+  /** What has ended it in the end: who leaves, or asks, may hear that the VM is the secondary's. */
+  readonly error: unknown;
+  /** What has become of the VM, where that has ended the session. */
+  readonly vm?: VmFate;
+  /** Whether the secondary has acknowledged what it was told. */
+  readonly heard: boolean;
+  /**
+   * Whether QEMU was told, or has nothing to be told any more. If not, that was said loudly; `later`: it
+   * is to be told when its VM has left the state that it is in, see {@link letGo}.
+   */
+  readonly told: boolean | "later";
+}
+
+/**
+ * Ends one session with the secondary, and lets go of the VM, whose migration has begun or is about
+ * to.
+ *
+ * @param error What has ended it.
+ * @param link The session, if there is one.
+ */
+export async function partFromSecondary(
+  error: unknown,
+  link: SenderLink | undefined,
+  parting: Parting,
+): Promise<Parted> {
+  const stoodStill = link?.stoodStill === true;
+  const { onSecondaryLoss, signal } = parting;
+  const { end, vm } = await endOf(error, parting);
+  // COLO's end lets a VM run that somebody else had paused. Where COLO was over before us, QEMU has
+  // done so by itself, and has stopped it for that first.
+  const isStopped = link?.primary.dialogue.isVmPaused === true && vm?.kind !== "cancelled" ||
+    parting.watch.standsStill !== undefined;
+  const wasPaused = isStopped && !parting.still.isHeld;
+  const known = { end, onSecondaryLoss, stoodStill, isInterrupted: signal.aborted };
+  const answer = await sayFarewell(farewell(known), fateInWords(vm), link, parting);
+  const fate = afterFarewell(known, answer);
+  // The secondary waits for the connection's end before its VM runs: ours stops first.
+  if (fate === "is-theirs") link?.quiesce();
+  else link?.close();
+  if (fate === "goes-on" || fate === "has-ended") parting.taps.passThrough();
+  let told: boolean | "later" = true;
+  // A QEMU that was not asked for a migration has nothing to be told, and what migration it is in is an
+  // operator's own, who may have moved the VM. One that QEMU itself cannot get out of COLO stays there.
+  const isOurs = fate === "is-theirs" || parting.still.hasBegun;
+  if (!isOurs) await restoreSaved(parting.qmp, parting.folder).catch(() => {});
+  else if (vm?.kind !== "stranded") {
+    const action = fate === "goes-on" && !wasPaused ? "continue" : "stop";
+    parting.guardian.decide(action);
+    told = await letGo(action, parting);
+  }
+  link?.close();
+  const isTheirs = fate === "is-theirs" && end !== "taken-over";
+  return {
+    known: { ...known, end: isTheirs ? "taken-over" : end, isInterrupted: signal.aborted },
+    error: isTheirs ? takenOver(error) : error,
+    vm: isTheirs ? undefined : vm,
+    heard: answer === "heard",
+    told,
+  };
+}
+
+function takenOver(cause: unknown): WireError {
+  return new WireError("transaction", 0, "taken-over", "the VM is the secondary's by now", {
+    hint: "the VM must not run here any more: end this QEMU",
+    cause,
+  });
+}
+
+/** Carries out what {@link farewell} says. What the VM says meanwhile is held. */
+async function sayFarewell(
+  { asks, tells }: Farewell,
+  words: string,
+  link: SenderLink | undefined,
+  { ask }: Parting,
+): Promise<Answer> {
+  try {
+    if (asks) {
+      link?.close();
+      return await ask();
+    }
+    if (tells === "nothing") return "unheard";
+    return await link?.leave(tells, words) ? "heard" : "unheard";
+  } catch {
+    return "taken-over";
+  }
+}
+
+/**
+ * Tells QEMU that it is alone. The taps go on meanwhile: it may wait for its disk before it answers.
+ *
+ * @returns Whether it was; `later` where COLO's end would harm its VM as it is, and nothing was said.
+ */
+export async function letGo(
+  action: OnSecondaryLoss,
+  { qmp, reactor, folder, still, isQuiet = false, signal }: Parting,
+): Promise<boolean | "later"> {
+  let told: boolean | "later" | undefined;
+  const task = (async () => {
+    // A VM that is being stopped must be, before it can be let go.
+    await still.giveUp();
+    const state = await staysInColo(qmp).catch(() => undefined);
+    if (state !== undefined) {
+      log.info("the VM is {state}: QEMU is told that it is unprotected when that is over", {
+        state,
+      });
+      told = "later";
+    } else told = await release(qmp, action, folder, still, isQuiet);
+  })();
+  let cancel = () => {};
+  const hurry = () => {
+    cancel = reactor.after(FAREWELL_MS, () => told ??= false);
+    reactor.wake();
+  };
+  if (signal.aborted) hurry();
+  else signal.addEventListener("abort", hurry);
+  const done = reactor.awaitRuntime();
+  task.finally(() => reactor.wake()).catch(() => {});
+  try {
+    await reactor.run(() => told !== undefined, uninterrupted);
+  } finally {
+    signal.removeEventListener("abort", hurry);
+    cancel();
+    done();
+  }
+  if (!told) log.error("QEMU does not answer; kemari's guardian waits to tell it");
+  return told!;
+}
+
+async function release(
+  qmp: QmpClient,
+  action: OnSecondaryLoss,
+  folder: string,
+  still: StillVm,
+  isQuiet: boolean,
+): Promise<boolean> {
+  try {
+    try {
+      const state = await releaseVm(qmp, action, still.isHeld);
+      log[isQuiet ? "debug" : "info"]("the VM is {state}, unprotected", { state });
+    } finally {
+      // Also where QEMU refuses to let the VM run, or to stop it.
+      await restoreSaved(qmp, folder);
+    }
+    return true;
+  } catch (error) {
+    // A QEMU that is gone need not be told, and its end is what protect is about to report.
+    if (error instanceof TransportError && !qmp.isOpen) return true;
+    log.error("QEMU was not told that it is unprotected: {reason}", {
+      reason: (error as Error).message,
+    });
+    // One that refuses it refuses the guardian too.
+    return !(error instanceof TransportError);
+  }
+}

@@ -1,0 +1,85 @@
+import { getLogger } from "@logtape/logtape";
+import { RelayedError } from "../../errors.ts";
+import { parseAddress } from "../system/address.ts";
+import { askControl } from "../system/control.ts";
+import { statusLine } from "../status/status_line.ts";
+import type { SenderStatus } from "../status/sender_status.ts";
+import type { ProtectSettings } from "./protect_context.ts";
+import type { ProgressLine } from "../system/progress_line.ts";
+import { parseQmpAddress } from "../vm/qmp_address.ts";
+import { SOFTWARE } from "../system/software.ts";
+
+const log = getLogger(["kemari", "protect"]);
+
+const STATUS_PERIOD_MS = 500;
+
+/** What the kemari behind the control socket is asked for; how it synchronizes on is its to know. */
+export type ViaSettings = Omit<ProtectSettings, "syncOn" | "control"> & {
+  readonly syncOn?: ProtectSettings["syncOn"];
+};
+
+/**
+ * `kemari protect --via SOCK`: has the kemari that took a VM over, and serves its disks and NICs,
+ * protect it again. The protection lasts as long as this process: interrupted or killed, the VM
+ * goes on unprotected.
+ *
+ * @param via The control socket of that `kemari recv`.
+ * @throws {TransportError} nobody answers; {RelayedError} with that end's reason and exit code.
+ */
+export async function protectVia(
+  via: string,
+  settings: ViaSettings,
+  progress: ProgressLine,
+  signal: AbortSignal,
+): Promise<void> {
+  const request = { software: SOFTWARE, settings: fromAnywhere(settings) };
+  const done = new AbortController();
+  const watching = watchStatus(via, progress, AbortSignal.any([signal, done.signal]));
+  try {
+    const answer = await askControl(via, "protect", signal, undefined, request);
+    if (answer.ok === true) return;
+    throw new RelayedError(Number(answer.exitCode), `${via}: ${answer.error}`, {
+      hint: answer.hint === undefined ? undefined : String(answer.hint),
+    });
+  } finally {
+    done.abort();
+    await watching;
+  }
+}
+
+/** Says what becomes of it, until told to stop. */
+async function watchStatus(
+  via: string,
+  progress: ProgressLine,
+  signal: AbortSignal,
+): Promise<void> {
+  let told = "";
+  while (!signal.aborted) {
+    await new Promise((resolve) => setTimeout(resolve, STATUS_PERIOD_MS));
+    try {
+      const status = await askControl(via, "status", signal) as unknown as SenderStatus;
+      if (status.role !== "sender") continue;
+      // Before there is a session there is no more than a state.
+      if (progress.isShown && status.pause !== undefined) progress.set(statusLine(status));
+      const state = status.syncs > 0 && status.state === "synchronizing"
+        ? "protected: checkpoints follow"
+        : status.state;
+      if (state !== told) log.info("{state}", { state });
+      told = state;
+    } catch {
+      // That end is busy or gone: the answer to the request will say so.
+    }
+  }
+}
+
+/** The other process stands in another folder. */
+function fromAnywhere(settings: ViaSettings): ViaSettings {
+  const absolute = (path: string) => path.startsWith("/") ? path : `${Deno.cwd()}/${path}`;
+  const target = parseAddress(settings.target);
+  const qmp = parseQmpAddress(settings.qmp);
+  return {
+    ...settings,
+    qmp: qmp.kind === "unix" ? absolute(qmp.path) : settings.qmp,
+    target: target.kind === "unix" ? `unix:${absolute(target.path)}` : settings.target,
+  };
+}

@@ -1,0 +1,109 @@
+/** What `kemari protect` waits for before there is anything to protect: QEMU, its VM, the secondary. */
+import { getLogger } from "@logtape/logtape";
+import { TransportError } from "../../errors.ts";
+import { type MigrationSupport, refusalOf } from "../../qmp/migration_support.ts";
+import { atStart } from "../../qmp/run_state.ts";
+import type { Address } from "../system/address.ts";
+import { CONNECT_TIMEOUT_MS, connectPeer } from "../link/peer.ts";
+import type { ProtectBoard } from "./protect_board.ts";
+import { readMigrationSupport } from "../vm/qemu_probe.ts";
+import { QmpClient } from "../vm/qmp_client.ts";
+import type { Reactor } from "../system/reactor.ts";
+import { staysInColo } from "../vm/release_vm.ts";
+import type { TapSet } from "../taps/tap_set.ts";
+import { VmEnded } from "../vm/vm_watch.ts";
+
+const log = getLogger(["kemari", "protect"]);
+
+/** Between two tries of what did not work, in milliseconds. */
+export const RETRY_MS = 1000;
+const QEMU_POLL_MS = 100;
+
+/** Connects to QEMU. One whose disks and NICs we serve is waited for: it starts after us. */
+export async function connectQemu(
+  path: string,
+  taps: TapSet,
+  reactor: Reactor,
+  board: ProtectBoard,
+  signal: AbortSignal,
+): Promise<QmpClient> {
+  board.waits("waiting for QEMU");
+  for (let told = false;; told = true) {
+    try {
+      return await reactor.during(QmpClient.connect(path, { reactor }), signal);
+    } catch (error) {
+      if (taps.isEmpty || !(error instanceof TransportError)) throw error;
+      if (!told) log.info("the taps are served; waiting for QEMU at {path}", { path });
+      await reactor.sleep(QEMU_POLL_MS, signal);
+    }
+  }
+}
+
+/**
+ * Waits until nothing keeps the VM from being protected: somebody may have paused it.
+ *
+ * @param waits Told its run state while it is waited for.
+ * @throws {VmEnded} if it was shut down, or has gone elsewhere.
+ */
+export async function untilProtectable(
+  qmp: QmpClient,
+  reactor: Reactor,
+  signal: AbortSignal,
+  waits: (runState: string) => void = () => {},
+): Promise<MigrationSupport> {
+  for (let told = "";;) {
+    const support = await reactor.during(readMigrationSupport(qmp), signal);
+    const found = atStart(support.runState);
+    if (found.kind === "over") throw new VmEnded(found.reason);
+    const reason = refusalOf(support)?.message ?? support.standsStill;
+    if (reason === undefined) return support;
+    waits(support.runState);
+    if (reason !== told) log.warn("{reason} The VM is unprotected until then", { reason });
+    told = reason;
+    await untilResumed(qmp, reactor, signal);
+  }
+}
+
+/** Waits until QEMU can leave COLO without harm to its VM, see {@link staysInColo}. */
+export async function untilAwake(
+  qmp: QmpClient,
+  reactor: Reactor,
+  signal: AbortSignal,
+): Promise<void> {
+  while (await reactor.during(staysInColo(qmp), signal) !== undefined) {
+    await untilResumed(qmp, reactor, signal);
+  }
+}
+
+/** What may mean that a VM runs again. */
+const STARTS: ReadonlySet<string> = new Set(["RESUME", "WAKEUP", "RESET", "SHUTDOWN"]);
+
+/** Waits until the VM runs again, or for a while. */
+async function untilResumed(qmp: QmpClient, reactor: Reactor, signal: AbortSignal): Promise<void> {
+  let resumed = false;
+  const stopListening = qmp.onEvent(({ name }) => resumed ||= STARTS.has(name));
+  const cancel = reactor.after(RETRY_MS, () => resumed = true);
+  try {
+    await reactor.run(() => resumed, signal);
+  } finally {
+    cancel();
+    stopListening();
+  }
+}
+
+/** Connects; except at the first time, a secondary that is not there yet is waited for. */
+export async function connectSecondary(
+  target: Address,
+  reactor: Reactor,
+  signal: AbortSignal,
+  once: boolean,
+) {
+  for (;;) {
+    try {
+      return await connectPeer(target, reactor, CONNECT_TIMEOUT_MS, signal);
+    } catch (error) {
+      if (once || !(error instanceof TransportError)) throw error;
+      await reactor.sleep(RETRY_MS, signal);
+    }
+  }
+}

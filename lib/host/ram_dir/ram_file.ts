@@ -1,0 +1,261 @@
+import { TransportError } from "../../errors.ts";
+import { PageTable } from "../../replica/page_table.ts";
+import {
+  cString,
+  ERRNO,
+  errno,
+  errnoText,
+  libc,
+  mapShared,
+  type SharedMapping,
+} from "../system/libc.ts";
+
+const O_RDWR_CREAT_CLOEXEC = 0o2000102;
+const SEEK_DATA = 3;
+const SEEK_HOLE = 4;
+const FALLOC_FL_KEEP_SIZE = 0x01;
+const FALLOC_FL_PUNCH_HOLE = 0x02;
+const WINDOW_BYTES = 2 ** 30;
+
+/** Values of the page table: the file has a page's content, or nothing there but a hole. */
+const DATA = 1;
+
+/**
+ * The committed pages of one RAM block in a sparse file that a standby QEMU may map as its RAM.
+ *
+ * Pages of zeros are holes. Memory is touched only where the file has room for it already: a page
+ * that tmpfs cannot hold would end the process otherwise.
+ */
+export class RamFile {
+  readonly #fd: number;
+  readonly #mapping: SharedMapping;
+  readonly #table: PageTable;
+  readonly #windowPages: number;
+  /** Whether the file's room is not given back; and whether it has all of it by now. */
+  readonly #keepsRoom: boolean;
+  hasRoom = false;
+  #reserved: [first: number, count: number][] = [];
+  /** Pages with content. */
+  dataPages = 0;
+
+  private constructor(
+    readonly path: string,
+    readonly pageBytes: number,
+    fd: number,
+    mapping: SharedMapping,
+    pages: number,
+    keepsRoom: boolean,
+  ) {
+    this.#keepsRoom = keepsRoom;
+    this.#fd = fd;
+    this.#mapping = mapping;
+    this.#table = new PageTable(pages);
+    this.#windowPages = WINDOW_BYTES / pageBytes;
+  }
+
+  /**
+   * Opens the file, or makes it.
+   *
+   * @param keepContent Whether what is in it is the block's content, or to be thrown away.
+   * @param keepsRoom Whether pages of zeros keep their room: a VM is to find it there.
+   * @throws {TransportError} where the file cannot be had.
+   */
+  static open(
+    path: string,
+    lengthBytes: number,
+    pageBytes: number,
+    keepContent: boolean,
+    keepsRoom: boolean,
+  ): RamFile {
+    const fd = libc().open(cString(path), O_RDWR_CREAT_CLOEXEC, 0o600);
+    if (fd < 0) throw fileError(path, "cannot open the file", errno());
+    const size = keepContent ? libc().lseek(fd, 0n, 2) : 0n;
+    const failed = keepContent
+      ? size !== BigInt(lengthBytes)
+      : libc().ftruncate(fd, 0n) < 0 || libc().ftruncate(fd, BigInt(lengthBytes)) < 0;
+    if (failed) {
+      const error = keepContent
+        ? new TransportError(path, "read", `has ${size} bytes, and the block ${lengthBytes}`, {
+          party: "replica",
+        })
+        : fileError(path, `cannot make it ${lengthBytes} bytes long`, errno());
+      libc().close(fd);
+      throw error;
+    }
+    const mapping = mapShared(fd, lengthBytes, WINDOW_BYTES);
+    if (mapping === undefined) {
+      const error = fileError(path, "cannot map it", errno());
+      libc().close(fd);
+      throw error;
+    }
+    const pages = lengthBytes / pageBytes;
+    const file = new RamFile(path, pageBytes, fd, mapping, pages, keepsRoom);
+    if (keepContent) file.#findPages(lengthBytes);
+    return file;
+  }
+
+  page(page: number): Uint8Array | undefined {
+    return this.#table.get(page) === DATA ? this.#view(page) : undefined;
+  }
+
+  nextPage(from: number): number {
+    return this.#table.next(from);
+  }
+
+  /** Makes room for pages; each is zeros until it is put. @throws {TransportError} ENOSPC. */
+  reserve(pages: Uint32Array): void {
+    if (this.hasRoom) return;
+    for (let i = 0; i < pages.length;) {
+      const first = pages[i];
+      let count = 0;
+      // Pages mostly come in order: neighbours cost one call.
+      while (i < pages.length && pages[i] === first + count) {
+        if (this.#table.get(pages[i]) === DATA) break;
+        count++;
+        i++;
+      }
+      if (count === 0) i++;
+      else this.#allocate(first, count);
+    }
+  }
+
+  unreserve(): void {
+    for (const [first, count] of this.#keepsRoom ? [] : this.#reserved) {
+      for (let page = first; page < first + count; page++) {
+        if (this.#table.get(page) !== DATA) this.#punch(page);
+      }
+    }
+    this.#reserved = [];
+  }
+
+  /** Copies a page that has room. */
+  put(page: number, slab: Uint8Array, at: number): void {
+    this.#view(page).set(slab.subarray(at, at + this.pageBytes));
+    this.#setData(page);
+    if (this.#reserved.length > 0) this.#reserved = [];
+  }
+
+  /** Writes a page, room or not. @throws {TransportError} ENOSPC. */
+  write(page: number, bytes: Uint8Array): void {
+    this.#pwrite(page, bytes);
+    this.#setData(page);
+  }
+
+  #pwrite(page: number, bytes: Uint8Array): void {
+    const offset = page * this.pageBytes;
+    for (let done = 0; done < bytes.length;) {
+      const rest = (done === 0 ? bytes : bytes.subarray(done)) as Uint8Array<ArrayBuffer>;
+      const count = Number(
+        libc().pwrite(this.#fd, rest, BigInt(rest.length), BigInt(offset + done)),
+      );
+      if (count > 0) done += count;
+      else {
+        const code = errno();
+        if (code !== ERRNO.EINTR) throw fileError(this.path, `cannot write at ${offset}`, code);
+      }
+    }
+  }
+
+  clear(page: number): void {
+    if (this.#table.get(page) !== DATA) return;
+    // The page has room: it is not touched for the first time.
+    if (this.#keepsRoom || !this.#punch(page)) this.#view(page).fill(0);
+    this.#table.set(page, 0);
+    this.dataPages--;
+  }
+
+  /** Takes the mapping and the descriptor away; the file stays. */
+  close(): void {
+    this.#mapping.close();
+    libc().close(this.#fd);
+  }
+
+  #view(page: number): Uint8Array {
+    const window = Math.floor(page / this.#windowPages);
+    const offset = (page - window * this.#windowPages) * this.pageBytes;
+    return this.#mapping.windows[window].subarray(offset, offset + this.pageBytes);
+  }
+
+  #setData(page: number): void {
+    if (this.#table.get(page) === DATA) return;
+    this.#table.set(page, DATA);
+    this.dataPages++;
+  }
+
+  #allocate(first: number, count: number): void {
+    const [offset, length] = [first * this.pageBytes, count * this.pageBytes];
+    this.#reserved.push([first, count]);
+    while (libc().fallocate(this.#fd, 0, BigInt(offset), BigInt(length)) < 0) {
+      const code = errno();
+      if (code === ERRNO.EOPNOTSUPP) return this.#writeZeros(first, count);
+      if (code !== ERRNO.EINTR) throw fileError(this.path, `no room for ${length} bytes`, code);
+    }
+  }
+
+  /** The pages are holes: none of them has content. */
+  #writeZeros(first: number, count: number): void {
+    const zeros = new Uint8Array(this.pageBytes);
+    for (let page = first; page < first + count; page++) this.#pwrite(page, zeros);
+  }
+
+  /** @returns False where the file system has no holes to punch. */
+  #punch(page: number): boolean {
+    const mode = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
+    const offset = BigInt(page * this.pageBytes);
+    while (libc().fallocate(this.#fd, mode, offset, BigInt(this.pageBytes)) < 0) {
+      if (errno() !== ERRNO.EINTR) return false;
+    }
+    return true;
+  }
+
+  /** Finds what an earlier process has put: the pages outside of holes that are not zeros. */
+  #findPages(lengthBytes: number): void {
+    for (let at = 0; at < lengthBytes;) {
+      const data = Number(libc().lseek(this.#fd, BigInt(at), SEEK_DATA));
+      if (data < 0) {
+        if (errno() === ERRNO.ENXIO) return;
+        throw fileError(this.path, "cannot tell its holes", errno());
+      }
+      const end = Number(libc().lseek(this.#fd, BigInt(data), SEEK_HOLE));
+      at = end < 0 ? lengthBytes : end;
+      const last = Math.ceil(at / this.pageBytes);
+      for (let page = Math.floor(data / this.pageBytes); page < last; page++) {
+        if (!isZero(this.#view(page))) this.#setData(page);
+      }
+    }
+  }
+}
+
+function isZero(page: Uint8Array): boolean {
+  const words = new BigUint64Array(page.buffer, page.byteOffset, page.length / 8);
+  for (let i = 0; i < words.length; i++) if (words[i] !== 0n) return false;
+  return true;
+}
+
+/** @param code Becomes the error's cause, by which a full disk is known. */
+export function fileError(
+  path: string,
+  what: string,
+  code: number,
+  hint?: string,
+): TransportError {
+  const full = code === ERRNO.ENOSPC || code === ERRNO.EDQUOT;
+  return new TransportError(path, "write", `${what}: ${errnoText(code)}`, {
+    party: "replica",
+    hint: hint !== undefined
+      ? hint
+      : full
+      ? "free some space there, or give recv another --ram-dir"
+      : undefined,
+    cause: code,
+  });
+}
+
+/** Removes what may be gone already. */
+export function removeQuietly(path: string, recursive = false): void {
+  try {
+    Deno.removeSync(path, { recursive });
+  } catch (error) {
+    if (!(error instanceof Deno.errors.NotFound)) throw error;
+  }
+}

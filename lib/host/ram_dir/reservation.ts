@@ -1,0 +1,86 @@
+/** Room for files that are to be mapped: a page that the file system cannot hold ends whoever touches it. */
+import { cString, ERRNO, errno, libc } from "../system/libc.ts";
+import { fileError } from "./ram_file.ts";
+
+const O_RDWR_CLOEXEC = 0o2000002;
+/**
+ * Reserved with one call; it ends between two. Measured on tmpfs: 512 MiB take 60 ms on a quiet
+ * machine, since the kernel writes zeros, 64 GiB some 8 s: on another thread, as no heartbeat waits.
+ */
+const CHUNK_BYTES = 256 * 2 ** 20;
+
+/** A file that is to have all of its bytes. */
+export interface WantedFile {
+  readonly path: string;
+  readonly lengthBytes: number;
+}
+
+/** Reserves room while other things go on. What files have keeps its content. */
+export class Reservation {
+  /** Bytes of files that have all their room. */
+  bytes = 0;
+  isDone = false;
+  /** @throws {TransportError} if there is not enough, or the file system cannot reserve any. */
+  readonly done: Promise<void>;
+  #cancelled = false;
+
+  constructor(files: readonly WantedFile[]) {
+    this.done = this.#reserve(files);
+    this.done.catch(() => {});
+  }
+
+  /** Leaves off soon. */
+  cancel(): void {
+    this.#cancelled = true;
+  }
+
+  async #reserve(files: readonly WantedFile[]): Promise<void> {
+    for (const file of files) {
+      if (this.#cancelled) return;
+      await this.#reserveFile(file);
+    }
+    this.isDone = !this.#cancelled;
+  }
+
+  async #reserveFile({ path, lengthBytes }: WantedFile): Promise<void> {
+    if (hasAllRoom(path, lengthBytes)) {
+      this.bytes += lengthBytes;
+      return;
+    }
+    // A descriptor of its own: the file's may be closed meanwhile, and its number another file's.
+    const fd = libc().open(cString(path), O_RDWR_CLOEXEC, 0);
+    if (fd < 0) throw fileError(path, "cannot open the file", errno());
+    try {
+      // The C library would do it by writing where the system cannot: over what others write.
+      if (libc().fallocate(fd, 0, 0n, BigInt(Math.min(lengthBytes, 4096))) < 0) {
+        const code = errno();
+        if (code === ERRNO.EOPNOTSUPP) throw fileError(path, CANNOT, code, CANNOT_HINT);
+      }
+      for (let at = 0; at < lengthBytes && !this.#cancelled;) {
+        const count = Math.min(CHUNK_BYTES, lengthBytes - at);
+        const code = await libc().posixFallocateLater(fd, BigInt(at), BigInt(count));
+        if (code !== 0 && code !== ERRNO.EINTR) {
+          throw fileError(path, `no room for ${lengthBytes} bytes`, code, NO_ROOM_HINT);
+        }
+        if (code === 0) {
+          at += count;
+          this.bytes += count;
+        }
+      }
+    } finally {
+      libc().close(fd);
+    }
+  }
+}
+
+const CANNOT = "this file system cannot reserve room for a guest's RAM";
+const CANNOT_HINT =
+  "give recv a --ram-dir on a tmpfs, such as /dev/shm; or --ram-reserve none: then " +
+  "a VM that has taken over dies where the file system is full";
+const NO_ROOM_HINT = "free some space there, or give recv another --ram-dir";
+
+/** Asking again what has been given takes as long, and makes a file of zeros seem full of data. */
+function hasAllRoom(path: string, lengthBytes: number): boolean {
+  const { blocks } = Deno.statSync(path);
+  return (blocks ?? 0) * 512 >= lengthBytes;
+}

@@ -1,0 +1,138 @@
+import assert from "node:assert/strict";
+import { TransportError, WireError } from "../../errors.ts";
+import { askControl, type ControlHandlers, ControlServer } from "./control.ts";
+import { Reactor } from "./reactor.ts";
+
+const never = new AbortController().signal;
+
+/** Serves the handlers on a socket for as long as `body` runs. */
+async function serving(handlers: ControlHandlers, body: (path: string) => Promise<void>) {
+  const reactor = new Reactor();
+  const folder = await Deno.makeTempDir({ prefix: "kemari-control-" });
+  const path = `${folder}/c`;
+  const server = await ControlServer.open(path, handlers, reactor, never);
+  try {
+    await reactor.during(body(path), never);
+  } finally {
+    server.close();
+    reactor.close();
+    assert.deepEqual([...Deno.readDirSync(folder)], []);
+    await Deno.remove(folder);
+  }
+}
+
+/** Writes raw text and takes what comes back until `lines` lines are there, or the end. */
+async function talk(path: string, text: string, lines: number): Promise<string> {
+  using connection = await Deno.connect({ transport: "unix", path });
+  await connection.write(new TextEncoder().encode(text));
+  let heard = "";
+  const buffer = new Uint8Array(65536);
+  while (heard.split("\n").length <= lines) {
+    const count = await connection.read(buffer).catch(() => null);
+    if (count === null) break;
+    heard += new TextDecoder().decode(buffer.subarray(0, count));
+  }
+  return heard;
+}
+
+Deno.test("each request line gets its answer line", () =>
+  serving({ status: () => ({ role: "test", big: "x".repeat(300_000) }) }, async (path) => {
+    const status = await askControl(path, "status", never);
+    assert.equal((status.big as string).length, 300_000);
+    const refused = await askControl(path, "failover", never);
+    assert.match(String(refused.error), /this end is a sender/);
+    const unasked = await askControl(path, "durations", never);
+    assert.match(String(unasked.error), /no such command: durations/);
+    const two = '{"command":"none"}\n';
+    assert.match(await talk(path, two, 1), /^\{"error":"no such command: none"\}\n$/);
+    assert.match(await talk(path, "GET / HTTP/1.1\r\n\r\n", 1), /the request is not JSON/);
+    assert.match(await talk(path, "null\n", 1), /no such command: undefined/);
+    const both = await talk(path, two + two, 2);
+    assert.equal(both, '{"error":"no such command: none"}\n'.repeat(2));
+  }));
+
+Deno.test("a request without an end, and clients that go, do no harm", () =>
+  serving({ status: () => ({ ok: 1 }) }, async (path) => {
+    assert.equal(await talk(path, "x".repeat(50_000), 1), "");
+    for (let i = 0; i < 20; i++) {
+      const connection = await Deno.connect({ transport: "unix", path });
+      await connection.write(new TextEncoder().encode('{"command":"status"}\n'));
+      connection.close();
+    }
+    assert.deepEqual(await askControl(path, "status", never), { ok: 1 });
+  }));
+
+Deno.test("failover answers when it is done, with its error and hint if it failed", async () => {
+  let calls = 0;
+  const failover = async () => {
+    await new Promise((resolve) => setTimeout(resolve, 30));
+    if (++calls === 1) throw new TransportError("--fence", "spawn", "failed", { hint: "look" });
+  };
+  await serving({ status: () => ({}), failover }, async (path) => {
+    assert.deepEqual(await askControl(path, "failover", never), {
+      error: "--fence: failed",
+      hint: "look",
+      exitCode: 4,
+    });
+    assert.deepEqual(await askControl(path, "failover", never), { ok: true });
+    // Whoever asked has gone meanwhile.
+    await talk(path, '{"command":"failover"}\n', 0);
+    await new Promise((resolve) => setTimeout(resolve, 60));
+    assert.deepEqual(await askControl(path, "failover", never), { ok: true });
+  });
+});
+
+Deno.test("a server that says nothing, or does not stop, is given up", async () => {
+  const folder = await Deno.makeTempDir({ prefix: "kemari-control-" });
+  const path = `${folder}/c`;
+  const listener = Deno.listen({ transport: "unix", path });
+  const serving = (async () => {
+    using mute = await listener.accept();
+    // Its end is the asker's going.
+    while (await mute.read(new Uint8Array(4096)).catch(() => null) !== null);
+    using endless = await listener.accept();
+    const spaces = new Uint8Array(65536).fill(0x20);
+    while (await endless.write(spaces).catch(() => 0) > 0);
+  })();
+  try {
+    await assert.rejects(askControl(path, "status", never, 50), (error) => {
+      assert.ok(error instanceof TransportError && error.hint !== undefined);
+      return /no answer in 50 ms/.test(error.message);
+    });
+    await assert.rejects(askControl(path, "failover", never), (error) => {
+      assert.ok(error instanceof WireError && error.fault === "too-large");
+      return /the answer does not end/.test(error.message);
+    });
+  } finally {
+    await serving;
+    listener.close();
+    await Deno.remove(folder, { recursive: true });
+  }
+});
+
+Deno.test("asking where there is no socket, and where its kemari has ended, is told apart", async () => {
+  const folder = await Deno.makeTempDir({ prefix: "kemari-control-" });
+  // What a process that was killed leaves behind.
+  await new Deno.Command("python3", {
+    args: [
+      "-c",
+      "import socket,sys; socket.socket(socket.AF_UNIX).bind(sys.argv[1])",
+      `${folder}/s`,
+    ],
+  }).output();
+  const cases = [
+    [`${folder}/none`, /there is no such control socket/, /start kemari with --control/],
+    [`${folder}/s`, /nobody listens on this control socket/, /has ended without removing it/],
+  ] as const;
+  try {
+    for (const [path, message, hint] of cases) {
+      await assert.rejects(askControl(path, "status", never), (error) => {
+        assert.ok(error instanceof TransportError && error.exitCode === 4);
+        assert.match(error.message, message);
+        return hint.test(error.hint!);
+      });
+    }
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+});

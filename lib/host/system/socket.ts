@@ -1,0 +1,362 @@
+/** Raw sockets, non-blocking: addresses, connecting, listening. */
+import { lookup } from "node:dns/promises";
+import { type Party, TransportError, type TransportPhase } from "../../errors.ts";
+import type { Address } from "./address.ts";
+import { cString, ERRNO, errno, errnoText, libc } from "./libc.ts";
+import type { Reactor } from "./reactor.ts";
+
+const AF_UNIX = 1;
+const AF_INET = 2;
+const AF_INET6 = 10;
+const SOCK_STREAM_NONBLOCK_CLOEXEC = 0o2004001;
+const SOCK_NONBLOCK_CLOEXEC = 0o2004000;
+const SOL_SOCKET = 1;
+const SO_REUSEADDR = 2;
+const SO_ERROR = 4;
+const IPPROTO_TCP = 6;
+const TCP_NODELAY = 1;
+/** Connections that wait to be accepted: beyond them, a Unix socket refuses with EAGAIN. */
+const LISTEN_QUEUE = 128;
+const ONE = new Uint8Array([1, 0, 0, 0]);
+
+type SocketAddress = Extract<Address, { kind: "tcp" | "unix" }>;
+
+interface Resolved {
+  readonly family: number;
+  readonly sockaddr: Uint8Array<ArrayBuffer>;
+}
+
+/** The addresses as the system wants them, best first; a host name is looked up. */
+async function resolve(
+  address: SocketAddress,
+  signal: AbortSignal,
+  party: Party,
+): Promise<Resolved[]> {
+  if (address.kind === "unix") {
+    const path = cString(address.path);
+    const sockaddr = new Uint8Array(2 + path.length);
+    new DataView(sockaddr.buffer).setUint16(0, AF_UNIX, true);
+    sockaddr.set(path, 2);
+    return [{ family: AF_UNIX, sockaddr }];
+  }
+  let found: readonly LookedUp[];
+  try {
+    found = await unlessAborted(lookup(address.host, { all: true }), signal);
+  } catch (cause) {
+    signal.throwIfAborted();
+    throw new TransportError(address.text, "resolve", `no such host: ${address.host}`, {
+      hint: "check the name, or give the IP address",
+      party,
+      cause,
+    });
+  }
+  return reachable(found, address, party);
+}
+
+/** As a name server, or the text of an address, has it. */
+interface LookedUp {
+  readonly address: string;
+  readonly family: number;
+}
+
+/**
+ * What a name stands for, as the system wants it. A link-local address is one on each link: it says
+ * nothing without its interface, which no name server knows.
+ *
+ * @throws {TransportError} there is no such interface, or none is named where one has to be.
+ */
+function reachable(
+  found: readonly LookedUp[],
+  { host, port, text }: Extract<SocketAddress, { kind: "tcp" }>,
+  party: Party,
+): Resolved[] {
+  const resolved: Resolved[] = [];
+  for (const { address, family } of found) {
+    if (family !== 6) {
+      resolved.push({ family: AF_INET, sockaddr: ipv4Sockaddr(address, port) });
+      continue;
+    }
+    const [plain, zone] = address.split("%", 2);
+    const bytes = parseIpv6(plain);
+    const isLinkLocal = bytes[0] === 0xfe && (bytes[1] & 0xc0) === 0x80;
+    if (isLinkLocal && zone === undefined) continue;
+    const scope = zone === undefined ? 0 : interfaceIndex(zone);
+    if (scope === undefined) {
+      throw new TransportError(text, "resolve", `there is no network interface "${zone}"`, {
+        hint: "name one of this host's, see `ip link`, by its name or its number",
+        party,
+      });
+    }
+    resolved.push({ family: AF_INET6, sockaddr: ipv6Sockaddr(bytes, port, scope) });
+  }
+  if (resolved.length > 0) return resolved;
+  throw new TransportError(text, "resolve", `${host} is link-local: on which link is not said`, {
+    hint: `write the interface of this host behind it: [${found[0].address}%eth0]:${port}`,
+    party,
+  });
+}
+
+/** The number of a network interface; undefined if this host (or its namespace) has none such. */
+function interfaceIndex(zone: string): number | undefined {
+  const index = libc().if_nametoindex(cString(zone));
+  if (index !== 0) return index;
+  if (!/^[1-9]\d{0,8}$/.test(zone)) return undefined;
+  return libc().if_indextoname(Number(zone), new Uint8Array(16)) === null
+    ? undefined
+    : Number(zone);
+}
+
+/** A name server may take long to say nothing; a signal does not wait for it. */
+function unlessAborted<T>(task: Promise<T>, signal: AbortSignal): Promise<T> {
+  return new Promise<T>((resolve, reject) => {
+    const abort = () => reject(signal.reason);
+    if (signal.aborted) abort();
+    signal.addEventListener("abort", abort);
+    task.then(resolve, reject).finally(() => signal.removeEventListener("abort", abort));
+  });
+}
+
+function ipv4Sockaddr(text: string, port: number): Uint8Array<ArrayBuffer> {
+  const sockaddr = new Uint8Array(16);
+  const view = new DataView(sockaddr.buffer);
+  view.setUint16(0, AF_INET, true);
+  view.setUint16(2, port);
+  text.split(".").forEach((part, i) => sockaddr[4 + i] = Number(part));
+  return sockaddr;
+}
+
+/** @param scope The interface's number for a link-local address, else 0. */
+function ipv6Sockaddr(bytes: Uint8Array, port: number, scope: number): Uint8Array<ArrayBuffer> {
+  const sockaddr = new Uint8Array(28);
+  const view = new DataView(sockaddr.buffer);
+  view.setUint16(0, AF_INET6, true);
+  view.setUint16(2, port);
+  sockaddr.set(bytes, 8);
+  view.setUint32(24, scope, true);
+  return sockaddr;
+}
+
+function parseIpv6(text: string): Uint8Array {
+  // The last 32 bits may be written as IPv4 addresses are.
+  const plain = text.replace(
+    /(\d+)\.(\d+)\.(\d+)\.(\d+)$/,
+    (_, ...parts: string[]) => {
+      const [a, b, c, d] = parts.map(Number);
+      return `${(a << 8 | b).toString(16)}:${(c << 8 | d).toString(16)}`;
+    },
+  );
+  const [head, tail] = plain.split("::");
+  const groups = (part: string | undefined) => part ? part.split(":") : [];
+  const left = groups(head);
+  const right = groups(tail);
+  const bytes = new Uint8Array(16);
+  const put = (group: string, index: number) => {
+    const value = parseInt(group, 16);
+    bytes[2 * index] = value >> 8;
+    bytes[2 * index + 1] = value & 0xff;
+  };
+  left.forEach(put);
+  right.forEach((group, i) => put(group, 8 - right.length + i));
+  return bytes;
+}
+
+function open(family: number, text: string, phase: TransportPhase): number {
+  const fd = libc().socket(family, SOCK_STREAM_NONBLOCK_CLOEXEC, 0);
+  if (fd < 0) throw new TransportError(text, phase, `no socket: ${errnoText(errno())}`);
+  return fd;
+}
+
+function setNoDelay(fd: number): void {
+  // Fails on Unix sockets, where it is not needed.
+  libc().setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, ONE, 4);
+}
+
+/**
+ * Connects; where a name has several addresses, to the first that answers. Each has its share of
+ * the time: one that says nothing does not use up that of the others.
+ *
+ * @param party Who is to be there.
+ * @returns A non-blocking descriptor that the caller owns.
+ * @throws {TransportError} with a hint, also after `timeoutMs` without an answer.
+ */
+export async function connectSocket(
+  address: SocketAddress,
+  reactor: Reactor,
+  timeoutMs: number,
+  signal: AbortSignal,
+  party: Party = "host",
+): Promise<number> {
+  const deadline = performance.now() + timeoutMs;
+  let code: number = ERRNO.ETIMEDOUT;
+  const targets = await resolve(address, signal, party);
+  for (const [i, target] of targets.entries()) {
+    const now = performance.now();
+    const share = now + (deadline - now) / (targets.length - i);
+    const fd = open(target.family, address.text, "connect");
+    try {
+      code = await connectOne(fd, target, reactor, share, signal);
+    } catch (error) {
+      libc().close(fd);
+      throw error;
+    }
+    if (code === 0) {
+      setNoDelay(fd);
+      return fd;
+    }
+    libc().close(fd);
+  }
+  throw new TransportError(address.text, "connect", `cannot connect: ${errnoText(code)}`, {
+    hint: "is `kemari recv` running there, and does its address match?",
+    party,
+    cause: code,
+  });
+}
+
+/** How long to wait before a Unix socket whose queue of connections is full is tried again. */
+const FULL_QUEUE_MS = 20;
+
+/** @returns 0, or the error number. */
+async function connectOne(
+  fd: number,
+  { family, sockaddr }: Resolved,
+  reactor: Reactor,
+  deadline: number,
+  signal: AbortSignal,
+): Promise<number> {
+  for (;;) {
+    const code = libc().connect(fd, sockaddr, sockaddr.length) < 0 ? errno() : 0;
+    const leftMs = deadline - performance.now();
+    if (code === ERRNO.EINPROGRESS) {
+      return await writableWithin(fd, leftMs, reactor, signal) ? socketError(fd) : ERRNO.ETIMEDOUT;
+    }
+    // A Unix socket does not connect later by itself, as TCP does.
+    if (code !== ERRNO.EAGAIN || family !== AF_UNIX) return code;
+    if (leftMs < FULL_QUEUE_MS) return ERRNO.ETIMEDOUT;
+    await reactor.sleep(FULL_QUEUE_MS, signal);
+  }
+}
+
+async function writableWithin(
+  fd: number,
+  timeoutMs: number,
+  reactor: Reactor,
+  signal: AbortSignal,
+): Promise<boolean> {
+  let done = false;
+  let timedOut = false;
+  const watch = reactor.watch(fd, { writable: () => done = true });
+  watch.want(false, true);
+  const cancel = reactor.after(timeoutMs, () => timedOut = true);
+  try {
+    await reactor.run(() => done || timedOut, signal);
+  } finally {
+    cancel();
+    watch.stop();
+  }
+  return done;
+}
+
+function socketError(fd: number): number {
+  const value = new Int32Array(1);
+  libc().getsockopt(
+    fd,
+    SOL_SOCKET,
+    SO_ERROR,
+    new Uint8Array(value.buffer),
+    new Uint8Array(new Uint32Array([4]).buffer),
+  );
+  return value[0];
+}
+
+/** A listening socket. */
+export interface Listener {
+  readonly fd: number;
+  /** The address with the port that the system chose, where port 0 was asked for. */
+  readonly text: string;
+  /** Takes a connection, or `undefined` if none waits. */
+  accept(): number | undefined;
+  /** Closes, and removes the socket's file. */
+  close(): void;
+}
+
+/**
+ * Listens.
+ *
+ * A Unix socket left by a process that is gone is replaced; one that answers is not.
+ *
+ * @throws {TransportError}
+ */
+export async function listenSocket(
+  address: SocketAddress,
+  reactor: Reactor,
+  signal: AbortSignal,
+): Promise<Listener> {
+  const [{ family, sockaddr }] = await resolve(address, signal, "host");
+  const fd = open(family, address.text, "listen");
+  const fail = (code: number, hint?: string): never => {
+    libc().close(fd);
+    throw new TransportError(address.text, "listen", `cannot listen: ${errnoText(code)}`, { hint });
+  };
+  if (family !== AF_UNIX) libc().setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, ONE, 4);
+  let code = libc().bind(fd, sockaddr, sockaddr.length) < 0 ? errno() : 0;
+  if (code === ERRNO.EADDRINUSE && address.kind === "unix") {
+    if (await answers(address, reactor, signal)) fail(code, "another process listens there");
+    if (!isSocket(address.path)) fail(code, "there is a file of that name, and it is no socket");
+    Deno.removeSync(address.path);
+    code = libc().bind(fd, sockaddr, sockaddr.length) < 0 ? errno() : 0;
+  }
+  if (code !== 0) fail(code, code === ERRNO.EADDRINUSE ? "choose another port" : undefined);
+  if (libc().listen(fd, LISTEN_QUEUE) < 0) fail(errno());
+  return {
+    fd,
+    text: address.kind === "unix" ? address.text : `${bracket(address.host)}:${localPort(fd)}`,
+    accept() {
+      const none = new Uint8Array(128);
+      const size = new Uint8Array(new Uint32Array([128]).buffer);
+      const peer = libc().accept4(fd, none, size, SOCK_NONBLOCK_CLOEXEC);
+      if (peer < 0) return undefined;
+      setNoDelay(peer);
+      return peer;
+    },
+    close() {
+      libc().close(fd);
+      if (address.kind !== "unix") return;
+      try {
+        Deno.removeSync(address.path);
+      } catch (error) {
+        if (!(error instanceof Deno.errors.NotFound)) throw error;
+      }
+    },
+  };
+}
+
+function bracket(host: string): string {
+  return host.includes(":") ? `[${host}]` : host;
+}
+
+function localPort(fd: number): number {
+  const sockaddr = new Uint8Array(128);
+  libc().getsockname(fd, sockaddr, new Uint8Array(new Uint32Array([128]).buffer));
+  return new DataView(sockaddr.buffer).getUint16(2);
+}
+
+function isSocket(path: string): boolean {
+  try {
+    return Deno.statSync(path).isSocket === true;
+  } catch {
+    return false;
+  }
+}
+
+async function answers(
+  address: SocketAddress,
+  reactor: Reactor,
+  signal: AbortSignal,
+): Promise<boolean> {
+  try {
+    libc().close(await connectSocket(address, reactor, 1000, signal));
+    return true;
+  } catch {
+    return false;
+  }
+}

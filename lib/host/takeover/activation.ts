@@ -1,0 +1,269 @@
+/** What happens between the decision to activate and a running guest. */
+import { QemuError, TransportError } from "../../errors.ts";
+import type { Replica } from "../../replica/replica.ts";
+import { adopt, appends, kindOf, OutputQueue } from "../system/channel.ts";
+import { ERRNO, libc } from "../system/libc.ts";
+import { childrenOf, endTree } from "../link/peer.ts";
+import type { Reactor } from "../system/reactor.ts";
+import { Successor } from "./successor.ts";
+
+const SEEK_SET = 0;
+const SEEK_CUR = 1;
+const SEEK_END = 2;
+/** How much of the composed stream is queued at a time. */
+const BATCH_BYTES = 1 << 20;
+
+/** Told how far the stream has come, in bytes. */
+export type OnProgress = (bytes: number) => void;
+
+/**
+ * Writes the replica's stream to our stdout, all of it.
+ *
+ * A regular file that cannot take it all is cut back to what it was: half a stream looks like one.
+ *
+ * @returns Bytes written, when a QEMU that reads them has loaded them.
+ * @throws {TransportError} when the reader is gone or the disk is full. The replica is unharmed.
+ * @throws {QemuError} when the QEMU that has read it all is seen to end.
+ */
+export async function writeToStdout(
+  replica: Replica,
+  reactor: Reactor,
+  signal: AbortSignal,
+  onProgress: OnProgress,
+): Promise<number> {
+  const isFile = kindOf(1) === "file";
+  const start = isFile ? libc().lseek(1, 0n, appends(1) ? SEEK_END : SEEK_CUR) : 0n;
+  const { fd, release } = adopt(1, "write");
+  const readers = isFile ? undefined : Successor.ofStdout();
+  const queue = new OutputQueue(fd, "stdout", "successor");
+  const stream = replica.compose();
+  let writable = true;
+  const watch = reactor.watch(fd, { writable: () => writable = true });
+  surviveFileSizeLimit();
+  try {
+    for (;;) {
+      let ended = false;
+      while (queue.pendingBytes < BATCH_BYTES) {
+        const next = stream.next();
+        if (next.done) {
+          ended = true;
+          break;
+        }
+        queue.push([next.value]);
+      }
+      if (!queue.flush()) {
+        writable = false;
+        watch.want(false, true);
+        await reactor.run(() => writable, signal);
+        watch.want(false, false);
+      } else if (ended) break;
+      onProgress(queue.written);
+      // A file takes everything at once: signals and the control socket get their turn all the same.
+      await reactor.turn(signal);
+    }
+    const fate = await readers?.fate(() => undefined, (ms) => reactor.sleep(ms, signal));
+    if (fate === "failed") {
+      throw new QemuError(
+        "stdout",
+        "Ended",
+        "the QEMU behind the pipe has ended with the VM's state",
+        {
+          party: "successor",
+          hint:
+            "what it has said is on its own stderr: is it the primary's machine, with the same -m " +
+            "and devices?",
+        },
+      );
+    }
+    return queue.written;
+  } catch (error) {
+    if (isFile) {
+      libc().ftruncate(1, start);
+      libc().lseek(1, start, SEEK_SET);
+    }
+    throw error;
+  } finally {
+    watch.stop();
+    release();
+  }
+}
+
+let survivesFileSizeLimit = false;
+
+/**
+ * Unheard, SIGXFSZ would end us at a file size limit, and the replica with us; the write reports
+ * EFBIG as well. The listener stays: one that goes while the signal is on its way is no help.
+ */
+function surviveFileSizeLimit(): void {
+  if (survivesFileSizeLimit) return;
+  survivesFileSizeLimit = true;
+  Deno.addSignalListener("SIGXFSZ", () => {});
+}
+
+/** True for an error that more disk space would mend. */
+export function isDiskFull(error: unknown): boolean {
+  return error instanceof TransportError &&
+    (error.cause === ERRNO.ENOSPC || error.cause === ERRNO.EDQUOT || error.cause === ERRNO.EFBIG);
+}
+
+/** A child that takes the stream on its stdin. */
+export interface StreamConsumer {
+  /** Its exit code; 128 + n if signal n ended it. */
+  readonly exitCode: Promise<number>;
+  kill(): void;
+}
+
+/**
+ * Starts a shell command, such as a QEMU with `-incoming fd:0`, and writes the replica's stream to
+ * its stdin.
+ *
+ * @param option Which of our options the command is.
+ * @returns When the whole stream has been taken, and loaded as far as can be seen; the child lives on.
+ * @throws {QemuError} when the child ends before that; {TransportError} where it only stops reading.
+ */
+export async function writeToCommand(
+  replica: Replica,
+  option: "--exec" | "--standby",
+  command: string,
+  signal: AbortSignal,
+  onProgress: OnProgress,
+): Promise<StreamConsumer> {
+  const party = option === "--exec" ? "successor" : "standby";
+  let child: Deno.ChildProcess;
+  try {
+    child = new Deno.Command("/bin/sh", {
+      args: ["-c", command],
+      stdin: "piped",
+      stdout: "inherit",
+      stderr: "inherit",
+    }).spawn();
+  } catch (cause) {
+    throw new TransportError(option, "spawn", "cannot start a shell", { party, cause });
+  }
+  let ended: number | undefined;
+  const exitCode = child.status.then(({ code }) => ended = code);
+  const kill = () => endTree(child.pid);
+  signal.addEventListener("abort", kill);
+  exitCode.finally(() => signal.removeEventListener("abort", kill));
+  const writer = child.stdin.getWriter();
+  let written = 0;
+  let successor: Successor;
+  try {
+    let batch = new Uint8Array(BATCH_BYTES);
+    let used = 0;
+    for (const piece of replica.compose()) {
+      for (let at = 0; at < piece.length;) {
+        const part = Math.min(piece.length - at, batch.length - used);
+        batch.set(piece.subarray(at, at + part), used);
+        used += part;
+        at += part;
+        if (used < batch.length) continue;
+        await writer.write(batch);
+        written += used;
+        onProgress(written);
+        batch = new Uint8Array(BATCH_BYTES);
+        used = 0;
+      }
+    }
+    successor = Successor.ofCommand(child.pid);
+    await writer.write(batch.subarray(0, used));
+    await writer.close();
+  } catch (cause) {
+    signal.throwIfAborted();
+    const code = await Promise.race([exitCode, delay(1000)]);
+    kill();
+    const what = `the command stopped reading after ${written} bytes`;
+    const hint = option === "--exec"
+      ? "does it start the same machine, with -incoming fd:0?"
+      : "does it start the same machine? try it by hand";
+    if (code === undefined) throw new TransportError(option, "write", what, { party, cause, hint });
+    throw new QemuError(option, "Ended", `${what} and ended with ${code}`, { party, cause, hint });
+  }
+  const fate = await successor.fate(() => ended, delay);
+  signal.throwIfAborted();
+  if (fate === "failed") {
+    throw new QemuError(
+      option,
+      "Ended",
+      "the command took the VM's state and ended" + (ended === undefined ? "" : ` with ${ended}`),
+      {
+        party,
+        hint:
+          "what it has said is above: is it the primary's machine, with the same -m and devices?",
+      },
+    );
+  }
+  return { exitCode, kill };
+}
+
+/**
+ * Runs the command that makes sure the primary is dead.
+ *
+ * @param mayBeAskedAgain Whether anybody can ask for another try.
+ * @throws {TransportError} unless it exits 0 within the time limit.
+ */
+export async function fence(
+  command: string,
+  timeoutMs: number,
+  signal: AbortSignal,
+  log: (line: string) => void,
+  mayBeAskedAgain: boolean,
+): Promise<void> {
+  const next = mayBeAskedAgain ? ", then run kemari failover again" : "";
+  // A group of its own: what hangs may be a child of the shell.
+  const child = new Deno.Command("setsid", {
+    args: ["--wait", "/bin/sh", "-c", command],
+    stdin: "null",
+    stdout: "piped",
+    stderr: "piped",
+  }).spawn();
+  const lines = async (stream: ReadableStream<Uint8Array<ArrayBuffer>>) => {
+    let rest = "";
+    for await (const text of stream.pipeThrough(new TextDecoderStream())) {
+      const parts = (rest + text).split("\n");
+      rest = parts.pop()!;
+      parts.forEach(log);
+    }
+    if (rest !== "") log(rest);
+  };
+  const reading = Promise.all([lines(child.stdout), lines(child.stderr)]);
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const timeout = new Promise<"timeout">((resolve) => {
+    timer = setTimeout(() => resolve("timeout"), timeoutMs);
+    signal.addEventListener("abort", () => resolve("timeout"), { once: true });
+  });
+  const outcome = await Promise.race([child.status, timeout]);
+  clearTimeout(timer);
+  if (outcome === "timeout") {
+    endGroup(child.pid);
+    signal.throwIfAborted();
+    throw new TransportError("--fence", "spawn", `no end after ${timeoutMs} ms: not activating`, {
+      party: "fence",
+      hint: `make sure by hand that the primary is dead${next}`,
+    });
+  }
+  await Promise.race([reading, delay(1000)]);
+  if (outcome.code !== 0) {
+    throw new TransportError("--fence", "spawn", `failed with ${outcome.code}: not activating`, {
+      party: "fence",
+      hint: `make sure by hand that the primary is dead${next}`,
+    });
+  }
+}
+
+function endGroup(pid: number): void {
+  // setsid forks when it leads a group already: then its child leads the new one.
+  for (const target of [pid, ...childrenOf(pid)]) {
+    for (const id of [-target, target]) {
+      try {
+        Deno.kill(id, "SIGKILL");
+      } catch {
+        // No such group or process.
+      }
+    }
+  }
+}
+
+function delay(ms: number): Promise<undefined> {
+  return new Promise((resolve) => setTimeout(() => resolve(undefined), ms));
+}

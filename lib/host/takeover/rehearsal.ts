@@ -1,0 +1,108 @@
+/** Loading a state into a QEMU that is ended right after: whether it is the machine that it must be. */
+import { KemariError, QemuError, TransportError } from "../../errors.ts";
+import type { LoadableState } from "../../replica/compose_replica.ts";
+import { compareShapes, describeChange, type MachineShape } from "../../replica/machine_shape.ts";
+import type { BlockFile } from "../ram_dir/file_pages.ts";
+import type { QmpClient } from "../vm/qmp_client.ts";
+import { compareBlocks, mismatch, parseBlockAddresses, parseRamBlocks } from "./standby_command.ts";
+import { awaitState, sendState, type StandbyProcess } from "./standby_process.ts";
+
+const REHEARSAL_MS = 30_000;
+
+/** A QEMU that answers. */
+export interface Instance {
+  readonly process: StandbyProcess;
+  readonly client: QmpClient;
+  /** Where it is to listen for a state. */
+  readonly socket: string;
+}
+
+/** What a rehearsal has loaded. */
+export interface Rehearsed {
+  readonly shape: MachineShape;
+  readonly files: readonly BlockFile[];
+  /** Of the RAM blocks that are in files, where each lies in the region that holds it. */
+  readonly addresses: ReadonlyMap<string, number>;
+}
+
+/**
+ * Compares a QEMU with a state, and has it load that.
+ *
+ * @param files Where the RAM of the state lies.
+ * @param shared Those of them that QEMU maps.
+ * @returns `undefined` where this QEMU cannot load device state alone: activation is cold then.
+ * @throws {KemariError} what is different.
+ */
+export async function rehearse(
+  { client, socket }: Instance,
+  state: LoadableState,
+  files: readonly BlockFile[],
+  shared: readonly BlockFile[],
+): Promise<Rehearsed | undefined> {
+  const { shape } = state;
+  const type = await client.execute("qom-get", { path: "/machine", property: "type" });
+  const machine = String(type).replace(/-machine$/, "");
+  if (shape.machine !== "unnamed" && machine !== shape.machine) {
+    throw mismatch(`its machine type is ${machine}, and the primary's is ${shape.machine}`);
+  }
+  const hmp = async (line: string) =>
+    String(await client.execute("human-monitor-command", { "command-line": line }));
+  compareBlocks(shape.blocks, parseRamBlocks(await hmp("info ramblock")));
+  const regions = parseBlockAddresses(await hmp("info mtree"));
+  const addresses = new Map(
+    shared.map(({ name }) => [name, regions.get(name.replace(/^\/objects\//, "")) ?? 0]),
+  );
+  const known = await client.execute("query-migrate-capabilities") as { capability: string }[];
+  const has = (name: string) => known.some(({ capability }) => capability === name);
+  if (!has("x-ignore-shared")) return undefined;
+  const capabilities = ["events", "x-ignore-shared", "late-block-activate"].filter(has);
+  // Nothing of the rehearsal is to be seen outside: no announcement, no lock on an image.
+  await client.execute("migrate-set-parameters", { "announce-rounds": 0 });
+  await awaitState(client, capabilities, socket);
+  await sendState(client, socket, state.compose(addresses), REHEARSAL_MS);
+  return { shape, files, addresses };
+}
+
+/** What has changed since a state was loaded is the best guess at why the next one is not. */
+export function nameChange(
+  error: KemariError,
+  before: MachineShape | undefined,
+  now: MachineShape,
+): KemariError {
+  const change = before && compareShapes(before, now);
+  if (change === undefined || !(error instanceof QemuError)) return error;
+  const what = error.message.replace(/^QEMU, standby: /, "");
+  return new QemuError(
+    "standby",
+    error.errorClass,
+    `${
+      describeChange(change)
+    } since it was tried last, and the VM cannot be taken over now: ${what}`,
+    {
+      party: "standby",
+      hint:
+        "start recv again with a --standby that has the same devices; until then the VM goes on " +
+        "at the primary, unprotected",
+      cause: error,
+    },
+  );
+}
+
+/** QEMU's own last words are the better reason, where it has ended. */
+export async function explainFailure(
+  error: unknown,
+  instance: Instance | undefined,
+): Promise<KemariError> {
+  if (error instanceof QemuError && error.errorClass !== "GenericError") return error;
+  if (instance !== undefined && !(error instanceof QemuError)) {
+    await Promise.race([
+      instance.process.exitCode,
+      new Promise((resolve) => setTimeout(resolve, 200)),
+    ]);
+    if (instance.process.hasEnded) return await instance.process.failure("load");
+  }
+  if (error instanceof KemariError) return error;
+  return new TransportError("--standby", "write", String((error as Error).message ?? error), {
+    party: "standby",
+  });
+}

@@ -1,0 +1,389 @@
+/**
+ * The warm standby: a QEMU that runs beside the replica, its RAM the replica's files.
+ *
+ * ```text
+ * none ──image──► checking ──► starting ──► ready ──activation──► loading ──► running
+ *                  │    ▲         ▲           │ │ it dies              │
+ *                  │    └─────────┼──check────┘ │                      ▼
+ *                  ▼              └─────────────┘               dead for certain: cold
+ *            another machine
+ * ```
+ *
+ * Before a transaction of another shape than the last one's is committed (the first one; one with a
+ * device that was plugged since) its state is loaded into a rehearsal: the operator's command, RAM
+ * private, stopped, ended right after. What QEMU would refuse at the takeover it refuses then. The
+ * guest's processors never run in it, and the files stay as they are. No standby runs beside it, since
+ * the command may claim what only one of them can have; until the transaction is committed, and where
+ * the rehearsal fails, the standby that was there goes on for what was committed last.
+ */
+import { getLogger } from "@logtape/logtape";
+import { StateError, TransportError } from "../../errors.ts";
+import type { LoadableState } from "../../replica/compose_replica.ts";
+import type { MachineShape } from "../../replica/machine_shape.ts";
+import type { StreamConsumer } from "./activation.ts";
+import type { BlockFile } from "../ram_dir/file_pages.ts";
+import {
+  explainFailure,
+  type Instance,
+  nameChange,
+  rehearse,
+  type Rehearsed,
+} from "./rehearsal.ts";
+import { planStandby } from "./standby_command.ts";
+import { awaitState, sendState, StandbyProcess } from "./standby_process.ts";
+
+const log = getLogger(["kemari", "standby"]);
+
+/** A load takes some ten milliseconds; a standby that takes this long is given up. */
+const LOAD_MS = 5000;
+/** How long an activation waits for a standby that is just starting. */
+const READY_MS = 3000;
+const RESTART_MS = [100, 500, 2000, 10_000];
+
+/** What `kemari status` tells of it. */
+export interface StandbyStatus {
+  readonly state: "none" | "checking" | "starting" | "ready" | "loading" | "running" | "cold";
+  /** QEMU's process id, where one runs. */
+  readonly pid: number | null;
+  /** How often it has died and been started again. */
+  readonly restarts: number;
+  /** Why the last one died, or why activation will be cold. */
+  readonly reason: string | null;
+}
+
+/** When an activation's parts were over, in milliseconds of performance.now(). */
+export interface LoadTimes {
+  readonly loadedAt: number;
+  readonly runningAt: number;
+}
+
+/** The VM may have run already when it ended: its replica is no longer what was committed. */
+export class RanAndEnded extends TransportError {}
+
+/** A rehearsal that was started before there was a state to load. */
+interface EarlyRehearsal {
+  readonly files: readonly BlockFile[];
+  readonly instance: Promise<Instance>;
+}
+
+export class Standby {
+  readonly #command: string;
+  readonly #folder: string;
+  #state: StandbyStatus["state"] = "none";
+  #reason: string | null = null;
+  #restarts = 0;
+  /** For what is committed. */
+  #current: Rehearsed | undefined;
+  /** For what is to be committed next. */
+  #checked: Rehearsed | undefined;
+  #early: EarlyRehearsal | undefined;
+  #checking: Promise<void> | undefined;
+  #isAbandoned = false;
+  #starting: Promise<void> = Promise.resolve();
+  #instance: Instance | undefined;
+  readonly #processes = new Set<StandbyProcess>();
+  #launches = 0;
+  /** Counts starts and stops: what was started before the last stop is not wanted. */
+  #round = 0;
+  #failures = 0;
+  #restartTimer: ReturnType<typeof setTimeout> | undefined;
+  #closed = false;
+
+  /**
+   * @param command The operator's, without `-incoming`.
+   * @param folder Where its sockets are; ours from now on, and removed with the last use of
+   *   them.
+   */
+  constructor(command: string, folder: string) {
+    this.#command = command;
+    this.#folder = folder;
+  }
+
+  get status(): StandbyStatus {
+    const process = this.#instance?.process;
+    return {
+      state: this.#state,
+      pid: process === undefined || process.hasEnded ? null : process.pid,
+      restarts: this.#restarts,
+      reason: this.#reason,
+    };
+  }
+  /** Whether a state can be tried at all, or every activation is cold. */
+  get canRehearse(): boolean {
+    return this.#state !== "cold";
+  }
+
+  /** The shape that the standby is known to load where RAM lies in these files, if there is one. */
+  rehearsed(files: readonly BlockFile[]): MachineShape | undefined {
+    const current = this.#current;
+    return current !== undefined && isSame(current.files, files) ? current.shape : undefined;
+  }
+
+  /**
+   * A VM's RAM is to lie in these files. The first rehearsal starts while they are filled; a standby
+   * that is there stays, for what was committed last.
+   */
+  image(files: readonly BlockFile[]): void {
+    if (this.#current !== undefined || !this.canRehearse) return;
+    this.#state = "checking";
+    const instance = this.#stop().then(() => this.#launch(files, false));
+    instance.catch(() => {});
+    this.#early = { files, instance };
+  }
+
+  /**
+   * Checks that the command is a state's machine, by loading it. Then {@link settle} is due.
+   *
+   * @param files Where the RAM of the state lies, as far as it is committed.
+   * @throws {QemuError} what is different: the standby is what it was.
+   */
+  check(state: LoadableState, files: readonly BlockFile[]): Promise<void> {
+    this.#isAbandoned = false;
+    return this.#checking = this.#check(state, files).catch((error) => {
+      this.#fallBack();
+      throw error;
+    }).finally(() => this.#checking = undefined);
+  }
+
+  /** Ends a check at once: it fails. */
+  abandon(): void {
+    if (this.#checking === undefined) return;
+    this.#isAbandoned = true;
+    for (const process of this.#processes) process.kill().catch(() => {});
+  }
+
+  /**
+   * Starts the standby behind a check.
+   *
+   * @param isCommitted Whether for the state that was checked, or for the one before.
+   */
+  settle(isCommitted: boolean): void {
+    const checked = this.#checked;
+    this.#checked = undefined;
+    if (checked === undefined) return;
+    if (isCommitted) this.#current = checked;
+    this.#fallBack();
+  }
+
+  #throwIfAbandoned(): void {
+    if (this.#isAbandoned) throw new StateError("nobody waits for it");
+  }
+
+  #fallBack(): void {
+    if (this.#closed || this.#state !== "checking") return;
+    if (this.#current === undefined) this.#state = "none";
+    else this.#start();
+  }
+
+  async #check(state: LoadableState, files: readonly BlockFile[]): Promise<void> {
+    this.#state = "checking";
+    const begun = performance.now();
+    const early = this.#early;
+    this.#early = undefined;
+    const starting = early !== undefined && isSame(early.files, files)
+      ? early.instance
+      : this.#stop().then(() => {
+        this.#throwIfAbandoned();
+        return this.#launch(files, false);
+      });
+    let instance: Instance | undefined;
+    try {
+      instance = await starting;
+      const { shared } = this.#plan(files, true, "");
+      const checked = await rehearse(instance, state, files, shared);
+      this.#throwIfAbandoned();
+      this.#checked = checked;
+      if (checked === undefined) return this.#goCold("this QEMU has no x-ignore-shared");
+      log.info("the standby loads this machine; checked in {ms} ms", {
+        ms: Math.round(performance.now() - begun),
+      });
+    } catch (error) {
+      if (this.#isAbandoned) {
+        throw new TransportError("--standby", "close", "the transaction is not to be committed", {
+          party: "standby",
+        });
+      }
+      const why = await explainFailure(error, instance);
+      throw nameChange(why, this.#current?.shape, state.shape);
+    } finally {
+      if (instance !== undefined) await this.#end(instance);
+    }
+  }
+
+  /**
+   * Loads the replica's devices, and lets the VM run.
+   *
+   * @param runs Whether the VM ran at the primary: one that was paused stays so.
+   * @returns The running QEMU; `undefined` where there is none to be had, and none is left.
+   * @throws {RanAndEnded} if it ended after it was told to run.
+   */
+  async activate(
+    replica: LoadableState,
+    runs: boolean,
+  ): Promise<StreamConsumer & LoadTimes | undefined> {
+    this.abandon();
+    await this.#checking?.catch(() => {});
+    let timer: ReturnType<typeof setTimeout> | undefined;
+    const late = new Promise<void>((resolve) => timer = setTimeout(resolve, READY_MS));
+    while (this.#state === "starting" && !this.#closed) {
+      if (await Promise.race([this.#starting.then(() => true), late.then(() => false)])) continue;
+      this.#reason = `it was not ready within ${READY_MS} ms`;
+      break;
+    }
+    clearTimeout(timer);
+    const instance = this.#state === "ready" ? this.#instance : undefined;
+    if (instance === undefined) {
+      this.#goCold(this.#reason ?? "it is not running");
+      await this.#stop();
+      return undefined;
+    }
+    const { process, client, socket } = instance;
+    this.#state = "loading";
+    let told = false;
+    try {
+      await sendState(client, socket, replica.compose(this.#current!.addresses), LOAD_MS);
+      const loadedAt = performance.now();
+      await process.keep();
+      let runningAt = loadedAt;
+      if (runs) {
+        const resumed = client.waitEvent("RESUME", LOAD_MS);
+        resumed.catch(() => {});
+        told = true;
+        await client.execute("cont", undefined, { timeoutMs: LOAD_MS });
+        await resumed;
+        runningAt = performance.now();
+      }
+      this.#state = "running";
+      // Who must connect has, and from here on nobody is sure to be there to remove them.
+      await Deno.remove(this.#folder, { recursive: true }).catch(() => {});
+      client.closed.then(() => {}, () => {});
+      return {
+        exitCode: process.exitCode,
+        kill: () => void process.kill().catch(() => {}),
+        loadedAt,
+        runningAt,
+      };
+    } catch (error) {
+      const why = await explainFailure(error, instance);
+      await this.#stop();
+      if (told) {
+        throw new RanAndEnded("--standby", "write", `it ended as it began to run: ${why.message}`, {
+          hint: "the guest may have run for a moment, so its memory is lost: start it anew",
+        });
+      }
+      this.#goCold(why.message);
+      return undefined;
+    }
+  }
+
+  /** Ends every process, and removes the sockets. A VM that runs is its owner's to end. */
+  async close(): Promise<void> {
+    this.#closed = true;
+    await this.#early?.instance.catch(() => {});
+    if (this.#state !== "running") await this.#stop();
+    await this.#instance?.client.close();
+    await Deno.remove(this.#folder, { recursive: true }).catch(() => {});
+  }
+
+  /** Ends processes without waiting for anything; for the end of everything. */
+  killNow(): void {
+    if (this.#state === "running") return;
+    for (const process of this.#processes) process.kill().catch(() => {});
+  }
+
+  #goCold(reason: string): void {
+    this.#state = "cold";
+    this.#reason = reason;
+    log.warn("no warm standby, activation is cold: {reason}", { reason });
+  }
+
+  #start(): void {
+    this.#state = "starting";
+    this.#starting = this.#startNow(++this.#round);
+  }
+
+  async #startNow(round: number): Promise<void> {
+    let instance: Instance | undefined;
+    try {
+      instance = await this.#launch(this.#current!.files, true);
+      const { client, socket } = instance;
+      await awaitState(client, ["events", "x-ignore-shared"], socket);
+      if (this.#round !== round) throw new StateError("a standby that is not wanted any more");
+      this.#instance = instance;
+      this.#state = "ready";
+      this.#failures = 0;
+      log.info("standby ready, process {pid}", { pid: instance.process.pid });
+      const ready = instance;
+      client.closed.then(() => this.#died(ready));
+    } catch (error) {
+      const why = await explainFailure(error, instance);
+      if (instance !== undefined) await this.#end(instance);
+      if (this.#round === round) this.#restart(why.message);
+    }
+  }
+
+  async #died(instance: Instance): Promise<void> {
+    if (this.#instance !== instance || this.#state !== "ready" || this.#closed) return;
+    this.#state = "starting";
+    this.#starting = (async () => {
+      const { message } = await instance.process.failure("start");
+      this.#instance = undefined;
+      await this.#end(instance);
+      this.#restart(message.replace("it does not start", "it has ended"));
+    })();
+    await this.#starting;
+  }
+
+  #restart(reason: string): void {
+    if (this.#closed || this.#state !== "starting") return;
+    this.#reason = reason;
+    this.#restarts++;
+    const waitMs = RESTART_MS[Math.min(this.#failures++, RESTART_MS.length - 1)];
+    log.warn("standby lost: {reason}; started again in {waitMs} ms", { reason, waitMs });
+    this.#starting = new Promise<void>((resolve) => {
+      this.#restartTimer = setTimeout(() => {
+        if (this.#closed || this.#state !== "starting") return resolve();
+        this.#startNow(++this.#round).then(resolve);
+      }, waitMs);
+    });
+  }
+
+  #plan(files: readonly BlockFile[], share: boolean, qmpPath: string) {
+    return planStandby(this.#command, files, { share, qmpPath });
+  }
+
+  async #launch(files: readonly BlockFile[], share: boolean): Promise<Instance> {
+    const name = `${this.#folder}/${this.#launches++}`;
+    const { command } = this.#plan(files, share, `${name}.qmp`);
+    const process = StandbyProcess.start(command, `${name}.qmp`, (line) => {
+      log.info("standby: {line}", { line });
+    });
+    this.#processes.add(process);
+    process.exitCode.then(() => this.#processes.delete(process));
+    try {
+      return { process, client: await process.connect(), socket: `${name}.in` };
+    } catch (error) {
+      await process.kill();
+      throw error;
+    }
+  }
+
+  /** @throws {TransportError} if a process does not end. */
+  async #stop(): Promise<void> {
+    this.#round++;
+    clearTimeout(this.#restartTimer);
+    const instance = this.#instance;
+    this.#instance = undefined;
+    await instance?.client.close();
+    await Promise.all([...this.#processes].map((process) => process.kill()));
+  }
+
+  async #end({ process, client }: Instance): Promise<void> {
+    await client.close();
+    await process.kill();
+  }
+}
+
+function isSame(a: readonly BlockFile[], b: readonly BlockFile[]): boolean {
+  return a.length === b.length && a.every(({ path }, i) => path === b[i].path);
+}

@@ -1,0 +1,88 @@
+/** How long each part of a takeover took. */
+import type { TakeoverCause } from "../link/receiver_end.ts";
+
+/** What `kemari status` tells of a takeover. Times are milliseconds since it was decided on. */
+export interface TakeoverStatus {
+  readonly cause: TakeoverCause;
+  /** When the primary was found to be gone, or failover was asked for. ISO 8601. */
+  readonly detectedAt: string;
+  readonly transaction: number;
+  /** `warm`: a standby took device state alone; `cold`: a QEMU took the whole stream. */
+  readonly mode: "warm" | "cold" | null;
+  /** The primary is known to be dead, or to have stopped its VM. */
+  readonly fencedMs: number | null;
+  /** What was committed is applied: RAM, disks, held output. */
+  readonly appliedMs: number | null;
+  /** QEMU has the state; where a command or stdout takes it: has read it. */
+  readonly loadedMs: number | null;
+  /** The guest runs; null where only the command knows. */
+  readonly runningMs: number | null;
+  /** The first frame has come out of the VM, its announcement included. */
+  readonly firstPacketMs: number | null;
+}
+
+/** The phases of one takeover, in order. */
+export type Phase = "fenced" | "applied" | "loaded" | "running" | "firstPacket";
+
+/** Notes when each phase of a takeover was over. */
+export class Takeover {
+  readonly #detectedAt: number;
+  readonly #wallClock: string;
+  readonly #at = new Map<Phase, number>();
+  mode: TakeoverStatus["mode"] = null;
+
+  /** @param detectedAt Milliseconds of performance.now(). */
+  constructor(
+    readonly cause: TakeoverCause,
+    readonly transaction: number,
+    detectedAt: number,
+  ) {
+    this.#detectedAt = detectedAt;
+    this.#wallClock = new Date(performance.timeOrigin + detectedAt).toISOString();
+  }
+
+  /** @param at Milliseconds of performance.now(); now by default. A phase is over once. */
+  over(phase: Phase, at = performance.now()): void {
+    if (!this.#at.has(phase)) this.#at.set(phase, at);
+  }
+
+  /** Forgets phases that are to be gone through again. */
+  again(...phases: readonly Phase[]): void {
+    for (const phase of phases) this.#at.delete(phase);
+  }
+
+  get status(): TakeoverStatus {
+    const since = (phase: Phase) => {
+      const at = this.#at.get(phase);
+      return at === undefined ? null : at - this.#detectedAt;
+    };
+    return {
+      cause: this.cause,
+      detectedAt: this.#wallClock,
+      transaction: this.transaction,
+      mode: this.mode,
+      fencedMs: since("fenced"),
+      appliedMs: since("applied"),
+      loadedMs: since("loaded"),
+      runningMs: since("running"),
+      firstPacketMs: since("firstPacket"),
+    };
+  }
+}
+
+/** One line: the phases that are over, each since the decision. */
+export function formatTakeover(status: TakeoverStatus): string {
+  const parts = ([
+    ["fenced", status.fencedMs],
+    ["applied", status.appliedMs],
+    ["loaded", status.loadedMs],
+    ["running", status.runningMs],
+    ["first packet", status.firstPacketMs],
+  ] as const).flatMap(([name, ms]) => ms === null ? [] : [`${name} ${formatMs(ms)}`]);
+  const mode = status.mode === null ? "" : `${status.mode}, `;
+  return `${mode}after ${status.cause}: ${parts.join(", ")} ms`;
+}
+
+function formatMs(ms: number): string {
+  return ms.toFixed(ms < 10 ? 1 : 0);
+}

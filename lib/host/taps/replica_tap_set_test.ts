@@ -1,0 +1,89 @@
+import assert from "node:assert/strict";
+import { encodeTapEvent, type TapEvent } from "../../replica/tap_events.ts";
+import { parseDiskTap } from "../disk/disk_address.ts";
+import { FrameSocket } from "../net/frame_socket.ts";
+import { frame, never, numberOf, unix } from "../net/testing/net_tap_scene.ts";
+import { Reactor } from "../system/reactor.ts";
+import { ReplicaTapSet } from "./replica_tap_set.ts";
+import { connectSocket, listenSocket } from "../system/socket.ts";
+import { parseNetTap } from "../net/net_address.ts";
+
+const ALL = { net: true, disk: true, input: true };
+
+function stage(set: ReplicaTapSet, event: TapEvent): void {
+  const [head, data] = encodeTapEvent(event);
+  const payload = new Uint8Array(head.length + (data?.length ?? 0));
+  payload.set(head);
+  if (data !== undefined) payload.set(data, head.length);
+  set.replicaTaps.stage(payload, 0);
+}
+
+Deno.test("an activation that came to nothing is forgotten, and the next replays what is due then", async () => {
+  const folder = await Deno.makeTempDir({ prefix: "kemari-taps-" });
+  const reactor = new Reactor();
+  try {
+    const image = `${folder}/image`;
+    await Deno.writeFile(image, new Uint8Array(8192));
+    const disk = parseDiskTap(`d=${image},unix:${folder}/nbd,mode=shared`);
+    const set = await ReplicaTapSet.open([], [disk], reactor, never);
+    const first = async () => (await Deno.readFile(image))[0];
+    const write = (value: number): TapEvent => {
+      return { kind: "write", tap: "d", offset: 0, data: Uint8Array.of(value) };
+    };
+    stage(set, { kind: "disk", tap: "d", sizeBytes: 8192, mode: "shared" });
+    stage(set, write(1));
+    set.replicaTaps.commit(1);
+    await set.activate(ALL, never);
+    assert.equal(await first(), 1);
+    set.deactivate();
+    // The primary goes on, with a session of its own.
+    set.replicaTaps.sessionBegins();
+    stage(set, { kind: "disk", tap: "d", sizeBytes: 8192, mode: "shared" });
+    stage(set, write(2));
+    set.replicaTaps.commit(2);
+    assert.equal(await first(), 1, "not before it is activated");
+    await set.activate(ALL, never);
+    assert.equal(await first(), 2);
+    const { disks: [{ gate, server }] } = set.surrender();
+    assert.ok(gate.isOpen);
+    server.close();
+    gate.image.close();
+  } finally {
+    reactor.close();
+    await Deno.remove(folder, { recursive: true });
+  }
+});
+
+Deno.test("behind an activation that came to nothing a guest hears nothing, as before it", async () => {
+  const folder = await Deno.makeTempDir({ prefix: "kemari-taps-" });
+  const reactor = new Reactor();
+  const sockets: { close(): void }[] = [];
+  try {
+    const listener = await listenSocket(unix(`${folder}/out`), reactor, never);
+    sockets.push(listener);
+    const net = parseNetTap(`net0=unix:${folder}/in,unix:${folder}/out`);
+    const set = await ReplicaTapSet.open([net], [], reactor, never);
+    sockets.push(set);
+    const world = new FrameSocket(listener.accept()!, "world");
+    const guest = new FrameSocket(await connectSocket(unix(net.in.path), reactor, 1000, never), "");
+    sockets.push(world, guest);
+    const heard: number[] = [];
+    const say = async (number: number) => {
+      assert.ok(world.send(frame(number)) && world.flush());
+      await reactor.sleep(12, never);
+      guest.receive(1 << 20, (each) => heard.push(numberOf(each)));
+    };
+    await say(1);
+    await set.activate(ALL, never);
+    await say(2);
+    set.deactivate();
+    await say(3);
+    await set.activate(ALL, never);
+    await say(4);
+    assert.deepEqual(heard, [2, 4]);
+  } finally {
+    for (const socket of sockets) socket.close();
+    reactor.close();
+    await Deno.remove(folder, { recursive: true });
+  }
+});

@@ -1,0 +1,132 @@
+/** Sets a VM free from a migration whose other side is gone. */
+import {
+  lostHeartbeat,
+  queryStatus,
+  resumeVm,
+  stopVm,
+  yankMigration,
+} from "../../qmp/migration.ts";
+import { decodeMigrationStatus, queryMigration } from "../../qmp/migration_status.ts";
+import { WireError } from "../../errors.ts";
+import { mustStayInColo } from "../../qmp/run_state.ts";
+import type { QmpClient } from "./qmp_client.ts";
+
+/** Whether the VM goes on unprotected or stands still until somebody decides. */
+export type OnSecondaryLoss = "continue" | "stop";
+
+/** Whether the secondary has said that the VM is its own: then it must not run here. */
+export function isTakenOver(error: unknown): boolean {
+  return error instanceof WireError && error.fault === "taken-over";
+}
+
+/** Run states in which only a migration keeps the VM from running. */
+const HELD_STATES: ReadonlySet<string> = new Set(["colo", "postmigrate", "finish-migrate"]);
+
+const SETTLE_MS = 5000;
+/** COLO lets a VM run within so much of its end, if it does. */
+const WAKE_MS = 1000;
+const POLL_MS = 20;
+/** A migration that is being cancelled has ended by then, or never does. */
+const CANCEL_MS = 1000;
+
+/**
+ * Whether QEMU is in COLO with a VM that COLO's end would harm: it is to be told later.
+ *
+ * @returns The VM's run state then.
+ * @throws {QemuError | TransportError} if QEMU refuses or cannot be reached.
+ */
+export async function staysInColo(client: QmpClient): Promise<string | undefined> {
+  const state = await runState(client);
+  if (!mustStayInColo(state)) return undefined;
+  const { phase } = decodeMigrationStatus(await client.run(queryMigration()));
+  return phase === "colo" ? state : undefined;
+}
+
+/**
+ * Ends COLO or a migration under way, and leaves the VM running or stopped.
+ *
+ * @param stoppedByUs Whether it may stand still because of us: then it goes on, where it is to.
+ * @returns The run state that QEMU reports afterwards.
+ * @throws {QemuError | TransportError} if QEMU refuses or cannot be reached.
+ */
+export async function releaseVm(
+  client: QmpClient,
+  action: OnSecondaryLoss,
+  stoppedByUs = false,
+): Promise<string> {
+  const migration = async () => decodeMigrationStatus(await client.run(queryMigration()));
+  const before = await migration();
+  let isStuck = false;
+  if (before.phase === "colo" || before.phase === "running") {
+    // A channel in which QEMU hangs would keep it from hearing the next command.
+    await ignoring(client.run(yankMigration()));
+    if (before.phase === "colo") await ignoring(client.run(lostHeartbeat()));
+    const begun = performance.now();
+    for (;;) {
+      const { phase, status } = await migration();
+      if (phase !== "colo" && phase !== "running") break;
+      const waitedMs = performance.now() - begun;
+      // From 8 or so on, QEMU never ends a COLO that was cancelled (measured, 10.0 and 11.1): its thread
+      // waits to hear that it is alone, and that word is refused to it. Its VM may go on all the same.
+      isStuck = status === "cancelling" && waitedMs > CANCEL_MS;
+      if (isStuck || waitedMs > SETTLE_MS) break;
+      if (phase === "colo" && before.phase !== "colo") await ignoring(client.run(lostHeartbeat()));
+      await new Promise((resolve) => setTimeout(resolve, POLL_MS));
+    }
+  }
+  // QEMU's COLO thread lets the VM run when it has heard, also one that an operator had paused; a
+  // `stop` before that would be undone.
+  const isWaking = before.phase === "colo" && action === "stop";
+  const state = isStuck ? await runState(client) : await settled(client, isWaking);
+  const isHeld = HELD_STATES.has(state) || stoppedByUs && state === "paused";
+  if (action === "stop") {
+    if (state === "running" || isHeld) await client.run(stopVm());
+  } else if (isHeld) await client.run(resumeVm());
+  return await runState(client);
+}
+
+/** Run states that COLO leaves by itself, for a VM that runs. */
+const PASSING_STATES: ReadonlySet<string> = new Set(["colo", "finish-migrate"]);
+
+/**
+ * The run state, once it is no longer one that COLO is about to leave by itself.
+ *
+ * @param toStop Whether what COLO leaves running is to be stopped: a paused VM is waited for too.
+ */
+async function settled(client: QmpClient, toStop: boolean): Promise<string> {
+  const begun = performance.now();
+  for (;;) {
+    const state = await runState(client);
+    const passes = PASSING_STATES.has(state);
+    const limitMs = passes ? SETTLE_MS : toStop && state !== "running" ? WAKE_MS : 0;
+    if (performance.now() - begun >= limitMs) return state;
+    await new Promise((resolve) => setTimeout(resolve, POLL_MS));
+  }
+}
+
+/** `query-status`'s word. */
+export async function runState(client: QmpClient): Promise<string> {
+  const reply = await client.run(queryStatus()) as { status?: unknown } | null;
+  return typeof reply?.status === "string" ? reply.status : "unknown";
+}
+
+/** For commands that are refused where they are not needed. */
+async function ignoring(task: Promise<unknown>): Promise<void> {
+  try {
+    await task;
+  } catch {
+    // QEMU says so when there is nothing to yank or to fail over.
+  }
+}
+
+/** Calls back whenever the VM stops, or goes on after that, until the connection ends. */
+export function followVm(
+  client: QmpClient,
+  onResume: () => void,
+  onStop: () => void = () => {},
+): void {
+  client.onEvent(({ name }) => {
+    if (name === "RESUME") onResume();
+    else if (name === "STOP") onStop();
+  });
+}

@@ -1,0 +1,166 @@
+/** What a VM's QEMU says of it unasked, kept for whoever has to judge what has become of it. */
+import type { VmEvidence } from "../../decisions/vm_fate.ts";
+import { queryStatus } from "../../qmp/migration.ts";
+import { queryMigration } from "../../qmp/migration_status.ts";
+import type { QmpClient } from "./qmp_client.ts";
+import type { Reactor } from "../system/reactor.ts";
+
+/** How long a QEMU whose stream has ended has to show that it lives. */
+const ALIVE_MS = 3000;
+
+const uninterrupted = new AbortController().signal;
+
+/** Of events that tell what QEMU does about something: it stops the VM. */
+const STOPPING_ACTIONS: ReadonlySet<unknown> = new Set(["pause", "stop"]);
+
+/** The run state that follows then. */
+const STATE_BEHIND: Readonly<Record<string, string>> = {
+  GUEST_PANICKED: "guest-panicked",
+  WATCHDOG: "watchdog",
+  BLOCK_IO_ERROR: "io-error",
+};
+
+/** Run states that no migration of ours leads to. */
+const STOPPED_BY_OTHERS: ReadonlySet<string> = new Set([
+  "paused",
+  "debug",
+  "io-error",
+  "watchdog",
+  "guest-panicked",
+  "internal-error",
+]);
+
+/** The VM was shut down, or is elsewhere: whoever protects it ends, and nothing has failed. */
+export class VmEnded extends Error {
+  /** @param reason SHUTDOWN's, or in words. */
+  constructor(readonly reason: string) {
+    super(`the VM has ended: ${reason}`);
+    this.name = "VmEnded";
+  }
+}
+
+/** The guest has suspended itself to RAM: a session with a secondary ends, and another follows. */
+export class GuestSleeps extends Error {
+  constructor() {
+    super("the guest sleeps (suspended to RAM)");
+    this.name = "GuestSleeps";
+  }
+}
+
+/** Listens to one QEMU from its connection on. Everything is called in the turn that reads it. */
+export class VmWatch {
+  readonly #qmp: QmpClient;
+  #shutdown: string | undefined;
+  #isAsleep = false;
+  #standsStill: string | undefined;
+
+  /** The VM has been shut down; QEMU ends, unless it was told not to (`-no-shutdown`). */
+  onShutdown: (reason: string) => void = () => {};
+  /** The guest sleeps; QEMU does not call that a STOP. */
+  onAsleep: () => void = () => {};
+
+  constructor(qmp: QmpClient) {
+    this.#qmp = qmp;
+    qmp.onEvent(({ name, data }) => {
+      switch (name) {
+        case "SHUTDOWN":
+          return this.#ends(typeof data.reason === "string" ? data.reason : "shutdown");
+        case "SUSPEND":
+          this.#isAsleep = true;
+          return this.onAsleep();
+        case "WAKEUP":
+          this.#isAsleep = false;
+          return;
+        case "GUEST_PANICKED":
+        case "WATCHDOG":
+        case "BLOCK_IO_ERROR":
+          // QEMU then exits at once, without SHUTDOWN (hw/watchdog/watchdog.c).
+          if (name === "WATCHDOG" && data.action === "poweroff") return this.#ends("watchdog");
+          if (STOPPING_ACTIONS.has(data.action)) this.#standsStill = STATE_BEHIND[name];
+          return;
+        case "RESUME":
+          this.#standsStill = undefined;
+          return;
+        case "RESET":
+          // A VM that was kept behind its end begins anew.
+          this.#shutdown = undefined;
+          this.#isAsleep = false;
+          this.#standsStill = undefined;
+      }
+    });
+  }
+
+  /** Why the VM was shut down; undefined if it was not. */
+  get shutdown(): string | undefined {
+    return this.#shutdown;
+  }
+  get isAsleep(): boolean {
+    return this.#isAsleep;
+  }
+
+  /** The run state in which QEMU or an operator has stopped the VM, as far as it was said. */
+  get standsStill(): string | undefined {
+    return this.#standsStill;
+  }
+
+  /** Has QEMU asked why a VM has stopped that nobody has told us of. */
+  async lookWhyStopped(): Promise<void> {
+    try {
+      const { status } = await this.#qmp.run(queryStatus()) as { status?: string };
+      if (status !== undefined && STOPPED_BY_OTHERS.has(status)) this.#standsStill = status;
+    } catch {
+      // Its end is seen by others.
+    }
+  }
+
+  /**
+   * Reads the monitor to its end, or asks QEMU where it has none, so that a word that is on its way is
+   * heard before a VM is called dead: the end of QEMU's stream may be seen first.
+   */
+  async evidence(reactor: Reactor): Promise<VmEvidence> {
+    let found: VmEvidence | undefined;
+    const asking = this.#ask().then((evidence) => {
+      found = evidence;
+      reactor.wake();
+    });
+    const done = reactor.awaitRuntime();
+    try {
+      while (found === undefined) {
+        try {
+          await reactor.run(() => found !== undefined, uninterrupted);
+        } catch {
+          // Whatever else fails meanwhile is not about the VM.
+          await new Promise((resolve) => setTimeout(resolve, 1));
+        }
+      }
+    } finally {
+      done();
+    }
+    await asking;
+    const isAsleep = this.#isAsleep;
+    return {
+      ...found,
+      isAsleep,
+      ...(this.#shutdown === undefined ? {} : { shutdown: this.#shutdown }),
+    };
+  }
+
+  #ends(reason: string): void {
+    this.#shutdown = reason;
+    this.onShutdown(reason);
+  }
+
+  async #ask(): Promise<VmEvidence> {
+    const word = (reply: unknown) => (reply as { status?: string } | null)?.status;
+    try {
+      const [status, migration] = await Promise.all(
+        [queryStatus(), queryMigration()].map((query) => {
+          return this.#qmp.run(query, { timeoutMs: ALIVE_MS });
+        }),
+      );
+      return { monitor: "answers", runState: word(status), migration: word(migration) ?? "none" };
+    } catch {
+      return { monitor: this.#qmp.isOpen ? "silent" : "closed" };
+    }
+  }
+}

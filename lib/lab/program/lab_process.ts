@@ -1,0 +1,164 @@
+/** What both forms of the drill do with processes, guests and time. */
+import { KemariError, QemuError, TransportError } from "../../errors.ts";
+import { askControl } from "../../host/system/control.ts";
+import type { SenderStatus } from "../../host/status/sender_status.ts";
+import type { RunningVm } from "../vms/standby_guest.ts";
+
+/** The longest that anything in a drill may take. */
+export const TIMEOUT_MS = 60_000;
+
+/** What a command in the guest says. @throws {QemuError} if it fails. */
+export async function say(vm: RunningVm, command: string): Promise<string> {
+  const { code, output } = await vm.run(command, { timeoutMs: TIMEOUT_MS });
+  if (code === 0) return output.trim();
+  throw new QemuError("guest", "GuestError", `${vm.name}: "${command}" ended with ${code}`);
+}
+
+/** Starts a command, by way of a shell where its stdout goes elsewhere. */
+export function shell(command: readonly string[], redirection?: string): Deno.ChildProcess {
+  const [program, ...args] = redirection === undefined
+    ? command
+    : ["/bin/sh", "-c", `exec "$@" ${redirection}`, "sh", ...command];
+  return new Deno.Command(program, {
+    args: [...args],
+    stdin: "null",
+    stdout: redirection === undefined ? "null" : "inherit",
+    stderr: "inherit",
+  }).spawn();
+}
+
+export async function output(program: string, args: string[], signal: AbortSignal): Promise<void> {
+  const { success, stderr } = await new Deno.Command(program, { args, signal }).output();
+  if (!success) {
+    throw new TransportError(program, "spawn", new TextDecoder().decode(stderr).trim());
+  }
+}
+
+export async function ask<Status>(socket: string, signal: AbortSignal): Promise<Status> {
+  return await askControl(socket, "status", signal) as unknown as Status;
+}
+
+/** Waits until a kemari process serves its control socket. */
+export async function answers(
+  socket: string,
+  child: Deno.ChildProcess,
+  signal: AbortSignal,
+): Promise<void> {
+  await whileAlive(child, "kemari recv", async () => {
+    const { state } = await ask<{ readonly state: string }>(socket, signal);
+    return state !== "starting";
+  }, signal);
+}
+
+/** Waits until checkpoints are being committed. */
+export async function protectedBy(
+  socket: string,
+  child: Deno.ChildProcess,
+  signal: AbortSignal,
+): Promise<void> {
+  await whileAlive(child, "kemari protect", async () => {
+    const { syncs } = await ask<SenderStatus>(socket, signal);
+    return syncs >= 2;
+  }, signal);
+}
+
+export async function whileAlive(
+  child: Deno.ChildProcess,
+  name: string,
+  ready: () => Promise<boolean>,
+  signal: AbortSignal,
+): Promise<void> {
+  let ended: number | undefined;
+  child.status.then(({ code }) => ended = code);
+  await until(async () => {
+    if (ended !== undefined) {
+      throw new TransportError(name, "spawn", `it ended with ${ended} before it was ready`);
+    }
+    try {
+      return await ready();
+    } catch (error) {
+      if (error instanceof KemariError) return false;
+      throw error;
+    }
+  }, signal);
+}
+
+export async function until(
+  condition: () => boolean | Promise<boolean>,
+  signal: AbortSignal,
+  limitMs = TIMEOUT_MS,
+): Promise<void> {
+  const end = performance.now() + limitMs;
+  while (!await condition()) {
+    signal.throwIfAborted();
+    if (performance.now() > end) {
+      throw new TransportError("drill", "read", `nothing came for ${limitMs / 1000} s`);
+    }
+    await delay(20, signal);
+  }
+}
+
+/** Waits for a condition as {@link until} does, and says what it was that did not come. */
+export async function expectSoon(
+  what: string,
+  condition: () => boolean | Promise<boolean>,
+  { signal, limitMs }: { readonly signal: AbortSignal; readonly limitMs?: number },
+): Promise<void> {
+  try {
+    await until(condition, signal, limitMs);
+  } catch (cause) {
+    signal.throwIfAborted();
+    throw new TransportError("drill", "read", `${what} did not happen in time`, { cause });
+  }
+}
+
+export function delay(ms: number, signal: AbortSignal): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const abort = () => {
+      clearTimeout(timer);
+      reject(signal.reason);
+    };
+    const timer = setTimeout(() => {
+      signal.removeEventListener("abort", abort);
+      resolve();
+    }, ms);
+    signal.addEventListener("abort", abort, { once: true });
+  });
+}
+
+export function kill(pid: number): void {
+  try {
+    Deno.kill(pid, "SIGKILL");
+  } catch {
+    // It has ended.
+  }
+}
+
+/** How long a process may take to wind up before it is killed. */
+const WIND_UP_MS = 3000;
+
+/** Ends a process in order, so that it removes what it made. */
+export async function end(child: Deno.ChildProcess): Promise<void> {
+  try {
+    child.kill("SIGTERM");
+  } catch {
+    // It has ended.
+  }
+  const timer = setTimeout(() => kill(child.pid), WIND_UP_MS);
+  await child.status;
+  clearTimeout(timer);
+}
+
+/** What both forms report of the sender, as it was before the kill. */
+export function senderFigures(sender: SenderStatus) {
+  const { syncs, syncsPerSecond, pages, zeroPages, wireBytes, pause } = sender;
+  return {
+    syncs,
+    syncsPerSecond,
+    pages,
+    zeroPages,
+    wireBytes,
+    pauseP50Ms: pause.p50,
+    pauseP99Ms: pause.p99,
+  };
+}

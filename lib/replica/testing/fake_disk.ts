@@ -1,0 +1,105 @@
+/** For tests: a disk in memory that knows its holes, and can be made to refuse. */
+import { TransportError } from "../../errors.ts";
+import { type Done, raise } from "../done.ts";
+import type { DiskStore } from "../disk_tap.ts";
+import type { DiskCopy } from "../disk_copy.ts";
+
+const HOLE_BYTES = 4096;
+
+export class FakeDisk implements DiskStore, DiskCopy {
+  readonly sizeBytes: number;
+  readonly bytes: Uint8Array;
+  /** Writes, of data or zeros, before it is full; the one that finds it so is done by half. */
+  writesLeft = Infinity;
+  /** Bytes that reads got. */
+  readBytes = 0;
+  readonly #written: Uint8Array;
+
+  constructor(content: number | Uint8Array) {
+    this.bytes = typeof content === "number" ? new Uint8Array(content) : content.slice();
+    this.sizeBytes = this.bytes.length;
+    const filled = typeof content === "number" ? 0 : 1;
+    this.#written = new Uint8Array(Math.ceil(this.sizeBytes / HOLE_BYTES)).fill(filled);
+  }
+
+  read(into: Uint8Array, offset: number, done: Done = raise): void {
+    this.#whenDone(() => {
+      into.set(this.bytes.subarray(offset, offset + into.length));
+      this.readBytes += into.length;
+    }, done);
+  }
+
+  write(offset: number, data: Uint8Array, done: Done = raise): void {
+    this.#whenDone(() => {
+      const isFull = this.writesLeft-- <= 0;
+      const part = isFull ? data.subarray(0, data.length / 2) : data;
+      this.bytes.set(part, offset);
+      this.#written.fill(1, Math.floor(offset / HOLE_BYTES), this.#pageEnd(offset + part.length));
+      return isFull ? this.#refusal() : undefined;
+    }, done);
+  }
+
+  zero(offset: number, lengthBytes: number, done: Done = raise): void {
+    this.#whenDone(() => {
+      if (this.writesLeft-- <= 0) return this.#refusal();
+      const end = offset + lengthBytes;
+      this.bytes.fill(0, offset, end);
+      const last = end === this.sizeBytes ? this.#pageEnd(end) : Math.floor(end / HOLE_BYTES);
+      this.#written.fill(0, this.#pageEnd(offset), last);
+    }, done);
+  }
+
+  zeroBytes(
+    offset: number,
+    lengthBytes: number,
+    told: (zeroBytes: number, error?: Error) => void,
+  ): void {
+    let found = 0;
+    this.#whenDone(() => {
+      let page = Math.floor(offset / HOLE_BYTES);
+      while (page < this.#written.length && this.#written[page] === 0) page++;
+      found = Math.max(0, Math.min(lengthBytes, page * HOLE_BYTES - offset));
+    }, () => told(found));
+  }
+
+  /** While it stalls, calls are neither done nor told, until {@link step} does the oldest. */
+  isStalled = false;
+  readonly #calls: (() => void)[] = [];
+
+  /** Calls that are not done. */
+  get waiting(): number {
+    return this.#calls.length;
+  }
+
+  /** Does the oldest call that waits. @returns False where there is none. */
+  step(): boolean {
+    const call = this.#calls.shift();
+    call?.();
+    return call !== undefined;
+  }
+
+  /** Does all that waits, and what comes of it. */
+  drain(): void {
+    while (this.step());
+  }
+
+  /** Whoever has asked is dead: what waits is never done. */
+  forgetCalls(): void {
+    this.#calls.length = 0;
+  }
+
+  #whenDone(act: () => Error | void, done: Done): void {
+    const call = () => done(act() ?? undefined);
+    if (this.isStalled || this.waiting > 0) this.#calls.push(call);
+    else call();
+  }
+
+  #pageEnd(offset: number): number {
+    return Math.ceil(offset / HOLE_BYTES);
+  }
+
+  #refusal(): Error {
+    this.writesLeft = 0;
+    return new TransportError("fake", "write", "disk full", { party: "disk" });
+  }
+}

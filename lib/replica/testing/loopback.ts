@@ -1,0 +1,283 @@
+/** For tests: a primary and a secondary joined in one process, on a fake clock. */
+import { Buffer } from "node:buffer";
+import { createHash } from "node:crypto";
+import assert from "node:assert/strict";
+import { Carry } from "../../bytes/carry.ts";
+import { StreamParser } from "../../qemu/stream_parser.ts";
+import { TxnSender } from "../../txn/sender.ts";
+import { createPageDigest, DigestTable, type PageDigest } from "../page_digest.ts";
+import { Primary, type PrimaryEvent, type PrimaryOptions } from "../primary.ts";
+import { Replica } from "../replica.ts";
+import { Secondary, type SecondaryCounters, type SecondaryEvent } from "../secondary.ts";
+
+/** Settings that differ from case to case. */
+export interface LoopbackOptions extends Partial<PrimaryOptions> {
+  readonly maxTransactionBytes?: number;
+  /** Goes on with this replica, as a new session does. */
+  readonly replica?: Replica;
+  /** Withholds what the secondary says until {@link Loopback.answer}. */
+  readonly holdAnswers?: boolean;
+  /** Called with every piece on its way to the secondary; may replace it. */
+  readonly tamper?: (bytes: Uint8Array) => Uint8Array;
+}
+
+const DIGEST_SEED = [11, 22] as const;
+let digest: PageDigest | undefined;
+
+export class Loopback {
+  now = 0;
+  readonly txn: TxnSender;
+  readonly primary: Primary;
+  readonly replica: Replica;
+  readonly secondary: Secondary;
+  readonly counters: SecondaryCounters = {
+    committed: 0,
+    pages: 0,
+    zeroPages: 0,
+    payloadBytes: 0,
+    lastPayloadBytes: 0,
+  };
+  readonly replies: Uint8Array[] = [];
+  readonly primaryEvents: PrimaryEvent[] = [];
+  readonly secondaryEvents: SecondaryEvent[] = [];
+  /** Everything that went to the secondary, and how much of it. */
+  readonly wire: Uint8Array[] = [];
+  /** Everything that the secondary said. */
+  readonly answers: Uint8Array[] = [];
+  readonly #options: LoopbackOptions;
+  readonly #toSecondary = new Carry();
+  readonly #toPrimary = new Carry();
+  #held: Uint8Array[] = [];
+  #unparsed: Uint8Array = new Uint8Array(0);
+  #table = new DigestTable();
+  #tableBlocks = new Map<string, number>();
+
+  private constructor(options: LoopbackOptions) {
+    this.#options = options;
+    const clock = () => this.now;
+    this.txn = new TxnSender({
+      session: Uint8Array.from({ length: 16 }, (_, i) => i),
+      heartbeatMs: 1000,
+      graceMs: 5000,
+      software: "kemari test",
+      packingClock: options.compression?.treatments.some(({ pack }) => pack) ? clock : undefined,
+    }, 0);
+    this.primary = new Primary(
+      { commit: "async", stream: "auto", maxInFlightBytes: 1e9, ...options },
+      this.txn,
+      clock,
+    );
+    const maxTransactionBytes = options.maxTransactionBytes ?? 1e9;
+    this.replica = options.replica ?? new Replica(maxTransactionBytes);
+    this.secondary = new Secondary(this.replica, this.counters, {
+      heartbeatMs: 1000,
+      graceMs: 5000,
+      maxTransactionBytes,
+      committed: this.replica.committed,
+      software: "kemari test",
+    }, clock);
+  }
+
+  static async open(options: LoopbackOptions = {}): Promise<Loopback> {
+    digest ??= await createPageDigest(...DIGEST_SEED);
+    const loopback = new Loopback(options);
+    loopback.pump();
+    if (options.holdAnswers) loopback.answer();
+    return loopback;
+  }
+
+  /** Gives the primary a piece of QEMU's stream. */
+  feed(bytes: Uint8Array): void {
+    const joined = new Uint8Array(this.#unparsed.length + bytes.length);
+    joined.set(this.#unparsed);
+    joined.set(bytes, this.#unparsed.length);
+    let at = 0;
+    while (at < joined.length) {
+      if (this.primary.wantsDigests(joined[at])) {
+        this.#table = new DigestTable();
+        this.#tableBlocks = new Map();
+        this.txn.queryDigests(...DIGEST_SEED);
+        this.pump();
+        if (this.#options.holdAnswers) this.answer();
+      }
+      const next = this.primary.receiveStream(joined, at, joined.length);
+      this.pump();
+      if (next === at) break;
+      at = next;
+    }
+    this.#unparsed = joined.slice(at);
+  }
+
+  /** Ends QEMU's stream. */
+  end(): void {
+    try {
+      this.primary.endOfStream(this.#unparsed.length);
+    } finally {
+      this.pump();
+    }
+  }
+
+  /** Lets everything that is said be heard. */
+  pump(): void {
+    for (let busy = true; busy;) {
+      busy = false;
+      // As SenderLink does: QEMU has its answer, then the checkpoint is forwarded.
+      this.replies.push(...this.primary.takeReplies());
+      this.primary.settle();
+      for (const output of this.primary.holding ? [] : this.txn.takeOutput()) {
+        busy = true;
+        const bytes = this.#options.tamper?.(output.slice()) ?? output.slice();
+        this.wire.push(bytes);
+        this.#toSecondary.feed(bytes, 0, bytes.length, (b, start, end) => {
+          return this.secondary.receive(b, start, end);
+        });
+      }
+      this.#secondaryActs();
+      if (!this.#options.holdAnswers && this.answer()) busy = true;
+    }
+    this.replies.push(...this.primary.takeReplies());
+    this.primaryEvents.push(...this.primary.takeEvents());
+  }
+
+  /** Lets the primary hear what the secondary has said. @returns whether it said anything. */
+  answer(count = Infinity): boolean {
+    this.#held.push(...this.secondary.takeOutput());
+    const heard = this.#held.splice(0, count);
+    for (const bytes of heard) {
+      this.answers.push(bytes);
+      this.#toPrimary.feed(bytes, 0, bytes.length, (b, start, end) => {
+        return this.txn.receive(b, start, end, this.now);
+      });
+    }
+    for (const event of this.txn.takeEvents()) {
+      if (event.kind === "acked") this.primary.acked(event.transaction, event.roundTripMs);
+      if (event.kind === "handed-over") this.primary.handedOver();
+      if (event.kind !== "digests") continue;
+      this.#table.receive(event.payload, this.#tableBlocks);
+      if (event.last) this.primary.setDigests(this.#table, this.#tableBlocks, digest!);
+    }
+    this.replies.push(...this.primary.takeReplies());
+    this.primaryEvents.push(...this.primary.takeEvents());
+    return heard.length > 0;
+  }
+
+  /** QEMU's return path so far, in hex; nothing is left in it. */
+  takeReplies(): string {
+    const hex = this.replies.map((bytes) => bytes.toHex()).join(" ");
+    this.replies.length = 0;
+    return hex;
+  }
+
+  #secondaryActs(): void {
+    for (const event of this.secondary.takeEvents()) {
+      if (event.kind === "digest-query") {
+        assert.deepEqual([event.seedLow, event.seedHigh], DIGEST_SEED);
+        for (const _ of this.secondary.answerDigests(digest!));
+      } else if (event.kind === "disk-query") {
+        const answer = this.secondary.answerDiskQuery(event.query, event.copy, digest!);
+        for (const waits of answer) waits?.(() => {});
+      } else this.secondaryEvents.push(event);
+    }
+  }
+}
+
+/** All of a replica's state as one string: equal strings, equal replicas. */
+export function fingerprint(replica: Replica): string {
+  if (replica.committed === 0) return "nothing";
+  const hash = createHash("sha256");
+  for (const piece of replica.compose()) hash.update(piece);
+  return `${replica.committed} ${hash.digest("hex")}`;
+}
+
+/** The stream that a replica composes, in one piece. */
+export function composed(replica: Replica): Uint8Array {
+  const pieces = [...replica.compose()];
+  const bytes = new Uint8Array(pieces.reduce((sum, piece) => sum + piece.length, 0));
+  let at = 0;
+  for (const piece of pieces) {
+    bytes.set(piece, at);
+    at += piece.length;
+  }
+  return bytes;
+}
+
+/** What a VM that loads some streams would have: RAM, device state, description. */
+export class LoadedVm {
+  readonly pages = new Map<string, Uint8Array>();
+  device: Uint8Array = new Uint8Array(0);
+  vmdescription: Uint8Array = new Uint8Array(0);
+  configuration: Uint8Array = new Uint8Array(0);
+  #blocks: readonly { name: string; lengthBytes: number }[] = [];
+  #parser: StreamParser;
+  readonly #carry = new Carry();
+
+  constructor() {
+    this.#parser = new StreamParser({
+      event: (event) => {
+        if (event.kind === "configuration") this.configuration = event.configuration.raw;
+        if (event.kind === "ram-blocks") this.#blocks = event.blocks;
+        if (event.kind === "device-state" || event.kind === "checkpoint") this.device = event.state;
+        if (event.kind === "vmdescription") this.vmdescription = event.json;
+      },
+      page: (block, offset, bytes, at) => {
+        this.#put(block, offset, bytes.slice(at, at + this.#parser.pageBytes));
+      },
+      fill: (block, offset, value) => {
+        if (value === 0) this.pages.delete(`${this.#blocks[block].name} ${offset}`);
+        else this.#put(block, offset, new Uint8Array(this.#parser.pageBytes).fill(value));
+      },
+      xbzrle: (block, offset, bytes, at, lengthBytes) => {
+        const key = `${this.#blocks[block].name} ${offset}`;
+        const page = this.pages.get(key)?.slice() ?? new Uint8Array(this.#parser.pageBytes);
+        applyDifference(bytes.subarray(at, at + lengthBytes), page);
+        this.#put(block, offset, page);
+      },
+      mark: () => assert.fail("no marks"),
+    });
+  }
+
+  load(bytes: Uint8Array): this {
+    this.#carry.feed(bytes, 0, bytes.length, (b, start, end) => this.#parser.parse(b, start, end));
+    return this;
+  }
+
+  /** Compares everything; pages of zeros count as not there. */
+  equals(other: LoadedVm): void {
+    assert.deepEqual(this.blockList, other.blockList);
+    assert.deepEqual([...this.pages.keys()].sort(), [...other.pages.keys()].sort());
+    for (const [key, page] of this.pages) {
+      assert.ok(Buffer.compare(page, other.pages.get(key)!) === 0, `page ${key} differs`);
+    }
+    assert.deepEqual(this.device, other.device);
+    assert.deepEqual(this.vmdescription, other.vmdescription);
+    assert.deepEqual(this.configuration, other.configuration);
+  }
+
+  get blockList(): string {
+    return JSON.stringify(this.#blocks);
+  }
+
+  #put(block: number, offset: number, page: Uint8Array): void {
+    const key = `${this.#blocks[block].name} ${offset}`;
+    if (page.findIndex((byte) => byte !== 0) >= 0) this.pages.set(key, page);
+    else this.pages.delete(key);
+  }
+}
+
+/** XBZRLE once more, by hand, so that a mistake in the decoder shows. */
+function applyDifference(difference: Uint8Array, page: Uint8Array): void {
+  let at = 0;
+  let to = 0;
+  const number = (): number => {
+    let value = 0;
+    for (let shift = 0;; shift += 7) {
+      const byte = difference[at++];
+      value += (byte & 0x7f) << shift;
+      if (byte < 0x80) return value;
+    }
+  };
+  while (at < difference.length) {
+    to += number();
+    for (let left = number(); left > 0; left--) page[to++] = difference[at++];
+  }
+}
