@@ -44,9 +44,9 @@ const DISKS = `Disks:
   and what differs is sent; until then the secondary cannot take over. Of each disk, writes wait for
   their transaction in memory. Above 32M a synchronization is asked for, above 128M the guest's
   requests wait for up to a quarter of a second (never for a commit, which a checkpoint would wait
-  for in turn), and above 512M the secondary is given up. A shared image that refuses a write is
-  told of and tried again; the write stays readable meanwhile. Where no secondary is there, the
-  guest is told of the refusal. A full disk at the secondary ends the protection until it has room.`;
+  for in turn), and above 512M the secondary is given up. A write that a shared image refuses is
+  reported and retried, and stays readable meanwhile. Where no secondary is there, the guest is told
+  of the refusal. A full disk at the secondary ends the protection until it has room.`;
 
 const COMMON_EXITS: ExitStatus = {
   usage: "the command line is wrong",
@@ -75,7 +75,8 @@ ${DISKS}`,
       `kemari send "exec:ssh secondary kemari recv stdio: --exec ./start-vm" < vm.stream`,
     ],
     exits: {
-      done: "the stream ended and the secondary has committed it",
+      done:
+        "the stream ended and the secondary has committed it; or, with --qmp, the VM was shut down",
       bytes: "the stream is at fault, or the secondary refused it",
       connection: "the secondary is lost or was never reached",
       qemu: "QEMU refused a QMP command",
@@ -187,10 +188,11 @@ After a takeover:
       `kemari protect repaired:4000 --qmp /run/vm/qmp.sock --via /run/kemari-recv.ctl`,
     ],
     exits: {
-      done: "never: it goes on until a signal, the end of QEMU or a loss ends it",
+      done: "the VM was shut down and the secondary knows it; or the VM was migrated elsewhere",
       bytes: "QEMU's stream is at fault, or the secondary refused it",
       connection:
-        "QEMU has ended; or the secondary was never there, or is lost and not to be retried",
+        "QEMU has died; or the secondary was never there, is lost and not to be retried, or has " +
+        "not acknowledged a shutdown",
       qemu: "this QEMU or this VM cannot be protected, or a command was refused",
     },
   },
@@ -279,8 +281,9 @@ Faults:
   With --boot once, the runs of a device model start from the saved state of a VM that has booted,
   except copy, whose disk is another one, and the form memory. Runs that --jobs lets go on at the same
   time need a core each and three times --memory, and slow each other down: measure gaps with one.
-  The report's gap is the client's, from answer to answer; silent is the time without any TCP segment
-  of the guest. Under TCG, a QEMU that has just taken over works slowly at first: its code is
+  The report's gap is the client's, from answer to answer; silent is the time from
+  the guest's last TCP segment at one host to its first at the other, which may be one that is sent
+  again before the VM runs there. Under TCG, a QEMU that has just taken over works slowly at first: its code is
   translated anew, and its first answer takes 150 ms longer or so, kemari or not.
   A run whose checks fail leaves its folder behind, and says where. Interrupted, a drill still reports
   the runs that were done.
