@@ -4,12 +4,20 @@
  *
  * **Why no case makes two VMs run.** The VM goes on here only where the secondary knows that it does
  * (it answered LEAVE), or where the operator has chosen that it goes on without one
- * (`--on-secondary-loss continue`) and nothing says that the secondary may have started it: whether
+ * (`--on-secondary-loss continue`) and the secondary has not said that it may start it: whether
  * it then has the right to is what fencing is for, which the secondary needs for `--on-loss
- * activate`. What says so is its own word, `taken-over`, which nothing overrules; and our silence. A
- * primary that stood still for longer than the secondary's patience (SIGSTOP, a frozen cgroup, a
- * host that swaps), or that reads that it has been given up for silence, has been taken for dead. So
- * it asks before it lets anything out.
+ * activate`. It says so in two words. `taken-over`: the VM is its own, which nothing overrules.
+ * `silence`: it has heard nothing from us for its grace time, has given us up, and does what its
+ * `--on-loss` says, which we do not know. So we ask, before anything gets out; and where nobody
+ * answers the VM stops, whatever the operator has chosen for a loss: a `kemari recv … | qemu` ends
+ * when it has taken over and its listener with it, so that a refused connection is what a
+ * secondary looks like whose VM runs. No other try follows then (`nextTry`): whether the VM runs there
+ * is for somebody to look at who can.
+ *
+ * A primary that only knows that it stood still for about as long as the secondary's patience (SIGSTOP,
+ * a frozen cgroup, a host that swaps) asks as well: it may have been taken for dead. Where nobody
+ * answers, `--on-secondary-loss` decides, as for any loss: nobody has said that we were given up, and
+ * a secondary that died while this host swapped is no reason to stop the VM for good.
  *
  * **Why no acknowledged state is lost.** `stops` and `goes-on` keep QEMU; and where the VM's host is
  * about to be asked for, its output is still held, so that nobody has seen what the secondary lacks.
@@ -107,6 +115,8 @@ export type Fate =
 export function afterFarewell(known: AtPrimaryEnd, answer: Answer): Fate {
   const { end, onSecondaryLoss } = known;
   if (end === "taken-over" || answer === "taken-over") return "is-theirs";
+  // It has said that it gave us up, and has not taken that back.
+  if (end === "silence" && answer === "unheard") return "stops";
   // Unheard, the secondary may be about to take over from its last transaction, of which the guest's
   // last words are no part.
   if (end === "vm-ended") return answer === "heard" ? "has-ended" : "stops";
@@ -131,11 +141,16 @@ export interface Tries {
   readonly hasTaps: boolean;
 }
 
-/** Decides whether to try again, of an end that was dealt with. */
-export function nextTry(known: AtPrimaryEnd, tries: Tries): NextTry {
+/**
+ * Decides whether to try again, of an end that was dealt with.
+ *
+ * @param fate What became of the VM: one that stands still until somebody decides is not protected.
+ */
+export function nextTry(known: AtPrimaryEnd, fate: Fate, tries: Tries): NextTry {
   const { end, onSecondaryLoss, isInterrupted } = known;
   const { retry, wasLinked, isFirst, hasTaps } = tries;
-  if (isInterrupted || !retry || onSecondaryLoss === "stop" && end !== "vm-rests") return "never";
+  if (isInterrupted || !retry || fate === "stops") return "never";
+  if (onSecondaryLoss === "stop" && end !== "vm-rests") return "never";
   switch (end) {
     case "secondary-lost":
       // A secondary that was never there is the caller's mistake, unless the VM depends on us.

@@ -20,12 +20,14 @@ const TRIES: Tries = { retry: true, wasLinked: true, isFirst: false, hasTaps: fa
 /** In words: what is said, what becomes of the VM where it is heard, unheard, theirs; and then? */
 function plan(known: AtPrimaryEnd, tries: Tries = TRIES): string {
   const { asks, tells } = farewell(known);
-  const fates = (["heard", "unheard", "taken-over"] as const)
-    .map((answer) => afterFarewell(known, answer));
+  const answers = tells === "nothing" && !asks
+    ? ["unheard"] as const
+    : ["heard", "unheard", "taken-over"] as const;
+  const fates = answers.map((answer) => afterFarewell(known, answer));
   return [
     asks ? "ask" : tells,
-    [...new Set(tells === "nothing" && !asks ? [fates[1]] : fates)].join("/"),
-    nextTry(known, tries),
+    [...new Set(fates)].join("/"),
+    nextTry(known, fates[0], tries),
   ].join(", ");
 }
 
@@ -37,7 +39,11 @@ const TABLE: readonly (readonly [string, Partial<AtPrimaryEnd>, string])[] = [
   ["the same, where the VM is to stop", STOP, "nothing, stops, never"],
   // Row 6.
   ["SIGSTOP to protect, or a frozen cgroup", { stoodStill: true }, "ask, goes-on/is-theirs, again"],
-  ["the same, read in its words", { end: "silence" }, "ask, goes-on/is-theirs, again"],
+  [
+    "the same, read in the secondary's words",
+    { end: "silence" },
+    "ask, goes-on/stops/is-theirs, again",
+  ],
   ["the same, where the VM is to stop", { end: "silence", ...STOP }, "nothing, stops, never"],
   ["the VM is taken over", { end: "taken-over" }, "nothing, is-theirs, never"],
   ["Ctrl-C", { end: "interrupted", isInterrupted: true }, "goes-on, goes-on/is-theirs, never"],
@@ -85,11 +91,11 @@ for (const [what, known, wanted] of TABLE) {
 
 Deno.test("a secondary that was never there is told of at once, unless the VM depends on us", () => {
   const first = { ...TRIES, wasLinked: false, isFirst: true };
-  assert.equal(nextTry(KNOWN, first), "never");
-  assert.equal(nextTry(KNOWN, { ...first, hasTaps: true }), "again-later");
-  assert.equal(nextTry(KNOWN, { ...first, isFirst: false }), "again-later");
-  assert.equal(nextTry({ ...KNOWN, end: "busy" }, first), "again-later");
-  assert.equal(nextTry(KNOWN, { ...TRIES, retry: false }), "never");
+  assert.equal(nextTry(KNOWN, "goes-on", first), "never");
+  assert.equal(nextTry(KNOWN, "goes-on", { ...first, hasTaps: true }), "again-later");
+  assert.equal(nextTry(KNOWN, "goes-on", { ...first, isFirst: false }), "again-later");
+  assert.equal(nextTry({ ...KNOWN, end: "busy" }, "goes-on", first), "again-later");
+  assert.equal(nextTry(KNOWN, "goes-on", { ...TRIES, retry: false }), "never");
 });
 
 Deno.test("of all cases, none lets a VM run that may be the secondary's by its own word or our silence", () => {
@@ -108,9 +114,14 @@ Deno.test("of all cases, none lets a VM run that may be the secondary's by its o
           const suspicious = end === "silence" || end === "secondary-lost" && stoodStill;
           const runs = afterFarewell(known, "unheard") === "goes-on";
           if (suspicious && runs) assert.ok(asks, "it must ask before anything gets out");
+          // Its word stands until it says otherwise: no refused connection takes it back.
+          if (end === "silence") assert.ok(!runs, "it has said that it gave us up");
           // Where the secondary is to take over, it must find a loss.
           if (end === "vm-died") assert.equal(tells, "nothing");
-          if (isInterrupted) assert.equal(nextTry(known, TRIES), "never");
+          for (const fate of ["goes-on", "stops"] as const) {
+            const next = nextTry(known, fate, TRIES);
+            if (isInterrupted || fate === "stops") assert.equal(next, "never");
+          }
         }
       }
     }

@@ -6,6 +6,7 @@ import {
   type AtPrimaryEnd,
   type Farewell,
   farewell,
+  type Fate,
   type PrimaryEnd,
 } from "../../decisions/primary_end.ts";
 import { endBehind, judgeFate, type VmFate } from "../../decisions/vm_fate.ts";
@@ -80,8 +81,10 @@ export interface Parting {
 
 /** How a session was ended. */
 export interface Parted {
-  /** What was known: the next try is decided by it. */
+  /** What was known: the next try is decided by it, and by the next. */
   readonly known: AtPrimaryEnd;
+  /** What was decided of the VM. */
+  readonly fate: Fate;
   /** What has ended it in the end: who leaves, or asks, may hear that the VM is the secondary's. */
   readonly error: unknown;
   /** What has become of the VM, where that has ended the session. */
@@ -136,7 +139,12 @@ export async function partFromSecondary(
   const isTheirs = fate === "is-theirs" && end !== "taken-over";
   return {
     known: { ...known, end: isTheirs ? "taken-over" : end, isInterrupted: signal.aborted },
-    error: isTheirs ? takenOver(error) : error,
+    fate,
+    error: isTheirs
+      ? takenOver(error)
+      : end === "silence" && fate === "stops"
+      ? givenUp(error)
+      : error,
     vm: isTheirs ? undefined : vm,
     heard: answer === "heard",
     told,
@@ -146,6 +154,15 @@ export async function partFromSecondary(
 function takenOver(cause: unknown): WireError {
   return new WireError("transaction", 0, "taken-over", "the VM is the secondary's by now", {
     hint: "the VM must not run here any more: end this QEMU",
+    cause,
+  });
+}
+
+function givenUp(cause: unknown): WireError {
+  return new WireError("transaction", 0, "silence", (cause as Error).message, {
+    hint:
+      "the VM is stopped here, since the secondary has given this primary up, and may run it: see " +
+      "kemari status at the secondary, and let the VM go on (cont) only if it does not run there",
     cause,
   });
 }
