@@ -8,7 +8,7 @@ import { OutputQueue, readSome } from "../system/channel.ts";
 import { DigestExchange } from "./digest_exchange.ts";
 import { helloFields, type QemuChannel, type SenderLinkOptions } from "./link_options.ts";
 import type { ImageMarks } from "../image/image_marks.ts";
-import { closedBySecondary, silentSecondary } from "./lost_secondary.ts";
+import { closedBySecondary, hasGivenUsUp, silentSecondary } from "./lost_secondary.ts";
 import { LinkTaps } from "./link_taps.ts";
 import { OwnSilence } from "./own_silence.ts";
 import type { PeerConnection } from "./peer.ts";
@@ -204,7 +204,8 @@ export class SenderLink {
    * @returns When the secondary has said that it knows, or was given time for it. Whether it has for
    *   sure: one of an older version closes the connection instead, and a command's end may have had
    *   another reason.
-   * @throws {WireError} `taken-over` if it has been told meanwhile to take over.
+   * @throws {WireError} `taken-over` if it has been told meanwhile to take over; `silence` if it had
+   *   given us up before it heard this.
    */
   async leave(reason: LeaveReason = "goes-on", text = ""): Promise<boolean> {
     if (this.#closed || !(this.#txn.ready || this.#txn.open)) return false;
@@ -220,7 +221,7 @@ export class SenderLink {
         new AbortController().signal,
       );
     } catch (error) {
-      if (isTakenOver(error)) throw error;
+      if (isTakenOver(error) || hasGivenUsUp(error)) throw error;
       // The peer is gone: it has nothing to be told.
     } finally {
       cancel();

@@ -291,8 +291,28 @@ Deno.test("given up for silence, and answered by nobody, the VM stops, whatever 
   assert.deepEqual((await part(interrupted)).done, done);
 });
 
-Deno.test("after standing still itself it asks, too, whatever the loss looks like", async () => {
-  assert.deepEqual((await part({ error: LOSS, stoodStill: true })).done, ASKED_AND_GOES_ON);
-  const { done } = await part({ error: LOSS, stoodStill: true, answer: "taken-over" });
-  assert.ok(!done.includes("pass through"), "nothing that was held may get out");
+Deno.test("after standing still itself it asks, too, unless the session's own secondary answers", async () => {
+  for (const [error, interrupted] of [[LOSS, false], [INTERRUPTED, true]] as const) {
+    const stood = { error, interrupted, stoodStill: true };
+    assert.deepEqual((await part(stood)).done, GOES_ON);
+    const unheard = { ...stood, heard: false };
+    assert.deepEqual((await part(unheard)).done, ["leave", ...ASKED_AND_GOES_ON]);
+    const { done } = await part({ ...unheard, answer: "taken-over" });
+    assert.ok(!done.includes("pass through"), "nothing that was held may get out");
+    // Nobody has said that we were given up.
+    const alone = await part({ ...unheard, answer: "unheard" });
+    assert.deepEqual(alone.done, ["leave", ...ASKED_AND_GOES_ON]);
+  }
+});
+
+Deno.test("a primary that learns while it leaves that it was given up asks, and goes on only if it is heard", async () => {
+  for (const interrupted of [false, true]) {
+    const leaving = { error: interrupted ? INTERRUPTED : LOSS, interrupted, heard: SILENCE };
+    assert.deepEqual((await part(leaving)).done, ["leave", ...ASKED_AND_GOES_ON]);
+    assert.deepEqual((await part({ ...leaving, answer: "unheard" })).done, [
+      ...["leave", "close", "ask", ...STOPS],
+    ]);
+  }
+  const ended = { error: new VmEnded("guest-shutdown"), heard: SILENCE };
+  assert.deepEqual((await part(ended)).done, ["vm-ended", ...STOPS]);
 });
