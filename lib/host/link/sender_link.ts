@@ -204,12 +204,12 @@ export class SenderLink {
    * @returns When the secondary has said that it knows, or was given time for it. Whether it has for
    *   sure: one of an older version closes the connection instead, and a command's end may have had
    *   another reason.
-   * @throws {WireError} `taken-over` if it has been told meanwhile to take over; `silence` if it had
-   *   given us up before it heard this.
+   * @throws {WireError} `taken-over`, or `silence` where it had given us up before it heard this.
    */
   async leave(reason: LeaveReason = "goes-on", text = ""): Promise<boolean> {
     if (this.#closed || !(this.#txn.ready || this.#txn.open)) return false;
     this.detach();
+    this.primary.abandon();
     this.#txn.leave({ reason, text });
     this.#leaving = true;
     let late = false;
@@ -319,7 +319,7 @@ export class SenderLink {
 
   #queryDigests(): void {
     this.#digests.begin((seedLow, seedHigh) => {
-      if (this.#closed) return;
+      if (this.#closed || this.#leaving) return;
       this.#txn.queryDigests(seedLow, seedHigh);
       this.#pump();
     }).catch((error) => this.#reactor.fail(error));
@@ -357,7 +357,7 @@ export class SenderLink {
           break;
         case "digests":
           this.#digests.receive(event.payload, event.last);
-          if (event.last) this.#parse();
+          if (event.last && !this.#leaving) this.#parse();
           break;
         case "disk-digests":
           this.#taps!.set.diskDigests(event.payload, event.last);
