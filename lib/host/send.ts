@@ -29,7 +29,7 @@ import { TapSet } from "./taps/tap_set.ts";
 import type { SyncOn, TapSettings } from "./taps/tap_status.ts";
 import type { ProgressLine } from "./system/progress_line.ts";
 import { CONNECT_TIMEOUT_MS } from "./link/peer.ts";
-import { tooSlow } from "./link/lost_secondary.ts";
+import { hasGivenUsUp, tooSlow } from "./link/lost_secondary.ts";
 
 const log = getLogger(["kemari", "send"]);
 
@@ -155,7 +155,8 @@ export async function send(
     await reactor.run(() => session.handedOver, signal);
   } catch (error) {
     stopAsking?.();
-    const takenOver = isTakenOver(error);
+    // One that has given us up may run the VM by now, and is not asked: see `primary_end.ts`.
+    let takenOver = isTakenOver(error) || hasGivenUsUp(error);
     if (link?.handingOver) {
       log.error(
         "the handover broke off: the secondary may run the VM. Make sure that it does not " +
@@ -175,13 +176,11 @@ export async function send(
     // Where QEMU has ended the migration itself, it has nothing to be told, and may wait for our end.
     const isToBeTold = takenOver || fate === undefined && link?.primary.mayBeColo;
     if (settings.qmp !== undefined && link !== undefined && isToBeTold) {
+      // Whoever interrupts us means the VM to go on here.
+      if (signal.aborted && !takenOver) await link.leave().catch(() => takenOver = true);
       // The secondary waits for the connection's end before its VM runs: ours stops first.
       if (takenOver) link.quiesce();
-      else {
-        // Whoever interrupts us means the VM to go on here.
-        if (signal.aborted) await link.leave();
-        link.close();
-      }
+      else link.close();
       await qmp?.close();
       // A QEMU that waits for its channel, or for the end of the command that it knows, hears nothing.
       goOnAlone(error);
