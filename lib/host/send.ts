@@ -196,6 +196,8 @@ export async function send(
         reason: (error as Error).message,
       });
       goOnAlone(error);
+      // Only now: a QEMU that waits for the end of the command that it knows hears nothing.
+      if (fate === "here") await reactor.during(putBack(settings.qmp!, delayMs), signal);
       await serveUntilUnused(taps, reactor, signal);
     }
     throw await explained(error, peer);
@@ -312,6 +314,17 @@ async function explained(error: unknown, peer: PeerConnection | undefined): Prom
     hint: "see what it says; it has to run `kemari recv stdio: --exec …` in the end",
     cause: error,
   });
+}
+
+/** Gives a QEMU whose migration is over the operator's time between checkpoints back. */
+async function putBack(qmp: string, delayMs: number | undefined): Promise<void> {
+  if (delayMs === undefined) return;
+  try {
+    await using client = await QmpClient.connect(qmp, { timeoutMs: 2000 });
+    await client.run(triggerCheckpoint(delayMs));
+  } catch (error) {
+    log.warn("x-checkpoint-delay was not put back: {reason}", { reason: (error as Error).message });
+  }
 }
 
 /** Ends COLO in a QEMU whose secondary is lost, so that its VM does not stand still for ever. */
