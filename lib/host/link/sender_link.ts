@@ -8,7 +8,7 @@ import { OutputQueue, readSome } from "../system/channel.ts";
 import { DigestExchange } from "./digest_exchange.ts";
 import { helloFields, type QemuChannel, type SenderLinkOptions } from "./link_options.ts";
 import type { ImageMarks } from "../image/image_marks.ts";
-import { closedBySecondary, silentSecondary } from "./lost_secondary.ts";
+import { closedBySecondary, hasGivenUsUp, silentSecondary } from "./lost_secondary.ts";
 import { LinkTaps } from "./link_taps.ts";
 import { OwnSilence } from "./own_silence.ts";
 import type { PeerConnection } from "./peer.ts";
@@ -204,11 +204,12 @@ export class SenderLink {
    * @returns When the secondary has said that it knows, or was given time for it. Whether it has for
    *   sure: one of an older version closes the connection instead, and a command's end may have had
    *   another reason.
-   * @throws {WireError} `taken-over` if it has been told meanwhile to take over.
+   * @throws {WireError} `taken-over`, or `silence` where it had given us up before it heard this.
    */
   async leave(reason: LeaveReason = "goes-on", text = ""): Promise<boolean> {
     if (this.#closed || !(this.#txn.ready || this.#txn.open)) return false;
     this.detach();
+    this.primary.abandon();
     this.#txn.leave({ reason, text });
     this.#leaving = true;
     let late = false;
@@ -220,7 +221,7 @@ export class SenderLink {
         new AbortController().signal,
       );
     } catch (error) {
-      if (isTakenOver(error)) throw error;
+      if (isTakenOver(error) || hasGivenUsUp(error)) throw error;
       // The peer is gone: it has nothing to be told.
     } finally {
       cancel();
@@ -318,7 +319,7 @@ export class SenderLink {
 
   #queryDigests(): void {
     this.#digests.begin((seedLow, seedHigh) => {
-      if (this.#closed) return;
+      if (this.#closed || this.#leaving) return;
       this.#txn.queryDigests(seedLow, seedHigh);
       this.#pump();
     }).catch((error) => this.#reactor.fail(error));
@@ -356,7 +357,7 @@ export class SenderLink {
           break;
         case "digests":
           this.#digests.receive(event.payload, event.last);
-          if (event.last) this.#parse();
+          if (event.last && !this.#leaving) this.#parse();
           break;
         case "disk-digests":
           this.#taps!.set.diskDigests(event.payload, event.last);
