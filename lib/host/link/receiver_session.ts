@@ -1,7 +1,5 @@
-/** Digests that wait to be written before more are computed. */
-const DIGESTS_PENDING_BYTES = 1 << 20;
-
 /** One sender's connection to the receiver, from its HELLO to its end. */
+import { getLogger } from "@logtape/logtape";
 import { OwnPauses } from "../../decisions/own_pauses.ts";
 import { KemariError, StateError, TransportError } from "../../errors.ts";
 import { Carry } from "../../bytes/carry.ts";
@@ -12,11 +10,16 @@ import type { ReplicaTaps } from "../../replica/replica_taps.ts";
 import { Secondary, type SecondaryCounters, type SecondaryEvent } from "../../replica/secondary.ts";
 import type { CommitGate } from "./commit_gate.ts";
 import { OutputQueue, readSome, shutdownWrite } from "../system/channel.ts";
-import { closeAfterLastWords, LINGER_MS } from "./linger.ts";
+import { closeAfterLastWords, LINGER_MS, YIELD_MS } from "./linger.ts";
 import type { PeerConnection } from "./peer.ts";
 import type { Reactor, Watch } from "../system/reactor.ts";
 import type { LinkTiming } from "./link_options.ts";
 import type { Hello, NackReason } from "../../txn/wire.ts";
+
+const log = getLogger(["kemari", "recv"]);
+
+/** Digests that wait to be written before more are computed. */
+const DIGESTS_PENDING_BYTES = 1 << 20;
 
 /** How a session behaves. */
 export interface SessionOptions extends LinkTiming {
@@ -26,6 +29,8 @@ export interface SessionOptions extends LinkTiming {
   readonly admit?: (hello: Hello, offset: number) => void;
   /** Looks at what is about to be committed. */
   readonly gate?: Pick<CommitGate, "mustHold">;
+  /** How long a sender has that is told to stop its VM. */
+  readonly yieldMs?: number;
 }
 
 /** Time for a sender to say HELLO, before another connection takes its place. */
@@ -66,6 +71,9 @@ export class ReceiverSession {
   #closed = false;
   #error: KemariError | undefined;
   readonly #pauses: OwnPauses;
+  readonly #yieldMs: number;
+  /** The sender was told that the VM is ours: nothing but its own end, or time, is its stop. */
+  #isYielding = false;
 
   constructor(
     reactor: Reactor,
@@ -78,6 +86,7 @@ export class ReceiverSession {
     this.#reactor = reactor;
     this.#peer = peer;
     this.#owner = owner;
+    this.#yieldMs = options.yieldMs ?? YIELD_MS;
     this.#pauses = new OwnPauses(performance.now(), options.graceMs);
     this.secondary = new Secondary(
       replica,
@@ -158,6 +167,7 @@ export class ReceiverSession {
 
   /** Someone else has connected: ends a session that is refused already, or was never begun. */
   makeWay(): void {
+    if (this.#isYielding) return;
     if (this.#lingering !== undefined) return this.#lingering();
     const mute = this.secondary.peer === undefined &&
       performance.now() - this.#begunAt > HELLO_MS;
@@ -173,9 +183,10 @@ export class ReceiverSession {
 
   /**
    * Tells the sender that its VM is ours from here on. The session ends when the sender has closed,
-   * with its VM stopped, or a second later.
+   * with its VM stopped, whoever else comes meanwhile; or when it has had all the time that it may need.
    */
   takeOver(): void {
+    this.#isYielding = true;
     this.#end(
       new TransportError(this.#peer.name, "close", "the secondary has been told to take over", {
         party: "peer",
@@ -229,16 +240,32 @@ export class ReceiverSession {
     } catch {
       gone = true;
     }
-    if (gone || !this.#peer.isSocket) return this.#owner.ended(error);
-    shutdownWrite(this.#peer.output);
+    const { isSocket, name } = this.#peer;
+    if (gone || !isSocket && !this.#isYielding) return this.#owner.ended(error);
     const finish = () => {
       this.#cancelLinger();
       this.#owner.ended(error);
     };
-    this.#cancelLinger = this.#reactor.after(LINGER_MS, finish);
+    const late = () => {
+      if (this.#isYielding) log.warn("{name} has not said that its VM has stopped", { name });
+      finish();
+    };
+    this.#cancelLinger = this.#reactor.after(this.#isYielding ? this.#yieldMs : LINGER_MS, late);
     this.#lingering = finish;
     this.#input.want(true, false);
-    this.#writable.want(false, false);
+    this.#sayLastWords();
+  }
+
+  /** Gets out what is left to be said, and says then that this was all. */
+  #sayLastWords(): void {
+    let written = true;
+    try {
+      written = this.#output.flush();
+    } catch {
+      // The sender's end comes by the other way.
+    }
+    this.#writable.want(false, !written);
+    if (written && this.#peer.isSocket) shutdownWrite(this.#peer.output);
   }
 
   #lingering: (() => void) | undefined;
@@ -294,6 +321,7 @@ export class ReceiverSession {
   }
 
   #pump(): void {
+    if (this.#lingering !== undefined) return this.#sayLastWords();
     for (const event of this.secondary.takeEvents()) {
       if (event.kind === "digest-query") {
         const { seedLow, seedHigh } = event;
