@@ -100,8 +100,7 @@ export class ReceiverEnd {
       options.store,
     );
     this.owner = options.owner ?? new ReplicaOwner();
-    this.replica.admitStream = (coming, kept) =>
-      this.owner.admitStream(coming, kept, this.replica.committed);
+    this.replica.admitStream = (coming, kept) => this.owner.admitStream(coming, kept);
     if (options.gate === undefined) return;
     this.#checks = new CommitChecks(reactor, this.replica, options.gate, () => {
       this.#hasFailed = true;
