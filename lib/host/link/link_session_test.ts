@@ -316,6 +316,42 @@ for (const transport of ["socket", "pipes"] as const) {
   });
 }
 
+for (const isSuspended of [false, true]) {
+  const what = isSuspended ? "of a secondary that was suspended proves" : "proves";
+  const name = isSuspended ? "no death, and starts no VM" : "a death";
+  Deno.test(`a connection's end ${what} ${name}`, async () => {
+    let asleepMs = 0;
+    const bootTimeMs = () => performance.now() + asleepMs;
+    await using stage = await Stage.open({ onLoss: "activate", bootTimeMs });
+    const wire = (await wireOf(FIRST)).subarray(0, -HANDOVER_BYTES) as Uint8Array<ArrayBuffer>;
+    const fd = await stage.connect();
+    libc().write(fd, wire, BigInt(wire.length));
+    await stage.reactor.run(() => stage.end.replica.committed === 1, never);
+    // The other clocks stand still meanwhile: nothing looks as if it had been silent.
+    if (isSuspended) asleepMs = 60_000;
+    libc().close(fd);
+    await stage.quiet();
+    assert.equal(stage.end.state, isSuspended ? "waiting" : "activating");
+  });
+}
+
+Deno.test("a primary that was suspended has been silent towards its secondary", async () => {
+  let asleepMs = 0;
+  await using stage = await Stage.open();
+  const link = new SenderLink(
+    stage.reactor,
+    socketConnection(await stage.connect(), "the socket"),
+    { ...LINK, graceMs: 2000, bootTimeMs: () => performance.now() + asleepMs },
+  );
+  await stage.reactor.run(() => link.ready, never);
+  assert.ok(!link.stoodStill);
+  asleepMs = 60_000;
+  assert.ok(link.stoodStill, "before its first look at the clock");
+  await stage.reactor.sleep(100, never);
+  assert.ok(link.stoodStill, "and behind it");
+  link.close();
+});
+
 Deno.test("whoever comes during an activation may come again, after it the VM is gone", async () => {
   await using stage = await Stage.open();
   await stage.send(FIRST);

@@ -9,6 +9,7 @@ import type { Replica } from "../../replica/replica.ts";
 import type { ReplicaTaps } from "../../replica/replica_taps.ts";
 import { Secondary, type SecondaryCounters, type SecondaryEvent } from "../../replica/secondary.ts";
 import type { CommitGate } from "./commit_gate.ts";
+import { bootTimeMs } from "../system/boot_time.ts";
 import { OutputQueue, readSome, shutdownWrite } from "../system/channel.ts";
 import { closeAfterLastWords, LINGER_MS, YIELD_MS } from "./linger.ts";
 import type { PeerConnection } from "./peer.ts";
@@ -70,6 +71,7 @@ export class ReceiverSession {
   #diskDigest: { seedLow: number; seedHigh: number; digest: PageDigest } | undefined;
   #closed = false;
   #error: KemariError | undefined;
+  readonly #bootTimeMs: () => number;
   readonly #pauses: OwnPauses;
   readonly #yieldMs: number;
   /** The sender was told that the VM is ours: nothing but its own end, or time, is its stop. */
@@ -87,7 +89,8 @@ export class ReceiverSession {
     this.#peer = peer;
     this.#owner = owner;
     this.#yieldMs = options.yieldMs ?? YIELD_MS;
-    this.#pauses = new OwnPauses(performance.now(), options.graceMs);
+    this.#bootTimeMs = options.bootTimeMs ?? bootTimeMs;
+    this.#pauses = new OwnPauses(this.#bootTimeMs(), options.graceMs);
     this.secondary = new Secondary(
       replica,
       counters,
@@ -134,7 +137,7 @@ export class ReceiverSession {
 
   /** Whether the sender may have given us up because this process stood still. */
   get stoodStill(): boolean {
-    return this.#pauses.isRecent(performance.now(), this.secondary.peer?.graceMs);
+    return this.#pauses.isRecent(this.#bootTimeMs(), this.secondary.peer?.graceMs);
   }
 
   /** True once the sender has been refused: only the last words are being got out. */
@@ -302,7 +305,7 @@ export class ReceiverSession {
   }
 
   #tick(): void {
-    this.#pauses.tick(performance.now(), this.secondary.peer?.graceMs);
+    this.#pauses.tick(this.#bootTimeMs(), this.secondary.peer?.graceMs);
     let silentMs = this.secondary.tick();
     if (silentMs > 0) {
       // We may have been stopped ourselves: what the sender said meanwhile lies in the socket.
