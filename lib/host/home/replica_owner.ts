@@ -10,7 +10,7 @@ import {
 import { WireError } from "../../errors.ts";
 import { decodeVm } from "../../replica/vm_fields.ts";
 import type { Hello } from "../../txn/wire.ts";
-import { CopyOwner } from "./copy_owner.ts";
+import { type CopyNote, CopyOwner } from "./copy_owner.ts";
 
 const log = getLogger(["kemari", "recv"]);
 
@@ -36,6 +36,8 @@ export class ReplicaOwner {
   #replacing: VmIdentity | "no" | undefined;
 
   readonly #copies: CopyOwner;
+  /** Whose the copies are, as far as was seen last. */
+  #notes: readonly CopyNote[] = [];
 
   /**
    * @param mayReplace `--replace`.
@@ -60,8 +62,13 @@ export class ReplicaOwner {
     this.#kept = vm;
   }
 
+  /** Looks whose copies the disks are, which their storage may keep to itself: before {@link admit}. */
+  async look(): Promise<void> {
+    this.#notes = await this.#copies.owners();
+  }
+
   /**
-   * Looks at who comes.
+   * Judges who comes.
    *
    * @param committed The last transaction of the replica; 0 if there is none.
    * @throws {WireError} `other-vm`.
@@ -74,7 +81,7 @@ export class ReplicaOwner {
     if (committed > 0) this.#admit(coming, offset, committed, this.#kept);
     else {
       this.#coming = coming;
-      for (const { path, vm } of this.#copies.owners) {
+      for (const { path, vm } of this.#notes) {
         this.#admit(coming, offset, committed, vm, path);
       }
     }

@@ -188,17 +188,17 @@ Deno.test("a disk's copy is its VM's, though the replica is gone, until the VM r
   ]);
   const open = (replace = false) => Stage.open({ owner: new ReplicaOwner(replace, copies) });
   const noted = (vm: VmIdentity) =>
-    until(() => copies.owners[0]?.vm.uuid === vm.uuid, "the copy's note");
+    until(async () => (await copies.owners())[0]?.vm.uuid === vm.uuid, "the copy's note");
   try {
     {
       // Who says HELLO and commits nothing has written nothing.
       await using stage = await open();
       await assert.rejects(stage.send(SECOND.subarray(0, 2000), { vm: B, stream: "plain" }));
       await stage.quiet();
-      assert.deepEqual(copies.owners, []);
+      assert.deepEqual(await copies.owners(), []);
       await stage.send(FIRST, { vm: A });
       await noted(A);
-      assert.deepEqual(copies.owners, [{ path, vm: A }]);
+      assert.deepEqual(await copies.owners(), [{ path, vm: A }]);
     }
     {
       await using stage = await open();
@@ -212,7 +212,7 @@ Deno.test("a disk's copy is its VM's, though the replica is gone, until the VM r
       await stage.send(SECOND, { vm: B });
       await noted(B);
       stage.end.activated();
-      await until(() => copies.owners.length === 0, "the note to go");
+      await until(async () => (await copies.owners()).length === 0, "the note to go");
     }
     await using stage = await open();
     await stage.send(SECOND, { vm: C });

@@ -3,7 +3,6 @@ import { getLogger } from "@logtape/logtape";
 import { OwnPauses } from "../../decisions/own_pauses.ts";
 import { KemariError, StateError, TransportError } from "../../errors.ts";
 import { Carry } from "../../bytes/carry.ts";
-import { createPageDigest, type PageDigest } from "../../replica/page_digest.ts";
 import type { Waits } from "../../replica/disk_digest.ts";
 import type { Replica } from "../../replica/replica.ts";
 import type { ReplicaTaps } from "../../replica/replica_taps.ts";
@@ -14,8 +13,10 @@ import { OutputQueue, readSome, shutdownWrite } from "../system/channel.ts";
 import { closeAfterLastWords, LINGER_MS, YIELD_MS } from "./linger.ts";
 import type { PeerConnection } from "./peer.ts";
 import type { Reactor, Watch } from "../system/reactor.ts";
+import { HelloGate, type LookAtSender } from "./hello_gate.ts";
+import { QueryDigests } from "./query_digests.ts";
 import type { LinkTiming } from "./link_options.ts";
-import type { Hello, NackReason } from "../../txn/wire.ts";
+import type { NackReason } from "../../txn/wire.ts";
 
 const log = getLogger(["kemari", "recv"]);
 
@@ -26,8 +27,8 @@ const DIGESTS_PENDING_BYTES = 1 << 20;
 export interface SessionOptions extends LinkTiming {
   readonly maxTransactionBytes: number;
   readonly software: string;
-  /** Looks at who comes, see {@link ReplicaOwner.admit}. */
-  readonly admit?: (hello: Hello, offset: number) => void;
+  /** Looks at who comes, and may ask storage for that. */
+  readonly look?: LookAtSender;
   /** Looks at what is about to be committed. */
   readonly gate?: Pick<CommitGate, "mustHold">;
   /** How long a sender has that is told to stop its VM. */
@@ -68,11 +69,12 @@ export class ReceiverSession {
   #answersNext = false;
   /** Done when the answers to all questions so far are in {@link #answers}. */
   #preparing: Promise<void> = Promise.resolve();
-  #diskDigest: { seedLow: number; seedHigh: number; digest: PageDigest } | undefined;
+  readonly #digests = new QueryDigests();
   #closed = false;
   #error: KemariError | undefined;
   readonly #bootTimeMs: () => number;
   readonly #pauses: OwnPauses;
+  readonly #hello: HelloGate;
   readonly #yieldMs: number;
   /** The sender was told that the VM is ours: nothing but its own end, or time, is its stop. */
   #isYielding = false;
@@ -91,6 +93,10 @@ export class ReceiverSession {
     this.#yieldMs = options.yieldMs ?? YIELD_MS;
     this.#bootTimeMs = options.bootTimeMs ?? bootTimeMs;
     this.#pauses = new OwnPauses(this.#bootTimeMs(), options.graceMs);
+    this.#hello = new HelloGate(reactor, options, {
+      opened: () => this.#guard(() => this.#take(0)),
+      failed: (error) => this.fail(error),
+    });
     this.secondary = new Secondary(
       replica,
       counters,
@@ -101,7 +107,7 @@ export class ReceiverSession {
         committed: replica.committed,
         software: options.software,
         takesInputs: replica.taps.keepsInputs,
-        admit: options.admit,
+        admit: (_hello, offset) => this.#hello.admit(offset),
       },
       () => performance.now(),
       (state) => options.gate?.mustHold(state) ?? false,
@@ -153,6 +159,7 @@ export class ReceiverSession {
   close(letGo: () => void = () => this.#peer.close()): void {
     if (this.#closed) return;
     this.#closed = true;
+    this.#hello.close();
     this.#taps.onRefused = this.#ownerOfRefusals;
     this.#cancelTick();
     this.#cancelLinger();
@@ -172,7 +179,7 @@ export class ReceiverSession {
   makeWay(): void {
     if (this.#isYielding) return;
     if (this.#lingering !== undefined) return this.#lingering();
-    const mute = this.secondary.peer === undefined &&
+    const mute = this.secondary.peer === undefined && !this.#hello.isLooking &&
       performance.now() - this.#begunAt > HELLO_MS;
     if (mute) {
       const seconds = HELLO_MS / 1000;
@@ -232,6 +239,7 @@ export class ReceiverSession {
   #end(error: KemariError, reason?: NackReason): void {
     if (this.#error !== undefined) return;
     this.#error = error;
+    this.#hello.close();
     this.#cancelTick();
     this.secondary.refuse(error, reason);
     this.#output.push(this.secondary.takeOutput());
@@ -298,7 +306,13 @@ export class ReceiverSession {
       );
     }
     this.#readBytes += count;
-    this.#carry.feed(this.#buffer, 0, count, (bytes, start, end) => {
+    this.#take(count);
+  }
+
+  /** Takes what has been read, as far as its sender is let in. */
+  #take(count: number): void {
+    const read = this.#hello.take(this.#buffer.subarray(0, count));
+    this.#carry.feed(read, 0, read.length, (bytes, start, end) => {
       return this.secondary.receive(bytes, start, end);
     });
     this.#pump();
@@ -327,14 +341,11 @@ export class ReceiverSession {
     if (this.#lingering !== undefined) return this.#sayLastWords();
     for (const event of this.secondary.takeEvents()) {
       if (event.kind === "digest-query") {
-        const { seedLow, seedHigh } = event;
-        this.#prepare(async () =>
-          this.secondary.answerDigests(await createPageDigest(seedLow, seedHigh))
-        );
+        this.#prepare(async () => this.secondary.answerDigests(await this.#digests.of(event)));
       } else if (event.kind === "disk-query") {
         const { query, copy } = event;
         this.#prepare(async () =>
-          this.secondary.answerDiskQuery(query, copy, await this.#diskDigestOf(query))
+          this.secondary.answerDiskQuery(query, copy, await this.#digests.of(query))
         );
       }
       this.#owner.event(event);
@@ -343,7 +354,7 @@ export class ReceiverSession {
     if (this.#output.pendingBytes < DIGESTS_PENDING_BYTES) this.#answer();
     this.#output.push(this.secondary.takeOutput());
     const written = this.#output.flush();
-    this.#input.want(this.secondary.mayRead, false);
+    this.#input.want(this.secondary.mayRead && !this.#hello.isLooking, false);
     this.#writable.want(false, !written);
     if (!written || this.#answers.length === 0 || this.#answersNext || this.#answerWaits) return;
     this.#answersNext = true;
@@ -385,15 +396,5 @@ export class ReceiverSession {
     }).catch((error) => this.#reactor.fail(error));
     // The digest comes from the runtime, which the loop may sleep without.
     this.#reactor.wake();
-  }
-
-  async #diskDigestOf(
-    { seedLow, seedHigh }: { readonly seedLow: number; readonly seedHigh: number },
-  ): Promise<PageDigest> {
-    const known = this.#diskDigest;
-    if (known?.seedLow === seedLow && known.seedHigh === seedHigh) return known.digest;
-    const digest = await createPageDigest(seedLow, seedHigh);
-    this.#diskDigest = { seedLow, seedHigh, digest };
-    return digest;
   }
 }
