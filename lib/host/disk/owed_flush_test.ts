@@ -189,6 +189,27 @@ Deno.test("a shared image has what the secondary forgets on stable storage first
     await assert.rejects(ended((done) => disk.tapped.flush(done)), /I\/O error/);
   }));
 
+Deno.test("what is let go while an earlier transaction is written has a flush of its own", () =>
+  withDisk({ mode: "shared", stalls: true }, async ({ disk, asked, unanswered, settled }) => {
+    const told: number[] = [];
+    disk.onReleased = () => told.push(disk.left);
+    disk.begin(0);
+    disk.tap.hold();
+    for (const transaction of [1, 2]) {
+      await credit({ disk }, "flush");
+      disk.tap.closeEpoch(transaction);
+    }
+    disk.release(1);
+    disk.release(2);
+    await settled();
+    assert.deepEqual(asked, ["write", "flush", "write"]);
+    unanswered[0]();
+    assert.deepEqual(told, [1]);
+    assert.deepEqual(asked, ["write", "flush", "write", "flush"]);
+    unanswered[1]();
+    assert.deepEqual(told, [1, 2]);
+  }));
+
 Deno.test("a flush of an earlier session lets nothing go in the next one", () =>
   withDisk({ mode: "shared", stalls: true }, async ({ disk, unanswered, settled }) => {
     const told: number[] = [];

@@ -160,10 +160,10 @@ export class PrimaryDisk {
   /** The transaction is acknowledged. An image that refuses is told of, and tried again. */
   release(transaction: number): void {
     const session = this.#session;
-    if (this.tap.unreleasedWrites > 0) this.#isDirty = true;
+    const mayWrite = this.tap.unreleasedWrites > 0;
     this.#write((done) =>
       this.tap.release(transaction, (error) => {
-        if (error === undefined && session === this.#session) this.#letGo(transaction);
+        if (error === undefined && session === this.#session) this.#letGo(transaction, mayWrite);
         done(error);
       }), () => this.release(transaction));
   }
@@ -172,9 +172,11 @@ export class PrimaryDisk {
    * The image has been given a transaction's writes. The secondary is about to forget them: where it
    * has no copy of its own, they must outlive this host first.
    */
-  #letGo(transaction: number): void {
+  #letGo(transaction: number, hasWritten = false): void {
     this.#written = Math.max(this.#written, transaction);
-    if (this.#isFlushing || this.#written <= this.#left) return;
+    // A flush that is on its way may have begun before it was written.
+    if (hasWritten) this.#isDirty = true;
+    if (this.#isFlushing || this.#isGivenUp || this.#written <= this.#left) return;
     if (!this.#isDirty) {
       this.#left = this.#written;
       return this.onReleased();
