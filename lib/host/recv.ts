@@ -14,7 +14,7 @@ import { ReplicaGate } from "./takeover/replica_gate.ts";
 import { type ControlHandlers, ControlServer } from "./system/control.ts";
 import { statusLine } from "./status/status_line.ts";
 import { type ReceiverStatus, receiverStatus } from "./status/receiver_status.ts";
-import { refuseSameImages } from "./image/image_marks.ts";
+import { lookForSameImages } from "./image/image_marks.ts";
 import { freeMemoryBytes, type RamReserve } from "./ram_dir/ram_room.ts";
 import { RateMeter } from "./system/rate_meter.ts";
 import { CopyOwner } from "./home/copy_owner.ts";
@@ -131,7 +131,7 @@ export async function recv(
     ...settings,
     taps: taps.replicaTaps,
     store: home.store,
-    admit: (hello, offset) => refuseSameImages(hello, offset, settings.disks),
+    look: (hello) => lookForSameImages(hello, settings.disks),
     owner: new ReplicaOwner(settings.replace, new CopyOwner(settings.disks)),
     listen,
     maxTransactionBytes: settings.maxTransactionBytes ??

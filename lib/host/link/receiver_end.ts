@@ -15,6 +15,7 @@ import { connectPeer, type PeerConnection, socketConnection } from "./peer.ts";
 import type { Reactor, Watch } from "../system/reactor.ts";
 import { ReplicaOwner } from "../home/replica_owner.ts";
 import { ReceiverSession, type SessionOptions } from "./receiver_session.ts";
+import { oneAtATime } from "./hello_gate.ts";
 import { refuseSender } from "./refuse_sender.ts";
 import { notFailedOver, OUTRUN, waitingWords, whyNot } from "./session_end_words.ts";
 import { type Listener, listenSocket } from "../system/socket.ts";
@@ -89,6 +90,14 @@ export class ReceiverEnd {
   /** The last session ended for want of room here, which was said: it may be tried for long. */
   #isFull = false;
   #senders = 0;
+  /** Asks what the disks are, which their storage may keep to itself. */
+  readonly #look = oneAtATime(async (hello) => {
+    const [admit] = await Promise.all([this.#options.look?.(hello), this.owner.look()]);
+    return (offset) => {
+      admit?.(offset);
+      this.owner.admit(hello, offset, this.replica.committed);
+    };
+  });
 
   constructor(reactor: Reactor, options: ReceiverOptions) {
     this.#reactor = reactor;
@@ -100,8 +109,7 @@ export class ReceiverEnd {
       options.store,
     );
     this.owner = options.owner ?? new ReplicaOwner();
-    this.replica.admitStream = (coming, kept) =>
-      this.owner.admitStream(coming, kept, this.replica.committed);
+    this.replica.admitStream = (coming, kept) => this.owner.admitStream(coming, kept);
     if (options.gate === undefined) return;
     this.#checks = new CommitChecks(reactor, this.replica, options.gate, () => {
       this.#hasFailed = true;
@@ -237,13 +245,7 @@ export class ReceiverEnd {
       peer,
       this.replica,
       this.counters,
-      {
-        ...this.#options,
-        admit: (hello, offset) => {
-          this.#options.admit?.(hello, offset);
-          this.owner.admit(hello, offset, this.replica.committed);
-        },
-      },
+      { ...this.#options, look: this.#look },
       {
         event: (event) => this.#event(event),
         ended: (error) => this.#lost(error),
@@ -357,7 +359,9 @@ export class ReceiverEnd {
     const reason = error.message;
     switch (step.do) {
       case "nothing":
-        if (isStranger(error)) return log.error("a sender was refused: {reason}", { reason });
+        if (isStranger(error) || error.party === "replica") {
+          return log.error("a sender was refused: {reason}", { reason });
+        }
         // A port scanner, say: its going is no loss, and must not start a failover.
         return log.warn("a connection that was no sender's: {reason}", { reason });
       case "activate":

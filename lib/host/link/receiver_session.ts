@@ -1,31 +1,38 @@
-/** Digests that wait to be written before more are computed. */
-const DIGESTS_PENDING_BYTES = 1 << 20;
-
 /** One sender's connection to the receiver, from its HELLO to its end. */
+import { getLogger } from "@logtape/logtape";
 import { OwnPauses } from "../../decisions/own_pauses.ts";
 import { KemariError, StateError, TransportError } from "../../errors.ts";
 import { Carry } from "../../bytes/carry.ts";
-import { createPageDigest, type PageDigest } from "../../replica/page_digest.ts";
 import type { Waits } from "../../replica/disk_digest.ts";
 import type { Replica } from "../../replica/replica.ts";
 import type { ReplicaTaps } from "../../replica/replica_taps.ts";
 import { Secondary, type SecondaryCounters, type SecondaryEvent } from "../../replica/secondary.ts";
 import type { CommitGate } from "./commit_gate.ts";
+import { bootTimeMs } from "../system/boot_time.ts";
 import { OutputQueue, readSome, shutdownWrite } from "../system/channel.ts";
-import { closeAfterLastWords, LINGER_MS } from "./linger.ts";
+import { closeAfterLastWords, LINGER_MS, YIELD_MS } from "./linger.ts";
 import type { PeerConnection } from "./peer.ts";
 import type { Reactor, Watch } from "../system/reactor.ts";
+import { HelloGate, type LookAtSender } from "./hello_gate.ts";
+import { QueryDigests } from "./query_digests.ts";
 import type { LinkTiming } from "./link_options.ts";
-import type { Hello, NackReason } from "../../txn/wire.ts";
+import type { NackReason } from "../../txn/wire.ts";
+
+const log = getLogger(["kemari", "recv"]);
+
+/** Digests that wait to be written before more are computed. */
+const DIGESTS_PENDING_BYTES = 1 << 20;
 
 /** How a session behaves. */
 export interface SessionOptions extends LinkTiming {
   readonly maxTransactionBytes: number;
   readonly software: string;
-  /** Looks at who comes, see {@link ReplicaOwner.admit}. */
-  readonly admit?: (hello: Hello, offset: number) => void;
+  /** Looks at who comes, and may ask storage for that. */
+  readonly look?: LookAtSender;
   /** Looks at what is about to be committed. */
   readonly gate?: Pick<CommitGate, "mustHold">;
+  /** How long a sender has that is told to stop its VM. */
+  readonly yieldMs?: number;
 }
 
 /** Time for a sender to say HELLO, before another connection takes its place. */
@@ -62,10 +69,15 @@ export class ReceiverSession {
   #answersNext = false;
   /** Done when the answers to all questions so far are in {@link #answers}. */
   #preparing: Promise<void> = Promise.resolve();
-  #diskDigest: { seedLow: number; seedHigh: number; digest: PageDigest } | undefined;
+  readonly #digests = new QueryDigests();
   #closed = false;
   #error: KemariError | undefined;
+  readonly #bootTimeMs: () => number;
   readonly #pauses: OwnPauses;
+  readonly #hello: HelloGate;
+  readonly #yieldMs: number;
+  /** The sender was told that the VM is ours: nothing but its own end, or time, is its stop. */
+  #isYielding = false;
 
   constructor(
     reactor: Reactor,
@@ -78,7 +90,13 @@ export class ReceiverSession {
     this.#reactor = reactor;
     this.#peer = peer;
     this.#owner = owner;
-    this.#pauses = new OwnPauses(performance.now(), options.graceMs);
+    this.#yieldMs = options.yieldMs ?? YIELD_MS;
+    this.#bootTimeMs = options.bootTimeMs ?? bootTimeMs;
+    this.#pauses = new OwnPauses(this.#bootTimeMs(), options.graceMs);
+    this.#hello = new HelloGate(reactor, options, {
+      opened: () => this.#guard(() => this.#take(0)),
+      failed: (error) => this.fail(error),
+    });
     this.secondary = new Secondary(
       replica,
       counters,
@@ -89,7 +107,7 @@ export class ReceiverSession {
         committed: replica.committed,
         software: options.software,
         takesInputs: replica.taps.keepsInputs,
-        admit: options.admit,
+        admit: (_hello, offset) => this.#hello.admit(offset),
       },
       () => performance.now(),
       (state) => options.gate?.mustHold(state) ?? false,
@@ -125,7 +143,7 @@ export class ReceiverSession {
 
   /** Whether the sender may have given us up because this process stood still. */
   get stoodStill(): boolean {
-    return this.#pauses.isRecent(performance.now(), this.secondary.peer?.graceMs);
+    return this.#pauses.isRecent(this.#bootTimeMs(), this.secondary.peer?.graceMs);
   }
 
   /** True once the sender has been refused: only the last words are being got out. */
@@ -141,6 +159,7 @@ export class ReceiverSession {
   close(letGo: () => void = () => this.#peer.close()): void {
     if (this.#closed) return;
     this.#closed = true;
+    this.#hello.close();
     this.#taps.onRefused = this.#ownerOfRefusals;
     this.#cancelTick();
     this.#cancelLinger();
@@ -158,8 +177,9 @@ export class ReceiverSession {
 
   /** Someone else has connected: ends a session that is refused already, or was never begun. */
   makeWay(): void {
+    if (this.#isYielding) return;
     if (this.#lingering !== undefined) return this.#lingering();
-    const mute = this.secondary.peer === undefined &&
+    const mute = this.secondary.peer === undefined && !this.#hello.isLooking &&
       performance.now() - this.#begunAt > HELLO_MS;
     if (mute) {
       const seconds = HELLO_MS / 1000;
@@ -173,9 +193,10 @@ export class ReceiverSession {
 
   /**
    * Tells the sender that its VM is ours from here on. The session ends when the sender has closed,
-   * with its VM stopped, or a second later.
+   * with its VM stopped, whoever else comes meanwhile; or when it has had all the time that it may need.
    */
   takeOver(): void {
+    this.#isYielding = true;
     this.#end(
       new TransportError(this.#peer.name, "close", "the secondary has been told to take over", {
         party: "peer",
@@ -218,6 +239,7 @@ export class ReceiverSession {
   #end(error: KemariError, reason?: NackReason): void {
     if (this.#error !== undefined) return;
     this.#error = error;
+    this.#hello.close();
     this.#cancelTick();
     this.secondary.refuse(error, reason);
     this.#output.push(this.secondary.takeOutput());
@@ -229,16 +251,32 @@ export class ReceiverSession {
     } catch {
       gone = true;
     }
-    if (gone || !this.#peer.isSocket) return this.#owner.ended(error);
-    shutdownWrite(this.#peer.output);
+    const { isSocket, name } = this.#peer;
+    if (gone || !isSocket && !this.#isYielding) return this.#owner.ended(error);
     const finish = () => {
       this.#cancelLinger();
       this.#owner.ended(error);
     };
-    this.#cancelLinger = this.#reactor.after(LINGER_MS, finish);
+    const late = () => {
+      if (this.#isYielding) log.warn("{name} has not said that its VM has stopped", { name });
+      finish();
+    };
+    this.#cancelLinger = this.#reactor.after(this.#isYielding ? this.#yieldMs : LINGER_MS, late);
     this.#lingering = finish;
     this.#input.want(true, false);
-    this.#writable.want(false, false);
+    this.#sayLastWords();
+  }
+
+  /** Gets out what is left to be said, and says then that this was all. */
+  #sayLastWords(): void {
+    let written = true;
+    try {
+      written = this.#output.flush();
+    } catch {
+      // The sender's end comes by the other way.
+    }
+    this.#writable.want(false, !written);
+    if (written && this.#peer.isSocket) shutdownWrite(this.#peer.output);
   }
 
   #lingering: (() => void) | undefined;
@@ -268,14 +306,20 @@ export class ReceiverSession {
       );
     }
     this.#readBytes += count;
-    this.#carry.feed(this.#buffer, 0, count, (bytes, start, end) => {
+    this.#take(count);
+  }
+
+  /** Takes what has been read, as far as its sender is let in. */
+  #take(count: number): void {
+    const read = this.#hello.take(this.#buffer.subarray(0, count));
+    this.#carry.feed(read, 0, read.length, (bytes, start, end) => {
       return this.secondary.receive(bytes, start, end);
     });
     this.#pump();
   }
 
   #tick(): void {
-    this.#pauses.tick(performance.now(), this.secondary.peer?.graceMs);
+    this.#pauses.tick(this.#bootTimeMs(), this.secondary.peer?.graceMs);
     let silentMs = this.secondary.tick();
     if (silentMs > 0) {
       // We may have been stopped ourselves: what the sender said meanwhile lies in the socket.
@@ -294,16 +338,14 @@ export class ReceiverSession {
   }
 
   #pump(): void {
+    if (this.#lingering !== undefined) return this.#sayLastWords();
     for (const event of this.secondary.takeEvents()) {
       if (event.kind === "digest-query") {
-        const { seedLow, seedHigh } = event;
-        this.#prepare(async () =>
-          this.secondary.answerDigests(await createPageDigest(seedLow, seedHigh))
-        );
+        this.#prepare(async () => this.secondary.answerDigests(await this.#digests.of(event)));
       } else if (event.kind === "disk-query") {
         const { query, copy } = event;
         this.#prepare(async () =>
-          this.secondary.answerDiskQuery(query, copy, await this.#diskDigestOf(query))
+          this.secondary.answerDiskQuery(query, copy, await this.#digests.of(query))
         );
       }
       this.#owner.event(event);
@@ -312,7 +354,7 @@ export class ReceiverSession {
     if (this.#output.pendingBytes < DIGESTS_PENDING_BYTES) this.#answer();
     this.#output.push(this.secondary.takeOutput());
     const written = this.#output.flush();
-    this.#input.want(this.secondary.mayRead, false);
+    this.#input.want(this.secondary.mayRead && !this.#hello.isLooking, false);
     this.#writable.want(false, !written);
     if (!written || this.#answers.length === 0 || this.#answersNext || this.#answerWaits) return;
     this.#answersNext = true;
@@ -354,15 +396,5 @@ export class ReceiverSession {
     }).catch((error) => this.#reactor.fail(error));
     // The digest comes from the runtime, which the loop may sleep without.
     this.#reactor.wake();
-  }
-
-  async #diskDigestOf(
-    { seedLow, seedHigh }: { readonly seedLow: number; readonly seedHigh: number },
-  ): Promise<PageDigest> {
-    const known = this.#diskDigest;
-    if (known?.seedLow === seedLow && known.seedHigh === seedHigh) return known.digest;
-    const digest = await createPageDigest(seedLow, seedHigh);
-    this.#diskDigest = { seedLow, seedHigh, digest };
-    return digest;
   }
 }

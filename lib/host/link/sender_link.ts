@@ -4,6 +4,7 @@ import { Primary, type PrimaryEvent } from "../../replica/primary.ts";
 import type { PackingCounters } from "../../txn/packing.ts";
 import { type SentBytes, TxnSender } from "../../txn/sender.ts";
 import type { LeaveReason } from "../../txn/leave.ts";
+import { bootTimeMs } from "../system/boot_time.ts";
 import { OutputQueue, readSome } from "../system/channel.ts";
 import { DigestExchange } from "./digest_exchange.ts";
 import { helloFields, type QemuChannel, type SenderLinkOptions } from "./link_options.ts";
@@ -52,7 +53,7 @@ export class SenderLink {
   #handedOver = false;
   #leaving = false;
   #peerLeft = false;
-  readonly #ownSilence = new OwnSilence(performance.now());
+  readonly #ownSilence: OwnSilence;
   #isLeaveKnown = false;
   readonly #marks: ImageMarks | undefined;
   #closed = false;
@@ -66,6 +67,7 @@ export class SenderLink {
   constructor(reactor: Reactor, peer: PeerConnection, options: SenderLinkOptions) {
     this.#reactor = reactor;
     this.#peer = peer;
+    this.#ownSilence = new OwnSilence(options.bootTimeMs ?? bootTimeMs);
     const clock = () => performance.now();
     this.#txn = new TxnSender(
       {
@@ -95,10 +97,9 @@ export class SenderLink {
       output: reactor.watch(peer.output, { writable: () => this.#pump() }),
     };
     this.#cancelTick = reactor.every(Math.max(1, Math.min(options.heartbeatMs / 4, 50)), () => {
-      const now = performance.now();
-      const late = this.#ownSilence.tick(now, options.graceMs, this.#txn.peer?.graceMs ?? 0);
+      const late = this.#ownSilence.tick(options.graceMs, this.#txn.peer?.graceMs ?? 0);
       if (late) this.#readPeer();
-      this.#txn.tick(now);
+      this.#txn.tick(performance.now());
       this.#pump();
       tellStuck(this.primary);
     });
@@ -123,7 +124,7 @@ export class SenderLink {
    * have taken us for dead.
    */
   get stoodStill(): boolean {
-    return this.#ownSilence.isSuspicious(performance.now(), this.#txn.peer?.graceMs ?? 0);
+    return this.#ownSilence.isSuspicious(this.#txn.peer?.graceMs ?? 0);
   }
 
   /** True once the secondary is the VM's host. */

@@ -21,6 +21,7 @@ import { StateError, TransportError } from "../../errors.ts";
 import type { LoadableState } from "../../replica/compose_replica.ts";
 import type { MachineShape } from "../../replica/machine_shape.ts";
 import type { StreamConsumer } from "./activation.ts";
+import { letRun } from "./let_run.ts";
 import type { BlockFile } from "../ram_dir/file_pages.ts";
 import {
   explainFailure,
@@ -246,11 +247,10 @@ export class Standby {
       await process.keep();
       let runningAt = loadedAt;
       if (runs) {
-        const resumed = client.waitEvent("RESUME", LOAD_MS);
-        resumed.catch(() => {});
         told = true;
-        await client.execute("cont", undefined, { timeoutMs: LOAD_MS });
-        await resumed;
+        const refusal = await letRun(process, client);
+        told = refusal === undefined;
+        if (refusal !== undefined) throw refusal;
         runningAt = performance.now();
       }
       this.#state = "running";

@@ -131,12 +131,16 @@ export class StandbyProcess {
   }
 
   /** The error for a QEMU that has ended, or is about to: with its own words. */
-  async failure(phase: "start" | "load"): Promise<QemuError> {
+  async failure(phase: "start" | "load" | "run"): Promise<QemuError> {
     // What it says on its way out comes a moment after its end.
     await Promise.race([this.#read, delay(300)]);
     const lines = this.lastWords.split("\n").filter((line) => !/: warning: /.test(line));
     const said = lines.slice(-2).join("; ");
-    const what = phase === "start" ? "it does not start" : "it does not take the VM's state";
+    const what = phase === "start"
+      ? "it does not start"
+      : phase === "load"
+      ? "it does not take the VM's state"
+      : "it has ended";
     return new QemuError("standby", "Ended", said === "" ? what : `${what}: ${said}`, {
       hint: "is it the primary's machine, with the same -m and devices? try the command by hand",
     });
