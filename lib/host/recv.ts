@@ -7,7 +7,7 @@ import {
   TransportError,
   UsageError,
 } from "../errors.ts";
-import { isDiskFull, type StreamConsumer } from "./takeover/activation.ts";
+import { isDiskFull, type StreamConsumer } from "./takeover/write_replica.ts";
 import { parseAddress } from "./system/address.ts";
 import { isUnread, wasClosed } from "./system/channel.ts";
 import { ReplicaGate } from "./takeover/replica_gate.ts";

@@ -1,6 +1,6 @@
 import { getLogger } from "@logtape/logtape";
 import { TransportError, UsageError } from "../errors.ts";
-import type { StreamConsumer } from "./takeover/activation.ts";
+import type { StreamConsumer } from "./takeover/write_replica.ts";
 import { parseAddress } from "./system/address.ts";
 import type { SenderStatus } from "./status/sender_status.ts";
 import { protectTapped } from "./protect/protect.ts";

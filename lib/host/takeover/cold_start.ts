@@ -1,7 +1,8 @@
 /** A standby's command started late: with all of the VM's RAM on its stdin. */
 import { QemuError } from "../../errors.ts";
 import type { Replica } from "../../replica/replica.ts";
-import { type OnProgress, type StreamConsumer, writeToCommand } from "./activation.ts";
+import { type OnProgress, type StreamConsumer, writeToCommand } from "./write_replica.ts";
+import { delay } from "../system/delay.ts";
 import { QmpClient } from "../vm/qmp_client.ts";
 import type { LoadTimes } from "./standby.ts";
 import { coldCommand } from "./standby_command.ts";
@@ -45,7 +46,7 @@ export async function startCold(
           const now = performance.now();
           return { ...consumer, loadedAt: now, runningAt: now };
         }
-        await new Promise((resolve) => setTimeout(resolve, POLL_MS));
+        await delay(POLL_MS);
       }
     } finally {
       await client?.close();

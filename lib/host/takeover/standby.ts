@@ -20,7 +20,7 @@ import { getLogger } from "@logtape/logtape";
 import { StateError, TransportError } from "../../errors.ts";
 import type { LoadableState } from "../../replica/compose_replica.ts";
 import type { MachineShape } from "../../replica/machine_shape.ts";
-import type { StreamConsumer } from "./activation.ts";
+import type { StreamConsumer } from "./write_replica.ts";
 import type { BlockFile } from "../ram_dir/file_pages.ts";
 import {
   explainFailure,

@@ -1,6 +1,7 @@
 /** One QEMU that waits for a VM: started, asked, loaded, and surely ended. */
 import { QemuError, TransportError } from "../../errors.ts";
 import { decodeMigrationStatus } from "../../qmp/migration_status.ts";
+import { delay } from "../system/delay.ts";
 import { libc } from "../system/libc.ts";
 import { childrenOf } from "../link/peer.ts";
 import { QmpClient } from "../vm/qmp_client.ts";
@@ -243,8 +244,4 @@ function onlyZombies(group: number): boolean {
     }
   }
   return true;
-}
-
-function delay(ms: number): Promise<void> {
-  return new Promise((resolve) => setTimeout(resolve, ms));
 }

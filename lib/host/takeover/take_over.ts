@@ -2,7 +2,8 @@
 import { getLogger } from "@logtape/logtape";
 import { runStateOf } from "../../qemu/global_state.ts";
 import type { Replica } from "../../replica/replica.ts";
-import { fence, type StreamConsumer, writeToCommand, writeToStdout } from "./activation.ts";
+import { type StreamConsumer, writeToCommand, writeToStdout } from "./write_replica.ts";
+import { fence } from "./fence.ts";
 import { startCold } from "./cold_start.ts";
 import { formatBytes } from "../../units.ts";
 import type { Reactor } from "../system/reactor.ts";
