@@ -53,7 +53,14 @@ export async function startCold(
     }
     if (ended === undefined) {
       consumer.kill();
-      throw new QemuError("standby", "Timeout", `the VM's state is not loaded after ${LOAD_MS} ms`);
+      throw new QemuError(
+        "standby",
+        "Timeout",
+        `the VM's state is not loaded after ${LOAD_MS} ms`,
+        {
+          party: "standby",
+        },
+      );
     }
     throw new QemuError(
       "--standby",

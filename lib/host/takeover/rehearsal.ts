@@ -72,7 +72,8 @@ export function nameChange(
 ): KemariError {
   const change = before && compareShapes(before, now);
   if (change === undefined || !(error instanceof QemuError)) return error;
-  const what = error.message.replace(/^QEMU, standby: /, "");
+  // What QEMU has said to one command is told with that command's name.
+  const what = error.command === "standby" ? error.reason : error.message;
   return new QemuError(
     "standby",
     error.errorClass,

@@ -326,10 +326,10 @@ export class Standby {
     if (this.#instance !== instance || this.#state !== "ready" || this.#closed) return;
     this.#state = "starting";
     this.#starting = (async () => {
-      const { message } = await instance.process.failure("start");
+      const { message } = await instance.process.failure("wait");
       this.#instance = undefined;
       await this.#end(instance);
-      this.#restart(message.replace("it does not start", "it has ended"));
+      this.#restart(message);
     })();
     await this.#starting;
   }
