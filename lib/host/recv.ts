@@ -238,7 +238,7 @@ export async function recv(
     end.close();
     control?.close();
     reactor.close();
-    home.close({ given, committed: end.replica.committed > 0, asked: signal.aborted });
+    home.close({ isGiven: given, committed: end.replica.committed, isAsked: signal.aborted });
   }
 
   async function activate(verdict: TakeoverCause): Promise<StreamConsumer | undefined> {
