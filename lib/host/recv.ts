@@ -23,7 +23,7 @@ import { ReplicaOwner } from "./home/replica_owner.ts";
 import { Reactor } from "./system/reactor.ts";
 import type { DiskTapAddress } from "./disk/disk_address.ts";
 import { type ReplaySettings, ReplicaTapSet } from "./taps/replica_tap_set.ts";
-import { ReceiverEnd, type TakeoverCause } from "./link/receiver_end.ts";
+import { ReceiverHost, type TakeoverCause } from "./link/receiver_host.ts";
 import type { ProgressLine } from "./system/progress_line.ts";
 import type { LinkTiming } from "./link/link_options.ts";
 import { SOFTWARE } from "./system/software.ts";
@@ -127,7 +127,7 @@ export async function recv(
     home.leave();
     throw error;
   });
-  const end = new ReceiverEnd(reactor, {
+  const end = new ReceiverHost(reactor, {
     ...settings,
     taps: taps.replicaTaps,
     store: home.store,

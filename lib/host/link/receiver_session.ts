@@ -19,7 +19,7 @@ import type { LinkTiming } from "./link_options.ts";
 import type { Hello, NackReason } from "../../txn/wire.ts";
 
 /** How a session behaves. */
-export interface SessionOptions extends LinkTiming {
+export interface SessionSettings extends LinkTiming {
   readonly maxTransactionBytes: number;
   readonly software: string;
   /** Looks at who comes, see {@link ReplicaOwner.admit}. */
@@ -72,7 +72,7 @@ export class ReceiverSession {
     peer: PeerConnection,
     replica: Replica,
     counters: SecondaryCounters,
-    options: SessionOptions,
+    options: SessionSettings,
     owner: SessionOwner,
   ) {
     this.#reactor = reactor;

@@ -14,14 +14,14 @@ import { allocateSlab } from "../system/libc.ts";
 import { connectPeer, type PeerConnection, socketConnection } from "./peer.ts";
 import type { Reactor, Watch } from "../system/reactor.ts";
 import { ReplicaOwner } from "../home/replica_owner.ts";
-import { ReceiverSession, type SessionOptions } from "./receiver_session.ts";
+import { ReceiverSession, type SessionSettings } from "./receiver_session.ts";
 import { refuseSender } from "./refuse_sender.ts";
 import { notFailedOver, OUTRUN, waitingWords, whyNot } from "./session_end_words.ts";
 import { type Listener, listenSocket } from "../system/socket.ts";
 
 const log = getLogger(["kemari", "recv"]);
 
-export interface ReceiverOptions extends SessionOptions {
+export interface ReceiverSettings extends SessionSettings {
   readonly listen: Address;
   readonly onLoss: "wait" | "activate" | "exit";
   /** Whether anyone can tell us to activate while no sender can come back. */
@@ -58,9 +58,9 @@ function isStranger(error: KemariError): boolean {
  *     └─────────────────────────────────┘    └── activate: activating; exit: the error
  * ```
  */
-export class ReceiverEnd {
+export class ReceiverHost {
   readonly #reactor: Reactor;
-  readonly #options: ReceiverOptions;
+  readonly #options: ReceiverSettings;
   readonly replica: Replica;
   readonly owner: ReplicaOwner;
   readonly counters: SecondaryCounters = {
@@ -90,7 +90,7 @@ export class ReceiverEnd {
   #isFull = false;
   #senders = 0;
 
-  constructor(reactor: Reactor, options: ReceiverOptions) {
+  constructor(reactor: Reactor, options: ReceiverSettings) {
     this.#reactor = reactor;
     this.#options = options;
     this.replica = new Replica(
