@@ -1,3 +1,4 @@
+import type { TakeoverCause } from "../decisions/takeover.ts";
 import { getLogger } from "@logtape/logtape";
 import {
   InterruptedError,
@@ -23,7 +24,7 @@ import { ReplicaOwner } from "./home/replica_owner.ts";
 import { Reactor } from "./system/reactor.ts";
 import type { DiskTapAddress } from "./disk/disk_address.ts";
 import { type ReplaySettings, ReplicaTapSet } from "./taps/replica_tap_set.ts";
-import { ReceiverHost, type TakeoverCause } from "./link/receiver_host.ts";
+import { ReceiverHost } from "./link/receiver_host.ts";
 import type { ProgressLine } from "./system/progress_line.ts";
 import type { LinkTiming } from "./link/link_options.ts";
 import { SOFTWARE } from "./system/software.ts";
@@ -243,7 +244,7 @@ export async function recv(
 
   async function activate(verdict: TakeoverCause): Promise<StreamConsumer | undefined> {
     const transaction = end.replica.committed;
-    const current = takeover = new Takeover(verdict, transaction, end.detectedAt);
+    const current = takeover = new Takeover(verdict, transaction, end.decidedAt);
     const { replica } = end;
     const parts = { settings, replica, home, taps, standby, reactor, progress };
     const consumer = await takeOver(parts, current, signal);
@@ -264,7 +265,7 @@ export async function recv(
         log.info("first packet {ms} ms after the takeover was decided on", {
           ms: Math.round(current.status.firstPacketMs!),
         });
-      } else if (performance.now() - end.detectedAt < FIRST_PACKET_MS) return;
+      } else if (performance.now() - end.decidedAt < FIRST_PACKET_MS) return;
       cancel();
     });
   }

@@ -1,7 +1,14 @@
 import { getLogger } from "@logtape/logtape";
-import { type Behind, mayFailOver } from "../../decisions/failover.ts";
-import { afterSession, type SessionEnd } from "../../decisions/secondary_end.ts";
-import { type KemariError, TransportError, WireError } from "../../errors.ts";
+import { mayFailOver } from "../../decisions/failover.ts";
+import { ReplicaAge } from "../../decisions/replica_age.ts";
+import {
+  afterSession,
+  judgeSessionEnd,
+  type SecondaryStep,
+  type SessionEnd,
+} from "../../decisions/secondary_end.ts";
+import type { TakeoverCause } from "../../decisions/takeover.ts";
+import { type KemariError, TransportError } from "../../errors.ts";
 import type { Leave } from "../../txn/leave.ts";
 import { Replica } from "../../replica/replica.ts";
 import type { ReplicaStore } from "../../replica/page_store.ts";
@@ -16,7 +23,14 @@ import type { Reactor, Watch } from "../system/reactor.ts";
 import { ReplicaOwner } from "../home/replica_owner.ts";
 import { ReceiverSession, type SessionSettings } from "./receiver_session.ts";
 import { refuseSender } from "./refuse_sender.ts";
-import { notFailedOver, OUTRUN, waitingWords, whyNot } from "./session_end_words.ts";
+import {
+  isStranger,
+  notFailedOver,
+  OUTRUN,
+  senderLeft,
+  waitingWords,
+  whyNot,
+} from "./session_end_words.ts";
 import { type Listener, listenSocket } from "../system/socket.ts";
 
 const log = getLogger(["kemari", "recv"]);
@@ -38,29 +52,42 @@ export interface ReceiverSettings extends SessionSettings {
   readonly gate?: CommitGate;
 }
 
-/** Why the secondary activates. */
-export type TakeoverCause = "handover" | "loss" | "failover";
 /** Why a secondary does not receive any more; it ends with nothing to do where the VM was shut down. */
 export type Verdict = TakeoverCause | "vm-ended";
 
-/** Whether a sender was turned away for who it is: what is here has not changed. */
-function isStranger(error: KemariError): boolean {
-  return error instanceof WireError &&
-    (error.fault === "other-vm" || error.fault === "same-image");
-}
+/** A step that keeps the replica. */
+type Keeping = Extract<SecondaryStep, { readonly do: "wait" | "end" }>;
+
+/** Where the receiver is. */
+type ReceiverState =
+  /** No sender is there, and one may come. */
+  | { readonly at: "free" }
+  | { readonly at: "serving"; readonly session: ReceiverSession }
+  /** `kemari failover` was obeyed, and the sender is told to stop its VM. */
+  | { readonly at: "yielding"; readonly session: ReceiverSession }
+  /** @property decidedAt In milliseconds of performance.now(). */
+  | { readonly at: "decided"; readonly verdict: Verdict; readonly decidedAt: number }
+  /** The VM runs here. */
+  | { readonly at: "active" }
+  /** This process is about to end: what becomes of the session is no news any more. */
+  | { readonly at: "ending"; readonly session: ReceiverSession | undefined };
 
 /**
  * The secondary's side on real descriptors: sessions come and go, the replica stays.
  *
  * ```text
- * listening ──connection──► receiving ──HANDOVER──────────────► activating
- *     ▲                         └──loss──► wait: listening ──kemari failover──► activating
- *     └─────────────────────────────────┘    └── activate: activating; exit: the error
+ *          a sender comes            HANDOVER; a loss, to activate; failover()
+ * free ──────────────────► serving ─────────────────────────────────────────► decided ──► active
+ *  ▲ │ ▲                    │ │ │                                              ▲ ▲ │  activated()
+ *  │ │ └──its end, to wait──┘ │ └──failover() without a fence──► yielding ─────┘ │ │
+ *  │ │                        └──the very first check fails──► ending  its end   │ │
+ *  │ └──failover()───────────────────────────────────────────────────────────────┘ │
+ *  └──resume()─────────────────────────────────────────────────────────────────────┘
  * ```
  */
 export class ReceiverHost {
   readonly #reactor: Reactor;
-  readonly #options: ReceiverSettings;
+  readonly #settings: ReceiverSettings;
   readonly replica: Replica;
   readonly owner: ReplicaOwner;
   readonly counters: SecondaryCounters = {
@@ -72,39 +99,31 @@ export class ReceiverHost {
   };
   #listener: Listener | undefined;
   #listenerWatch: Watch | undefined;
-  #session: ReceiverSession | undefined;
-  #verdict: Verdict | undefined;
+  #state: ReceiverState = { at: "free" };
   #lastLoss: KemariError | undefined;
-  #takingOver = false;
-  #active = false;
   #committedAt = 0;
-  /** Why the replica is not the VM's last state; undefined if it is. */
-  #behind: Behind | undefined = "unknown";
-  /** What it was before the session, which may turn out to be another VM's. */
-  #behindBefore: Behind | undefined = this.#behind;
-  #detectedAt = 0;
-  /** This process is about to end: of what a session ends is no news then. */
-  #hasFailed = false;
+  /** Whether the replica is the VM's last state. */
+  readonly #age = new ReplicaAge();
   readonly #checks: CommitChecks | undefined;
   /** The last session ended for want of room here, which was said: it may be tried for long. */
   #isFull = false;
   #senders = 0;
 
-  constructor(reactor: Reactor, options: ReceiverSettings) {
+  constructor(reactor: Reactor, settings: ReceiverSettings) {
     this.#reactor = reactor;
-    this.#options = options;
+    this.#settings = settings;
     this.replica = new Replica(
-      options.maxTransactionBytes,
+      settings.maxTransactionBytes,
       allocateSlab,
-      options.taps,
-      options.store,
+      settings.taps,
+      settings.store,
     );
-    this.owner = options.owner ?? new ReplicaOwner();
+    this.owner = settings.owner ?? new ReplicaOwner();
     this.replica.admitStream = (coming, kept) =>
       this.owner.admitStream(coming, kept, this.replica.committed);
-    if (options.gate === undefined) return;
-    this.#checks = new CommitChecks(reactor, this.replica, options.gate, () => {
-      this.#hasFailed = true;
+    if (settings.gate === undefined) return;
+    this.#checks = new CommitChecks(reactor, this.replica, settings.gate, () => {
+      this.#state = { at: "ending", session: this.session };
     });
   }
 
@@ -113,27 +132,29 @@ export class ReceiverHost {
     return this.#committedAt;
   }
   get session(): ReceiverSession | undefined {
-    return this.#session;
+    return "session" in this.#state ? this.#state.session : undefined;
   }
-  /** When the decision to activate fell, in milliseconds of performance.now(). */
-  get detectedAt(): number {
-    return this.#detectedAt;
+  /** When the decision to activate fell, in milliseconds of performance.now(); 0 without one. */
+  get decidedAt(): number {
+    return this.#state.at === "decided" ? this.#state.decidedAt : 0;
   }
   /** Sessions so far. */
   get senders(): number {
     return this.#senders;
   }
-  get state(): "listening" | "receiving" | "waiting" | "activating" {
-    if (this.#verdict !== undefined) return "activating";
-    if (this.#session !== undefined) return "receiving";
+  /** What `kemari status` calls it. */
+  get state(): "listening" | "receiving" | "waiting" | "activating" | "active" {
+    if (this.#state.at === "active") return "active";
+    if (this.#state.at === "decided") return "activating";
+    if (this.session !== undefined) return "receiving";
     return this.replica.committed > 0 ? "waiting" : "listening";
   }
 
   /** Begins to listen, or opens the one connection that `exec:` and `stdio:` stand for. */
   async open(signal: AbortSignal): Promise<void> {
-    const { listen } = this.#options;
+    const { listen } = this.#settings;
     if (listen.kind === "exec" || listen.kind === "stdio") {
-      const peer = await connectPeer(listen, this.#reactor, this.#options.graceMs, signal);
+      const peer = await connectPeer(listen, this.#reactor, this.#settings.graceMs, signal);
       this.#begin(peer);
       return;
     }
@@ -150,8 +171,9 @@ export class ReceiverHost {
    * @throws {KemariError} on loss where the options say `exit`, or where nobody can come back.
    */
   async receive(signal: AbortSignal): Promise<Verdict> {
-    await this.#reactor.run(() => this.#verdict !== undefined, signal);
-    return this.#verdict!;
+    const verdict = () => this.#state.at === "decided" ? this.#state.verdict : undefined;
+    await this.#reactor.run(() => verdict() !== undefined, signal);
+    return verdict()!;
   }
 
   /**
@@ -161,20 +183,21 @@ export class ReceiverHost {
    * @throws {KemariError} if there is nothing to activate, or {@link mayFailOver} says no.
    */
   failover(stale = false): void {
-    if (this.#verdict !== undefined || this.#takingOver) return;
-    const session = this.#session;
+    const { at } = this.#state;
+    if (at === "yielding" || at === "decided" || at === "active") return;
+    const session = this.session;
     const isSenderThere = session?.secondary.peer !== undefined && !session.refused;
     const { committed } = this.replica;
-    const behind = this.#behind;
+    const { behind } = this.#age;
     const answer = mayFailOver({ committed, behind, isSenderThere, stale });
     if (answer.do === "refuse") throw notFailedOver(answer.why, session?.name ?? "recv", committed);
     this.replica.taps.requireWhole();
     if (answer.warns) {
       log.warn("transaction {transaction}: {outrun}", { transaction: committed, outrun: OUTRUN });
     }
-    if (isSenderThere && !this.#options.fenced) {
+    if (isSenderThere && !this.#settings.fenced) {
       log.warn("taking over from a sender that is there: it is told to stop its VM");
-      this.#takingOver = true;
+      this.#state = { at: "yielding", session };
       return session.takeOver();
     }
     this.#endSession();
@@ -183,12 +206,12 @@ export class ReceiverHost {
 
   /** Goes back to waiting: an activation did not succeed, and the replica is whole. */
   resume(): void {
-    this.#verdict = undefined;
+    this.#state = { at: "free" };
   }
 
   /** The VM runs here: from now on senders are told so. */
   activated(): void {
-    this.#active = true;
+    this.#state = { at: "active" };
     this.owner.activated();
   }
 
@@ -200,8 +223,7 @@ export class ReceiverHost {
   }
 
   #decide(verdict: Verdict): void {
-    this.#verdict = verdict;
-    this.#detectedAt = performance.now();
+    this.#state = { at: "decided", verdict, decidedAt: performance.now() };
     this.#reactor.wake();
   }
 
@@ -209,53 +231,49 @@ export class ReceiverHost {
     const fd = this.#listener!.accept();
     if (fd === undefined) return;
     const peer = socketConnection(fd, this.#listener!.text);
-    this.#session?.makeWay();
-    if (this.#active) {
-      log.warn("a sender connected, but the VM runs here: refused");
-      return refuseSender(peer, this.#reactor, "taken-over");
+    this.session?.makeWay();
+    switch (this.#state.at) {
+      case "free":
+        return this.#begin(peer);
+      case "active":
+        log.warn("a sender connected, but the VM runs here: refused");
+        return refuseSender(peer, this.#reactor, "taken-over");
+      case "decided":
+        // An activation may still fail: until it has succeeded the primary is not told to stop.
+        log.warn("a sender connected in the middle of an activation: refused");
+        return refuseSender(peer, this.#reactor, "activating");
+      default:
+        log.warn("another sender connected while one is served: refused");
+        return refuseSender(peer, this.#reactor, "busy");
     }
-    // An activation may still fail: until it has succeeded the primary is not told to stop.
-    if (this.#session !== undefined || this.#verdict !== undefined) {
-      log.warn(
-        this.#verdict === undefined
-          ? "another sender connected while one is served: refused"
-          : "a sender connected in the middle of an activation: refused",
-      );
-      return refuseSender(
-        peer,
-        this.#reactor,
-        this.#verdict === undefined ? "busy" : "activating",
-      );
-    }
-    this.#begin(peer);
   }
 
   #begin(peer: PeerConnection): void {
     this.#senders++;
-    this.#session = new ReceiverSession(
+    const session = new ReceiverSession(
       this.#reactor,
       peer,
       this.replica,
       this.counters,
       {
-        ...this.#options,
+        ...this.#settings,
         admit: (hello, offset) => {
-          this.#options.admit?.(hello, offset);
+          this.#settings.admit?.(hello, offset);
           this.owner.admit(hello, offset, this.replica.committed);
         },
       },
       {
         event: (event) => this.#event(event),
-        ended: (error) => this.#lost(error),
+        ended: (error) => this.#ended(error),
       },
     );
+    this.#state = { at: "serving", session };
   }
 
   #event(event: SecondaryEvent): void {
     switch (event.kind) {
       case "hello":
-        this.#behindBefore = this.#behind;
-        this.#behind = "returned";
+        this.#age.senderCame();
         if (!this.#isFull) {
           log.info("sender connected: {software}", { software: event.hello.software });
         }
@@ -269,12 +287,12 @@ export class ReceiverHost {
           });
         }
         this.#committedAt = performance.now();
-        this.#behind = undefined;
+        this.#age.committed();
         this.owner.committed();
         this.#isFull = false;
         return;
       case "held":
-        return this.#checks!.check(this.#session!, event.state);
+        return this.#checks!.check(this.session!, event.state);
       case "handover":
         log.info("handover after transaction {transaction}", { transaction: event.transaction });
         this.#endSession();
@@ -286,74 +304,55 @@ export class ReceiverHost {
   }
 
   /** The sender has said that it leaves, and knows that we have heard it. */
-  #left({ reason, text }: Leave): void {
-    const session = this.#session!;
-    this.#session = undefined;
-    this.#checks?.leave(session);
+  #left(leave: Leave): void {
+    const session = this.#takeSession()!;
     session.partFromSender();
-    const because = text === "" ? "" : ` (${text})`;
-    const error = reason === "goes-on"
-      ? new TransportError(session.name, "read", `the sender has ended the protection${because}`, {
-        party: "peer",
-        hint: "the VM stays at the primary",
-      })
-      : new TransportError(session.name, "read", `the VM was shut down at the primary${because}`, {
-        party: "peer",
-        hint: "nothing is started here",
-      });
-    this.#after(reason, error);
+    this.#after(leave.reason, senderLeft(session.name, leave));
+  }
+
+  /** A session is over, without LEAVE. */
+  #ended(error: KemariError): void {
+    const { at } = this.#state;
+    const session = this.#takeSession()!;
+    const { secondary, stoodStill } = session;
+    session.close();
+    if (at === "ending") return;
+    const end = judgeSessionEnd({
+      wasTold: at === "yielding",
+      wasAdmitted: secondary.peer !== undefined,
+      isStranger: isStranger(error),
+      hasStorageFailed: secondary.storageFailed,
+      isGone: error instanceof TransportError && error.party === "peer",
+    });
+    this.#after(end, error, stoodStill);
   }
 
   #endSession(): void {
-    const session = this.#session;
-    this.#session = undefined;
-    this.#checks?.leave(session);
-    session?.close();
+    this.#takeSession()?.close();
   }
 
-  #lost(error: KemariError): void {
-    const session = this.#session;
-    const isAdmitted = session?.secondary.peer !== undefined;
-    const isSender = isAdmitted && !isStranger(error);
-    // One that its stream gave away has not been here, either.
-    if (isAdmitted && !isSender) this.#behind = this.#behindBefore;
-    const isStorage = session?.secondary.storageFailed === true;
-    // Whoever waited in vain for us has gone on alone.
-    if (isSender && session!.stoodStill) this.#behind ??= "away";
-    this.#endSession();
-    const yielded = this.#takingOver;
-    this.#takingOver = false;
-    if (this.#hasFailed) return;
-    const isGone = error instanceof TransportError && error.party === "peer";
-    this.#after(
-      yielded
-        ? "yielded"
-        : !isSender
-        ? "no-sender"
-        : isStorage
-        ? "storage"
-        : isGone
-        ? "lost"
-        : "refused",
-      error,
-    );
+  /** Takes the session out of the state; nobody waits any more for what may be looked at. */
+  #takeSession(): ReceiverSession | undefined {
+    const session = this.session;
+    if (session === undefined) return undefined;
+    const isEnding = this.#state.at === "ending";
+    this.#state = isEnding ? { at: "ending", session: undefined } : { at: "free" };
+    this.#checks?.leave(session);
+    return session;
   }
 
   /** Carries out what {@link afterSession} says. */
-  #after(end: SessionEnd, error: KemariError): void {
-    const committed = this.replica.committed;
-    const unfit = this.replica.taps.unfit?.message;
+  #after(end: SessionEnd, error: KemariError, stoodStill = false): void {
+    this.#age.ended(end, stoodStill);
+    if (end !== "no-sender" && end !== "yielded") this.#lastLoss = error;
     const step = afterSession({
       end,
-      onLoss: this.#options.onLoss,
-      committed,
-      isCurrent: this.#behind === undefined,
-      isWhole: unfit === undefined,
-      mayComeBack: this.#listener !== undefined || this.#options.controlled,
+      onLoss: this.#settings.onLoss,
+      committed: this.replica.committed,
+      isCurrent: this.#age.behind === undefined,
+      isWhole: this.replica.taps.unfit === undefined,
+      mayComeBack: this.#listener !== undefined || this.#settings.controlled,
     });
-    if (end !== "no-sender" && end !== "yielded") this.#lastLoss = error;
-    // Only of a sender that went without a word may the VM not have got on.
-    if (end !== "lost" && end !== "no-sender" && end !== "yielded") this.#behind = end;
     const reason = error.message;
     switch (step.do) {
       case "nothing":
@@ -364,21 +363,32 @@ export class ReceiverHost {
         if (step.why === "lost") log.warn("primary lost: {reason}", { reason });
         return this.#decide(step.why === "lost" ? "loss" : "failover");
       case "end":
-        if (step.why === "vm-ended") {
-          log.info("{reason}; nothing is started here", { reason });
-          return this.#decide("vm-ended");
-        }
-        if (step.isLoud) log.error("not activated: {why}", { why: whyNot(step.why, unfit) });
-        return this.#reactor.fail(error);
-      case "wait": {
-        if (end === "storage" && this.#isFull) return;
-        this.#isFull = end === "storage";
-        const level = step.isLoud ? "error" : step.why === "vm-ended" ? "info" : "warn";
-        log[level]("{words}", {
-          words: waitingWords(step, reason, committed, unfit, this.#options.controlled),
-        });
-      }
+        return this.#end(step, error);
+      case "wait":
+        return this.#wait(step, end === "storage", reason);
     }
+  }
+
+  #end({ why, isLoud }: Keeping, error: KemariError): void {
+    if (why === "vm-ended") {
+      log.info("{reason}; nothing is started here", { reason: error.message });
+      return this.#decide("vm-ended");
+    }
+    const unfit = this.replica.taps.unfit?.message;
+    if (isLoud) log.error("not activated: {why}", { why: whyNot(why, unfit) });
+    this.#reactor.fail(error);
+  }
+
+  #wait(step: Keeping, isFull: boolean, reason: string): void {
+    const wasFull = this.#isFull;
+    this.#isFull = isFull;
+    if (wasFull && isFull) return;
+    const { committed, taps } = this.replica;
+    const unfit = taps.unfit?.message;
+    const level = step.isLoud ? "error" : step.why === "vm-ended" ? "info" : "warn";
+    log[level]("{words}", {
+      words: waitingWords(step, reason, committed, unfit, this.#settings.controlled),
+    });
   }
 
   get lastLoss(): string | undefined {

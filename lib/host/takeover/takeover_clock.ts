@@ -1,5 +1,5 @@
 /** How long each part of a takeover took. */
-import type { TakeoverCause } from "../link/receiver_host.ts";
+import type { TakeoverCause } from "../../decisions/takeover.ts";
 
 /** What `kemari status` tells of a takeover. Times are milliseconds since it was decided on. */
 export interface TakeoverStatus {
