@@ -3,6 +3,11 @@ import { TransportError } from "../../errors.ts";
 import { childrenOf } from "../link/peer.ts";
 import { delay } from "../system/delay.ts";
 
+/** Whether `--fence` names a command; "none" says explicitly that there is none. */
+export function isFence(option: string | undefined): option is string {
+  return option !== undefined && option !== "none";
+}
+
 /**
  * Runs the command that makes sure the primary is dead.
  *

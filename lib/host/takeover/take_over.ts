@@ -1,9 +1,10 @@
 /** From the decision to a VM that runs here: fence, finish, load, run. */
 import { getLogger } from "@logtape/logtape";
+import { planTakeover } from "../../decisions/takeover.ts";
 import { runStateOf } from "../../qemu/global_state.ts";
 import type { Replica } from "../../replica/replica.ts";
 import { type StreamConsumer, writeToCommand, writeToStdout } from "./write_replica.ts";
-import { fence } from "./fence.ts";
+import { fence, isFence } from "./fence.ts";
 import { startCold } from "./cold_start.ts";
 import { formatBytes } from "../../units.ts";
 import type { Reactor } from "../system/reactor.ts";
@@ -49,11 +50,11 @@ export async function takeOver(
   signal: AbortSignal,
 ): Promise<StreamConsumer | undefined> {
   const { settings, replica, home, taps, standby, reactor, progress } = parts;
-  const { cause } = takeover;
+  const plan = planTakeover(takeover.cause, isFence(settings.fence));
   takeover.again("fenced", "applied", "loaded", "running");
   // Nobody is fenced for a VM that cannot go on here.
   await taps.prepare(signal);
-  if (cause !== "handover" && settings.fence !== undefined && settings.fence !== "none") {
+  if (plan.fences && isFence(settings.fence)) {
     const say = (line: string) => log.info("fence: {line}", { line });
     const mayBeAskedAgain = settings.control !== undefined;
     const fencing = fence(settings.fence, settings.fenceTimeoutMs, signal, say, mayBeAskedAgain);
@@ -65,9 +66,8 @@ export async function takeOver(
   takeover.over("applied");
   if (standby !== undefined) {
     takeover.mode = "warm";
-    // A VM that was paused when it was handed over stays so; what is taken over otherwise runs.
     const record = replica.machineRecord!;
-    const runs = cause !== "handover" || runStateOf(record.device) !== "paused";
+    const runs = plan.runsAlways || runStateOf(record.device) !== "paused";
     const warm = await reactor.during(standby.activate(replica, runs), signal);
     if (warm !== undefined) {
       takeover.over("loaded", warm.loadedAt);
@@ -76,8 +76,8 @@ export async function takeOver(
     }
   }
   takeover.mode = "cold";
-  // As above, for a QEMU that goes by what is noted.
-  if (cause !== "handover") replica.letRun();
+  // For a QEMU that goes by what is noted.
+  if (plan.runsAlways) replica.letRun();
   const onProgress = (bytes: number) => {
     if (progress.isShown) progress.set(`activating, ${formatBytes(bytes)} to QEMU`);
   };

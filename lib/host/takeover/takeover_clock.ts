@@ -51,6 +51,11 @@ export class Takeover {
     for (const phase of phases) this.#at.delete(phase);
   }
 
+  /** Milliseconds since it was decided on. */
+  get ageMs(): number {
+    return performance.now() - this.#detectedAt;
+  }
+
   get status(): TakeoverStatus {
     const since = (phase: Phase) => {
       const at = this.#at.get(phase);
