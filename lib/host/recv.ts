@@ -1,5 +1,5 @@
 import { getLogger } from "@logtape/logtape";
-import { afterFailedTakeover, type TakeoverCause } from "../decisions/takeover.ts";
+import { afterFailedTakeover, type TakeoverCause } from "../decisions/takeover_plan.ts";
 import { TransportError } from "../errors.ts";
 import { CopyOwner } from "./home/copy_owner.ts";
 import { ReplicaHome } from "./home/replica_home.ts";
@@ -24,7 +24,7 @@ import { watchFirstPacket } from "./takeover/first_packet.ts";
 import { ReplicaGate } from "./takeover/replica_gate.ts";
 import { Standby } from "./takeover/standby.ts";
 import { takeOver } from "./takeover/take_over.ts";
-import { formatTakeover, Takeover } from "./takeover/takeover_clock.ts";
+import { formatTakeover, TakeoverClock } from "./takeover/takeover_clock.ts";
 import { takeoverFailure, tellWithoutSecondTry } from "./takeover/takeover_failure.ts";
 import type { StreamConsumer } from "./takeover/write_replica.ts";
 import { ReplicaTapSet } from "./taps/replica_tap_set.ts";
@@ -92,7 +92,7 @@ class Reception {
   readonly #failovers = new FailoverRequests();
   #control: ControlServer | undefined;
   /** The takeover that is under way, or was made last. */
-  #takeover: Takeover | undefined;
+  #takeover: TakeoverClock | undefined;
   #state: ReceptionState = { at: "starting" };
 
   /** @throws {TransportError} if the replica's folder cannot be used; nothing is left open. */
@@ -235,7 +235,7 @@ class Reception {
     cause: TakeoverCause,
   ): Promise<StreamConsumer | undefined> {
     const { replica, decidedAt } = receiver;
-    const takeover = this.#takeover = new Takeover(cause, replica.committed, decidedAt);
+    const takeover = this.#takeover = new TakeoverClock(cause, replica.committed, decidedAt);
     const consumer = await takeOver(
       {
         settings: this.#settings,

@@ -7,7 +7,7 @@ import {
   type SecondaryStep,
   type SessionEnd,
 } from "../../decisions/secondary_end.ts";
-import type { TakeoverCause } from "../../decisions/takeover.ts";
+import type { TakeoverCause } from "../../decisions/takeover_plan.ts";
 import { type KemariError, TransportError } from "../../errors.ts";
 import type { Leave } from "../../txn/leave.ts";
 import { Replica } from "../../replica/replica.ts";

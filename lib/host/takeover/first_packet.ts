@@ -1,7 +1,7 @@
 import { getLogger } from "@logtape/logtape";
 import type { Reactor } from "../system/reactor.ts";
 import type { ReplicaTapSet } from "../taps/replica_tap_set.ts";
-import type { Takeover } from "./takeover_clock.ts";
+import type { TakeoverClock } from "./takeover_clock.ts";
 
 const log = getLogger(["kemari", "recv"]);
 
@@ -11,7 +11,11 @@ const POLL_MS = 2;
 const PATIENCE_MS = 30_000;
 
 /** Notes when the first frame has come out of the VM: a tap does not say so, and it is over soon. */
-export function watchFirstPacket(takeover: Takeover, taps: ReplicaTapSet, reactor: Reactor): void {
+export function watchFirstPacket(
+  takeover: TakeoverClock,
+  taps: ReplicaTapSet,
+  reactor: Reactor,
+): void {
   const before = taps.packetsOut;
   const cancel = reactor.every(POLL_MS, () => {
     if (taps.packetsOut > before) {

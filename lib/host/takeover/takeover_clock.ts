@@ -1,5 +1,5 @@
 /** How long each part of a takeover took. */
-import type { TakeoverCause } from "../../decisions/takeover.ts";
+import type { TakeoverCause } from "../../decisions/takeover_plan.ts";
 
 /** What `kemari status` tells of a takeover. Times are milliseconds since it was decided on. */
 export interface TakeoverStatus {
@@ -25,7 +25,7 @@ export interface TakeoverStatus {
 export type Phase = "fenced" | "applied" | "loaded" | "running" | "firstPacket";
 
 /** Notes when each phase of a takeover was over. */
-export class Takeover {
+export class TakeoverClock {
   readonly #detectedAt: number;
   readonly #wallClock: string;
   readonly #at = new Map<Phase, number>();

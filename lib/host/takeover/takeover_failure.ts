@@ -1,6 +1,6 @@
 /** What the error of a takeover means. */
 import { getLogger } from "@logtape/logtape";
-import type { TakeoverFailure } from "../../decisions/takeover.ts";
+import type { TakeoverFailure } from "../../decisions/takeover_plan.ts";
 import { InterruptedError, KemariError, QemuError, TransportError } from "../../errors.ts";
 import { RanAndEnded } from "./standby.ts";
 import { isDiskFull } from "./write_replica.ts";

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import type { TakeoverFailure } from "../../decisions/takeover.ts";
+import type { TakeoverFailure } from "../../decisions/takeover_plan.ts";
 import { InterruptedError, QemuError, StateError, TransportError } from "../../errors.ts";
 import { ERRNO } from "../system/libc.ts";
 import { RanAndEnded } from "./standby.ts";

@@ -5,7 +5,7 @@ import {
   planTakeover,
   type TakeoverCause,
   type TakeoverFailure,
-} from "./takeover.ts";
+} from "./takeover_plan.ts";
 
 const PLANS: readonly (readonly [TakeoverCause, boolean, string])[] = [
   ["handover", true, "nobody is fenced; runs if it ran"],
