@@ -6,7 +6,7 @@ import { decodeDiskMarks } from "../../replica/disk_marks.ts";
 import { ImageMarks, lookForSameImages, type MarkedDisk } from "../image/image_marks.ts";
 import { libc } from "../system/libc.ts";
 import { HelloGate } from "./hello_gate.ts";
-import type { ReceiverOptions } from "./receiver_end.ts";
+import type { ReceiverSettings } from "./receiver_host.ts";
 import { never, Stage, wireOf } from "./testing/link_stage.ts";
 
 const FIRST = fullStream(1);
@@ -22,7 +22,7 @@ interface Scene {
 
 /** A receiver whose storage does not answer what it has beside its image: a FIFO without a writer. */
 async function withSilentStorage(
-  options: Partial<ReceiverOptions>,
+  options: Partial<ReceiverSettings>,
   body: (scene: Scene) => Promise<void>,
 ): Promise<void> {
   const folder = await Deno.makeTempDir({ prefix: "kemari-hello-" });
@@ -85,11 +85,11 @@ Deno.test({
       libc().close(await stage.connect());
       await stage.reactor.sleep(500, never);
       assert.ok(!isOver);
-      assert.equal(stage.end.replica.committed, 0);
-      assert.equal(stage.end.state, "receiving");
+      assert.equal(stage.receiver.replica.committed, 0);
+      assert.equal(stage.receiver.state, "receiving");
       await stage.reactor.during(answer(), never);
       await sending;
-      assert.equal(stage.end.replica.committed, 1);
+      assert.equal(stage.receiver.replica.committed, 1);
       assert.ok(longestMs < 1000, `the loop stood still for ${longestMs} ms`);
     }),
 });
@@ -117,7 +117,7 @@ Deno.test({
         refused(/about a sender before this one/),
       );
       await stage.quiet();
-      assert.equal(stage.end.state, "listening");
+      assert.equal(stage.receiver.state, "listening");
     }),
 });
 

@@ -2,7 +2,8 @@
 import { getLogger } from "@logtape/logtape";
 import { QemuError } from "../../errors.ts";
 import type { Replica } from "../../replica/replica.ts";
-import { type OnProgress, type StreamConsumer, writeToCommand } from "./activation.ts";
+import { type OnProgress, type StreamConsumer, writeToCommand } from "./write_replica.ts";
+import { delay } from "../system/delay.ts";
 import { QmpClient } from "../vm/qmp_client.ts";
 import type { LoadTimes } from "./standby.ts";
 import { coldCommand } from "./standby_command.ts";
@@ -56,7 +57,7 @@ export async function startCold(
           const now = performance.now();
           return { ...consumer, loadedAt: now, runningAt: now };
         }
-        await new Promise((resolve) => setTimeout(resolve, POLL_MS));
+        await delay(POLL_MS);
       }
     } finally {
       await client?.close();

@@ -39,11 +39,11 @@ export async function letRun(
   };
   try {
     const runs = await Promise.race([run(), process.exitCode.then(() => false)]);
-    if (!runs) throw await process.failure("run");
+    if (!runs) throw await process.failure("wait");
   } catch (error) {
     if (error instanceof QemuError && !process.hasEnded) return error;
     await Promise.race([process.exitCode, new Promise((resolve) => setTimeout(resolve, END_MS))]);
-    if (process.hasEnded) throw await process.failure("run");
+    if (process.hasEnded) throw await process.failure("wait");
     log.warn("the standby was told to run, and its QMP socket has closed since: {reason}", {
       reason: (error as Error).message,
     });
