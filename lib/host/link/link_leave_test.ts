@@ -44,9 +44,9 @@ for (const compress of ["delta", "zstd"] as const) {
     link.close();
     await stage.quiet();
     // What was held of the next one is cancelled.
-    const { committed } = stage.end.replica;
-    assert.deepEqual([stage.end.state, committed], ["waiting", link.transaction]);
-    assert.match(stage.end.lastLoss!, /shut down at the primary \(host-signal\)/);
+    const { committed } = stage.receiver.replica;
+    assert.deepEqual([stage.receiver.state, committed], ["waiting", link.transaction]);
+    assert.match(stage.receiver.lastLoss!, /shut down at the primary \(host-signal\)/);
     for (const fd of pipe) libc().close(fd);
   });
 }
@@ -80,7 +80,7 @@ Deno.test("digests that come behind LEAVE begin nothing", async () => {
   assert.equal(await link.leave(), true);
   end();
   await stage.quiet();
-  assert.equal(stage.end.state, "waiting");
+  assert.equal(stage.receiver.state, "waiting");
 });
 
 /** A link that is given a file for QEMU's stream. */

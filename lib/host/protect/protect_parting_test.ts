@@ -82,9 +82,9 @@ for (const stoodStill of [false, true]) {
         const until = performance.now() + HICCUP_MS;
         while (performance.now() < until);
         // All is well again.
-        const { committed } = stage.end.replica;
+        const { committed } = stage.receiver.replica;
         await stage.reactor.sleep(300, never);
-        assert.deepEqual([stage.end.state, committed], ["receiving", 1]);
+        assert.deepEqual([stage.receiver.state, committed], ["receiving", 1]);
       }
       assert.equal(link.stoodStill, stoodStill);
       let parted: Parted | undefined;
@@ -93,10 +93,10 @@ for (const stoodStill of [false, true]) {
         stage.reactor.wake();
       });
       await stage.reactor.run(
-        () => parted !== undefined || stage.end.state === "activating",
+        () => parted !== undefined || stage.receiver.state === "activating",
         never,
       );
-      assert.equal(stage.end.state, "waiting");
+      assert.equal(stage.receiver.state, "waiting");
       await stage.reactor.run(() => parted !== undefined, never);
       assert.deepEqual([parted!.fate, parted!.heard, asked()], ["goes-on", true, 0]);
       libc().close(input);
@@ -108,7 +108,7 @@ Deno.test("a primary that was given up unawares learns it from its own LEAVE, an
   const { stage, link, input, parting, stop } = await protectedPair({ graceMs: 300, isMute: true });
   await using _ = stage;
   stop();
-  await stage.reactor.run(() => stage.end.state === "activating", never);
+  await stage.reactor.run(() => stage.receiver.state === "activating", never);
   // Its listener is gone, as that of a `kemari recv … | qemu` is.
   const ask = () => Promise.resolve("unheard" as const);
   const { fate, error } = await partFromSecondary(BLIP, link, { ...parting, ask });
