@@ -42,7 +42,7 @@ export type PrimarySession = Omit<SenderOptions, "packingClock">;
  * | {@link foundEmpty}                       | {@link wantsLook}, and the channel had nothing           |
  * | {@link endOfStream}                      | the channel has ended                                    |
  * | {@link receivePeer}                      | bytes of the peer's have been read                       |
- * | {@link tick}                             | every 50 ms at the least, behind what the peer has said  |
+ * | {@link tick}                             | at least every 50 ms, behind what the peer has said      |
  *
  * After each of these, and after any other call that says so, what has come of it is taken, in this
  * order:

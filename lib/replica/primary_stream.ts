@@ -172,10 +172,10 @@ export class PrimaryStream implements StreamVisitor {
     }
   }
 
-  /** Drops the open transaction, if there is one. */
+  /** Drops the open transaction, if there is one: the session ends here. */
   cancel(): void {
     this.#held.drop();
-    this.#forwarder.cancel();
+    if (this.#txn.open) this.#txn.cancel();
   }
 
   /** Lets time pass. */
