@@ -229,14 +229,17 @@ Deno.test("what goes wrong with the secondary when the VM runs again is the loop
   const { dialogue } = link.primary;
   const resumed = [true, false];
   dialogue.vmResumed = () => resumed.shift()!;
-  link.primary.tick = () => {
+  link.primary.takeOutput = () => {
     throw broken;
   };
   link.vmResumed();
   await assert.rejects(stage.reactor.run(() => false, never), broken);
   // With nothing to be said to QEMU, there is nothing to be written.
   let pumped = 0;
-  link.primary.tick = () => void pumped++;
+  link.primary.takeOutput = () => {
+    pumped++;
+    return [];
+  };
   link.vmResumed();
   assert.equal(pumped, 0);
   link.close();

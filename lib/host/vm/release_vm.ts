@@ -120,15 +120,3 @@ async function ignoring(task: Promise<unknown>): Promise<void> {
     // QEMU says so when there is nothing to yank or to fail over.
   }
 }
-
-/** Calls back whenever the VM stops, or goes on after that, until the connection ends. */
-export function followVm(
-  client: QmpClient,
-  onResume: () => void,
-  onStop: () => void = () => {},
-): void {
-  client.onEvent(({ name }) => {
-    if (name === "RESUME") onResume();
-    else if (name === "STOP") onStop();
-  });
-}
