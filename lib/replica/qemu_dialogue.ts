@@ -12,24 +12,24 @@ const PLAIN_END_MS = 250;
 
 /** How far a full state is on its way, as far as QEMU has to be answered. */
 type FullState =
-  /** It is read; nothing is due. */
+  /** The state is being read; QEMU is owed no answer. */
   | { readonly at: "reading" }
-  /** It is on its way to the secondary, as this transaction. */
+  /** The state was read, and is on its way to the secondary as this transaction. */
   | { readonly at: "sent"; readonly transaction: number }
-  /** The secondary has it. A stream that has not ended by `readyAt` is taken for COLO. */
+  /** The secondary has the state. A stream that has not ended by `readyAt` is taken for COLO. */
   | { readonly at: "undecided"; readonly readyAt: number }
-  /** The secondary has it, and QEMU waits for no word. */
+  /** The secondary has the state, and QEMU waits for no word. */
   | { readonly at: "over" }
   /** CHECKPOINT_READY was said. */
   | { readonly at: "ready" };
 
 /** How far a checkpoint is. */
 type Checkpoint =
-  /** There is none: the VM runs, as far as is known. */
+  /** No checkpoint is under way: the VM runs, as far as is known. */
   | { readonly at: "none" }
-  /** QEMU has asked for one: it has no leave to stop the VM yet. */
+  /** QEMU has asked for a checkpoint, and has no leave to stop the VM yet. */
   | { readonly at: "asked" }
-  /** It may have leave once it has taken what was sent to the guest. */
+  /** QEMU gets leave once it has taken what was sent to the guest. */
   | { readonly at: "draining" }
   /** CHECKPOINT_REPLY was said: QEMU stops the VM. */
   | { readonly at: "stopping" }
@@ -37,7 +37,7 @@ type Checkpoint =
   | { readonly at: "reading"; readonly since: number }
   /** The last byte was read. VMSTATE_LOADED may wait for this transaction's ACK; 0 if not known yet. */
   | { readonly at: "read"; readonly since: number; readonly transaction: number }
-  /** VMSTATE_LOADED was said: QEMU lets the VM run, and has not told of it. */
+  /** VMSTATE_LOADED was said: QEMU lets the VM run, and has not said so over QMP yet. */
   | { readonly at: "resuming" };
 
 /**
@@ -185,7 +185,7 @@ export class QemuDialogue {
   vmResumed(): boolean {
     this.#vm = this.#full.at === "ready" ? "running" : "unseen";
     this.#stopsAwaited = 0;
-    // Heard late, behind the next CHECKPOINT_REQUEST, it is not about that one.
+    // A RESUME that is heard late, behind the next CHECKPOINT_REQUEST, is about the last checkpoint.
     if (this.#checkpoint.at === "resuming") this.#checkpoint = { at: "none" };
     return this.#replyIfMay();
   }

@@ -32,11 +32,11 @@ export type LinkState =
   | { readonly at: "running" }
   /** The secondary is told that it is left. */
   | { readonly at: "leaving" }
-  /** It has said that it knows, or has closed the connection. */
+  /** The secondary has said that it knows, or has closed the connection. */
   | { readonly at: "left"; readonly by: "answer" | "end" }
-  /** It is the VM's host. */
+  /** The secondary is the VM's host. */
   | { readonly at: "handed-over" }
-  /** Nothing is done any more; the connection is kept, since its end tells the peer something. */
+  /** Nothing is done any more; the connection is kept, since its end tells the secondary something. */
   | { readonly at: "quiet" }
   | { readonly at: "closed" };
 
@@ -348,7 +348,7 @@ export class SenderLink {
     this.#output.push(this.primary.takeOutput(this.#output.pendingBytes));
     if (this.primary.holding) this.#segments.hold();
     this.#taps?.inputsGoOut();
-    // A peer that is not there any more for what is written now may have had its last word before.
+    // Before the peer is written to: a peer that has said its last word may be gone by now.
     for (const event of this.primary.takeEvents()) this.#heed(event);
     if (!this.#isOpen) return;
     const written = this.#output.flush(this.primary.dialogue.readingSince);
