@@ -432,7 +432,7 @@ Deno.test("a link that is left says whether the secondary knows, and comes to it
   assert.deepEqual(link.state, { at: "quiet" });
   link.close();
   assert.deepEqual(link.state, { at: "closed" });
-  assert.match(stage.end.lastLoss!, /\(why\)/);
+  assert.match(stage.receiver.lastLoss!, /\(why\)/);
   assert.equal(await link.leave(), false);
 });
 
