@@ -19,7 +19,8 @@
  *   CPU time, see `zstd_context.ts`.
  */
 import { Carry } from "../lib/bytes/carry.ts";
-import { compressionOf, type CompressMode } from "../lib/host/link/compression.ts";
+import { compressionOf } from "../lib/host/link/compression.ts";
+import type { CompressMode } from "../lib/control/sender_status.ts";
 import { Primary, type PrimaryTaps } from "../lib/replica/primary.ts";
 import { Replica } from "../lib/replica/replica.ts";
 import { ReplicaTaps } from "../lib/replica/replica_taps.ts";

@@ -1,3 +1,5 @@
+import { askStatus } from "../lib/host/system/ask_control.ts";
+import { askTappedSender } from "../lib/lab/program/ask_end.ts";
 /**
  * `kemari bench net`: the net tap against QEMU connected straight to the same bridge.
  *
@@ -21,7 +23,6 @@
  * became 416, and bulk out of the guest 304 Mbit/s instead of 72.
  */
 import { KemariError, TransportError } from "../lib/errors.ts";
-import type { SenderStatus } from "../lib/host/status/sender_status.ts";
 import type { BenchExperiment } from "../lib/report/bench_result.ts";
 import { CountedClient } from "../lib/lab/network/counted_client.ts";
 import {
@@ -38,7 +39,7 @@ import { ensureTool } from "../lib/lab/provision/tools.ts";
 import { startVm, type Vm } from "../lib/lab/vms/vm.ts";
 import { endAllVms, leaveSignalsToCaller } from "../lib/lab/vms/vm_cleanup.ts";
 import type { BenchContext } from "./bench_context.ts";
-import { ask, end, say } from "../lib/lab/program/lab_process.ts";
+import { end, say } from "../lib/lab/program/lab_process.ts";
 import { kemariProgram } from "../lib/lab/program/kemari_program.ts";
 import {
   type Arrivals,
@@ -197,10 +198,10 @@ async function protectedGuest(bench: Bench): Promise<Protected> {
       ...["-qmp", `unix:${folder}/qmp,server=on,wait=off`],
     ]),
   );
-  await until(async () => (await ask<SenderStatus>(control, signal)).syncs >= 3, signal);
+  await until(async () => (await askStatus(control, signal)).syncs >= 3, signal);
   const host = `${SUBNETS.tap}.2`;
   const trips = await roundTrips(bench, host);
-  const status = await ask<Protected["status"]>(control, signal);
+  const status = await askTappedSender(control, signal);
   return { trips, status, ...await losses(bench, host), ...await bulk(bench, host) };
 }
 
@@ -223,7 +224,7 @@ async function bypassedGuest(bench: Bench): Promise<Bypassed> {
     ...["protect", "--qmp", `${folder}/qmp`, link, "--control", control],
     ...["--sync-interval", `${BYPASSED_INTERVAL_MS}`],
   ]);
-  const syncs = async () => (await ask<SenderStatus>(control, signal)).syncs;
+  const syncs = async () => (await askStatus(control, signal)).syncs;
   await until(async () => await syncs() >= 3, signal);
   const host = `${SUBNETS.tap}.2`;
   const begun = { syncs: await syncs(), at: performance.now() };

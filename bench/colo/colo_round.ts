@@ -1,6 +1,6 @@
 /** One measured stretch of COLO: a VM is kept in some way, and its checkpoints are counted. */
 import { QemuError, TransportError } from "../../lib/errors.ts";
-import type { SenderStatus } from "../../lib/host/status/sender_status.ts";
+import type { SenderStatus } from "../../lib/control/sender_status.ts";
 import type { QmpClient } from "../../lib/host/vm/qmp_client.ts";
 import { delay } from "../../lib/lab/program/lab_process.ts";
 import { memoryOf } from "../../lib/lab/vms/process_memory.ts";

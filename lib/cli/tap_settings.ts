@@ -2,12 +2,8 @@
 import { UsageError } from "../errors.ts";
 import { checkDiskTaps, type DiskTapAddress, parseDiskTap } from "../host/disk/disk_address.ts";
 import { checkNetTaps, type NetTapAddress, parseNetTap } from "../host/net/net_address.ts";
-import {
-  defaultSyncOn,
-  type HeldClass,
-  type SyncOn,
-  type TapSettings,
-} from "../host/taps/tap_status.ts";
+import { defaultSyncOn, type SyncOn, type TapSettings } from "../host/taps/tap_status.ts";
+import type { HeldClass } from "../control/tap_status.ts";
 import type { PrimaryTapOptions, TapOptions } from "./options.ts";
 
 /** @throws {UsageError} */

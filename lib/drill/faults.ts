@@ -2,8 +2,9 @@
 import { DrillClient } from "./client.ts";
 import { checkConnection, checkGuest, checkKilledPrimary, checkReplicaDisk } from "./checks.ts";
 import { freezeApplying, freezeSender } from "./freeze.ts";
-import { type DrillHosts, SERVICE_PORT, type TappedStatus } from "./hosts.ts";
-import type { TakeoverStatus } from "../host/takeover/takeover_clock.ts";
+import { type DrillHosts, SERVICE_PORT } from "./hosts.ts";
+import type { TappedStatus } from "../lab/program/ask_end.ts";
+import type { TakeoverStatus } from "../control/receiver_status.ts";
 import type { Fault } from "./plan.ts";
 import { delay, expectSoon, kill, say } from "../lab/program/lab_process.ts";
 import type { DrillCheck, RunContext } from "./report.ts";

@@ -1,16 +1,14 @@
+import { askReceiver, askSender } from "../lab/program/ask_end.ts";
 /**
  * The drill's small form, for a host that allows no networks: the guest counts on its console and
  * in memory, and goes on in a second QEMU.
  */
-import type { ReceiverStatus } from "../host/status/receiver_status.ts";
-import type { SenderStatus } from "../host/status/sender_status.ts";
+import type { TakeoverStatus } from "../control/receiver_status.ts";
 import { selfCommand } from "../host/system/self_command.ts";
-import type { TakeoverStatus } from "../host/takeover/takeover_clock.ts";
 import { type RunningVm, StandbyGuest } from "../lab/vms/standby_guest.ts";
 import { startVm } from "../lab/vms/vm.ts";
 import {
   answers,
-  ask,
   delay,
   end,
   kill,
@@ -83,19 +81,19 @@ export async function drillMemoryOnce(
     ]);
     children.push(protect);
     await protectedBy(`${folder}/protect`, protect, signal);
-    const receiverStatus = () => ask<ReceiverStatus>(`${folder}/recv`, signal);
+    const receiverStatus = () => askReceiver(`${folder}/recv`, signal);
     if (isWarm) {
       await until(async () => (await receiverStatus()).standby?.state === "ready", signal);
     }
     narrate(`protected; synchronizing for ${settings.seconds} s`);
     await delay(settings.seconds * 1000, signal);
 
-    const sender = await ask<SenderStatus>(`${folder}/protect`, signal);
+    const sender = await askSender(`${folder}/protect`, signal);
     narrate("kill -9: the primary's QEMU and its kemari");
     const killedAt = Date.now();
     kill(protect.pid);
     const askedAt = Date.now();
-    const receiver = await ask<ReceiverStatus>(`${folder}/recv`, signal).catch(() => undefined);
+    const receiver = await askReceiver(`${folder}/recv`, signal).catch(() => undefined);
     // Rather too early than too late: the answer may have taken its time.
     const committedAt = askedAt - (receiver?.lastCommittedAgeMs ?? 0);
     await primary.powerCut();

@@ -13,9 +13,11 @@ import { isUnread, wasClosed } from "./system/channel.ts";
 import { ReplicaGate } from "./takeover/replica_gate.ts";
 import { type ControlHandlers, ControlServer } from "./system/control.ts";
 import { statusLine } from "./status/status_line.ts";
-import { type ReceiverStatus, receiverStatus } from "./status/receiver_status.ts";
+import { receiverStatus } from "./status/receiver_status.ts";
+import type { ProtectRequest } from "../control/protect_request.ts";
+import type { RamReserve, ReceiverStatus, TakeoverCause } from "../control/receiver_status.ts";
 import { refuseSameImages } from "./image/image_marks.ts";
-import { freeMemoryBytes, type RamReserve } from "./ram_dir/ram_room.ts";
+import { freeMemoryBytes } from "./ram_dir/ram_room.ts";
 import { RateMeter } from "./system/rate_meter.ts";
 import { CopyOwner } from "./home/copy_owner.ts";
 import { ReplicaHome } from "./home/replica_home.ts";
@@ -23,7 +25,7 @@ import { ReplicaOwner } from "./home/replica_owner.ts";
 import { Reactor } from "./system/reactor.ts";
 import type { DiskTapAddress } from "./disk/disk_address.ts";
 import { type ReplaySettings, ReplicaTapSet } from "./taps/replica_tap_set.ts";
-import { ReceiverEnd, type TakeoverCause } from "./link/receiver_end.ts";
+import { ReceiverEnd } from "./link/receiver_end.ts";
 import type { ProgressLine } from "./system/progress_line.ts";
 import type { LinkTiming } from "./link/link_options.ts";
 import { SOFTWARE } from "./system/software.ts";
@@ -167,7 +169,7 @@ export async function recv(
       asked.push({ resolve, reject });
     });
   };
-  const protect = (request: Record<string, unknown>, gone: AbortSignal) => {
+  const protect = (request: ProtectRequest, gone: AbortSignal) => {
     if (isActive) return survivor.protect(request, gone);
     return Promise.reject(
       new TransportError("recv", "read", "this end has no VM to protect: it has not taken over", {

@@ -2,10 +2,10 @@ import { getLogger } from "@logtape/logtape";
 import { TransportError, UsageError } from "../errors.ts";
 import type { StreamConsumer } from "./takeover/activation.ts";
 import { parseAddress } from "./system/address.ts";
-import type { SenderStatus } from "./status/sender_status.ts";
+import type { ProtectRequest, ViaSettings } from "../control/protect_request.ts";
+import type { EarlyStatus, SenderStatus } from "../control/sender_status.ts";
 import { protectTapped } from "./protect/protect.ts";
 import { ProtectBoard } from "./protect/protect_board.ts";
-import type { ViaSettings } from "./protect/protect_via.ts";
 import type { Reactor } from "./system/reactor.ts";
 import type { ReplicaTapSet } from "./taps/replica_tap_set.ts";
 import type { ProgressLine } from "./system/progress_line.ts";
@@ -15,13 +15,6 @@ import { TapSet } from "./taps/tap_set.ts";
 import { defaultSyncOn, type SyncOn } from "./taps/tap_status.ts";
 
 const log = getLogger(["kemari", "recv"]);
-
-/** What `kemari protect --via` asks of the kemari that has taken the VM over. */
-interface ProtectRequest {
-  /** The program that asks: both are to be the same. */
-  readonly software: string;
-  readonly settings: ViaSettings;
-}
 
 interface Asked {
   readonly settings: ViaSettings;
@@ -48,7 +41,7 @@ export class Survivor {
   #taps: TapSet | undefined;
   #syncOn: SyncOn = [];
   #asked: Asked | undefined;
-  #status: (() => SenderStatus | object) | undefined;
+  #status: (() => SenderStatus | EarlyStatus) | undefined;
 
   constructor(reactor: Reactor, taps: ReplicaTapSet, progress: ProgressLine) {
     this.#reactor = reactor;
@@ -57,7 +50,7 @@ export class Survivor {
   }
 
   /** The sender's status while the VM is protected. */
-  get status(): SenderStatus | object | undefined {
+  get status(): SenderStatus | EarlyStatus | undefined {
     return this.#status?.();
   }
 
@@ -66,8 +59,7 @@ export class Survivor {
    *
    * @throws {KemariError} with what ended it.
    */
-  protect(request: Record<string, unknown>, gone: AbortSignal): Promise<void> {
-    const { software, settings } = request as unknown as ProtectRequest;
+  protect({ software, settings }: ProtectRequest, gone: AbortSignal): Promise<void> {
     if (software !== SOFTWARE) {
       throw new UsageError(`this end is ${SOFTWARE}, and was asked by ${software}`, {
         hint: "run the same kemari",

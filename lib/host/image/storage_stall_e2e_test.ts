@@ -2,9 +2,9 @@
 import assert from "node:assert/strict";
 import { BarePair } from "../../lab/testing/bare_pair.ts";
 import { canFreeze, FrozenDisk } from "../../lab/testing/frozen_disk.ts";
-import type { TappedStatus } from "../../lab/testing/tapped_pair.ts";
+import type { TappedStatus } from "../../lab/program/ask_end.ts";
 import { until } from "../../lab/testing/kemari_pair.ts";
-import type { SenderStatus } from "../status/sender_status.ts";
+import type { SenderStatus } from "../../control/sender_status.ts";
 import { NbdWriter } from "../disk/testing/nbd_writer.ts";
 import { QmpClient } from "../vm/qmp_client.ts";
 

@@ -2,7 +2,8 @@
 import assert from "node:assert/strict";
 import { loadStream } from "../../lab/recording/streams.ts";
 import { OutputQueue } from "../system/channel.ts";
-import { compressionOf, type CompressMode } from "./compression.ts";
+import { compressionOf } from "./compression.ts";
+import type { CompressMode } from "../../control/sender_status.ts";
 import { libc } from "../system/libc.ts";
 import { contentOf, never, Stage } from "./testing/link_stage.ts";
 import { socketConnection } from "./peer.ts";

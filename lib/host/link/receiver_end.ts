@@ -18,6 +18,7 @@ import { ReceiverSession, type SessionOptions } from "./receiver_session.ts";
 import { refuseSender } from "./refuse_sender.ts";
 import { notFailedOver, OUTRUN, waitingWords, whyNot } from "./session_end_words.ts";
 import { type Listener, listenSocket } from "../system/socket.ts";
+import type { TakeoverCause } from "../../control/receiver_status.ts";
 
 const log = getLogger(["kemari", "recv"]);
 
@@ -38,8 +39,6 @@ export interface ReceiverOptions extends SessionOptions {
   readonly gate?: CommitGate;
 }
 
-/** Why the secondary activates. */
-export type TakeoverCause = "handover" | "loss" | "failover";
 /** Why a secondary does not receive any more; it ends with nothing to do where the VM was shut down. */
 export type Verdict = TakeoverCause | "vm-ended";
 

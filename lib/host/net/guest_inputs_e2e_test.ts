@@ -13,8 +13,7 @@ import { until } from "../../lab/testing/protected_pair.ts";
 import { ensureQemu } from "../../lab/provision/qemu.ts";
 import { startVm, type Vm } from "../../lab/vms/vm.ts";
 import { FROM_SOURCE, KemariProcess } from "../../lab/program/watched_kemari.ts";
-import { askControl } from "../system/control.ts";
-import type { SenderStatus } from "../status/sender_status.ts";
+import { askStatus } from "../system/ask_control.ts";
 
 const missing = await netLabMissing();
 if (missing) console.error(`SKIP network tests: ${missing}`);
@@ -92,7 +91,7 @@ class Scene implements AsyncDisposable {
   async syncs(): Promise<number> {
     try {
       const control = `${this.folder}/protect`;
-      return (await askControl(control, "status", never) as unknown as SenderStatus).syncs ?? 0;
+      return (await askStatus(control, never)).syncs;
     } catch {
       return 0;
     }

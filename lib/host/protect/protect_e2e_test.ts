@@ -229,7 +229,7 @@ Deno.test("e2e: a VM that is paused is waited for, not set running, and protecte
     await pair.secondary();
     const protect = pair.protect("--sync-interval", "50");
     await protect.waitFor(/The VM stands still \(paused\): it is protected once it runs/);
-    await pair.senderStatus(({ state }) => state === "waiting for the VM to run");
+    await pair.senderIs("waiting for the VM to run");
     const { status } = await qmp.execute("query-status") as { status: string };
     assert.equal(status, "paused");
     await qmp.execute("cont");

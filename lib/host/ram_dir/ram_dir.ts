@@ -33,7 +33,8 @@ import {
 import { cString, ERRNO, errno, libc } from "../system/libc.ts";
 import { entriesOf, exists, isEmpty, readNote } from "./quiet_files.ts";
 import { fileError, removeQuietly } from "./ram_file.ts";
-import { judgeRoom, lookAtRoom, type RamReserve, type RamStatus } from "./ram_room.ts";
+import { judgeRoom, lookAtRoom } from "./ram_room.ts";
+import type { RamReserve, RamStatus } from "../../control/receiver_status.ts";
 import { decodeState, type StateMark } from "./ram_state.ts";
 
 const log = getLogger(["kemari", "recv"]);

@@ -31,6 +31,7 @@ import {
 } from "./rehearsal.ts";
 import { planStandby } from "./standby_command.ts";
 import { awaitState, sendState, StandbyProcess } from "./standby_process.ts";
+import type { StandbyStatus } from "../../control/receiver_status.ts";
 
 const log = getLogger(["kemari", "standby"]);
 
@@ -39,17 +40,6 @@ const LOAD_MS = 5000;
 /** How long an activation waits for a standby that is just starting. */
 const READY_MS = 3000;
 const RESTART_MS = [100, 500, 2000, 10_000];
-
-/** What `kemari status` tells of it. */
-export interface StandbyStatus {
-  readonly state: "none" | "checking" | "starting" | "ready" | "loading" | "running" | "cold";
-  /** QEMU's process id, where one runs. */
-  readonly pid: number | null;
-  /** How often it has died and been started again. */
-  readonly restarts: number;
-  /** Why the last one died, or why activation will be cold. */
-  readonly reason: string | null;
-}
 
 /** When an activation's parts were over, in milliseconds of performance.now(). */
 export interface LoadTimes {

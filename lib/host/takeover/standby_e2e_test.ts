@@ -4,7 +4,7 @@ import { failover, ProtectedPair, until } from "../../lab/testing/protected_pair
 import type { StandbyGuest } from "../../lab/vms/standby_guest.ts";
 import type { QemuVersion } from "../../lab/provision/qemu.ts";
 import type { KemariProcess } from "../../lab/program/watched_kemari.ts";
-import type { ReceiverStatus } from "../status/receiver_status.ts";
+import type { ReceiverStatus } from "../../control/receiver_status.ts";
 
 const OFTEN = ["--sync-interval", "20"];
 /** A QEMU that is protected by a loop of whole migrations makes fewer. */

@@ -4,7 +4,7 @@ import { BarePair } from "../../lab/testing/bare_pair.ts";
 import { until } from "../../lab/testing/kemari_pair.ts";
 import type { QemuVersion } from "../../lab/provision/qemu.ts";
 import { runKemari } from "../../lab/program/run_kemari.ts";
-import type { TappedStatus } from "../../lab/testing/tapped_pair.ts";
+import type { TappedStatus } from "../../lab/program/ask_end.ts";
 import { KemariProcess } from "../../lab/program/watched_kemari.ts";
 import { QmpClient } from "./qmp_client.ts";
 

@@ -1,7 +1,7 @@
 /** What both forms of the drill do with processes, guests and time. */
 import { KemariError, QemuError, TransportError } from "../../errors.ts";
-import { askControl } from "../../host/system/control.ts";
-import type { SenderStatus } from "../../host/status/sender_status.ts";
+import { askStatus } from "../../host/system/ask_control.ts";
+import type { SenderStatus } from "../../control/sender_status.ts";
 import type { RunningVm } from "../vms/standby_guest.ts";
 
 /** The longest that anything in a drill may take. */
@@ -34,10 +34,6 @@ export async function output(program: string, args: string[], signal: AbortSigna
   }
 }
 
-export async function ask<Status>(socket: string, signal: AbortSignal): Promise<Status> {
-  return await askControl(socket, "status", signal) as unknown as Status;
-}
-
 /** Waits until a kemari process serves its control socket. */
 export async function answers(
   socket: string,
@@ -45,7 +41,7 @@ export async function answers(
   signal: AbortSignal,
 ): Promise<void> {
   await whileAlive(child, "kemari recv", async () => {
-    const { state } = await ask<{ readonly state: string }>(socket, signal);
+    const { state } = await askStatus(socket, signal);
     return state !== "starting";
   }, signal);
 }
@@ -57,7 +53,7 @@ export async function protectedBy(
   signal: AbortSignal,
 ): Promise<void> {
   await whileAlive(child, "kemari protect", async () => {
-    const { syncs } = await ask<SenderStatus>(socket, signal);
+    const { syncs } = await askStatus(socket, signal);
     return syncs >= 2;
   }, signal);
 }

@@ -1,6 +1,6 @@
 /** A kemari that an experiment runs, and what it says if it does not get ready. */
 import { TransportError } from "../../errors.ts";
-import { askControl } from "../../host/system/control.ts";
+import { askStatus } from "../../host/system/ask_control.ts";
 import { end, whileAlive } from "./lab_process.ts";
 import { atExit, endQuietly } from "./work_folder.ts";
 
@@ -64,7 +64,7 @@ export function isThere(path: string): boolean {
 /** Whether the `kemari recv` behind a control socket listens: it answers before that. */
 export async function listens(control: string, signal: AbortSignal): Promise<boolean> {
   try {
-    return (await askControl(control, "status", signal)).state !== "starting";
+    return (await askStatus(control, signal)).state !== "starting";
   } catch (error) {
     if (error instanceof TransportError) return false;
     throw error;
