@@ -17,7 +17,8 @@
  */
 import { TransportError } from "../lib/errors.ts";
 import { OutputQueue } from "../lib/host/system/channel.ts";
-import { ERRNO, errno, errnoText, libc } from "../lib/host/system/libc.ts";
+import { errno, errnoText, libc } from "../lib/host/system/libc.ts";
+import { ERRNO, POLLOUT } from "../lib/host/system/linux.ts";
 import { Reactor } from "../lib/host/system/reactor.ts";
 import { connectSocket } from "../lib/host/system/socket.ts";
 import type { BenchChart, BenchExperiment, BenchSeries } from "../lib/report/bench_result.ts";
@@ -98,7 +99,6 @@ function writeAll(fd: number, bytes: Uint8Array<ArrayBuffer>): void {
 }
 
 const pollfd = new Uint8Array(8);
-const POLLOUT = 4;
 
 function waitWritable(fd: number): void {
   const view = new DataView(pollfd.buffer);

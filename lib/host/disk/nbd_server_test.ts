@@ -13,7 +13,7 @@ import {
 import { CHUNK_HEADER_BYTES, NBD_CMD, NBD_ERROR, readU32 } from "../../nbd/wire.ts";
 import type { Done } from "../../replica/done.ts";
 import type { BlockBackend, StatusDone, ZeroOptions } from "../image/block_backend.ts";
-import { ERRNO } from "../system/libc.ts";
+import { ERRNO } from "../system/linux.ts";
 import { NbdServer } from "./nbd_server.ts";
 import { Reactor } from "../system/reactor.ts";
 

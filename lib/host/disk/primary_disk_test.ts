@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import type { Done } from "../../replica/done.ts";
 import { parseDiskTap } from "./disk_address.ts";
-import { ERRNO } from "../system/libc.ts";
+import { ERRNO } from "../system/linux.ts";
 import { ImageFile } from "../image/image_file.ts";
 import { NbdServer } from "./nbd_server.ts";
 import { BLOCK, NbdWriter } from "./testing/nbd_writer.ts";

@@ -5,7 +5,7 @@ import type { Extent } from "../../nbd/reply_writer.ts";
 import type { Done } from "../../replica/done.ts";
 import type { ZeroOptions } from "./block_backend.ts";
 import { ImageFile } from "./image_file.ts";
-import { ERRNO } from "../system/libc.ts";
+import { ERRNO } from "../system/linux.ts";
 import { Reactor } from "../system/reactor.ts";
 
 const MIB = 1 << 20;

@@ -8,6 +8,7 @@ import { libc } from "../system/libc.ts";
 import { contentOf, never, Stage } from "./testing/link_stage.ts";
 import { socketConnection } from "./peer.ts";
 import { SenderLink } from "./sender_link.ts";
+import { O_CLOEXEC, O_NONBLOCK } from "../system/linux.ts";
 
 const RECORDING = "colo-11.1-dirty";
 
@@ -18,7 +19,7 @@ async function replicaAfter(compress: CompressMode, commit: "sync" | "async"): P
   await using stage = await Stage.open();
   const fds = new Int32Array(2);
   // O_NONBLOCK | O_CLOEXEC
-  libc().pipe2(new Uint8Array(fds.buffer), 0o2004000);
+  libc().pipe2(new Uint8Array(fds.buffer), O_NONBLOCK | O_CLOEXEC);
   const [input, output] = fds;
   const stream = new OutputQueue(output, "QEMU");
   stream.push([loadStream(RECORDING)]);

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { InterruptedError } from "../../errors.ts";
-import { ERRNO, errno, libc } from "./libc.ts";
+import { errno, libc } from "./libc.ts";
+import { ERRNO, O_CLOEXEC, O_NONBLOCK } from "./linux.ts";
 import { Reactor } from "./reactor.ts";
 
 const never = new AbortController().signal;
@@ -9,7 +10,7 @@ const never = new AbortController().signal;
 class Pipe implements Disposable {
   readonly #fds = new Int32Array(2);
   constructor() {
-    libc().pipe2(new Uint8Array(this.#fds.buffer), 0o2004000);
+    libc().pipe2(new Uint8Array(this.#fds.buffer), O_NONBLOCK | O_CLOEXEC);
   }
   get read(): number {
     return this.#fds[0];

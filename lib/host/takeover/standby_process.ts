@@ -4,12 +4,12 @@ import { decodeMigrationStatus } from "../../qmp/migration_status.ts";
 import { libc } from "../system/libc.ts";
 import { childrenOf } from "../link/peer.ts";
 import { QmpClient } from "../vm/qmp_client.ts";
+import { SIGKILL } from "../system/linux.ts";
 
 const START_MS = 20_000;
 const QMP_POLL_MS = 5;
 const LAST_WORDS = 2000;
 const KILL_MS = 5000;
-const SIGKILL = 9;
 
 /**
  * Keeps a standby from outliving its kemari: a bystander waits for a word on our pipe, and kills its
