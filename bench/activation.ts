@@ -25,6 +25,7 @@ import type { ProtectedSetup } from "./colo/colo_vm.ts";
 import { kemariProgram } from "../lib/lab/program/kemari_program.ts";
 import { saveVm } from "../lib/lab/vms/save_vm.ts";
 import { atExit, endQuietly, WorkFolder } from "../lib/lab/program/work_folder.ts";
+import { delay } from "../lib/host/system/delay.ts";
 
 /** A guest whose takeovers are measured. */
 interface GuestSize {
@@ -314,8 +315,4 @@ function endGroup(pid: number): void {
   } catch {
     // Nothing of it is left.
   }
-}
-
-function delay(ms: number): Promise<void> {
-  return new Promise((resolve) => setTimeout(resolve, ms));
 }

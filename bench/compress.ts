@@ -30,6 +30,7 @@ import { median, pairedRatios } from "../lib/report/bench_statistics.ts";
 import type { BenchExperiment, BenchGrid } from "../lib/report/bench_result.ts";
 import type { BenchContext } from "./bench_context.ts";
 import { type CheckpointSeries, checkpointSeries, DISK, GUESTS } from "./checkpoint_series.ts";
+import { delay } from "../lib/host/system/delay.ts";
 
 export const COMPRESS_MODES: readonly CompressMode[] = ["none", "zstd", "delta", "auto"];
 
@@ -147,7 +148,7 @@ export async function benchCompress(context: BenchContext): Promise<BenchExperim
     for (let round = 0; round <= rounds; round++) {
       if (round > 0) context.progress("compress", step++, steps, `${guest}, round ${round}`);
       for (let turn = 0; turn < COMPRESS_MODES.length; turn++) {
-        await new Promise((resolve) => setTimeout(resolve));
+        await delay(0);
         context.signal.throwIfAborted();
         const mode = COMPRESS_MODES[(turn + round) % COMPRESS_MODES.length];
         const run = runSeries(series, mode);

@@ -33,6 +33,7 @@ import { GUEST_LIMITS, GuestLab } from "./guest_lab.ts";
 import { GuestRun } from "./guest_run.ts";
 import type { TappedStatus } from "../lib/lab/program/ask_end.ts";
 import { iozoneCommand } from "./iozone_program.ts";
+import { delay } from "../lib/host/system/delay.ts";
 
 const WORKLOADS = ["files", "requests"] as const;
 type Workload = typeof WORKLOADS[number];
@@ -124,7 +125,7 @@ async function measure(
   seconds: number,
   cell: Cell,
 ): Promise<void> {
-  await new Promise((resolve) => setTimeout(resolve, SETTLE_MS));
+  await delay(SETTLE_MS);
   const before = await reading(run);
   await run.run(commandOf(workload, seconds));
   const after = await reading(run);

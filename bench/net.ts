@@ -51,6 +51,8 @@ import {
 import { measureRoundTrips } from "./round_trips.ts";
 import { listens } from "../lib/lab/program/started_kemari.ts";
 import { atExit, endQuietly, WorkFolder } from "../lib/lab/program/work_folder.ts";
+import { delay } from "../lib/host/system/delay.ts";
+import { until } from "../lib/lab/program/until.ts";
 
 const MEMORY_MIB = 256;
 const PORT = 7000;
@@ -186,7 +188,7 @@ async function protectedGuest(bench: Bench): Promise<Protected> {
     ...["--net", `net0=unix:${folder}/${side}.net,tap:${device}`],
   ];
   startKemari(bench, stack, ["recv", link, "--control", `${folder}/recv`, ...taps("b", "kemB")]);
-  await until(() => listens(`${folder}/recv`, signal), signal);
+  await ready("kemari recv", () => listens(`${folder}/recv`, signal), signal);
   const control = `${folder}/protect`;
   startKemari(bench, stack, [
     ...["protect", "--qmp", `${folder}/qmp`, link, "--control", control, ...taps("a", "kemA")],
@@ -198,7 +200,7 @@ async function protectedGuest(bench: Bench): Promise<Protected> {
       ...["-qmp", `unix:${folder}/qmp,server=on,wait=off`],
     ]),
   );
-  await until(async () => (await askStatus(control, signal)).syncs >= 3, signal);
+  await ready("syncs", async () => (await askStatus(control, signal)).syncs >= 3, signal);
   const host = `${SUBNETS.tap}.2`;
   const trips = await roundTrips(bench, host);
   const status = await askTappedSender(control, signal);
@@ -212,7 +214,7 @@ async function bypassedGuest(bench: Bench): Promise<Bypassed> {
   const folder = Deno.makeTempDirSync({ dir: bench.folder });
   const link = `unix:${folder}/link`;
   startKemari(bench, stack, ["recv", link, "--control", `${folder}/recv`]);
-  await until(() => listens(`${folder}/recv`, signal), signal);
+  await ready("kemari recv", () => listens(`${folder}/recv`, signal), signal);
   stack.use(
     await boot(bench, [
       ...nic("n0", "tap,ifname=kemA,script=no,downscript=no,vnet_hdr=off"),
@@ -225,7 +227,7 @@ async function bypassedGuest(bench: Bench): Promise<Bypassed> {
     ...["--sync-interval", `${BYPASSED_INTERVAL_MS}`],
   ]);
   const syncs = async () => (await askStatus(control, signal)).syncs;
-  await until(async () => await syncs() >= 3, signal);
+  await ready("syncs", async () => await syncs() >= 3, signal);
   const host = `${SUBNETS.tap}.2`;
   const begun = { syncs: await syncs(), at: performance.now() };
   const arrivals = { trips: await roundTrips(bench, host), ...await losses(bench, host) };
@@ -301,6 +303,8 @@ async function bulk(bench: Bench, host: string): Promise<{ out: number; in: numb
 
 /** Between two tests the server does not listen for a moment. */
 const IPERF_ATTEMPTS = 5;
+/** How long a kemari may take to begin. */
+const READY_MS = 30_000;
 const IPERF_PAUSE_MS = 500;
 
 /** @returns Mbit/s, as the receiving end saw them. */
@@ -313,7 +317,7 @@ async function iperf(bench: Bench, host: string, ...options: string[]): Promise<
       // Between two tests the server closes its listener, with whoever waits there, and opens another.
       const isBetween = /refused|control message: Connection reset/.test((error as Error).message);
       if (attempt === IPERF_ATTEMPTS || !isBetween) throw error;
-      await new Promise((resolve) => setTimeout(resolve, IPERF_PAUSE_MS));
+      await delay(IPERF_PAUSE_MS);
     }
   }
 
@@ -348,18 +352,19 @@ function startKemari(bench: Bench, stack: AsyncDisposableStack, args: readonly s
 }
 
 async function appears(path: string, signal: AbortSignal): Promise<void> {
-  await until(() => exists(path), signal);
+  await ready(path, () => exists(path), signal);
 }
 
-async function until(condition: () => Promise<boolean>, signal: AbortSignal): Promise<void> {
-  for (let attempt = 0; attempt < 1500; attempt++) {
-    signal.throwIfAborted();
-    const holds = await condition().catch((error) => {
+/** Waits until a kemari is as far as that; errors of it are those of one that has just begun. */
+async function ready(
+  what: string,
+  isSo: () => Promise<boolean>,
+  signal: AbortSignal,
+): Promise<void> {
+  const quietly = () =>
+    isSo().catch((error) => {
       if (error instanceof KemariError) return false;
       throw error;
     });
-    if (holds) return;
-    await new Promise((resolve) => setTimeout(resolve, 20));
-  }
-  throw new TransportError("kemari", "listen", "it is not ready after 30 s");
+  await until(quietly, what, { signal, limitMs: READY_MS });
 }

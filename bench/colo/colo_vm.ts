@@ -10,12 +10,12 @@ import { askSender } from "../../lib/lab/program/ask_end.ts";
 import type { SenderStatus } from "../../lib/control/sender_status.ts";
 import { QmpClient } from "../../lib/host/vm/qmp_client.ts";
 import { quoteWord } from "../../lib/host/takeover/standby_command.ts";
-import { until } from "../../lib/lab/program/lab_process.ts";
 import { listens, startKemari } from "../../lib/lab/program/started_kemari.ts";
 import { StopWatch } from "../../lib/lab/vms/stop_watch.ts";
 import { WorkFolder } from "../../lib/lab/program/work_folder.ts";
 import { enableColo, inColo } from "./enter_colo.ts";
 import { StandIn } from "./stand_in.ts";
+import { until } from "../../lib/lab/program/until.ts";
 
 /** The VM, and what connects it with its secondary. */
 export interface ColoSetup {
@@ -171,10 +171,14 @@ export async function unkeptVm(setup: BareSetup, stack: AsyncDisposableStack): P
   const stops = stack.use(await StopWatch.attach(vm.spareQmpPath));
   await enableColo(stops.client, setup.intervalMs);
   await migrateStopped(stops.client, `unix:${path}`);
-  await until(async () => {
-    const { status } = await stops.client.execute("query-migrate") as { status: string };
-    return status === "device" || status === "colo";
-  }, signal);
+  await until(
+    async () => {
+      const { status } = await stops.client.execute("query-migrate") as { status: string };
+      return status === "device" || status === "colo";
+    },
+    "the first pass",
+    { signal },
+  );
   await standIn.ready(signal);
   await inColo(stops.client, signal);
   return { vm, stops };

@@ -3,9 +3,9 @@ import assert from "node:assert/strict";
 import { loadStream } from "../lab/recording/streams.ts";
 import { KemariProcess } from "../lab/program/watched_kemari.ts";
 import { askReceiver } from "../lab/program/ask_end.ts";
+import { never } from "../host/system/never.ts";
 
 const STREAM = loadStream("plain-11.1-bios");
-const never = new AbortController().signal;
 
 Deno.test("recv keeps the VM that --vm names, over its own death, until --replace says otherwise", async () => {
   const folder = await Deno.makeTempDir({ prefix: "kemari-vm-", dir: "/dev/shm" });

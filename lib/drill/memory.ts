@@ -9,7 +9,6 @@ import { type RunningVm, StandbyGuest } from "../lab/vms/standby_guest.ts";
 import { startVm } from "../lab/vms/vm.ts";
 import {
   answers,
-  delay,
   end,
   kill,
   output,
@@ -18,9 +17,10 @@ import {
   senderFigures,
   shell,
   TIMEOUT_MS,
-  until,
 } from "../lab/program/lab_process.ts";
 import type { DrillCheck, DrillRun, RunContext } from "./report.ts";
+import { until } from "../lab/program/until.ts";
+import { delay } from "../host/system/delay.ts";
 
 /** How many numbers the guest says after the takeover before it is believed. */
 const COUNTS_AFTER = 10;
@@ -83,7 +83,9 @@ export async function drillMemoryOnce(
     await protectedBy(`${folder}/protect`, protect, signal);
     const receiverStatus = () => askReceiver(`${folder}/recv`, signal);
     if (isWarm) {
-      await until(async () => (await receiverStatus()).standby?.state === "ready", signal);
+      await until(async () => (await receiverStatus()).standby?.state === "ready", "the standby", {
+        signal,
+      });
     }
     narrate(`protected; synchronizing for ${settings.seconds} s`);
     await delay(settings.seconds * 1000, signal);
@@ -103,15 +105,21 @@ export async function drillMemoryOnce(
     let ended = false;
     recv.status.then(() => ended = true);
     let takeover: TakeoverStatus | undefined;
-    await until(async () => {
-      if (!isWarm) return ended;
-      takeover = (await receiverStatus()).takeover ?? undefined;
-      return takeover?.runningMs != null;
-    }, signal);
+    await until(
+      async () => {
+        if (!isWarm) return ended;
+        takeover = (await receiverStatus()).takeover ?? undefined;
+        return takeover?.runningMs != null;
+      },
+      "the takeover",
+      { signal },
+    );
     const first = await secondary.console.waitFor(/count (\d+)/, { timeoutMs: TIMEOUT_MS });
     const outageMs = first.atMs - killedAt;
     narrate(`the secondary runs: "${first.text}" ${outageMs.toFixed(0)} ms after the kill`);
-    await until(() => counts(secondary).length >= COUNTS_AFTER, signal);
+    await until(() => counts(secondary).length >= COUNTS_AFTER, "the secondary's count", {
+      signal,
+    });
     const after = counts(secondary).map(({ count }) => count);
     const checks = await check({ primary, secondary, bootId, said, after, committedAt });
     return {

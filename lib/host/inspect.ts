@@ -7,6 +7,7 @@ import { adopt, kindOf, readSome } from "./system/channel.ts";
 import { formatBytes } from "../units.ts";
 import { cString, errno, errnoText, libc } from "./system/libc.ts";
 import { O_CLOEXEC, O_NONBLOCK, O_RDONLY, POLLIN } from "./system/linux.ts";
+import { delay } from "./system/delay.ts";
 
 const READ_BYTES = 1 << 20;
 /** How long the parser runs before signals get their turn, in milliseconds. */
@@ -126,7 +127,7 @@ async function* pieces(
   for (;;) {
     if (file.waits) await waitReadable(file.fd, signal);
     if (performance.now() >= turnEndsAt) {
-      await new Promise((resolve) => setTimeout(resolve, 0));
+      await delay(0);
       turnEndsAt = performance.now() + TURN_MS;
     }
     signal.throwIfAborted();

@@ -30,6 +30,7 @@ import type { SyncOn, TapSettings } from "./taps/tap_status.ts";
 import type { ProgressLine } from "./system/progress_line.ts";
 import { CONNECT_TIMEOUT_MS } from "./link/peer.ts";
 import { tooSlow } from "./link/lost_secondary.ts";
+import { never } from "./system/never.ts";
 
 const log = getLogger(["kemari", "send"]);
 
@@ -187,7 +188,7 @@ export async function send(
       goOnAlone(error);
       // The taps go on meanwhile: QEMU may wait for its disk before it answers.
       const action = takenOver ? "stop" : "continue";
-      await reactor.during(release(settings.qmp, action, delayMs), new AbortController().signal);
+      await reactor.during(release(settings.qmp, action, delayMs), never);
       link.close();
     }
     if (taps?.isUsed && !signal.aborted) {

@@ -17,6 +17,7 @@ import { cString, libc } from "./system/libc.ts";
 import { Reactor, type Watch } from "./system/reactor.ts";
 import { selfCommand } from "./system/self_command.ts";
 import { F_SETFD, FD_CLOEXEC, O_CLOEXEC, O_RDWR } from "./system/linux.ts";
+import { never } from "./system/never.ts";
 
 /** Names the descriptor of the socket to the front. */
 const VARIABLE = "KEMARI_SEND_FRONT";
@@ -65,7 +66,7 @@ export async function stayInFront(signal: AbortSignal): Promise<number> {
   });
   try {
     // An end that is asked for is the real one's to carry out.
-    await reactor.run(() => code !== undefined, new AbortController().signal);
+    await reactor.run(() => code !== undefined, never);
   } finally {
     signal.removeEventListener("abort", passOn);
     reactor.close();

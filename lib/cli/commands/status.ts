@@ -29,29 +29,14 @@ export const status = defineCommand({
   },
   async run([socket], options, { writeOut, signal }) {
     const { askStatus } = await import("../../host/system/ask_control.ts");
+    const { delay } = await import("../../host/system/delay.ts");
     const { formatStatus } = await import("../output/status_text.ts");
     for (let round = 1;; round++) {
       const status = await askStatus(socket, signal);
       if (options.json) writeOut(JSON.stringify(status, null, options.watch ? 0 : 2) + "\n");
       else writeOut((round > 1 ? "\n" : "") + formatStatus(status));
       if (!options.watch) return;
-      await pause(WATCH_MS, signal);
+      await delay(WATCH_MS, signal);
     }
   },
 });
-
-/** Waits, and throws the signal's reason if it comes first. */
-async function pause(durationMs: number, signal: AbortSignal): Promise<void> {
-  signal.throwIfAborted();
-  await new Promise<void>((resolve, reject) => {
-    const interrupt = () => {
-      clearTimeout(timer);
-      reject(signal.reason);
-    };
-    const timer = setTimeout(() => {
-      signal.removeEventListener("abort", interrupt);
-      resolve();
-    }, durationMs);
-    signal.addEventListener("abort", interrupt, { once: true });
-  });
-}

@@ -8,8 +8,7 @@ import { Reactor } from "../system/reactor.ts";
 import { ReplicaTapSet } from "../taps/replica_tap_set.ts";
 import { TapSet } from "../taps/tap_set.ts";
 import { O_CLOEXEC, O_RDWR } from "../system/linux.ts";
-
-const never = new AbortController().signal;
+import { never } from "../system/never.ts";
 
 const reactor = new Reactor();
 const open = (path: string, use: Parameters<typeof ImageFile.open>[2] = {}) =>

@@ -5,7 +5,8 @@ import { concat, fullStream, u64 } from "../../qemu/testing/synthetic_stream.ts"
 import { encodeLeave } from "../../txn/leave.ts";
 import { encodeHeader, NACK_REASON, TXN } from "../../txn/wire.ts";
 import { libc } from "../system/libc.ts";
-import { never, Stage, tinyStream, wireOf } from "./testing/link_stage.ts";
+import { Stage, tinyStream, wireOf } from "./testing/link_stage.ts";
+import { never } from "../system/never.ts";
 import { socketConnection } from "./peer.ts";
 import { isTakenOver } from "../vm/release_vm.ts";
 import { SenderLink } from "./sender_link.ts";

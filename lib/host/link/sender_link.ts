@@ -18,6 +18,7 @@ import type { Reactor, Watch } from "../system/reactor.ts";
 import { isTakenOver } from "../vm/release_vm.ts";
 import { SegmentPool } from "../system/segment_pool.ts";
 import { tellStuck } from "./stuck_stream.ts";
+import { never } from "../system/never.ts";
 
 /** Time for a secondary to hear that it is left. */
 const LEAVE_MS = 1500;
@@ -217,7 +218,7 @@ export class SenderLink {
       this.#pump();
       await this.#reactor.run(
         () => late || this.#peerLeft || this.#isLeaveKnown,
-        new AbortController().signal,
+        never,
       );
     } catch (error) {
       if (isTakenOver(error)) throw error;

@@ -12,6 +12,7 @@ import { readGuestTimer } from "../vm/qemu_probe.ts";
 import type { QmpClient } from "../vm/qmp_client.ts";
 import { saveSettings } from "../vm/saved_settings.ts";
 import { GuestSleeps } from "../vm/vm_watch.ts";
+import { delay } from "../system/delay.ts";
 
 const log = getLogger(["kemari", "protect"]);
 
@@ -143,7 +144,7 @@ async function mindGuestTimer(context: ProtectContext, isOver: () => boolean): P
   });
   interval.ms = ticking;
   // A request in the middle of a checkpoint is lost, and the interval goes to QEMU with one.
-  while (dialogue.inCheckpoint) await new Promise((resolve) => setTimeout(resolve, 1));
+  while (dialogue.inCheckpoint) await delay(1);
   if (!isOver()) trigger.request();
 }
 

@@ -8,6 +8,7 @@ import type { ProtectSettings } from "./protect_context.ts";
 import type { ProgressLine } from "../system/progress_line.ts";
 import { parseQmpAddress } from "../vm/qmp_address.ts";
 import { SOFTWARE } from "../system/software.ts";
+import { delay } from "../system/delay.ts";
 
 const log = getLogger(["kemari", "protect"]);
 
@@ -53,7 +54,7 @@ async function watchStatus(
 ): Promise<void> {
   let told = "";
   while (!signal.aborted) {
-    await new Promise((resolve) => setTimeout(resolve, STATUS_PERIOD_MS));
+    await delay(STATUS_PERIOD_MS);
     try {
       const status = await askStatus(via, signal);
       if (status.role !== "sender") continue;

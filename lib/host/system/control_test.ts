@@ -4,8 +4,8 @@ import { RelayedError, TransportError, WireError } from "../../errors.ts";
 import { askDurations, askFailover, askProtection, askStatus } from "./ask_control.ts";
 import { type ControlHandlers, ControlServer } from "./control.ts";
 import { Reactor } from "./reactor.ts";
-
-const never = new AbortController().signal;
+import { never } from "./never.ts";
+import { delay } from "./delay.ts";
 
 /** Serves the handlers on a socket for as long as `body` runs. */
 async function serving(handlers: ControlHandlers, body: (path: string) => Promise<void>) {
@@ -75,7 +75,7 @@ Deno.test("failover answers when it is done, with its error and hint if it faile
   const stales: boolean[] = [];
   const failover = async (stale: boolean) => {
     stales.push(stale);
-    await new Promise((resolve) => setTimeout(resolve, 30));
+    await delay(30);
     if (++calls === 1) throw new TransportError("--fence", "spawn", "failed", { hint: "look" });
   };
   await serving({ status: () => EARLY_RECEIVER, failover }, async (path) => {
@@ -85,7 +85,7 @@ Deno.test("failover answers when it is done, with its error and hint if it faile
     await askFailover(path, { stale: true, signal: never });
     // Whoever asked has gone meanwhile.
     await talk(path, '{"command":"failover"}\n', 0);
-    await new Promise((resolve) => setTimeout(resolve, 60));
+    await delay(60);
     await askFailover(path, { signal: never });
   });
   assert.deepEqual(stales, [false, false, true, false, false]);
@@ -105,7 +105,7 @@ Deno.test("protect is handed what was asked for, and hears when whoever asks has
     setTimeout(() => given.abort(new Error("enough")), 50);
     await assert.rejects(asking, /enough/);
     assert.deepEqual(heard, PROTECT);
-    while (!isGone) await new Promise((resolve) => setTimeout(resolve, 5));
+    while (!isGone) await delay(5);
     const refused = await talk(path, '{"command":"protect","software":"kemari"}\n', 1);
     assert.match(refused, /the request to protect: settings is missing .*"exitCode":3/);
   });

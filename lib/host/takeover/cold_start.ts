@@ -5,6 +5,7 @@ import { type OnProgress, type StreamConsumer, writeToCommand } from "./activati
 import { QmpClient } from "../vm/qmp_client.ts";
 import type { LoadTimes } from "./standby.ts";
 import { coldCommand } from "./standby_command.ts";
+import { delay } from "../system/delay.ts";
 
 const LOAD_MS = 60_000;
 const POLL_MS = 2;
@@ -45,7 +46,7 @@ export async function startCold(
           const now = performance.now();
           return { ...consumer, loadedAt: now, runningAt: now };
         }
-        await new Promise((resolve) => setTimeout(resolve, POLL_MS));
+        await delay(POLL_MS);
       }
     } finally {
       await client?.close();

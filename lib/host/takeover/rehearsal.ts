@@ -6,6 +6,7 @@ import type { BlockFile } from "../ram_dir/file_pages.ts";
 import type { QmpClient } from "../vm/qmp_client.ts";
 import { compareBlocks, mismatch, parseBlockAddresses, parseRamBlocks } from "./standby_command.ts";
 import { awaitState, sendState, type StandbyProcess } from "./standby_process.ts";
+import { delay } from "../system/delay.ts";
 
 const REHEARSAL_MS = 30_000;
 
@@ -97,7 +98,7 @@ export async function explainFailure(
   if (instance !== undefined && !(error instanceof QemuError)) {
     await Promise.race([
       instance.process.exitCode,
-      new Promise((resolve) => setTimeout(resolve, 200)),
+      delay(200),
     ]);
     if (instance.process.hasEnded) return await instance.process.failure("load");
   }

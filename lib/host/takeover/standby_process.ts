@@ -5,6 +5,7 @@ import { libc } from "../system/libc.ts";
 import { childrenOf } from "../link/peer.ts";
 import { QmpClient } from "../vm/qmp_client.ts";
 import { SIGKILL } from "../system/linux.ts";
+import { delay } from "../system/delay.ts";
 
 const START_MS = 20_000;
 const QMP_POLL_MS = 5;
@@ -243,8 +244,4 @@ function onlyZombies(group: number): boolean {
     }
   }
   return true;
-}
-
-function delay(ms: number): Promise<void> {
-  return new Promise((resolve) => setTimeout(resolve, ms));
 }

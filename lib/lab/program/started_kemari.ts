@@ -3,6 +3,7 @@ import { TransportError } from "../../errors.ts";
 import { askStatus } from "../../host/system/ask_control.ts";
 import { end, whileAlive } from "./lab_process.ts";
 import { atExit, endQuietly } from "./work_folder.ts";
+import { delay } from "../../host/system/delay.ts";
 
 const SAID_CHARACTERS = 2000;
 const LAST_WORDS_MS = 300;
@@ -30,8 +31,7 @@ export function startKemari(
     }
   })();
   // Its guardian has the same stderr, for a moment longer.
-  const heard = () =>
-    Promise.race([reading, new Promise((resolve) => setTimeout(resolve, LAST_WORDS_MS))]);
+  const heard = () => Promise.race([reading, delay(LAST_WORDS_MS)]);
   stack.defer(async () => {
     await end(child);
     forget();

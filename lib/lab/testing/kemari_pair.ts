@@ -6,6 +6,8 @@ import type { ReceiverStatus } from "../../control/receiver_status.ts";
 import type { SenderStatus } from "../../control/sender_status.ts";
 import { countsOf, type GuestConsole } from "../guest/guest_console.ts";
 import { KemariProcess } from "../program/watched_kemari.ts";
+import { never } from "../../host/system/never.ts";
+import { until } from "../program/until.ts";
 
 /** A VM as far as its guest can be heard counting. */
 export interface CountingVm {
@@ -17,9 +19,6 @@ export interface CountingVm {
 export interface ProtectableVm extends CountingVm, AsyncDisposable {
   readonly qmpPath: string;
 }
-
-const TIMEOUT_MS = 60_000;
-const never = new AbortController().signal;
 
 /** What does not depend on the guest: whose VM it is, and how it is made, is a subclass's. */
 export abstract class KemariPair<V extends ProtectableVm> implements AsyncDisposable {
@@ -168,18 +167,6 @@ export abstract class KemariPair<V extends ProtectableVm> implements AsyncDispos
       return accept(status);
     }, `${socket} to report what is wanted`);
     return status!;
-  }
-}
-
-/** Waits for a condition, for a minute at most. */
-export async function until(
-  condition: () => boolean | Promise<boolean>,
-  what: string,
-): Promise<void> {
-  const end = performance.now() + TIMEOUT_MS;
-  while (!await condition()) {
-    if (performance.now() > end) assert.fail(`waited a minute for ${what}`);
-    await new Promise((resolve) => setTimeout(resolve, 20));
   }
 }
 

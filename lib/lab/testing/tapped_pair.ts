@@ -4,13 +4,13 @@ import { askReceiver, askTappedSender, type TappedStatus } from "../program/ask_
 import type { ReceiverStatus } from "../../control/receiver_status.ts";
 import { ensureGuest } from "../guest/guest.ts";
 import { NetLab } from "../network/net_lab.ts";
-import { type Guest, until } from "./protected_pair.ts";
+import type { Guest } from "./protected_pair.ts";
 import { ensureQemu } from "../provision/qemu.ts";
 import { StandbyGuest } from "../vms/standby_guest.ts";
 import { startVm, type Vm } from "../vms/vm.ts";
 import { FROM_SOURCE, KemariProcess, type StartOptions } from "../program/watched_kemari.ts";
-
-const never = new AbortController().signal;
+import { never } from "../../host/system/never.ts";
+import { until } from "../program/until.ts";
 
 const SERVE =
   `mount -t ext4 /dev/vda /mnt && ip link set eth0 up && ip addr add 10.77.0.2/24 dev eth0

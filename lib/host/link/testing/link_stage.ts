@@ -21,9 +21,9 @@ import { ReceiverEnd, type ReceiverOptions } from "../receiver_end.ts";
 import type { SenderLinkOptions } from "../link_options.ts";
 import { SenderLink } from "../sender_link.ts";
 import { connectSocket } from "../../system/socket.ts";
+import { never } from "../../system/never.ts";
 
 /** A signal that never comes. */
-export const never = new AbortController().signal;
 
 /** What a replica would activate, as a hash. */
 export function contentOf(replica: Replica): string {
