@@ -162,7 +162,9 @@ export async function recv(
   let asked: { resolve(): void; reject(error: unknown): void }[] = [];
   const failover = (stale: boolean) => {
     if (isActive) {
-      return Promise.reject(new TransportError("recv", "read", "this end is active already"));
+      return Promise.reject(
+        new TransportError("recv", "read", "this end is active already", { party: "user" }),
+      );
     }
     return new Promise<void>((resolve, reject) => {
       end.failover(stale);
@@ -173,6 +175,7 @@ export async function recv(
     if (isActive) return survivor.protect(request, gone);
     return Promise.reject(
       new TransportError("recv", "read", "this end has no VM to protect: it has not taken over", {
+        party: "user",
         hint: "see kemari status",
       }),
     );
@@ -296,6 +299,7 @@ function withoutSecondTry(error: unknown, folder: string | undefined): unknown {
 function tooEarly(): Promise<never> {
   return Promise.reject(
     new TransportError("recv", "connect", "this end is still starting", {
+      party: "user",
       hint: "ask again in a moment; kemari status tells when it listens",
     }),
   );

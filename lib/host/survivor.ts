@@ -67,6 +67,7 @@ export class Survivor {
     }
     if (this.#asked !== undefined) {
       throw new TransportError("recv", "connect", "this VM is being protected already", {
+        party: "user",
         hint: "see kemari status",
       });
     }

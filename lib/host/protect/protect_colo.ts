@@ -5,6 +5,7 @@ import { decodeMigrationStatus } from "../../qmp/migration_status.ts";
 import { tickingIntervalMs } from "../../qmp/guest_timer.ts";
 import { setSuppressVmdesc } from "../../qmp/migration_settings.ts";
 import type { MigrationSupport } from "../../qmp/migration_support.ts";
+import { wantsReturnPath } from "../../qmp/qemu_texts.ts";
 import { libc } from "../system/libc.ts";
 import { failIfFailed } from "../vm/migration_channel.ts";
 import type { ProtectContext } from "./protect_context.ts";
@@ -99,7 +100,7 @@ async function prepareQemu(
     await set(false);
   } catch (error) {
     // From 11 on QEMU wants it for COLO, and says so; before that it must not have it.
-    const wantsIt = error instanceof QemuError && /return-path/.test(error.message);
+    const wantsIt = error instanceof QemuError && wantsReturnPath(error);
     if (!wantsIt || !support.returnPath) throw error;
     await set(true);
   }

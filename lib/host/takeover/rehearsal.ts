@@ -72,7 +72,7 @@ export function nameChange(
 ): KemariError {
   const change = before && compareShapes(before, now);
   if (change === undefined || !(error instanceof QemuError)) return error;
-  const what = error.message.replace(/^QEMU, standby: /, "");
+  const what = error.command === "standby" ? error.reason : error.message;
   return new QemuError(
     "standby",
     error.errorClass,

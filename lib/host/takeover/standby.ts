@@ -258,6 +258,7 @@ export class Standby {
       await this.#stop();
       if (told) {
         throw new RanAndEnded("--standby", "write", `it ended as it began to run: ${why.message}`, {
+          party: "standby",
           hint: "the guest may have run for a moment, so its memory is lost: start it anew",
         });
       }
@@ -316,10 +317,10 @@ export class Standby {
     if (this.#instance !== instance || this.#state !== "ready" || this.#closed) return;
     this.#state = "starting";
     this.#starting = (async () => {
-      const { message } = await instance.process.failure("start");
+      const { message } = await instance.process.failure("end");
       this.#instance = undefined;
       await this.#end(instance);
-      this.#restart(message.replace("it does not start", "it has ended"));
+      this.#restart(message);
     })();
     await this.#starting;
   }

@@ -12,6 +12,12 @@ const QMP_POLL_MS = 5;
 const LAST_WORDS = 2000;
 const KILL_MS = 5000;
 
+const FAILURES = {
+  start: "it does not start",
+  load: "it does not take the VM's state",
+  end: "it has ended",
+} as const;
+
 /**
  * Keeps a standby from outliving its kemari: a bystander waits for a word on our pipe, and kills its
  * whole group when that ends without one. After the word the QEMU is on its own.
@@ -132,12 +138,12 @@ export class StandbyProcess {
   }
 
   /** The error for a QEMU that has ended, or is about to: with its own words. */
-  async failure(phase: "start" | "load"): Promise<QemuError> {
+  async failure(phase: keyof typeof FAILURES): Promise<QemuError> {
     // What it says on its way out comes a moment after its end.
     await Promise.race([this.#read, delay(300)]);
     const lines = this.lastWords.split("\n").filter((line) => !/: warning: /.test(line));
     const said = lines.slice(-2).join("; ");
-    const what = phase === "start" ? "it does not start" : "it does not take the VM's state";
+    const what = FAILURES[phase];
     return new QemuError("standby", "Ended", said === "" ? what : `${what}: ${said}`, {
       hint: "is it the primary's machine, with the same -m and devices? try the command by hand",
     });
