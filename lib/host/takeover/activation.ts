@@ -3,6 +3,7 @@ import { QemuError, TransportError } from "../../errors.ts";
 import type { Replica } from "../../replica/replica.ts";
 import { adopt, appends, kindOf, OutputQueue } from "../system/channel.ts";
 import { libc } from "../system/libc.ts";
+import { delay } from "../system/delay.ts";
 import { ERRNO, SEEK_CUR, SEEK_END, SEEK_SET } from "../system/linux.ts";
 import { childrenOf, endTree } from "../link/peer.ts";
 import type { Reactor } from "../system/reactor.ts";
@@ -168,7 +169,7 @@ export async function writeToCommand(
     await writer.close();
   } catch (cause) {
     signal.throwIfAborted();
-    const code = await Promise.race([exitCode, delay(1000)]);
+    const code = await Promise.race([exitCode, delay(1000).then(() => undefined)]);
     kill();
     const what = `the command stopped reading after ${written} bytes`;
     const hint = option === "--exec"
@@ -260,8 +261,4 @@ function endGroup(pid: number): void {
       }
     }
   }
-}
-
-function delay(ms: number): Promise<undefined> {
-  return new Promise((resolve) => setTimeout(() => resolve(undefined), ms));
 }
