@@ -9,6 +9,7 @@ import {
   refusalOf,
 } from "./answer.ts";
 import { decodeRequest, encodeRequest, MAX_REQUEST_BYTES } from "./request.ts";
+import { decodeViaSettings } from "./protect_request.ts";
 import { isWhole } from "./status.ts";
 import * as samples from "./testing/statuses.ts";
 
@@ -18,6 +19,13 @@ interface Message {
   readonly decode: (line: string) => unknown;
   /** Fields that may be missing. */
   readonly optional: readonly string[];
+}
+
+/** As an end does that is asked: whose request it is comes first. */
+function decodeProtection(line: string): unknown {
+  const request = decodeRequest(line);
+  if (!("command" in request) || request.command !== "protect") return request;
+  return { ...request, settings: decodeViaSettings(request) };
 }
 
 const status = (line: string) => decodeStatus(line, "/run/ctl");
@@ -50,7 +58,7 @@ const MESSAGES: readonly Message[] = [
   {
     name: "a request to protect",
     value: samples.PROTECT,
-    decode: decodeRequest,
+    decode: decodeProtection,
     optional: [
       "settings.sessionName",
       "settings.vm",
@@ -159,7 +167,7 @@ for (const { name, value, decode, optional } of MESSAGES) {
   Deno.test(`${name} that is cut off anywhere is refused`, () => {
     const line = JSON.stringify(value);
     for (let length = 0; length < line.length; length += line.length > 2000 ? 7 : 1) {
-      if (decode !== decodeRequest) faultOf(() => decode(line.slice(0, length)));
+      if (decode !== decodeProtection) faultOf(() => decode(line.slice(0, length)));
       else {
         assert.deepEqual(decode(line.slice(0, length)), { error: "the request is not JSON" });
       }
@@ -201,7 +209,7 @@ Deno.test("requests come back as they were; what is none is answered", () => {
 
 Deno.test("a request to protect that names taps is refused: the end that is asked has them", () => {
   const line = changed(samples.PROTECT, ["settings", "taps", "nets"], ["net0"]);
-  assert.match(faultOf(() => decodeRequest(line)).message, /taps\.nets\[0\] must not be there/);
+  assert.match(faultOf(() => decodeProtection(line)).message, /taps\.nets\[0\] must not be there/);
 });
 
 Deno.test("a refusal is thrown as the other end's, with its reason, hint and exit code", () => {
@@ -242,4 +250,13 @@ Deno.test("no text and no depth of a stranger's answer does harm", () => {
   faultOf(() => status('{"__proto__":{"role":"sender"}}'));
   const huge = changed(samples.SENDER, ["syncs"], 7).replace('"syncs":7', '"syncs":1e999');
   assert.match(faultOf(() => status(huge)).message, /syncs must be a number/);
+});
+
+Deno.test("another program's request to protect says whose it is, whatever its settings are", () => {
+  const request = { command: "protect", software: "kemari 9", settings: "later" };
+  assert.deepEqual(decodeRequest(JSON.stringify(request)), request);
+  assert.match(
+    faultOf(() => decodeProtection(JSON.stringify(request))).message,
+    /the request to protect: settings must be an object, and is "later"/,
+  );
 });

@@ -3,6 +3,7 @@ import {
   anyBoolean,
   anyNumber,
   anyText,
+  checked,
   listOf,
   Mismatch,
   oneOf,
@@ -13,11 +14,12 @@ import {
 import type { CompressMode } from "./sender_status.ts";
 import type { HeldClass } from "./tap_status.ts";
 
-export interface ProtectRequest {
+/** As it was sent; `settings` of another program's request may be of any shape. */
+export interface ProtectRequest<Settings = ViaSettings> {
   readonly command: "protect";
   /** The program that asks: both are to be the same. */
   readonly software: string;
-  readonly settings: ViaSettings;
+  readonly settings: Settings;
 }
 
 /** How to protect the VM; `protect`'s own options, with the paths made absolute. */
@@ -53,9 +55,13 @@ const none: Shape<never> = (_value, path) => {
   throw new Mismatch(`${path} must not be there: the end that is asked has the taps`);
 };
 
-export const protectRequest = record<ProtectRequest>({
+export const protectRequest = record<ProtectRequest<unknown>>({
   command: oneOf("protect"),
   software: anyText,
+  settings: (settings) => settings,
+});
+
+const withSettings = record<{ readonly settings: ViaSettings }>({
   settings: record<ViaSettings>({
     target: anyText,
     qmp: anyText,
@@ -81,3 +87,12 @@ export const protectRequest = record<ProtectRequest>({
     deltaCacheBytes: anyNumber,
   }),
 });
+
+/**
+ * Checks the settings of a request, once it is known to be one of this program's own.
+ *
+ * @throws {WireError} `bad-value`, naming the field that is missing or of another type.
+ */
+export function decodeViaSettings({ settings }: ProtectRequest<unknown>): ViaSettings {
+  return checked({ settings }, withSettings, "the request to protect").settings;
+}

@@ -20,7 +20,7 @@ export type ControlRequest =
   | { readonly command: "durations" }
   /** `stale`: the replica is wanted however old it is known to be; false unless said. */
   | { readonly command: "failover"; readonly stale: boolean }
-  | ProtectRequest;
+  | ProtectRequest<unknown>;
 
 const failoverRequest = record<{ readonly stale?: boolean }>({ stale: optional(anyBoolean) });
 
@@ -29,7 +29,7 @@ export function encodeRequest(request: ControlRequest): string {
 }
 
 /**
- * Reads a request.
+ * Reads a request. Settings to protect with are left unchecked: see {@link decodeViaSettings}.
  *
  * @returns It; or what a line is to be answered that asks for nothing there is.
  * @throws {WireError} `bad-value` if a field is missing or of another type.

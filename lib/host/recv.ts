@@ -171,7 +171,7 @@ export async function recv(
       asked.push({ resolve, reject });
     });
   };
-  const protect = (request: ProtectRequest, gone: AbortSignal) => {
+  const protect = (request: ProtectRequest<unknown>, gone: AbortSignal) => {
     if (isActive) return survivor.protect(request, gone);
     return Promise.reject(
       new TransportError("recv", "read", "this end has no VM to protect: it has not taken over", {

@@ -2,7 +2,11 @@ import { getLogger } from "@logtape/logtape";
 import { TransportError, UsageError } from "../errors.ts";
 import type { StreamConsumer } from "./takeover/activation.ts";
 import { parseAddress } from "./system/address.ts";
-import type { ProtectRequest, ViaSettings } from "../control/protect_request.ts";
+import {
+  decodeViaSettings,
+  type ProtectRequest,
+  type ViaSettings,
+} from "../control/protect_request.ts";
 import type { EarlyStatus, SenderStatus } from "../control/sender_status.ts";
 import { protectTapped } from "./protect/protect.ts";
 import { ProtectBoard } from "./protect/protect_board.ts";
@@ -59,7 +63,8 @@ export class Survivor {
    *
    * @throws {KemariError} with what ended it.
    */
-  protect({ software, settings }: ProtectRequest, gone: AbortSignal): Promise<void> {
+  protect(request: ProtectRequest<unknown>, gone: AbortSignal): Promise<void> {
+    const { software } = request;
     if (software !== SOFTWARE) {
       throw new UsageError(`this end is ${SOFTWARE}, and was asked by ${software}`, {
         hint: "run the same kemari",
@@ -71,6 +76,7 @@ export class Survivor {
         hint: "see kemari status",
       });
     }
+    const settings = decodeViaSettings(request);
     return new Promise((resolve, reject) => {
       this.#asked = { settings, gone, resolve, reject };
       this.#reactor.wake();

@@ -36,7 +36,7 @@ export interface ControlHandlers {
    *
    * @param gone Aborted when whoever asked is gone.
    */
-  protect?(request: ProtectRequest, gone: AbortSignal): Promise<void>;
+  protect?(request: ProtectRequest<unknown>, gone: AbortSignal): Promise<void>;
 }
 
 /** Serves a control socket on the reactor. */

@@ -106,8 +106,8 @@ Deno.test("protect is handed what was asked for, and hears when whoever asks has
     await assert.rejects(asking, /enough/);
     assert.deepEqual(heard, PROTECT);
     while (!isGone) await delay(5);
-    const refused = await talk(path, '{"command":"protect","software":"kemari"}\n', 1);
-    assert.match(refused, /the request to protect: settings is missing .*"exitCode":3/);
+    const refused = await talk(path, '{"command":"protect","settings":{}}\n', 1);
+    assert.match(refused, /the request to protect: software is missing .*"exitCode":3/);
   });
 });
 
