@@ -183,7 +183,7 @@ export class QemuError extends KemariError {
   /**
    * @param command The QMP command, or what was asked of QEMU.
    * @param errorClass QMP's error class, such as `GenericError`.
-   * @param reason What QEMU said, or what was found of it.
+   * @param reason What was found; the message says in front of it whose answer that is.
    */
   constructor(
     readonly command: string,

@@ -35,12 +35,9 @@ export interface StandbyStatus {
   readonly reason: string | null;
 }
 
-/** Why the secondary activates. */
-export type TakeoverCause = "handover" | "loss" | "failover";
-
 /** What `kemari status` tells of a takeover. Times are milliseconds since it was decided on. */
 export interface TakeoverStatus {
-  readonly cause: TakeoverCause;
+  readonly cause: "handover" | "loss" | "failover";
   /** When the primary was found to be gone, or failover was asked for. ISO 8601. */
   readonly detectedAt: string;
   readonly transaction: number;

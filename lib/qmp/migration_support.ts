@@ -2,7 +2,7 @@
  * Whether a running QEMU can be protected, and how: knowledge about QEMU's versions, applied to
  * what one QEMU says of itself.
  *
- * @see QEMU migration/colo.c, migration/options.c; the table of measured versions in docs
+ * @see QEMU migration/colo.c, migration/options.c; the table of measured versions in docs/QEMU.md
  */
 import { adviceOnBlocker } from "./qemu_texts.ts";
 import { QemuError } from "../errors.ts";

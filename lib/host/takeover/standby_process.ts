@@ -1,21 +1,22 @@
 /** One QEMU that waits for a VM: started, asked, loaded, and surely ended. */
 import { QemuError, TransportError } from "../../errors.ts";
 import { decodeMigrationStatus } from "../../qmp/migration_status.ts";
+import { delay } from "../system/delay.ts";
 import { libc } from "../system/libc.ts";
 import { childrenOf } from "../link/peer.ts";
 import { QmpClient } from "../vm/qmp_client.ts";
 import { SIGKILL } from "../system/linux.ts";
-import { delay } from "../system/delay.ts";
 
 const START_MS = 20_000;
 const QMP_POLL_MS = 5;
 const LAST_WORDS = 2000;
 const KILL_MS = 5000;
 
+/** What is said of one that ends as it starts, while it loads a state, and while it waits for one. */
 const FAILURES = {
   start: "it does not start",
   load: "it does not take the VM's state",
-  end: "it has ended",
+  wait: "it has ended",
 } as const;
 
 /**
@@ -105,7 +106,9 @@ export class StandbyProcess {
       }
       await delay(QMP_POLL_MS);
     }
-    throw new QemuError("standby", "Timeout", `no QMP socket after ${START_MS / 1000} s`);
+    throw new QemuError("standby", "Timeout", `no QMP socket after ${START_MS / 1000} s`, {
+      party: "standby",
+    });
   }
 
   /** Lets it live on without us. */
@@ -145,6 +148,7 @@ export class StandbyProcess {
     const said = lines.slice(-2).join("; ");
     const what = FAILURES[phase];
     return new QemuError("standby", "Ended", said === "" ? what : `${what}: ${said}`, {
+      party: "standby",
       hint: "is it the primary's machine, with the same -m and devices? try the command by hand",
     });
   }
@@ -206,7 +210,9 @@ export async function sendState(
   const { data } = await done;
   const { phase, error } = decodeMigrationStatus(data);
   if (phase !== "failed") return;
-  throw new QemuError("migrate-incoming", "GenericError", error ?? "the state was not taken");
+  throw new QemuError("migrate-incoming", "GenericError", error ?? "the state was not taken", {
+    party: "standby",
+  });
 }
 
 const BATCH_BYTES = 1 << 20;

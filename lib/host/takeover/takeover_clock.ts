@@ -1,11 +1,12 @@
 /** How long each part of a takeover took. */
-import type { TakeoverCause, TakeoverStatus } from "../../control/receiver_status.ts";
+import type { TakeoverStatus } from "../../control/receiver_status.ts";
+import type { TakeoverCause } from "../../decisions/takeover_plan.ts";
 
 /** The phases of one takeover, in order. */
 export type Phase = "fenced" | "applied" | "loaded" | "running" | "firstPacket";
 
 /** Notes when each phase of a takeover was over. */
-export class Takeover {
+export class TakeoverClock {
   readonly #detectedAt: number;
   readonly #wallClock: string;
   readonly #at = new Map<Phase, number>();
@@ -29,6 +30,11 @@ export class Takeover {
   /** Forgets phases that are to be gone through again. */
   again(...phases: readonly Phase[]): void {
     for (const phase of phases) this.#at.delete(phase);
+  }
+
+  /** Milliseconds since it was decided on. */
+  get ageMs(): number {
+    return performance.now() - this.#detectedAt;
   }
 
   get status(): TakeoverStatus {
