@@ -3,14 +3,11 @@ import assert from "node:assert/strict";
 import { loadStream } from "../lab/recording/streams.ts";
 import { vmStateOf } from "../lab/vms/vm_state.ts";
 import { KemariProcess } from "../lab/program/watched_kemari.ts";
+import { delay } from "../host/system/delay.ts";
 
 const STREAM = loadStream("plain-11.1-bios");
 const QUICK = ["--heartbeat", "50", "--grace", "500"];
 const PATIENT = ["--heartbeat", "50", "--grace", "20s"];
-
-async function sleep(ms: number): Promise<void> {
-  await new Promise((resolve) => setTimeout(resolve, ms));
-}
 
 /** A receiver that takes over on loss, and a sender with one transaction committed that stays. */
 async function linked(
@@ -48,9 +45,9 @@ Deno.test("a sender that is stopped for less than the grace time is not given up
   linked(async (recv, send) => {
     for (let round = 0; round < 3; round++) {
       send.signal("SIGSTOP");
-      await sleep(200);
+      await delay(200);
       send.signal("SIGCONT");
-      await sleep(150);
+      await delay(150);
     }
     await assertHandover(recv, send);
   }));
@@ -73,9 +70,9 @@ Deno.test("a receiver that was stopped itself does not blame the sender, which w
   linked(async (recv, send) => {
     for (let round = 0; round < 3; round++) {
       recv.signal("SIGSTOP");
-      await sleep(900);
+      await delay(900);
       recv.signal("SIGCONT");
-      await sleep(150);
+      await delay(150);
     }
     await assertHandover(recv, send);
   }));
@@ -84,9 +81,9 @@ Deno.test("a sender that was stopped itself does not blame the receiver", () =>
   linked(async (recv, send) => {
     for (let round = 0; round < 3; round++) {
       send.signal("SIGSTOP");
-      await sleep(900);
+      await delay(900);
       send.signal("SIGCONT");
-      await sleep(150);
+      await delay(150);
     }
     await assertHandover(recv, send);
   }, { sender: QUICK, receiver: PATIENT }));

@@ -7,6 +7,7 @@ import type { Fault } from "./plan.ts";
 import { SeededRandom } from "./random.ts";
 import { rehearse } from "./rehearsal.ts";
 import type { DrillCheck } from "./report.ts";
+import { never } from "../host/system/never.ts";
 
 const missing = await netLabMissing();
 const MUTANT = new URL("../lab/testing/mutant.ts", import.meta.url);
@@ -24,7 +25,7 @@ async function failures(mutant: string, fault: Fault, seed: number): Promise<Dri
     settings: { ...SETTINGS, faults: [fault] },
     random: new SeededRandom(seed),
     narrate: (line) => said.push(line),
-    signal: new AbortController().signal,
+    signal: never,
     limitMs: 8000,
   });
   // A run that fails keeps its folder, for whoever is to find out why.

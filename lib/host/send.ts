@@ -30,6 +30,7 @@ import type { ProgressLine } from "./system/progress_line.ts";
 import { CONNECT_TIMEOUT_MS } from "./link/peer.ts";
 import { hasGivenUsUp } from "./link/lost_secondary.ts";
 import { PAUSED } from "./vm/vm_end_words.ts";
+import { never } from "./system/never.ts";
 
 const log = getLogger(["kemari", "send"]);
 
@@ -183,7 +184,7 @@ export async function send(
       // The taps go on meanwhile: QEMU may wait for its disk before it answers.
       const action = takenOver || vm?.isPaused ? "stop" : "continue";
       const told = release(settings.qmp, action, vm?.changedDelayMs);
-      await reactor.during(told, new AbortController().signal);
+      await reactor.during(told, never);
       link.close();
     }
     if (taps?.isUsed && !signal.aborted) {

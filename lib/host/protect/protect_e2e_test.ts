@@ -1,8 +1,10 @@
 import assert from "node:assert/strict";
-import { failover, ProtectedPair, until } from "../../lab/testing/protected_pair.ts";
+import { failover, ProtectedPair } from "../../lab/testing/protected_pair.ts";
 import { migrateStopped, resumeArrived } from "../../lab/vms/stopped_migration.ts";
 import { FROM_SOURCE } from "../../lab/program/watched_kemari.ts";
 import { QmpClient } from "../vm/qmp_client.ts";
+import { delay } from "../system/delay.ts";
+import { until } from "../../lab/program/until.ts";
 
 Deno.test("e2e: COLO over protect: the guest goes on from the last committed transaction", async () => {
   await using pair = await ProtectedPair.boot("11.1");
@@ -114,7 +116,7 @@ for (const what of ["SIGINT", "SIGKILL", "a lost secondary"] as const) {
     await until(() => events.includes("STOP"), "the VM to be stopped");
     // It cannot be read to its end from here on; silence is a loss in the end.
     recv.signal("SIGSTOP");
-    await new Promise((resolve) => setTimeout(resolve, 500));
+    await delay(500);
     assert.ok(!events.includes("RESUME"));
     if (what !== "a lost secondary") {
       protect.signal(what);
@@ -229,7 +231,7 @@ Deno.test("e2e: a VM that is paused is waited for, not set running, and protecte
     await pair.secondary();
     const protect = pair.protect("--sync-interval", "50");
     await protect.waitFor(/The VM stands still \(paused\): it is protected once it runs/);
-    await pair.senderStatus(({ state }) => state === "waiting for the VM to run");
+    await pair.senderIs("waiting for the VM to run");
     const { status } = await qmp.execute("query-status") as { status: string };
     assert.equal(status, "paused");
     await qmp.execute("cont");

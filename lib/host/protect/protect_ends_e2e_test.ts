@@ -1,12 +1,10 @@
 /** How a protection ends, or does not: a QEMU that hangs, one that dies at work, an interruption. */
 import assert from "node:assert/strict";
-import { ProtectedPair, until } from "../../lab/testing/protected_pair.ts";
+import { ProtectedPair } from "../../lab/testing/protected_pair.ts";
 import { KemariProcess } from "../../lab/program/watched_kemari.ts";
 import { QmpClient } from "../vm/qmp_client.ts";
-
-async function sleep(ms: number): Promise<void> {
-  await new Promise((resolve) => setTimeout(resolve, ms));
-}
+import { delay } from "../system/delay.ts";
+import { until } from "../../lab/program/until.ts";
 
 /** A receiver that takes over by itself, and says so by making a file; its VM is nobody's. */
 async function eager(pair: ProtectedPair): Promise<KemariProcess> {
@@ -34,7 +32,7 @@ Deno.test("e2e: a QEMU that answers nothing for a while is waited for", async ()
   pair.protect("--sync-interval", "5");
   const { syncs } = await pair.syncs(20);
   Deno.kill(pair.primary.pid, "SIGSTOP");
-  await sleep(12_000);
+  await delay(12_000);
   Deno.kill(pair.primary.pid, "SIGCONT");
   await pair.syncs(syncs + 20);
   await pair.assertRunning(pair.primary);
@@ -48,11 +46,11 @@ for (const atLoss of ["continue", "stop"]) {
     const protect = pair.protect("--sync-interval", "5", "--on-secondary-loss", atLoss);
     await pair.syncs(20);
     Deno.kill(pair.primary.pid, "SIGSTOP");
-    await sleep(1000);
+    await delay(1000);
     protect.signal("SIGINT");
     await protect.waitFor(/guardian waits to tell it/, 30_000);
     await recv.waitFor(/the sender has ended the protection/);
-    await sleep(2000);
+    await delay(2000);
     Deno.kill(pair.primary.pid, "SIGCONT");
     // The guardian has its stderr.
     assert.equal((await protect.ended()).code, 130);
@@ -73,7 +71,7 @@ Deno.test("e2e: a QEMU that dies while it is asked something is a loss", async (
   await pair.syncs(3);
   // Most of a round is rest; the next command then waits for its answer.
   Deno.kill(pair.primary.pid, "SIGSTOP");
-  await sleep(2500);
+  await delay(2500);
   await pair.primary.kill9();
   assert.equal((await protect.ended()).code, 4);
   await recv.waitFor(/primary lost/);

@@ -9,19 +9,15 @@ import { askSecondary } from "./ask_secondary.ts";
 import { CheckpointRequests } from "./checkpoint_requests.ts";
 import { compressionOf } from "../link/compression.ts";
 import { statusLine } from "../status/status_line.ts";
-import {
-  senderDurations,
-  type SenderStatus,
-  senderStatus,
-  vmStatus,
-} from "../status/sender_status.ts";
+import { senderDurations, senderStatus, vmStatus } from "../status/sender_status.ts";
+import type { EarlyStatus, SenderStatus } from "../../control/sender_status.ts";
 import { ImageMarks } from "../image/image_marks.ts";
 import { DeviceWatch } from "../vm/device_watch.ts";
 import { startGuardian } from "./guardian.ts";
 import type { SenderLinkOptions } from "../link/link_options.ts";
 import { MigrationChannel } from "../vm/migration_channel.ts";
 import { OutsideWatch } from "../vm/outside_watch.ts";
-import type { EarlyStatus, ProtectBoard } from "./protect_board.ts";
+import type { ProtectBoard } from "./protect_board.ts";
 import { protectByColo } from "./protect_colo.ts";
 import type { ProtectSettings } from "./protect_context.ts";
 import { letGo, partFromSecondary } from "./protect_loss.ts";

@@ -2,10 +2,11 @@
 import assert from "node:assert/strict";
 import { BarePair, type PairedMachine } from "../../lab/testing/bare_pair.ts";
 import { EagerSecondary } from "../../lab/testing/eager_secondary.ts";
-import { until } from "../../lab/testing/kemari_pair.ts";
 import { kvmTest } from "../../lab/vms/kvm.ts";
 import type { QemuVersion } from "../../lab/provision/qemu.ts";
 import { QmpClient } from "../vm/qmp_client.ts";
+import { delay } from "../system/delay.ts";
+import { until } from "../../lab/program/until.ts";
 
 const TCG: PairedMachine = { timer: "apic", accelerator: "tcg" };
 const KVM: PairedMachine = { timer: "apic", accelerator: "kvm" };
@@ -57,7 +58,7 @@ async function sleepsAndIsProtectedAgain(
       60_000,
     );
     await pair.senderStatus(({ state }) => state === "suspended");
-    await new Promise((resolve) => setTimeout(resolve, A_WHILE_MS));
+    await delay(A_WHILE_MS);
     assert.equal(await status(), "suspended");
     await wake(pair, qmp);
     await pair.senderStatus(({ state, syncs }) => state === "synchronizing" && syncs >= 3);
@@ -114,7 +115,7 @@ Deno.test("e2e: a sleeping guest is not woken by an interruption of protect; its
   protect.signal("SIGINT");
   // Its guardian has its stderr, and stays.
   await protect.waitFor(/interrupted by SIGINT/, 30_000);
-  await new Promise((resolve) => setTimeout(resolve, A_WHILE_MS));
+  await delay(A_WHILE_MS);
   assert.equal(await status(), "suspended");
   await wake(pair, qmp);
   await until(async () => {

@@ -1,10 +1,12 @@
 /** `kemari recv --standby` on real QEMU: what it takes over, and what may go wrong with it. */
 import assert from "node:assert/strict";
-import { failover, ProtectedPair, until } from "../../lab/testing/protected_pair.ts";
+import { failover, ProtectedPair } from "../../lab/testing/protected_pair.ts";
 import type { StandbyGuest } from "../../lab/vms/standby_guest.ts";
 import type { QemuVersion } from "../../lab/provision/qemu.ts";
 import type { KemariProcess } from "../../lab/program/watched_kemari.ts";
-import type { ReceiverStatus } from "../status/receiver_status.ts";
+import type { ReceiverStatus } from "../../control/receiver_status.ts";
+import { delay } from "../system/delay.ts";
+import { until } from "../../lab/program/until.ts";
 
 const OFTEN = ["--sync-interval", "20"];
 /** A QEMU that is protected by a loop of whole migrations makes fewer. */
@@ -159,7 +161,7 @@ Deno.test("e2e: a standby killed while it loads: a cold start takes over from th
   const pid = standby!.pid!;
   Deno.kill(pid, "SIGSTOP");
   const done = failover(pair);
-  await new Promise((resolve) => setTimeout(resolve, 300));
+  await delay(300);
   Deno.kill(pid, "SIGKILL");
   await done;
   await pair.assertTakenOver(guest);

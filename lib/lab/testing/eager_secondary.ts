@@ -1,6 +1,7 @@
 /** For tests: a secondary that takes over at a loss, and what shows that it did. */
-import { type KemariPair, type ProtectableVm, until } from "./kemari_pair.ts";
+import type { KemariPair, ProtectableVm } from "./kemari_pair.ts";
 import { KemariProcess } from "../program/watched_kemari.ts";
+import { until } from "../program/until.ts";
 
 /** `kemari recv --on-loss activate`, whose fence makes a file; the VM that it starts is nobody's. */
 export class EagerSecondary {
