@@ -4,7 +4,7 @@ import { TransportError } from "../errors.ts";
 import { CopyOwner } from "./home/copy_owner.ts";
 import { ReplicaHome } from "./home/replica_home.ts";
 import { ReplicaOwner } from "./home/replica_owner.ts";
-import { refuseSameImages } from "./image/image_marks.ts";
+import { lookForSameImages } from "./image/image_marks.ts";
 import { ReceiverHost } from "./link/receiver_host.ts";
 import { freeMemoryBytes } from "./ram_dir/ram_room.ts";
 import { checkRecvSettings, goesToStdout, type RecvSettings } from "./recv_settings.ts";
@@ -173,7 +173,7 @@ class Reception {
       ...this.#settings,
       taps: taps.replicaTaps,
       store: this.#home.store,
-      admit: (hello, offset) => refuseSameImages(hello, offset, disks),
+      look: (hello) => lookForSameImages(hello, disks),
       owner: new ReplicaOwner(replace, new CopyOwner(disks)),
       listen: this.#listen,
       maxTransactionBytes: maxTransactionBytes ??

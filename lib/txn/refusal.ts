@@ -4,6 +4,7 @@ import { encodeHeader, MAX_NACK_TEXT_BYTES, NACK_REASON, type NackReason, TXN } 
 /** What a user can do about a refusal, by its reason. */
 const HINTS: Readonly<Record<string, string>> = {
   "too-large": "raise recv's --max-transaction",
+  silence: "see kemari status there before the VM goes on here: that end may have taken over",
   "taken-over": "the VM must not run here any more: end this QEMU",
   "other-vm":
     "send to the kemari recv of this VM; or, if it is the same one, name it alike with --vm; " +

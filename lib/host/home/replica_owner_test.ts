@@ -149,18 +149,19 @@ Deno.test("two VMs without names are told apart by their devices, and by their Q
   assert.equal(stage.receiver.replica.committed, 2);
 });
 
-Deno.test("--replace lets one other VM in, as often as it comes, and no third one", async () => {
+Deno.test("--replace gives the place to the first other VM that commits, and to no third one", async () => {
   await using stage = await keeping(A, FIRST, { owner: new ReplicaOwner(true) });
-  // Cut: it commits nothing, and comes again.
-  await assert.rejects(stage.send(SECOND.subarray(0, 2000), { vm: B, stream: "plain" }));
-  await stage.quiet();
-  await assertRefused(stage.send(SECOND, { vm: C }), /VM alpha.*VM gamma/);
-  await stage.quiet();
-  await stage.send(tinyStream(2), { vm: B });
+  // Cut: they commit nothing, and come again.
+  for (const vm of [B, C, B]) {
+    await assert.rejects(stage.send(SECOND.subarray(0, 2000), { vm, stream: "plain" }));
+    await stage.quiet();
+    assert.deepEqual(stage.receiver.owner.kept, A);
+  }
+  await stage.send(tinyStream(2), { vm: C });
   stage.receiver.resume();
-  assert.deepEqual(stage.receiver.owner.kept, B);
-  for (const vm of [A, C]) {
-    await assertRefused(stage.send(FIRST, { vm }), /VM beta/);
+  assert.deepEqual(stage.receiver.owner.kept, C);
+  for (const vm of [A, B]) {
+    await assertRefused(stage.send(FIRST, { vm }), /VM gamma/);
     await stage.quiet();
   }
 });
@@ -191,17 +192,17 @@ Deno.test("a disk's copy is its VM's, though the replica is gone, until the VM r
   ]);
   const open = (replace = false) => Stage.open({ owner: new ReplicaOwner(replace, copies) });
   const noted = (vm: VmIdentity) =>
-    until(() => copies.owners[0]?.vm.uuid === vm.uuid, "the copy's note");
+    until(async () => (await copies.owners())[0]?.vm.uuid === vm.uuid, "the copy's note");
   try {
     {
       // Who says HELLO and commits nothing has written nothing.
       await using stage = await open();
       await assert.rejects(stage.send(SECOND.subarray(0, 2000), { vm: B, stream: "plain" }));
       await stage.quiet();
-      assert.deepEqual(copies.owners, []);
+      assert.deepEqual(await copies.owners(), []);
       await stage.send(FIRST, { vm: A });
       await noted(A);
-      assert.deepEqual(copies.owners, [{ path, vm: A }]);
+      assert.deepEqual(await copies.owners(), [{ path, vm: A }]);
     }
     {
       await using stage = await open();
@@ -215,7 +216,7 @@ Deno.test("a disk's copy is its VM's, though the replica is gone, until the VM r
       await stage.send(SECOND, { vm: B });
       await noted(B);
       stage.receiver.activated();
-      await until(() => copies.owners.length === 0, "the note to go");
+      await until(async () => (await copies.owners()).length === 0, "the note to go");
     }
     await using stage = await open();
     await stage.send(SECOND, { vm: C });
@@ -224,6 +225,39 @@ Deno.test("a disk's copy is its VM's, though the replica is gone, until the VM r
     Deno.removeSync(folder, { recursive: true });
   }
 });
+
+for (const place of ["first", "last"]) {
+  Deno.test(`of several copies the ${place} one's VM may be another, which the stream shows`, async () => {
+    const folder = Deno.makeTempDirSync({ prefix: "kemari-owner-" });
+    const process = "d".repeat(32);
+    const disks = ["1", "2"].map((name) => {
+      const path = `${folder}/${name}`;
+      Deno.writeFileSync(path, new Uint8Array(4096));
+      return { name, path, mode: "replicated" } as const;
+    });
+    const copies = (at: number) => new CopyOwner([disks[at]]);
+    try {
+      const unknown = place === "first" ? 0 : 1;
+      await copies(unknown).note({ uuid: "a".repeat(32) });
+      await copies(1 - unknown).note({ process });
+      await using stage = await Stage.open({
+        owner: new ReplicaOwner(false, new CopyOwner(disks)),
+      });
+      await assertRefused(
+        stage.send(machine(withUuid(0xbb)), { vm: { process } }),
+        new RegExp(
+          `a disk's copy, ${disks[unknown].path}, of VM aaaaaaaa-.*by the UUID in its stream`,
+        ),
+      );
+      await stage.quiet();
+      assert.equal(stage.receiver.replica.committed, 0);
+      await stage.send(machine(withUuid(0xaa)), { vm: { process } });
+      assert.equal(stage.receiver.replica.committed, 1);
+    } finally {
+      Deno.removeSync(folder, { recursive: true });
+    }
+  });
+}
 
 Deno.test("a recv that is started again knows whose replica is in its files", async () => {
   const folder = Deno.makeTempDirSync({ prefix: "kemari-owner-", dir: "/dev/shm" });

@@ -3,7 +3,14 @@ import assert from "node:assert/strict";
 import { TransportError, WireError } from "../../errors.ts";
 import { concat, fullStream, u64 } from "../../qemu/testing/synthetic_stream.ts";
 import { encodeLeave } from "../../txn/leave.ts";
-import { encodeHeader, NACK_REASON, TXN } from "../../txn/wire.ts";
+import {
+  decodeHello,
+  encodeHeader,
+  encodeHello,
+  HEADER_BYTES,
+  NACK_REASON,
+  TXN,
+} from "../../txn/wire.ts";
 import { libc } from "../system/libc.ts";
 import { never, Stage, tinyStream, wireOf } from "./testing/link_stage.ts";
 import { socketConnection } from "./peer.ts";
@@ -229,14 +236,17 @@ Deno.test("what goes wrong with the secondary when the VM runs again is the loop
   const { dialogue } = link.primary;
   const resumed = [true, false];
   dialogue.vmResumed = () => resumed.shift()!;
-  link.primary.tick = () => {
+  link.primary.takeOutput = () => {
     throw broken;
   };
   link.vmResumed();
   await assert.rejects(stage.reactor.run(() => false, never), broken);
   // With nothing to be said to QEMU, there is nothing to be written.
   let pumped = 0;
-  link.primary.tick = () => void pumped++;
+  link.primary.takeOutput = () => {
+    pumped++;
+    return [];
+  };
   link.vmResumed();
   assert.equal(pumped, 0);
   link.close();
@@ -277,7 +287,7 @@ Deno.test("failover with a sender there: it is told, and activation waits for it
 
 Deno.test("failover does not wait long for a sender that does not answer, nor for a fenced one", async () => {
   for (const fenced of [false, true]) {
-    await using stage = await Stage.open({ fenced });
+    await using stage = await Stage.open({ fenced, yieldMs: 100 });
     const wire = (await wireOf(FIRST)).subarray(0, -HANDOVER_BYTES) as Uint8Array<ArrayBuffer>;
     const fd = await stage.connect();
     libc().write(fd, wire, BigInt(wire.length));
@@ -287,6 +297,73 @@ Deno.test("failover does not wait long for a sender that does not answer, nor fo
     assert.equal(await stage.receiver.receive(never), "failover");
     libc().close(fd);
   }
+});
+
+for (const transport of ["socket", "pipes"] as const) {
+  Deno.test(`${transport}: a sender that stops its VM is waited for, whoever else comes meanwhile`, async () => {
+    const wire = (await wireOf(FIRST)).subarray(0, -HANDOVER_BYTES) as Uint8Array<ArrayBuffer>;
+    // Like `exec:ssh …`: no socket, and nothing else can come.
+    const script = `cat "$0" && until [ -e "$0.stopped" ]; do sleep 0.02; done`;
+    const folder = await Deno.makeTempDir({ prefix: "kemari-yield-" });
+    const file = `${folder}/wire`;
+    Deno.writeFileSync(file, wire);
+    const command = `exec sh -c '${script}' ${file}`;
+    const isSocket = transport === "socket";
+    await using stage = await Stage.open(
+      isSocket ? {} : { listen: { kind: "exec", command, text: "exec:" } },
+    );
+    const sender = isSocket ? await stage.connect() : -1;
+    if (isSocket) libc().write(sender, wire, BigInt(wire.length));
+    await stage.reactor.run(() => stage.receiver.replica.committed === 1, never);
+    stage.receiver.failover();
+    // The old limit, in which COLO's end may have let a VM run that is to be stopped.
+    for (let i = 0; i < 3; i++) {
+      const prober = isSocket ? await stage.connect() : -1;
+      await stage.reactor.sleep(500, never);
+      if (isSocket) libc().close(prober);
+      assert.equal(stage.receiver.state, "receiving");
+    }
+    if (isSocket) libc().close(sender);
+    else Deno.writeFileSync(`${file}.stopped`, new Uint8Array());
+    assert.equal(await stage.receiver.receive(never), "failover");
+    await Deno.remove(folder, { recursive: true });
+  });
+}
+
+for (const isSuspended of [false, true]) {
+  const what = isSuspended ? "of a secondary that was suspended proves" : "proves";
+  const name = isSuspended ? "no death, and starts no VM" : "a death";
+  Deno.test(`a connection's end ${what} ${name}`, async () => {
+    let asleepMs = 0;
+    const bootTimeMs = () => performance.now() + asleepMs;
+    await using stage = await Stage.open({ onLoss: "activate", bootTimeMs });
+    const wire = (await wireOf(FIRST)).subarray(0, -HANDOVER_BYTES) as Uint8Array<ArrayBuffer>;
+    const fd = await stage.connect();
+    libc().write(fd, wire, BigInt(wire.length));
+    await stage.reactor.run(() => stage.receiver.replica.committed === 1, never);
+    // The other clocks stand still meanwhile: nothing looks as if it had been silent.
+    if (isSuspended) asleepMs = 60_000;
+    libc().close(fd);
+    await stage.quiet();
+    assert.equal(stage.receiver.state, isSuspended ? "waiting" : "activating");
+  });
+}
+
+Deno.test("a primary that was suspended has been silent towards its secondary", async () => {
+  let asleepMs = 0;
+  await using stage = await Stage.open();
+  const link = new SenderLink(
+    stage.reactor,
+    socketConnection(await stage.connect(), "the socket"),
+    { ...LINK, graceMs: 2000, bootTimeMs: () => performance.now() + asleepMs },
+  );
+  await stage.reactor.run(() => link.ready, never);
+  assert.ok(!link.stoodStill);
+  asleepMs = 60_000;
+  assert.ok(link.stoodStill, "before its first look at the clock");
+  await stage.reactor.sleep(100, never);
+  assert.ok(link.stoodStill, "and behind it");
+  link.close();
 });
 
 Deno.test("whoever comes during an activation may come again, after it the VM is gone", async () => {
@@ -334,4 +411,49 @@ Deno.test("of a VM that goes on or was shut down elsewhere, no plain failover ma
     stage.receiver.failover(true);
     assert.equal(await stage.receiver.receive(never), "failover");
   }
+});
+
+Deno.test("a link that is left says whether the secondary knows, and comes to its end in order", async () => {
+  await using stage = await Stage.open();
+  const link = new SenderLink(
+    stage.reactor,
+    socketConnection(await stage.connect(), "the socket"),
+    LINK,
+  );
+  assert.equal(await link.leave(), false, "nobody is there to be told before HELLO is answered");
+  await stage.reactor.run(() => link.ready, never);
+  assert.deepEqual(link.state, { at: "running" });
+  assert.equal(await link.leave("goes-on", "why"), true);
+  assert.deepEqual(link.state, { at: "left", by: "answer" });
+  // The secondary closes its side, which is no loss any more.
+  await stage.quiet();
+  await stage.reactor.sleep(50, never);
+  link.quiesce();
+  assert.deepEqual(link.state, { at: "quiet" });
+  link.close();
+  assert.deepEqual(link.state, { at: "closed" });
+  assert.match(stage.receiver.lastLoss!, /\(why\)/);
+  assert.equal(await link.leave(), false);
+});
+
+Deno.test("a secondary that goes without a word has not heard that it is left", async () => {
+  await using stage = await Stage.open();
+  const [up, down] = [new Int32Array(2), new Int32Array(2)];
+  for (const pipe of [up, down]) libc().pipe2(new Uint8Array(pipe.buffer), 0o2004000);
+  const peer = { input: up[0], output: down[1], name: "pipes", isSocket: false, close: () => {} };
+  const link = new SenderLink(stage.reactor, peer, LINK);
+  const said = new Uint8Array(1000);
+  const count = Number(libc().read(down[0], said, 1000n));
+  const hello = encodeHello(decodeHello(said.subarray(HEADER_BYTES, count), 0));
+  const header = { command: TXN.HELLO, flags: 0, sequence: 0, transaction: 0 };
+  const answer = concat(encodeHeader({ ...header, lengthBytes: hello.length }), hello);
+  libc().write(up[1], answer as Uint8Array<ArrayBuffer>, BigInt(answer.length));
+  await stage.reactor.run(() => link.ready, never);
+  const left = link.leave();
+  assert.deepEqual(link.state, { at: "leaving" });
+  libc().close(up[1]);
+  assert.equal(await left, false);
+  assert.deepEqual(link.state, { at: "left", by: "end" });
+  link.close();
+  for (const fd of [up[0], ...down]) libc().close(fd);
 });

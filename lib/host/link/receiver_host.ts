@@ -22,6 +22,7 @@ import { connectPeer, type PeerConnection, socketConnection } from "./peer.ts";
 import type { Reactor, Watch } from "../system/reactor.ts";
 import { ReplicaOwner } from "../home/replica_owner.ts";
 import { ReceiverSession, type SessionSettings } from "./receiver_session.ts";
+import { oneAtATime } from "./hello_gate.ts";
 import { refuseSender } from "./refuse_sender.ts";
 import {
   isStranger,
@@ -108,6 +109,14 @@ export class ReceiverHost {
   /** The last session ended for want of room here, which was said: it may be tried for long. */
   #isFull = false;
   #senders = 0;
+  /** Asks what the disks are, which their storage may keep to itself. */
+  readonly #look = oneAtATime(async (hello) => {
+    const [admit] = await Promise.all([this.#settings.look?.(hello), this.owner.look()]);
+    return (offset) => {
+      admit?.(offset);
+      this.owner.admit(hello, offset, this.replica.committed);
+    };
+  });
 
   constructor(reactor: Reactor, settings: ReceiverSettings) {
     this.#reactor = reactor;
@@ -119,8 +128,7 @@ export class ReceiverHost {
       settings.store,
     );
     this.owner = settings.owner ?? new ReplicaOwner();
-    this.replica.admitStream = (coming, kept) =>
-      this.owner.admitStream(coming, kept, this.replica.committed);
+    this.replica.admitStream = (coming, kept) => this.owner.admitStream(coming, kept);
     if (settings.gate === undefined) return;
     this.#checks = new CommitChecks(reactor, this.replica, settings.gate, () => {
       this.#state = { at: "ending", session: this.session };
@@ -255,13 +263,7 @@ export class ReceiverHost {
       peer,
       this.replica,
       this.counters,
-      {
-        ...this.#settings,
-        admit: (hello, offset) => {
-          this.#settings.admit?.(hello, offset);
-          this.owner.admit(hello, offset, this.replica.committed);
-        },
-      },
+      { ...this.#settings, look: this.#look },
       {
         event: (event) => this.#event(event),
         ended: (error) => this.#ended(error),
@@ -354,9 +356,10 @@ export class ReceiverHost {
       mayComeBack: this.#listener !== undefined || this.#settings.controlled,
     });
     const reason = error.message;
+    const isRefused = isStranger(error) || error.party === "replica";
     switch (step.do) {
       case "nothing":
-        if (isStranger(error)) return log.error("a sender was refused: {reason}", { reason });
+        if (isRefused) return log.error("a sender was refused: {reason}", { reason });
         // A port scanner, say: its going is no loss, and must not start a failover.
         return log.warn("a connection that was no sender's: {reason}", { reason });
       case "activate":

@@ -1,3 +1,5 @@
+/** One sender's connection to the receiver, from its HELLO to its end. */
+import { getLogger } from "@logtape/logtape";
 import { OwnPauses } from "../../decisions/own_pauses.ts";
 import { KemariError, StateError, TransportError } from "../../errors.ts";
 import { Carry } from "../../bytes/carry.ts";
@@ -6,21 +8,27 @@ import type { ReplicaTaps } from "../../replica/replica_taps.ts";
 import { Secondary, type SecondaryCounters, type SecondaryEvent } from "../../replica/secondary.ts";
 import { SessionAnswers } from "./session_answers.ts";
 import type { CommitGate } from "./commit_gate.ts";
+import { bootTimeMs } from "../system/boot_time.ts";
 import { OutputQueue, readSome, shutdownWrite } from "../system/channel.ts";
-import { closeAfterLastWords, LINGER_MS } from "./linger.ts";
+import { closeAfterLastWords, LINGER_MS, YIELD_MS } from "./linger.ts";
 import type { PeerConnection } from "./peer.ts";
 import type { Reactor, Watch } from "../system/reactor.ts";
+import { HelloGate, type LookAtSender } from "./hello_gate.ts";
 import type { LinkTiming } from "./link_options.ts";
-import type { Hello, NackReason } from "../../txn/wire.ts";
+import type { NackReason } from "../../txn/wire.ts";
+
+const log = getLogger(["kemari", "recv"]);
 
 /** How a session behaves. */
 export interface SessionSettings extends LinkTiming {
   readonly maxTransactionBytes: number;
   readonly software: string;
-  /** Looks at who comes, see {@link ReplicaOwner.admit}. */
-  readonly admit?: (hello: Hello, offset: number) => void;
+  /** Looks at who comes, and may ask storage for that. */
+  readonly look?: LookAtSender;
   /** Looks at what is about to be committed. */
   readonly gate?: Pick<CommitGate, "mustHold">;
+  /** How long a sender has that is told to stop its VM. */
+  readonly yieldMs?: number;
 }
 
 /** Time for a sender to say HELLO, before another connection takes its place. */
@@ -72,7 +80,12 @@ export class ReceiverSession {
   #readBytes = 0;
   readonly #answers: SessionAnswers;
   #state: SessionState = { at: "open" };
+  readonly #bootTimeMs: () => number;
   readonly #pauses: OwnPauses;
+  readonly #hello: HelloGate;
+  readonly #yieldMs: number;
+  /** The sender was told that the VM is ours: nothing but its own end, or time, is its stop. */
+  #isYielding = false;
 
   constructor(
     reactor: Reactor,
@@ -85,7 +98,13 @@ export class ReceiverSession {
     this.#reactor = reactor;
     this.#peer = peer;
     this.#owner = owner;
-    this.#pauses = new OwnPauses(performance.now(), options.graceMs);
+    this.#yieldMs = options.yieldMs ?? YIELD_MS;
+    this.#bootTimeMs = options.bootTimeMs ?? bootTimeMs;
+    this.#pauses = new OwnPauses(this.#bootTimeMs(), options.graceMs);
+    this.#hello = new HelloGate(reactor, options, {
+      opened: () => this.#guard(() => this.#take(0)),
+      failed: (error) => this.fail(error),
+    });
     this.secondary = new Secondary(
       replica,
       counters,
@@ -96,7 +115,7 @@ export class ReceiverSession {
         committed: replica.committed,
         software: options.software,
         takesInputs: replica.taps.keepsInputs,
-        admit: options.admit,
+        admit: (_hello, offset) => this.#hello.admit(offset),
       },
       () => performance.now(),
       (state) => options.gate?.mustHold(state) ?? false,
@@ -137,7 +156,7 @@ export class ReceiverSession {
 
   /** Whether the sender may have given us up because this process stood still. */
   get stoodStill(): boolean {
-    return this.#pauses.isRecent(performance.now(), this.secondary.peer?.graceMs);
+    return this.#pauses.isRecent(this.#bootTimeMs(), this.secondary.peer?.graceMs);
   }
 
   /** True once the sender has been refused: only the last words are being got out. */
@@ -154,6 +173,7 @@ export class ReceiverSession {
     if (this.#state.at === "closed") return;
     if (this.#state.at === "lingering") this.#state.cancel();
     this.#state = { at: "closed" };
+    this.#hello.close();
     this.#taps.onRefused = this.#ownerOfRefusals;
     this.#cancelTick();
     this.#input.stop();
@@ -170,8 +190,9 @@ export class ReceiverSession {
 
   /** Someone else has connected: ends a session that is refused already, or was never begun. */
   makeWay(): void {
+    if (this.#isYielding) return;
     if (this.#state.at === "lingering") return this.#state.finish();
-    const mute = this.secondary.peer === undefined &&
+    const mute = this.secondary.peer === undefined && !this.#hello.isLooking &&
       performance.now() - this.#begunAt > HELLO_MS;
     if (mute) {
       const seconds = HELLO_MS / 1000;
@@ -185,9 +206,10 @@ export class ReceiverSession {
 
   /**
    * Tells the sender that its VM is ours from here on. The session ends when the sender has closed,
-   * with its VM stopped, or a second later.
+   * with its VM stopped, whoever else comes meanwhile; or when it has had all the time that it may need.
    */
   takeOver(): void {
+    this.#isYielding = true;
     this.#end(
       new TransportError(this.#peer.name, "close", "the secondary has been told to take over", {
         party: "peer",
@@ -230,6 +252,7 @@ export class ReceiverSession {
   #end(error: KemariError, reason?: NackReason): void {
     if (this.#state.at !== "open") return;
     this.#state = { at: "refusing" };
+    this.#hello.close();
     this.#cancelTick();
     this.secondary.refuse(error, reason);
     this.#output.push(this.secondary.takeOutput());
@@ -241,16 +264,32 @@ export class ReceiverSession {
     } catch {
       gone = true;
     }
-    if (gone || !this.#peer.isSocket) return this.#owner.ended(error);
-    shutdownWrite(this.#peer.output);
+    const { isSocket, name } = this.#peer;
+    if (gone || !isSocket && !this.#isYielding) return this.#owner.ended(error);
     const finish = () => {
       cancel();
       this.#owner.ended(error);
     };
-    const cancel = this.#reactor.after(LINGER_MS, finish);
+    const late = () => {
+      if (this.#isYielding) log.warn("{name} has not said that its VM has stopped", { name });
+      finish();
+    };
+    const cancel = this.#reactor.after(this.#isYielding ? this.#yieldMs : LINGER_MS, late);
     this.#state = { at: "lingering", cancel, finish };
     this.#input.want(true, false);
-    this.#writable.want(false, false);
+    this.#sayLastWords();
+  }
+
+  /** Gets out what is left to be said, and says then that this was all. */
+  #sayLastWords(): void {
+    let written = true;
+    try {
+      written = this.#output.flush();
+    } catch {
+      // The sender's end comes by the other way.
+    }
+    this.#writable.want(false, !written);
+    if (written && this.#peer.isSocket) shutdownWrite(this.#peer.output);
   }
 
   #read(): void {
@@ -277,14 +316,20 @@ export class ReceiverSession {
       );
     }
     this.#readBytes += count;
-    this.#carry.feed(this.#buffer, 0, count, (bytes, start, end) => {
+    this.#take(count);
+  }
+
+  /** Takes what has been read, as far as its sender is let in. */
+  #take(count: number): void {
+    const read = this.#hello.take(this.#buffer.subarray(0, count));
+    this.#carry.feed(read, 0, read.length, (bytes, start, end) => {
       return this.secondary.receive(bytes, start, end);
     });
     this.#pump();
   }
 
   #tick(): void {
-    this.#pauses.tick(performance.now(), this.secondary.peer?.graceMs);
+    this.#pauses.tick(this.#bootTimeMs(), this.secondary.peer?.graceMs);
     let silentMs = this.secondary.tick();
     if (silentMs > 0) {
       // We may have been stopped ourselves: what the sender said meanwhile lies in the socket.
@@ -303,6 +348,7 @@ export class ReceiverSession {
   }
 
   #pump(): void {
+    if (this.#state.at === "lingering") return this.#sayLastWords();
     for (const event of this.secondary.takeEvents()) {
       if (event.kind === "digest-query" || event.kind === "disk-query") this.#answers.ask(event);
       this.#owner.event(event);
@@ -311,7 +357,7 @@ export class ReceiverSession {
     if (this.#output.pendingBytes < ANSWERS_PENDING_BYTES) this.#answer();
     this.#output.push(this.secondary.takeOutput());
     const written = this.#output.flush();
-    this.#input.want(this.secondary.mayRead, false);
+    this.#input.want(this.secondary.mayRead && !this.#hello.isLooking, false);
     this.#writable.want(false, !written);
     if (written) this.#answers.goOnSoon();
   }

@@ -20,6 +20,7 @@ import { getLogger } from "@logtape/logtape";
 import { StateError, TransportError } from "../../errors.ts";
 import type { LoadableState } from "../../replica/compose_replica.ts";
 import type { MachineShape } from "../../replica/machine_shape.ts";
+import { letRun } from "./let_run.ts";
 import type { StreamConsumer } from "./write_replica.ts";
 import type { BlockFile } from "../ram_dir/file_pages.ts";
 import {
@@ -253,11 +254,10 @@ export class Standby {
       await process.keep();
       let runningAt = loadedAt;
       if (runs) {
-        const resumed = client.waitEvent("RESUME", LOAD_MS);
-        resumed.catch(() => {});
         told = true;
-        await client.execute("cont", undefined, { timeoutMs: LOAD_MS });
-        await resumed;
+        const refusal = await letRun(process, client);
+        told = refusal === undefined;
+        if (refusal !== undefined) throw refusal;
         runningAt = performance.now();
       }
       this.#state = { at: "running", instance };

@@ -1,7 +1,8 @@
 /** What a VM's QEMU says of it unasked, kept for whoever has to judge what has become of it. */
 import type { VmEvidence } from "../../decisions/vm_fate.ts";
 import { queryStatus } from "../../qmp/migration.ts";
-import { queryMigration } from "../../qmp/migration_status.ts";
+import { decodeMigrationStatus, queryMigration } from "../../qmp/migration_status.ts";
+import type { QmpEvent } from "../../qmp/session.ts";
 import type { QmpClient } from "./qmp_client.ts";
 import type { Reactor } from "../system/reactor.ts";
 
@@ -47,47 +48,53 @@ export class GuestSleeps extends Error {
   }
 }
 
-/** Listens to one QEMU from its connection on. Everything is called in the turn that reads it. */
+/** What may be heard of a VM. Everything is called in the turn in which it is read; nothing may throw. */
+export interface VmFollower {
+  /** STOP: the VM stands still, whoever has stopped it. */
+  stopped?(): void;
+  /** RESUME: it runs again. */
+  resumed?(): void;
+  /** SUSPEND: the guest sleeps; QEMU does not call that a STOP. */
+  asleep?(): void;
+  /** WAKEUP: it sleeps no longer; QEMU does not call that a RESUME. */
+  awake?(): void;
+  /** RESET: the guest begins anew. */
+  reset?(): void;
+  /** The VM has been shut down; QEMU ends, unless it was told not to (`-no-shutdown`). */
+  shutDown?(reason: string): void;
+  /** QEMU has left the first pass of its migration behind, and is in COLO. */
+  inColo?(): void;
+}
+
+/**
+ * Listens to one QEMU from its connection on: keeps what it has said of its VM, and passes it on to
+ * whoever follows, in the order in which they came.
+ *
+ * ```text
+ * STOP, RESUME      BLOCK_IO_ERROR, WATCHDOG, GUEST_PANICKED ──► standsStill, until RESUME or RESET
+ * SUSPEND, WAKEUP   ──► isAsleep                  SHUTDOWN, a watchdog's poweroff ──► shutdown
+ * MIGRATION "colo"  ──► inColo                    RESET ──► all of it begins anew
+ * ```
+ */
 export class VmWatch {
   readonly #qmp: QmpClient;
+  readonly #followers = new Set<VmFollower>();
   #shutdown: string | undefined;
   #isAsleep = false;
   #standsStill: string | undefined;
-
-  /** The VM has been shut down; QEMU ends, unless it was told not to (`-no-shutdown`). */
-  onShutdown: (reason: string) => void = () => {};
-  /** The guest sleeps; QEMU does not call that a STOP. */
-  onAsleep: () => void = () => {};
+  #resumes = 0;
+  /** By QEMU's own clock, see {@link QmpEvent.timestampMs}. */
+  #resumedAtMs = -Infinity;
 
   constructor(qmp: QmpClient) {
     this.#qmp = qmp;
-    qmp.onEvent(({ name, data }) => {
-      switch (name) {
-        case "SHUTDOWN":
-          return this.#ends(typeof data.reason === "string" ? data.reason : "shutdown");
-        case "SUSPEND":
-          this.#isAsleep = true;
-          return this.onAsleep();
-        case "WAKEUP":
-          this.#isAsleep = false;
-          return;
-        case "GUEST_PANICKED":
-        case "WATCHDOG":
-        case "BLOCK_IO_ERROR":
-          // QEMU then exits at once, without SHUTDOWN (hw/watchdog/watchdog.c).
-          if (name === "WATCHDOG" && data.action === "poweroff") return this.#ends("watchdog");
-          if (STOPPING_ACTIONS.has(data.action)) this.#standsStill = STATE_BEHIND[name];
-          return;
-        case "RESUME":
-          this.#standsStill = undefined;
-          return;
-        case "RESET":
-          // A VM that was kept behind its end begins anew.
-          this.#shutdown = undefined;
-          this.#isAsleep = false;
-          this.#standsStill = undefined;
-      }
-    });
+    qmp.onEvent((event) => this.#heard(event));
+  }
+
+  /** Passes on what is heard from now on, until what this returns is called. */
+  follow(follower: VmFollower): () => void {
+    this.#followers.add(follower);
+    return () => this.#followers.delete(follower);
   }
 
   /** Why the VM was shut down; undefined if it was not. */
@@ -103,10 +110,16 @@ export class VmWatch {
     return this.#standsStill;
   }
 
-  /** Has QEMU asked why a VM has stopped that nobody has told us of. */
+  /**
+   * Has QEMU asked why a VM has stopped that nobody has told us of. An answer that a RESUME came behind
+   * is of no use: events are heard in the turn that reads them, and answers only after it. A VM that
+   * has stopped again since is asked of again.
+   */
   async lookWhyStopped(): Promise<void> {
+    const resumes = this.#resumes;
     try {
       const { status } = await this.#qmp.run(queryStatus()) as { status?: string };
+      if (resumes !== this.#resumes) return;
       if (status !== undefined && STOPPED_BY_OTHERS.has(status)) this.#standsStill = status;
     } catch {
       // Its end is seen by others.
@@ -145,9 +158,62 @@ export class VmWatch {
     };
   }
 
+  /**
+   * Whether the VM has gone on behind what an event tells of. QEMU says WATCHDOG, and newer ones
+   * BLOCK_IO_ERROR, once a second at the most: one that comes too soon is kept back, with the time at
+   * which it happened, and may arrive behind the RESUME, and behind the next STOP, which is ours.
+   *
+   * @see QEMU monitor/monitor.c, monitor_qapi_event_conf
+   */
+  #isOutrun(timestampMs: number | undefined): boolean {
+    return timestampMs !== undefined && timestampMs < this.#resumedAtMs;
+  }
+
+  #heard({ name, data, timestampMs }: QmpEvent): void {
+    switch (name) {
+      case "STOP":
+        return this.#tell((follower) => follower.stopped?.());
+      case "RESUME":
+        this.#resumes++;
+        this.#resumedAtMs = timestampMs ?? this.#resumedAtMs;
+        this.#standsStill = undefined;
+        return this.#tell((follower) => follower.resumed?.());
+      case "SUSPEND":
+        this.#isAsleep = true;
+        return this.#tell((follower) => follower.asleep?.());
+      case "WAKEUP":
+        this.#isAsleep = false;
+        return this.#tell((follower) => follower.awake?.());
+      case "SHUTDOWN":
+        return this.#ends(typeof data.reason === "string" ? data.reason : "shutdown");
+      case "GUEST_PANICKED":
+      case "WATCHDOG":
+      case "BLOCK_IO_ERROR":
+        // QEMU then exits at once, without SHUTDOWN (hw/watchdog/watchdog.c).
+        if (name === "WATCHDOG" && data.action === "poweroff") return this.#ends("watchdog");
+        if (STOPPING_ACTIONS.has(data.action) && !this.#isOutrun(timestampMs)) {
+          this.#standsStill = STATE_BEHIND[name];
+        }
+        return;
+      case "RESET":
+        // A VM that was kept behind its end begins anew.
+        this.#shutdown = undefined;
+        this.#isAsleep = false;
+        this.#standsStill = undefined;
+        return this.#tell((follower) => follower.reset?.());
+      case "MIGRATION":
+        if (decodeMigrationStatus(data).phase !== "colo") return;
+        return this.#tell((follower) => follower.inColo?.());
+    }
+  }
+
+  #tell(what: (follower: VmFollower) => void): void {
+    for (const follower of this.#followers) what(follower);
+  }
+
   #ends(reason: string): void {
     this.#shutdown = reason;
-    this.onShutdown(reason);
+    this.#tell((follower) => follower.shutDown?.(reason));
   }
 
   async #ask(): Promise<VmEvidence> {

@@ -11,11 +11,14 @@ export class EagerSecondary {
   }
 
   /** Starts it, owned by the pair; it listens when this returns. */
-  static async start(pair: KemariPair<ProtectableVm>): Promise<EagerSecondary> {
+  static async start(
+    pair: KemariPair<ProtectableVm>,
+    ...options: string[]
+  ): Promise<EagerSecondary> {
     const words = ["recv", pair.link, "--control", pair.recvControl, "--on-loss", "activate"];
     const fence = `touch ${pair.folder}/fenced`;
     const recv = pair.own(
-      new KemariProcess([...words, "--fence", fence, "--exec", "cat >/dev/null"]),
+      new KemariProcess([...words, "--fence", fence, "--exec", "cat >/dev/null", ...options]),
     );
     await recv.listening();
     return new EagerSecondary(recv, pair.folder);
