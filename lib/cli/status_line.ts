@@ -1,5 +1,5 @@
 /** One line at the bottom of the terminal that is redrawn in place. */
-import type { Terminal } from "./context.ts";
+import type { Terminal } from "./terminal.ts";
 
 /** How the line is shown: redrawn in place, as lines of their own, or not at all. */
 export type StatusMode = "redraw" | "lines" | "off";
