@@ -6,7 +6,8 @@ import { pingPong } from "./ping_pong.ts";
 import { keepEvidence } from "./evidence.ts";
 import { DrillHosts, LATE_MS } from "./hosts.ts";
 import { say, senderFigures } from "../lab/program/lab_process.ts";
-import type { DrillCase, DrillRun, RunContext } from "./report.ts";
+import { READY_LINE } from "../lab/guest/init_script.ts";
+import type { DrillCase, DrillCheck, DrillRun, RunContext } from "./report.ts";
 import { DrillWire } from "./wire.ts";
 
 const LOG_LINES = 12;
@@ -55,7 +56,7 @@ export async function rehearse(
   } catch (error) {
     signal.throwIfAborted();
     if (hosts === undefined || !(error instanceof KemariError)) throw error;
-    return [stuck(run, plan, error)];
+    return [stuck(run, plan, error, crashOf(hosts))];
   } finally {
     if (!isGood && hosts !== undefined && !signal.aborted) await tellLogs(hosts, narrate);
     const isKept = settings.keep || !isGood && !signal.aborted;
@@ -84,12 +85,39 @@ async function orEvidence<Outcome>(
   }
 }
 
-/** The report of a run that did not come to its end. */
-export function stuck(run: number, plan: DrillCase, error: KemariError): DrillRun {
+/** What a guest says whose kernel dies. */
+const CRASH = /Kernel panic|BUG: |Oops: |general protection fault/;
+
+/** What a guest has said that it says in a crash only. One that goes on from another does not boot. */
+function crashOf({ primary, secondary }: DrillHosts): string | undefined {
+  // A host may not have been started yet.
+  const said = (vm: RunningVm | undefined, isCrash: (text: string) => boolean) =>
+    vm?.console.lines.find(({ text }) => isCrash(text))?.text;
+  return said(primary, (text) => CRASH.test(text)) ??
+    said(secondary, (text) => CRASH.test(text) || text.includes(READY_LINE));
+}
+
+/**
+ * The report of a run that did not come to its end.
+ *
+ * @param crash What the guest said, if it crashed.
+ */
+export function stuck(
+  run: number,
+  plan: DrillCase,
+  error: KemariError,
+  crash?: string,
+): DrillRun {
+  const checks: DrillCheck[] = [
+    { name: "the run came to its end", held: false, detail: error.message },
+  ];
+  if (crash !== undefined) {
+    checks.push({ name: "the guest did not crash", held: false, detail: `it said: ${crash}` });
+  }
   return {
     run,
     case: plan,
-    checks: [{ name: "the run came to its end", held: false, detail: error.message }],
+    checks,
     transaction: 0,
     syncs: 0,
     syncsPerSecond: 0,
