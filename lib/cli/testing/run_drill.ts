@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import type { DrillReport } from "../../drill/drill.ts";
 import { netLabMissing } from "../../lab/network/net_lab.ts";
+import { namespacesOf } from "../../lab/testing/leaves_nothing.ts";
 import { KemariProcess } from "../../lab/program/watched_kemari.ts";
 
 /** Runs a drill that must hold. @returns Its report, and what it said meanwhile. */
@@ -29,4 +30,25 @@ export function testWithClient(name: string, fn: () => Promise<void>): void {
     ignore: missing !== undefined,
     fn,
   });
+}
+
+/**
+ * Interrupts a drill, which must leave nothing behind.
+ *
+ * @param line When it has said so.
+ */
+export async function interruptDrill(line: RegExp, ...options: string[]): Promise<void> {
+  const temporary = await Deno.makeTempDir({ prefix: "kemari-drill-test-" });
+  try {
+    await using drill = new KemariProcess(["drill", "--seconds", "60", ...options], {
+      before: `export TMPDIR='${temporary}';`,
+    });
+    await drill.waitFor(line, 60_000);
+    drill.signal("SIGINT");
+    assert.equal((await drill.ended()).code, 130);
+    assert.deepEqual([...Deno.readDirSync(temporary)], []);
+    assert.deepEqual(namespacesOf(drill.pid), []);
+  } finally {
+    await Deno.remove(temporary, { recursive: true });
+  }
 }
