@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import type { DrillReport } from "../../drill/drill.ts";
 import { netLabMissing } from "../../lab/network/net_lab.ts";
+import { PATIENCE } from "../../lab/testing/kemari_pair.ts";
 import { namespacesOf } from "../../lab/testing/leaves_nothing.ts";
 import { KemariProcess } from "../../lab/program/watched_kemari.ts";
 
@@ -9,7 +10,7 @@ import { KemariProcess } from "../../lab/program/watched_kemari.ts";
 export async function runDrill(
   ...options: string[]
 ): Promise<DrillReport & { readonly said: string }> {
-  await using drill = new KemariProcess(["drill", "--json", ...options]);
+  await using drill = new KemariProcess(["drill", "--json", ...PATIENCE, ...options]);
   const { code, stdout, stderr } = await drill.ended(240_000);
   assert.equal(code, 0, stderr);
   const report = JSON.parse(new TextDecoder().decode(stdout)) as DrillReport;

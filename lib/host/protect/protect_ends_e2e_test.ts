@@ -9,7 +9,7 @@ import { QmpClient } from "../vm/qmp_client.ts";
 /** Longer than any command to QEMU may take. */
 const SILENCE_MS = 11_000;
 /** Longer than the secondary's grace: who takes it for a loss has begun a takeover. */
-const A_WHILE_MS = 2000;
+const A_WHILE_MS = 3500;
 
 async function sleep(ms: number): Promise<void> {
   await new Promise((resolve) => setTimeout(resolve, ms));

@@ -19,7 +19,7 @@ export interface ProtectableVm extends CountingVm, AsyncDisposable {
 
 const TIMEOUT_MS = 60_000;
 /** A busy machine has been silent for 911 ms; who waits for a loss by silence says less. */
-const PATIENCE = ["--grace", "3s"];
+export const PATIENCE = ["--grace", "3s"];
 const never = new AbortController().signal;
 
 /** What does not depend on the guest: whose VM it is, and how it is made, is a subclass's. */
