@@ -178,6 +178,15 @@ export class Primary implements StreamVisitor {
   }
 
   /**
+   * Cancels the open transaction, and forgets what is held of it: while something is held nothing gets
+   * out, and a session's last word must.
+   */
+  abandon(): void {
+    this.#held.drop();
+    this.#forwarder.cancel();
+  }
+
+  /**
    * Says that QEMU's stream ended.
    *
    * @throws {WireError} `truncated` if it broke off inside a plain stream.

@@ -4,11 +4,12 @@ import { Primary, type PrimaryEvent } from "../../replica/primary.ts";
 import type { PackingCounters } from "../../txn/packing.ts";
 import { type SentBytes, TxnSender } from "../../txn/sender.ts";
 import type { LeaveReason } from "../../txn/leave.ts";
+import { bootTimeMs } from "../system/boot_time.ts";
 import { OutputQueue, readSome } from "../system/channel.ts";
 import { DigestExchange } from "./digest_exchange.ts";
 import { helloFields, type QemuChannel, type SenderLinkOptions } from "./link_options.ts";
 import type { ImageMarks } from "../image/image_marks.ts";
-import { closedBySecondary, silentSecondary } from "./lost_secondary.ts";
+import { closedBySecondary, hasGivenUsUp, silentSecondary } from "./lost_secondary.ts";
 import { LinkTaps } from "./link_taps.ts";
 import { OwnSilence } from "./own_silence.ts";
 import type { PeerConnection } from "./peer.ts";
@@ -52,7 +53,7 @@ export class SenderLink {
   #handedOver = false;
   #leaving = false;
   #peerLeft = false;
-  readonly #ownSilence = new OwnSilence(performance.now());
+  readonly #ownSilence: OwnSilence;
   #isLeaveKnown = false;
   readonly #marks: ImageMarks | undefined;
   #closed = false;
@@ -66,6 +67,7 @@ export class SenderLink {
   constructor(reactor: Reactor, peer: PeerConnection, options: SenderLinkOptions) {
     this.#reactor = reactor;
     this.#peer = peer;
+    this.#ownSilence = new OwnSilence(options.bootTimeMs ?? bootTimeMs);
     const clock = () => performance.now();
     this.#txn = new TxnSender(
       {
@@ -95,10 +97,9 @@ export class SenderLink {
       output: reactor.watch(peer.output, { writable: () => this.#pump() }),
     };
     this.#cancelTick = reactor.every(Math.max(1, Math.min(options.heartbeatMs / 4, 50)), () => {
-      const now = performance.now();
-      const late = this.#ownSilence.tick(now, options.graceMs, this.#txn.peer?.graceMs ?? 0);
+      const late = this.#ownSilence.tick(options.graceMs, this.#txn.peer?.graceMs ?? 0);
       if (late) this.#readPeer();
-      this.#txn.tick(now);
+      this.#txn.tick(performance.now());
       this.#pump();
       tellStuck(this.primary);
     });
@@ -123,7 +124,7 @@ export class SenderLink {
    * have taken us for dead.
    */
   get stoodStill(): boolean {
-    return this.#ownSilence.isSuspicious(performance.now(), this.#txn.peer?.graceMs ?? 0);
+    return this.#ownSilence.isSuspicious(this.#txn.peer?.graceMs ?? 0);
   }
 
   /** True once the secondary is the VM's host. */
@@ -204,11 +205,12 @@ export class SenderLink {
    * @returns When the secondary has said that it knows, or was given time for it. Whether it has for
    *   sure: one of an older version closes the connection instead, and a command's end may have had
    *   another reason.
-   * @throws {WireError} `taken-over` if it has been told meanwhile to take over.
+   * @throws {WireError} `taken-over`, or `silence` where it had given us up before it heard this.
    */
   async leave(reason: LeaveReason = "goes-on", text = ""): Promise<boolean> {
     if (this.#closed || !(this.#txn.ready || this.#txn.open)) return false;
     this.detach();
+    this.primary.abandon();
     this.#txn.leave({ reason, text });
     this.#leaving = true;
     let late = false;
@@ -220,7 +222,7 @@ export class SenderLink {
         new AbortController().signal,
       );
     } catch (error) {
-      if (isTakenOver(error)) throw error;
+      if (isTakenOver(error) || hasGivenUsUp(error)) throw error;
       // The peer is gone: it has nothing to be told.
     } finally {
       cancel();
@@ -318,7 +320,7 @@ export class SenderLink {
 
   #queryDigests(): void {
     this.#digests.begin((seedLow, seedHigh) => {
-      if (this.#closed) return;
+      if (this.#closed || this.#leaving) return;
       this.#txn.queryDigests(seedLow, seedHigh);
       this.#pump();
     }).catch((error) => this.#reactor.fail(error));
@@ -356,7 +358,7 @@ export class SenderLink {
           break;
         case "digests":
           this.#digests.receive(event.payload, event.last);
-          if (event.last) this.#parse();
+          if (event.last && !this.#leaving) this.#parse();
           break;
         case "disk-digests":
           this.#taps!.set.diskDigests(event.payload, event.last);
