@@ -6,6 +6,7 @@ import type { SenderStatus } from "../../host/status/sender_status.ts";
 import type { TapStatus } from "../../host/taps/tap_status.ts";
 import { ensureGuest } from "../guest/guest.ts";
 import { NetLab } from "../network/net_lab.ts";
+import { PATIENCE } from "./kemari_pair.ts";
 import { type Guest, until } from "./protected_pair.ts";
 import { cacheDir, exists, withLock } from "../provision/cache_dir.ts";
 import { ensureQemu } from "../provision/qemu.ts";
@@ -164,6 +165,7 @@ export class TappedPair implements AsyncDisposable {
     this.protect = this.#kemari([
       ...["protect", "--qmp", `${folder}/${host}.qmp`, this.#link("secondary")],
       ...["--control", `${folder}/protect`, "--sync-interval", "100", ...this.#taps(host)],
+      ...PATIENCE,
       ...options,
     ]);
     await this.protect.waitFor(/waiting for QEMU/);
@@ -230,7 +232,7 @@ export class TappedPair implements AsyncDisposable {
     const qmp = `${this.folder}/${this.#hosts.primary}.qmp`;
     return [
       ...["protect", "--qmp", qmp, "--via", this.#control, this.#link("secondary")],
-      ...["--sync-interval", "100", ...options],
+      ...["--sync-interval", "100", ...PATIENCE, ...options],
     ];
   }
 
@@ -250,7 +252,7 @@ export class TappedPair implements AsyncDisposable {
     const host = this.#hosts.secondary;
     const words = [
       ...["recv", this.#link("secondary"), "--control", `${folder}/${host}.recv`],
-      ...["--on-loss", "activate", "--fence", "true", ...this.#taps(host)],
+      ...["--on-loss", "activate", "--fence", "true", ...this.#taps(host), ...PATIENCE],
     ];
     if (this.isWarm) {
       this.standby = this.#stack.use(await StandbyGuest.prepare(await this.#machine(host)));
