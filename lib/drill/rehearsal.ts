@@ -4,7 +4,7 @@ import type { RunningVm } from "../lab/vms/standby_guest.ts";
 import { connectClient, PERFORM } from "./faults.ts";
 import { pingPong } from "./ping_pong.ts";
 import { keepEvidence } from "./evidence.ts";
-import { DrillHosts, LATE_MS } from "./hosts.ts";
+import { DrillHosts, LATE_MS, type Role } from "./hosts.ts";
 import { say, senderFigures } from "../lab/program/lab_process.ts";
 import { READY_LINE } from "../lab/guest/init_script.ts";
 import type { DrillCase, DrillCheck, DrillRun, RunContext } from "./report.ts";
@@ -88,10 +88,15 @@ async function orEvidence<Outcome>(
 /** What a guest says whose kernel dies. */
 const CRASH = /Kernel panic|BUG: |Oops: |general protection fault/;
 
-/** What a guest has said that it says in a crash only. One that goes on from another does not boot. */
-function crashOf({ primary, secondary }: DrillHosts): string | undefined {
-  // A host may not have been started yet.
-  const said = (vm: RunningVm | undefined, isCrash: (text: string) => boolean) =>
+/**
+ * What a guest has said that it says in a crash only. One that goes on from another does not boot.
+ *
+ * @param hosts Either may not have been started yet.
+ */
+export function crashOf(
+  { primary, secondary }: Partial<Record<Role, Pick<RunningVm, "console">>>,
+): string | undefined {
+  const said = (vm: Pick<RunningVm, "console"> | undefined, isCrash: (text: string) => boolean) =>
     vm?.console.lines.find(({ text }) => isCrash(text))?.text;
   return said(primary, (text) => CRASH.test(text)) ??
     said(secondary, (text) => CRASH.test(text) || text.includes(READY_LINE));
