@@ -6,6 +6,7 @@ import type { ReceiverStatus } from "../lib/control/receiver_status.ts";
 import type { SenderDurations } from "../lib/control/sender_status.ts";
 import { QmpClient } from "../lib/host/vm/qmp_client.ts";
 import { migrateStopped } from "../lib/lab/vms/stopped_migration.ts";
+import { startBooted } from "../lib/lab/vms/booted_vm.ts";
 import { startVm, type Vm, type VmOptions } from "../lib/lab/vms/vm.ts";
 import { undescribed } from "./colo/colo_vm.ts";
 import { enableColo, inColo } from "./colo/enter_colo.ts";
@@ -32,7 +33,7 @@ export class GuestRun implements AsyncDisposable {
     private readonly stack: AsyncDisposableStack,
   ) {}
 
-  /** Boots a guest with its disk mounted at /mnt, and waits until it is protected. */
+  /** Has a booted guest with its disk mounted at /mnt, and waits until it is protected. */
   static async start(lab: GuestLab, setup: GuestSetup): Promise<GuestRun> {
     await using stack = new AsyncDisposableStack();
     const folder = Deno.makeTempDirSync({ dir: lab.folder, prefix: "run-" });
@@ -138,17 +139,19 @@ async function startTapped(
   );
   await protect.until("kemari protect", () => isThere(`${folder}/primary.nbd`), signal);
   const vm = stack.use(
-    await startVm(machine(lab, {
+    await startGuest(lab, {
       name: "primary",
       prefix: lab.on("primary"),
-      disk: `nbd:unix:${folder}/primary.nbd`,
+      disk: `file=nbd:unix:${folder}/primary.nbd,format=raw`,
       net: lab.net === undefined
         ? NO_NET
         : `stream,id=n0,server=off,addr.type=unix,addr.path=${folder}/primary.net`,
-      args: ["-qmp", `unix:${folder}/qmp,server=on,wait=off`, ...(setup.machineArgs ?? [])],
-    })),
+      args: setup.machineArgs,
+      qmp: `${folder}/vm.qmp`,
+    }),
   );
-  await vm.ready();
+  // Not before it runs: a VM that arrives is not one to protect.
+  await Deno.symlink(`${folder}/vm.qmp`, `${folder}/qmp`);
   if (setup.kind === "kemari") {
     await protect.until("kemari protect", async () => {
       const { syncs } = await askStatus(control, signal);
@@ -174,24 +177,21 @@ async function startPlain(
   const { signal } = lab.context;
   const type = setup.kind === "pair" && !setup.asItComes ? undescribed() : "pc";
   const vm = stack.use(
-    await startVm(machine(lab, {
+    await startGuest(lab, {
       name: "primary",
       prefix: lab.on("primary"),
-      disk: await lab.image(),
+      disk: imageDisk(await lab.image()),
       net: lab.net === undefined ? NO_NET : TAP_NET,
       type,
-    })),
+    }),
   );
-  if (setup.kind === "plain") {
-    await vm.ready();
-    return { vm };
-  }
+  if (setup.kind === "plain") return { vm };
   const secondary = stack.use(
     await startVm({
       ...machine(lab, {
         name: "secondary",
         prefix: lab.on("secondary"),
-        disk: await lab.image(),
+        disk: imageDisk(await lab.image()),
         // In COLO both guests run: of two that answer, one would be too many.
         net: NO_NET,
         type,
@@ -199,7 +199,6 @@ async function startPlain(
       incoming: "defer",
     }),
   );
-  await vm.ready();
   const uri = lab.net === undefined && !setup.asItComes
     ? `unix:${folder}/pair`
     : `tcp:${lab.secondaryAddress()}`;
@@ -220,17 +219,31 @@ const TAP_NET = "tap,id=n0,ifname=tap0,script=no,downscript=no,vnet_hdr=off";
 interface MachineParts {
   readonly name: string;
   readonly prefix: readonly string[];
+  /** What is behind the disk, as `-drive` has it. */
   readonly disk: string;
   readonly net: string;
   /** Of machine, with its properties; `pc` if absent. */
   readonly type?: string;
   readonly args?: readonly string[];
+  /** Path of a QMP socket for whoever protects it. */
+  readonly qmp?: string;
+}
+
+function imageDisk(path: string): string {
+  return `file=${path},format=raw`;
+}
+
+/** Starts a guest that goes on from a boot with an empty disk, which it has not mounted. */
+function startGuest(lab: GuestLab, parts: MachineParts): Promise<Vm> {
+  const disk = `driver=null-co,size=${lab.diskBytes},read-zeroes=on`;
+  const asBooted = machine(lab, { ...parts, prefix: [], disk, net: NO_NET, qmp: undefined });
+  return startBooted(machine(lab, parts), asBooted);
 }
 
 /** The same devices whatever is behind them. */
 function machine(
   lab: GuestLab,
-  { name, prefix, disk, net, type, args = [] }: MachineParts,
+  { name, prefix, disk, net, type, args = [], qmp }: MachineParts,
 ): VmOptions {
   return {
     name,
@@ -241,9 +254,10 @@ function machine(
     memoryMiB: GUEST_MEMORY_MIB,
     signal: lab.context.signal,
     args: [
-      ...["-drive", `file=${disk},format=raw,if=virtio`],
+      ...["-drive", `${disk},if=virtio`],
       ...["-netdev", net, "-device", `virtio-net-pci,netdev=n0,mac=${MAC},romfile=`],
       ...args,
+      ...(qmp === undefined ? [] : ["-qmp", `unix:${qmp},server=on,wait=off`]),
     ],
   };
 }

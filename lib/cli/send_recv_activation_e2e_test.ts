@@ -13,11 +13,13 @@ import {
   ramSection,
   VMDESC,
 } from "../qemu/testing/synthetic_stream.ts";
-import { delay } from "../host/system/delay.ts";
 import { until } from "../lab/program/until.ts";
 
 const STREAM = loadStream("plain-7.2-bios");
 const STATE = vmStateOf(STREAM);
+
+/** Less than the five seconds after which a command that does not end is ended. */
+const SOON_MS = 4500;
 
 async function inFolder(body: (folder: string) => Promise<void>) {
   const folder = await Deno.makeTempDir({ prefix: "kemari-activation-" });
@@ -240,7 +242,6 @@ Deno.test("SIGINT and SIGTERM: exit 130 soon, at any time, and nothing is left b
   inFolder(async (folder) => {
     const socket = `unix:${folder}/s`;
     const control = `${folder}/c`;
-    const soonMs = 3000;
     const flags = ["--control", control, "--grace", "30s"];
     for (const signal of ["SIGINT", "SIGTERM"] as const) {
       // A sender and a receiver in the middle of a transaction.
@@ -253,11 +254,11 @@ Deno.test("SIGINT and SIGTERM: exit 130 soon, at any time, and nothing is left b
       await send.write(STREAM.subarray(0, 200_000));
       await recv.waitFor(/sender connected/);
       send.signal(signal);
-      const sent = await send.ended(soonMs);
+      const sent = await send.ended(SOON_MS);
       assert.deepEqual([sent.code, sent.stdout.length], [130, 0], sent.stderr);
       assert.match(sent.stderr, new RegExp(`interrupted by ${signal}`));
       recv.signal(signal);
-      const received = await recv.ended(soonMs);
+      const received = await recv.ended(SOON_MS);
       assert.deepEqual([received.code, received.stdout.length], [130, 0]);
 
       // A receiver whose fence hangs.
@@ -265,7 +266,7 @@ Deno.test("SIGINT and SIGTERM: exit 130 soon, at any time, and nothing is left b
       await using fencing = await bereaved(folder, hanging);
       await until(() => processesWith("sleep\x0087654").length > 0, "the fence");
       fencing.signal(signal);
-      assert.equal((await fencing.ended(soonMs)).code, 130);
+      assert.equal((await fencing.ended(SOON_MS)).code, 130);
       await assertGone("sleep\x0087654");
 
       // A receiver whose QEMU runs.
@@ -274,22 +275,22 @@ Deno.test("SIGINT and SIGTERM: exit 130 soon, at any time, and nothing is left b
       assert.equal((await failover(control)).code, 0);
       assert.equal((await status(control)).state, "active");
       active.signal(signal);
-      assert.equal((await active.ended(soonMs)).code, 130);
+      assert.equal((await active.ended(SOON_MS)).code, 130);
       await assertGone("sleep\x0076543");
 
       // A receiver whose stdout nobody empties.
       const stuck =
-        `mkfifo '${folder}/p'; sleep 9 <'${folder}/p' >/dev/null 2>&1 & exec >'${folder}/p';`;
+        `mkfifo '${folder}/p'; sleep 54321 <'${folder}/p' >/dev/null 2>&1 & exec >'${folder}/p';`;
       // More than a pipe holds, as the rest of these streams is not.
       const long = loadStream("plain-7.2-q35");
       const flagsToo = ["--control", control];
       await using writing = await bereaved(folder, flagsToo, { before: stuck }, long);
       const asking = failover(control);
-      await delay(300);
+      await until(async () => (await status(control)).state === "activating", "the activation");
       writing.signal(signal);
-      assert.equal((await writing.ended(soonMs)).code, 130);
+      assert.equal((await writing.ended(SOON_MS)).code, 130);
       assert.equal((await asking).code, 4);
-      for (const pid of processesWith("sleep\x009\x00")) Deno.kill(pid, "SIGTERM");
+      for (const pid of processesWith("sleep\x0054321")) Deno.kill(pid, "SIGTERM");
       await Deno.remove(`${folder}/p`);
 
       assert.deepEqual([...Deno.readDirSync(folder)].map((entry) => entry.name), []);
@@ -312,7 +313,7 @@ Deno.test("SIGTERM while 64 GB of RAM are written to a file that takes everythin
     await using asking = new KemariProcess(["failover", control]);
     await until(async () => (await status(control)).state === "activating", "the takeover");
     recv.signal("SIGTERM");
-    assert.equal((await recv.ended(3000)).code, 130);
+    assert.equal((await recv.ended(SOON_MS)).code, 130);
     assert.equal((await asking.ended()).code, 4);
   }));
 
@@ -326,7 +327,7 @@ Deno.test("SIGTERM while nobody answers: connecting, a mute peer, a command that
         await until(() => processesWith("sleep\x0065432").length > 0, "the command");
       }
       send.signal("SIGTERM");
-      assert.equal((await send.ended(3000)).code, 130, target);
+      assert.equal((await send.ended(SOON_MS)).code, 130, target);
     }
     await assertGone("sleep\x0065432");
     mute.close();

@@ -4,7 +4,7 @@ import { Buffer } from "node:buffer";
 import { ensureGuest } from "../../lab/guest/guest.ts";
 import { ensureQemu } from "../../lab/provision/qemu.ts";
 import { ensureTool, toolEnv } from "../../lab/provision/tools.ts";
-import { startVm } from "../../lab/vms/vm.ts";
+import { startBooted } from "../../lab/vms/booted_vm.ts";
 import { ImageFile } from "../image/image_file.ts";
 import { NbdServer } from "./nbd_server.ts";
 import { Reactor } from "../system/reactor.ts";
@@ -261,14 +261,13 @@ Deno.test("e2e: a guest keeps an ext4 file system on it, fsync by fsync", async 
   const guest = await ensureGuest({ onProgress });
   await serving(async ({ socket, imagePath, server, complaints }) => {
     await succeed(runTool("mke2fs", "-q", "-F", "-t", "ext4", imagePath));
-    const vm = await startVm({
-      qemu: qemu.program,
-      guest,
-      name: "nbd",
-      args: ["-drive", `file=nbd:unix:${socket},format=raw,if=virtio`],
-    });
+    const machine = { qemu: qemu.program, guest, name: "nbd" };
+    const drive = (file: string) => ({ ...machine, args: ["-drive", `${file},if=virtio`] });
+    const vm = await startBooted(
+      drive(`file=nbd:unix:${socket},format=raw`),
+      drive(`driver=null-co,size=${SIZE},read-zeroes=on`),
+    );
     try {
-      await vm.ready();
       const guestRun = async (command: string) => {
         const { code, output } = await vm.run(command);
         assert.equal(code, 0, output);

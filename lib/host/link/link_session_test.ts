@@ -29,7 +29,7 @@ const LINK = {
   stream: "auto",
   maxInFlightBytes: 2 ** 26,
   heartbeatMs: 20,
-  graceMs: 80,
+  graceMs: 3000,
   software: "test",
 } as const;
 
@@ -113,7 +113,10 @@ Deno.test("silence longer than the grace time is a loss, at both ends", async ()
   try {
     const address = { kind: "unix", path, text: "mute" } as const;
     const fd = await connectSocket(address, stage.reactor, 1000, never);
-    const link = new SenderLink(stage.reactor, socketConnection(fd, "mute"), LINK);
+    const link = new SenderLink(stage.reactor, socketConnection(fd, "mute"), {
+      ...LINK,
+      graceMs: 80,
+    });
     await assert.rejects(stage.reactor.run(() => false, never), (error) => {
       assert.ok(error instanceof TransportError && error.phase === "heartbeat", `${error}`);
       return /nothing was heard from the secondary/.test(error.message);

@@ -6,7 +6,8 @@ import { NetLab, netLabMissing } from "../../lab/network/net_lab.ts";
 import { insideNamespace, NetSniffer } from "../../lab/network/net_sniffer.ts";
 import { cacheDir } from "../../lab/provision/cache_dir.ts";
 import { ensureQemu } from "../../lab/provision/qemu.ts";
-import { startVm, type Vm } from "../../lab/vms/vm.ts";
+import { startBooted } from "../../lab/vms/booted_vm.ts";
+import type { Vm } from "../../lab/vms/vm.ts";
 import type { KemariError } from "../../errors.ts";
 import { describeFrame } from "../../packet/describe_frame.ts";
 import { decodeEthernet, macText, u16 } from "../../packet/ethernet.ts";
@@ -57,18 +58,13 @@ class Scene implements AsyncDisposable {
       );
       scene.#loop = scene.#reactor.run(() => scene.#stop.signal.aborted, scene.#stop.signal);
       scene.#loop.catch(() => {});
-      scene.vm = await startVm({
-        qemu: qemu.program,
-        guest,
-        name: `net-${device}`,
-        args: [
-          "-netdev",
-          `stream,id=n0,server=off,addr.type=unix,addr.path=${folder}/net,reconnect-ms=100`,
-          "-device",
-          `${device},romfile=,netdev=n0,mac=${MAC}`,
-        ],
-      });
-      await scene.vm.ready();
+      const machine = { qemu: qemu.program, guest, name: `net-${device}` };
+      const nic = ["-device", `${device},romfile=,netdev=n0,mac=${MAC}`];
+      const net = `stream,id=n0,server=off,addr.type=unix,addr.path=${folder}/net,reconnect-ms=100`;
+      scene.vm = await startBooted(
+        { ...machine, args: ["-netdev", net, ...nic] },
+        { ...machine, args: ["-netdev", "hubport,id=n0,hubid=0", ...nic] },
+      );
       await scene.guest(`ip addr add ${scene.lab.guestIp}/24 dev eth0 && ip link set eth0 up`);
     } catch (error) {
       await scene[Symbol.asyncDispose]();

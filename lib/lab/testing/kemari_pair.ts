@@ -20,6 +20,9 @@ export interface ProtectableVm extends CountingVm, AsyncDisposable {
   readonly qmpPath: string;
 }
 
+/** A busy machine has been silent for 911 ms; who waits for a loss by silence says less. */
+export const PATIENCE = ["--grace", "3s"];
+
 /** What does not depend on the guest: whose VM it is, and how it is made, is a subclass's. */
 export abstract class KemariPair<V extends ProtectableVm> implements AsyncDisposable {
   readonly #owned: AsyncDisposable[] = [];
@@ -58,9 +61,10 @@ export abstract class KemariPair<V extends ProtectableVm> implements AsyncDispos
     const fifo = this.#fifo = `${this.folder}/takeover-${this.#owned.length}`;
     await new Deno.Command("mkfifo", { args: [fifo] }).output();
     const process = this.own(
-      new KemariProcess(["recv", this.link, "--control", this.recvControl, ...options], {
-        stdout: { path: fifo },
-      }),
+      new KemariProcess(
+        ["recv", this.link, "--control", this.recvControl, ...PATIENCE, ...options],
+        { stdout: { path: fifo } },
+      ),
     );
     return process;
   }
@@ -78,7 +82,7 @@ export abstract class KemariPair<V extends ProtectableVm> implements AsyncDispos
     ...options: string[]
   ): Promise<KemariProcess> {
     const words = ["recv", this.link, "--control", this.recvControl, "--standby", guest.command];
-    const process = this.own(new KemariProcess([...words, ...options]));
+    const process = this.own(new KemariProcess([...words, ...PATIENCE, ...options]));
     await process.listening();
     return process;
   }
@@ -86,7 +90,8 @@ export abstract class KemariPair<V extends ProtectableVm> implements AsyncDispos
   /** Starts `kemari protect` on the primary. */
   protect(...options: string[]): KemariProcess {
     const words = ["protect", "--qmp", this.primary.qmpPath, this.link];
-    return this.own(new KemariProcess([...words, "--control", this.sendControl, ...options]));
+    const control = ["--control", this.sendControl];
+    return this.own(new KemariProcess([...words, ...control, ...PATIENCE, ...options]));
   }
 
   own<T extends AsyncDisposable>(thing: T): T {

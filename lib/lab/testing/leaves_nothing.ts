@@ -24,7 +24,8 @@ export async function leavesNothing(args: readonly string[], said: RegExp): Prom
   }
 }
 
-function namespacesOf(pid: number): string[] {
+/** The network namespaces that a process has made. */
+export function namespacesOf(pid: number): string[] {
   try {
     return [...Deno.readDirSync("/run/netns")].map(({ name }) => name)
       .filter((name) => name.startsWith(`kemari-lab-${pid}-`));

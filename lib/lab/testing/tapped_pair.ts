@@ -1,11 +1,12 @@
+import { until } from "../program/until.ts";
 /** For tests on real QEMU: a VM whose disk and NIC go through kemari, and a client outside. */
 import assert from "node:assert/strict";
 import { askReceiver, askTappedSender, type TappedStatus } from "../program/ask_end.ts";
 import type { ReceiverStatus } from "../../control/receiver_status.ts";
 import { ensureGuest } from "../guest/guest.ts";
 import { NetLab } from "../network/net_lab.ts";
+import { PATIENCE } from "./kemari_pair.ts";
 import type { Guest } from "./protected_pair.ts";
-import { until } from "../program/until.ts";
 import { cacheDir, exists, withLock } from "../provision/cache_dir.ts";
 import { ensureQemu } from "../provision/qemu.ts";
 import { startBooted } from "../vms/booted_vm.ts";
@@ -160,6 +161,7 @@ export class TappedPair implements AsyncDisposable {
     this.protect = this.#kemari([
       ...["protect", "--qmp", `${folder}/${host}.qmp`, this.#link("secondary")],
       ...["--control", `${folder}/protect`, "--sync-interval", "100", ...this.#taps(host)],
+      ...PATIENCE,
       ...options,
     ]);
     await this.protect.waitFor(/waiting for QEMU/);
@@ -226,7 +228,7 @@ export class TappedPair implements AsyncDisposable {
     const qmp = `${this.folder}/${this.#hosts.primary}.qmp`;
     return [
       ...["protect", "--qmp", qmp, "--via", this.#control, this.#link("secondary")],
-      ...["--sync-interval", "100", ...options],
+      ...["--sync-interval", "100", ...PATIENCE, ...options],
     ];
   }
 
@@ -246,7 +248,7 @@ export class TappedPair implements AsyncDisposable {
     const host = this.#hosts.secondary;
     const words = [
       ...["recv", this.#link("secondary"), "--control", `${folder}/${host}.recv`],
-      ...["--on-loss", "activate", "--fence", "true", ...this.#taps(host)],
+      ...["--on-loss", "activate", "--fence", "true", ...this.#taps(host), ...PATIENCE],
     ];
     if (this.isWarm) {
       this.standby = this.#stack.use(await StandbyGuest.prepare(await this.#machine(host)));

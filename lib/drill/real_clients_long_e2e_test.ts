@@ -37,7 +37,7 @@ class Scene implements AsyncDisposable {
         qemu,
         kemari: FROM_SOURCE,
         guests: { cloud },
-        settings: { memoryMiB: 512, syncIntervalMs: 20, standby: "cold", graceMs: 1500 },
+        settings: { memoryMiB: 512, syncIntervalMs: 20, standby: "cold", graceMs: 3000 },
         narrate: () => {},
         signal: never,
       });
