@@ -1,7 +1,7 @@
 /**
  * The process: arguments in, exit code out. Nothing else in kemari ends it.
  *
- * The first SIGINT, SIGTERM or SIGHUP asks the command to wind up, a second one does not ask.
+ * The first SIGINT, SIGTERM or SIGHUP asks the command to wind up; the second ends the process.
  */
 import manifest from "./deno.json" with { type: "json" };
 import { EXIT, exitCodeOf, InterruptedError } from "./lib/errors.ts";
@@ -19,19 +19,19 @@ function writeAll(file: { writeSync(bytes: Uint8Array): number }, text: string):
     try {
       rest = rest.subarray(file.writeSync(rest));
     } catch (error) {
-      // A descriptor shared with a process that made it non-blocking; it is being read.
+      // Another process that shares the descriptor has made it non-blocking: wait for the reader.
       if (!(error instanceof Deno.errors.WouldBlock)) throw error;
       Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 1);
     }
   }
 }
 
-/** Messages to a stderr that nobody holds any more are lost, and that is no reason to fail. */
+/** Writes to stderr. If its reader has gone, the message is lost, and the command goes on. */
 function writeError(text: string): void {
   try {
     writeAll(Deno.stderr, text);
   } catch {
-    // Nowhere left to say it.
+    // There is no other place for the message.
   }
 }
 
@@ -43,13 +43,13 @@ function columns(): number {
   }
 }
 
-/** Says why, and ends the process. */
+/** Prints the error, and ends the process with the error's exit code. */
 function fail(thrown: unknown): never {
   writeError(formatFailure(thrown, wantedLogFormat(Deno.args), Date.now()));
   Deno.exit(exitCodeOf(thrown));
 }
 
-/** Whether we were started to outlive the terminal: by nohup, or with a trap on nothing. */
+/** Whether SIGHUP was ignored when the process was started: by nohup, or by an empty trap. */
 function ignoresHangUp(): boolean {
   try {
     const ignored = /^SigIgn:.*([0-9a-f])$/m.exec(Deno.readTextFileSync("/proc/self/status"));
@@ -59,17 +59,19 @@ function ignoresHangUp(): boolean {
   }
 }
 
-/** Signals that mean something to other daemons, and whose default would end this one. */
+/** Signals that other daemons take as commands. Their default would end this process. */
 const UNHEARD = ["SIGUSR1", "SIGUSR2"] as const;
 
 /**
- * Aborts on the first signal; on the second, or after `WIND_UP_MS`, ends the process. Not a guardian:
- * it is there for what the others leave behind, and a service that is stopped signals it too.
+ * Aborts on the first signal; on the second, or after `WIND_UP_MS`, ends the process.
+ *
+ * A guardian (`kemari guard`) ignores these signals. It clears up after `kemari protect` has ended,
+ * and systemd, when it stops a service, signals every process of that service.
  */
 function listenForSignals(): AbortSignal {
   const controller = new AbortController();
   const isGuardian = Deno.args[0] === "guard";
-  // The runtime catches SIGHUP with the first listener of any signal: later nobody could tell.
+  // Asked before any listener is added: with the first, the runtime catches SIGHUP too.
   const staysUp = ignoresHangUp();
   for (const signal of UNHEARD) Deno.addSignalListener(signal, () => {});
   for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
@@ -95,7 +97,7 @@ if (import.meta.main) {
   try {
     Deno.exit(await runProgram(Deno.args, manifest.version, io));
   } catch (error) {
-    // `kemari inspect … | head`: whoever wanted the rest has gone, and that is no failure.
+    // `kemari inspect … | head`: a reader of stdout that has read enough is no failure.
     if (error instanceof Deno.errors.BrokenPipe) Deno.exit(EXIT.done);
     fail(error);
   }

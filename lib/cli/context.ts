@@ -1,15 +1,6 @@
 /** What a command gets besides its options: the ways out that lib/cli may not open itself. */
 import type { StatusLine } from "./status_line.ts";
-
-/** Where text for people goes: stderr. */
-export interface Terminal {
-  /** Writes all of `text` before it returns. */
-  write(text: string): void;
-  /** Whether a person may be watching. */
-  readonly isTerminal: boolean;
-  /** Width in characters, read anew at each call: windows are resized. */
-  columns(): number;
-}
+import type { Terminal } from "./terminal.ts";
 
 /** The process around a command, as main.ts hands it in. */
 export interface ProcessIo {

@@ -1,7 +1,7 @@
-/** How an error that ends a command is said on stderr. */
+/** The lines on stderr for an error that ends a command. */
 import { EXIT, exitCodeOf, KemariError } from "../errors.ts";
 import { asksForJsonLog } from "../host/system/self_command.ts";
-import type { LogFormat } from "./options.ts";
+import type { LogFormat } from "./options/logging.ts";
 
 /** Fields of the errors that scripts may want to match on. */
 const DETAILS = [

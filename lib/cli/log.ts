@@ -5,7 +5,7 @@
  * command: `getLogger(["kemari", "send"]).info("connected to {peer}", { peer })`.
  */
 import { configure, type LogRecord } from "@logtape/logtape";
-import type { LogOptions } from "./options.ts";
+import type { LogOptions } from "./options/logging.ts";
 
 /** A value inside a message: strings as they are, the rest as JSON. */
 function sayValue(value: unknown): string {
@@ -27,7 +27,7 @@ function messageOf(record: LogRecord): string {
   return record.message.map((part, index) => index % 2 === 0 ? `${part}` : sayValue(part)).join("");
 }
 
-/** `kemari send: connected to tcp:10.0.0.2:4000`; what is worse than information says so. */
+/** `kemari send: connected to tcp:10.0.0.2:4000`; warnings and errors also name their level. */
 export function formatText(record: LogRecord): string {
   const severity = record.level === "info" ? "" : `${record.level}: `;
   return `${record.category.join(" ")}: ${severity}${messageOf(record)}\n`;

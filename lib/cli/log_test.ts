@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { getLogger, reset } from "@logtape/logtape";
 import { configureLog } from "./log.ts";
-import type { LogFormat } from "./options.ts";
+import type { LogFormat } from "./options/logging.ts";
 
 /** What a logger wrote while `act` ran. */
 async function written(

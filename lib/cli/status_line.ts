@@ -1,5 +1,5 @@
 /** One line at the bottom of the terminal that is redrawn in place. */
-import type { Terminal } from "./context.ts";
+import type { Terminal } from "./terminal.ts";
 
 /** How the line is shown: redrawn in place, as lines of their own, or not at all. */
 export type StatusMode = "redraw" | "lines" | "off";
@@ -13,7 +13,7 @@ const ERASE_LINE = "\r\x1b[K";
  * Shares stderr between log lines and a status line, so that neither mangles the other.
  *
  * Everything written to stderr while a status line may be on screen must go through `print`.
- * It keeps no timer: a text that came too soon is drawn with the next call, whichever it is.
+ * The line has no timer: a text that comes too soon is drawn with the next call of any method.
  */
 export class StatusLine {
   readonly #terminal: Terminal;

@@ -5,6 +5,7 @@
 import { ERRNO, libc } from "../system/libc.ts";
 import { IMAGE_OP, ImageCalls } from "./image_calls.ts";
 import { ImageRing } from "./image_ring.ts";
+import { ShortWait } from "./short_wait.ts";
 
 /** What it starts with. */
 export interface ImageWorkerStart {
@@ -26,6 +27,9 @@ scope.onmessage = ({ data }) => {
   scope.close();
 };
 
+/** A client that waits for one request asks for the next within this time. */
+const SHORT_MS = 0.1;
+
 const GIVEN_UP = { code: ERRNO.ECANCELED, at: 0, inFlush: false };
 
 function changes(op: number): boolean {
@@ -36,10 +40,14 @@ function serve({ memory, fd, signalFd, sizeBytes }: ImageWorkerStart): void {
   const ring = new ImageRing(memory);
   const calls = new ImageCalls(fd, sizeBytes, () => ring.isEnding);
   const one = new Uint8Array(new BigUint64Array([1n]).buffer);
+  const next = new ShortWait(SHORT_MS);
+  const hasCome = () => ring.asked !== taken;
   let taken = 0;
   while (!ring.isEnding) {
-    if (ring.asked === taken) {
+    if (ring.asked === taken && !next.until(hasCome)) {
+      const idleAt = performance.now();
       ring.sleep(taken);
+      next.tell(performance.now() - idleAt);
       continue;
     }
     const call = ring.take(taken);

@@ -8,7 +8,9 @@ Deno.test("every recording is what was recorded, and has its page", () => {
     const bytes = loadStream(info.name);
     assert.equal(bytes.length, info.fromQemu.lengthBytes, info.name);
     assert.equal(new DataView(bytes.buffer).getUint32(0), 0x5145564d, info.name);
-    const page = Deno.readTextFileSync(new URL(`./streams/${info.name}.md`, import.meta.url));
+    const page = Deno.readTextFileSync(
+      new URL(`../../../fixtures/streams/${info.name}.md`, import.meta.url),
+    );
     assert.ok(page.includes(info.fromQemu.sha256), info.name);
     const answers = loadAnswers(info.name);
     assert.equal(answers.length, info.fromKemari?.lengthBytes ?? 0, info.name);
@@ -24,7 +26,8 @@ Deno.test("every recording is what was recorded, and has its page", () => {
 Deno.test("the recordings stay small enough for a repository", () => {
   let totalBytes = 0;
   for (const entry of Deno.readDirSync(new URL("../../../fixtures/streams/", import.meta.url))) {
-    totalBytes += Deno.statSync(new URL(`./streams/${entry.name}`, import.meta.url)).size;
+    totalBytes +=
+      Deno.statSync(new URL(`../../../fixtures/streams/${entry.name}`, import.meta.url)).size;
   }
   assert.ok(totalBytes < 5_000_000, `${totalBytes} bytes`);
 });

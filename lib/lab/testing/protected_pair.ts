@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { ensureGuest } from "../guest/guest.ts";
 import { KemariPair } from "./kemari_pair.ts";
 import { ensureQemu, type QemuVersion } from "../provision/qemu.ts";
+import { startBooted } from "../vms/booted_vm.ts";
 import { StandbyGuest } from "../vms/standby_guest.ts";
 import { startVm, type Vm } from "../vms/vm.ts";
 
@@ -26,21 +27,38 @@ export class ProtectedPair extends KemariPair<Vm> {
     super(folder, primary);
   }
 
-  /** Boots the primary with 16 MiB of random data in memory. */
+  /**
+   * A primary that has booted, with 16 MiB of random data in memory.
+   *
+   * @param args Where they name files, the guest boots by itself; else it goes on from a boot that
+   *   others have made.
+   */
   static async boot(
     version: QemuVersion,
     args: readonly string[] = [],
     machineType?: string,
   ): Promise<ProtectedPair> {
-    const pair = await ProtectedPair.start(version, args, machineType);
-    await pair.booted();
+    const isOfItsOwn = args.some((arg) => arg.includes("/"));
+    const pair = await ProtectedPair.#make(
+      isOfItsOwn ? startVm : startBooted,
+      version,
+      args,
+      machineType,
+    );
+    if (isOfItsOwn) await pair.primary.ready();
+    await pair.#readBootId();
     return pair;
   }
 
-  /** As {@link boot}, of which {@link booted} remains to be waited for. */
-  static async start(
+  /** One that boots by itself, which {@link booted} waits for. */
+  static start(version: QemuVersion, args: readonly string[] = []): Promise<ProtectedPair> {
+    return ProtectedPair.#make(startVm, version, args);
+  }
+
+  static async #make(
+    startPrimary: typeof startVm,
     version: QemuVersion,
-    args: readonly string[] = [],
+    args: readonly string[],
     machineType?: string,
   ): Promise<ProtectedPair> {
     const qemu = await ensureQemu(version);
@@ -55,14 +73,18 @@ export class ProtectedPair extends KemariPair<Vm> {
       args,
       machine: machineType,
     };
-    const primary = await startVm({ ...machine, name: "primary" });
+    const primary = await startPrimary({ ...machine, name: "primary" });
     return new ProtectedPair(folder, primary, machine);
   }
 
   /** Waits until the primary's guest is up. */
   async booted(): Promise<void> {
     await this.primary.ready();
-    const { output } = await this.primary.run(READ_BOOT_ID);
+    await this.#readBootId();
+  }
+
+  async #readBootId(): Promise<void> {
+    const { output } = await this.primary.run(READ_BOOT_ID, { timeoutMs: TIMEOUT_MS });
     this.#bootId = output.trim();
   }
 

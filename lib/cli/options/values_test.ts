@@ -1,0 +1,61 @@
+import assert from "node:assert/strict";
+import fc from "fast-check";
+import { UsageError } from "../../errors.ts";
+import { parseCount, parseDurationMs, parseSizeBytes } from "./values.ts";
+
+const durations: readonly (readonly [string, number])[] = [
+  ["50", 50],
+  ["50ms", 50],
+  ["2s", 2000],
+  ["1.5s", 1500],
+  ["1m", 60_000],
+  ["1h", 3_600_000],
+  [" 7 ", 7],
+  ["0.6ms", 1],
+  ["596h", 2_145_600_000],
+];
+for (const [text, durationMs] of durations) {
+  Deno.test(`the duration "${text}" is ${durationMs} ms`, () => {
+    assert.equal(parseDurationMs(text), durationMs);
+  });
+}
+
+const sizes: readonly (readonly [string, number])[] = [
+  ["1", 1],
+  ["4096B", 4096],
+  ["64K", 65536],
+  ["64k", 65536],
+  ["1.5M", 1572864],
+  ["64MiB", 67108864],
+  ["2G", 2147483648],
+  ["2GB", 2147483648],
+  ["8T", 8796093022208],
+];
+for (const [text, sizeBytes] of sizes) {
+  Deno.test(`the size "${text}" is ${sizeBytes} bytes`, () => {
+    assert.equal(parseSizeBytes(text), sizeBytes);
+  });
+}
+
+const refused = ["", " ", "-1", "0", "0s", "0K", "1e3", "1 s", "s", "K", "1.s", ".5s", "1d", "NaN"];
+for (const text of [...refused, "Infinity", "0x10", "1,5s", "٣"]) {
+  Deno.test(`"${text}" is no duration, size or count`, () => {
+    for (const parse of [parseDurationMs, parseSizeBytes, parseCount]) {
+      assert.throws(() => parse(text), UsageError);
+    }
+  });
+}
+
+Deno.test("no text makes a parser return anything but a positive whole number", () => {
+  const text = fc.oneof(fc.string(), fc.stringMatching(/^[0-9.]{1,25}(ms|s|m|h|[KMGT]i?B?)?$/));
+  fc.assert(fc.property(text, (text) => {
+    for (const parse of [parseDurationMs, parseSizeBytes, parseCount]) {
+      try {
+        const value = parse(text);
+        assert.ok(Number.isSafeInteger(value) && value >= 1);
+      } catch (error) {
+        assert.ok(error instanceof UsageError);
+      }
+    }
+  }));
+});

@@ -1,0 +1,185 @@
+/** `kemari status` for people: a small block with units. */
+import type { EndStatus } from "../../host/status/status_line.ts";
+import type { CompressionStatus, VmStatus } from "../../host/status/sender_status.ts";
+import { formatBytes } from "../../units.ts";
+import type { RamStatus } from "../../host/ram_dir/ram_room.ts";
+import type { StandbyStatus } from "../../host/takeover/standby.ts";
+import { formatTakeover } from "../../host/takeover/takeover_clock.ts";
+import type { TapStatus } from "../../host/taps/tap_status.ts";
+import type { OutsideOutput } from "../../qmp/outside_output.ts";
+import { formatPairs } from "../../report/text_table.ts";
+import { tapPairs } from "./tap_status_text.ts";
+
+type Pair = readonly [string, string];
+
+/** Percentiles in milliseconds; a status carries more of them than is shown. */
+interface Percentiles {
+  readonly count: number;
+  readonly p50: number;
+  readonly p99: number;
+  readonly max: number;
+}
+
+/**
+ * Lays a status out as lines of a name and a value.
+ *
+ * Fields that a status lacks are left out: an end that has just begun knows little.
+ *
+ * @returns Text that ends with a line break.
+ */
+export function formatStatus(status: EndStatus): string {
+  return formatPairs(status.role === "sender" ? senderPairs(status) : receiverPairs(status))
+    .map((line) => line + "\n").join("");
+}
+
+function senderPairs(
+  status: Extract<EndStatus, { role: "sender" }> & { readonly taps?: TapStatus },
+): Pair[] {
+  const pairs: Pair[] = [["sender", withMode(status.state, status.mode)], ["peer", status.peer]];
+  pairs.push(...vmPair(status.vm));
+  pairs.push(...transactionPairs(status));
+  pairs.push(...compressionPairs(status.compression));
+  pairs.push(
+    ...latencyPair("pause", status.pause),
+    ...latencyPair("  QEMU sends", status.receiving),
+    ...latencyPair("round trip", status.roundTrip),
+  );
+  if (status.inFlight !== undefined) {
+    pairs.push([
+      "in flight",
+      `${status.inFlight} transactions, ${formatBytes(status.pendingBytes)}`,
+    ]);
+  }
+  if (status.sent !== undefined) {
+    const { pages, deviceState, events, framing } = status.sent;
+    pairs.push([
+      "sent",
+      `${formatBytes(pages)} of pages, ${formatBytes(deviceState)} of device state, ` +
+      `${formatBytes(events)} of events, ${formatBytes(framing)} of framing`,
+    ]);
+  }
+  if (status.taps !== undefined) pairs.push(...tapPairs(status.taps));
+  if (status.deviceChange) pairs.push(["devices", `${status.deviceChange} since it began`]);
+  if (status.outside) pairs.push(...outsidePairs(status.outside));
+  return pairs;
+}
+
+/** Output of the VM that is not held until its transaction is committed. */
+function outsidePairs({ unheld, nics, drives, others }: OutsideOutput): Pair[] {
+  if (unheld !== null) return [["NOT HELD", "what the NICs send: none has a --net"]];
+  const pairs = nics.map(({ text }): Pair => ["NOT HELD", `what NIC ${text} sends`]);
+  if (drives.length > 0) pairs.push(["NOT HELD", `writes to ${drives.join(", ")}`]);
+  if (others.length > 0) pairs.push(["not held", others.join(", ")]);
+  return pairs;
+}
+
+function receiverPairs(status: Extract<EndStatus, { role: "receiver" }>): Pair[] {
+  const pairs: Pair[] = [["receiver", status.state], ...vmPair(status.vm)];
+  if (status.machine) pairs.push(["machine", status.machine]);
+  if (status.sender) pairs.push(["sender", status.sender]);
+  pairs.push(...transactionPairs(status));
+  if (status.replicaBytes !== undefined) {
+    pairs.push(["replica", `${formatBytes(status.replicaBytes)} of pages`]);
+  }
+  if (status.ram) pairs.push(["RAM files", formatRam(status.ram)]);
+  if (status.deviceChange) {
+    pairs.push(["devices", `${status.deviceChange} since the VM was first seen here`]);
+  }
+  if (status.applying) pairs.push(...latencyPair("applying", status.applying));
+  if (status.unreleased > 0) pairs.push(["unreleased", `${status.unreleased} packets and writes`]);
+  if (status.longestSilenceMs) {
+    pairs.push(["longest silence", formatMs(status.longestSilenceMs)]);
+  }
+  if (status.standby) pairs.push(["standby", formatStandby(status.standby)]);
+  if (status.takeover) pairs.push(["takeover", formatTakeover(status.takeover)]);
+  if (status.pendingWrites > 0) {
+    pairs.push([
+      "pending",
+      `${status.pendingWrites} committed writes that the disks here have not taken yet`,
+    ]);
+  }
+  if (status.incompleteDisks?.length > 0) {
+    pairs.push(["incomplete", `${status.incompleteDisks.join(", ")}: cannot take over yet`]);
+  }
+  if (status.lastLoss) pairs.push(["last loss", status.lastLoss]);
+  return pairs;
+}
+
+function vmPair(vm: VmStatus | null | undefined): Pair[] {
+  if (!vm?.name && !vm?.uuid) return [];
+  return [["VM", [vm.name, vm.uuid && `UUID ${vm.uuid}`].filter(Boolean).join(", ")]];
+}
+
+function compressionPairs(compression: CompressionStatus | undefined): Pair[] {
+  if (compression === undefined || compression.mode === "none") return [];
+  const { mode, streamBytes, deltaPages, packedFromBytes, packedToBytes } = compression;
+  const pairs: Pair[] = [["compression", mode], ["  QEMU sent", formatBytes(streamBytes)]];
+  if (compression.cacheLimitBytes > 0) {
+    pairs.push(
+      ["  delta pages", String(deltaPages)],
+      [
+        "  delta cache",
+        `${formatBytes(compression.cacheBytes)} of ${formatBytes(compression.cacheLimitBytes)}, ` +
+        `${compression.cacheHits} hits, ${compression.cacheMisses} misses`,
+      ],
+    );
+  }
+  if (packedFromBytes > 0) {
+    const gbPerSecond = packedFromBytes / compression.packingMs / 1e6;
+    pairs.push([
+      "  packed",
+      `${formatBytes(packedFromBytes)} into ${formatBytes(packedToBytes)}, ` +
+      `${gbPerSecond.toFixed(2)} GB/s`,
+    ]);
+  }
+  pairs.push(...latencyPair("  put off", compression.settling));
+  return pairs;
+}
+
+function formatRam({ folder, reserve, reservedBytes }: RamStatus): string {
+  return reserve === "full"
+    ? `${folder}, ${formatBytes(reservedBytes)} reserved`
+    : `${folder}, NOT reserved: a VM that has taken over dies where that is full`;
+}
+
+function formatStandby({ state, pid, restarts, reason }: StandbyStatus): string {
+  const where = pid === null ? "" : `, process ${pid}`;
+  const died = restarts === 0 ? "" : `, started again ${restarts} times`;
+  return `${state}${where}${died}${reason === null ? "" : ` (${reason})`}`;
+}
+
+function withMode(state: string, mode: string | undefined): string {
+  return mode === undefined ? state : `${state} (${mode})`;
+}
+
+function transactionPairs(status: EndStatus): Pair[] {
+  if (status.lastCommitted === undefined) return [];
+  const { lastCommitted, lastCommittedAgeMs } = status;
+  const committed: Pair = lastCommittedAgeMs === null
+    ? ["committed", "nothing yet"]
+    : ["committed", `transaction ${lastCommitted}, ${formatAge(lastCommittedAgeMs)} ago`];
+  const unchanged = status.role === "sender" && status.unchangedPages > 0
+    ? ` (${status.unchangedPages} unchanged, not sent)`
+    : "";
+  return [
+    committed,
+    ["syncs", `${status.syncs}, ${status.syncsPerSecond.toFixed(1)}/s`],
+    ["pages", `${status.pages} + ${status.zeroPages} zero${unchanged}`],
+    ["payload", formatBytes(status.payloadBytes)],
+    ["on the wire", formatBytes(status.wireBytes)],
+  ];
+}
+
+function latencyPair(name: string, latency: Percentiles | undefined): Pair[] {
+  if (latency === undefined || latency.count === 0) return [];
+  const { p50, p99, max } = latency;
+  return [[name, `p50 ${formatMs(p50)}, p99 ${formatMs(p99)}, max ${formatMs(max)}`]];
+}
+
+function formatMs(durationMs: number): string {
+  return `${durationMs.toFixed(durationMs < 10 ? 2 : 1)} ms`;
+}
+
+function formatAge(durationMs: number): string {
+  return durationMs < 1000 ? `${durationMs.toFixed(0)} ms` : `${(durationMs / 1000).toFixed(1)} s`;
+}

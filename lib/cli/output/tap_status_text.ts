@@ -1,0 +1,70 @@
+/** The taps' part of `kemari status` for people. */
+import { formatBytes } from "../../units.ts";
+import type { DiskStatus } from "../../host/disk/primary_disk.ts";
+import type { TapStatus } from "../../host/taps/tap_status.ts";
+import type { LatencySummary } from "../../replica/latency.ts";
+
+/** One or a few lines for each disk, and where the time goes that output is held. */
+export function tapPairs(taps: TapStatus): [string, string][] {
+  const pairs: [string, string][] = [];
+  for (const [name, net] of Object.entries(taps.nets ?? {})) {
+    pairs.push([
+      `net ${name}`,
+      `${net.heldFrames} frames held, ${net.releasedFrames} let go, ${net.passedIn} for the guest`,
+    ]);
+  }
+  for (const disk of taps.disks ?? []) pairs.push(...diskPairs(disk));
+  for (const [name, latency] of Object.entries(taps.latency ?? {})) {
+    const { trigger, commit, release } = latency;
+    if (trigger.count === 0) continue;
+    pairs.push(
+      [`${name} events`, `to their trigger ${percentiles(trigger)}`],
+      ["", `trigger to commit ${percentiles(commit)}`],
+      ["", `commit to release ${percentiles(release)}`],
+    );
+  }
+  return pairs;
+}
+
+function diskPairs(disk: DiskStatus): [string, string][] {
+  const { resync, sizeBytes } = disk;
+  const inStep = disk.mode === "shared"
+    ? "shared"
+    : disk.copied === 1
+    ? "in step"
+    : `${(100 * disk.copied).toFixed(1)} % in step`;
+  const pairs: [string, string][] = [[
+    `disk ${disk.name}`,
+    `${inStep}, ${
+      formatBytes(disk.heldBytes)
+    } held, ${disk.unreleasedWrites} writes not in the image`,
+  ]];
+  if (resync.doneBytes > 0) {
+    pairs.push([
+      "  compared",
+      `${formatBytes(resync.doneBytes)} of ${formatBytes(sizeBytes)}: ` +
+      `${formatBytes(resync.equalBytes)} equal, ${formatBytes(resync.sentBytes)} sent ` +
+      `(${(100 * resync.sentBytes / resync.doneBytes).toFixed(1)} %)`,
+    ]);
+  }
+  if (disk.throttled > 0) {
+    pairs.push([
+      "  slowed down",
+      `${disk.throttled} times, ${(disk.throttledMs / 1000).toFixed(1)} s, ` +
+      `above ${formatBytes(disk.limitBytes)} held`,
+    ]);
+  }
+  if (disk.stalledMs >= 1000) {
+    const seconds = (disk.stalledMs / 1000).toFixed(0);
+    pairs.push([
+      "  STALLED",
+      `its storage has not answered for ${seconds} s: ${disk.waiting} wait`,
+    ]);
+  }
+  if (disk.stuck !== null) pairs.push(["  STUCK", disk.stuck]);
+  return pairs;
+}
+
+function percentiles({ p50, p99 }: LatencySummary): string {
+  return `p50 ${p50.toFixed(2)} ms, p99 ${p99.toFixed(2)} ms`;
+}

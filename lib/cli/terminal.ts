@@ -1,0 +1,10 @@
+/** Where text for people goes, as far as lib/cli may see it. */
+/** Where text for people goes: stderr. */
+export interface Terminal {
+  /** Writes all of `text` before it returns. */
+  write(text: string): void;
+  /** Whether a person may be watching. */
+  readonly isTerminal: boolean;
+  /** Width in characters, read anew at each call: windows are resized. */
+  columns(): number;
+}
