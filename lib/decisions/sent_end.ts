@@ -4,10 +4,10 @@
  * the taps: {@link afterSentFarewell}.
  *
  * **Why no case makes two VMs run.** `send` starts nothing, and QEMU is told to let its VM run only where
- * it may stand still in COLO for a secondary that has not said that the VM is its own. That word comes
- * before everything, also where it crosses our farewell: then QEMU stops its VM, and the connection is
- * kept until it has, since the secondary waits for its end. Whether the secondary may take over behind a
- * loss is what its fencing is for.
+ * it may stand still in COLO for a secondary that has not said that the VM is its own. The secondary's
+ * word for that comes before everything, also where it crosses our farewell: then QEMU stops its VM, and
+ * the connection is kept until QEMU has, since the secondary waits for the connection's end. Whether the
+ * secondary may take over behind a loss is what its fencing is for.
  *
  * **Why nobody's pause is overruled.** COLO's end lets a VM run, also one that an operator, or QEMU, has
  * stopped. Such a VM is told to stop.
@@ -91,6 +91,6 @@ export function afterSentFarewell(known: AtSentEnd, answer: Answer): SentEnd {
 
 /** Whether QEMU may wait in COLO for a word of ours. */
 function isToBeTold({ isLinked, vm, mayBeColo, hasMonitor }: AtSentEnd): boolean {
-  // One that is stranded has no way out, whatever it is told: see `VmFate`.
+  // A QEMU that is stranded has no way out, whatever it is told: see `VmFate`.
   return isLinked && hasMonitor && mayBeColo && !HERE.has(vm) && vm !== "stranded";
 }

@@ -50,7 +50,7 @@ export class ProtectionStatus {
     });
   }
 
-  /** It tells of this session from now on. */
+  /** Has the status tell of this session from now on. */
   show(link: SenderLink): void {
     this.#last = link;
   }
