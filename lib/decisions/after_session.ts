@@ -6,12 +6,14 @@
  * the secondary has not acknowledged it, the secondary may take over. Unless the operator has chosen
  * that the VM goes on all the same, it was stopped, and a person has to look.
  */
-import { type AtPrimaryEnd, type NextTry, nextTry, type Tries } from "./primary_end.ts";
+import { type AtPrimaryEnd, type Fate, type NextTry, nextTry, type Tries } from "./primary_end.ts";
 import type { VmFate } from "./vm_fate.ts";
 
 /** What is known then. */
 export interface AfterSession {
   readonly known: AtPrimaryEnd;
+  /** What was decided of the VM. */
+  readonly fate: Fate;
   readonly tries: Tries;
   /** What QEMU has made of its VM, where that has ended the session. */
   readonly vm?: VmFate["kind"];
@@ -29,8 +31,8 @@ export type NextStep =
   | { readonly do: "retry"; readonly when: Exclude<NextTry, "never"> | "awake" | "left-alone" };
 
 /** Decides it. */
-export function afterSession({ known, tries, vm, heard }: AfterSession): NextStep {
-  const next = nextTry(known, tries);
+export function afterSession({ known, fate, tries, vm, heard }: AfterSession): NextStep {
+  const next = nextTry(known, fate, tries);
   const isKnownToBeHere = heard || known.onSecondaryLoss === "continue";
   if (next === "never" || vm !== undefined && !isKnownToBeHere) {
     const isErrors = vm === undefined || known.isInterrupted;

@@ -25,6 +25,7 @@ const TABLE: readonly Row[] = [
   ["it is full", { end: "storage" }, {}, "retry again-later"],
   ["no retry is wanted", {}, { tries: { ...TRIES, retry: false } }, "fail error"],
   ["the VM is to stop", STOP, {}, "fail error"],
+  ["it has given us up, and does not answer", { end: "silence" }, { fate: "stops" }, "fail error"],
   ["the VM is the secondary's", { end: "taken-over" }, {}, "fail error"],
   ["Ctrl-C", { end: "interrupted", isInterrupted: true }, { heard: true }, "fail error"],
   ["the guest sleeps", RESTS, { vm: "asleep", heard: true }, "retry awake"],
@@ -53,6 +54,7 @@ for (const [what, known, facts, wanted] of TABLE) {
   Deno.test(`after a session: ${what}: ${wanted}`, () => {
     const step = afterSession({
       known: { ...KNOWN, ...known },
+      fate: "goes-on",
       tries: TRIES,
       heard: false,
       ...facts,

@@ -4,8 +4,8 @@
  * the taps: {@link afterSentFarewell}.
  *
  * **Why no case makes two VMs run.** `send` starts nothing, and QEMU is told to let its VM run only where
- * it may stand still in COLO for a secondary that has not said that the VM is its own. The secondary's
- * word for that comes before everything, also where it crosses our farewell: then QEMU stops its VM, and
+ * it may stand still in COLO for a secondary that has neither said that the VM is its own nor that it has
+ * given us up. The secondary's word for that comes before everything, also where it crosses our farewell: then QEMU stops its VM, and
  * the connection is kept until QEMU has, since the secondary waits for the connection's end. Whether the
  * secondary may take over behind a loss is what its fencing is for.
  *
@@ -19,8 +19,11 @@ import type { VmFate } from "./vm_fate.ts";
 export interface AtSentEnd {
   /** Whether there was a session at all. */
   readonly isLinked: boolean;
-  /** Whether the secondary has said that the VM is its own. */
-  readonly isTakenOver: boolean;
+  /**
+   * Whether the secondary has said that the VM is its own, or that it has given us up: then it may run
+   * the VM by now, and is not asked. See `primary_end.ts`.
+   */
+  readonly isTheirs: boolean;
   /** What has become of the VM, where QEMU has ended it and its monitor can be asked. */
   readonly vm?: VmFate["kind"];
   /** Whether QEMU's bytes are what is wrong. */
@@ -49,8 +52,8 @@ const HERE: ReadonlySet<VmFate["kind"] | undefined> = new Set<VmFate["kind"]>([
 
 /** Decides what the secondary is told. */
 export function sentFarewell(known: AtSentEnd): SentFarewell {
-  const { isLinked, isTakenOver, vm, isStreamFault, wasInColo, isInterrupted } = known;
-  if (!isLinked || isTakenOver) return "nothing";
+  const { isLinked, isTheirs, vm, isStreamFault, wasInColo, isInterrupted } = known;
+  if (!isLinked || isTheirs) return "nothing";
   if (vm === "ended") return "vm-ended";
   if (HERE.has(vm)) return "goes-on";
   // QEMU finds us gone, its migration fails, and its VM goes on: nobody is to take over.
@@ -68,6 +71,8 @@ export interface SentEnd {
   readonly keepsConnection: boolean;
   /** What the taps do with what is held, and with what comes. */
   readonly taps: "pass" | "hold";
+  /** Whether what we changed in a QEMU that has ended its migration itself is put back. */
+  readonly putsBack: boolean;
   /** Whether the taps are served on for a QEMU that uses them. */
   readonly servesOn: boolean;
 }
@@ -75,13 +80,14 @@ export interface SentEnd {
 /** Decides what follows. */
 export function afterSentFarewell(known: AtSentEnd, answer: Answer): SentEnd {
   const { isLinked, vm, hasMonitor, isPaused, isInterrupted } = known;
-  const isTheirs = known.isTakenOver || answer === "taken-over";
+  const isTheirs = known.isTheirs || answer === "taken-over" || answer === "given-up";
   const isGood = vm === "ended" && answer === "heard";
   const taps = isTheirs ? "hold" : "pass";
   const ends = {
     isGood,
     taps,
     keepsConnection: isTheirs,
+    putsBack: HERE.has(vm),
     servesOn: !isGood && !isInterrupted,
   } as const;
   if (isTheirs && isLinked && hasMonitor) return { ...ends, qemu: "stop" };

@@ -5,7 +5,7 @@ import { afterSentFarewell, type AtSentEnd, sentFarewell } from "./sent_end.ts";
 /** A secondary that is lost in COLO, of a VM whose monitor we have. */
 const KNOWN: AtSentEnd = {
   isLinked: true,
-  isTakenOver: false,
+  isTheirs: false,
   isStreamFault: false,
   wasInColo: true,
   mayBeColo: true,
@@ -16,11 +16,15 @@ const KNOWN: AtSentEnd = {
 
 /** In words: what the secondary is told; then QEMU; what the taps do, and whether the end is a good one. */
 function plan(known: AtSentEnd, answer: Answer): string {
-  const { isGood, qemu, keepsConnection, taps, servesOn } = afterSentFarewell(known, answer);
+  const { isGood, qemu, keepsConnection, taps, putsBack, servesOn } = afterSentFarewell(
+    known,
+    answer,
+  );
   return [
     sentFarewell(known),
     `QEMU ${qemu}${keepsConnection ? " first" : ""}`,
     `${taps}${servesOn ? ", serve on" : ""}`,
+    ...(putsBack ? ["put back"] : []),
     ...(isGood ? ["good"] : []),
   ].join("; ");
 }
@@ -36,19 +40,19 @@ const TABLE: readonly (readonly [string, Partial<AtSentEnd>, Answer, string])[] 
   ["it was never there", { isLinked: false }, "unheard", "nothing; QEMU nothing; pass, serve on"],
   [
     "the VM is the secondary's",
-    { isTakenOver: true },
+    { isTheirs: true },
     "taken-over",
     "nothing; QEMU stop first; hold, serve on",
   ],
   [
     "the same, in the first pass",
-    { ...FIRST, isTakenOver: true },
+    { ...FIRST, isTheirs: true },
     "taken-over",
     "nothing; QEMU stop first; hold, serve on",
   ],
   [
     "the same, without a monitor",
-    { ...BLIND, isTakenOver: true },
+    { ...BLIND, isTheirs: true },
     "taken-over",
     "nothing; QEMU nothing first; hold, serve on",
   ],
@@ -63,6 +67,12 @@ const TABLE: readonly (readonly [string, Partial<AtSentEnd>, Answer, string])[] 
     "the same, which a takeover crosses",
     { isInterrupted: true },
     "taken-over",
+    "goes-on; QEMU stop first; hold",
+  ],
+  [
+    "the same, of a secondary that has given us up",
+    { isInterrupted: true },
+    "given-up",
     "goes-on; QEMU stop first; hold",
   ],
   [
@@ -105,7 +115,12 @@ const TABLE: readonly (readonly [string, Partial<AtSentEnd>, Answer, string])[] 
     "nothing; QEMU nothing; pass, serve on",
   ],
   ...(["asleep", "cancelled", "failed", "alive"] as const).map((vm) =>
-    [`QEMU has ended it, ${vm}`, { vm }, "heard", "goes-on; QEMU nothing; pass, serve on"] as const
+    [
+      `QEMU has ended it, ${vm}`,
+      { vm },
+      "heard",
+      "goes-on; QEMU nothing; pass, serve on; put back",
+    ] as const
   ),
 ];
 
@@ -119,14 +134,14 @@ Deno.test("of all cases, none has a VM run that is the secondary's or paused, or
   const either = [false, true];
   for (const [, row] of TABLE) {
     for (const isPaused of either) {
-      for (const isTakenOver of either) {
-        for (const answer of ["heard", "unheard", "taken-over"] as const) {
-          const known = { ...KNOWN, ...row, isPaused, isTakenOver };
+      for (const isTheirs of either) {
+        for (const answer of ["heard", "unheard", "given-up", "taken-over"] as const) {
+          const known = { ...KNOWN, ...row, isPaused, isTheirs };
           const end = afterSentFarewell(known, answer);
-          const isTheirs = isTakenOver || answer === "taken-over";
-          if (isTheirs || isPaused) assert.notEqual(end.qemu, "continue");
-          assert.equal(end.taps, isTheirs ? "hold" : "pass");
-          assert.equal(end.keepsConnection, isTheirs);
+          const mayBeTheirs = isTheirs || answer === "taken-over" || answer === "given-up";
+          if (mayBeTheirs || isPaused) assert.notEqual(end.qemu, "continue");
+          assert.equal(end.taps, mayBeTheirs ? "hold" : "pass");
+          assert.equal(end.keepsConnection, mayBeTheirs);
         }
       }
     }

@@ -1,5 +1,10 @@
 import { getLogger } from "@logtape/logtape";
-import { afterSentFarewell, type AtSentEnd, sentFarewell } from "../decisions/sent_end.ts";
+import {
+  afterSentFarewell,
+  type AtSentEnd,
+  type SentEnd,
+  sentFarewell,
+} from "../decisions/sent_end.ts";
 import type { Answer } from "../decisions/primary_end.ts";
 import type { VmFate } from "../decisions/vm_fate.ts";
 import type { VmIdentity } from "../decisions/whose_replica.ts";
@@ -13,7 +18,8 @@ import { CONNECT_TIMEOUT_MS, connectPeer, type PeerConnection } from "./link/pee
 import { SenderLink } from "./link/sender_link.ts";
 import { inWordsOfCommand } from "./command_end.ts";
 import type { SendFront } from "./send_front.ts";
-import { identityOfSent, releaseSentVm, SentVm } from "./sent_vm.ts";
+import { hasGivenUsUp } from "./link/lost_secondary.ts";
+import { identityOfSent, putDelayBack, releaseSentVm, SentVm } from "./sent_vm.ts";
 import {
   senderDurations,
   type SenderStatus,
@@ -159,10 +165,9 @@ export class Sending {
           "(kemari status there) before the VM goes on here",
       );
     }
-    const fate = isTakenOver(error) ? undefined : await this.#vm?.fateBehind(error);
+    const fate = isTheirs(error) ? undefined : await this.#vm?.fateBehind(error);
     const known = this.#atEnd(error, fate);
-    const { answer, cause } = await this.#sayFarewell(known, fate, error);
-    const end = afterSentFarewell(known, answer);
+    const end = afterSentFarewell(known, await this.#sayFarewell(known, fate));
     if (end.isGood) {
       log.info("the VM has ended: {reason}; the secondary knows, and starts nothing", {
         reason: fateInWords(fate),
@@ -170,9 +175,9 @@ export class Sending {
       this.#taps?.passThrough();
       return;
     }
-    if (end.qemu !== "nothing") await this.#tellQemu(end.qemu, end.keepsConnection, cause);
-    if (end.servesOn) await this.#serveOn(end.taps, cause);
-    throw await inWordsOfCommand(cause, this.#peer);
+    if (end.qemu !== "nothing") await this.#tellQemu(end.qemu, end.keepsConnection, error);
+    if (end.servesOn) await this.#serveOn(end, error);
+    throw await inWordsOfCommand(error, this.#peer);
   }
 
   async close(): Promise<void> {
@@ -263,7 +268,7 @@ export class Sending {
     const dialogue = this.#link?.primary.dialogue;
     return {
       isLinked: this.#link !== undefined,
-      isTakenOver: isTakenOver(error),
+      isTheirs: isTheirs(error),
       vm: fate?.kind,
       isStreamFault: isStreamFault(error),
       wasInColo: dialogue?.requested === true,
@@ -274,20 +279,13 @@ export class Sending {
     };
   }
 
-  /** @returns What the secondary answers, and what has ended the session: its word may be newer. */
-  async #sayFarewell(
-    known: AtSentEnd,
-    fate: VmFate | undefined,
-    error: unknown,
-  ): Promise<{ answer: Answer; cause: unknown }> {
+  async #sayFarewell(known: AtSentEnd, fate: VmFate | undefined): Promise<Answer> {
     const tells = sentFarewell(known);
-    if (tells === "nothing") return { answer: "unheard", cause: error };
+    if (tells === "nothing") return "unheard";
     try {
-      const heard = await this.#link!.leave(tells, fateInWords(fate));
-      return { answer: heard ? "heard" : "unheard", cause: error };
+      return await this.#link!.leave(tells, fateInWords(fate)) ? "heard" : "unheard";
     } catch (theirs) {
-      if (!isTakenOver(theirs)) return { answer: "unheard", cause: error };
-      return { answer: "taken-over", cause: theirs };
+      return hasGivenUsUp(theirs) ? "given-up" : "taken-over";
     }
   }
 
@@ -308,7 +306,7 @@ export class Sending {
   }
 
   /** The VM's disks and NICs are here: without us it would lose them too. */
-  async #serveOn(held: "pass" | "hold", cause: unknown): Promise<void> {
+  async #serveOn({ taps: held, putsBack }: SentEnd, cause: unknown): Promise<void> {
     const taps = this.#taps;
     // Whoever interrupts us meanwhile does not want it either.
     if (!taps?.isUsed || this.#signal.aborted) return;
@@ -318,6 +316,11 @@ export class Sending {
       reason: (cause as Error).message,
     });
     this.#goOnAlone(cause);
+    // Only now: a QEMU that waits for the end of the command that it knows hears nothing.
+    if (putsBack) {
+      const back = putDelayBack(this.#settings.qmp!, this.#vm?.changedDelayMs);
+      await this.#reactor.during(back, this.#signal);
+    }
     await serveUntilUnused(taps, this.#reactor, this.#signal);
   }
 
@@ -334,6 +337,11 @@ export class Sending {
     this.#input.release();
     this.#output.release();
   }
+}
+
+/** Whether the secondary has said that the VM is its own, or may be by now. */
+function isTheirs(error: unknown): boolean {
+  return isTakenOver(error) || hasGivenUsUp(error);
 }
 
 /** Without taps the monitor is of use at the end only, and its one place may be an operator's. */

@@ -173,3 +173,14 @@ export async function releaseSentVm(
     });
   }
 }
+
+/** Gives a QEMU whose migration is over the operator's time between checkpoints back. */
+export async function putDelayBack(qmp: string, delayMs: number | undefined): Promise<void> {
+  if (delayMs === undefined) return;
+  try {
+    await using client = await QmpClient.connect(qmp, { timeoutMs: 2000 });
+    await client.run(triggerCheckpoint(delayMs));
+  } catch (error) {
+    log.warn("x-checkpoint-delay was not put back: {reason}", { reason: (error as Error).message });
+  }
+}

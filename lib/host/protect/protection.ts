@@ -203,6 +203,7 @@ export class Protection {
     this.#state = { at: "unprotected" };
     const step = afterSession({
       known: parted.known,
+      fate: parted.fate,
       tries: { retry: settings.retry, wasLinked, isFirst, hasTaps: !taps.isEmpty },
       vm: parted.vm?.kind,
       heard: parted.heard,

@@ -99,7 +99,7 @@ Deno.test("a sender goes on from a replica that was found again, and sends what 
     const replica = replicaIn(dir);
     replica.adopt(found);
     const link = await Loopback.open({ replica });
-    assert.equal(link.txn.peer?.committed, 2);
+    assert.equal(link.primary.peer?.committed, 2);
     link.feed(fullStream(1));
     assert.equal(replica.committed, 3);
     assert.ok(link.primary.counters.unchangedPages > 5);

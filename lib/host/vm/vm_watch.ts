@@ -82,6 +82,9 @@ export class VmWatch {
   #shutdown: string | undefined;
   #isAsleep = false;
   #standsStill: string | undefined;
+  #resumes = 0;
+  /** By QEMU's own clock, see {@link QmpEvent.timestampMs}. */
+  #resumedAtMs = -Infinity;
 
   constructor(qmp: QmpClient) {
     this.#qmp = qmp;
@@ -107,10 +110,16 @@ export class VmWatch {
     return this.#standsStill;
   }
 
-  /** Has QEMU asked why a VM has stopped that nobody has told us of. */
+  /**
+   * Has QEMU asked why a VM has stopped that nobody has told us of. An answer that a RESUME came behind
+   * is of no use: events are heard in the turn that reads them, and answers only after it. A VM that
+   * has stopped again since is asked of again.
+   */
   async lookWhyStopped(): Promise<void> {
+    const resumes = this.#resumes;
     try {
       const { status } = await this.#qmp.run(queryStatus()) as { status?: string };
+      if (resumes !== this.#resumes) return;
       if (status !== undefined && STOPPED_BY_OTHERS.has(status)) this.#standsStill = status;
     } catch {
       // Its end is seen by others.
@@ -149,11 +158,24 @@ export class VmWatch {
     };
   }
 
-  #heard({ name, data }: QmpEvent): void {
+  /**
+   * Whether the VM has gone on behind what an event tells of. QEMU says WATCHDOG, and newer ones
+   * BLOCK_IO_ERROR, once a second at the most: one that comes too soon is kept back, with the time at
+   * which it happened, and may arrive behind the RESUME, and behind the next STOP, which is ours.
+   *
+   * @see QEMU monitor/monitor.c, monitor_qapi_event_conf
+   */
+  #isOutrun(timestampMs: number | undefined): boolean {
+    return timestampMs !== undefined && timestampMs < this.#resumedAtMs;
+  }
+
+  #heard({ name, data, timestampMs }: QmpEvent): void {
     switch (name) {
       case "STOP":
         return this.#tell((follower) => follower.stopped?.());
       case "RESUME":
+        this.#resumes++;
+        this.#resumedAtMs = timestampMs ?? this.#resumedAtMs;
         this.#standsStill = undefined;
         return this.#tell((follower) => follower.resumed?.());
       case "SUSPEND":
@@ -169,7 +191,9 @@ export class VmWatch {
       case "BLOCK_IO_ERROR":
         // QEMU then exits at once, without SHUTDOWN (hw/watchdog/watchdog.c).
         if (name === "WATCHDOG" && data.action === "poweroff") return this.#ends("watchdog");
-        if (STOPPING_ACTIONS.has(data.action)) this.#standsStill = STATE_BEHIND[name];
+        if (STOPPING_ACTIONS.has(data.action) && !this.#isOutrun(timestampMs)) {
+          this.#standsStill = STATE_BEHIND[name];
+        }
         return;
       case "RESET":
         // A VM that was kept behind its end begins anew.
