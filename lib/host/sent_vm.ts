@@ -1,14 +1,17 @@
 import { getLogger } from "@logtape/logtape";
-import { judgeFate } from "../decisions/vm_fate.ts";
+import { judgeFate, type VmFate } from "../decisions/vm_fate.ts";
 import { TransportError } from "../errors.ts";
 import { triggerCheckpoint } from "../qmp/migration.ts";
+import { decodeMigrationStatus, queryMigration } from "../qmp/migration_status.ts";
 import { CheckpointRequests } from "./protect/checkpoint_requests.ts";
 import type { TapSet } from "./taps/tap_set.ts";
 import type { SyncOn } from "./taps/tap_status.ts";
-import type { QmpClient } from "./vm/qmp_client.ts";
+import { QmpClient } from "./vm/qmp_client.ts";
+import { releaseVm, runState, staysInColo } from "./vm/release_vm.ts";
+import { namedVm, readVmIdentity } from "./vm/vm_identity.ts";
+import type { VmIdentity } from "../decisions/whose_replica.ts";
 import type { Reactor } from "./system/reactor.ts";
 import type { SenderLink } from "./link/sender_link.ts";
-import { fateInWords } from "./vm/vm_end_words.ts";
 import { VmWatch } from "./vm/vm_watch.ts";
 
 const log = getLogger(["kemari", "send"]);
@@ -59,9 +62,26 @@ export class SentVm {
     });
   }
 
-  /** Whether the VM stands still, and not for a checkpoint: it is not to run because of us. */
+  /**
+   * Asks how the VM stands: COLO may have begun before there was a monitor to hear it by, and somebody
+   * may have paused the VM since. Events that come later are heard.
+   */
+  async look(): Promise<void> {
+    const migration = decodeMigrationStatus(await this.#qmp.run(queryMigration()));
+    const state = await runState(this.#qmp);
+    // Behind a checkpoint QEMU says RESUME.
+    if (migration.phase !== "colo" || this.#link.primary.dialogue.inCheckpoint) return;
+    this.#link.vmResumed();
+    if (state !== "running") this.#link.primary.dialogue.vmStopped();
+  }
+
+  /**
+   * Whether somebody has stopped the VM: it is not to run because of us. A guest that sleeps is to go on
+   * when it wakes.
+   */
   get isPaused(): boolean {
-    return this.#link.primary.dialogue.isVmPaused || this.#watch.standsStill !== undefined;
+    const { isAsleep, standsStill } = this.#watch;
+    return this.#link.primary.dialogue.isVmPaused && !isAsleep || standsStill !== undefined;
   }
 
   /** The operator's time between two checkpoints, where asking for one has changed it. */
@@ -75,34 +95,13 @@ export class SentVm {
   }
 
   /**
-   * Tells the secondary of a VM that was shut down, or is here though its stream has ended.
+   * What has become of the VM, where it is QEMU that has ended the session.
    *
-   * @param error What has ended the session.
-   * @returns `ended` if the VM was shut down and the secondary knows it; `here` if the VM is here, and
-   *   was said to be; undefined where nothing speaks against a loss.
+   * @param error What has ended it.
    */
-  async part(error: unknown): Promise<"ended" | "here" | undefined> {
+  async fateBehind(error: unknown): Promise<VmFate | undefined> {
     if (!(error instanceof TransportError) || error.party !== "qemu") return undefined;
-    const fate = judgeFate({
-      ...await this.#watch.evidence(this.#reactor),
-      waitsForUs: true,
-    });
-    switch (fate.kind) {
-      case "dead":
-      case "stranded":
-        return undefined;
-      case "ended": {
-        const heard = await this.#link.leave("vm-ended", fateInWords(fate)).catch(() => false);
-        if (!heard) return undefined;
-        log.info("the VM has ended: {reason}; the secondary knows, and starts nothing", {
-          reason: fate.reason,
-        });
-        return "ended";
-      }
-      default:
-        await this.#link.leave("goes-on", fateInWords(fate)).catch(() => {});
-        return "here";
-    }
+    return judgeFate({ ...await this.#watch.evidence(this.#reactor), waitsForUs: true });
   }
 
   async #ask(intervalMs: number): Promise<void> {
@@ -112,5 +111,76 @@ export class SentVm {
       if (typeof delayMs === "number") this.#delayMs = delayMs;
     }
     await this.#qmp.run(triggerCheckpoint(intervalMs));
+  }
+}
+
+/** A QEMU that writes its stream may not come to answer before the stream is read. */
+const IDENTITY_MS = 1000;
+
+/** Whose stream it is, as far as can be told before the stream is read. */
+export async function identityOfSent(
+  { qmp, vm }: { readonly qmp?: string; readonly vm?: string },
+): Promise<VmIdentity> {
+  if (qmp === undefined) return namedVm(vm);
+  try {
+    await using client = await QmpClient.connect(qmp, { timeoutMs: IDENTITY_MS });
+    client.patienceMs = IDENTITY_MS;
+    return await readVmIdentity(client, vm);
+  } catch (error) {
+    if (!(error instanceof TransportError)) throw error;
+    return namedVm(vm);
+  }
+}
+
+/** Between two looks at a VM that has to stay in COLO; the monitor is free for others meanwhile. */
+const LATER_MS = 1000;
+
+/** Waits as long as COLO's end would harm the VM: a guest that sleeps would be woken. */
+async function untilToBeTold(qmp: string): Promise<void> {
+  for (let told = false;; told = true) {
+    const state = await mustWait(qmp);
+    if (state === undefined) return;
+    if (!told) {
+      log.info("the VM is {state}: QEMU is told that it is unprotected when that is over", {
+        state,
+      });
+    }
+    await new Promise((resolve) => setTimeout(resolve, LATER_MS));
+  }
+}
+
+async function mustWait(qmp: string): Promise<string | undefined> {
+  await using client = await QmpClient.connect(qmp, { timeoutMs: 2000 });
+  return await staysInColo(client);
+}
+
+/** Ends COLO in a QEMU whose secondary is lost, so that its VM does not stand still for ever. */
+export async function releaseSentVm(
+  qmp: string,
+  action: "continue" | "stop",
+  delayMs: number | undefined,
+): Promise<void> {
+  try {
+    await untilToBeTold(qmp);
+    await using client = await QmpClient.connect(qmp, { timeoutMs: 2000 });
+    const state = await releaseVm(client, action);
+    // Only now: in COLO it would ask for another checkpoint.
+    if (delayMs !== undefined) await client.run(triggerCheckpoint(delayMs));
+    log.warn("the VM is {state}, unprotected", { state });
+  } catch (error) {
+    log.error("QEMU was not told that the secondary is lost: {reason}", {
+      reason: (error as Error).message,
+    });
+  }
+}
+
+/** Gives a QEMU whose migration is over the operator's time between checkpoints back. */
+export async function putDelayBack(qmp: string, delayMs: number | undefined): Promise<void> {
+  if (delayMs === undefined) return;
+  try {
+    await using client = await QmpClient.connect(qmp, { timeoutMs: 2000 });
+    await client.run(triggerCheckpoint(delayMs));
+  } catch (error) {
+    log.warn("x-checkpoint-delay was not put back: {reason}", { reason: (error as Error).message });
   }
 }

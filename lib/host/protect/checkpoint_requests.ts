@@ -28,8 +28,8 @@ export interface CheckpointRequestParts {
  *                  VM that stands still; the trigger, which asks for no other until the VM runs
  * ```
  *
- * It outlives sessions, and follows the VM as long as its monitor. Between two sessions nothing is
- * asked for: QEMU's settings are the operator's.
+ * The requests outlive sessions, and follow the VM as long as its monitor is there. Between two sessions
+ * nothing is asked for: QEMU's settings are the operator's.
  */
 export class CheckpointRequests {
   readonly #parts: CheckpointRequestParts;
@@ -72,7 +72,7 @@ export class CheckpointRequests {
     const { taps, reactor, ask } = this.#parts;
     taps.triggered();
     if (ask === undefined) return reactor.wake();
-    // A QEMU that is in one, or was asked already, is not to be asked: it has been seen to hang.
+    // A QEMU that is in a checkpoint, or was asked for one already, has been seen to hang if it is asked.
     if (this.#link === undefined || this.#isAsking) return;
     if (this.#link.primary.dialogue.inCheckpoint) return;
     this.#isAsking = true;

@@ -3,8 +3,9 @@ import { UsageError } from "../../errors.ts";
 import { type Address, parseAddress } from "../system/address.ts";
 import { ControlServer } from "../system/control.ts";
 import { ProtectBoard } from "./protect_board.ts";
-import type { ProtectSettings } from "./protect_context.ts";
-import { protectVm } from "./protect_sessions.ts";
+import type { ProtectParts, ProtectSettings } from "./protect_context.ts";
+import { findProtectableVm } from "./protectable_vm.ts";
+import { Protection } from "./protection.ts";
 import { connectQemu } from "./protect_waits.ts";
 import { parseQmpAddress } from "../vm/qmp_address.ts";
 import { Reactor } from "../system/reactor.ts";
@@ -106,7 +107,7 @@ export async function protectTapped(
   const qmp = await connectQemu(settings.qmp, taps, reactor, board, signal);
   const line = new SupervisedLine(qmp, reactor);
   try {
-    await protectVm(line, settings, target, reactor, taps, progress, signal, board);
+    await runProtection({ line, settings, target, reactor, taps, progress, signal, board });
   } catch (error) {
     line.ignoreEnd();
     if (error instanceof VmEnded) {
@@ -119,6 +120,16 @@ export async function protectTapped(
   } finally {
     line.ignoreEnd();
     await qmp.close().catch(() => {});
+  }
+}
+
+/** Protects the VM, once it can be. @throws what has ended that. */
+async function runProtection(parts: ProtectParts): Promise<never> {
+  const protection = await Protection.begin(await findProtectableVm(parts), parts);
+  try {
+    return await protection.run();
+  } finally {
+    await protection.close();
   }
 }
 

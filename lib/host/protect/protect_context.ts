@@ -9,6 +9,11 @@ import type { OnSecondaryLoss } from "../vm/release_vm.ts";
 import type { SenderLink } from "../link/sender_link.ts";
 import type { StillVm } from "../vm/still_vm.ts";
 import type { SyncTrigger } from "./sync_trigger.ts";
+import type { Address } from "../system/address.ts";
+import type { ProgressLine } from "../system/progress_line.ts";
+import type { SupervisedLine } from "../vm/supervised_line.ts";
+import type { TapSet } from "../taps/tap_set.ts";
+import type { ProtectBoard } from "./protect_board.ts";
 import type { SyncOn, TapSettings } from "../taps/tap_status.ts";
 import type { VmWatch } from "../vm/vm_watch.ts";
 
@@ -29,6 +34,18 @@ export interface ProtectSettings extends LinkTiming, CompressSettings {
   readonly syncOn: SyncOn;
   /** The least time between two synchronizations that held output asks for. */
   readonly syncMinIntervalMs: number;
+}
+
+/** Who has a part in a protection from its beginning to its end. All of it stays the caller's. */
+export interface ProtectParts {
+  readonly line: SupervisedLine;
+  readonly settings: ProtectSettings;
+  readonly target: Address;
+  readonly reactor: Reactor;
+  readonly taps: TapSet;
+  readonly progress: ProgressLine;
+  readonly signal: AbortSignal;
+  readonly board: ProtectBoard;
 }
 
 /** What both modes work with. */

@@ -9,7 +9,9 @@ import {
   mustAsk,
   type PrimaryEnd,
 } from "../../decisions/primary_end.ts";
-import { endBehind, judgeFate, type VmFate } from "../../decisions/vm_fate.ts";
+import { endByFate, endSeen } from "../../decisions/session_end.ts";
+import { judgeFate, type VmFate } from "../../decisions/vm_fate.ts";
+import { releaseOf } from "../../decisions/vm_release.ts";
 import { TransportError, WireError } from "../../errors.ts";
 import type { Guardian } from "./guardian.ts";
 import type { QmpClient } from "../vm/qmp_client.ts";
@@ -42,23 +44,22 @@ export async function endOf(
   error: unknown,
   { watch, reactor, signal }: Parting,
 ): Promise<WhyEnded> {
-  if (error instanceof WireError) {
-    if (error.fault === "taken-over" || error.fault === "silence") return { end: error.fault };
-  }
-  if (error instanceof VmEnded) {
-    return { end: "vm-ended", vm: { kind: "ended", reason: error.reason } };
-  }
-  const isItsEnd = error instanceof TransportError && error.party === "qemu";
-  if (isItsEnd || error instanceof GuestSleeps || watch.shutdown !== undefined) {
+  const end = endSeen({
+    fault: error instanceof WireError ? error.fault : undefined,
+    lost: error instanceof TransportError ? error.party : undefined,
+    said: error instanceof VmEnded
+      ? "vm-ended"
+      : error instanceof GuestSleeps
+      ? "guest-sleeps"
+      : undefined,
+    wasShutDown: watch.shutdown !== undefined,
+    isInterrupted: signal.aborted,
+  });
+  if (end === "look-at-vm") {
     const vm = judgeFate(await watch.evidence(reactor));
-    return { end: signal.aborted && vm.kind === "alive" ? "interrupted" : endBehind(vm), vm };
+    return { end: endByFate(vm, signal.aborted), vm };
   }
-  if (error instanceof WireError) {
-    if (error.fault === "busy" || error.fault === "storage") return { end: error.fault };
-    if (error.fault === "activating") return { end: "busy" };
-  }
-  if (error instanceof TransportError && error.party === "peer") return { end: "secondary-lost" };
-  return { end: signal.aborted ? "interrupted" : "fault" };
+  return error instanceof VmEnded ? { end, vm: { kind: "ended", reason: error.reason } } : { end };
 }
 
 /** Who has a part in a protection's end. */
@@ -114,11 +115,13 @@ export async function partFromSecondary(
   const stoodStill = link?.stoodStill === true;
   const { onSecondaryLoss, signal } = parting;
   const { end, vm } = await endOf(error, parting);
-  // COLO's end lets a VM run that somebody else had paused. Where COLO was over before us, QEMU has
-  // done so by itself, and has stopped it for that first.
-  const isStopped = link?.primary.dialogue.isVmPaused === true && vm?.kind !== "cancelled" ||
-    parting.watch.standsStill !== undefined;
-  const wasPaused = isStopped && !parting.still.isHeld;
+  // Before anything is told: what follows may let the VM run.
+  const before = {
+    vm: vm?.kind,
+    isPaused: link?.primary.dialogue.isVmPaused === true,
+    wasStopped: parting.watch.standsStill !== undefined,
+    isHeldByUs: parting.still.isHeld,
+  };
   const known = { end, onSecondaryLoss, stoodStill, isInterrupted: signal.aborted };
   const answer = await sayFarewell(known, fateInWords(vm), link, parting);
   const fate = afterFarewell(known, answer);
@@ -127,14 +130,12 @@ export async function partFromSecondary(
   else link?.close();
   if (fate === "goes-on" || fate === "has-ended") parting.taps.passThrough();
   let told: boolean | "later" = true;
-  // A QEMU that was not asked for a migration has nothing to be told, and what migration it is in is an
-  // operator's own, who may have moved the VM. One that QEMU itself cannot get out of COLO stays there.
-  const isOurs = fate === "is-theirs" || parting.still.hasBegun;
-  if (!isOurs) await restoreSaved(parting.qmp, parting.folder).catch(() => {});
-  else if (vm?.kind !== "stranded") {
-    const action = fate === "goes-on" && !wasPaused ? "continue" : "stop";
-    parting.guardian.decide(action);
-    told = await letGo(action, parting);
+  const release = releaseOf({ ...before, fate, hasBegun: parting.still.hasBegun });
+  if (release === "settings-only") {
+    await restoreSaved(parting.qmp, parting.folder).catch(() => {});
+  } else if (release !== "nothing") {
+    parting.guardian.decide(release);
+    told = await letGo(release, parting);
   }
   link?.close();
   const isTheirs = fate === "is-theirs" && end !== "taken-over";
@@ -210,7 +211,7 @@ export async function letGo(
         state,
       });
       told = "later";
-    } else told = await release(qmp, action, folder, still, isQuiet);
+    } else told = await tellQemu(qmp, action, folder, still, isQuiet);
   })();
   let cancel = () => {};
   const hurry = () => {
@@ -232,7 +233,7 @@ export async function letGo(
   return told!;
 }
 
-async function release(
+async function tellQemu(
   qmp: QmpClient,
   action: OnSecondaryLoss,
   folder: string,

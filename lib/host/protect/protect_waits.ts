@@ -40,6 +40,14 @@ export async function connectQemu(
   }
 }
 
+/** What a VM has to do before it can be protected. */
+export type WaitsFor = "suspended" | "waiting for the VM to run";
+
+/** What a VM in this run state is waited for with. */
+export function waitsFor(runState: string): WaitsFor {
+  return runState === "suspended" ? "suspended" : "waiting for the VM to run";
+}
+
 /**
  * Waits until nothing keeps the VM from being protected: somebody may have paused it.
  *

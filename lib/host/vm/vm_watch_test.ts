@@ -165,3 +165,32 @@ Deno.test("what QEMU has kept back stops no VM that has gone on since", async ()
     });
   }
 });
+
+Deno.test("whoever follows a VM hears what happens to it, in turn, and behind what it means", async () => {
+  await watched({ status: "running", migration: "none" }, (monitor, watch) => {
+    const heard: string[] = [];
+    const follower = (name: string) => ({
+      stopped: () => heard.push(`${name} stopped`),
+      resumed: () => heard.push(`${name} resumed ${watch.standsStill}`),
+      asleep: () => heard.push(`${name} asleep ${watch.isAsleep}`),
+      awake: () => heard.push(`${name} awake ${watch.isAsleep}`),
+      reset: () => heard.push(`${name} reset`),
+      inColo: () => heard.push(`${name} in COLO`),
+    });
+    const unfollow = watch.follow(follower("a"));
+    watch.follow(follower("b"));
+    monitor.says("STOP");
+    monitor.says("BLOCK_IO_ERROR", { action: "stop" });
+    unfollow();
+    monitor.says("RESUME");
+    monitor.says("SUSPEND");
+    monitor.says("WAKEUP");
+    monitor.says("RESET");
+    monitor.says("MIGRATION", { status: "active" });
+    monitor.says("MIGRATION", { status: "colo" });
+    assert.deepEqual(heard, [
+      ...["a stopped", "b stopped", "b resumed undefined", "b asleep true", "b awake false"],
+      ...["b reset", "b in COLO"],
+    ]);
+  });
+});

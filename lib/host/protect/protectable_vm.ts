@@ -1,0 +1,64 @@
+import { getLogger } from "@logtape/logtape";
+import type { VmIdentity } from "../../decisions/whose_replica.ts";
+import { QemuError } from "../../errors.ts";
+import { type MigrationSupport, refusalOf } from "../../qmp/migration_support.ts";
+import { OutsideWatch } from "../vm/outside_watch.ts";
+import { readMigrationSupport } from "../vm/qemu_probe.ts";
+import { readVmIdentity } from "../vm/vm_identity.ts";
+import type { ProtectParts } from "./protect_context.ts";
+import { untilProtectable, waitsFor } from "./protect_waits.ts";
+
+const log = getLogger(["kemari", "protect"]);
+
+/** QEMU answers nothing while its disks keep its main loop waiting: that is no reason to leave it. */
+const PATIENCE_MS = 600_000;
+
+/** A VM that can be protected, as it was found. */
+export interface ProtectableVm {
+  readonly support: MigrationSupport;
+  readonly mode: "colo" | "snapshot";
+  readonly identity: VmIdentity;
+  /** What of its output goes past kemari; to be begun, and ended. */
+  readonly outside: OutsideWatch;
+}
+
+/**
+ * Looks at a VM, and waits for one that stands still. What is found is told of.
+ *
+ * @throws {QemuError} if it cannot be protected, or not in the mode that is asked for; {VmEnded} if it
+ *   was shut down; {TransportError} if QEMU is lost.
+ */
+export async function findProtectableVm(parts: ProtectParts): Promise<ProtectableVm> {
+  const { line, settings, reactor, taps, signal, board } = parts;
+  const { qmp } = line;
+  let support = await reactor.during(readMigrationSupport(qmp), signal);
+  const refusal = refusalOf(support);
+  if (refusal !== undefined) throw refusal;
+  qmp.patienceMs = PATIENCE_MS;
+  if (support.standsStill !== undefined) {
+    board.waits(waitsFor(support.runState));
+    support = await untilProtectable(line, reactor, signal);
+  }
+  const identity = await reactor.during(readVmIdentity(qmp, settings.vm), signal);
+  board.waits("connecting");
+  for (const warning of support.warnings) log.warn("{warning}", { warning });
+  const outside = new OutsideWatch(qmp, taps);
+  await reactor.during(outside.look(), signal);
+  return { support, mode: modeOf(support, settings.mode), identity, outside };
+}
+
+function modeOf(support: MigrationSupport, wanted: "auto" | "colo" | "snapshot") {
+  const mode = wanted === "auto" ? support.mode : wanted;
+  if (mode === "colo" && !support.colo) {
+    throw new QemuError("x-colo", "GenericError", `no COLO: ${support.coloReason}`, {
+      hint: "use --mode snapshot",
+    });
+  }
+  log.info("QEMU {version} ({accelerator}), mode {mode}: {reason}", {
+    version: support.version.text,
+    accelerator: support.accelerator,
+    mode,
+    reason: wanted === "auto" ? support.reason : "as asked",
+  });
+  return mode;
+}

@@ -1,0 +1,80 @@
+import type { SenderLink } from "../link/sender_link.ts";
+import { senderDurations, senderStatus, vmStatus } from "../status/sender_status.ts";
+import { statusLine } from "../status/status_line.ts";
+import { RateMeter } from "../system/rate_meter.ts";
+import { DeviceWatch } from "../vm/device_watch.ts";
+import type { EarlyStatus, SenderStatus } from "../../control/sender_status.ts";
+import type { ProtectableVm } from "./protectable_vm.ts";
+import type { ProtectParts } from "./protect_context.ts";
+
+/** How often the rate of synchronizations is measured, and the line on the screen renewed. */
+const METER_MS = 250;
+
+/** What is told of a protection while it lasts: on its board, and on the line on the screen. */
+export class ProtectionStatus {
+  readonly #vm: ProtectableVm;
+  readonly #parts: ProtectParts;
+  readonly #state: () => SenderStatus["state"] | undefined;
+  readonly #rate = new RateMeter();
+  readonly #devices = new DeviceWatch();
+  #stopMeter: () => void = () => {};
+  /** The session that there is, or was last. */
+  #last: SenderLink | undefined;
+
+  /** @param state What is told instead of the session's own state, if anything. */
+  constructor(
+    vm: ProtectableVm,
+    parts: ProtectParts,
+    state: () => SenderStatus["state"] | undefined,
+  ) {
+    this.#vm = vm;
+    this.#parts = parts;
+    this.#state = state;
+  }
+
+  begin(): void {
+    const { board, taps, reactor, progress } = this.#parts;
+    board.show(() => this.#read(), () => senderDurations(this.#last, taps.recentHolds()));
+    this.#vm.outside.begin(reactor);
+    this.#stopMeter = reactor.every(METER_MS, () => {
+      this.lookAtDevices();
+      this.#rate.update(this.#last?.primary.counters.committed ?? 0);
+      if (progress.isShown && this.#last !== undefined) {
+        progress.set(statusLine(this.#ofSession(this.#last)));
+      }
+    });
+  }
+
+  /** Has the status tell of this session from now on. */
+  show(link: SenderLink): void {
+    this.#last = link;
+  }
+
+  /** Tells of devices that the last full state had, and the one before had not, or the other way. */
+  lookAtDevices(): void {
+    this.#devices.look(this.#last?.primary.firstPass.sections);
+  }
+
+  end(): void {
+    this.#stopMeter();
+    this.#vm.outside.end();
+  }
+
+  #read(): SenderStatus | EarlyStatus {
+    if (this.#last !== undefined) return this.#ofSession(this.#last);
+    return { role: "sender", state: "connecting", peer: this.#parts.target.text, syncs: 0 };
+  }
+
+  #ofSession(link: SenderLink): SenderStatus {
+    const { target, settings, taps } = this.#parts;
+    const { mode, identity, outside } = this.#vm;
+    const kind = mode === "colo" ? "colo" : "snapshots";
+    return {
+      ...senderStatus(link, this.#state(), kind, target.text, this.#rate, settings.compress),
+      vm: vmStatus(identity),
+      outside: outside.found,
+      deviceChange: this.#devices.change,
+      ...(taps.isEmpty ? {} : { taps: taps.status }),
+    };
+  }
+}

@@ -1,0 +1,354 @@
+import { getLogger } from "@logtape/logtape";
+import {
+  afterSentFarewell,
+  type AtSentEnd,
+  type SentEnd,
+  sentFarewell,
+} from "../decisions/sent_end.ts";
+import type { Answer } from "../decisions/primary_end.ts";
+import type { VmFate } from "../decisions/vm_fate.ts";
+import type { VmIdentity } from "../decisions/whose_replica.ts";
+import { exitCodeOf, TransportError, WireError } from "../errors.ts";
+import type { PrimaryEvent } from "../replica/primary.ts";
+import { formatBytes } from "../units.ts";
+import { ImageMarks } from "./image/image_marks.ts";
+import { compressionOf, type CompressSettings } from "./link/compression.ts";
+import type { SenderLinkOptions } from "./link/link_options.ts";
+import { CONNECT_TIMEOUT_MS, connectPeer, type PeerConnection } from "./link/peer.ts";
+import { SenderLink } from "./link/sender_link.ts";
+import { inWordsOfCommand } from "./command_end.ts";
+import type { SendFront } from "./send_front.ts";
+import { hasGivenUsUp } from "./link/lost_secondary.ts";
+import { identityOfSent, putDelayBack, releaseSentVm, SentVm } from "./sent_vm.ts";
+import { senderDurations, senderStatus, vmStatus } from "./status/sender_status.ts";
+import { statusLine } from "./status/status_line.ts";
+import type { SenderStatus } from "../control/sender_status.ts";
+import type { Address } from "./system/address.ts";
+import { adopt } from "./system/channel.ts";
+import { ControlServer } from "./system/control.ts";
+import type { ProgressLine } from "./system/progress_line.ts";
+import { RateMeter } from "./system/rate_meter.ts";
+import { Reactor } from "./system/reactor.ts";
+import { SOFTWARE } from "./system/software.ts";
+import { serveUntilUnused } from "./taps/serve_taps.ts";
+import { TapSet } from "./taps/tap_set.ts";
+import type { SyncOn, TapSettings } from "./taps/tap_status.ts";
+import { QmpClient } from "./vm/qmp_client.ts";
+import { isTakenOver } from "./vm/release_vm.ts";
+import { fateInWords, PAUSED } from "./vm/vm_end_words.ts";
+
+const log = getLogger(["kemari", "send"]);
+
+const uninterrupted = new AbortController().signal;
+
+const HOARDS = "QEMU goes on describing its state, and keeps 50 to 100 KB of memory for every " +
+  "checkpoint because of that: start the VM with -machine …,suppress-vmdesc=on, or let kemari " +
+  "protect set it";
+
+export interface SendSettings
+  extends
+    Omit<SenderLinkOptions, "software" | "taps" | "compression" | "vm" | "marks">,
+    CompressSettings {
+  readonly target: string;
+  readonly control?: string;
+  readonly sessionName?: string;
+  /** What names the VM, in place of QEMU's UUID and name. */
+  readonly vm?: string;
+  /** QMP socket by which a VM that COLO left stopped is set running when the secondary is lost. */
+  readonly qmp?: string;
+  readonly taps: TapSettings;
+  readonly syncOn: SyncOn;
+  readonly syncMinIntervalMs: number;
+  /** What QEMU's own timer is set to whenever a synchronization is asked for. */
+  readonly syncIntervalMs: number;
+}
+
+/** Where a {@link Sending} stands. */
+export type SendingState = "connecting" | "linked" | "parting" | "serving-on" | "closed";
+
+/**
+ * One `kemari send`: a session with the secondary, of a stream that QEMU gives to this process.
+ *
+ * ```text
+ * connecting ──connect()──► linked ──handed over: run() returns──────────────────────► closed
+ *      └──────any error───────┴──► parting ──VM shut down: part() returns──► closed
+ *                                     ├──QEMU uses our taps──► serving-on ──► closed
+ *                                     └──part() throws───────────────────────► closed
+ * ```
+ *
+ * To be driven in this order: connect(), run(); part() with what either throws; close() always.
+ */
+export class Sending {
+  readonly #settings: SendSettings;
+  readonly #target: Address;
+  readonly #progress: ProgressLine;
+  readonly #signal: AbortSignal;
+  readonly #front: SendFront | undefined;
+  readonly #reactor = new Reactor();
+  readonly #input = adopt(0, "read");
+  readonly #output = adopt(1, "write");
+  readonly #rate = new RateMeter();
+  #state: SendingState = "connecting";
+  #hasChannel = true;
+  #taps: TapSet | undefined;
+  #peer: PeerConnection | undefined;
+  #link: SenderLink | undefined;
+  #identity: VmIdentity = {};
+  #control: ControlServer | undefined;
+  #qmp: QmpClient | undefined;
+  #vm: SentVm | undefined;
+
+  /**
+   * Owns stdin and stdout from now on.
+   *
+   * @param front The process that QEMU waits for, if it is another one.
+   */
+  constructor(
+    settings: SendSettings,
+    target: Address,
+    progress: ProgressLine,
+    signal: AbortSignal,
+    front?: SendFront,
+  ) {
+    this.#settings = settings;
+    this.#target = target;
+    this.#progress = progress;
+    this.#signal = signal;
+    this.#front = front;
+    front?.watch(this.#reactor);
+  }
+
+  get state(): SendingState {
+    return this.#state;
+  }
+
+  /** Opens the taps, begins a session with the secondary, and takes QEMU's stream. */
+  async connect(): Promise<void> {
+    const reactor = this.#reactor;
+    const signal = this.#signal;
+    const taps = this.#taps = await TapSet.open(this.#settings.taps, reactor, signal);
+    this.#identity = await reactor.during(identityOfSent(this.#settings), signal);
+    const link = await this.#connectSecondary(taps);
+    await this.#showStatus(link, taps);
+    link.onEvent = (event) => this.#tell(event, link);
+    link.attach({ input: this.#input.fd, output: this.#output.fd, name: "QEMU" });
+    this.#state = "linked";
+    // Behind that: a QEMU whose stream is not read may not come to answer at its monitor either.
+    await this.#connectMonitor(link, taps);
+  }
+
+  /** @returns When the secondary is the VM's host. */
+  async run(): Promise<void> {
+    const link = this.#link!;
+    await this.#reactor.run(() => link.handedOver, this.#signal);
+  }
+
+  /**
+   * Ends the session, and lets go of the VM. Where the VM's disks or NICs are here, they are served on
+   * until QEMU lets go of them.
+   *
+   * @param error What has ended it.
+   * @returns If the VM was shut down, and the secondary knows it.
+   * @throws what has ended it, in all other cases.
+   */
+  async part(error: unknown): Promise<void> {
+    this.#state = "parting";
+    this.#vm?.rest();
+    const link = this.#link;
+    if (link?.handingOver) {
+      log.error(
+        "the handover broke off: the secondary may run the VM. Make sure that it does not " +
+          "(kemari status there) before the VM goes on here",
+      );
+    }
+    const fate = isTheirs(error) ? undefined : await this.#vm?.fateBehind(error);
+    const known = this.#atEnd(error, fate);
+    const end = afterSentFarewell(known, await this.#sayFarewell(known, fate));
+    if (end.isGood) {
+      log.info("the VM has ended: {reason}; the secondary knows, and starts nothing", {
+        reason: fateInWords(fate),
+      });
+      this.#taps?.passThrough();
+      return;
+    }
+    if (end.qemu !== "nothing") await this.#tellQemu(end.qemu, end.keepsConnection, error);
+    if (end.servesOn) await this.#serveOn(end, error);
+    throw await inWordsOfCommand(error, this.#peer);
+  }
+
+  async close(): Promise<void> {
+    this.#state = "closed";
+    this.#taps?.close();
+    await this.#qmp?.close();
+    this.#link?.close();
+    this.#control?.close();
+    this.#closeChannel();
+    this.#reactor.close();
+  }
+
+  async #connectSecondary(taps: TapSet): Promise<SenderLink> {
+    const reactor = this.#reactor;
+    const settings = this.#settings;
+    const peer = this.#peer = await connectPeer(
+      this.#target,
+      reactor,
+      CONNECT_TIMEOUT_MS,
+      this.#signal,
+    );
+    return this.#link = new SenderLink(reactor, peer, {
+      ...settings,
+      marks: await reactor.during(ImageMarks.place(taps.images), this.#signal),
+      vm: this.#identity,
+      compression: compressionOf(settings),
+      taps,
+      software: settings.sessionName ? `${SOFTWARE} (${settings.sessionName})` : SOFTWARE,
+    });
+  }
+
+  async #connectMonitor(link: SenderLink, taps: TapSet): Promise<void> {
+    const { qmp: path } = this.#settings;
+    if (path === undefined) return;
+    const reactor = this.#reactor;
+    const qmp = await reactor.during(QmpClient.connect(path, { reactor }), this.#signal)
+      .catch((error) => unwatched(error, taps));
+    if (qmp === undefined) return;
+    this.#qmp = qmp;
+    const vm = this.#vm = new SentVm(qmp, link, taps, this.#settings, reactor);
+    await reactor.during(vm.look(), this.#signal).catch((error) => {
+      // Behind a handover QEMU may go.
+      if (!link.handedOver) unwatched(error, taps);
+    });
+  }
+
+  async #showStatus(link: SenderLink, taps: TapSet): Promise<void> {
+    const status = () => this.#status(link, taps);
+    const { control } = this.#settings;
+    if (control !== undefined) {
+      const durations = () => senderDurations(link, taps.recentHolds());
+      const handlers = { status, durations };
+      this.#control = await ControlServer.open(control, handlers, this.#reactor, this.#signal);
+    }
+    this.#reactor.every(250, () => {
+      this.#rate.update(link.primary.counters.committed);
+      if (this.#progress.isShown) this.#progress.set(statusLine(status()));
+    });
+  }
+
+  #status(link: SenderLink, taps: TapSet): SenderStatus {
+    const { compress } = this.#settings;
+    return {
+      ...senderStatus(link, undefined, undefined, this.#target.text, this.#rate, compress),
+      vm: vmStatus(this.#identity),
+      ...(taps.isEmpty ? {} : { taps: taps.status }),
+    };
+  }
+
+  #tell(event: PrimaryEvent, link: SenderLink): void {
+    switch (event.kind) {
+      case "colo":
+        log.info("COLO: the VM is protected, checkpoints follow");
+        if (link.primary.hoards) log.warn(HOARDS);
+        return;
+      case "paused":
+        log.info(PAUSED);
+        return;
+      case "handed-over":
+        log.info("handed over after transaction {transaction}: {bytes} sent", {
+          transaction: event.transaction,
+          bytes: formatBytes(link.wireBytes),
+        });
+    }
+  }
+
+  #atEnd(error: unknown, fate: VmFate | undefined): AtSentEnd {
+    const dialogue = this.#link?.primary.dialogue;
+    return {
+      isLinked: this.#link !== undefined,
+      isTheirs: isTheirs(error),
+      vm: fate?.kind,
+      isStreamFault: isStreamFault(error),
+      wasInColo: dialogue?.requested === true,
+      mayBeColo: dialogue?.mayBeColo === true,
+      hasMonitor: this.#settings.qmp !== undefined,
+      isPaused: this.#vm?.isPaused === true,
+      isInterrupted: this.#signal.aborted,
+    };
+  }
+
+  async #sayFarewell(known: AtSentEnd, fate: VmFate | undefined): Promise<Answer> {
+    const tells = sentFarewell(known);
+    if (tells === "nothing") return "unheard";
+    try {
+      return await this.#link!.leave(tells, fateInWords(fate)) ? "heard" : "unheard";
+    } catch (theirs) {
+      return hasGivenUsUp(theirs) ? "given-up" : "taken-over";
+    }
+  }
+
+  /**
+   * Ends COLO. The taps go on meanwhile: QEMU may wait for its disk before it answers.
+   *
+   * @param isFirst The secondary waits for the connection's end before its VM runs: ours stops first.
+   */
+  async #tellQemu(action: "continue" | "stop", isFirst: boolean, cause: unknown): Promise<void> {
+    if (isFirst) this.#link!.quiesce();
+    else this.#link!.close();
+    await this.#qmp?.close();
+    // A QEMU that waits for its channel, or for the end of the command that it knows, hears nothing.
+    this.#goOnAlone(cause);
+    const told = releaseSentVm(this.#settings.qmp!, action, this.#vm?.changedDelayMs);
+    await this.#reactor.during(told, uninterrupted);
+    this.#link!.close();
+  }
+
+  /** The VM's disks and NICs are here: without us it would lose them too. */
+  async #serveOn({ taps: held, putsBack }: SentEnd, cause: unknown): Promise<void> {
+    const taps = this.#taps;
+    // Whoever interrupts us meanwhile does not want it either.
+    if (!taps?.isUsed || this.#signal.aborted) return;
+    this.#state = "serving-on";
+    if (held === "pass") taps.passThrough();
+    log.error("{reason}; serving the taps on, unprotected, until QEMU lets go of them", {
+      reason: (cause as Error).message,
+    });
+    this.#goOnAlone(cause);
+    // Only now: a QEMU that waits for the end of the command that it knows hears nothing.
+    if (putsBack) {
+      const back = putDelayBack(this.#settings.qmp!, this.#vm?.changedDelayMs);
+      await this.#reactor.during(back, this.#signal);
+    }
+    await serveUntilUnused(taps, this.#reactor, this.#signal);
+  }
+
+  /** To QEMU, this command has ended now. */
+  #goOnAlone(cause: unknown): void {
+    this.#link?.detach();
+    this.#closeChannel();
+    this.#front?.dismiss(exitCodeOf(cause));
+  }
+
+  #closeChannel(): void {
+    if (!this.#hasChannel) return;
+    this.#hasChannel = false;
+    this.#input.release();
+    this.#output.release();
+  }
+}
+
+/** Whether the secondary has said that the VM is its own, or may be by now. */
+function isTheirs(error: unknown): boolean {
+  return isTakenOver(error) || hasGivenUsUp(error);
+}
+
+/** Without taps the monitor is of use at the end only, and its one place may be an operator's. */
+function unwatched(error: unknown, taps: TapSet): undefined {
+  if (!(error instanceof TransportError) || !taps.isEmpty) throw error;
+  log.warn("{reason}: the secondary will take an orderly end of the VM for a death", {
+    reason: error.message,
+  });
+}
+
+/** Whether QEMU's stream is what is wrong, rather than its channel or the peer. */
+function isStreamFault(error: unknown): boolean {
+  return error instanceof WireError && ["migration", "vmdesc", "colo"].includes(error.protocol);
+}
