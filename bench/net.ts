@@ -1,5 +1,3 @@
-import { askStatus } from "../lib/host/system/ask_control.ts";
-import { askTappedSender } from "../lib/lab/program/ask_end.ts";
 /**
  * `kemari bench net`: the net tap against QEMU connected straight to the same bridge.
  *
@@ -22,6 +20,8 @@ import { askTappedSender } from "../lib/lab/program/ask_end.ts";
  * says that it waits (`Reactor.awaitRuntime`), it takes 2.2 ms: 37 round trips a second
  * became 416, and bulk out of the guest 304 Mbit/s instead of 72.
  */
+import { askStatus } from "../lib/host/system/ask_control.ts";
+import { askTappedSender } from "../lib/lab/program/ask_end.ts";
 import { KemariError, TransportError } from "../lib/errors.ts";
 import type { BenchExperiment } from "../lib/report/bench_result.ts";
 import { CountedClient } from "../lib/lab/network/counted_client.ts";

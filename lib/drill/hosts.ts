@@ -1,5 +1,5 @@
-import { askReceiver, askTappedSender, type TappedStatus } from "../lab/program/ask_end.ts";
 /** The two hosts of a drill: a kemari and a QEMU on each, what the guest runs, and the fence. */
+import { askReceiver, askTappedSender, type TappedStatus } from "../lab/program/ask_end.ts";
 import type { ReceiverStatus } from "../control/receiver_status.ts";
 import { QmpClient } from "../host/vm/qmp_client.ts";
 import { selfCommand } from "../host/system/self_command.ts";

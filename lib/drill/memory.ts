@@ -1,8 +1,8 @@
-import { askReceiver, askSender } from "../lab/program/ask_end.ts";
 /**
  * The drill's small form, for a host that allows no networks: the guest counts on its console and
  * in memory, and goes on in a second QEMU.
  */
+import { askReceiver, askSender } from "../lab/program/ask_end.ts";
 import type { TakeoverStatus } from "../control/receiver_status.ts";
 import { selfCommand } from "../host/system/self_command.ts";
 import { type RunningVm, StandbyGuest } from "../lab/vms/standby_guest.ts";

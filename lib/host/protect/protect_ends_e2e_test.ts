@@ -1,6 +1,6 @@
+/** How a protection ends, or does not: a QEMU that hangs, one that dies at work, an interruption. */
 import { delay } from "../system/delay.ts";
 import { until } from "../../lab/program/until.ts";
-/** How a protection ends, or does not: a QEMU that hangs, one that dies at work, an interruption. */
 import assert from "node:assert/strict";
 import { BarePair } from "../../lab/testing/bare_pair.ts";
 import { EagerSecondary } from "../../lab/testing/eager_secondary.ts";

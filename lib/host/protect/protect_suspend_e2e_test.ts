@@ -1,6 +1,6 @@
+/** Guests that suspend themselves to RAM (S3): QEMU cannot be in COLO, or migrate, with one of them. */
 import { delay } from "../system/delay.ts";
 import { until } from "../../lab/program/until.ts";
-/** Guests that suspend themselves to RAM (S3): QEMU cannot be in COLO, or migrate, with one of them. */
 import assert from "node:assert/strict";
 import { kvmTest } from "../../lab/vms/kvm.ts";
 import {
