@@ -181,14 +181,15 @@ export class QemuError extends KemariError {
   /**
    * @param command The QMP command, or what was asked of QEMU.
    * @param errorClass QMP's error class, such as `GenericError`.
+   * @param reason What was found; the message says in front of it whose answer that is.
    */
   constructor(
     readonly command: string,
     readonly errorClass: string,
-    message: string,
+    readonly reason: string,
     details: ErrorDetails = {},
   ) {
-    super(`QEMU, ${command}: ${message}`, { ...details, party: details.party ?? "qemu" });
+    super(`QEMU, ${command}: ${reason}`, { ...details, party: details.party ?? "qemu" });
   }
 }
 

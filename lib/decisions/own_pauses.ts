@@ -1,6 +1,8 @@
 /**
- * Whether this process has stood still itself (SIGSTOP, a frozen cgroup, a paused host, swapping) for
- * longer than its peer waits: {@link OwnPauses}.
+ * Whether this process has stood still itself (SIGSTOP, a frozen cgroup, a suspended host, swapping)
+ * for longer than its peer waits: {@link OwnPauses}. Times are milliseconds of one clock that goes on
+ * while the machine is suspended. Where this machine is itself a VM that was paused, its clocks stood
+ * too, and nothing here can tell.
  *
  * **Why it matters.** A peer that has waited in vain has gone on alone, and has said what is not here.
  * Its word that it leaves may never have got into a connection that nobody read. So the end of a

@@ -1,15 +1,30 @@
 /**
- * What a primary does when a session with its secondary has ended: {@link farewell}, and, once the
- * secondary has answered or not, {@link afterFarewell}.
+ * What a primary does when a session with its secondary has ended: {@link farewell}, {@link mustAsk},
+ * and, once the secondary has answered or not, {@link afterFarewell}.
  *
  * **Why no case makes two VMs run.** The VM goes on here only where the secondary knows that it does
  * (it answered LEAVE), or where the operator has chosen that it goes on without one
- * (`--on-secondary-loss continue`) and nothing says that the secondary may have started it: whether
+ * (`--on-secondary-loss continue`) and the secondary has not said that it may start it: whether
  * it then has the right to is what fencing is for, which the secondary needs for `--on-loss
- * activate`. What says so is its own word, `taken-over`, which nothing overrules; and our silence. A
- * primary that stood still for longer than the secondary's patience (SIGSTOP, a frozen cgroup, a
- * host that swaps), or that reads that it has been given up for silence, has been taken for dead. So
- * it asks before it lets anything out.
+ * activate`. It says so in two words. `taken-over`: the VM is its own, which nothing overrules.
+ * `silence`: it has heard nothing from us for its grace time, has given us up, and does what its
+ * `--on-loss` says, which we do not know. So we ask, before anything gets out; and where nobody
+ * answers the VM stops, whatever the operator has chosen for a loss: a `kemari recv … | qemu` ends
+ * when it has taken over and its listener with it, so that a refused connection is what a
+ * secondary looks like whose VM runs. No other try follows then (`nextTry`): whether the VM runs there
+ * is for somebody to look at who can.
+ *
+ * A primary that only knows that it stood still for about as long as the secondary's patience (SIGSTOP,
+ * a frozen cgroup, a host that swaps) asks as well: it may have been taken for dead. Where nobody
+ * answers, `--on-secondary-loss` decides, as for any loss: nobody has said that we were given up, and
+ * a secondary that died while this host swapped is no reason to stop the VM for good.
+ *
+ * **Why no healthy secondary is made to take over.** The end of a connection without LEAVE is a loss to
+ * the secondary, which `--on-loss activate` answers at once: no other connection can come before it. So
+ * the session itself is told first, however it has ended at our side, and its connection is closed only
+ * behind the answer: a secondary that was too slow, or not heard for a while, is there all the same, and
+ * a primary that stood still has mostly been missed by nobody. A new connection is for what the session
+ * cannot say any more: it has no answer, or the secondary has ended it by `silence`.
  *
  * **Why no acknowledged state is lost.** `stops` and `goes-on` keep QEMU; and where the VM's host is
  * about to be asked for, its output is still held, so that nobody has seen what the secondary lacks.
@@ -53,33 +68,25 @@ export interface AtPrimaryEnd {
   readonly isInterrupted: boolean;
 }
 
-/** What is said to the secondary first. */
-export interface Farewell {
-  /** Ask it, over a new connection, whether it has taken over, and hold all output until it answers. */
-  readonly asks: boolean;
-  /** Which LEAVE it is sent; none where it must find a loss, or has nothing to be told. */
-  readonly tells: "goes-on" | "vm-ended" | "nothing";
-}
+/**
+ * What the secondary is told first, over the session unless that has ended by its `silence`: which LEAVE;
+ * or nothing, where it must find a loss, or has nothing to be told.
+ */
+export type Farewell = "goes-on" | "vm-ended" | "nothing";
 
-/** Decides what the secondary is asked and told. */
-export function farewell(known: AtPrimaryEnd): Farewell {
-  const { end, onSecondaryLoss, stoodStill, isInterrupted } = known;
-  const says = (tells: Farewell["tells"]) => ({ asks: false, tells });
+/** Decides what the secondary is told. */
+export function farewell({ end, onSecondaryLoss, isInterrupted }: AtPrimaryEnd): Farewell {
   switch (end) {
     case "taken-over":
     case "vm-died":
-      return says("nothing");
+      return "nothing";
     case "vm-ended":
-      return says("vm-ended");
+      return "vm-ended";
     case "vm-rests":
-      return says("goes-on");
-    case "silence":
-    case "secondary-lost":
-      // A VM that is to stop here asks for nothing: the secondary may run it.
-      if (onSecondaryLoss === "stop" && !isInterrupted) return says("nothing");
-      return { asks: end === "silence" || stoodStill, tells: "goes-on" };
+      return "goes-on";
     default:
-      return says(onSecondaryLoss === "stop" && !isInterrupted ? "nothing" : "goes-on");
+      // A VM that is to stop here asks for nothing: the secondary may run it.
+      return onSecondaryLoss === "stop" && !isInterrupted ? "nothing" : "goes-on";
   }
 }
 
@@ -89,8 +96,24 @@ export type Answer =
   | "heard"
   /** It said nothing, or could not be reached. */
   | "unheard"
+  /** It has given us up, since it heard nothing from us: it may be about to take over, or have done so. */
+  | "given-up"
   /** The VM is its own. */
   | "taken-over";
+
+/**
+ * Decides whether the secondary is asked, over a new connection, whether it has taken over, and told that
+ * the VM goes on here; all output is held until it answers.
+ *
+ * @param answer What it has answered over the session; `given-up` where it has ended that so itself.
+ */
+export function mustAsk(known: AtPrimaryEnd, answer: Answer): boolean {
+  if (farewell(known) !== "goes-on") return false;
+  if (answer === "given-up") return true;
+  // It was there to refuse us, and starts nothing for that.
+  if (known.end === "busy" || known.end === "storage") return false;
+  return answer === "unheard" && known.stoodStill;
+}
 
 /** What becomes of the VM at the primary. */
 export type Fate =
@@ -111,9 +134,11 @@ export function afterFarewell(known: AtPrimaryEnd, answer: Answer): Fate {
   // last words are no part.
   if (end === "vm-ended") return answer === "heard" ? "has-ended" : "stops";
   if (end === "vm-died") return "stops";
+  // It has not taken back that it gave us up.
+  if (answer === "given-up" || end === "silence" && answer === "unheard") return "stops";
   if (onSecondaryLoss === "continue") return "goes-on";
   // Interrupted, it stops where nobody knows that it does not.
-  return farewell(known).tells === "goes-on" && answer === "heard" ? "goes-on" : "stops";
+  return answer === "heard" ? "goes-on" : "stops";
 }
 
 /** Whether, and how, protection begins again. */
@@ -131,11 +156,16 @@ export interface Tries {
   readonly hasTaps: boolean;
 }
 
-/** Decides whether to try again, of an end that was dealt with. */
-export function nextTry(known: AtPrimaryEnd, tries: Tries): NextTry {
+/**
+ * Decides whether to try again, of an end that was dealt with.
+ *
+ * @param fate What became of the VM: one that stands still until somebody decides is not protected.
+ */
+export function nextTry(known: AtPrimaryEnd, fate: Fate, tries: Tries): NextTry {
   const { end, onSecondaryLoss, isInterrupted } = known;
   const { retry, wasLinked, isFirst, hasTaps } = tries;
-  if (isInterrupted || !retry || onSecondaryLoss === "stop" && end !== "vm-rests") return "never";
+  if (isInterrupted || !retry || fate === "stops") return "never";
+  if (onSecondaryLoss === "stop" && end !== "vm-rests") return "never";
   switch (end) {
     case "secondary-lost":
       // A secondary that was never there is the caller's mistake, unless the VM depends on us.

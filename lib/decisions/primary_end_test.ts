@@ -3,6 +3,7 @@ import {
   afterFarewell,
   type AtPrimaryEnd,
   farewell,
+  mustAsk,
   nextTry,
   type PrimaryEnd,
   retryDelayMs,
@@ -17,15 +18,22 @@ const KNOWN: AtPrimaryEnd = {
 };
 const TRIES: Tries = { retry: true, wasLinked: true, isFirst: false, hasTaps: false };
 
-/** In words: what is said, what becomes of the VM where it is heard, unheard, theirs; and then? */
+/**
+ * In words: what is said, and asked where that is unheard; what becomes of the VM where the last of it is
+ * heard, unheard, theirs; and then?
+ */
 function plan(known: AtPrimaryEnd, tries: Tries = TRIES): string {
-  const { asks, tells } = farewell(known);
-  const fates = (["heard", "unheard", "taken-over"] as const)
-    .map((answer) => afterFarewell(known, answer));
+  const tells = farewell(known);
+  const isOver = known.end === "silence";
+  const asks = mustAsk(known, isOver ? "given-up" : "unheard");
+  const answers = tells === "nothing"
+    ? ["unheard"] as const
+    : ["heard", "unheard", "taken-over"] as const;
+  const fates = answers.map((answer) => afterFarewell(known, answer));
   return [
-    asks ? "ask" : tells,
-    [...new Set(tells === "nothing" && !asks ? [fates[1]] : fates)].join("/"),
-    nextTry(known, tries),
+    [...(isOver && tells !== "nothing" ? [] : [tells]), ...(asks ? ["ask"] : [])].join("+"),
+    [...new Set(fates)].join("/"),
+    nextTry(known, fates[0], tries),
   ].join(", ");
 }
 
@@ -36,8 +44,36 @@ const TABLE: readonly (readonly [string, Partial<AtPrimaryEnd>, string])[] = [
   ["the secondary's host dies", {}, "goes-on, goes-on/is-theirs, again"],
   ["the same, where the VM is to stop", STOP, "nothing, stops, never"],
   // Row 6.
-  ["SIGSTOP to protect, or a frozen cgroup", { stoodStill: true }, "ask, goes-on/is-theirs, again"],
-  ["the same, read in its words", { end: "silence" }, "ask, goes-on/is-theirs, again"],
+  [
+    "SIGSTOP to protect, or a frozen cgroup",
+    { stoodStill: true },
+    "goes-on+ask, goes-on/is-theirs, again",
+  ],
+  [
+    "the same, and SIGTERM",
+    { end: "interrupted", isInterrupted: true, stoodStill: true },
+    "goes-on+ask, goes-on/is-theirs, never",
+  ],
+  [
+    "the same, and migrate_cancel",
+    { end: "vm-rests", stoodStill: true },
+    "goes-on+ask, goes-on/is-theirs, again",
+  ],
+  [
+    "the same, and a refusal",
+    { end: "storage", stoodStill: true },
+    "goes-on, goes-on/is-theirs, again-later",
+  ],
+  [
+    "the same, and poweroff",
+    { end: "vm-ended", stoodStill: true },
+    "vm-ended, has-ended/stops/is-theirs, never",
+  ],
+  [
+    "the same, read in the secondary's words",
+    { end: "silence" },
+    "ask, goes-on/stops/is-theirs, again",
+  ],
   ["the same, where the VM is to stop", { end: "silence", ...STOP }, "nothing, stops, never"],
   ["the VM is taken over", { end: "taken-over" }, "nothing, is-theirs, never"],
   ["Ctrl-C", { end: "interrupted", isInterrupted: true }, "goes-on, goes-on/is-theirs, never"],
@@ -85,11 +121,11 @@ for (const [what, known, wanted] of TABLE) {
 
 Deno.test("a secondary that was never there is told of at once, unless the VM depends on us", () => {
   const first = { ...TRIES, wasLinked: false, isFirst: true };
-  assert.equal(nextTry(KNOWN, first), "never");
-  assert.equal(nextTry(KNOWN, { ...first, hasTaps: true }), "again-later");
-  assert.equal(nextTry(KNOWN, { ...first, isFirst: false }), "again-later");
-  assert.equal(nextTry({ ...KNOWN, end: "busy" }, first), "again-later");
-  assert.equal(nextTry(KNOWN, { ...TRIES, retry: false }), "never");
+  assert.equal(nextTry(KNOWN, "goes-on", first), "never");
+  assert.equal(nextTry(KNOWN, "goes-on", { ...first, hasTaps: true }), "again-later");
+  assert.equal(nextTry(KNOWN, "goes-on", { ...first, isFirst: false }), "again-later");
+  assert.equal(nextTry({ ...KNOWN, end: "busy" }, "goes-on", first), "again-later");
+  assert.equal(nextTry(KNOWN, "goes-on", { ...TRIES, retry: false }), "never");
 });
 
 Deno.test("of all cases, none lets a VM run that may be the secondary's by its own word or our silence", () => {
@@ -104,13 +140,29 @@ Deno.test("of all cases, none lets a VM run that may be the secondary's by its o
           const known = { end, onSecondaryLoss, stoodStill, isInterrupted };
           assert.equal(afterFarewell(known, "taken-over"), "is-theirs");
           if (end === "taken-over") assert.equal(afterFarewell(known, "heard"), "is-theirs");
-          const { asks, tells } = farewell(known);
-          const suspicious = end === "silence" || end === "secondary-lost" && stoodStill;
+          const tells = farewell(known);
+          // It refused us, and starts nothing for that.
+          const suspicious = end === "silence" || stoodStill && end !== "busy" && end !== "storage";
           const runs = afterFarewell(known, "unheard") === "goes-on";
-          if (suspicious && runs) assert.ok(asks, "it must ask before anything gets out");
+          if (suspicious && runs) {
+            assert.ok(mustAsk(known, "unheard"), "it must ask before anything gets out");
+          }
+          // Its word stands until it says otherwise: no refused connection takes it back.
+          const where = `${end}, ${onSecondaryLoss}`;
+          if (end === "silence") assert.ok(!runs, "it has said that it gave us up");
+          const givenUp = afterFarewell(known, "given-up");
+          if (end !== "taken-over") assert.equal(givenUp, "stops", where);
+          // Nobody is asked who knows, or is to find a loss.
+          for (const answer of ["heard", "taken-over"] as const) {
+            assert.ok(!mustAsk(known, answer), where);
+          }
+          if (tells !== "goes-on") assert.ok(!mustAsk(known, "given-up"), where);
           // Where the secondary is to take over, it must find a loss.
           if (end === "vm-died") assert.equal(tells, "nothing");
-          if (isInterrupted) assert.equal(nextTry(known, TRIES), "never");
+          for (const fate of ["goes-on", "stops"] as const) {
+            const next = nextTry(known, fate, TRIES);
+            if (isInterrupted || fate === "stops") assert.equal(next, "never");
+          }
         }
       }
     }

@@ -35,6 +35,28 @@ export type SessionEnd =
   /** It was told by `kemari failover` that the VM is ours, and has closed, or had time to. */
   | "yielded";
 
+/** What is seen when a session ends without LEAVE. */
+export interface SeenEnd {
+  /** `kemari failover` had told the sender that the VM is ours. */
+  readonly wasTold: boolean;
+  /** It had said HELLO, and was let in. */
+  readonly wasAdmitted: boolean;
+  /** It was turned away for whose VM it is: what is here has not changed. */
+  readonly isStranger: boolean;
+  /** What keeps our replica has failed. */
+  readonly hasStorageFailed: boolean;
+  /** Its silence or its connection has ended the session; else we have, for what it sent. */
+  readonly isGone: boolean;
+}
+
+/** Judges how a session ended. Our own failing speaks for the sender's life before anything else. */
+export function judgeSessionEnd(seen: SeenEnd): SessionEnd {
+  if (seen.wasTold) return "yielded";
+  if (!seen.wasAdmitted || seen.isStranger) return "no-sender";
+  if (seen.hasStorageFailed) return "storage";
+  return seen.isGone ? "lost" : "refused";
+}
+
 /** What a secondary knows then. */
 export interface AtSessionEnd {
   readonly end: SessionEnd;

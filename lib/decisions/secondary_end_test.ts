@@ -1,5 +1,11 @@
 import assert from "node:assert/strict";
-import { afterSession, type AtSessionEnd, type SecondaryStep } from "./secondary_end.ts";
+import {
+  afterSession,
+  type AtSessionEnd,
+  judgeSessionEnd,
+  type SecondaryStep,
+  type SeenEnd,
+} from "./secondary_end.ts";
 
 /** A secondary that is to take over, and may: what differs from it is what a row is about. */
 const READY: AtSessionEnd = {
@@ -78,3 +84,31 @@ Deno.test("of all cases, only two ways lead to a VM that runs here", () => {
   }
   assert.equal(activated, 2, "with and without anybody who may come back");
 });
+
+/** A sender of this VM that we refuse: what differs from it is what a row is about. */
+const SEEN: SeenEnd = {
+  wasTold: false,
+  wasAdmitted: true,
+  isStranger: false,
+  hasStorageFailed: false,
+  isGone: false,
+};
+
+const ENDS: readonly (readonly [string, Partial<SeenEnd>, string])[] = [
+  ["bytes at fault", {}, "refused"],
+  ["silence, or the end of its connection", { isGone: true }, "lost"],
+  ["our disk is full", { hasStorageFailed: true }, "storage"],
+  ["our disk fails, and the sender goes", { hasStorageFailed: true, isGone: true }, "storage"],
+  ["a connection without a HELLO goes", { wasAdmitted: false, isGone: true }, "no-sender"],
+  ["bytes at fault before HELLO", { wasAdmitted: false }, "no-sender"],
+  ["another VM, by its HELLO", { wasAdmitted: false, isStranger: true }, "no-sender"],
+  ["another VM, by its stream", { isStranger: true }, "no-sender"],
+  ["kemari failover, and it has closed", { wasTold: true, isGone: true }, "yielded"],
+  ["kemari failover, and our disk fails", { wasTold: true, hasStorageFailed: true }, "yielded"],
+];
+
+for (const [what, seen, wanted] of ENDS) {
+  Deno.test(`a session's end: ${what}: ${wanted}`, () => {
+    assert.equal(judgeSessionEnd({ ...SEEN, ...seen }), wanted);
+  });
+}

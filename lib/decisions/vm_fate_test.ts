@@ -151,7 +151,7 @@ for (const [what, evidence, kind, end] of TABLE) {
 Deno.test("the secondary is told that a VM is here only by a QEMU that answers, and of an end only by its word", () => {
   for (const [what, evidence] of TABLE) {
     const end = endBehind(judgeFate(evidence));
-    const { tells } = farewell({
+    const tells = farewell({
       ...{ end, onSecondaryLoss: "continue", stoodStill: false, isInterrupted: false },
     });
     const shown = evidence.waitsForUs ? "silent" : "answers";

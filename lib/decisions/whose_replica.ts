@@ -62,7 +62,7 @@ export interface AtHello {
   /** Whose it is; nothing is known of one that an earlier version kept. */
   readonly kept: VmIdentity;
   readonly coming: VmIdentity;
-  /** `--replace`: the VM that has come by it; `unused` as long as none has. */
+  /** `--replace`: the VM that has taken the place by it; `unused` as long as none has. */
   readonly replace: "no" | "unused" | VmIdentity;
 }
 
@@ -72,7 +72,7 @@ export function mayReplace({ hasReplica, kept, coming, replace }: AtHello): Admi
   const { is, by } = compareVms(kept, coming);
   if (is === "same") return { do: "accept" };
   if (is === "unknown") return { do: "accept-unknown" };
-  // One VM may take the place, and come back until it has: a third one may not.
+  // One VM may take the place, and come back to what it has not taken yet: a third one may not.
   const isMeant = replace === "unused" ||
     replace !== "no" && compareVms(replace, coming).is === "same";
   return isMeant ? { do: "replace" } : { do: "refuse", by };

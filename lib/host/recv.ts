@@ -1,70 +1,39 @@
 import { getLogger } from "@logtape/logtape";
-import {
-  InterruptedError,
-  KemariError,
-  type Party,
-  QemuError,
-  TransportError,
-  UsageError,
-} from "../errors.ts";
-import { isDiskFull, type StreamConsumer } from "./takeover/activation.ts";
-import { parseAddress } from "./system/address.ts";
-import { isUnread, wasClosed } from "./system/channel.ts";
-import { ReplicaGate } from "./takeover/replica_gate.ts";
-import { type ControlHandlers, ControlServer } from "./system/control.ts";
-import { statusLine } from "./status/status_line.ts";
-import { type ReceiverStatus, receiverStatus } from "./status/receiver_status.ts";
-import { refuseSameImages } from "./image/image_marks.ts";
-import { freeMemoryBytes, type RamReserve } from "./ram_dir/ram_room.ts";
-import { RateMeter } from "./system/rate_meter.ts";
+import { afterFailedTakeover, type TakeoverCause } from "../decisions/takeover_plan.ts";
+import { TransportError } from "../errors.ts";
 import { CopyOwner } from "./home/copy_owner.ts";
 import { ReplicaHome } from "./home/replica_home.ts";
 import { ReplicaOwner } from "./home/replica_owner.ts";
-import { Reactor } from "./system/reactor.ts";
-import type { DiskTapAddress } from "./disk/disk_address.ts";
-import { type ReplaySettings, ReplicaTapSet } from "./taps/replica_tap_set.ts";
-import { ReceiverEnd, type TakeoverCause } from "./link/receiver_end.ts";
-import type { ProgressLine } from "./system/progress_line.ts";
-import type { LinkTiming } from "./link/link_options.ts";
-import { SOFTWARE } from "./system/software.ts";
-import { RanAndEnded, Standby } from "./takeover/standby.ts";
-import { checkStandbyCommand } from "./takeover/standby_command.ts";
-import { takeOver } from "./takeover/take_over.ts";
-import { formatTakeover, Takeover } from "./takeover/takeover_clock.ts";
+import { lookForSameImages } from "./image/image_marks.ts";
+import { ReceiverHost } from "./link/receiver_host.ts";
+import { freeMemoryBytes } from "./ram_dir/ram_room.ts";
+import { checkRecvSettings, goesToStdout, type RecvSettings } from "./recv_settings.ts";
+import { type ReceiverStatus, receiverStatus } from "./status/receiver_status.ts";
+import { statusLine } from "./status/status_line.ts";
 import { Survivor } from "./survivor.ts";
-import type { NetTapAddress } from "./net/net_address.ts";
+import type { Address } from "./system/address.ts";
+import { isUnread } from "./system/channel.ts";
+import { ControlServer } from "./system/control.ts";
+import type { ProgressLine } from "./system/progress_line.ts";
+import { RateMeter } from "./system/rate_meter.ts";
+import { Reactor } from "./system/reactor.ts";
+import { SOFTWARE } from "./system/software.ts";
+import { FailoverRequests } from "./takeover/failover_requests.ts";
+import { isFence } from "./takeover/fence.ts";
+import { watchFirstPacket } from "./takeover/first_packet.ts";
+import { ReplicaGate } from "./takeover/replica_gate.ts";
+import { Standby } from "./takeover/standby.ts";
+import { takeOver } from "./takeover/take_over.ts";
+import { formatTakeover, TakeoverClock } from "./takeover/takeover_clock.ts";
+import { takeoverFailure, tellWithoutSecondTry } from "./takeover/takeover_failure.ts";
+import type { StreamConsumer } from "./takeover/write_replica.ts";
+import { ReplicaTapSet } from "./taps/replica_tap_set.ts";
 
 const log = getLogger(["kemari", "recv"]);
 
-export interface RecvSettings extends LinkTiming {
-  readonly listen: string;
-  readonly onLoss: "wait" | "activate" | "exit";
-  readonly fence?: string;
-  readonly fenceTimeoutMs: number;
-  readonly exec?: string;
-  /** Folder for the RAM's files; in memory without. */
-  readonly ramDir?: string;
-  /** Whether one other VM may take the place of the one that is kept. */
-  readonly replace?: boolean;
-  /** Whether room for all of it is reserved there. */
-  readonly ramReserve: RamReserve;
-  /** A QEMU's command, to be run beside the replica and to take the VM over. */
-  readonly standby?: string;
-  /** Bytes of pages one transaction may stage; half of the free memory if undefined. */
-  readonly maxTransactionBytes?: number;
-  readonly control?: string;
-  /** The primary's taps, by the same names, to be offered to the QEMU that goes on. */
-  readonly nets: readonly NetTapAddress[];
-  readonly disks: readonly DiskTapAddress[];
-  readonly replay: ReplaySettings;
-}
-
-/** How exactly the first packet's time is told, in milliseconds, and for how long it is waited for. */
-const FIRST_PACKET_POLL_MS = 2;
-const FIRST_PACKET_MS = 30_000;
-
-/** Whose failure an operator can mend before another `kemari failover`. */
-const MENDABLE: ReadonlySet<Party> = new Set(["fence", "disk"]);
+const TICK_MS = 250;
+/** Time for answers on the control socket to get out before the loop ends. */
+const ANSWER_MS = 50;
 
 /**
  * `kemari recv`: transactions in; on activation one complete migration stream on stdout, or into
@@ -78,229 +47,311 @@ export async function recv(
   progress: ProgressLine,
   signal: AbortSignal,
 ): Promise<number> {
-  const listen = parseAddress(settings.listen);
-  const toStdout = settings.exec === undefined && settings.standby === undefined;
-  if (settings.standby !== undefined) checkStandbyCommand(settings.standby);
-  if (listen.kind === "stdio" && toStdout) {
-    throw new UsageError("with stdio: stdout belongs to the sender, not to the activated stream", {
-      hint: 'give --exec "qemu-system-x86_64 … -incoming fd:0"',
+  const listen = checkRecvSettings(settings);
+  return await new Reception(settings, listen, progress, signal).run();
+}
+
+/** What is open as soon as the taps are. */
+interface Side {
+  readonly taps: ReplicaTapSet;
+  readonly receiver: ReceiverHost;
+  readonly survivor: Survivor;
+}
+
+/** Where a {@link Reception} is. */
+type ReceptionState =
+  | { readonly at: "starting" }
+  /** An earlier recv's replica is looked at. */
+  | { readonly at: "recovering"; readonly side: Side }
+  /** Senders may come; the rest is told by {@link ReceiverHost.state}. */
+  | { readonly at: "open"; readonly side: Side }
+  /** The VM is here. */
+  | { readonly at: "active"; readonly side: Side; readonly consumer: StreamConsumer | undefined }
+  /** The VM may have run here, and has ended: the replica is of no more use. */
+  | { readonly at: "spent"; readonly side: Side };
+
+/**
+ * One run of `kemari recv`: opens its parts, hands a replica over to its QEMU, and closes them.
+ *
+ * ```text
+ * starting ──taps──► recovering ──► open ──a takeover──► active ──the VM does not need us──► over
+ *                                   ▲  │                    spent: it ran, and has ended ──► over
+ *                                   └──┘ a takeover failed, and may be tried again
+ * ```
+ */
+class Reception {
+  readonly #settings: RecvSettings;
+  readonly #listen: Address;
+  readonly #progress: ProgressLine;
+  readonly #signal: AbortSignal;
+  readonly #home: ReplicaHome;
+  readonly #standby: Standby | undefined;
+  readonly #gate: ReplicaGate;
+  readonly #reactor: Reactor;
+  readonly #rate = new RateMeter();
+  readonly #failovers = new FailoverRequests();
+  #control: ControlServer | undefined;
+  /** The takeover that is under way, or was made last. */
+  #takeover: TakeoverClock | undefined;
+  #state: ReceptionState = { at: "starting" };
+
+  /** @throws {TransportError} if the replica's folder cannot be used; nothing is left open. */
+  constructor(
+    settings: RecvSettings,
+    listen: Address,
+    progress: ProgressLine,
+    signal: AbortSignal,
+  ) {
+    this.#settings = settings;
+    this.#listen = listen;
+    this.#progress = progress;
+    this.#signal = signal;
+    const home = this.#home = ReplicaHome.open({
+      ...settings,
+      hasSharedDisks: settings.disks.some(({ mode }) => mode === "shared"),
     });
-  }
-  if (toStdout && wasClosed(1)) {
-    throw new UsageError("stdout is closed: the activated stream would be lost", {
-      hint: 'pipe it into "qemu-system-x86_64 … -incoming fd:0", or into a file, or give --exec',
-    });
-  }
-  const home = ReplicaHome.open({
-    ...settings,
-    hasSharedDisks: settings.disks.some(({ mode }) => mode === "shared"),
-  });
-  const standby = settings.standby === undefined
-    ? undefined
-    : new Standby(settings.standby, home.dir!.makeSocketFolder());
-  if (standby !== undefined) home.dir!.onImage = (files) => standby.image(files);
-  const gate = new ReplicaGate(standby);
-  const reactor = new Reactor();
-  let handlers: ControlHandlers = {
-    status: () => ({ role: "receiver", state: "starting", syncs: 0 }),
-  };
-  let control: ControlServer | undefined;
-  const openControl = async () => {
-    if (settings.control === undefined) return;
-    // It asks for the handlers when it is asked: there are more of them later.
-    const current: ControlHandlers = {
-      status: () => handlers.status(),
-      failover: (stale) => handlers.failover?.(stale) ?? tooEarly(),
-      protect: (request, gone) => handlers.protect?.(request, gone) ?? tooEarly(),
-    };
-    control = await ControlServer.open(settings.control, current, reactor, signal);
-  };
-  const openTaps = async () => {
-    await openControl();
-    const { nets, disks, replay } = settings;
-    return await ReplicaTapSet.open(nets, disks, reactor, signal, replay.input);
-  };
-  const taps = await openTaps().catch(async (error) => {
-    control?.close();
-    reactor.close();
-    await standby?.close();
-    home.leave();
-    throw error;
-  });
-  const end = new ReceiverEnd(reactor, {
-    ...settings,
-    taps: taps.replicaTaps,
-    store: home.store,
-    admit: (hello, offset) => refuseSameImages(hello, offset, settings.disks),
-    owner: new ReplicaOwner(settings.replace, new CopyOwner(settings.disks)),
-    listen,
-    maxTransactionBytes: settings.maxTransactionBytes ??
-      Math.floor(freeMemoryBytes({ swap: false }) / 2),
-    software: SOFTWARE,
-    controlled: settings.control !== undefined,
-    fenced: settings.fence !== undefined && settings.fence !== "none",
-    gate,
-  });
-  gate.replica = end.replica;
-  const rate = new RateMeter();
-  let active: StreamConsumer | undefined;
-  let isActive = false;
-  const state = (): ReceiverStatus["state"] => isActive ? "active" : end.state;
-  const survivor = new Survivor(reactor, taps, progress);
-  let takeover: Takeover | undefined;
-  const ownStatus = () => ({
-    ...receiverStatus(end, state(), rate),
-    ram: home.dir?.status ?? null,
-    deviceChange: gate.change,
-    standby: standby?.status ?? null,
-    takeover: takeover?.status ?? null,
-  });
-  const status = () => survivor.status ?? ownStatus();
-  // Whoever asked for failover learns whether the guest's state has been handed to QEMU.
-  let asked: { resolve(): void; reject(error: unknown): void }[] = [];
-  const failover = (stale: boolean) => {
-    if (isActive) {
-      return Promise.reject(new TransportError("recv", "read", "this end is active already"));
-    }
-    return new Promise<void>((resolve, reject) => {
-      end.failover(stale);
-      asked.push({ resolve, reject });
-    });
-  };
-  const protect = (request: Record<string, unknown>, gone: AbortSignal) => {
-    if (isActive) return survivor.protect(request, gone);
-    return Promise.reject(
-      new TransportError("recv", "read", "this end has no VM to protect: it has not taken over", {
-        hint: "see kemari status",
-      }),
-    );
-  };
-  let given = false;
-  try {
-    home.recover(end.replica, end.owner);
-    if (end.replica.committed > 0) {
-      // Before anybody connects: what does not fit is told at the start.
-      standby?.image(home.dir!.files);
-      await reactor.during(gate.check(end.replica), signal);
-      gate.settle(true);
-    }
-    await end.open(signal);
-    handlers = { status, failover, protect };
-    reactor.every(250, () => {
-      rate.update(end.counters.committed);
-      if (toStdout && end.state !== "activating" && isUnread(1)) {
-        reactor.fail(
-          new TransportError("stdout", "write", "whoever was to take the VM has gone", {
-            party: "successor",
-            hint: "see what the QEMU behind the pipe said; start it again, with -incoming fd:0",
-          }),
-        );
-      }
-      if (progress.isShown && !isActive) progress.set(statusLine(ownStatus()));
-    });
-    for (;;) {
-      const verdict = await end.receive(signal);
-      if (verdict === "vm-ended") return 0;
-      try {
-        active = await activate(verdict);
-        given = true;
-      } catch (error) {
-        given = error instanceof RanAndEnded;
-        const told = asked;
-        asked = [];
-        for (const { reject } of told) reject(error);
-        if (!given) home.takeBack();
-        if (!mayTryAgain(error)) {
-          if (told.length > 0) await settle(reactor, signal);
-          throw withoutSecondTry(error, home.dir?.path);
-        }
-        log.error("not activated: {reason}; keeping transaction {transaction}", {
-          reason: (error as Error).message,
-          transaction: end.replica.committed,
-        });
-        taps.deactivate();
-        end.resume();
-        continue;
-      }
-      end.activated();
-      home.isGiven();
-      for (const { resolve } of asked) resolve();
-      // The answer gets out before the loop ends.
-      if (asked.length > 0) await settle(reactor, signal);
-      isActive = true;
-      return await survivor.live(active, signal);
-    }
-  } finally {
-    active?.kill();
-    await standby?.close();
-    survivor.close();
-    taps.close();
-    end.close();
-    control?.close();
-    reactor.close();
-    home.close({ given, committed: end.replica.committed > 0, asked: signal.aborted });
+    const standby = this.#standby = settings.standby === undefined
+      ? undefined
+      : new Standby(settings.standby, home.dir!.makeSocketFolder());
+    if (standby !== undefined) home.dir!.onImage = (files) => standby.image(files);
+    this.#gate = new ReplicaGate(standby);
+    this.#reactor = new Reactor();
   }
 
-  async function activate(verdict: TakeoverCause): Promise<StreamConsumer | undefined> {
-    const transaction = end.replica.committed;
-    const current = takeover = new Takeover(verdict, transaction, end.detectedAt);
-    const { replica } = end;
-    const parts = { settings, replica, home, taps, standby, reactor, progress };
-    const consumer = await takeOver(parts, current, signal);
-    log.info("activated transaction {transaction}, {phases}", {
-      transaction,
-      phases: formatTakeover(current.status),
+  /** What `kemari status` calls it. */
+  get state(): ReceiverStatus["state"] {
+    const state = this.#state;
+    if (state.at === "starting" || state.at === "recovering") return "starting";
+    return state.side.receiver.state;
+  }
+
+  /** See {@link recv}. To be called once. */
+  async run(): Promise<number> {
+    try {
+      const side = await this.#open();
+      for (;;) {
+        const verdict = await side.receiver.receive(this.#signal);
+        if (verdict === "vm-ended") return 0;
+        const taken = await this.#activate(side, verdict);
+        if (taken !== undefined) return await side.survivor.live(taken.consumer, this.#signal);
+      }
+    } finally {
+      await this.#close();
+    }
+  }
+
+  async #open(): Promise<Side> {
+    const { control, nets, disks, replay } = this.#settings;
+    const reactor = this.#reactor;
+    const signal = this.#signal;
+    if (control !== undefined) {
+      this.#control = await ControlServer.open(
+        control,
+        {
+          status: () => this.#status(),
+          failover: (stale) => this.#failover(stale),
+          protect: (request, gone) => this.#protect(request, gone),
+        },
+        reactor,
+        signal,
+      );
+    }
+    const taps = await ReplicaTapSet.open(nets, disks, reactor, signal, replay.input);
+    const receiver = this.#receiverWith(taps);
+    const side = { taps, receiver, survivor: new Survivor(reactor, taps, this.#progress) };
+    this.#state = { at: "recovering", side };
+    await this.#recover(receiver);
+    await receiver.open(signal);
+    this.#state = { at: "open", side };
+    reactor.every(TICK_MS, () => this.#tick(receiver));
+    return side;
+  }
+
+  #receiverWith(taps: ReplicaTapSet): ReceiverHost {
+    const { replace, disks, maxTransactionBytes, control, fence } = this.#settings;
+    const receiver = new ReceiverHost(this.#reactor, {
+      ...this.#settings,
+      taps: taps.replicaTaps,
+      store: this.#home.store,
+      look: (hello) => lookForSameImages(hello, disks),
+      owner: new ReplicaOwner(replace, new CopyOwner(disks)),
+      listen: this.#listen,
+      maxTransactionBytes: maxTransactionBytes ??
+        Math.floor(freeMemoryBytes({ swap: false }) / 2),
+      software: SOFTWARE,
+      controlled: control !== undefined,
+      fenced: isFence(fence),
+      gate: this.#gate,
     });
-    watchFirstPacket(current);
+    this.#gate.replica = receiver.replica;
+    return receiver;
+  }
+
+  /** Goes on with what an earlier recv has left, if the standby loads it. */
+  async #recover({ replica, owner }: ReceiverHost): Promise<void> {
+    this.#home.recover(replica, owner);
+    if (replica.committed === 0) return;
+    // Before anybody connects: what does not fit is told at the start.
+    this.#standby?.image(this.#home.dir!.files);
+    await this.#reactor.during(this.#gate.check(replica), this.#signal);
+    this.#gate.settle(true);
+  }
+
+  #tick(receiver: ReceiverHost): void {
+    this.#rate.update(receiver.counters.committed);
+    if (this.#state.at !== "open") return;
+    if (goesToStdout(this.#settings) && receiver.state !== "activating" && isUnread(1)) {
+      this.#reactor.fail(
+        new TransportError("stdout", "write", "whoever was to take the VM has gone", {
+          party: "successor",
+          hint: "see what the QEMU behind the pipe said; start it again, with -incoming fd:0",
+        }),
+      );
+    }
+    if (this.#progress.isShown) this.#progress.set(statusLine(this.#ownStatus(receiver)));
+  }
+
+  /** @returns Who has the VM; `undefined` where nobody has, and the replica waits for another try. */
+  async #activate(
+    side: Side,
+    cause: TakeoverCause,
+  ): Promise<{ readonly consumer: StreamConsumer | undefined } | undefined> {
+    let consumer: StreamConsumer | undefined;
+    try {
+      consumer = await this.#takeOver(side, cause);
+    } catch (error) {
+      await this.#notTakenOver(side, error);
+      return undefined;
+    }
+    this.#state = { at: "active", side, consumer };
+    side.receiver.activated();
+    this.#home.isGiven();
+    if (this.#failovers.resolve()) await this.#letAnswersOut();
+    return { consumer };
+  }
+
+  async #takeOver(
+    { receiver, taps }: Side,
+    cause: TakeoverCause,
+  ): Promise<StreamConsumer | undefined> {
+    const { replica, decidedAt } = receiver;
+    const takeover = this.#takeover = new TakeoverClock(cause, replica.committed, decidedAt);
+    const consumer = await takeOver(
+      {
+        settings: this.#settings,
+        replica,
+        home: this.#home,
+        taps,
+        standby: this.#standby,
+        reactor: this.#reactor,
+        progress: this.#progress,
+      },
+      takeover,
+      this.#signal,
+    );
+    log.info("activated transaction {transaction}, {phases}", {
+      transaction: takeover.transaction,
+      phases: formatTakeover(takeover.status),
+    });
+    watchFirstPacket(takeover, taps, this.#reactor);
     return consumer;
   }
 
-  /** A tap does not say when a frame passes, and this is over soon. */
-  function watchFirstPacket(current: Takeover): void {
-    const before = taps.packetsOut;
-    const cancel = reactor.every(FIRST_PACKET_POLL_MS, () => {
-      if (taps.packetsOut > before) {
-        current.over("firstPacket");
-        log.info("first packet {ms} ms after the takeover was decided on", {
-          ms: Math.round(current.status.firstPacketMs!),
-        });
-      } else if (performance.now() - end.detectedAt < FIRST_PACKET_MS) return;
-      cancel();
+  /** Carries out what {@link afterFailedTakeover} says. @throws the error where that is the end. */
+  async #notTakenOver({ receiver, taps, ...rest }: Side, error: unknown): Promise<void> {
+    const failure = takeoverFailure(error);
+    const step = afterFailedTakeover({
+      failure,
+      isCommand: !goesToStdout(this.#settings),
+      mayBeAskedAgain: this.#settings.control !== undefined,
+      isInterrupted: this.#signal.aborted,
+    });
+    const wasAsked = this.#failovers.reject(error);
+    if (failure === "ran") this.#state = { at: "spent", side: { receiver, taps, ...rest } };
+    else this.#home.takeBack();
+    if (step === "end") {
+      if (wasAsked) await this.#letAnswersOut();
+      if (failure !== "ran") tellWithoutSecondTry(error, this.#home.dir?.path);
+      throw error;
+    }
+    log.error("not activated: {reason}; keeping transaction {transaction}", {
+      reason: (error as Error).message,
+      transaction: receiver.replica.committed,
+    });
+    taps.deactivate();
+    receiver.resume();
+  }
+
+  async #letAnswersOut(): Promise<void> {
+    await this.#reactor.sleep(ANSWER_MS, this.#signal);
+  }
+
+  #status(): object {
+    const state = this.#state;
+    if (state.at === "starting" || state.at === "recovering") {
+      return { role: "receiver", state: this.state, syncs: 0 };
+    }
+    const { survivor, receiver } = state.side;
+    return survivor.status ?? this.#ownStatus(receiver);
+  }
+
+  #ownStatus(receiver: ReceiverHost): ReceiverStatus {
+    return {
+      ...receiverStatus(receiver, this.state, this.#rate),
+      ram: this.#home.dir?.status ?? null,
+      deviceChange: this.#gate.change,
+      standby: this.#standby?.status ?? null,
+      takeover: this.#takeover?.status ?? null,
+    };
+  }
+
+  /** @returns When the guest's state has been handed to QEMU. */
+  async #failover(stale: boolean): Promise<void> {
+    const state = this.#state;
+    if (state.at === "starting" || state.at === "recovering") throw tooEarly();
+    if (state.at === "active") {
+      throw new TransportError("recv", "read", "this end is active already");
+    }
+    state.side.receiver.failover(stale);
+    await this.#failovers.wait();
+  }
+
+  /** @returns When the protection has ended. */
+  async #protect(request: Record<string, unknown>, gone: AbortSignal): Promise<void> {
+    const state = this.#state;
+    if (state.at === "starting" || state.at === "recovering") throw tooEarly();
+    if (state.at === "active") return await state.side.survivor.protect(request, gone);
+    throw new TransportError(
+      "recv",
+      "read",
+      "this end has no VM to protect: it has not taken over",
+      { hint: "see kemari status" },
+    );
+  }
+
+  async #close(): Promise<void> {
+    const state = this.#state;
+    if (state.at === "active") state.consumer?.kill();
+    await this.#standby?.close();
+    if (state.at !== "starting") {
+      state.side.survivor.close();
+      state.side.taps.close();
+      state.side.receiver.close();
+    }
+    this.#control?.close();
+    this.#reactor.close();
+    // Before it was looked at, what is there is the next recv's.
+    if (state.at === "starting") return this.#home.leave();
+    this.#home.close({
+      isGiven: state.at === "active" || state.at === "spent",
+      committed: state.side.receiver.replica.committed,
+      isAsked: this.#signal.aborted,
     });
   }
-
-  function mayTryAgain(error: unknown): boolean {
-    if (signal.aborted || settings.control === undefined) return false;
-    if (error instanceof RanAndEnded) return false;
-    if (error instanceof QemuError) return !toStdout;
-    if (!(error instanceof TransportError)) return false;
-    return isDiskFull(error) || MENDABLE.has(error.party) || !toStdout;
-  }
 }
 
-/** Says what it means that this process ends now, and what becomes of the replica. */
-function withoutSecondTry(error: unknown, folder: string | undefined): unknown {
-  if (error instanceof RanAndEnded || !(error instanceof KemariError)) return error;
-  if (error instanceof InterruptedError) return error;
-  const rest = folder === undefined
-    ? "the replica ends with this process: the VM can go on at the primary alone, if it is there " +
-      "still; with --control, recv keeps the replica for another kemari failover"
-    : `the replica is kept in ${folder}: mend what failed, start recv again with --control, and run ` +
-      "kemari failover; or let the VM go on at the primary, if it is there still, but never both";
-  log.error("not activated: {rest}", { rest });
-  return error;
-}
-
-function tooEarly(): Promise<never> {
-  return Promise.reject(
-    new TransportError("recv", "connect", "this end is still starting", {
-      hint: "ask again in a moment; kemari status tells when it listens",
-    }),
-  );
-}
-
-async function settle(reactor: Reactor, signal: AbortSignal): Promise<void> {
-  let done = false;
-  reactor.after(50, () => done = true);
-  await reactor.run(() => done, signal);
+function tooEarly(): TransportError {
+  return new TransportError("recv", "connect", "this end is still starting", {
+    hint: "ask again in a moment; kemari status tells when it listens",
+  });
 }

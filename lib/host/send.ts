@@ -29,7 +29,7 @@ import { TapSet } from "./taps/tap_set.ts";
 import type { SyncOn, TapSettings } from "./taps/tap_status.ts";
 import type { ProgressLine } from "./system/progress_line.ts";
 import { CONNECT_TIMEOUT_MS } from "./link/peer.ts";
-import { tooSlow } from "./link/lost_secondary.ts";
+import { hasGivenUsUp, tooSlow } from "./link/lost_secondary.ts";
 
 const log = getLogger(["kemari", "send"]);
 
@@ -155,7 +155,8 @@ export async function send(
     await reactor.run(() => session.handedOver, signal);
   } catch (error) {
     stopAsking?.();
-    const takenOver = isTakenOver(error);
+    // One that has given us up may run the VM by now, and is not asked: see `primary_end.ts`.
+    let takenOver = isTakenOver(error) || hasGivenUsUp(error);
     if (link?.handingOver) {
       log.error(
         "the handover broke off: the secondary may run the VM. Make sure that it does not " +
@@ -175,13 +176,11 @@ export async function send(
     // Where QEMU has ended the migration itself, it has nothing to be told, and may wait for our end.
     const isToBeTold = takenOver || fate === undefined && link?.primary.mayBeColo;
     if (settings.qmp !== undefined && link !== undefined && isToBeTold) {
+      // Whoever interrupts us means the VM to go on here.
+      if (signal.aborted && !takenOver) await link.leave().catch(() => takenOver = true);
       // The secondary waits for the connection's end before its VM runs: ours stops first.
       if (takenOver) link.quiesce();
-      else {
-        // Whoever interrupts us means the VM to go on here.
-        if (signal.aborted) await link.leave();
-        link.close();
-      }
+      else link.close();
       await qmp?.close();
       // A QEMU that waits for its channel, or for the end of the command that it knows, hears nothing.
       goOnAlone(error);
@@ -197,6 +196,8 @@ export async function send(
         reason: (error as Error).message,
       });
       goOnAlone(error);
+      // Only now: a QEMU that waits for the end of the command that it knows hears nothing.
+      if (fate === "here") await reactor.during(putBack(settings.qmp!, delayMs), signal);
       await serveUntilUnused(taps, reactor, signal);
     }
     throw await explained(error, peer);
@@ -313,6 +314,17 @@ async function explained(error: unknown, peer: PeerConnection | undefined): Prom
     hint: "see what it says; it has to run `kemari recv stdio: --exec …` in the end",
     cause: error,
   });
+}
+
+/** Gives a QEMU whose migration is over the operator's time between checkpoints back. */
+async function putBack(qmp: string, delayMs: number | undefined): Promise<void> {
+  if (delayMs === undefined) return;
+  try {
+    await using client = await QmpClient.connect(qmp, { timeoutMs: 2000 });
+    await client.run(triggerCheckpoint(delayMs));
+  } catch (error) {
+    log.warn("x-checkpoint-delay was not put back: {reason}", { reason: (error as Error).message });
+  }
 }
 
 /** Ends COLO in a QEMU whose secondary is lost, so that its VM does not stand still for ever. */

@@ -62,7 +62,7 @@ async function sending(knowsNic: boolean) {
     await qmp.execute("quit").catch(() => {});
     await until(() => processesOf(pair.link).length === 0, "kemari send to end after QEMU");
   };
-  return { pair, recv, announce, delay, assertServedOn };
+  return { pair, recv, qmp, announce, delay, assertServedOn };
 }
 
 /** The processes of `kemari send` to this address. */
@@ -96,6 +96,19 @@ Deno.test("e2e: kemari send puts the operator's time between checkpoints back", 
   recv.signal("SIGKILL");
   await until(async () => await delay() === 1234, "the delay to be put back");
   await assertServedOn();
+});
+
+Deno.test("e2e: kemari send puts it back where QEMU has ended the migration, and the VM is here", async () => {
+  const { pair, recv, qmp, announce, delay } = await sending(true);
+  await using _ = pair;
+  await until(async () => {
+    await announce();
+    return await delay() === 100;
+  }, "held output to ask for a checkpoint");
+  await qmp.execute("x-colo-lost-heartbeat");
+  await recv.waitFor(/the sender has ended the protection/);
+  await until(async () => await delay() === 1234, "the delay to be put back");
+  await pair.assertRunning(pair.primary);
 });
 
 Deno.test("e2e: kemari send lets a VM go whose checkpoint the secondary refuses in the middle", async () => {

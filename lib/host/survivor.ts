@@ -1,6 +1,6 @@
 import { getLogger } from "@logtape/logtape";
 import { TransportError, UsageError } from "../errors.ts";
-import type { StreamConsumer } from "./takeover/activation.ts";
+import type { StreamConsumer } from "./takeover/write_replica.ts";
 import { parseAddress } from "./system/address.ts";
 import type { SenderStatus } from "./status/sender_status.ts";
 import { protectTapped } from "./protect/protect.ts";
@@ -30,14 +30,23 @@ interface Asked {
   reject(error: unknown): void;
 }
 
+/** Where a {@link Survivor} is. */
+type SurvivorState =
+  | { readonly at: "serving" }
+  | { readonly at: "asked"; readonly asked: Asked }
+  | { readonly at: "protecting"; readonly asked: Asked; readonly board: ProtectBoard };
+
 /**
  * `kemari recv` after it has taken over: it serves the VM's taps, and makes the pair whole again
  * when it is asked to. The taps stay open all the time, since QEMU stays connected to them.
  *
  * ```text
- *             protect()                      secondary given up, or the asker is gone
- * serving ──────────────► protecting ──────────────────────────────────────────────► serving
- *    └──QEMU's command has ended, or nobody uses the taps any more──► over
+ *            protect()          live() sees it
+ * serving ──────────────► asked ────────────────► protecting
+ *  │  ▲                                                │
+ *  │  └── the secondary is given up, or whoever asked ─┘
+ *  │      is gone
+ *  └── QEMU's command has ended, or nobody uses the taps any more ──► over
  * ```
  */
 export class Survivor {
@@ -47,8 +56,7 @@ export class Survivor {
   /** The taps as a primary's, from the first protection on. */
   #taps: TapSet | undefined;
   #syncOn: SyncOn = [];
-  #asked: Asked | undefined;
-  #status: (() => SenderStatus | object) | undefined;
+  #state: SurvivorState = { at: "serving" };
 
   constructor(reactor: Reactor, taps: ReplicaTapSet, progress: ProgressLine) {
     this.#reactor = reactor;
@@ -58,7 +66,7 @@ export class Survivor {
 
   /** The sender's status while the VM is protected. */
   get status(): SenderStatus | object | undefined {
-    return this.#status?.();
+    return this.#state.at === "protecting" ? this.#state.board.status() : undefined;
   }
 
   /**
@@ -73,13 +81,13 @@ export class Survivor {
         hint: "run the same kemari",
       });
     }
-    if (this.#asked !== undefined) {
+    if (this.#state.at !== "serving") {
       throw new TransportError("recv", "connect", "this VM is being protected already", {
         hint: "see kemari status",
       });
     }
     return new Promise((resolve, reject) => {
-      this.#asked = { settings, gone, resolve, reject };
+      this.#state = { at: "asked", asked: { settings, gone, resolve, reject } };
       this.#reactor.wake();
     });
   }
@@ -91,13 +99,11 @@ export class Survivor {
    * @returns The command's exit code, or 0.
    */
   async live(consumer: StreamConsumer | undefined, signal: AbortSignal): Promise<number> {
-    if (consumer === undefined && this.#replicaTaps.isEmpty) return 0;
     let code: number | undefined;
     consumer?.exitCode.then((ended) => {
       code = ended;
       this.#reactor.wake();
     });
-    if (consumer === undefined) log.info("serving the taps until QEMU lets go of them");
     let unusedSince = performance.now();
     const cancel = this.#reactor.every(UNUSED_MS / 10, () => {
       if ((this.#taps ?? this.#replicaTaps).isUsed) unusedSince = performance.now();
@@ -105,20 +111,24 @@ export class Survivor {
     const isOver = () =>
       consumer === undefined ? performance.now() - unusedSince >= UNUSED_MS : code !== undefined;
     try {
+      if (consumer === undefined && this.#replicaTaps.isEmpty) return 0;
+      if (consumer === undefined) log.info("serving the taps until QEMU lets go of them");
       for (;;) {
-        await this.#reactor.run(() => isOver() || this.#asked !== undefined, signal);
-        if (this.#asked === undefined) {
+        await this.#reactor.run(() => isOver() || this.#state.at === "asked", signal);
+        if (this.#state.at !== "asked") {
           // Our own kill may have ended the command: that is no exit code of its.
           signal.throwIfAborted();
           return code ?? 0;
         }
-        await this.#protect(this.#asked, signal);
+        await this.#protect(this.#state.asked, signal);
         signal.throwIfAborted();
         unusedSince = performance.now();
       }
     } finally {
       cancel();
-      this.#asked?.reject(new TransportError("recv", "read", "that end has ended"));
+      if (this.#state.at !== "serving") {
+        this.#state.asked.reject(new TransportError("recv", "read", "that end has ended"));
+      }
     }
   }
 
@@ -126,14 +136,15 @@ export class Survivor {
     this.#taps?.close();
   }
 
-  async #protect({ settings, gone, resolve, reject }: Asked, signal: AbortSignal): Promise<void> {
+  async #protect(asked: Asked, signal: AbortSignal): Promise<void> {
+    const { settings, gone, resolve, reject } = asked;
     const both = AbortSignal.any([signal, gone]);
     try {
       const target = parseAddress(settings.target);
       log.info("asked to protect the VM: towards {target}", { target: target.text });
       const taps = this.#takeTaps(settings);
       const board = new ProtectBoard(target.text);
-      this.#status = () => board.status();
+      this.#state = { at: "protecting", asked, board };
       await protectTapped(
         { ...settings, syncOn: settings.syncOn ?? this.#syncOn },
         target,
@@ -150,8 +161,7 @@ export class Survivor {
       else log.error("the protection has ended: {reason}", { reason: (error as Error).message });
       reject(error);
     } finally {
-      this.#asked = undefined;
-      this.#status = undefined;
+      this.#state = { at: "serving" };
     }
   }
 

@@ -2,7 +2,7 @@
  * Whether a running QEMU can be protected, and how: knowledge about QEMU's versions, applied to
  * what one QEMU says of itself.
  *
- * @see QEMU migration/colo.c, migration/options.c; the table of measured versions in docs
+ * @see QEMU migration/colo.c, migration/options.c; the table of measured versions in docs/QEMU.md
  */
 import { QemuError } from "../errors.ts";
 import type { JsonObject, QmpCommand } from "./codec.ts";

@@ -38,6 +38,7 @@ export class DiskTap {
   readonly mode: DiskMode;
   readonly #store: DiskStore;
   #isRecording = false;
+  #isHeld = false;
   /** Writes behind this offset are not recorded: a resync will get there. */
   #recordBelow = Infinity;
   #recorded: TapEvent[] = [];
@@ -68,9 +69,13 @@ export class DiskTap {
   get sizeBytes(): number {
     return this.#store.sizeBytes;
   }
-  /** True while a secondary takes part in this disk. */
-  get isProtected(): boolean {
-    return this.#isRecording;
+  /**
+   * Whether a flush is answered without the image's: what the guest says because of it waits until the
+   * secondary has what was written; or a shared image has refused writes, which travel with the
+   * session's first state.
+   */
+  get isFlushedOnCredit(): boolean {
+    return this.#isHeld || this.mode === "shared" && this.#isRecording;
   }
   /** True while reads differ from what the image holds. */
   get hasOverlay(): boolean {
@@ -103,6 +108,7 @@ export class DiskTap {
    */
   start(): void {
     this.#session++;
+    this.#isHeld = false;
     const unwritten = [...this.#closed.flatMap(({ events }) => events), ...this.#open];
     this.#isRecording = this.mode === "replicated" || unwritten.length > 0;
     this.takeEvents();
@@ -120,11 +126,12 @@ export class DiskTap {
   }
 
   /**
-   * The secondary has the VM's state: from here on the shared image does not get ahead of it.
-   * Until then there is nothing that it could be ahead of.
+   * The secondary has the VM's state: from here on the shared image does not get ahead of it, and the
+   * guest says nothing that it does not know. Until then there is nothing that it could be ahead of.
    */
   hold(): void {
     this.#isRecording = true;
+    this.#isHeld = true;
   }
 
   /**
@@ -262,6 +269,7 @@ export class DiskTap {
    */
   passThrough(done: Done = raise): void {
     this.#isRecording = false;
+    this.#isHeld = false;
     this.takeEvents();
     this.#writeOut(Infinity, done);
   }

@@ -1,9 +1,10 @@
 import { WireError } from "../errors.ts";
-import { MAX_NACK_TEXT_BYTES, NACK_REASON, type NackReason } from "./wire.ts";
+import { encodeHeader, MAX_NACK_TEXT_BYTES, NACK_REASON, type NackReason, TXN } from "./wire.ts";
 
 /** What a user can do about a refusal, by its reason. */
 const HINTS: Readonly<Record<string, string>> = {
   "too-large": "raise recv's --max-transaction",
+  silence: "see kemari status there before the VM goes on here: that end may have taken over",
   "taken-over": "the VM must not run here any more: end this QEMU",
   "other-vm":
     "send to the kemari recv of this VM; or, if it is the same one, name it alike with --vm; " +
@@ -29,6 +30,16 @@ export function encodeRefusal(reason: NackReason, text: string): Uint8Array {
   payload[1] = NACK_REASON[reason] & 0xff;
   payload.set(body, 2);
   return payload;
+}
+
+/** All that an end says which refuses a connection without beginning a session: one NACK. */
+export function encodeConnectionRefusal(reason: NackReason, text: string): Uint8Array[] {
+  const payload = encodeRefusal(reason, text);
+  const lengthBytes = payload.length;
+  return [
+    encodeHeader({ command: TXN.NACK, flags: 0, sequence: 0, transaction: 0, lengthBytes }),
+    payload,
+  ];
 }
 
 /**

@@ -185,8 +185,9 @@ export const drill = defineCommand({
             has booted; the fault copy, whose disk is another one, and the form memory boot each
             time. Runs that --jobs lets go on at the same time need a core each and three times
             --memory, and slow each other down: measure gaps with --jobs 1.`,
-          `The report's gap is the client's, from answer to answer; silent is the time without
-            any TCP segment of the guest. Under TCG, a QEMU that has just taken over works slowly
+          `The report's gap is the client's, from answer to answer; silent is the time from
+            the guest's last TCP segment at one host to its first at the other, which may be a
+            packet sent again before the VM runs there. Under TCG, a QEMU that has just taken over works slowly
             at first, because it translates the guest's code anew: with kemari or without, its
             first answer takes about 150 ms longer.`,
           `A run whose checks fail leaves its folder behind, and says where. An interrupted drill

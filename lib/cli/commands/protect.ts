@@ -105,10 +105,11 @@ export const protect = defineCommand({
       },
     ],
     exits: {
-      done: "the VM was shut down",
+      done: "the VM was shut down, and the secondary knows; or the VM was migrated elsewhere",
       bytes: "QEMU's stream is at fault, or the secondary refused it",
       connection:
-        "QEMU has died; or the secondary was never there, or is lost and --no-retry was given",
+        "QEMU has died; or the secondary was never there, is lost and --no-retry was given, or has " +
+        "not acknowledged a shutdown",
       qemu: "this QEMU or this VM cannot be protected, or a command was refused",
     },
   },

@@ -50,7 +50,9 @@ export const send = defineCommand({
       DISKS,
     ],
     exits: {
-      done: "the stream ended and the secondary has committed all of it",
+      done:
+        "the stream ended and the secondary has committed all of it; or, with --qmp, the VM was " +
+        "shut down",
       bytes: "the stream is at fault, or the secondary refused it",
       connection: "the secondary is lost or was never reached",
       qemu: "QEMU refused a QMP command",

@@ -61,11 +61,17 @@ export class PrimaryDisk {
   #left = 0;
   /** Counts what begins and ends: what the image answers to an earlier one is no news. */
   #session = 0;
+  #isGivenUp = false;
+  /** A shared image has been written to since it was flushed last. */
+  #isDirty = false;
+  #isFlushing = false;
+  /** The last transaction whose writes the image has been given, but may not have on stable storage. */
+  #written = 0;
   #stuck: string | undefined;
   #waits = false;
   #cancelRetry: () => void = () => {};
 
-  /** The image has the writes of one more transaction: {@link left} has moved. */
+  /** The image has the writes of one more transaction for good: {@link left} has moved. */
   onReleased: () => void = () => {};
 
   /** @param image This object's to close from now on. */
@@ -100,7 +106,11 @@ export class PrimaryDisk {
   get isWriting(): boolean {
     return this.tap.unreleasedWrites > 0 || this.image.waiting > 0;
   }
-  /** The last transaction whose writes the image has. */
+  /** Whether what was let go is on its way to the image. */
+  get isReleasing(): boolean {
+    return this.tap.isWriting || this.#isFlushing;
+  }
+  /** The last transaction whose writes the image has: a shared one on stable storage. */
   get left(): number {
     return this.#left;
   }
@@ -128,7 +138,8 @@ export class PrimaryDisk {
   /** A secondary is there. */
   begin(lastTransaction: number): void {
     this.#session++;
-    this.#left = lastTransaction;
+    this.#isGivenUp = false;
+    this.#left = this.#written = lastTransaction;
     // What the image has refused travels with the first transaction, and is written after it.
     this.#cancelRetry();
     this.tap.start();
@@ -149,27 +160,71 @@ export class PrimaryDisk {
   /** The transaction is acknowledged. An image that refuses is told of, and tried again. */
   release(transaction: number): void {
     const session = this.#session;
+    const mayWrite = this.tap.unreleasedWrites > 0;
     this.#write((done) =>
       this.tap.release(transaction, (error) => {
-        if (error === undefined && session === this.#session && transaction > this.#left) {
-          this.#left = transaction;
-          this.onReleased();
-        }
+        if (error === undefined && session === this.#session) this.#letGo(transaction, mayWrite);
         done(error);
       }), () => this.release(transaction));
+  }
+
+  /**
+   * The image has been given a transaction's writes. The secondary is about to forget them: where it
+   * has no copy of its own, they must outlive this host first.
+   */
+  #letGo(transaction: number, hasWritten = false): void {
+    this.#written = Math.max(this.#written, transaction);
+    // A flush that is on its way may have begun before it was written.
+    if (hasWritten) this.#isDirty = true;
+    if (this.#isFlushing || this.#isGivenUp || this.#written <= this.#left) return;
+    if (!this.#isDirty) {
+      this.#left = this.#written;
+      return this.onReleased();
+    }
+    const session = this.#session;
+    const written = this.#written;
+    this.#isDirty = false;
+    this.#isFlushing = true;
+    this.image.flush((error) => {
+      this.#isFlushing = false;
+      if (error !== undefined) this.#lostFlush(error);
+      if (session === this.#session) {
+        this.#left = written;
+        this.onReleased();
+      }
+      this.#letGo(this.#written);
+    });
   }
 
   /** The secondary is lost, and the VM goes on. */
   passThrough(): void {
     this.#session++;
+    this.#isGivenUp = false;
     this.#throttle.stopped();
     this.#write((done) => this.tap.passThrough(done));
     this.#server?.resume();
   }
 
+  /** What the guest was told is durable has to be so, now that nobody else has it. */
+  #makeGood(): void {
+    if (this.#isGivenUp || !this.tapped.owesFlush) return;
+    this.tapped.makeGood((error) => {
+      if (error !== undefined) this.#lostFlush(error);
+    });
+  }
+
+  #lostFlush(error: Error): void {
+    if (!this.tapped.fail(error)) return;
+    log.error(
+      "disk {name}: what the guest was told is durable may not be: {reason}; its next flush fails",
+      { name: this.tap.name, reason: error.message },
+    );
+  }
+
   /** The VM is another's: nothing is written any more, also of what was to be. */
   giveUp(): void {
     this.#session++;
+    this.#isGivenUp = true;
     this.#cancelRetry();
     this.image.giveUpWrites();
   }
@@ -177,6 +232,7 @@ export class PrimaryDisk {
   /** @param untilMs How long the image has, on performance.now(), to take what is on its way. */
   close(untilMs: number): void {
     this.#server?.close();
+    this.#makeGood();
     this.image.finish(untilMs);
     this.#session++;
     this.#cancelRetry();
@@ -188,6 +244,12 @@ export class PrimaryDisk {
         count: this.tap.unreleasedWrites,
         stuck,
       });
+    }
+    if (!this.#isGivenUp && this.tapped.owesFlush && this.image.waiting > 0) {
+      log.error(
+        "disk {name}: what the guest was told is durable may not be: the image's storage does not answer",
+        { name: this.tap.name },
+      );
     }
     this.image.close();
   }
@@ -206,7 +268,11 @@ export class PrimaryDisk {
     this.#cancelRetry();
     act((error) => {
       if (session !== this.#session) return;
-      if (error === undefined) return this.#written();
+      if (error === undefined) {
+        this.#tookWrites();
+        if (!this.tap.isFlushedOnCredit) this.#makeGood();
+        return;
+      }
       const { message } = error;
       if (this.#stuck !== message) {
         log.error("disk {name}: {message}; {count} writes are kept in memory, and tried again", {
@@ -221,7 +287,7 @@ export class PrimaryDisk {
     });
   }
 
-  #written(): void {
+  #tookWrites(): void {
     if (this.#stuck === undefined) return;
     this.#stuck = undefined;
     log.info("disk {name}: the image takes writes again", { name: this.tap.name });

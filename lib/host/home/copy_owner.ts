@@ -15,7 +15,13 @@ const log = getLogger(["kemari", "recv"]);
 const ATTRIBUTE = cString("user.kemari.copy-of");
 const MOST_BYTES = 2048;
 
-/** The copies of one `recv`. */
+/** Whose copy an image is, by its note. */
+export interface CopyNote {
+  readonly path: string;
+  readonly vm: VmIdentity;
+}
+
+/** The copies of one `recv`. Their storage is asked off the caller's thread. */
 export class CopyOwner {
   readonly #disks: readonly MarkedDisk[];
 
@@ -24,21 +30,8 @@ export class CopyOwner {
   }
 
   /** What is known of each copy's VM; nothing of those that bear no note. */
-  get owners(): { readonly path: string; readonly vm: VmIdentity }[] {
-    return this.#disks.flatMap(({ path }) => {
-      const value = new Uint8Array(MOST_BYTES);
-      const length = libc().getxattr(cString(path), ATTRIBUTE, value, BigInt(value.length));
-      if (Number(length) <= 0) return [];
-      try {
-        return [{
-          path,
-          vm: decodeVmNote(Buffer.from(value.subarray(0, Number(length))).toString()),
-        }];
-      } catch {
-        log.warn("{path}: its attribute user.kemari.copy-of is none of kemari's", { path });
-        return [];
-      }
-    });
+  async owners(): Promise<CopyNote[]> {
+    return (await Promise.all(this.#disks.map(({ path }) => noteAt(path)))).flat();
   }
 
   /** A session is about to make the copies this VM's. */
@@ -54,5 +47,18 @@ export class CopyOwner {
   /** They are copies no more: the VM runs on them. */
   clear(): Promise<unknown> {
     return Promise.all(this.#disks.map(({ path }) => libc().removexattr(cString(path), ATTRIBUTE)));
+  }
+}
+
+async function noteAt(path: string): Promise<CopyNote[]> {
+  const value = new Uint8Array(MOST_BYTES);
+  const name = cString(path);
+  const length = Number(await libc().getxattr(name, ATTRIBUTE, value, BigInt(value.length)));
+  if (length <= 0) return [];
+  try {
+    return [{ path, vm: decodeVmNote(Buffer.from(value.subarray(0, length)).toString()) }];
+  } catch {
+    log.warn("{path}: its attribute user.kemari.copy-of is none of kemari's", { path });
+    return [];
   }
 }

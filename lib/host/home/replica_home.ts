@@ -1,6 +1,7 @@
 /** Where `kemari recv` keeps its replica: in memory, or in files that outlive it. */
 import { createHash } from "node:crypto";
 import { getLogger } from "@logtape/logtape";
+import { type AtRecvEnd, keepsFiles } from "../../decisions/replica_files.ts";
 import { describeVm } from "../../decisions/whose_replica.ts";
 import { KemariError } from "../../errors.ts";
 import type { ReplicaStore } from "../../replica/page_store.ts";
@@ -114,14 +115,11 @@ export class ReplicaHome {
     this.dir?.takeBack();
   }
 
-  /**
-   * Ends the use of the files. They go when a VM has what is in them, when nothing was committed, and
-   * when the operator ends recv without having named the folder; else the next recv finds them.
-   */
-  close(end: { readonly given: boolean; readonly committed: boolean; readonly asked: boolean }) {
+  /** Ends the use of the files; {@link keepsFiles} says whether the next recv finds them. */
+  close(end: Omit<AtRecvEnd, "isNamed">): void {
     const dir = this.dir;
     if (dir === undefined) return;
-    if (end.given || !end.committed || end.asked && !this.#isNamed) this.isGiven();
+    if (!keepsFiles({ ...end, isNamed: this.#isNamed })) this.isGiven();
     else log.info("{folder}: the replica stays for the next kemari recv", { folder: dir.path });
     dir.close();
   }

@@ -10,7 +10,7 @@ import {
 import { WireError } from "../../errors.ts";
 import { decodeVm } from "../../replica/vm_fields.ts";
 import type { Hello } from "../../txn/wire.ts";
-import { CopyOwner } from "./copy_owner.ts";
+import { type CopyNote, CopyOwner } from "./copy_owner.ts";
 
 const log = getLogger(["kemari", "recv"]);
 
@@ -28,14 +28,16 @@ export class ReplicaOwner {
   #said: VmIdentity = {};
   #coming: VmIdentity = {};
   #replace: AtHello["replace"];
-  /** Whether only its stream can show whose the session is. */
-  #isUnknown = false;
+  /** What is kept, where only its stream can show whether that is the session's VM's. */
+  #unknown: { readonly vm: VmIdentity; readonly what: string }[] = [];
   /** Whether the disks' copies are noted as the session's VM's. */
   #isNoted = false;
-  /** An unnamed VM, which its stream shows to be another one, is taking the place. */
-  #isReplacing = false;
+  /** What {@link #replace} is once the session has committed, where it takes the place. */
+  #replacing: VmIdentity | "no" | undefined;
 
   readonly #copies: CopyOwner;
+  /** Whose the copies are, as far as was seen last. */
+  #notes: readonly CopyNote[] = [];
 
   /**
    * @param mayReplace `--replace`.
@@ -60,19 +62,26 @@ export class ReplicaOwner {
     this.#kept = vm;
   }
 
+  /** Looks whose copies the disks are, which their storage may keep to itself: before {@link admit}. */
+  async look(): Promise<void> {
+    this.#notes = await this.#copies.owners();
+  }
+
   /**
-   * Looks at who comes.
+   * Judges who comes.
    *
    * @param committed The last transaction of the replica; 0 if there is none.
    * @throws {WireError} `other-vm`.
    */
   admit(hello: Hello, offset: number, committed: number): void {
     const coming = this.#said = decodeVm(hello.fields, offset);
-    this.#isUnknown = this.#isNoted = this.#isReplacing = false;
+    this.#isNoted = false;
+    this.#unknown = [];
+    this.#replacing = undefined;
     if (committed > 0) this.#admit(coming, offset, committed, this.#kept);
     else {
       this.#coming = coming;
-      for (const { path, vm } of this.#copies.owners) {
+      for (const { path, vm } of this.#notes) {
         this.#admit(coming, offset, committed, vm, path);
       }
     }
@@ -81,19 +90,19 @@ export class ReplicaOwner {
   #admit(coming: VmIdentity, offset: number, committed: number, kept: VmIdentity, copy = ""): void {
     const admission = mayReplace({ hasReplica: true, kept, coming, replace: this.#replace });
     const what = copy === "" ? `transaction ${committed}` : `a disk's copy, ${copy},`;
-    this.#isUnknown = admission.do === "accept-unknown";
     // What names the replica stays, where the sender is older or says less.
     this.#coming = admission.do === "replace" ? coming : { ...kept, ...coming };
     switch (admission.do) {
       case "refuse":
         throw otherVm(offset, kept, coming, what, "");
       case "replace":
-        this.#replace = coming;
+        this.#replacing = coming;
         return log.warn(
           "{coming} is about to replace {what} of {kept}, as --replace allows",
           { coming: describeVm(coming), kept: describeVm(kept), what },
         );
       case "accept-unknown":
+        this.#unknown.push({ vm: kept, what });
         log.warn(
           "it cannot be told whether the sender's VM ({coming}) is the one that is kept ({kept}, " +
             "{what}): taken as the same; give VMs a UUID or a name, or --vm",
@@ -108,31 +117,30 @@ export class ReplicaOwner {
    * @param kept What the replica's own said; nothing if there is none.
    * @throws {WireError} `other-vm` for one that was taken as unknown.
    */
-  admitStream(coming: StreamShape, kept: StreamShape | undefined, committed: number): void {
-    if (!this.#isUnknown || kept === undefined) return;
-    const uuid = kept.uuid ?? this.#kept.uuid;
-    const difference = otherMachine({ ...kept, uuid }, coming);
-    if (difference === undefined) return;
-    const what = `transaction ${committed}`;
-    // Only its stream tells it from a third one, so the place is taken by the first that commits.
-    if (this.#replace !== "unused") {
-      throw otherVm(0, this.#kept, this.#said, what, `, by ${difference}`);
+  admitStream(coming: StreamShape, kept: StreamShape | undefined): void {
+    for (const { vm, what } of this.#unknown) {
+      const uuid = kept?.uuid ?? vm.uuid;
+      const difference = otherMachine({ ...kept ?? coming, uuid }, coming);
+      if (difference === undefined) continue;
+      // Only its stream tells it from a third one, so the place is taken by the first that commits.
+      if (this.#replace !== "unused") throw otherVm(0, vm, this.#said, what, `, by ${difference}`);
+      this.#coming = this.#said;
+      this.#replacing = "no";
+      log.warn("another VM, by {difference}, is about to replace {what}, as --replace allows", {
+        difference,
+        what,
+      });
     }
-    this.#coming = this.#said;
-    this.#isReplacing = true;
-    log.warn("another VM, by {difference}, is about to replace {what}, as --replace allows", {
-      difference,
-      what,
-    });
   }
 
   /** The replica is the session's VM's now. */
   committed(): void {
     this.#kept = this.#coming;
-    if (this.#isReplacing) this.#replace = "no";
-    this.#isReplacing = false;
+    // One VM may take the place: the first that has something to put there.
+    if (this.#replacing !== undefined) this.#replace = this.#replacing;
+    this.#replacing = undefined;
     // What it is from here on is known by what was committed.
-    this.#isUnknown = false;
+    this.#unknown = [];
     if (this.#isNoted) return;
     this.#isNoted = true;
     // Where it cannot be noted it is not known later.

@@ -20,7 +20,7 @@ import {
 import { CopyOwner } from "./copy_owner.ts";
 import { contentOf, Stage, tinyStream, wireOf } from "../link/testing/link_stage.ts";
 import { RamDir } from "../ram_dir/ram_dir.ts";
-import type { ReceiverOptions } from "../link/receiver_end.ts";
+import type { ReceiverSettings } from "../link/receiver_host.ts";
 import { ReplicaHome } from "./replica_home.ts";
 import { ReplicaOwner } from "./replica_owner.ts";
 
@@ -55,12 +55,12 @@ const withUuid = (digit: number) =>
 async function keeping(
   vm: VmIdentity,
   stream: Uint8Array,
-  options: Partial<ReceiverOptions> = {},
+  options: Partial<ReceiverSettings> = {},
 ): Promise<Stage> {
   const stage = await Stage.open(options);
   await stage.send(stream, { vm });
-  stage.end.resume();
-  assert.equal(stage.end.replica.committed, 1);
+  stage.receiver.resume();
+  assert.equal(stage.receiver.replica.committed, 1);
   return stage;
 }
 
@@ -78,7 +78,7 @@ async function assertRefused(sending: Promise<unknown>, ...names: RegExp[]): Pro
 for (const onLoss of ["wait", "exit", "activate"] as const) {
   Deno.test(`another VM's sender changes nothing and ends nothing, --on-loss ${onLoss}`, async () => {
     await using stage = await keeping(A, FIRST, { onLoss });
-    const before = contentOf(stage.end.replica);
+    const before = contentOf(stage.receiver.replica);
     for (const other of [B, { name: "beta" }]) {
       await assertRefused(
         stage.send(SECOND, { vm: other }),
@@ -86,14 +86,14 @@ for (const onLoss of ["wait", "exit", "activate"] as const) {
         /is another one, VM beta/,
       );
       await stage.quiet();
-      assert.equal(contentOf(stage.end.replica), before);
-      assert.notEqual(stage.end.state, "activating");
-      assert.deepEqual(stage.end.owner.kept, A);
+      assert.equal(contentOf(stage.receiver.replica), before);
+      assert.notEqual(stage.receiver.state, "activating");
+      assert.deepEqual(stage.receiver.owner.kept, A);
     }
     // Its own is welcome, by what of its identity is known.
     await stage.send(SECOND, { vm: { ...A, name: "renamed", process: "d".repeat(32) } });
-    assert.equal(stage.end.replica.committed, 2);
-    assert.equal(stage.end.owner.kept.name, "renamed");
+    assert.equal(stage.receiver.replica.committed, 2);
+    assert.equal(stage.receiver.owner.kept.name, "renamed");
   });
 }
 
@@ -107,13 +107,13 @@ Deno.test("a stranger that was refused does not make a replica look old to kemar
   // Refused by its stream, after it was let in: the same.
   await assertRefused(stage.send(tinyStream(1), {}));
   await stage.quiet();
-  stage.end.failover();
-  assert.equal(await stage.end.receive(new AbortController().signal), "failover");
+  stage.receiver.failover();
+  assert.equal(await stage.receiver.receive(new AbortController().signal), "failover");
 });
 
 Deno.test("a VM of which nothing is known is taken for the one that is kept, unless its stream is another machine's", async () => {
   await using stage = await keeping(A, FIRST);
-  const before = contentOf(stage.end.replica);
+  const before = contentOf(stage.receiver.replica);
   const others: [Uint8Array, RegExp][] = [
     [tinyStream(1), /an unnamed VM, by its RAM and devices/],
     [machine(configuration("other")), /by its machine, other/],
@@ -122,11 +122,11 @@ Deno.test("a VM of which nothing is known is taken for the one that is kept, unl
   for (const [stream, message] of others) {
     await assertRefused(stage.send(stream), /VM alpha/, message);
     await stage.quiet();
-    assert.equal(contentOf(stage.end.replica), before);
+    assert.equal(contentOf(stage.receiver.replica), before);
   }
   await stage.send(SECOND);
-  stage.end.resume();
-  assert.equal(stage.end.replica.committed, 2);
+  stage.receiver.resume();
+  assert.equal(stage.receiver.replica.committed, 2);
   // It is VM alpha's still.
   await assertRefused(stage.send(FIRST, { vm: B }), /VM alpha/);
 });
@@ -134,10 +134,10 @@ Deno.test("a VM of which nothing is known is taken for the one that is kept, unl
 Deno.test("the same VM may have another machine by now, if something names it", async () => {
   await using stage = await keeping(A, FIRST);
   await stage.send(tinyStream(3), { vm: A });
-  stage.end.resume();
+  stage.receiver.resume();
   // A stream that names it is enough.
   await stage.send(machine(withUuid(0xaa)));
-  assert.equal(stage.end.replica.committed, 3);
+  assert.equal(stage.receiver.replica.committed, 3);
 });
 
 Deno.test("two VMs without names are told apart by their devices, and by their QEMU", async () => {
@@ -146,21 +146,22 @@ Deno.test("two VMs without names are told apart by their devices, and by their Q
   await assertRefused(stage.send(SECOND, { vm: { process: two, shape: two } }), /devices 11111111/);
   await stage.quiet();
   await stage.send(SECOND, { vm: { process: one, shape: two } });
-  assert.equal(stage.end.replica.committed, 2);
+  assert.equal(stage.receiver.replica.committed, 2);
 });
 
-Deno.test("--replace lets one other VM in, as often as it comes, and no third one", async () => {
+Deno.test("--replace gives the place to the first other VM that commits, and to no third one", async () => {
   await using stage = await keeping(A, FIRST, { owner: new ReplicaOwner(true) });
-  // Cut: it commits nothing, and comes again.
-  await assert.rejects(stage.send(SECOND.subarray(0, 2000), { vm: B, stream: "plain" }));
-  await stage.quiet();
-  await assertRefused(stage.send(SECOND, { vm: C }), /VM alpha.*VM gamma/);
-  await stage.quiet();
-  await stage.send(tinyStream(2), { vm: B });
-  stage.end.resume();
-  assert.deepEqual(stage.end.owner.kept, B);
-  for (const vm of [A, C]) {
-    await assertRefused(stage.send(FIRST, { vm }), /VM beta/);
+  // Cut: they commit nothing, and come again.
+  for (const vm of [B, C, B]) {
+    await assert.rejects(stage.send(SECOND.subarray(0, 2000), { vm, stream: "plain" }));
+    await stage.quiet();
+    assert.deepEqual(stage.receiver.owner.kept, A);
+  }
+  await stage.send(tinyStream(2), { vm: C });
+  stage.receiver.resume();
+  assert.deepEqual(stage.receiver.owner.kept, C);
+  for (const vm of [A, B]) {
+    await assertRefused(stage.send(FIRST, { vm }), /VM gamma/);
     await stage.quiet();
   }
 });
@@ -169,10 +170,14 @@ Deno.test("--replace lets in one VM that only its stream shows to be another, an
   await using stage = await keeping(A, FIRST, { owner: new ReplicaOwner(true) });
   await assert.rejects(stage.send(machine(configuration("other")).subarray(0, 200), {}));
   await stage.quiet();
-  assert.equal(stage.end.replica.committed, 1, "it has committed nothing: the place is still free");
+  assert.equal(
+    stage.receiver.replica.committed,
+    1,
+    "it has committed nothing: the place is still free",
+  );
   await stage.send(machine(configuration("other")));
-  stage.end.resume();
-  assert.equal(stage.end.replica.machine, "other");
+  stage.receiver.resume();
+  assert.equal(stage.receiver.replica.machine, "other");
   await assertRefused(stage.send(FIRST), /an unnamed VM, by its /);
 });
 
@@ -187,31 +192,31 @@ Deno.test("a disk's copy is its VM's, though the replica is gone, until the VM r
   ]);
   const open = (replace = false) => Stage.open({ owner: new ReplicaOwner(replace, copies) });
   const noted = (vm: VmIdentity) =>
-    until(() => copies.owners[0]?.vm.uuid === vm.uuid, "the copy's note");
+    until(async () => (await copies.owners())[0]?.vm.uuid === vm.uuid, "the copy's note");
   try {
     {
       // Who says HELLO and commits nothing has written nothing.
       await using stage = await open();
       await assert.rejects(stage.send(SECOND.subarray(0, 2000), { vm: B, stream: "plain" }));
       await stage.quiet();
-      assert.deepEqual(copies.owners, []);
+      assert.deepEqual(await copies.owners(), []);
       await stage.send(FIRST, { vm: A });
       await noted(A);
-      assert.deepEqual(copies.owners, [{ path, vm: A }]);
+      assert.deepEqual(await copies.owners(), [{ path, vm: A }]);
     }
     {
       await using stage = await open();
       await assertRefused(stage.send(SECOND, { vm: B }), /copy\.img, of VM alpha.*VM beta/);
       await stage.quiet();
-      assert.equal(stage.end.replica.committed, 0);
+      assert.equal(stage.receiver.replica.committed, 0);
       await stage.send(SECOND, { vm: A });
     }
     {
       await using stage = await open(true);
       await stage.send(SECOND, { vm: B });
       await noted(B);
-      stage.end.activated();
-      await until(() => copies.owners.length === 0, "the note to go");
+      stage.receiver.activated();
+      await until(async () => (await copies.owners()).length === 0, "the note to go");
     }
     await using stage = await open();
     await stage.send(SECOND, { vm: C });
@@ -220,6 +225,39 @@ Deno.test("a disk's copy is its VM's, though the replica is gone, until the VM r
     Deno.removeSync(folder, { recursive: true });
   }
 });
+
+for (const place of ["first", "last"]) {
+  Deno.test(`of several copies the ${place} one's VM may be another, which the stream shows`, async () => {
+    const folder = Deno.makeTempDirSync({ prefix: "kemari-owner-" });
+    const process = "d".repeat(32);
+    const disks = ["1", "2"].map((name) => {
+      const path = `${folder}/${name}`;
+      Deno.writeFileSync(path, new Uint8Array(4096));
+      return { name, path, mode: "replicated" } as const;
+    });
+    const copies = (at: number) => new CopyOwner([disks[at]]);
+    try {
+      const unknown = place === "first" ? 0 : 1;
+      await copies(unknown).note({ uuid: "a".repeat(32) });
+      await copies(1 - unknown).note({ process });
+      await using stage = await Stage.open({
+        owner: new ReplicaOwner(false, new CopyOwner(disks)),
+      });
+      await assertRefused(
+        stage.send(machine(withUuid(0xbb)), { vm: { process } }),
+        new RegExp(
+          `a disk's copy, ${disks[unknown].path}, of VM aaaaaaaa-.*by the UUID in its stream`,
+        ),
+      );
+      await stage.quiet();
+      assert.equal(stage.receiver.replica.committed, 0);
+      await stage.send(machine(withUuid(0xaa)), { vm: { process } });
+      assert.equal(stage.receiver.replica.committed, 1);
+    } finally {
+      Deno.removeSync(folder, { recursive: true });
+    }
+  });
+}
 
 Deno.test("a recv that is started again knows whose replica is in its files", async () => {
   const folder = Deno.makeTempDirSync({ prefix: "kemari-owner-", dir: "/dev/shm" });
@@ -232,7 +270,7 @@ Deno.test("a recv that is started again knows whose replica is in its files", as
   const open = async () => {
     const home = ReplicaHome.open(settings);
     const stage = await Stage.open({ store: home.store });
-    home.recover(stage.end.replica, stage.end.owner);
+    home.recover(stage.receiver.replica, stage.receiver.owner);
     return { home, stage };
   };
   try {
@@ -245,8 +283,8 @@ Deno.test("a recv that is started again knows whose replica is in its files", as
     {
       const { home, stage } = await open();
       await using _stage = stage;
-      assert.equal(stage.end.replica.committed, 1);
-      assert.deepEqual(stage.end.owner.kept, A);
+      assert.equal(stage.receiver.replica.committed, 1);
+      assert.deepEqual(stage.receiver.owner.kept, A);
       await assertRefused(stage.send(SECOND, { vm: B }), /VM alpha.*VM beta/);
       await stage.quiet();
       await stage.send(SECOND, { vm: { ...A, name: "renamed" } });

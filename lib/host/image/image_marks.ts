@@ -18,7 +18,12 @@ import { randomBytes } from "node:crypto";
 import { getLogger } from "@logtape/logtape";
 import { mayUseImage, SEEN, UNSEEN } from "../../decisions/same_image.ts";
 import { WireError } from "../../errors.ts";
-import { decodeDiskMarks, encodeDiskMark, MARK_BYTES } from "../../replica/disk_marks.ts";
+import {
+  decodeDiskMarks,
+  type DiskMark,
+  encodeDiskMark,
+  MARK_BYTES,
+} from "../../replica/disk_marks.ts";
 import type { DiskMode } from "../../replica/tap_events.ts";
 import type { HelloField } from "../../txn/hello_fields.ts";
 import type { Hello } from "../../txn/wire.ts";
@@ -114,30 +119,58 @@ export class ImageMarks {
 }
 
 /**
- * Refuses a sender whose image of a replicated disk is ours.
+ * Looks whether a sender's image of a replicated disk is ours. Whatever touches the images' storage
+ * does so off the loop, as at the primary.
  *
  * @param disks Ours.
- * @param offset Of HELLO's payload.
- * @throws {WireError} `same-image`; `bad-length` or `bad-value` for what is no mark.
+ * @returns What judges the sender; `offset` is that of HELLO's payload. It throws a {@link WireError}:
+ *   `same-image`; `bad-length` or `bad-value` for what is no mark.
  */
-export function refuseSameImages(
+export async function lookForSameImages(
+  hello: Hello,
+  disks: readonly MarkedDisk[],
+): Promise<(offset: number) => void> {
+  const places = new Map<string, string>();
+  for (const { name, mark } of marksOf(hello)) {
+    const own = disks.find((disk) => disk.name === name);
+    const place = own && await placeHere(own.path, mark.toHex()).catch(() => undefined);
+    if (place !== undefined) places.set(name, place);
+  }
+  return (offset) => judgeImages(hello, offset, disks, places);
+}
+
+/** What is no mark is for the judge to refuse. */
+function marksOf({ fields }: Hello): DiskMark[] {
+  try {
+    return decodeDiskMarks(fields, 0);
+  } catch {
+    return [];
+  }
+}
+
+/** Where an image of ours is, and whether it bears the mark. */
+async function placeHere(path: string, mark: string): Promise<string> {
+  const stat = await Deno.stat(path);
+  const files: string[] = [];
+  placeOf(path, stat, (file) => {
+    files.push(file);
+    return UNSEEN;
+  });
+  const marked = new Set<string>();
+  for (const file of files) if (await hasMark(file, mark)) marked.add(file);
+  return placeOf(path, stat, (file) => marked.has(file) ? SEEN : UNSEEN);
+}
+
+function judgeImages(
   hello: Hello,
   offset: number,
   disks: readonly MarkedDisk[],
+  places: ReadonlyMap<string, string>,
 ): void {
-  for (const { name, mark, place } of decodeDiskMarks(hello.fields, offset)) {
+  for (const { name, place } of decodeDiskMarks(hello.fields, offset)) {
     const own = disks.find((disk) => disk.name === name);
-    if (own === undefined) continue;
-    let ours: string;
-    try {
-      ours = placeOf(
-        own.path,
-        Deno.statSync(own.path),
-        (file) => hasMark(file, mark.toHex()) ? SEEN : UNSEEN,
-      );
-    } catch {
-      continue;
-    }
+    const ours = places.get(name);
+    if (own === undefined || ours === undefined) continue;
     switch (mayUseImage(own.mode, place, ours)) {
       case "refuse":
         throw new WireError(
@@ -165,20 +198,19 @@ export function refuseSameImages(
 }
 
 /** Whether a file bears the mark, or is the one beside which it lies. */
-function hasMark(path: string, mark: string): boolean {
+async function hasMark(path: string, mark: string): Promise<boolean> {
   const value = new Uint8Array(2 * MARK_BYTES);
-  const length = libc().getxattr(cString(path), ATTRIBUTE, value, BigInt(value.length));
+  const name = cString(path);
+  const length = await libc().getxattr(name, ATTRIBUTE, value, BigInt(value.length));
   if (Number(length) === value.length && new TextDecoder().decode(value) === mark) return true;
   try {
-    const real = Deno.realPathSync(path);
-    const { folder, inode, name } = located(
-      real,
-      Deno.statSync(real),
-      Deno.statSync(folderOf(real)),
-    );
-    const [noted, ...rest] = Deno.readTextFileSync(`${folder}/${PREFIX}${mark}`).split("\n");
+    const real = await Deno.realPath(path);
+    const folder = await Deno.stat(folderOf(real));
+    const own = located(real, await Deno.stat(real), folder);
+    const note = await Deno.readTextFile(`${own.folder}/${PREFIX}${mark}`);
+    const [noted, ...rest] = note.split("\n");
     // Some file systems number a file differently on each host, none calls it differently.
-    return inode !== "-" && noted === inode || rest.join("\n") === name;
+    return own.inode !== "-" && noted === own.inode || rest.join("\n") === own.name;
   } catch {
     return false;
   }

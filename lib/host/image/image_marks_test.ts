@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { WireError } from "../../errors.ts";
 import type { Hello } from "../../txn/wire.ts";
-import { ImageMarks, type MarkedDisk, refuseSameImages } from "./image_marks.ts";
+import { ImageMarks, lookForSameImages, type MarkedDisk } from "./image_marks.ts";
 import { cString, libc } from "../system/libc.ts";
 
 const isRoot = Deno.uid() === 0;
@@ -27,7 +27,7 @@ const disk = (path: string, mode: MarkedDisk["mode"] = "replicated"): MarkedDisk
 async function verdict(theirs: MarkedDisk, ours: MarkedDisk): Promise<"refused" | "accepted"> {
   const marks = await ImageMarks.place([theirs]);
   try {
-    refuseSameImages({ ...HELLO, fields: marks.fields }, 0, [ours]);
+    (await lookForSameImages({ ...HELLO, fields: marks.fields }, [ours]))(0);
     return "accepted";
   } catch (error) {
     assert.ok(error instanceof WireError, `${error}`);
@@ -63,9 +63,10 @@ async function inFolder(body: (folder: string) => Promise<void>): Promise<void> 
   }
 }
 
-function attributeOf(path: string): string {
+async function attributeOf(path: string): Promise<string> {
   const value = new Uint8Array(64);
-  const length = libc().getxattr(cString(path), cString("user.kemari.mark"), value, 64n);
+  const [name, attribute] = [cString(path), cString("user.kemari.mark")];
+  const length = await libc().getxattr(name, attribute, value, 64n);
   return new TextDecoder().decode(value.subarray(0, Math.max(0, Number(length))));
 }
 
@@ -96,18 +97,19 @@ Deno.test("a mark is gone when the secondary has looked, and a killed primary's 
       // A copy that was made meanwhile, attributes and all.
       const cp = await new Deno.Command("cp", { args: ["-a", a, `${folder}/copy`] }).output();
       assert.ok(cp.success);
-      assert.notEqual(attributeOf(`${folder}/copy`), "");
+      assert.notEqual(await attributeOf(`${folder}/copy`), "");
       assert.equal(namesIn(folder).length, before.length + 3);
       const next = await ImageMarks.place([disk(a)]);
       const copy = { ...HELLO, fields: next.fields };
-      refuseSameImages(copy, 0, [disk(`${folder}/copy`)]);
-      assert.throws(() => refuseSameImages(copy, 0, [disk(a)]), /same-image/);
+      (await lookForSameImages(copy, [disk(`${folder}/copy`)]))(0);
+      const judge = await lookForSameImages(copy, [disk(a)]);
+      assert.throws(() => judge(0), /same-image/);
       // The killed one's file is gone, the other image's is not.
       assert.equal(namesIn(folder).length, before.length + 3);
       await next.remove();
       await beside.remove();
       assert.deepEqual(namesIn(folder), [...before, "copy"].toSorted());
-      assert.equal(attributeOf(a), "");
+      assert.equal(await attributeOf(a), "");
       await killed.remove();
     })
   ));
@@ -140,7 +142,7 @@ Deno.test({
             await run("fsfreeze", "-u", mounted);
           }
           await marks.settled;
-          assert.equal(attributeOf(a), "");
+          assert.equal(await attributeOf(a), "");
           assert.deepEqual(namesIn(mounted), before);
         });
       } finally {
@@ -163,7 +165,7 @@ Deno.test({
         await withImages(ramfs, async ({ a, b, link }) => {
           assert.equal(await verdict(disk(a), disk(link)), "refused");
           assert.equal(await verdict(disk(a), disk(b)), "accepted");
-          assert.equal(attributeOf(a), "");
+          assert.equal(await attributeOf(a), "");
           // Under another path, as another host would see it.
           await run("mount", "--bind", ramfs, bound);
           assert.equal(await verdict(disk(a), disk(`${bound}/a.img`)), "refused");

@@ -118,7 +118,7 @@ Deno.test("an empty copy gets all, one that was interrupted the rest, one that i
   await using scene = await Scene.make(noise(), new Uint8Array(SIZE));
   const first = await scene.connect();
   await scene.snapshot(first);
-  assert.throws(() => scene.stage.end.failover(), /disk d: it does not go with/);
+  assert.throws(() => scene.stage.receiver.failover(), /disk d: it does not go with/);
   // One transaction has brought the beginning; the rest dies with the session.
   await scene.stage.reactor.run(() => scene.disk.resync.sentBytes > 0, never);
   await scene.snapshot(first);
@@ -192,7 +192,11 @@ Deno.test({
         (error) => error instanceof WireError && error.fault === "storage",
       );
       await scene.lose(first);
-      assert.equal(scene.stage.end.state, "waiting", "the replica is kept, and nobody activated");
+      assert.equal(
+        scene.stage.receiver.state,
+        "waiting",
+        "the replica is kept, and nobody activated",
+      );
       assert.ok(scene.replica.replicaTaps.pendingWrites > 0);
       await assert.rejects(
         scene.replica.activate({ net: true, disk: true, input: true }, never),

@@ -34,14 +34,14 @@ class NotedGate implements CommitGate {
 
 Deno.test("nothing is committed, and nobody blamed, until the check is over", async () => {
   const gate = new NotedGate(() => true, async () => {
-    assert.equal(stage.end.replica.committed, 0);
+    assert.equal(stage.receiver.replica.committed, 0);
     // Longer than the grace time.
     await new Promise((resolve) => setTimeout(resolve, 2000));
   });
   await using stage = await Stage.open({ heartbeatMs: 50, graceMs: 1000, gate });
   const link = await stage.send(fullStream(1));
   assert.equal(link.primary.counters.committed, 1);
-  assert.equal(await stage.end.receive(never), "handover");
+  assert.equal(await stage.receiver.receive(never), "handover");
   assert.deepEqual(gate.notes, ["check", "committed"]);
 });
 
@@ -75,10 +75,10 @@ Deno.test("a first check that fails is the sender's refusal, and this end's erro
   const gate = new NotedGate(() => true, () => Promise.reject(MISFIT));
   await using stage = await Stage.open({ gate });
   // Both ends share a loop here: which of the two is told of which error is chance.
-  const waits = [stage.end.receive(never), stage.send(fullStream(1))];
+  const waits = [stage.receiver.receive(never), stage.send(fullStream(1))];
   const ended = await Promise.allSettled(waits);
   const errors = ended.map((end) => end.status === "rejected" ? end.reason : end.value);
-  if (!errors.includes(MISFIT)) await assert.rejects(stage.end.receive(never), MISFIT);
+  if (!errors.includes(MISFIT)) await assert.rejects(stage.receiver.receive(never), MISFIT);
   const refused = errors.find((error) => error instanceof WireError);
   assert.match(`${refused}`, /the receiver refused transaction 1: .*not the primary's machine/);
 });
@@ -96,9 +96,9 @@ for (
       sendOn(stage, concat(fullStream(1), checkpoint(5), checkpoint(6), checkpoint(7))),
       (error) => error instanceof WireError && reason.test(error.message),
     );
-    assert.equal(stage.end.replica.committed, 1);
+    assert.equal(stage.receiver.replica.committed, 1);
     await stage.quiet();
-    assert.equal(stage.end.state, "waiting", "no loss: the sender lives");
+    assert.equal(stage.receiver.state, "waiting", "no loss: the sender lives");
     assert.deepEqual(gate.notes, ["check"]);
   });
 }

@@ -1,9 +1,15 @@
 import { readSome, shutdownWrite } from "../system/channel.ts";
+import { MOST_RELEASE_MS } from "../vm/release_vm.ts";
 import type { PeerConnection } from "./peer.ts";
 import type { Reactor } from "../system/reactor.ts";
 
 /** Time for last words to reach a peer that is still sending. */
 export const LINGER_MS = 1000;
+/**
+ * Time for a sender to stop its VM once it was told to: what it waits for QEMU, and some for its way.
+ * A sender that has stopped it closes, so only one that is dead or cut off is waited for so long.
+ */
+export const YIELD_MS = MOST_RELEASE_MS + 2000;
 
 /**
  * Closes a connection whose last words have been written, once the peer has closed its side: closed

@@ -39,7 +39,7 @@ async function replicaAfter(compress: CompressMode, commit: "sync" | "async"): P
   try {
     link.attach({ input, output: -1, name: "QEMU" });
     await stage.reactor.run(() => link.primary.counters.committed > CHECKPOINTS, never);
-    return contentOf(stage.end.replica);
+    return contentOf(stage.receiver.replica);
   } finally {
     link.close();
     watch.stop();

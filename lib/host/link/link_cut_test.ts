@@ -32,8 +32,8 @@ function pageContentAt(stream: Uint8Array, seed: number): number {
 Deno.test("QEMU's stream cut at any byte: an error at the sender, no change at the receiver", async () => {
   await using stage = await Stage.open();
   await stage.send(tinyStream(1));
-  stage.end.resume();
-  const before = contentOf(stage.end.replica);
+  stage.receiver.resume();
+  const before = contentOf(stage.receiver.replica);
   const stream = tinyStream(40);
   const withoutDescription = stream.length - VMDESC.length;
   for (const length of cuts(stream, pageContentAt(stream, 40))) {
@@ -45,13 +45,13 @@ Deno.test("QEMU's stream cut at any byte: an error at the sender, no change at t
       return error.exitCode === 3;
     });
     await stage.quiet();
-    assert.equal(stage.end.replica.committed, 1, `cut at ${length}`);
-    assert.equal(stage.end.state, "waiting");
+    assert.equal(stage.receiver.replica.committed, 1, `cut at ${length}`);
+    assert.equal(stage.receiver.state, "waiting");
   }
-  assert.equal(contentOf(stage.end.replica), before);
+  assert.equal(contentOf(stage.receiver.replica), before);
   // And after all that, the whole stream gets through.
   await stage.send(stream);
-  assert.notEqual(contentOf(stage.end.replica), before);
+  assert.notEqual(contentOf(stage.receiver.replica), before);
 });
 
 Deno.test("the connection cut at any byte: nothing changes before COMMIT is there, whole", async () => {
@@ -62,10 +62,14 @@ Deno.test("the connection cut at any byte: nothing changes before COMMIT is ther
     await using stage = await Stage.open();
     await stage.speak(wire.subarray(0, length));
     await stage.quiet();
-    assert.equal(stage.end.replica.committed, length < committedAt ? 0 : 1, `cut at ${length}`);
+    assert.equal(
+      stage.receiver.replica.committed,
+      length < committedAt ? 0 : 1,
+      `cut at ${length}`,
+    );
     if (length >= committedAt) continue;
-    assert.equal(stage.end.replica.memoryBytes, 0, `cut at ${length}: staged pages were kept`);
-    assert.equal(contentOf(stage.end.replica), "nothing");
+    assert.equal(stage.receiver.replica.memoryBytes, 0, `cut at ${length}: staged pages were kept`);
+    assert.equal(contentOf(stage.receiver.replica), "nothing");
   }
 });
 
@@ -74,13 +78,13 @@ Deno.test("a COLO stream cut at any byte leaves the checkpoints before it", asyn
   const whole = FIRST.length + checkpoint(9).length;
   await using stage = await Stage.open();
   for (let length = FIRST.length + 4; length < stream.length; length += 37) {
-    const committed = stage.end.replica.committed;
+    const committed = stage.receiver.replica.committed;
     await assert.rejects(
       stage.send(stream.subarray(0, length), { stream: "colo" }),
       (error) => error instanceof KemariError && [3, 4].includes(error.exitCode),
     );
     await stage.quiet();
-    const fresh = stage.end.replica.committed - committed;
+    const fresh = stage.receiver.replica.committed - committed;
     // The last ACK may not have been waited for, but a checkpoint that is cut never counts.
     assert.ok(fresh <= (length >= whole ? 2 : 1), `${length}: ${fresh}`);
   }
@@ -97,6 +101,6 @@ Deno.test("flipped bytes on the wire never reach the replica", async () => {
     await stage.speak(damaged);
     // Unread bytes are drained for a while, so that the refusal arrives.
     await stage.quiet();
-    assert.equal(stage.end.replica.committed, 0, `bit flipped at ${at}`);
+    assert.equal(stage.receiver.replica.committed, 0, `bit flipped at ${at}`);
   }
 });

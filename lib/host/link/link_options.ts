@@ -10,6 +10,8 @@ import type { TapSet } from "../taps/tap_set.ts";
 export interface LinkTiming {
   readonly heartbeatMs: number;
   readonly graceMs: number;
+  /** Tells that this end stood still, suspended or not; the time since the machine's start by default. */
+  readonly bootTimeMs?: () => number;
 }
 
 export interface SenderLinkOptions extends LinkTiming, Omit<PrimaryOptions, "taps"> {

@@ -1,5 +1,5 @@
 /** The ways in which a secondary goes without a word, as errors. */
-import { TransportError } from "../../errors.ts";
+import { TransportError, WireError } from "../../errors.ts";
 import { formatBytes } from "../../units.ts";
 
 /** @param name Its address. */
@@ -17,6 +17,11 @@ export function closedBySecondary(name: string): TransportError {
     party: "peer",
     hint: "see what `kemari recv` says there",
   });
+}
+
+/** Whether the secondary has said that it gave us up, since it heard nothing from us. */
+export function hasGivenUsUp(error: unknown): boolean {
+  return error instanceof WireError && error.fault === "silence";
 }
 
 /** Why a secondary is given up that is there, and takes less than the guest writes. */

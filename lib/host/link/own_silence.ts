@@ -2,15 +2,16 @@
 const CONSEQUENCES_MS = 10_000;
 
 /**
- * Notices that this process stood still (SIGSTOP, a frozen cgroup, a host that swaps), and was silent
- * towards its peer meanwhile. Times are milliseconds of one monotonic clock.
+ * Notices that this process stood still (SIGSTOP, a frozen cgroup, a suspended host, one that swaps), and
+ * was silent towards its peer meanwhile.
  */
 export class OwnSilence {
   #tickedAt: number;
   #endedAt = -Infinity;
 
-  constructor(now: number) {
-    this.#tickedAt = now;
+  /** @param now Tells the time, in milliseconds, by a clock that goes on while the machine is suspended. */
+  constructor(private readonly now: () => number) {
+    this.#tickedAt = now();
   }
 
   /**
@@ -20,7 +21,8 @@ export class OwnSilence {
    * @param peerGraceMs How long it lets us be; 0 if it has not said so.
    * @returns Whether we stood still: what the peer said meanwhile lies in the socket.
    */
-  tick(now: number, ownGraceMs: number, peerGraceMs: number): boolean {
+  tick(ownGraceMs: number, peerGraceMs: number): boolean {
+    const now = this.now();
     const silentMs = now - this.#tickedAt;
     if (isLong(silentMs, peerGraceMs)) this.#endedAt = now;
     this.#tickedAt = now;
@@ -28,7 +30,8 @@ export class OwnSilence {
   }
 
   /** Whether the peer may take us, or have taken us, for dead. */
-  isSuspicious(now: number, peerGraceMs: number): boolean {
+  isSuspicious(peerGraceMs: number): boolean {
+    const now = this.now();
     return isLong(now - this.#tickedAt, peerGraceMs) || now - this.#endedAt < CONSEQUENCES_MS;
   }
 }

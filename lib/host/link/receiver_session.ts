@@ -1,35 +1,40 @@
-/** Digests that wait to be written before more are computed. */
-const DIGESTS_PENDING_BYTES = 1 << 20;
-
 /** One sender's connection to the receiver, from its HELLO to its end. */
+import { getLogger } from "@logtape/logtape";
 import { OwnPauses } from "../../decisions/own_pauses.ts";
 import { KemariError, StateError, TransportError } from "../../errors.ts";
 import { Carry } from "../../bytes/carry.ts";
-import { createPageDigest, type PageDigest } from "../../replica/page_digest.ts";
-import type { Waits } from "../../replica/disk_digest.ts";
 import type { Replica } from "../../replica/replica.ts";
 import type { ReplicaTaps } from "../../replica/replica_taps.ts";
 import { Secondary, type SecondaryCounters, type SecondaryEvent } from "../../replica/secondary.ts";
+import { SessionAnswers } from "./session_answers.ts";
 import type { CommitGate } from "./commit_gate.ts";
+import { bootTimeMs } from "../system/boot_time.ts";
 import { OutputQueue, readSome, shutdownWrite } from "../system/channel.ts";
-import { closeAfterLastWords, LINGER_MS } from "./linger.ts";
+import { closeAfterLastWords, LINGER_MS, YIELD_MS } from "./linger.ts";
 import type { PeerConnection } from "./peer.ts";
 import type { Reactor, Watch } from "../system/reactor.ts";
+import { HelloGate, type LookAtSender } from "./hello_gate.ts";
 import type { LinkTiming } from "./link_options.ts";
-import type { Hello, NackReason } from "../../txn/wire.ts";
+import type { NackReason } from "../../txn/wire.ts";
+
+const log = getLogger(["kemari", "recv"]);
 
 /** How a session behaves. */
-export interface SessionOptions extends LinkTiming {
+export interface SessionSettings extends LinkTiming {
   readonly maxTransactionBytes: number;
   readonly software: string;
-  /** Looks at who comes, see {@link ReplicaOwner.admit}. */
-  readonly admit?: (hello: Hello, offset: number) => void;
+  /** Looks at who comes, and may ask storage for that. */
+  readonly look?: LookAtSender;
   /** Looks at what is about to be committed. */
   readonly gate?: Pick<CommitGate, "mustHold">;
+  /** How long a sender has that is told to stop its VM. */
+  readonly yieldMs?: number;
 }
 
 /** Time for a sender to say HELLO, before another connection takes its place. */
 const HELLO_MS = 500;
+/** What waits to be written before more answers are computed. */
+const ANSWERS_PENDING_BYTES = 1 << 20;
 
 /** What a session tells its owner. */
 export interface SessionOwner {
@@ -38,7 +43,25 @@ export interface SessionOwner {
   ended(error: KemariError): void;
 }
 
-/** Runs a {@link Secondary} on real descriptors. The replica outlives it. */
+/** Where a session is. */
+type SessionState =
+  | { readonly at: "open" }
+  /** The sender is being told why it is given up. */
+  | { readonly at: "refusing" }
+  /** It has been told, and may not have read it yet. */
+  | { readonly at: "lingering"; cancel(): void; finish(): void }
+  | { readonly at: "closed" };
+
+/**
+ * One sender's connection, from its HELLO to its end: runs a {@link Secondary} on real descriptors.
+ * The replica outlives it.
+ *
+ * ```text
+ * open ──given up──► refusing ──it may be reading──► lingering ──it has closed, or 1 s──► ended()
+ *  │                     └──nobody reads──► ended()                                        │
+ *  └── close() ──► closed ◄── close(), by the owner who has been told ended() ◄────────────┘
+ * ```
+ */
 export class ReceiverSession {
   readonly #reactor: Reactor;
   readonly #peer: PeerConnection;
@@ -55,30 +78,33 @@ export class ReceiverSession {
   readonly #cancelTick: () => void;
   readonly #begunAt = performance.now();
   #readBytes = 0;
-  /** What the sender asked for and still waits for: digests of pages, or of a disk's chunks. */
-  readonly #answers: Generator<Waits | void>[] = [];
-  /** The first of them waits for a disk. */
-  #answerWaits = false;
-  #answersNext = false;
-  /** Done when the answers to all questions so far are in {@link #answers}. */
-  #preparing: Promise<void> = Promise.resolve();
-  #diskDigest: { seedLow: number; seedHigh: number; digest: PageDigest } | undefined;
-  #closed = false;
-  #error: KemariError | undefined;
+  readonly #answers: SessionAnswers;
+  #state: SessionState = { at: "open" };
+  readonly #bootTimeMs: () => number;
   readonly #pauses: OwnPauses;
+  readonly #hello: HelloGate;
+  readonly #yieldMs: number;
+  /** The sender was told that the VM is ours: nothing but its own end, or time, is its stop. */
+  #isYielding = false;
 
   constructor(
     reactor: Reactor,
     peer: PeerConnection,
     replica: Replica,
     counters: SecondaryCounters,
-    options: SessionOptions,
+    options: SessionSettings,
     owner: SessionOwner,
   ) {
     this.#reactor = reactor;
     this.#peer = peer;
     this.#owner = owner;
-    this.#pauses = new OwnPauses(performance.now(), options.graceMs);
+    this.#yieldMs = options.yieldMs ?? YIELD_MS;
+    this.#bootTimeMs = options.bootTimeMs ?? bootTimeMs;
+    this.#pauses = new OwnPauses(this.#bootTimeMs(), options.graceMs);
+    this.#hello = new HelloGate(reactor, options, {
+      opened: () => this.#guard(() => this.#take(0)),
+      failed: (error) => this.fail(error),
+    });
     this.secondary = new Secondary(
       replica,
       counters,
@@ -89,10 +115,15 @@ export class ReceiverSession {
         committed: replica.committed,
         software: options.software,
         takesInputs: replica.taps.keepsInputs,
-        admit: options.admit,
+        admit: (_hello, offset) => this.#hello.admit(offset),
       },
       () => performance.now(),
       (state) => options.gate?.mustHold(state) ?? false,
+    );
+    this.#answers = new SessionAnswers(
+      reactor,
+      this.secondary,
+      () => this.#guard(() => this.#pump()),
     );
     this.#taps = replica.taps;
     this.#ownerOfRefusals = this.#taps.onRefused;
@@ -125,12 +156,12 @@ export class ReceiverSession {
 
   /** Whether the sender may have given us up because this process stood still. */
   get stoodStill(): boolean {
-    return this.#pauses.isRecent(performance.now(), this.secondary.peer?.graceMs);
+    return this.#pauses.isRecent(this.#bootTimeMs(), this.secondary.peer?.graceMs);
   }
 
   /** True once the sender has been refused: only the last words are being got out. */
   get refused(): boolean {
-    return this.#error !== undefined;
+    return this.#state.at !== "open";
   }
 
   /** Ends the session with a sender that has left, and may still be reading our last words. */
@@ -139,11 +170,12 @@ export class ReceiverSession {
   }
 
   close(letGo: () => void = () => this.#peer.close()): void {
-    if (this.#closed) return;
-    this.#closed = true;
+    if (this.#state.at === "closed") return;
+    if (this.#state.at === "lingering") this.#state.cancel();
+    this.#state = { at: "closed" };
+    this.#hello.close();
     this.#taps.onRefused = this.#ownerOfRefusals;
     this.#cancelTick();
-    this.#cancelLinger();
     this.#input.stop();
     this.#writable.stop();
     this.secondary.abort();
@@ -158,8 +190,9 @@ export class ReceiverSession {
 
   /** Someone else has connected: ends a session that is refused already, or was never begun. */
   makeWay(): void {
-    if (this.#lingering !== undefined) return this.#lingering();
-    const mute = this.secondary.peer === undefined &&
+    if (this.#isYielding) return;
+    if (this.#state.at === "lingering") return this.#state.finish();
+    const mute = this.secondary.peer === undefined && !this.#hello.isLooking &&
       performance.now() - this.#begunAt > HELLO_MS;
     if (mute) {
       const seconds = HELLO_MS / 1000;
@@ -173,9 +206,10 @@ export class ReceiverSession {
 
   /**
    * Tells the sender that its VM is ours from here on. The session ends when the sender has closed,
-   * with its VM stopped, or a second later.
+   * with its VM stopped, whoever else comes meanwhile; or when it has had all the time that it may need.
    */
   takeOver(): void {
+    this.#isYielding = true;
     this.#end(
       new TransportError(this.#peer.name, "close", "the secondary has been told to take over", {
         party: "peer",
@@ -205,7 +239,7 @@ export class ReceiverSession {
 
   /** Faults end the session, not the process. */
   #guard(action: () => void): void {
-    if (this.#closed) return;
+    if (this.#state.at === "closed") return;
     try {
       action();
     } catch (error) {
@@ -216,8 +250,9 @@ export class ReceiverSession {
 
   /** Gets the refusal out before the connection is closed over unread bytes, which would eat it. */
   #end(error: KemariError, reason?: NackReason): void {
-    if (this.#error !== undefined) return;
-    this.#error = error;
+    if (this.#state.at !== "open") return;
+    this.#state = { at: "refusing" };
+    this.#hello.close();
     this.#cancelTick();
     this.secondary.refuse(error, reason);
     this.#output.push(this.secondary.takeOutput());
@@ -229,32 +264,45 @@ export class ReceiverSession {
     } catch {
       gone = true;
     }
-    if (gone || !this.#peer.isSocket) return this.#owner.ended(error);
-    shutdownWrite(this.#peer.output);
+    const { isSocket, name } = this.#peer;
+    if (gone || !isSocket && !this.#isYielding) return this.#owner.ended(error);
     const finish = () => {
-      this.#cancelLinger();
+      cancel();
       this.#owner.ended(error);
     };
-    this.#cancelLinger = this.#reactor.after(LINGER_MS, finish);
-    this.#lingering = finish;
+    const late = () => {
+      if (this.#isYielding) log.warn("{name} has not said that its VM has stopped", { name });
+      finish();
+    };
+    const cancel = this.#reactor.after(this.#isYielding ? this.#yieldMs : LINGER_MS, late);
+    this.#state = { at: "lingering", cancel, finish };
     this.#input.want(true, false);
-    this.#writable.want(false, false);
+    this.#sayLastWords();
   }
 
-  #lingering: (() => void) | undefined;
-  #cancelLinger: () => void = () => {};
+  /** Gets out what is left to be said, and says then that this was all. */
+  #sayLastWords(): void {
+    let written = true;
+    try {
+      written = this.#output.flush();
+    } catch {
+      // The sender's end comes by the other way.
+    }
+    this.#writable.want(false, !written);
+    if (written && this.#peer.isSocket) shutdownWrite(this.#peer.output);
+  }
 
   #read(): void {
     let count: number | undefined;
     try {
       count = readSome(this.#peer.input, this.#buffer, this.#peer.name, "peer");
     } catch (error) {
-      if (this.#lingering !== undefined) return this.#lingering();
+      if (this.#state.at === "lingering") return this.#state.finish();
       throw error;
     }
     if (count === undefined) return;
-    if (this.#lingering !== undefined) {
-      if (count === 0) this.#lingering();
+    if (this.#state.at === "lingering") {
+      if (count === 0) this.#state.finish();
       return;
     }
     if (count === 0) {
@@ -268,19 +316,25 @@ export class ReceiverSession {
       );
     }
     this.#readBytes += count;
-    this.#carry.feed(this.#buffer, 0, count, (bytes, start, end) => {
+    this.#take(count);
+  }
+
+  /** Takes what has been read, as far as its sender is let in. */
+  #take(count: number): void {
+    const read = this.#hello.take(this.#buffer.subarray(0, count));
+    this.#carry.feed(read, 0, read.length, (bytes, start, end) => {
       return this.secondary.receive(bytes, start, end);
     });
     this.#pump();
   }
 
   #tick(): void {
-    this.#pauses.tick(performance.now(), this.secondary.peer?.graceMs);
+    this.#pauses.tick(this.#bootTimeMs(), this.secondary.peer?.graceMs);
     let silentMs = this.secondary.tick();
     if (silentMs > 0) {
       // We may have been stopped ourselves: what the sender said meanwhile lies in the socket.
       this.#read();
-      if (this.#closed) return;
+      if (this.#state.at === "closed") return;
       silentMs = this.secondary.tick();
     }
     if (silentMs > 0) {
@@ -294,75 +348,26 @@ export class ReceiverSession {
   }
 
   #pump(): void {
+    if (this.#state.at === "lingering") return this.#sayLastWords();
     for (const event of this.secondary.takeEvents()) {
-      if (event.kind === "digest-query") {
-        const { seedLow, seedHigh } = event;
-        this.#prepare(async () =>
-          this.secondary.answerDigests(await createPageDigest(seedLow, seedHigh))
-        );
-      } else if (event.kind === "disk-query") {
-        const { query, copy } = event;
-        this.#prepare(async () =>
-          this.secondary.answerDiskQuery(query, copy, await this.#diskDigestOf(query))
-        );
-      }
+      if (event.kind === "digest-query" || event.kind === "disk-query") this.#answers.ask(event);
       this.#owner.event(event);
-      if (this.#closed) return;
+      if (this.#state.at === "closed") return;
     }
-    if (this.#output.pendingBytes < DIGESTS_PENDING_BYTES) this.#answer();
+    if (this.#output.pendingBytes < ANSWERS_PENDING_BYTES) this.#answer();
     this.#output.push(this.secondary.takeOutput());
     const written = this.#output.flush();
-    this.#input.want(this.secondary.mayRead, false);
+    this.#input.want(this.secondary.mayRead && !this.#hello.isLooking, false);
     this.#writable.want(false, !written);
-    if (!written || this.#answers.length === 0 || this.#answersNext || this.#answerWaits) return;
-    this.#answersNext = true;
-    this.#reactor.after(0, () => {
-      this.#answersNext = false;
-      this.#guard(() => this.#pump());
-    });
+    if (written) this.#answers.goOnSoon();
   }
 
-  /** Computes and says a little more of the first answer that is due. */
   #answer(): void {
-    if (this.#answerWaits) return;
     try {
-      for (let isAtOnce = true; isAtOnce;) {
-        const next = this.#answers[0]?.next();
-        if (next?.done) this.#answers.shift();
-        if (typeof next?.value !== "function") return;
-        // What the disk has at hand keeps nobody waiting.
-        this.#answerWaits = true;
-        let isHere = true;
-        next.value(() => {
-          this.#answerWaits = false;
-          if (!isHere) this.#guard(() => this.#pump());
-        });
-        isHere = false;
-        isAtOnce = !this.#answerWaits;
-      }
+      this.#answers.sayMore();
     } catch (error) {
       if (error instanceof TransportError) this.secondary.storageFault(error);
       throw error;
     }
-  }
-
-  /** Answers are given in the order of the questions, however long a digest takes to be made. */
-  #prepare(make: () => Promise<Generator<Waits | void>>): void {
-    this.#preparing = this.#preparing.then(make).then((answer) => {
-      this.#answers.push(answer);
-      this.#guard(() => this.#pump());
-    }).catch((error) => this.#reactor.fail(error));
-    // The digest comes from the runtime, which the loop may sleep without.
-    this.#reactor.wake();
-  }
-
-  async #diskDigestOf(
-    { seedLow, seedHigh }: { readonly seedLow: number; readonly seedHigh: number },
-  ): Promise<PageDigest> {
-    const known = this.#diskDigest;
-    if (known?.seedLow === seedLow && known.seedHigh === seedHigh) return known.digest;
-    const digest = await createPageDigest(seedLow, seedHigh);
-    this.#diskDigest = { seedLow, seedHigh, digest };
-    return digest;
   }
 }

@@ -1,10 +1,8 @@
-import { TransportError } from "../../errors.ts";
-import { Replica } from "../../replica/replica.ts";
-import { Secondary } from "../../replica/secondary.ts";
+import { encodeConnectionRefusal } from "../../txn/refusal.ts";
 import { OutputQueue } from "../system/channel.ts";
+import type { Reactor } from "../system/reactor.ts";
 import { closeAfterLastWords } from "./linger.ts";
 import type { PeerConnection } from "./peer.ts";
-import type { Reactor } from "../system/reactor.ts";
 
 /** Why a sender is not wanted, in words. */
 const WHY_NOT = {
@@ -19,27 +17,9 @@ export function refuseSender(
   reactor: Reactor,
   reason: keyof typeof WHY_NOT,
 ): void {
-  const options = {
-    heartbeatMs: 0,
-    graceMs: 0,
-    maxTransactionBytes: 0,
-    committed: 0,
-    software: "",
-  };
-  const counters = { committed: 0, pages: 0, zeroPages: 0, payloadBytes: 0, lastPayloadBytes: 0 };
-  const secondary = new Secondary(new Replica(0), counters, options, () => 0);
-  secondary.refuse(
-    new TransportError(
-      peer.name,
-      "connect",
-      WHY_NOT[reason],
-      { party: "peer" },
-    ),
-    reason,
-  );
   const output = new OutputQueue(peer.output, peer.name, "peer");
   try {
-    output.push(secondary.takeOutput());
+    output.push(encodeConnectionRefusal(reason, `${peer.name}: ${WHY_NOT[reason]}`));
     output.flush();
   } catch {
     // It has given up by itself.

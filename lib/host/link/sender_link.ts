@@ -5,11 +5,12 @@ import { Primary, type PrimaryEvent } from "../../replica/primary.ts";
 import type { PackingCounters } from "../../txn/packing.ts";
 import type { SentBytes } from "../../txn/sender_options.ts";
 import type { LeaveReason } from "../../txn/leave.ts";
+import { bootTimeMs } from "../system/boot_time.ts";
 import { AttachedQemu } from "./attached_qemu.ts";
 import { digestSeed } from "./digest_seed.ts";
 import { helloFields, type QemuChannel, type SenderLinkOptions } from "./link_options.ts";
 import type { ImageMarks } from "../image/image_marks.ts";
-import { closedBySecondary, silentSecondary } from "./lost_secondary.ts";
+import { closedBySecondary, hasGivenUsUp, silentSecondary } from "./lost_secondary.ts";
 import { LinkTaps } from "./link_taps.ts";
 import { OwnSilence } from "./own_silence.ts";
 import type { PeerConnection } from "./peer.ts";
@@ -64,7 +65,7 @@ export class SenderLink {
   readonly #maxPendingBytes: number;
   readonly #taps: LinkTaps | undefined;
   readonly #marks: ImageMarks | undefined;
-  readonly #ownSilence = new OwnSilence(performance.now());
+  readonly #ownSilence: OwnSilence;
   #qemu: AttachedQemu | undefined;
   #state: LinkState = { at: "running" };
   #hasCommitted = false;
@@ -83,6 +84,7 @@ export class SenderLink {
   ) {
     this.#reactor = reactor;
     this.#peer = peer;
+    this.#ownSilence = new OwnSilence(options.bootTimeMs ?? bootTimeMs);
     const session = {
       session: randomBytes(16),
       heartbeatMs: options.heartbeatMs,
@@ -105,9 +107,9 @@ export class SenderLink {
       output: reactor.watch(peer.output, { writable: () => this.#pump() }),
     };
     this.#cancelTick = reactor.every(Math.max(1, Math.min(options.heartbeatMs / 4, 50)), () => {
-      const now = performance.now();
-      const late = this.#ownSilence.tick(now, options.graceMs, this.primary.peer?.graceMs ?? 0);
+      const late = this.#ownSilence.tick(options.graceMs, this.primary.peer?.graceMs ?? 0);
       if (late) this.#readPeer();
+      const now = performance.now();
       this.primary.tick(now);
       this.#pump();
       tellStuck(this.primary, now);
@@ -140,7 +142,7 @@ export class SenderLink {
    * have taken us for dead.
    */
   get stoodStill(): boolean {
-    return this.#ownSilence.isSuspicious(performance.now(), this.primary.peer?.graceMs ?? 0);
+    return this.#ownSilence.isSuspicious(this.primary.peer?.graceMs ?? 0);
   }
 
   /** True once the secondary is the VM's host. */
@@ -215,7 +217,7 @@ export class SenderLink {
    * @returns When the secondary has said that it knows, or was given time for it. Whether it has for
    *   sure: one of an older version closes the connection instead, and a command's end may have had
    *   another reason.
-   * @throws {WireError} `taken-over` if it has been told meanwhile to take over.
+   * @throws {WireError} `taken-over`, or `silence` where it had given us up before it heard this.
    */
   async leave(reason: LeaveReason = "goes-on", text = ""): Promise<boolean> {
     if (!this.#isOpen || !this.primary.leave({ reason, text })) return false;
@@ -230,7 +232,7 @@ export class SenderLink {
         new AbortController().signal,
       );
     } catch (error) {
-      if (isTakenOver(error)) throw error;
+      if (isTakenOver(error) || hasGivenUsUp(error)) throw error;
       // The peer is gone: it has nothing to be told.
     } finally {
       cancel();
@@ -281,7 +283,8 @@ export class SenderLink {
   #readPeer(): void {
     const waited = this.primary.awaitsDigests;
     if (this.#peerInput.take() === "ended") return this.#peerEnded();
-    if (waited && !this.primary.awaitsDigests) this.#parse(performance.now());
+    const hasDigests = waited && !this.primary.awaitsDigests;
+    if (hasDigests && this.#state.at === "running") this.#parse(performance.now());
     this.#pump();
   }
 

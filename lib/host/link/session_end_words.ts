@@ -1,10 +1,31 @@
 /** What is said of a session's end at the secondary, where nothing is activated. */
 import type { FailoverAnswer } from "../../decisions/failover.ts";
 import type { SecondaryStep, WaitReason } from "../../decisions/secondary_end.ts";
-import { TransportError } from "../../errors.ts";
+import { type KemariError, TransportError, WireError } from "../../errors.ts";
+import type { Leave } from "../../txn/leave.ts";
 
 /** Why a replica may be behind what clients have seen. */
 export const OUTRUN = "the primary's VM may have gone on since, and have said what is not in it";
+
+/** Whether a sender was turned away for whose VM it is: what is here has not changed. */
+export function isStranger(error: KemariError): boolean {
+  return error instanceof WireError &&
+    (error.fault === "other-vm" || error.fault === "same-image");
+}
+
+/** What the end of a session is whose sender has said LEAVE. @param name Its address. */
+export function senderLeft(name: string, { reason, text }: Leave): TransportError {
+  const because = text === "" ? "" : ` (${text})`;
+  return reason === "goes-on"
+    ? new TransportError(name, "read", `the sender has ended the protection${because}`, {
+      party: "peer",
+      hint: "the VM stays at the primary",
+    })
+    : new TransportError(name, "read", `the VM was shut down at the primary${because}`, {
+      party: "peer",
+      hint: "nothing is started here",
+    });
+}
 
 /** What is said first of a session's end. */
 const WHAT: Readonly<Record<WaitReason, string>> = {

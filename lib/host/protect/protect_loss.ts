@@ -4,8 +4,9 @@ import {
   afterFarewell,
   type Answer,
   type AtPrimaryEnd,
-  type Farewell,
   farewell,
+  type Fate,
+  mustAsk,
   type PrimaryEnd,
 } from "../../decisions/primary_end.ts";
 import { endBehind, judgeFate, type VmFate } from "../../decisions/vm_fate.ts";
@@ -15,6 +16,7 @@ import type { QmpClient } from "../vm/qmp_client.ts";
 import type { Reactor } from "../system/reactor.ts";
 import { type OnSecondaryLoss, releaseVm, staysInColo } from "../vm/release_vm.ts";
 import { restoreSaved } from "../vm/saved_settings.ts";
+import { hasGivenUsUp } from "../link/lost_secondary.ts";
 import type { SenderLink } from "../link/sender_link.ts";
 import type { StillVm } from "../vm/still_vm.ts";
 import type { TapSet } from "../taps/tap_set.ts";
@@ -80,8 +82,10 @@ export interface Parting {
 
 /** How a session was ended. */
 export interface Parted {
-  /** What was known: the next try is decided by it. */
+  /** What was known: the next try is decided by it, and by the next. */
   readonly known: AtPrimaryEnd;
+  /** What was decided of the VM. */
+  readonly fate: Fate;
   /** What has ended it in the end: who leaves, or asks, may hear that the VM is the secondary's. */
   readonly error: unknown;
   /** What has become of the VM, where that has ended the session. */
@@ -116,7 +120,7 @@ export async function partFromSecondary(
     parting.watch.standsStill !== undefined;
   const wasPaused = isStopped && !parting.still.isHeld;
   const known = { end, onSecondaryLoss, stoodStill, isInterrupted: signal.aborted };
-  const answer = await sayFarewell(farewell(known), fateInWords(vm), link, parting);
+  const answer = await sayFarewell(known, fateInWords(vm), link, parting);
   const fate = afterFarewell(known, answer);
   // The secondary waits for the connection's end before its VM runs: ours stops first.
   if (fate === "is-theirs") link?.quiesce();
@@ -134,10 +138,12 @@ export async function partFromSecondary(
   }
   link?.close();
   const isTheirs = fate === "is-theirs" && end !== "taken-over";
+  const isGivenUp = answer === "given-up" && vm?.kind !== "ended";
   return {
     known: { ...known, end: isTheirs ? "taken-over" : end, isInterrupted: signal.aborted },
-    error: isTheirs ? takenOver(error) : error,
-    vm: isTheirs ? undefined : vm,
+    fate,
+    error: isTheirs ? takenOver(error) : isGivenUp ? givenUp(error) : error,
+    vm: isTheirs || isGivenUp ? undefined : vm,
     heard: answer === "heard",
     told,
   };
@@ -150,23 +156,39 @@ function takenOver(cause: unknown): WireError {
   });
 }
 
-/** Carries out what {@link farewell} says. What the VM says meanwhile is held. */
+function givenUp(cause: unknown): WireError {
+  return new WireError("transaction", 0, "silence", "the secondary has given this primary up", {
+    hint: "the VM is stopped here, since the secondary may run it: see kemari status at the " +
+      "secondary, and let the VM go on (cont) only if it does not run there",
+    cause,
+  });
+}
+
+/**
+ * Tells the secondary what {@link farewell} says, and asks it where {@link mustAsk} says so. What the VM
+ * says meanwhile is held.
+ */
 async function sayFarewell(
-  { asks, tells }: Farewell,
+  known: AtPrimaryEnd,
   words: string,
   link: SenderLink | undefined,
   { ask }: Parting,
 ): Promise<Answer> {
+  const tells = farewell(known);
+  let answer: Answer = known.end === "silence" ? "given-up" : "unheard";
   try {
-    if (asks) {
-      link?.close();
-      return await ask();
+    // The connection's end without that is a loss to a secondary that is there.
+    if (tells !== "nothing" && answer === "unheard" && await link?.leave(tells, words)) {
+      return "heard";
     }
-    if (tells === "nothing") return "unheard";
-    return await link?.leave(tells, words) ? "heard" : "unheard";
-  } catch {
-    return "taken-over";
+  } catch (error) {
+    if (!hasGivenUsUp(error)) return "taken-over";
+    answer = "given-up";
   }
+  if (!mustAsk(known, answer)) return answer;
+  link?.close();
+  const asked = await ask().catch((): Answer => "taken-over");
+  return asked === "unheard" ? answer : asked;
 }
 
 /**

@@ -39,6 +39,12 @@ interface Situation {
 
 /** Parts, and tells what was done, in order. */
 async function part(situation: Situation) {
+  const { told, done } = await partWithError(situation);
+  return { told, done };
+}
+
+/** The same, and what the protection ends with. */
+async function partWithError(situation: Situation) {
   const { error, onSecondaryLoss = "continue", interrupted = false } = situation;
   const { qemu = "answers", heard = true, paused = false, linked = true } = situation;
   const { stoodStill = false, answer = "heard" } = situation;
@@ -102,7 +108,8 @@ async function part(situation: Situation) {
     signal: controller.signal,
   } as unknown as Parting;
   try {
-    const { told } = await partFromSecondary(error, link as unknown as SenderLink, parting);
+    const parted = await partFromSecondary(error, link as unknown as SenderLink, parting);
+    const { told } = parted;
     const wanted = [
       "ask",
       "leave",
@@ -113,7 +120,8 @@ async function part(situation: Situation) {
       "stop",
       "decide continue",
     ];
-    return { told, done: done.filter((step) => [...wanted, "decide stop"].includes(step)) };
+    const steps = done.filter((step) => [...wanted, "decide stop"].includes(step));
+    return { told, done: steps, error: parted.error };
   } finally {
     reactor.close();
   }
@@ -268,14 +276,43 @@ const ASKED_AND_GOES_ON = ["close", "ask", ...GOES_ON.slice(1)];
 
 Deno.test("given up for silence, it asks before anything that was held gets out", async () => {
   assert.deepEqual((await part({ error: SILENCE })).done, ASKED_AND_GOES_ON);
-  assert.deepEqual((await part({ error: SILENCE, answer: "unheard" })).done, ASKED_AND_GOES_ON);
   assert.deepEqual((await part({ error: SILENCE, answer: "taken-over" })).done, [
     ...["close", "ask", "quiesce", "decide stop", "stop", "close"],
   ]);
 });
 
-Deno.test("after standing still itself it asks, too, whatever the loss looks like", async () => {
-  assert.deepEqual((await part({ error: LOSS, stoodStill: true })).done, ASKED_AND_GOES_ON);
-  const { done } = await part({ error: LOSS, stoodStill: true, answer: "taken-over" });
-  assert.ok(!done.includes("pass through"), "nothing that was held may get out");
+Deno.test("given up for silence, and answered by nobody, the VM stops, whatever is to happen at a loss", async () => {
+  const done = ["close", "ask", ...STOPS];
+  const parts = await partWithError({ error: SILENCE, answer: "unheard" });
+  assert.deepEqual(parts.done, done);
+  // The secondary may run the VM, and have no listener any more.
+  assert.match((parts.error as { hint: string }).hint, /stopped here.*kemari status at the sec/);
+  const interrupted = { error: SILENCE, answer: "unheard", interrupted: true } as const;
+  assert.deepEqual((await part(interrupted)).done, done);
+});
+
+Deno.test("after standing still itself it asks, too, unless the session's own secondary answers", async () => {
+  for (const [error, interrupted] of [[LOSS, false], [INTERRUPTED, true]] as const) {
+    const stood = { error, interrupted, stoodStill: true };
+    assert.deepEqual((await part(stood)).done, GOES_ON);
+    const unheard = { ...stood, heard: false };
+    assert.deepEqual((await part(unheard)).done, ["leave", ...ASKED_AND_GOES_ON]);
+    const { done } = await part({ ...unheard, answer: "taken-over" });
+    assert.ok(!done.includes("pass through"), "nothing that was held may get out");
+    // Nobody has said that we were given up.
+    const alone = await part({ ...unheard, answer: "unheard" });
+    assert.deepEqual(alone.done, ["leave", ...ASKED_AND_GOES_ON]);
+  }
+});
+
+Deno.test("a primary that learns while it leaves that it was given up asks, and goes on only if it is heard", async () => {
+  for (const interrupted of [false, true]) {
+    const leaving = { error: interrupted ? INTERRUPTED : LOSS, interrupted, heard: SILENCE };
+    assert.deepEqual((await part(leaving)).done, ["leave", ...ASKED_AND_GOES_ON]);
+    assert.deepEqual((await part({ ...leaving, answer: "unheard" })).done, [
+      ...["leave", "close", "ask", ...STOPS],
+    ]);
+  }
+  const ended = { error: new VmEnded("guest-shutdown"), heard: SILENCE };
+  assert.deepEqual((await part(ended)).done, ["vm-ended", ...STOPS]);
 });

@@ -227,7 +227,7 @@ export async function protectVm(
         told = parted.told === true;
         const { vm } = parted;
         const tries = { retry: settings.retry, wasLinked, isFirst: first, hasTaps: !taps.isEmpty };
-        const next = nextTry(parted.known, tries);
+        const next = nextTry(parted.known, parted.fate, tries);
         const isHere = parted.heard || onSecondaryLoss === "continue";
         if (next === "never" || vm !== undefined && !isHere) {
           throw vm === undefined || signal.aborted

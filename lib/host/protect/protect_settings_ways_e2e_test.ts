@@ -154,7 +154,7 @@ Deno.test("e2e: settings are put back of a VM that was paused meanwhile, and it 
   await using _ = pair;
   const protect = pair.protect("--sync-interval", "20");
   await pair.syncs(5);
-  // A pause in the moment of a checkpoint goes unseen and is undone: see README.
+  // A pause in the moment of a checkpoint goes unseen and is undone: see docs/OPERATING.md.
   await until(async () => {
     await qmp.execute("stop");
     return await runStateOf(qmp) === "paused";

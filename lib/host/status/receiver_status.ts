@@ -1,6 +1,6 @@
 /** What `kemari status` tells of a receiver; the JSON is a contract. */
 import type { LatencySummary } from "../../replica/latency.ts";
-import type { ReceiverEnd } from "../link/receiver_end.ts";
+import type { ReceiverHost } from "../link/receiver_host.ts";
 import type { RamStatus } from "../ram_dir/ram_room.ts";
 import type { RateMeter } from "../system/rate_meter.ts";
 import type { StandbyStatus } from "../takeover/standby.ts";
@@ -41,32 +41,34 @@ export interface ReceiverStatus extends CommonStatus {
 }
 
 export function receiverStatus(
-  end: ReceiverEnd,
+  receiver: ReceiverHost,
   state: ReceiverStatus["state"],
   rate: RateMeter,
 ): ReceiverStatus {
-  const { committed, pages, zeroPages, payloadBytes } = end.counters;
+  const { committed, pages, zeroPages, payloadBytes } = receiver.counters;
   return {
     role: "receiver",
     state,
-    vm: end.replica.committed === 0 ? null : vmStatus(end.owner.kept),
-    machine: end.replica.machine ?? null,
-    sender: end.session?.software ?? null,
-    lastCommitted: end.replica.committed,
-    lastCommittedAgeMs: end.committedAt === 0 ? null : performance.now() - end.committedAt,
+    vm: receiver.replica.committed === 0 ? null : vmStatus(receiver.owner.kept),
+    machine: receiver.replica.machine ?? null,
+    sender: receiver.session?.software ?? null,
+    lastCommitted: receiver.replica.committed,
+    lastCommittedAgeMs: receiver.committedAt === 0
+      ? null
+      : performance.now() - receiver.committedAt,
     syncs: committed,
     syncsPerSecond: rate.perSecond,
     pages,
     zeroPages,
     payloadBytes,
-    wireBytes: end.session?.wireBytes ?? 0,
-    replicaBytes: end.replica.memoryBytes,
-    applying: end.session?.secondary.applying.summary() ?? null,
-    arriving: end.session?.secondary.open ?? false,
-    unreleased: end.replica.taps.unreleased.length,
-    longestSilenceMs: end.session?.secondary.longestSilenceMs ?? null,
-    pendingWrites: end.replica.taps.pendingWrites,
-    incompleteDisks: end.replica.taps.incomplete,
-    lastLoss: end.lastLoss ?? null,
+    wireBytes: receiver.session?.wireBytes ?? 0,
+    replicaBytes: receiver.replica.memoryBytes,
+    applying: receiver.session?.secondary.applying.summary() ?? null,
+    arriving: receiver.session?.secondary.open ?? false,
+    unreleased: receiver.replica.taps.unreleased.length,
+    longestSilenceMs: receiver.session?.secondary.longestSilenceMs ?? null,
+    pendingWrites: receiver.replica.taps.pendingWrites,
+    incompleteDisks: receiver.replica.taps.incomplete,
+    lastLoss: receiver.lastLoss ?? null,
   };
 }

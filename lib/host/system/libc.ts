@@ -63,7 +63,12 @@ const SYMBOLS = {
     nonblocking: true,
   },
   removexattr: { parameters: ["buffer", "buffer"], result: "i32", nonblocking: true },
-  getxattr: { parameters: ["buffer", "buffer", "buffer", "usize"], result: "isize" },
+  getxattr: {
+    parameters: ["buffer", "buffer", "buffer", "usize"],
+    result: "isize",
+    nonblocking: true,
+  },
+  clock_gettime: { parameters: ["i32", "buffer"], result: "i32" },
   kill: { parameters: ["i32", "i32"], result: "i32" },
   munmap: { parameters: ["pointer", "usize"], result: "i32" },
   flock: { parameters: ["i32", "i32"], result: "i32" },

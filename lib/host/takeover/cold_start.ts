@@ -1,12 +1,17 @@
 /** A standby's command started late: with all of the VM's RAM on its stdin. */
+import { getLogger } from "@logtape/logtape";
 import { QemuError } from "../../errors.ts";
 import type { Replica } from "../../replica/replica.ts";
-import { type OnProgress, type StreamConsumer, writeToCommand } from "./activation.ts";
+import { type OnProgress, type StreamConsumer, writeToCommand } from "./write_replica.ts";
+import { delay } from "../system/delay.ts";
 import { QmpClient } from "../vm/qmp_client.ts";
 import type { LoadTimes } from "./standby.ts";
 import { coldCommand } from "./standby_command.ts";
 
-const LOAD_MS = 60_000;
+const log = getLogger(["kemari", "standby"]);
+
+/** A load that takes so long is worth a word, and another after as long. */
+const SLOW_MS = 60_000;
 const POLL_MS = 2;
 
 /**
@@ -36,8 +41,15 @@ export async function startCold(
     const begun = performance.now();
     let client: QmpClient | undefined;
     try {
-      while (performance.now() - begun < LOAD_MS) {
-        if (ended !== undefined) break;
+      // It runs by itself as soon as it has loaded: one that is slow may be doing that already.
+      let toldMs = SLOW_MS;
+      while (ended === undefined) {
+        if (performance.now() - begun > toldMs) {
+          log.warn("the VM's state is not loaded after {seconds} s, and is waited for", {
+            seconds: toldMs / 1000,
+          });
+          toldMs += SLOW_MS;
+        }
         client ??= await QmpClient.connect(qmp).catch(() => undefined);
         const answer = await client?.execute("query-status").catch(() => undefined);
         const status = (answer as { status?: unknown } | undefined)?.status;
@@ -45,14 +57,10 @@ export async function startCold(
           const now = performance.now();
           return { ...consumer, loadedAt: now, runningAt: now };
         }
-        await new Promise((resolve) => setTimeout(resolve, POLL_MS));
+        await delay(POLL_MS);
       }
     } finally {
       await client?.close();
-    }
-    if (ended === undefined) {
-      consumer.kill();
-      throw new QemuError("standby", "Timeout", `the VM's state is not loaded after ${LOAD_MS} ms`);
     }
     throw new QemuError(
       "--standby",

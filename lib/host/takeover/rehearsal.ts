@@ -3,6 +3,7 @@ import { KemariError, QemuError, TransportError } from "../../errors.ts";
 import type { LoadableState } from "../../replica/compose_replica.ts";
 import { compareShapes, describeChange, type MachineShape } from "../../replica/machine_shape.ts";
 import type { BlockFile } from "../ram_dir/file_pages.ts";
+import { delay } from "../system/delay.ts";
 import type { QmpClient } from "../vm/qmp_client.ts";
 import { compareBlocks, mismatch, parseBlockAddresses, parseRamBlocks } from "./standby_command.ts";
 import { awaitState, sendState, type StandbyProcess } from "./standby_process.ts";
@@ -71,7 +72,8 @@ export function nameChange(
 ): KemariError {
   const change = before && compareShapes(before, now);
   if (change === undefined || !(error instanceof QemuError)) return error;
-  const what = error.message.replace(/^QEMU, standby: /, "");
+  // What QEMU has said to one command is told with that command's name.
+  const what = error.command === "standby" ? error.reason : error.message;
   return new QemuError(
     "standby",
     error.errorClass,
@@ -95,10 +97,7 @@ export async function explainFailure(
 ): Promise<KemariError> {
   if (error instanceof QemuError && error.errorClass !== "GenericError") return error;
   if (instance !== undefined && !(error instanceof QemuError)) {
-    await Promise.race([
-      instance.process.exitCode,
-      new Promise((resolve) => setTimeout(resolve, 200)),
-    ]);
+    await Promise.race([instance.process.exitCode, delay(200)]);
     if (instance.process.hasEnded) return await instance.process.failure("load");
   }
   if (error instanceof KemariError) return error;

@@ -3,10 +3,10 @@
  *
  * ```text
  * none ──image──► checking ──► starting ──► ready ──activation──► loading ──► running
- *                  │    ▲         ▲           │ │ it dies              │
- *                  │    └─────────┼──check────┘ │                      ▼
- *                  ▼              └─────────────┘               dead for certain: cold
- *            another machine
+ *  ▲               │    ▲         ▲           │ │ it dies              │
+ *  └─the very first┘    └─────────┼──check────┘ │                      ▼
+ *    check fails                  └─────────────┘               dead for certain: cold
+ *                                                               close(): closed, from all of them
  * ```
  *
  * Before a transaction of another shape than the last one's is committed (the first one; one with a
@@ -20,7 +20,8 @@ import { getLogger } from "@logtape/logtape";
 import { StateError, TransportError } from "../../errors.ts";
 import type { LoadableState } from "../../replica/compose_replica.ts";
 import type { MachineShape } from "../../replica/machine_shape.ts";
-import type { StreamConsumer } from "./activation.ts";
+import { letRun } from "./let_run.ts";
+import type { StreamConsumer } from "./write_replica.ts";
 import type { BlockFile } from "../ram_dir/file_pages.ts";
 import {
   explainFailure,
@@ -29,8 +30,8 @@ import {
   rehearse,
   type Rehearsed,
 } from "./rehearsal.ts";
-import { planStandby } from "./standby_command.ts";
-import { awaitState, sendState, StandbyProcess } from "./standby_process.ts";
+import { StandbyLauncher } from "./standby_launcher.ts";
+import { awaitState, sendState } from "./standby_process.ts";
 
 const log = getLogger(["kemari", "standby"]);
 
@@ -60,6 +61,25 @@ export interface LoadTimes {
 /** The VM may have run already when it ended: its replica is no longer what was committed. */
 export class RanAndEnded extends TransportError {}
 
+/** Where a {@link Standby} is. */
+type StandbyState =
+  | { readonly at: "none" }
+  | { readonly at: "checking" }
+  /** @property tried Settles when a start has gone well or not, or the pause before it is over. */
+  | { readonly at: "starting"; readonly tried: Promise<void> }
+  | { readonly at: "ready" | "loading" | "running"; readonly instance: Instance }
+  /** Every activation is cold. */
+  | { readonly at: "cold" }
+  | { readonly at: "closed" };
+
+/** A look at a state that is to be committed. */
+interface Check {
+  /** Nobody waits for it any more. */
+  isAbandoned: boolean;
+  /** When it is over, well or not. */
+  done: Promise<void>;
+}
+
 /** A rehearsal that was started before there was a state to load. */
 interface EarlyRehearsal {
   readonly files: readonly BlockFile[];
@@ -67,9 +87,8 @@ interface EarlyRehearsal {
 }
 
 export class Standby {
-  readonly #command: string;
-  readonly #folder: string;
-  #state: StandbyStatus["state"] = "none";
+  readonly #qemus: StandbyLauncher;
+  #state: StandbyState = { at: "none" };
   #reason: string | null = null;
   #restarts = 0;
   /** For what is committed. */
@@ -77,17 +96,11 @@ export class Standby {
   /** For what is to be committed next. */
   #checked: Rehearsed | undefined;
   #early: EarlyRehearsal | undefined;
-  #checking: Promise<void> | undefined;
-  #isAbandoned = false;
-  #starting: Promise<void> = Promise.resolve();
-  #instance: Instance | undefined;
-  readonly #processes = new Set<StandbyProcess>();
-  #launches = 0;
+  #check: Check | undefined;
   /** Counts starts and stops: what was started before the last stop is not wanted. */
   #round = 0;
   #failures = 0;
   #restartTimer: ReturnType<typeof setTimeout> | undefined;
-  #closed = false;
 
   /**
    * @param command The operator's, without `-incoming`.
@@ -95,14 +108,14 @@ export class Standby {
    *   them.
    */
   constructor(command: string, folder: string) {
-    this.#command = command;
-    this.#folder = folder;
+    this.#qemus = new StandbyLauncher(command, folder);
   }
 
   get status(): StandbyStatus {
+    const { at } = this.#state;
     const process = this.#instance?.process;
     return {
-      state: this.#state,
+      state: at === "closed" ? "none" : at,
       pid: process === undefined || process.hasEnded ? null : process.pid,
       restarts: this.#restarts,
       reason: this.#reason,
@@ -110,7 +123,10 @@ export class Standby {
   }
   /** Whether a state can be tried at all, or every activation is cold. */
   get canRehearse(): boolean {
-    return this.#state !== "cold";
+    return this.#state.at !== "cold";
+  }
+  get #instance(): Instance | undefined {
+    return "instance" in this.#state ? this.#state.instance : undefined;
   }
 
   /** The shape that the standby is known to load where RAM lies in these files, if there is one. */
@@ -125,8 +141,9 @@ export class Standby {
    */
   image(files: readonly BlockFile[]): void {
     if (this.#current !== undefined || !this.canRehearse) return;
-    this.#state = "checking";
-    const instance = this.#stop().then(() => this.#launch(files, false));
+    const stopped = this.#stop();
+    this.#state = { at: "checking" };
+    const instance = stopped.then(() => this.#qemus.launch(files, false));
     instance.catch(() => {});
     this.#early = { files, instance };
   }
@@ -138,18 +155,21 @@ export class Standby {
    * @throws {QemuError} what is different: the standby is what it was.
    */
   check(state: LoadableState, files: readonly BlockFile[]): Promise<void> {
-    this.#isAbandoned = false;
-    return this.#checking = this.#check(state, files).catch((error) => {
+    const check: Check = { isAbandoned: false, done: Promise.resolve() };
+    this.#check = check;
+    const looking = this.#look(state, files, check).catch((error) => {
       this.#fallBack();
       throw error;
-    }).finally(() => this.#checking = undefined);
+    }).finally(() => this.#check = undefined);
+    check.done = looking.catch(() => {});
+    return looking;
   }
 
   /** Ends a check at once: it fails. */
   abandon(): void {
-    if (this.#checking === undefined) return;
-    this.#isAbandoned = true;
-    for (const process of this.#processes) process.kill().catch(() => {});
+    if (this.#check === undefined) return;
+    this.#check.isAbandoned = true;
+    this.#qemus.killAll().catch(() => {});
   }
 
   /**
@@ -165,40 +185,36 @@ export class Standby {
     this.#fallBack();
   }
 
-  #throwIfAbandoned(): void {
-    if (this.#isAbandoned) throw new StateError("nobody waits for it");
-  }
-
   #fallBack(): void {
-    if (this.#closed || this.#state !== "checking") return;
-    if (this.#current === undefined) this.#state = "none";
+    if (this.#state.at !== "checking") return;
+    if (this.#current === undefined) this.#state = { at: "none" };
     else this.#start();
   }
 
-  async #check(state: LoadableState, files: readonly BlockFile[]): Promise<void> {
-    this.#state = "checking";
+  async #look(state: LoadableState, files: readonly BlockFile[], check: Check): Promise<void> {
     const begun = performance.now();
     const early = this.#early;
     this.#early = undefined;
     const starting = early !== undefined && isSame(early.files, files)
       ? early.instance
       : this.#stop().then(() => {
-        this.#throwIfAbandoned();
-        return this.#launch(files, false);
+        throwIfAbandoned(check);
+        return this.#qemus.launch(files, false);
       });
+    this.#state = { at: "checking" };
     let instance: Instance | undefined;
     try {
       instance = await starting;
-      const { shared } = this.#plan(files, true, "");
+      const shared = this.#qemus.sharedOf(files);
       const checked = await rehearse(instance, state, files, shared);
-      this.#throwIfAbandoned();
+      throwIfAbandoned(check);
       this.#checked = checked;
       if (checked === undefined) return this.#goCold("this QEMU has no x-ignore-shared");
       log.info("the standby loads this machine; checked in {ms} ms", {
         ms: Math.round(performance.now() - begun),
       });
     } catch (error) {
-      if (this.#isAbandoned) {
+      if (check.isAbandoned) {
         throw new TransportError("--standby", "close", "the transaction is not to be committed", {
           party: "standby",
         });
@@ -222,23 +238,15 @@ export class Standby {
     runs: boolean,
   ): Promise<StreamConsumer & LoadTimes | undefined> {
     this.abandon();
-    await this.#checking?.catch(() => {});
-    let timer: ReturnType<typeof setTimeout> | undefined;
-    const late = new Promise<void>((resolve) => timer = setTimeout(resolve, READY_MS));
-    while (this.#state === "starting" && !this.#closed) {
-      if (await Promise.race([this.#starting.then(() => true), late.then(() => false)])) continue;
-      this.#reason = `it was not ready within ${READY_MS} ms`;
-      break;
-    }
-    clearTimeout(timer);
-    const instance = this.#state === "ready" ? this.#instance : undefined;
+    await this.#check?.done;
+    const instance = await this.#ready();
     if (instance === undefined) {
       this.#goCold(this.#reason ?? "it is not running");
       await this.#stop();
       return undefined;
     }
     const { process, client, socket } = instance;
-    this.#state = "loading";
+    this.#state = { at: "loading", instance };
     let told = false;
     try {
       await sendState(client, socket, replica.compose(this.#current!.addresses), LOAD_MS);
@@ -246,16 +254,15 @@ export class Standby {
       await process.keep();
       let runningAt = loadedAt;
       if (runs) {
-        const resumed = client.waitEvent("RESUME", LOAD_MS);
-        resumed.catch(() => {});
         told = true;
-        await client.execute("cont", undefined, { timeoutMs: LOAD_MS });
-        await resumed;
+        const refusal = await letRun(process, client);
+        told = refusal === undefined;
+        if (refusal !== undefined) throw refusal;
         runningAt = performance.now();
       }
-      this.#state = "running";
+      this.#state = { at: "running", instance };
       // Who must connect has, and from here on nobody is sure to be there to remove them.
-      await Deno.remove(this.#folder, { recursive: true }).catch(() => {});
+      await this.#qemus.removeSockets();
       client.closed.then(() => {}, () => {});
       return {
         exitCode: process.exitCode,
@@ -278,39 +285,47 @@ export class Standby {
 
   /** Ends every process, and removes the sockets. A VM that runs is its owner's to end. */
   async close(): Promise<void> {
-    this.#closed = true;
+    const instance = this.#instance;
+    const mayStay = this.#state.at === "running";
+    this.#state = { at: "closed" };
     await this.#early?.instance.catch(() => {});
-    if (this.#state !== "running") await this.#stop();
-    await this.#instance?.client.close();
-    await Deno.remove(this.#folder, { recursive: true }).catch(() => {});
-  }
-
-  /** Ends processes without waiting for anything; for the end of everything. */
-  killNow(): void {
-    if (this.#state === "running") return;
-    for (const process of this.#processes) process.kill().catch(() => {});
+    if (!mayStay) await this.#stop();
+    await instance?.client.close();
+    await this.#qemus.removeSockets();
   }
 
   #goCold(reason: string): void {
-    this.#state = "cold";
+    this.#state = { at: "cold" };
     this.#reason = reason;
     log.warn("no warm standby, activation is cold: {reason}", { reason });
   }
 
+  /** Waits a little for one that is just starting. @returns `undefined` if none is ready. */
+  async #ready(): Promise<Instance | undefined> {
+    let timer: ReturnType<typeof setTimeout> | undefined;
+    const late = new Promise<void>((resolve) => timer = setTimeout(resolve, READY_MS));
+    while (this.#state.at === "starting") {
+      const tried = this.#state.tried.then(() => true);
+      if (await Promise.race([tried, late.then(() => false)])) continue;
+      this.#reason = `it was not ready within ${READY_MS} ms`;
+      break;
+    }
+    clearTimeout(timer);
+    return this.#state.at === "ready" ? this.#state.instance : undefined;
+  }
+
   #start(): void {
-    this.#state = "starting";
-    this.#starting = this.#startNow(++this.#round);
+    this.#state = { at: "starting", tried: this.#startNow(++this.#round) };
   }
 
   async #startNow(round: number): Promise<void> {
     let instance: Instance | undefined;
     try {
-      instance = await this.#launch(this.#current!.files, true);
+      instance = await this.#qemus.launch(this.#current!.files, true);
       const { client, socket } = instance;
       await awaitState(client, ["events", "x-ignore-shared"], socket);
       if (this.#round !== round) throw new StateError("a standby that is not wanted any more");
-      this.#instance = instance;
-      this.#state = "ready";
+      this.#state = { at: "ready", instance };
       this.#failures = 0;
       log.info("standby ready, process {pid}", { pid: instance.process.pid });
       const ready = instance;
@@ -322,50 +337,29 @@ export class Standby {
     }
   }
 
-  async #died(instance: Instance): Promise<void> {
-    if (this.#instance !== instance || this.#state !== "ready" || this.#closed) return;
-    this.#state = "starting";
-    this.#starting = (async () => {
-      const { message } = await instance.process.failure("start");
-      this.#instance = undefined;
+  #died(instance: Instance): void {
+    if (this.#state.at !== "ready" || this.#state.instance !== instance) return;
+    const again = async () => {
+      const { message } = await instance.process.failure("wait");
       await this.#end(instance);
-      this.#restart(message.replace("it does not start", "it has ended"));
-    })();
-    await this.#starting;
+      this.#restart(message);
+    };
+    this.#state = { at: "starting", tried: again() };
   }
 
   #restart(reason: string): void {
-    if (this.#closed || this.#state !== "starting") return;
+    if (this.#state.at !== "starting") return;
     this.#reason = reason;
     this.#restarts++;
     const waitMs = RESTART_MS[Math.min(this.#failures++, RESTART_MS.length - 1)];
     log.warn("standby lost: {reason}; started again in {waitMs} ms", { reason, waitMs });
-    this.#starting = new Promise<void>((resolve) => {
+    const tried = new Promise<void>((resolve) => {
       this.#restartTimer = setTimeout(() => {
-        if (this.#closed || this.#state !== "starting") return resolve();
+        if (this.#state.at !== "starting") return resolve();
         this.#startNow(++this.#round).then(resolve);
       }, waitMs);
     });
-  }
-
-  #plan(files: readonly BlockFile[], share: boolean, qmpPath: string) {
-    return planStandby(this.#command, files, { share, qmpPath });
-  }
-
-  async #launch(files: readonly BlockFile[], share: boolean): Promise<Instance> {
-    const name = `${this.#folder}/${this.#launches++}`;
-    const { command } = this.#plan(files, share, `${name}.qmp`);
-    const process = StandbyProcess.start(command, `${name}.qmp`, (line) => {
-      log.info("standby: {line}", { line });
-    });
-    this.#processes.add(process);
-    process.exitCode.then(() => this.#processes.delete(process));
-    try {
-      return { process, client: await process.connect(), socket: `${name}.in` };
-    } catch (error) {
-      await process.kill();
-      throw error;
-    }
+    this.#state = { at: "starting", tried };
   }
 
   /** @throws {TransportError} if a process does not end. */
@@ -373,9 +367,9 @@ export class Standby {
     this.#round++;
     clearTimeout(this.#restartTimer);
     const instance = this.#instance;
-    this.#instance = undefined;
+    if (instance !== undefined) this.#state = { at: "none" };
     await instance?.client.close();
-    await Promise.all([...this.#processes].map((process) => process.kill()));
+    await this.#qemus.killAll();
   }
 
   async #end({ process, client }: Instance): Promise<void> {
@@ -386,4 +380,8 @@ export class Standby {
 
 function isSame(a: readonly BlockFile[], b: readonly BlockFile[]): boolean {
   return a.length === b.length && a.every(({ path }, i) => path === b[i].path);
+}
+
+function throwIfAbandoned(check: Check): void {
+  if (check.isAbandoned) throw new StateError("nobody waits for it");
 }

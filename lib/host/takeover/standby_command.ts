@@ -107,6 +107,7 @@ export function coldCommand(command: string, qmpPath: string): string {
 /** The error for a standby that is another machine than the primary. */
 export function mismatch(what: string): QemuError {
   return new QemuError("standby", "Mismatch", `this is not the primary's machine: ${what}`, {
+    party: "standby",
     hint: "give --standby the primary's own -machine, -m, -smp, RAM back ends and devices",
   });
 }

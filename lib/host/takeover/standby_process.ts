@@ -1,6 +1,7 @@
 /** One QEMU that waits for a VM: started, asked, loaded, and surely ended. */
 import { QemuError, TransportError } from "../../errors.ts";
 import { decodeMigrationStatus } from "../../qmp/migration_status.ts";
+import { delay } from "../system/delay.ts";
 import { libc } from "../system/libc.ts";
 import { childrenOf } from "../link/peer.ts";
 import { QmpClient } from "../vm/qmp_client.ts";
@@ -10,6 +11,13 @@ const QMP_POLL_MS = 5;
 const LAST_WORDS = 2000;
 const KILL_MS = 5000;
 const SIGKILL = 9;
+
+/** What is said of one that ends as it starts, while it loads a state, and while it waits for one. */
+const FAILURES = {
+  start: "it does not start",
+  load: "it does not take the VM's state",
+  wait: "it has ended",
+} as const;
 
 /**
  * Keeps a standby from outliving its kemari: a bystander waits for a word on our pipe, and kills its
@@ -98,7 +106,9 @@ export class StandbyProcess {
       }
       await delay(QMP_POLL_MS);
     }
-    throw new QemuError("standby", "Timeout", `no QMP socket after ${START_MS / 1000} s`);
+    throw new QemuError("standby", "Timeout", `no QMP socket after ${START_MS / 1000} s`, {
+      party: "standby",
+    });
   }
 
   /** Lets it live on without us. */
@@ -131,13 +141,14 @@ export class StandbyProcess {
   }
 
   /** The error for a QEMU that has ended, or is about to: with its own words. */
-  async failure(phase: "start" | "load"): Promise<QemuError> {
+  async failure(phase: keyof typeof FAILURES): Promise<QemuError> {
     // What it says on its way out comes a moment after its end.
     await Promise.race([this.#read, delay(300)]);
     const lines = this.lastWords.split("\n").filter((line) => !/: warning: /.test(line));
     const said = lines.slice(-2).join("; ");
-    const what = phase === "start" ? "it does not start" : "it does not take the VM's state";
+    const what = FAILURES[phase];
     return new QemuError("standby", "Ended", said === "" ? what : `${what}: ${said}`, {
+      party: "standby",
       hint: "is it the primary's machine, with the same -m and devices? try the command by hand",
     });
   }
@@ -199,7 +210,9 @@ export async function sendState(
   const { data } = await done;
   const { phase, error } = decodeMigrationStatus(data);
   if (phase !== "failed") return;
-  throw new QemuError("migrate-incoming", "GenericError", error ?? "the state was not taken");
+  throw new QemuError("migrate-incoming", "GenericError", error ?? "the state was not taken", {
+    party: "standby",
+  });
 }
 
 const BATCH_BYTES = 1 << 20;
@@ -243,8 +256,4 @@ function onlyZombies(group: number): boolean {
     }
   }
   return true;
-}
-
-function delay(ms: number): Promise<void> {
-  return new Promise((resolve) => setTimeout(resolve, ms));
 }

@@ -154,6 +154,30 @@ Deno.test("a VM that ended after it was told to run has no second chance", () =>
     assert.ok(!isAlive(pid));
   }));
 
+for (const fault of ["slow-run", "mute-run"]) {
+  Deno.test(`a standby that was told to run is waited for, and never killed: ${fault}`, () =>
+    withStandby(["--fault", fault], async ({ replica, standby, check, until }) => {
+      await check();
+      await until("ready");
+      const pid = standby.status.pid!;
+      const vm = await standby.activate(replica, true);
+      assert.equal(standby.status.state, "running");
+      assert.ok(isAlive(pid));
+      vm!.kill();
+      await vm!.exitCode;
+    }));
+}
+
+Deno.test("a standby that refuses to run has not run: it is ended, and the replica is whole", () =>
+  withStandby(["--fault", "refused-run"], async ({ replica, standby, check, until }) => {
+    await check();
+    await until("ready");
+    const pid = standby.status.pid!;
+    assert.equal(await standby.activate(replica, true), undefined);
+    assert.ok(!isAlive(pid), "no second VM may run beside it");
+    assert.match(standby.status.reason!, /Failed to get a lock/);
+  }));
+
 /** A standby that has been rehearsed and waits, and whose next rehearsal has a fault. */
 function withMisfit(fault: string, body: (scene: Scene, happened: () => boolean) => Promise<void>) {
   const once = Deno.makeTempFileSync({ prefix: "kemari-once-" });

@@ -1,5 +1,6 @@
 /** The processes that were given the VM's state, watched until it is known what became of it. */
 import { judgeSuccessor, type SuccessorFate } from "../../decisions/successor.ts";
+import { kindOf } from "../system/channel.ts";
 import { childrenOf } from "../link/peer.ts";
 
 const POLL_MS = 10;
@@ -28,8 +29,9 @@ export class Successor {
     });
   }
 
-  /** Whoever reads the pipe that our stdout is. */
+  /** Whoever reads the pipe that our stdout is; of a device anybody may have it open, and read nothing. */
   static ofStdout(): Successor {
+    if (kindOf(1) !== "pipe") return new Successor("", []);
     const pids = [...Deno.readDirSync("/proc")].map(({ name }) => Number(name));
     return new Successor(linkOf("self", 1), pids.filter((pid) => pid > 0 && pid !== Deno.pid));
   }

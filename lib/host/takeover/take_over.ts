@@ -1,8 +1,10 @@
 /** From the decision to a VM that runs here: fence, finish, load, run. */
 import { getLogger } from "@logtape/logtape";
+import { planTakeover, type TakeoverPlan } from "../../decisions/takeover_plan.ts";
 import { runStateOf } from "../../qemu/global_state.ts";
 import type { Replica } from "../../replica/replica.ts";
-import { fence, type StreamConsumer, writeToCommand, writeToStdout } from "./activation.ts";
+import { type StreamConsumer, writeToCommand, writeToStdout } from "./write_replica.ts";
+import { fence, isFence } from "./fence.ts";
 import { startCold } from "./cold_start.ts";
 import { formatBytes } from "../../units.ts";
 import type { Reactor } from "../system/reactor.ts";
@@ -10,7 +12,7 @@ import type { ReplaySettings, ReplicaTapSet } from "../taps/replica_tap_set.ts";
 import type { ReplicaHome } from "../home/replica_home.ts";
 import type { ProgressLine } from "../system/progress_line.ts";
 import type { Standby } from "./standby.ts";
-import type { Takeover } from "./takeover_clock.ts";
+import type { TakeoverClock } from "./takeover_clock.ts";
 
 const log = getLogger(["kemari", "recv"]);
 
@@ -38,62 +40,81 @@ export interface TakeoverParts {
  * Only one VM may ever run: the primary's is fenced first, and a standby that did not take the state
  * is known to be dead before another QEMU gets it.
  *
+ * @param clock Told when each phase is over, and which way is taken.
  * @returns The QEMU or command that has the VM; `undefined` where stdout got it.
  * @throws {RanAndEnded} if the VM may have run and has ended: its replica is lost.
  * @throws {KemariError} where it cannot be done; the replica is as last committed.
  */
 export async function takeOver(
   parts: TakeoverParts,
-  takeover: Takeover,
+  clock: TakeoverClock,
   signal: AbortSignal,
 ): Promise<StreamConsumer | undefined> {
-  const { settings, replica, home, taps, standby, reactor, progress } = parts;
-  const { cause } = takeover;
-  takeover.again("fenced", "applied", "loaded", "running");
+  const { settings, home, taps } = parts;
+  const plan = planTakeover(clock.cause, isFence(settings.fence));
+  clock.again("fenced", "applied", "loaded", "running");
   // Nobody is fenced for a VM that cannot go on here.
   await taps.prepare(signal);
-  if (cause !== "handover" && settings.fence !== undefined && settings.fence !== "none") {
-    const say = (line: string) => log.info("fence: {line}", { line });
-    const mayBeAskedAgain = settings.control !== undefined;
-    const fencing = fence(settings.fence, settings.fenceTimeoutMs, signal, say, mayBeAskedAgain);
-    await reactor.during(fencing, signal);
-  }
-  takeover.over("fenced");
+  if (plan.fences) await fencePrimary(parts, signal);
+  clock.over("fenced");
   await taps.activate(settings.replay, signal);
   home.give();
-  takeover.over("applied");
-  if (standby !== undefined) {
-    takeover.mode = "warm";
-    // A VM that was paused when it was handed over stays so; what is taken over otherwise runs.
-    const record = replica.machineRecord!;
-    const runs = cause !== "handover" || runStateOf(record.device) !== "paused";
-    const warm = await reactor.during(standby.activate(replica, runs), signal);
-    if (warm !== undefined) {
-      takeover.over("loaded", warm.loadedAt);
-      if (runs) takeover.over("running", warm.runningAt);
-      return warm;
-    }
-  }
-  takeover.mode = "cold";
-  // As above, for a QEMU that goes by what is noted.
-  if (cause !== "handover") replica.letRun();
+  clock.over("applied");
+  return await loadWarm(parts, plan, clock, signal) ?? await loadCold(parts, plan, clock, signal);
+}
+
+async function fencePrimary({ settings, reactor }: TakeoverParts, signal: AbortSignal) {
+  const say = (line: string) => log.info("fence: {line}", { line });
+  const mayBeAskedAgain = settings.control !== undefined;
+  const fencing = fence(settings.fence!, settings.fenceTimeoutMs, signal, say, mayBeAskedAgain);
+  await reactor.during(fencing, signal);
+}
+
+/** @returns The standby, which has the VM; `undefined` where there is none, or none any more. */
+async function loadWarm(
+  { standby, replica, reactor }: TakeoverParts,
+  { runsAlways }: TakeoverPlan,
+  clock: TakeoverClock,
+  signal: AbortSignal,
+): Promise<StreamConsumer | undefined> {
+  if (standby === undefined) return undefined;
+  clock.mode = "warm";
+  const record = replica.machineRecord!;
+  const runs = runsAlways || runStateOf(record.device) !== "paused";
+  const warm = await reactor.during(standby.activate(replica, runs), signal);
+  if (warm === undefined) return undefined;
+  clock.over("loaded", warm.loadedAt);
+  if (runs) clock.over("running", warm.runningAt);
+  return warm;
+}
+
+/** @returns The command that has the VM; `undefined` where stdout got it. */
+async function loadCold(
+  { settings, replica, reactor, progress }: TakeoverParts,
+  { runsAlways }: TakeoverPlan,
+  clock: TakeoverClock,
+  signal: AbortSignal,
+): Promise<StreamConsumer | undefined> {
+  clock.mode = "cold";
+  // A QEMU that takes the whole stream goes by what is noted there.
+  if (runsAlways) replica.letRun();
   const onProgress = (bytes: number) => {
     if (progress.isShown) progress.set(`activating, ${formatBytes(bytes)} to QEMU`);
   };
   if (settings.exec !== undefined) {
     const writing = writeToCommand(replica, "--exec", settings.exec, signal, onProgress);
     const consumer = await reactor.during(writing, signal);
-    takeover.over("loaded");
+    clock.over("loaded");
     return consumer;
   }
   if (settings.standby !== undefined) {
     const starting = startCold(replica, settings.standby, signal, onProgress);
     const cold = await reactor.during(starting, signal);
-    takeover.over("loaded", cold.loadedAt);
-    takeover.over("running", cold.runningAt);
+    clock.over("loaded", cold.loadedAt);
+    clock.over("running", cold.runningAt);
     return cold;
   }
   await writeToStdout(replica, reactor, signal, onProgress);
-  takeover.over("loaded");
+  clock.over("loaded");
   return undefined;
 }

@@ -1,5 +1,5 @@
 /** How long each part of a takeover took. */
-import type { TakeoverCause } from "../link/receiver_end.ts";
+import type { TakeoverCause } from "../../decisions/takeover_plan.ts";
 
 /** What `kemari status` tells of a takeover. Times are milliseconds since it was decided on. */
 export interface TakeoverStatus {
@@ -25,7 +25,7 @@ export interface TakeoverStatus {
 export type Phase = "fenced" | "applied" | "loaded" | "running" | "firstPacket";
 
 /** Notes when each phase of a takeover was over. */
-export class Takeover {
+export class TakeoverClock {
   readonly #detectedAt: number;
   readonly #wallClock: string;
   readonly #at = new Map<Phase, number>();
@@ -49,6 +49,11 @@ export class Takeover {
   /** Forgets phases that are to be gone through again. */
   again(...phases: readonly Phase[]): void {
     for (const phase of phases) this.#at.delete(phase);
+  }
+
+  /** Milliseconds since it was decided on. */
+  get ageMs(): number {
+    return performance.now() - this.#detectedAt;
   }
 
   get status(): TakeoverStatus {

@@ -1,9 +1,9 @@
 import assert from "node:assert/strict";
-import { formatTakeover, Takeover } from "./takeover_clock.ts";
+import { formatTakeover, TakeoverClock } from "./takeover_clock.ts";
 
 Deno.test("a takeover tells when each phase was over, counted from the decision", () => {
   const detectedAt = performance.now();
-  const takeover = new Takeover("loss", 7, detectedAt);
+  const takeover = new TakeoverClock("loss", 7, detectedAt);
   takeover.over("fenced", detectedAt + 2);
   takeover.over("applied", detectedAt + 2.5);
   assert.equal(takeover.status.loadedMs, null);
@@ -23,7 +23,7 @@ Deno.test("a takeover tells when each phase was over, counted from the decision"
 });
 
 Deno.test("phases that are gone through again are told anew", () => {
-  const takeover = new Takeover("failover", 1, 100);
+  const takeover = new TakeoverClock("failover", 1, 100);
   takeover.over("fenced", 105);
   takeover.again("fenced", "applied");
   assert.equal(takeover.status.fencedMs, null);

@@ -251,7 +251,10 @@ export class ReplicaTapSet {
       const mac = macs.get(net.name);
       if (mac !== undefined) net.announce(mac);
     }
-    for (const { gate } of this.#disks) gate.isOpen = true;
+    for (const { gate, address } of this.#disks) {
+      gate.isOpen = true;
+      this.#makeGood(address.name, gate.image);
+    }
     this.#isActive = true;
     if (packets + writes.length + given > 0) {
       log.info(
@@ -277,6 +280,20 @@ export class ReplicaTapSet {
       else one();
     }
     one();
+  }
+
+  /**
+   * What the guest was told is durable at the primary has to be so here, now that nobody else has it.
+   * Nobody waits for that: where it fails the image says so to the guest's next flush.
+   */
+  #makeGood(name: string, image: ImageFile): void {
+    image.flush((error) => {
+      if (error === undefined) return;
+      log.error(
+        "disk {name}: what the guest was told is durable may not be: {reason}; its next flush fails",
+        { name, reason: error.message },
+      );
+    });
   }
 
   /** Has the disks do something, and serves whatever else there is until they have. */

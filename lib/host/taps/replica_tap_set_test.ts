@@ -1,5 +1,7 @@
 import assert from "node:assert/strict";
 import { encodeTapEvent, type TapEvent } from "../../replica/tap_events.ts";
+import type { Done } from "../../replica/done.ts";
+import { ImageFile } from "../image/image_file.ts";
 import { parseDiskTap } from "../disk/disk_address.ts";
 import { FrameSocket } from "../net/frame_socket.ts";
 import { frame, never, numberOf, unix } from "../net/testing/net_tap_scene.ts";
@@ -53,6 +55,43 @@ Deno.test("an activation that came to nothing is forgotten, and the next replays
     await Deno.remove(folder, { recursive: true });
   }
 });
+
+for (const mode of ["replicated", "shared"] as const) {
+  Deno.test(`${mode}: what the guest was told is durable is flushed behind a takeover, which does not wait`, async () => {
+    const folder = await Deno.makeTempDir({ prefix: "kemari-taps-" });
+    const reactor = new Reactor();
+    const { write, flush } = ImageFile.prototype;
+    try {
+      const path = `${folder}/image`;
+      await Deno.writeFile(path, new Uint8Array(8192));
+      const disk = parseDiskTap(`d=${path},unix:${folder}/nbd,mode=${mode}`);
+      const set = await ReplicaTapSet.open([], [disk], reactor, never);
+      stage(set, { kind: "disk", tap: "d", sizeBytes: 8192, mode });
+      stage(set, { kind: "write", tap: "d", offset: 0, data: Uint8Array.of(7) });
+      if (mode === "replicated") stage(set, { kind: "copied", tap: "d" });
+      set.replicaTaps.commit(1);
+      await set.prepare(never);
+      const asked: string[] = [];
+      let answer: Done | undefined;
+      ImageFile.prototype.write = function (...args) {
+        asked.push("write");
+        write.apply(this, args);
+      };
+      ImageFile.prototype.flush = (done) => {
+        asked.push("flush");
+        answer = done;
+      };
+      await set.activate(ALL, never);
+      assert.deepEqual(asked, mode === "shared" ? ["write", "flush"] : ["flush"]);
+      answer!();
+      set.close();
+    } finally {
+      Object.assign(ImageFile.prototype, { write, flush });
+      reactor.close();
+      await Deno.remove(folder, { recursive: true });
+    }
+  });
+}
 
 Deno.test("behind an activation that came to nothing a guest hears nothing, as before it", async () => {
   const folder = await Deno.makeTempDir({ prefix: "kemari-taps-" });

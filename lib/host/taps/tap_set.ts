@@ -306,7 +306,7 @@ export class TapSet implements PrimaryTaps {
   }
 
   get isReleasing(): boolean {
-    return this.#disks.some(({ tap }) => tap.isWriting);
+    return this.#disks.some(({ isReleasing }) => isReleasing);
   }
 
   /** With `--disk-sync none` the copies are said to be equal; a shared image has none. */

@@ -122,8 +122,8 @@ export class MigrationChannel {
 
   #explained(error: unknown): unknown {
     if (!(error instanceof QemuError) || error.hint !== undefined) return error;
-    const { command, errorClass, message } = error;
-    return new QemuError(command, errorClass, message.replace(`QEMU, ${command}: `, ""), {
+    const { command, errorClass, reason } = error;
+    return new QemuError(command, errorClass, reason, {
       hint: `QEMU, as the user it runs as and from where it runs, must be able to reach ` +
         `${this.#path}; give --qmp the path of its monitor on a Unix socket, through which kemari ` +
         "can hand it the connection instead",

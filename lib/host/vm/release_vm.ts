@@ -26,6 +26,8 @@ const SETTLE_MS = 5000;
 /** COLO lets a VM run within so much of its end, if it does. */
 const WAKE_MS = 1000;
 const POLL_MS = 20;
+/** How long {@link releaseVm} waits for QEMU, all in all. */
+export const MOST_RELEASE_MS = SETTLE_MS + SETTLE_MS + WAKE_MS;
 /** A migration that is being cancelled has ended by then, or never does. */
 const CANCEL_MS = 1000;
 

@@ -53,6 +53,9 @@ export class VmWatch {
   #shutdown: string | undefined;
   #isAsleep = false;
   #standsStill: string | undefined;
+  #resumes = 0;
+  /** By QEMU's own clock, see {@link QmpEvent.timestampMs}. */
+  #resumedAtMs = -Infinity;
 
   /** The VM has been shut down; QEMU ends, unless it was told not to (`-no-shutdown`). */
   onShutdown: (reason: string) => void = () => {};
@@ -61,7 +64,7 @@ export class VmWatch {
 
   constructor(qmp: QmpClient) {
     this.#qmp = qmp;
-    qmp.onEvent(({ name, data }) => {
+    qmp.onEvent(({ name, data, timestampMs }) => {
       switch (name) {
         case "SHUTDOWN":
           return this.#ends(typeof data.reason === "string" ? data.reason : "shutdown");
@@ -76,9 +79,13 @@ export class VmWatch {
         case "BLOCK_IO_ERROR":
           // QEMU then exits at once, without SHUTDOWN (hw/watchdog/watchdog.c).
           if (name === "WATCHDOG" && data.action === "poweroff") return this.#ends("watchdog");
-          if (STOPPING_ACTIONS.has(data.action)) this.#standsStill = STATE_BEHIND[name];
+          if (STOPPING_ACTIONS.has(data.action) && !this.#isOutrun(timestampMs)) {
+            this.#standsStill = STATE_BEHIND[name];
+          }
           return;
         case "RESUME":
+          this.#resumes++;
+          this.#resumedAtMs = timestampMs ?? this.#resumedAtMs;
           this.#standsStill = undefined;
           return;
         case "RESET":
@@ -103,10 +110,16 @@ export class VmWatch {
     return this.#standsStill;
   }
 
-  /** Has QEMU asked why a VM has stopped that nobody has told us of. */
+  /**
+   * Has QEMU asked why a VM has stopped that nobody has told us of. An answer that a RESUME came behind
+   * is of no use: events are heard in the turn that reads them, and answers only after it. A VM that
+   * has stopped again since is asked of again.
+   */
   async lookWhyStopped(): Promise<void> {
+    const resumes = this.#resumes;
     try {
       const { status } = await this.#qmp.run(queryStatus()) as { status?: string };
+      if (resumes !== this.#resumes) return;
       if (status !== undefined && STOPPED_BY_OTHERS.has(status)) this.#standsStill = status;
     } catch {
       // Its end is seen by others.
@@ -143,6 +156,17 @@ export class VmWatch {
       isAsleep,
       ...(this.#shutdown === undefined ? {} : { shutdown: this.#shutdown }),
     };
+  }
+
+  /**
+   * Whether the VM has gone on behind what an event tells of. QEMU says WATCHDOG, and newer ones
+   * BLOCK_IO_ERROR, once a second at the most: one that comes too soon is kept back, with the time at
+   * which it happened, and may arrive behind the RESUME, and behind the next STOP, which is ours.
+   *
+   * @see QEMU monitor/monitor.c, monitor_qapi_event_conf
+   */
+  #isOutrun(timestampMs: number | undefined): boolean {
+    return timestampMs !== undefined && timestampMs < this.#resumedAtMs;
   }
 
   #ends(reason: string): void {

@@ -8,6 +8,7 @@ import { VmWatch } from "./vm_watch.ts";
 /** A monitor that says what it is told to, and answers by these words or not at all. */
 class ScriptedMonitor {
   isOpen = true;
+  #now = 0;
   #listener: (event: QmpEvent) => void = () => {};
   #reject: (reason: Error) => void = () => {};
 
@@ -24,8 +25,9 @@ class ScriptedMonitor {
     return Promise.resolve({ status: execute === "query-status" ? status : migration });
   }
 
-  says(name: string, data: QmpEvent["data"] = {}): void {
-    this.#listener({ name, data });
+  /** @param timestampMs When it happened, where it is kept back. */
+  says(name: string, data: QmpEvent["data"] = {}, timestampMs = ++this.#now): void {
+    this.#listener({ name, data, timestampMs });
   }
 
   ends(): void {
@@ -36,13 +38,13 @@ class ScriptedMonitor {
 
 async function watched(
   answers: { readonly status: string; readonly migration: string } | undefined,
-  act: (monitor: ScriptedMonitor, watch: VmWatch) => void,
+  act: (monitor: ScriptedMonitor, watch: VmWatch) => unknown,
 ) {
   const monitor = new ScriptedMonitor(answers);
   const watch = new VmWatch(monitor as unknown as QmpClient);
   const reactor = new Reactor();
   try {
-    act(monitor, watch);
+    await act(monitor, watch);
     return await watch.evidence(reactor);
   } finally {
     reactor.close();
@@ -112,6 +114,54 @@ Deno.test("who has stopped a VM is known by QEMU's word for it, until it goes on
       assert.equal(watch.standsStill, state);
       monitor.says("RESUME");
       assert.equal(watch.standsStill, undefined);
+    });
+  }
+});
+
+Deno.test("a VM that has gone on is not taken for stopped by an answer from before", async () => {
+  await watched({ status: "paused", migration: "none" }, async (monitor, watch) => {
+    // Its answer and the RESUME come in one read: the event is heard first.
+    monitor.says("STOP");
+    const looked = watch.lookWhyStopped();
+    monitor.says("RESUME");
+    await looked;
+    assert.equal(watch.standsStill, undefined);
+    monitor.says("STOP");
+    await watch.lookWhyStopped();
+    assert.equal(watch.standsStill, "paused");
+    monitor.says("RESUME");
+    assert.equal(watch.standsStill, undefined);
+    // Stopped again before the first answer has come: it is asked of again.
+    monitor.says("STOP");
+    const first = watch.lookWhyStopped();
+    monitor.says("RESUME");
+    monitor.says("STOP");
+    await Promise.all([first, watch.lookWhyStopped()]);
+    assert.equal(watch.standsStill, "paused");
+  });
+});
+
+Deno.test("what QEMU has kept back stops no VM that has gone on since", async () => {
+  const causes = [
+    ["BLOCK_IO_ERROR", { action: "stop" }, "io-error"],
+    ["WATCHDOG", { action: "pause" }, "watchdog"],
+  ] as const;
+  for (const [name, data, state] of causes) {
+    await watched({ status: "running", migration: "none" }, (monitor, watch) => {
+      monitor.says(name, data, 10);
+      monitor.says("STOP", {}, 11);
+      monitor.says("RESUME", {}, 20);
+      // The next one, within the same second: QEMU says its STOP, and keeps it back.
+      monitor.says("STOP", {}, 31);
+      monitor.says("RESUME", {}, 40);
+      monitor.says(name, data, 30);
+      assert.equal(watch.standsStill, undefined, `${name} behind RESUME`);
+      monitor.says("STOP", {}, 51);
+      monitor.says(name, data, 30);
+      assert.equal(watch.standsStill, undefined, `${name} behind a STOP of ours`);
+      // It is why the VM stands still: late, and true.
+      monitor.says(name, data, 50);
+      assert.equal(watch.standsStill, state);
     });
   }
 });

@@ -7,7 +7,9 @@ import type { TapStatus } from "../../host/taps/tap_status.ts";
 import { ensureGuest } from "../guest/guest.ts";
 import { NetLab } from "../network/net_lab.ts";
 import { type Guest, until } from "./protected_pair.ts";
+import { cacheDir, exists, withLock } from "../provision/cache_dir.ts";
 import { ensureQemu } from "../provision/qemu.ts";
+import { startBooted } from "../vms/booted_vm.ts";
 import { StandbyGuest } from "../vms/standby_guest.ts";
 import { startVm, type Vm } from "../vms/vm.ts";
 import { FROM_SOURCE, KemariProcess, type StartOptions } from "../program/watched_kemari.ts";
@@ -39,6 +41,33 @@ async function writeNoise(path: string, lengthBytes: number): Promise<void> {
     const piece = crypto.getRandomValues(new Uint8Array(Math.min(left, 65536)));
     left -= await file.write(piece);
   }
+}
+
+/** A disk with an empty file system, as the VM's guest has booted with it. The cache's own. */
+async function bootedDisk(lengthBytes: number): Promise<string> {
+  const path = `${cacheDir()}/booted-disk-${lengthBytes}.img`;
+  await withLock(`${path}.lock`, {}, async () => {
+    if (await exists(path)) return;
+    const part = `${path}.part`;
+    await Deno.writeFile(part, new Uint8Array(0));
+    await Deno.truncate(part, lengthBytes);
+    const made = await new Deno.Command("mkfs.ext4", {
+      args: ["-q", "-F", "-O", "^metadata_csum", part, `${FILE_SYSTEM_BYTES / 1024}k`],
+      stderr: "piped",
+    }).output();
+    assert.ok(made.success, new TextDecoder().decode(made.stderr));
+    await Deno.rename(part, path);
+  });
+  return path;
+}
+
+/** The same devices, whatever is behind them. */
+function devices(netdev: string, drive: string): string[] {
+  return [
+    ...["-netdev", netdev],
+    ...["-device", "virtio-net-pci,netdev=n0,mac=52:54:00:12:34:56,romfile="],
+    ...["-drive", `file=${drive},format=raw,if=virtio`],
+  ];
 }
 
 type Role = "primary" | "secondary";
@@ -128,12 +157,9 @@ export class TappedPair implements AsyncDisposable {
       await Deno.writeFile(image, new Uint8Array(0));
       await Deno.truncate(image, FILE_SYSTEM_BYTES + this.noiseBytes);
     }
-    const made = await new Deno.Command("mkfs.ext4", {
-      args: ["-q", "-F", "-O", "^metadata_csum", this.image("primary"), "32M"],
-      stderr: "piped",
-    }).output();
+    const disk = await bootedDisk(FILE_SYSTEM_BYTES + this.noiseBytes);
+    await Deno.copyFile(disk, this.image("primary"));
     await writeNoise(this.image("primary"), this.noiseBytes);
-    assert.ok(made.success, new TextDecoder().decode(made.stderr));
     const host = this.#hosts.primary;
     this.protect = this.#kemari([
       ...["protect", "--qmp", `${folder}/${host}.qmp`, this.#link("secondary")],
@@ -144,8 +170,12 @@ export class TappedPair implements AsyncDisposable {
     this.tapper = this.protect;
     this.#control = `${folder}/protect`;
     await this.#standBy();
-    this.primary = this.#stack.use(await startVm(await this.#machine(host)));
-    await this.primary.ready();
+    // kemari would refuse a QEMU that is still being restored: it finds its monitor afterwards.
+    const early = `${folder}/early.qmp`;
+    const machine = await this.#machine(host, early);
+    const booted = { ...machine, args: devices("hubport,id=n0,hubid=0", `${disk},snapshot=on`) };
+    this.primary = this.#stack.use(await startBooted(machine, booted));
+    await Deno.rename(early, `${folder}/${host}.qmp`);
     const { code, output } = await this.primary.run(SERVE, { timeoutMs: 30_000 });
     assert.equal(code, 0, output);
   }
@@ -259,7 +289,7 @@ export class TappedPair implements AsyncDisposable {
     ];
   }
 
-  async #machine(host: Host) {
+  async #machine(host: Host, qmp = `${this.folder}/${host}.qmp`) {
     const { folder } = this;
     return {
       qemu: (await ensureQemu("11.1")).program,
@@ -267,10 +297,11 @@ export class TappedPair implements AsyncDisposable {
       name: `host-${host}`,
       memoryMiB: 192,
       args: [
-        ...["-netdev", `stream,id=n0,server=off,addr.type=unix,addr.path=${folder}/${host}.net`],
-        ...["-device", "virtio-net-pci,netdev=n0,mac=52:54:00:12:34:56,romfile="],
-        ...["-drive", `file=nbd:unix:${folder}/${host}.nbd,format=raw,if=virtio`],
-        ...["-qmp", `unix:${folder}/${host}.qmp,server=on,wait=off`],
+        ...devices(
+          `stream,id=n0,server=off,addr.type=unix,addr.path=${folder}/${host}.net`,
+          `nbd:unix:${folder}/${host}.nbd`,
+        ),
+        ...["-qmp", `unix:${qmp},server=on,wait=off`],
       ],
     };
   }

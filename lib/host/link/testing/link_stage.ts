@@ -18,7 +18,7 @@ import { cString, libc } from "../../system/libc.ts";
 import { socketConnection } from "../peer.ts";
 import { PeerOutput } from "../peer_output.ts";
 import { Reactor } from "../../system/reactor.ts";
-import { ReceiverEnd, type ReceiverOptions } from "../receiver_end.ts";
+import { ReceiverHost, type ReceiverSettings } from "../receiver_host.ts";
 import type { SenderLinkOptions } from "../link_options.ts";
 import { SenderLink } from "../sender_link.ts";
 import { connectSocket } from "../../system/socket.ts";
@@ -38,10 +38,10 @@ export function contentOf(replica: Replica): string {
 export class Stage implements AsyncDisposable {
   readonly folder = Deno.makeTempDirSync({ prefix: "kemari-link-" });
   readonly path = `${this.folder}/s`;
-  readonly end: ReceiverEnd;
+  readonly receiver: ReceiverHost;
 
-  private constructor(readonly reactor: Reactor, options: Partial<ReceiverOptions>) {
-    this.end = new ReceiverEnd(reactor, {
+  private constructor(readonly reactor: Reactor, options: Partial<ReceiverSettings>) {
+    this.receiver = new ReceiverHost(reactor, {
       listen: { kind: "unix", path: this.path, text: "the socket" },
       onLoss: "wait",
       maxTransactionBytes: 2 ** 30,
@@ -56,13 +56,13 @@ export class Stage implements AsyncDisposable {
 
   /** @param openTaps Opens the receiver's taps, which stay the caller's to close. */
   static async open(
-    options: Partial<ReceiverOptions> = {},
-    openTaps?: (reactor: Reactor) => Promise<ReceiverOptions["taps"]>,
+    options: Partial<ReceiverSettings> = {},
+    openTaps?: (reactor: Reactor) => Promise<ReceiverSettings["taps"]>,
   ): Promise<Stage> {
     const reactor = new Reactor();
     const taps = await openTaps?.(reactor);
     const stage = new Stage(reactor, { ...(taps === undefined ? {} : { taps }), ...options });
-    await stage.end.open(never);
+    await stage.receiver.open(never);
     return stage;
   }
 
@@ -106,7 +106,7 @@ export class Stage implements AsyncDisposable {
 
   /** Waits for the receiver to have no sender, with the last one's loss behind it. */
   async quiet(): Promise<void> {
-    await this.reactor.run(() => this.end.session === undefined, never);
+    await this.reactor.run(() => this.receiver.session === undefined, never);
   }
 
   /** Writes bytes as a sender would, then closes. */
@@ -116,7 +116,7 @@ export class Stage implements AsyncDisposable {
     queue.push([bytes]);
     const heard: Uint8Array[] = [];
     let count = 0;
-    const senders = this.end.senders;
+    const senders = this.receiver.senders;
     try {
       let done = false;
       const watch = this.reactor.watch(fd, {
@@ -134,12 +134,12 @@ export class Stage implements AsyncDisposable {
     } finally {
       libc().close(fd);
     }
-    await this.reactor.run(() => this.end.senders > senders, never);
+    await this.reactor.run(() => this.receiver.senders > senders, never);
     return new TextDecoder().decode(concat(heard));
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    this.end.close();
+    this.receiver.close();
     this.reactor.close();
     await Deno.remove(this.folder, { recursive: true });
   }

@@ -1,9 +1,10 @@
-/** What happens between the decision to activate and a running guest. */
+/** The replica's stream, written to whoever is to take the VM over. */
 import { QemuError, TransportError } from "../../errors.ts";
 import type { Replica } from "../../replica/replica.ts";
 import { adopt, appends, kindOf, OutputQueue } from "../system/channel.ts";
 import { ERRNO, libc } from "../system/libc.ts";
-import { childrenOf, endTree } from "../link/peer.ts";
+import { endTree } from "../link/peer.ts";
+import { delay } from "../system/delay.ts";
 import type { Reactor } from "../system/reactor.ts";
 import { Successor } from "./successor.ts";
 
@@ -194,76 +195,4 @@ export async function writeToCommand(
     );
   }
   return { exitCode, kill };
-}
-
-/**
- * Runs the command that makes sure the primary is dead.
- *
- * @param mayBeAskedAgain Whether anybody can ask for another try.
- * @throws {TransportError} unless it exits 0 within the time limit.
- */
-export async function fence(
-  command: string,
-  timeoutMs: number,
-  signal: AbortSignal,
-  log: (line: string) => void,
-  mayBeAskedAgain: boolean,
-): Promise<void> {
-  const next = mayBeAskedAgain ? ", then run kemari failover again" : "";
-  // A group of its own: what hangs may be a child of the shell.
-  const child = new Deno.Command("setsid", {
-    args: ["--wait", "/bin/sh", "-c", command],
-    stdin: "null",
-    stdout: "piped",
-    stderr: "piped",
-  }).spawn();
-  const lines = async (stream: ReadableStream<Uint8Array<ArrayBuffer>>) => {
-    let rest = "";
-    for await (const text of stream.pipeThrough(new TextDecoderStream())) {
-      const parts = (rest + text).split("\n");
-      rest = parts.pop()!;
-      parts.forEach(log);
-    }
-    if (rest !== "") log(rest);
-  };
-  const reading = Promise.all([lines(child.stdout), lines(child.stderr)]);
-  let timer: ReturnType<typeof setTimeout> | undefined;
-  const timeout = new Promise<"timeout">((resolve) => {
-    timer = setTimeout(() => resolve("timeout"), timeoutMs);
-    signal.addEventListener("abort", () => resolve("timeout"), { once: true });
-  });
-  const outcome = await Promise.race([child.status, timeout]);
-  clearTimeout(timer);
-  if (outcome === "timeout") {
-    endGroup(child.pid);
-    signal.throwIfAborted();
-    throw new TransportError("--fence", "spawn", `no end after ${timeoutMs} ms: not activating`, {
-      party: "fence",
-      hint: `make sure by hand that the primary is dead${next}`,
-    });
-  }
-  await Promise.race([reading, delay(1000)]);
-  if (outcome.code !== 0) {
-    throw new TransportError("--fence", "spawn", `failed with ${outcome.code}: not activating`, {
-      party: "fence",
-      hint: `make sure by hand that the primary is dead${next}`,
-    });
-  }
-}
-
-function endGroup(pid: number): void {
-  // setsid forks when it leads a group already: then its child leads the new one.
-  for (const target of [pid, ...childrenOf(pid)]) {
-    for (const id of [-target, target]) {
-      try {
-        Deno.kill(id, "SIGKILL");
-      } catch {
-        // No such group or process.
-      }
-    }
-  }
-}
-
-function delay(ms: number): Promise<undefined> {
-  return new Promise((resolve) => setTimeout(() => resolve(undefined), ms));
 }

@@ -1,0 +1,63 @@
+import type { Behind } from "./failover.ts";
+import type { SessionEnd } from "./secondary_end.ts";
+
+/**
+ * Whether a replica is the last state of its VM, over all sessions of one `recv`.
+ *
+ * ```text
+ *            senderCame()                    committed()
+ * unknown ─────────────────► returned ──────────────────────► current
+ *                             ▲    │ ended("no-sender"): what it was before
+ *                             │    └──────────────────────►
+ *   goes-on, vm-ended,        │
+ *   refused, storage, away ───┘◄── ended(…)
+ * ```
+ *
+ * **Why no later state is overlooked.** A replica counts as current only from a commit in a session
+ * until something shows that the VM has gone on without us: the sender's word that it leaves, our own
+ * refusal, our own standing still, or a sender that comes anew, which may have run in between. A loss
+ * shows nothing of the kind, since what the VM has said after its last transaction was held there. A
+ * connection that turned out to be another VM's leaves everything as it was.
+ */
+export class ReplicaAge {
+  #behind: Behind | undefined = "unknown";
+  /** What it was when the session's sender came; undefined without a session. */
+  #before: { readonly behind: Behind | undefined } | undefined;
+
+  /** Why the replica is not the VM's last state; undefined if it is. */
+  get behind(): Behind | undefined {
+    return this.#behind;
+  }
+
+  /** A sender has said HELLO, and was let in. */
+  senderCame(): void {
+    this.#before = { behind: this.#behind };
+    this.#behind = "returned";
+  }
+
+  /** It has committed a transaction. */
+  committed(): void {
+    this.#behind = undefined;
+  }
+
+  /**
+   * A session has ended.
+   *
+   * @param stoodStill Whether the sender may have given us up because this process stood still.
+   */
+  ended(end: SessionEnd, stoodStill: boolean): void {
+    const before = this.#before;
+    this.#before = undefined;
+    switch (end) {
+      case "no-sender":
+        if (before !== undefined) this.#behind = before.behind;
+        return;
+      case "lost":
+      case "yielded":
+        if (stoodStill) this.#behind ??= "away";
+        return;
+      default:
+        this.#behind = end;
+    }
+  }
+}

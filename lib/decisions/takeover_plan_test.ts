@@ -1,0 +1,69 @@
+import assert from "node:assert/strict";
+import {
+  afterFailedTakeover,
+  type AtFailedTakeover,
+  planTakeover,
+  type TakeoverCause,
+  type TakeoverFailure,
+} from "./takeover_plan.ts";
+
+const PLANS: readonly (readonly [TakeoverCause, boolean, string])[] = [
+  ["handover", true, "nobody is fenced; runs if it ran"],
+  ["handover", false, "nobody is fenced; runs if it ran"],
+  ["loss", true, "fenced; runs"],
+  ["loss", false, "nobody is fenced; runs"],
+  ["failover", true, "fenced; runs"],
+  ["failover", false, "nobody is fenced; runs"],
+];
+
+for (const [cause, hasFence, wanted] of PLANS) {
+  Deno.test(`takeover: ${cause}, ${hasFence ? "with" : "without"} a fence: ${wanted}`, () => {
+    const { fences, runsAlways } = planTakeover(cause, hasFence);
+    assert.equal(
+      `${fences ? "fenced" : "nobody is fenced"}; ${runsAlways ? "runs" : "runs if it ran"}`,
+      wanted,
+    );
+  });
+}
+
+/** One that an operator can ask for again. */
+const KNOWN: AtFailedTakeover = {
+  failure: "fence",
+  isCommand: true,
+  mayBeAskedAgain: true,
+  isInterrupted: false,
+};
+
+const TABLE: readonly (readonly [string, Partial<AtFailedTakeover>, "wait" | "end"])[] = [
+  ["the fence fails", {}, "wait"],
+  ["the same, for stdout", { isCommand: false }, "wait"],
+  ["the same, and nobody can ask again", { mayBeAskedAgain: false }, "end"],
+  ["the same, and we are to end", { isInterrupted: true }, "end"],
+  ["a disk refuses a committed write", { failure: "disk" }, "wait"],
+  ["the file that stdout is has no room", { failure: "room", isCommand: false }, "wait"],
+  ["the command ends with the state", { failure: "successor" }, "wait"],
+  ["stdout's reader goes with a part", { failure: "successor", isCommand: false }, "end"],
+  ["the VM may have run", { failure: "ran" }, "end"],
+  ["a bug", { failure: "other" }, "end"],
+];
+
+for (const [what, known, wanted] of TABLE) {
+  Deno.test(`a failed takeover: ${what}: ${wanted}`, () => {
+    assert.equal(afterFailedTakeover({ ...KNOWN, ...known }), wanted);
+  });
+}
+
+Deno.test("of all cases, a VM that may have run is never followed by another try", () => {
+  let tries = 0;
+  for (const failure of ["fence", "disk", "room", "ran", "successor", "other"] as const) {
+    for (let bits = 0; bits < 8; bits++) {
+      const [isCommand, mayBeAskedAgain, isInterrupted] = [1, 2, 4].map((bit) => (bits & bit) > 0);
+      const known = { failure, isCommand, mayBeAskedAgain, isInterrupted };
+      if (afterFailedTakeover(known) === "end") continue;
+      tries++;
+      assert.ok(mayBeAskedAgain && !isInterrupted);
+      assert.ok(!(["ran", "other"] as readonly TakeoverFailure[]).includes(failure));
+    }
+  }
+  assert.equal(tries, 7);
+});

@@ -1,0 +1,155 @@
+/** Keeps a sender waiting behind its HELLO, while storage is asked about it. */
+import { KemariError, TransportError } from "../../errors.ts";
+import { decodeHeader, decodeHello, HEADER_BYTES, type Hello, TXN } from "../../txn/wire.ts";
+import type { Reactor } from "../system/reactor.ts";
+
+/** Judges a sender by what was found. @throws {WireError} for one that is not to be admitted. */
+export type Admit = (offset: number) => void;
+
+/**
+ * Looks at who comes, before it is admitted. It may take as long as storage does: nobody else waits.
+ *
+ * @throws {KemariError} where that cannot be done.
+ */
+export type LookAtSender = (hello: Hello) => Promise<Admit>;
+
+/**
+ * Looks at no sender while another look is not over: what does not come back keeps a thread of the
+ * runtime's, of which there are not many.
+ */
+export function oneAtATime(look: LookAtSender): LookAtSender {
+  let isLooking = false;
+  return async (hello) => {
+    if (isLooking) throw unanswered("a sender before this one");
+    isLooking = true;
+    try {
+      return await look(hello);
+    } finally {
+      isLooking = false;
+    }
+  };
+}
+
+function unanswered(who: string): TransportError {
+  return new TransportError(
+    "recv",
+    "read",
+    `the storage of the disks here does not answer what it was asked about ${who}`,
+    { party: "replica", hint: "mend that storage; the sender tries again" },
+  );
+}
+
+/** The longest that a sender waits. Half of its patience is less where it is short. */
+const MOST_LOOK_MS = 5000;
+
+/** Who waits for a sender's HELLO. */
+export interface GateOwner {
+  /** There is something to {@link HelloGate.take} at last. */
+  opened(): void;
+  /** The sender cannot be admitted now, for reasons of our own. */
+  failed(error: KemariError): void;
+}
+
+/**
+ * Lets bytes through behind a look at the HELLO with which they begin.
+ *
+ * ```text
+ * take() ──no whole HELLO yet──► kept ──take()──► looking ──looked──► open: all that was kept, then all
+ *    └──no HELLO at all: open, whoever reads it says so       └──too late, failed──► failed()
+ * ```
+ */
+export class HelloGate {
+  readonly #reactor: Reactor;
+  readonly #look: LookAtSender | undefined;
+  readonly #ownGraceMs: number;
+  readonly #owner: GateOwner;
+  #state: "closed" | "looking" | "open" | "over";
+  #kept = new Uint8Array(0);
+  #admit: Admit = () => {};
+  #stopWaiting = () => {};
+
+  /** Without a `look` all are let through. */
+  constructor(
+    reactor: Reactor,
+    { look, graceMs }: { readonly look?: LookAtSender; readonly graceMs: number },
+    owner: GateOwner,
+  ) {
+    this.#reactor = reactor;
+    this.#look = look;
+    this.#ownGraceMs = graceMs;
+    this.#owner = owner;
+    this.#state = look === undefined ? "open" : "closed";
+  }
+
+  /** Whether nothing more is to be read until the look is over. */
+  get isLooking(): boolean {
+    return this.#state === "looking";
+  }
+
+  /** Judges the sender, when its HELLO is read. @throws {WireError} */
+  admit(offset: number): void {
+    this.#admit(offset);
+  }
+
+  /** @returns What may be read now; it is the caller's, and `bytes` may be reused otherwise. */
+  take(bytes: Uint8Array<ArrayBuffer>): Uint8Array<ArrayBuffer> {
+    if (this.#state === "open" && this.#kept.length === 0) return bytes;
+    const kept = new Uint8Array(this.#kept.length + bytes.length);
+    kept.set(this.#kept);
+    kept.set(bytes, this.#kept.length);
+    this.#kept = kept;
+    if (this.#state === "closed") this.#readHello();
+    if (this.#state !== "open") return kept.subarray(0, 0);
+    this.#kept = kept.subarray(0, 0);
+    return kept;
+  }
+
+  close(): void {
+    this.#state = "over";
+    this.#stopWaiting();
+  }
+
+  #readHello(): void {
+    try {
+      const kept = this.#kept;
+      const header = decodeHeader(kept, 0, kept.length, 0);
+      if (header === undefined) return;
+      if (header.command !== TXN.HELLO) return void (this.#state = "open");
+      const end = HEADER_BYTES + header.lengthBytes;
+      if (kept.length < end) return;
+      this.#start(decodeHello(kept.subarray(HEADER_BYTES, end), HEADER_BYTES));
+    } catch (error) {
+      if (!(error instanceof KemariError)) throw error;
+      this.#state = "open";
+    }
+  }
+
+  #start(hello: Hello): void {
+    this.#state = "looking";
+    const limitMs = Math.min(MOST_LOOK_MS, hello.graceMs / 2, this.#ownGraceMs / 2);
+    const done = this.#reactor.awaitRuntime();
+    const cancel = this.#reactor.after(limitMs, () => this.#fail(unanswered("the sender")));
+    this.#stopWaiting = () => {
+      this.#stopWaiting = () => {};
+      cancel();
+      done();
+    };
+    this.#look!(hello).then((admit) => {
+      if (this.#state !== "looking") return;
+      this.#stopWaiting();
+      this.#admit = admit;
+      this.#state = "open";
+      this.#owner.opened();
+      this.#reactor.wake();
+    }).catch((error) => {
+      if (!(error instanceof KemariError)) return this.#reactor.fail(error);
+      if (this.#state === "looking") this.#fail(error);
+      this.#reactor.wake();
+    });
+  }
+
+  #fail(error: KemariError): void {
+    this.close();
+    this.#owner.failed(error);
+  }
+}

@@ -1,0 +1,400 @@
+import { getLogger } from "@logtape/logtape";
+import { mayFailOver } from "../../decisions/failover.ts";
+import { ReplicaAge } from "../../decisions/replica_age.ts";
+import {
+  afterSession,
+  judgeSessionEnd,
+  type SecondaryStep,
+  type SessionEnd,
+} from "../../decisions/secondary_end.ts";
+import type { TakeoverCause } from "../../decisions/takeover_plan.ts";
+import { type KemariError, TransportError } from "../../errors.ts";
+import type { Leave } from "../../txn/leave.ts";
+import { Replica } from "../../replica/replica.ts";
+import type { ReplicaStore } from "../../replica/page_store.ts";
+import type { ReplicaTaps } from "../../replica/replica_taps.ts";
+import type { SecondaryCounters, SecondaryEvent } from "../../replica/secondary.ts";
+import type { Address } from "../system/address.ts";
+import { CommitChecks } from "./commit_checks.ts";
+import type { CommitGate } from "./commit_gate.ts";
+import { allocateSlab } from "../system/libc.ts";
+import { connectPeer, type PeerConnection, socketConnection } from "./peer.ts";
+import type { Reactor, Watch } from "../system/reactor.ts";
+import { ReplicaOwner } from "../home/replica_owner.ts";
+import { ReceiverSession, type SessionSettings } from "./receiver_session.ts";
+import { oneAtATime } from "./hello_gate.ts";
+import { refuseSender } from "./refuse_sender.ts";
+import {
+  isStranger,
+  notFailedOver,
+  OUTRUN,
+  senderLeft,
+  waitingWords,
+  whyNot,
+} from "./session_end_words.ts";
+import { type Listener, listenSocket } from "../system/socket.ts";
+
+const log = getLogger(["kemari", "recv"]);
+
+export interface ReceiverSettings extends SessionSettings {
+  readonly listen: Address;
+  readonly onLoss: "wait" | "activate" | "exit";
+  /** Whether anyone can tell us to activate while no sender can come back. */
+  readonly controlled: boolean;
+  /** Whether a command makes sure that the primary is dead; else it is asked to stop its VM. */
+  readonly fenced: boolean;
+  /** What of the event-tap the replica keeps; nothing by default. */
+  readonly taps?: ReplicaTaps;
+  /** Whose the replica is; nobody's yet by default. */
+  readonly owner?: ReplicaOwner;
+  /** Where the replica's pages live; in memory by default. */
+  readonly store?: ReplicaStore;
+  /** What a transaction must pass before it is committed. */
+  readonly gate?: CommitGate;
+}
+
+/** Why a secondary does not receive any more; it ends with nothing to do where the VM was shut down. */
+export type Verdict = TakeoverCause | "vm-ended";
+
+/** A step that keeps the replica. */
+type Keeping = Extract<SecondaryStep, { readonly do: "wait" | "end" }>;
+
+/** Where the receiver is. */
+type ReceiverState =
+  /** No sender is there, and one may come. */
+  | { readonly at: "free" }
+  | { readonly at: "serving"; readonly session: ReceiverSession }
+  /** `kemari failover` was obeyed, and the sender is told to stop its VM. */
+  | { readonly at: "yielding"; readonly session: ReceiverSession }
+  /** @property decidedAt In milliseconds of performance.now(). */
+  | { readonly at: "decided"; readonly verdict: Verdict; readonly decidedAt: number }
+  /** The VM runs here. */
+  | { readonly at: "active" }
+  /** This process is about to end: what becomes of the session is no news any more. */
+  | { readonly at: "ending"; readonly session: ReceiverSession | undefined };
+
+/**
+ * The secondary's side on real descriptors: sessions come and go, the replica stays.
+ *
+ * ```text
+ *          a sender comes            HANDOVER; a loss, to activate; failover()
+ * free ──────────────────► serving ─────────────────────────────────────────► decided ──► active
+ *  ▲ │ ▲                    │ │ │                                              ▲ ▲ │  activated()
+ *  │ │ └──its end, to wait──┘ │ └──failover() without a fence──► yielding ─────┘ │ │
+ *  │ │                        └──the very first check fails──► ending  its end   │ │
+ *  │ └──failover()───────────────────────────────────────────────────────────────┘ │
+ *  └──resume()─────────────────────────────────────────────────────────────────────┘
+ * ```
+ */
+export class ReceiverHost {
+  readonly #reactor: Reactor;
+  readonly #settings: ReceiverSettings;
+  readonly replica: Replica;
+  readonly owner: ReplicaOwner;
+  readonly counters: SecondaryCounters = {
+    committed: 0,
+    pages: 0,
+    zeroPages: 0,
+    payloadBytes: 0,
+    lastPayloadBytes: 0,
+  };
+  #listener: Listener | undefined;
+  #listenerWatch: Watch | undefined;
+  #state: ReceiverState = { at: "free" };
+  #lastLoss: KemariError | undefined;
+  #committedAt = 0;
+  /** Whether the replica is the VM's last state. */
+  readonly #age = new ReplicaAge();
+  readonly #checks: CommitChecks | undefined;
+  /** The last session ended for want of room here, which was said: it may be tried for long. */
+  #isFull = false;
+  #senders = 0;
+  /** Asks what the disks are, which their storage may keep to itself. */
+  readonly #look = oneAtATime(async (hello) => {
+    const [admit] = await Promise.all([this.#settings.look?.(hello), this.owner.look()]);
+    return (offset) => {
+      admit?.(offset);
+      this.owner.admit(hello, offset, this.replica.committed);
+    };
+  });
+
+  constructor(reactor: Reactor, settings: ReceiverSettings) {
+    this.#reactor = reactor;
+    this.#settings = settings;
+    this.replica = new Replica(
+      settings.maxTransactionBytes,
+      allocateSlab,
+      settings.taps,
+      settings.store,
+    );
+    this.owner = settings.owner ?? new ReplicaOwner();
+    this.replica.admitStream = (coming, kept) => this.owner.admitStream(coming, kept);
+    if (settings.gate === undefined) return;
+    this.#checks = new CommitChecks(reactor, this.replica, settings.gate, () => {
+      this.#state = { at: "ending", session: this.session };
+    });
+  }
+
+  /** When the last transaction was committed, in milliseconds of performance.now(); 0 if never. */
+  get committedAt(): number {
+    return this.#committedAt;
+  }
+  get session(): ReceiverSession | undefined {
+    return "session" in this.#state ? this.#state.session : undefined;
+  }
+  /** When the decision to activate fell, in milliseconds of performance.now(); 0 without one. */
+  get decidedAt(): number {
+    return this.#state.at === "decided" ? this.#state.decidedAt : 0;
+  }
+  /** Sessions so far. */
+  get senders(): number {
+    return this.#senders;
+  }
+  /** What `kemari status` calls it. */
+  get state(): "listening" | "receiving" | "waiting" | "activating" | "active" {
+    if (this.#state.at === "active") return "active";
+    if (this.#state.at === "decided") return "activating";
+    if (this.session !== undefined) return "receiving";
+    return this.replica.committed > 0 ? "waiting" : "listening";
+  }
+
+  /** Begins to listen, or opens the one connection that `exec:` and `stdio:` stand for. */
+  async open(signal: AbortSignal): Promise<void> {
+    const { listen } = this.#settings;
+    if (listen.kind === "exec" || listen.kind === "stdio") {
+      const peer = await connectPeer(listen, this.#reactor, this.#settings.graceMs, signal);
+      this.#begin(peer);
+      return;
+    }
+    const listener = await listenSocket(listen, this.#reactor, signal);
+    this.#listener = listener;
+    this.#listenerWatch = this.#reactor.watch(listener.fd, { readable: () => this.#accept() });
+    this.#listenerWatch.want(true, false);
+    log.info("listening on {address}", { address: listener.text });
+  }
+
+  /**
+   * Receives until the VM is to be activated here. All sessions are closed by then.
+   *
+   * @throws {KemariError} on loss where the options say `exit`, or where nobody can come back.
+   */
+  async receive(signal: AbortSignal): Promise<Verdict> {
+    const verdict = () => this.#state.at === "decided" ? this.#state.verdict : undefined;
+    await this.#reactor.run(() => verdict() !== undefined, signal);
+    return verdict()!;
+  }
+
+  /**
+   * Activates now; a sender that is there is told first, unless it is to be fenced anyway.
+   *
+   * @param stale Whether the replica is wanted however old it is known to be.
+   * @throws {KemariError} if there is nothing to activate, or {@link mayFailOver} says no.
+   */
+  failover(stale = false): void {
+    const { at } = this.#state;
+    if (at === "yielding" || at === "decided" || at === "active") return;
+    const session = this.session;
+    const isSenderThere = session?.secondary.peer !== undefined && !session.refused;
+    const { committed } = this.replica;
+    const { behind } = this.#age;
+    const answer = mayFailOver({ committed, behind, isSenderThere, stale });
+    if (answer.do === "refuse") throw notFailedOver(answer.why, session?.name ?? "recv", committed);
+    this.replica.taps.requireWhole();
+    if (answer.warns) {
+      log.warn("transaction {transaction}: {outrun}", { transaction: committed, outrun: OUTRUN });
+    }
+    if (isSenderThere && !this.#settings.fenced) {
+      log.warn("taking over from a sender that is there: it is told to stop its VM");
+      this.#state = { at: "yielding", session };
+      return session.takeOver();
+    }
+    this.#endSession();
+    this.#decide("failover");
+  }
+
+  /** Goes back to waiting: an activation did not succeed, and the replica is whole. */
+  resume(): void {
+    this.#state = { at: "free" };
+  }
+
+  /** The VM runs here: from now on senders are told so. */
+  activated(): void {
+    this.#state = { at: "active" };
+    this.owner.activated();
+  }
+
+  close(): void {
+    this.#endSession();
+    this.#listenerWatch?.stop();
+    this.#listener?.close();
+    this.#listener = undefined;
+  }
+
+  #decide(verdict: Verdict): void {
+    this.#state = { at: "decided", verdict, decidedAt: performance.now() };
+    this.#reactor.wake();
+  }
+
+  #accept(): void {
+    const fd = this.#listener!.accept();
+    if (fd === undefined) return;
+    const peer = socketConnection(fd, this.#listener!.text);
+    this.session?.makeWay();
+    switch (this.#state.at) {
+      case "free":
+        return this.#begin(peer);
+      case "active":
+        log.warn("a sender connected, but the VM runs here: refused");
+        return refuseSender(peer, this.#reactor, "taken-over");
+      case "decided":
+        // An activation may still fail: until it has succeeded the primary is not told to stop.
+        log.warn("a sender connected in the middle of an activation: refused");
+        return refuseSender(peer, this.#reactor, "activating");
+      default:
+        log.warn("another sender connected while one is served: refused");
+        return refuseSender(peer, this.#reactor, "busy");
+    }
+  }
+
+  #begin(peer: PeerConnection): void {
+    this.#senders++;
+    const session = new ReceiverSession(
+      this.#reactor,
+      peer,
+      this.replica,
+      this.counters,
+      { ...this.#settings, look: this.#look },
+      {
+        event: (event) => this.#event(event),
+        ended: (error) => this.#ended(error),
+      },
+    );
+    this.#state = { at: "serving", session };
+  }
+
+  #event(event: SecondaryEvent): void {
+    switch (event.kind) {
+      case "hello":
+        this.#age.senderCame();
+        if (!this.#isFull) {
+          log.info("sender connected: {software}", { software: event.hello.software });
+        }
+        return;
+      case "committed":
+        if (this.#committedAt === 0) {
+          log.info("first transaction committed: {machine}, {pages} pages, {zero} zero", {
+            machine: this.replica.machine,
+            pages: event.size.pages,
+            zero: event.size.zeroPages,
+          });
+        }
+        this.#committedAt = performance.now();
+        this.#age.committed();
+        this.owner.committed();
+        this.#isFull = false;
+        return;
+      case "held":
+        return this.#checks!.check(this.session!, event.state);
+      case "handover":
+        log.info("handover after transaction {transaction}", { transaction: event.transaction });
+        this.#endSession();
+        this.#decide("handover");
+        return;
+      case "left":
+        return this.#left(event.leave);
+    }
+  }
+
+  /** The sender has said that it leaves, and knows that we have heard it. */
+  #left(leave: Leave): void {
+    const session = this.#takeSession()!;
+    session.partFromSender();
+    this.#after(leave.reason, senderLeft(session.name, leave));
+  }
+
+  /** A session is over, without LEAVE. */
+  #ended(error: KemariError): void {
+    const { at } = this.#state;
+    const session = this.#takeSession()!;
+    const { secondary, stoodStill } = session;
+    session.close();
+    if (at === "ending") return;
+    const end = judgeSessionEnd({
+      wasTold: at === "yielding",
+      wasAdmitted: secondary.peer !== undefined,
+      isStranger: isStranger(error),
+      hasStorageFailed: secondary.storageFailed,
+      isGone: error instanceof TransportError && error.party === "peer",
+    });
+    this.#after(end, error, stoodStill);
+  }
+
+  #endSession(): void {
+    this.#takeSession()?.close();
+  }
+
+  /** Takes the session out of the state; nobody waits any more for what may be looked at. */
+  #takeSession(): ReceiverSession | undefined {
+    const session = this.session;
+    if (session === undefined) return undefined;
+    const isEnding = this.#state.at === "ending";
+    this.#state = isEnding ? { at: "ending", session: undefined } : { at: "free" };
+    this.#checks?.leave(session);
+    return session;
+  }
+
+  /** Carries out what {@link afterSession} says. */
+  #after(end: SessionEnd, error: KemariError, stoodStill = false): void {
+    this.#age.ended(end, stoodStill);
+    if (end !== "no-sender" && end !== "yielded") this.#lastLoss = error;
+    const step = afterSession({
+      end,
+      onLoss: this.#settings.onLoss,
+      committed: this.replica.committed,
+      isCurrent: this.#age.behind === undefined,
+      isWhole: this.replica.taps.unfit === undefined,
+      mayComeBack: this.#listener !== undefined || this.#settings.controlled,
+    });
+    const reason = error.message;
+    const isRefused = isStranger(error) || error.party === "replica";
+    switch (step.do) {
+      case "nothing":
+        if (isRefused) return log.error("a sender was refused: {reason}", { reason });
+        // A port scanner, say: its going is no loss, and must not start a failover.
+        return log.warn("a connection that was no sender's: {reason}", { reason });
+      case "activate":
+        if (step.why === "lost") log.warn("primary lost: {reason}", { reason });
+        return this.#decide(step.why === "lost" ? "loss" : "failover");
+      case "end":
+        return this.#end(step, error);
+      case "wait":
+        return this.#wait(step, end === "storage", reason);
+    }
+  }
+
+  #end({ why, isLoud }: Keeping, error: KemariError): void {
+    if (why === "vm-ended") {
+      log.info("{reason}; nothing is started here", { reason: error.message });
+      return this.#decide("vm-ended");
+    }
+    const unfit = this.replica.taps.unfit?.message;
+    if (isLoud) log.error("not activated: {why}", { why: whyNot(why, unfit) });
+    this.#reactor.fail(error);
+  }
+
+  #wait(step: Keeping, isFull: boolean, reason: string): void {
+    const wasFull = this.#isFull;
+    this.#isFull = isFull;
+    if (wasFull && isFull) return;
+    const { committed, taps } = this.replica;
+    const unfit = taps.unfit?.message;
+    const level = step.isLoud ? "error" : step.why === "vm-ended" ? "info" : "warn";
+    log[level]("{words}", {
+      words: waitingWords(step, reason, committed, unfit, this.#settings.controlled),
+    });
+  }
+
+  get lastLoss(): string | undefined {
+    return this.#lastLoss?.message;
+  }
+}

@@ -1,0 +1,61 @@
+import { UsageError } from "../errors.ts";
+import type { DiskTapAddress } from "./disk/disk_address.ts";
+import type { LinkTiming } from "./link/link_options.ts";
+import type { NetTapAddress } from "./net/net_address.ts";
+import type { RamReserve } from "./ram_dir/ram_room.ts";
+import { type Address, parseAddress } from "./system/address.ts";
+import { wasClosed } from "./system/channel.ts";
+import { checkStandbyCommand } from "./takeover/standby_command.ts";
+import type { ReplaySettings } from "./taps/replica_tap_set.ts";
+
+/** How `kemari recv` behaves. */
+export interface RecvSettings extends LinkTiming {
+  readonly listen: string;
+  readonly onLoss: "wait" | "activate" | "exit";
+  readonly fence?: string;
+  readonly fenceTimeoutMs: number;
+  readonly exec?: string;
+  /** Folder for the RAM's files; in memory without. */
+  readonly ramDir?: string;
+  /** Whether one other VM may take the place of the one that is kept. */
+  readonly replace?: boolean;
+  /** Whether room for all of it is reserved there. */
+  readonly ramReserve: RamReserve;
+  /** A QEMU's command, to be run beside the replica and to take the VM over. */
+  readonly standby?: string;
+  /** Bytes of pages one transaction may stage; half of the free memory if undefined. */
+  readonly maxTransactionBytes?: number;
+  readonly control?: string;
+  /** The primary's taps, by the same names, to be offered to the QEMU that goes on. */
+  readonly nets: readonly NetTapAddress[];
+  readonly disks: readonly DiskTapAddress[];
+  readonly replay: ReplaySettings;
+}
+
+/** Whether the VM goes to whoever reads our stdout, and not to a command of ours. */
+export function goesToStdout({ exec, standby }: RecvSettings): boolean {
+  return exec === undefined && standby === undefined;
+}
+
+/**
+ * Looks for what does not fit together, before anything is opened.
+ *
+ * @returns Where to listen.
+ * @throws {UsageError}
+ */
+export function checkRecvSettings(settings: RecvSettings): Address {
+  const listen = parseAddress(settings.listen);
+  const toStdout = goesToStdout(settings);
+  if (settings.standby !== undefined) checkStandbyCommand(settings.standby);
+  if (listen.kind === "stdio" && toStdout) {
+    throw new UsageError("with stdio: stdout belongs to the sender, not to the activated stream", {
+      hint: 'give --exec "qemu-system-x86_64 … -incoming fd:0"',
+    });
+  }
+  if (toStdout && wasClosed(1)) {
+    throw new UsageError("stdout is closed: the activated stream would be lost", {
+      hint: 'pipe it into "qemu-system-x86_64 … -incoming fd:0", or into a file, or give --exec',
+    });
+  }
+  return listen;
+}

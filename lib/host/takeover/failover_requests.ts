@@ -1,0 +1,29 @@
+/** Those who have asked for a failover: each learns whether the guest's state has been handed to QEMU. */
+export class FailoverRequests {
+  #waiting: { resolve(): void; reject(error: unknown): void }[] = [];
+
+  /** Waits with the others. */
+  wait(): Promise<void> {
+    return new Promise((resolve, reject) => this.#waiting.push({ resolve, reject }));
+  }
+
+  /** It has been. @returns Whether anybody has waited. */
+  resolve(): boolean {
+    const waiting = this.#take();
+    for (const { resolve } of waiting) resolve();
+    return waiting.length > 0;
+  }
+
+  /** It has not been, for this reason. @returns Whether anybody has waited. */
+  reject(error: unknown): boolean {
+    const waiting = this.#take();
+    for (const { reject } of waiting) reject(error);
+    return waiting.length > 0;
+  }
+
+  #take() {
+    const waiting = this.#waiting;
+    this.#waiting = [];
+    return waiting;
+  }
+}

@@ -1,0 +1,53 @@
+import { getLogger } from "@logtape/logtape";
+import { QemuError } from "../../errors.ts";
+import type { QmpClient } from "../vm/qmp_client.ts";
+import type { StandbyProcess } from "./standby_process.ts";
+
+const log = getLogger(["kemari", "standby"]);
+
+/** A QEMU that takes so long to let its VM run is worth a word, and another after as long. */
+const SLOW_RUN_MS = 5000;
+/** The most that a timer takes. */
+const NO_LIMIT_MS = 2 ** 31 - 1;
+/** A QEMU whose connection has ended has ended itself by then, or lives on without. */
+const END_MS = 1000;
+
+/**
+ * Has a QEMU that has loaded a state let its VM run, and waits until it does. From the command on its
+ * VM is nowhere else: a host that is short of time or memory may take as long as it needs.
+ *
+ * @returns Why QEMU refuses, where it does: the VM has not run then.
+ * @throws {KemariError} if it ends: the VM may have run.
+ */
+export async function letRun(
+  process: StandbyProcess,
+  client: QmpClient,
+): Promise<QemuError | undefined> {
+  const begun = performance.now();
+  const resumed = client.waitEvent("RESUME", NO_LIMIT_MS);
+  resumed.catch(() => {});
+  const slow = setInterval(() =>
+    log.warn(
+      "the standby was told to run {seconds} s ago, and has not said that it does; it is waited " +
+        "for: the VM is nowhere else",
+      { seconds: Math.round((performance.now() - begun) / 1000) },
+    ), SLOW_RUN_MS);
+  const run = async () => {
+    await client.execute("cont", undefined, { timeoutMs: NO_LIMIT_MS });
+    await resumed;
+    return true;
+  };
+  try {
+    const runs = await Promise.race([run(), process.exitCode.then(() => false)]);
+    if (!runs) throw await process.failure("wait");
+  } catch (error) {
+    if (error instanceof QemuError && !process.hasEnded) return error;
+    await Promise.race([process.exitCode, new Promise((resolve) => setTimeout(resolve, END_MS))]);
+    if (process.hasEnded) throw await process.failure("wait");
+    log.warn("the standby was told to run, and its QMP socket has closed since: {reason}", {
+      reason: (error as Error).message,
+    });
+  } finally {
+    clearInterval(slow);
+  }
+}

@@ -1,0 +1,32 @@
+/** What the error of a takeover means. */
+import { getLogger } from "@logtape/logtape";
+import type { TakeoverFailure } from "../../decisions/takeover_plan.ts";
+import { InterruptedError, KemariError, QemuError, TransportError } from "../../errors.ts";
+import { RanAndEnded } from "./standby.ts";
+import { isDiskFull } from "./write_replica.ts";
+
+const log = getLogger(["kemari", "recv"]);
+
+/** Tells whose failing it was. */
+export function takeoverFailure(error: unknown): TakeoverFailure {
+  if (error instanceof RanAndEnded) return "ran";
+  if (error instanceof QemuError) return "successor";
+  if (!(error instanceof TransportError)) return "other";
+  if (isDiskFull(error)) return "room";
+  return error.party === "fence" || error.party === "disk" ? error.party : "successor";
+}
+
+/**
+ * Says what it means that this process ends now, and what becomes of the replica.
+ *
+ * @param folder Where its files are, if it has any.
+ */
+export function tellWithoutSecondTry(error: unknown, folder: string | undefined): void {
+  if (!(error instanceof KemariError) || error instanceof InterruptedError) return;
+  const rest = folder === undefined
+    ? "the replica ends with this process: the VM can go on at the primary alone, if it is there " +
+      "still; with --control, recv keeps the replica for another kemari failover"
+    : `the replica is kept in ${folder}: mend what failed, start recv again with --control, and run ` +
+      "kemari failover; or let the VM go on at the primary, if it is there still, but never both";
+  log.error("not activated: {rest}", { rest });
+}
