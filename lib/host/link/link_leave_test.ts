@@ -1,6 +1,7 @@
 /** A sender that leaves, also in the middle of something: the secondary hears it, and starts nothing. */
 import assert from "node:assert/strict";
-import { concat } from "../../qemu/testing/synthetic_stream.ts";
+import { concat, fullStream } from "../../qemu/testing/synthetic_stream.ts";
+import { encodeLeave } from "../../txn/leave.ts";
 import { decodeHello, encodeHeader, encodeHello, HEADER_BYTES, TXN } from "../../txn/wire.ts";
 import { loadStream } from "../../lab/recording/streams.ts";
 import { OutputQueue } from "../system/channel.ts";
@@ -10,7 +11,9 @@ import { compressionOf } from "./compression.ts";
 import type { SenderLinkOptions } from "./link_options.ts";
 import { socketConnection } from "./peer.ts";
 import { SenderLink } from "./sender_link.ts";
-import { never, Stage, tinyStream } from "./testing/link_stage.ts";
+import { Stage, tinyStream, wireOf } from "./testing/link_stage.ts";
+import { O_CLOEXEC, O_NONBLOCK } from "../system/linux.ts";
+import { never } from "../system/never.ts";
 
 const OPTIONS = {
   commit: "async",
@@ -19,14 +22,15 @@ const OPTIONS = {
   graceMs: 2000,
   software: "test",
 } as const;
-const O_NONBLOCK_CLOEXEC = 0o2004000;
 const STEP_BYTES = 4096;
+/** A HANDOVER is what a stream's wire ends with. */
+const HANDOVER_BYTES = 20;
 
 for (const compress of ["delta", "zstd"] as const) {
   Deno.test(`LEAVE gets out while a checkpoint is held (${compress})`, async () => {
     await using stage = await Stage.open({ onLoss: "activate" });
     const pipe = new Int32Array(2);
-    libc().pipe2(new Uint8Array(pipe.buffer), O_NONBLOCK_CLOEXEC);
+    libc().pipe2(new Uint8Array(pipe.buffer), O_NONBLOCK | O_CLOEXEC);
     const [input, output] = pipe;
     const stream = loadStream("colo-11.1-dirty");
     const queue = new OutputQueue(output, "QEMU");
@@ -124,7 +128,7 @@ Deno.test("a link that is left says whether the secondary knows, and comes to it
 Deno.test("a secondary that goes without a word has not heard that it is left", async () => {
   await using stage = await Stage.open();
   const [up, down] = [new Int32Array(2), new Int32Array(2)];
-  for (const pipe of [up, down]) libc().pipe2(new Uint8Array(pipe.buffer), O_NONBLOCK_CLOEXEC);
+  for (const pipe of [up, down]) libc().pipe2(new Uint8Array(pipe.buffer), O_NONBLOCK | O_CLOEXEC);
   const peer = { input: up[0], output: down[1], name: "pipes", isSocket: false, close: () => {} };
   const link = new SenderLink(stage.reactor, peer, { ...OPTIONS, stream: "auto" });
   const said = new Uint8Array(1000);
@@ -141,4 +145,21 @@ Deno.test("a secondary that goes without a word has not heard that it is left", 
   assert.deepEqual(link.state, { at: "left", by: "end" });
   link.close();
   for (const fd of [up[0], ...down]) libc().close(fd);
+});
+
+Deno.test("of a VM that goes on or was shut down elsewhere, no plain failover makes a second one", async () => {
+  for (const reason of ["goes-on", "vm-ended"] as const) {
+    await using stage = await Stage.open({ onLoss: "activate" });
+    const wire = await wireOf(fullStream(40));
+    const said = encodeLeave({ reason, text: "why" });
+    const header = { command: TXN.LEAVE, flags: 0, sequence: 0, transaction: 0 };
+    const leave = concat(encodeHeader({ ...header, lengthBytes: said.length }), said);
+    await stage.speak(concat(wire.subarray(0, -HANDOVER_BYTES), leave), 100);
+    await stage.quiet();
+    assert.equal(stage.receiver.state, "waiting", "nothing is started by itself");
+    assert.match(stage.receiver.lastLoss!, /\(why\)/);
+    assert.throws(() => stage.receiver.failover(), /transaction 1 is not the VM's last state/);
+    stage.receiver.failover(true);
+    assert.equal(await stage.receiver.receive(never), "failover");
+  }
 });

@@ -5,9 +5,9 @@ import { Primary, type PrimaryEvent } from "../../replica/primary.ts";
 import type { PackingCounters } from "../../txn/packing.ts";
 import type { SentBytes } from "../../txn/sender_options.ts";
 import type { LeaveReason } from "../../txn/leave.ts";
-import { bootTimeMs } from "../system/boot_time.ts";
 import { AttachedQemu } from "./attached_qemu.ts";
 import { digestSeed } from "./digest_seed.ts";
+import { bootTimeMs } from "../system/boot_time.ts";
 import { helloFields, type QemuChannel, type SenderLinkOptions } from "./link_options.ts";
 import type { ImageMarks } from "../image/image_marks.ts";
 import { closedBySecondary, hasGivenUsUp, silentSecondary } from "./lost_secondary.ts";
@@ -20,6 +20,7 @@ import type { Reactor, Watch } from "../system/reactor.ts";
 import { isTakenOver } from "../vm/release_vm.ts";
 import { SegmentPool } from "../system/segment_pool.ts";
 import { tellStuck } from "./stuck_stream.ts";
+import { never } from "../system/never.ts";
 
 /** Time for a secondary to hear that it is left. */
 const LEAVE_MS = 1500;
@@ -64,8 +65,8 @@ export class SenderLink {
   readonly #segments = new SegmentPool();
   readonly #maxPendingBytes: number;
   readonly #taps: LinkTaps | undefined;
-  readonly #marks: ImageMarks | undefined;
   readonly #ownSilence: OwnSilence;
+  readonly #marks: ImageMarks | undefined;
   #qemu: AttachedQemu | undefined;
   #state: LinkState = { at: "running" };
   #hasCommitted = false;
@@ -109,10 +110,9 @@ export class SenderLink {
     this.#cancelTick = reactor.every(Math.max(1, Math.min(options.heartbeatMs / 4, 50)), () => {
       const late = this.#ownSilence.tick(options.graceMs, this.primary.peer?.graceMs ?? 0);
       if (late) this.#readPeer();
-      const now = performance.now();
-      this.primary.tick(now);
+      this.primary.tick(performance.now());
       this.#pump();
-      tellStuck(this.primary, now);
+      tellStuck(this.primary, performance.now());
     });
     try {
       this.#pump();
@@ -229,7 +229,7 @@ export class SenderLink {
       this.#pump();
       await this.#reactor.run(
         () => late || this.state.at !== "leaving",
-        new AbortController().signal,
+        never,
       );
     } catch (error) {
       if (isTakenOver(error) || hasGivenUsUp(error)) throw error;
@@ -283,8 +283,9 @@ export class SenderLink {
   #readPeer(): void {
     const waited = this.primary.awaitsDigests;
     if (this.#peerInput.take() === "ended") return this.#peerEnded();
-    const hasDigests = waited && !this.primary.awaitsDigests;
-    if (hasDigests && this.#state.at === "running") this.#parse(performance.now());
+    if (waited && this.#state.at === "running" && !this.primary.awaitsDigests) {
+      this.#parse(performance.now());
+    }
     this.#pump();
   }
 
