@@ -1,5 +1,8 @@
-/** A sender that leaves in the middle of something: the secondary hears it, and starts nothing. */
+/** A sender that leaves, also in the middle of something: the secondary hears it, and starts nothing. */
 import assert from "node:assert/strict";
+import { concat, fullStream } from "../../qemu/testing/synthetic_stream.ts";
+import { encodeLeave } from "../../txn/leave.ts";
+import { decodeHello, encodeHeader, encodeHello, HEADER_BYTES, TXN } from "../../txn/wire.ts";
 import { loadStream } from "../../lab/recording/streams.ts";
 import { OutputQueue } from "../system/channel.ts";
 import { cString, libc } from "../system/libc.ts";
@@ -8,7 +11,7 @@ import { compressionOf } from "./compression.ts";
 import type { SenderLinkOptions } from "./link_options.ts";
 import { socketConnection } from "./peer.ts";
 import { SenderLink } from "./sender_link.ts";
-import { Stage, tinyStream } from "./testing/link_stage.ts";
+import { Stage, tinyStream, wireOf } from "./testing/link_stage.ts";
 import { O_CLOEXEC, O_NONBLOCK } from "../system/linux.ts";
 import { never } from "../system/never.ts";
 
@@ -20,6 +23,8 @@ const OPTIONS = {
   software: "test",
 } as const;
 const STEP_BYTES = 4096;
+/** A HANDOVER is what a stream's wire ends with. */
+const HANDOVER_BYTES = 20;
 
 for (const compress of ["delta", "zstd"] as const) {
   Deno.test(`LEAVE gets out while a checkpoint is held (${compress})`, async () => {
@@ -96,3 +101,65 @@ async function linkTo(stage: Stage, file: string, options: SenderLinkOptions) {
   };
   return { link, end };
 }
+
+Deno.test("a link that is left says whether the secondary knows, and comes to its end in order", async () => {
+  await using stage = await Stage.open();
+  const link = new SenderLink(
+    stage.reactor,
+    socketConnection(await stage.connect(), "the socket"),
+    { ...OPTIONS, stream: "auto" },
+  );
+  assert.equal(await link.leave(), false, "nobody is there to be told before HELLO is answered");
+  await stage.reactor.run(() => link.ready, never);
+  assert.deepEqual(link.state, { at: "running" });
+  assert.equal(await link.leave("goes-on", "why"), true);
+  assert.deepEqual(link.state, { at: "left", by: "answer" });
+  // The secondary closes its side, which is no loss any more.
+  await stage.quiet();
+  await stage.reactor.sleep(50, never);
+  link.quiesce();
+  assert.deepEqual(link.state, { at: "quiet" });
+  link.close();
+  assert.deepEqual(link.state, { at: "closed" });
+  assert.match(stage.receiver.lastLoss!, /\(why\)/);
+  assert.equal(await link.leave(), false);
+});
+
+Deno.test("a secondary that goes without a word has not heard that it is left", async () => {
+  await using stage = await Stage.open();
+  const [up, down] = [new Int32Array(2), new Int32Array(2)];
+  for (const pipe of [up, down]) libc().pipe2(new Uint8Array(pipe.buffer), O_NONBLOCK | O_CLOEXEC);
+  const peer = { input: up[0], output: down[1], name: "pipes", isSocket: false, close: () => {} };
+  const link = new SenderLink(stage.reactor, peer, { ...OPTIONS, stream: "auto" });
+  const said = new Uint8Array(1000);
+  const count = Number(libc().read(down[0], said, 1000n));
+  const hello = encodeHello(decodeHello(said.subarray(HEADER_BYTES, count), 0));
+  const header = { command: TXN.HELLO, flags: 0, sequence: 0, transaction: 0 };
+  const answer = concat(encodeHeader({ ...header, lengthBytes: hello.length }), hello);
+  libc().write(up[1], answer as Uint8Array<ArrayBuffer>, BigInt(answer.length));
+  await stage.reactor.run(() => link.ready, never);
+  const left = link.leave();
+  assert.deepEqual(link.state, { at: "leaving" });
+  libc().close(up[1]);
+  assert.equal(await left, false);
+  assert.deepEqual(link.state, { at: "left", by: "end" });
+  link.close();
+  for (const fd of [up[0], ...down]) libc().close(fd);
+});
+
+Deno.test("of a VM that goes on or was shut down elsewhere, no plain failover makes a second one", async () => {
+  for (const reason of ["goes-on", "vm-ended"] as const) {
+    await using stage = await Stage.open({ onLoss: "activate" });
+    const wire = await wireOf(fullStream(40));
+    const said = encodeLeave({ reason, text: "why" });
+    const header = { command: TXN.LEAVE, flags: 0, sequence: 0, transaction: 0 };
+    const leave = concat(encodeHeader({ ...header, lengthBytes: said.length }), said);
+    await stage.speak(concat(wire.subarray(0, -HANDOVER_BYTES), leave), 100);
+    await stage.quiet();
+    assert.equal(stage.receiver.state, "waiting", "nothing is started by itself");
+    assert.match(stage.receiver.lastLoss!, /\(why\)/);
+    assert.throws(() => stage.receiver.failover(), /transaction 1 is not the VM's last state/);
+    stage.receiver.failover(true);
+    assert.equal(await stage.receiver.receive(never), "failover");
+  }
+});
