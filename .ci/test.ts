@@ -1,6 +1,8 @@
 /**
- * `deno task test` (and, with `--unit`, `deno task ok`): runs every check there is, in order, goes
- * on after a failure, and ends with the line `N passed, N failed`.
+ * `deno task test`: runs the checks, in order, goes on after a failure, and ends with the line
+ * `N passed, N failed`. With `--unit` (`deno task ok`) only what needs no VM; with `--long`, as
+ * `.ci/run` has it, also the `*_long_e2e_test.ts`: every version and device model, the benchmarks,
+ * foreign programs, drills of a broken kemari.
  *
  * A check that is no test (format, lint, types, the executable) counts as one. A test that skips
  * itself is named; where `CI` is set it counts as failed, since nothing may be skipped there.
@@ -22,7 +24,11 @@ export interface Tally {
   readonly skipped: readonly string[];
 }
 
-interface Step {
+/** How much of all tests a run has. */
+export type Extent = "unit" | "usual" | "long";
+
+/** What is run and judged by itself. */
+export interface Step {
   readonly name: string;
   /** Arguments of the Deno that runs this. */
   readonly args: readonly string[];
@@ -59,16 +65,33 @@ function unitSteps(e2eTests: readonly string[]): Step[] {
   ];
 }
 
-/** What `deno task test` runs after that: one test at a time, since real VMs share the machine. */
-function e2eSteps(e2eTests: readonly string[]): Step[] {
-  return [
+/** One test at a time, since real VMs share the machine. */
+function e2eStep(name: string, e2eTests: readonly string[]): Step {
+  return { name, args: ["test", "-A", "--quiet", "--no-check", ...e2eTests], isTestRun: true };
+}
+
+/**
+ * What a run consists of, in order.
+ *
+ * @param e2eTests Paths of all end-to-end tests; those that are left out are no unit tests either.
+ */
+export function stepsOf(extent: Extent, e2eTests: readonly string[]): Step[] {
+  const steps = unitSteps(e2eTests);
+  if (extent === "unit") return steps;
+  const isLong = (path: string) => path.endsWith("_long_e2e_test.ts");
+  steps.push(
     { name: "executable", args: ["run", "-A", ".ci/compile.ts"], isTestRun: false },
-    {
-      name: "end-to-end tests",
-      args: ["test", "-A", "--quiet", "--no-check", ...e2eTests],
-      isTestRun: true,
-    },
-  ];
+    e2eStep("end-to-end tests", e2eTests.filter((path) => !isLong(path))),
+  );
+  if (extent === "long") steps.push(e2eStep("long end-to-end tests", e2eTests.filter(isLong)));
+  return steps;
+}
+
+/** @returns `undefined` for arguments that are not understood. */
+export function extentOf(args: readonly string[]): Extent | undefined {
+  if (args.length === 0) return "usual";
+  if (args.length > 1) return undefined;
+  return ({ "--unit": "unit", "--long": "long" } as const)[args[0]];
 }
 
 const XML_ENTITIES: Readonly<Record<string, string>> = {
@@ -171,9 +194,12 @@ async function runAll(steps: readonly Step[], ended: AbortSignal): Promise<Tally
 }
 
 if (import.meta.main) {
-  const e2eTests = await findEndToEndTests();
-  const steps = unitSteps(e2eTests);
-  if (!Deno.args.includes("--unit")) steps.push(...e2eSteps(e2eTests));
+  const extent = extentOf(Deno.args);
+  if (extent === undefined) {
+    console.error(`test: takes nothing, --unit or --long, not ${Deno.args.join(" ")}`);
+    Deno.exit(2);
+  }
+  const steps = stepsOf(extent, await findEndToEndTests());
   const ended = new AbortController();
   for (const { name } of SIGNALS) Deno.addSignalListener(name, () => ended.abort(name));
   const tally = await runAll(steps, ended.signal).catch((error) => {

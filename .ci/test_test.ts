@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { runDeno, tallyOf } from "./test.ts";
+import { extentOf, runDeno, stepsOf, tallyOf } from "./test.ts";
 
 Deno.test("a JUnit report is counted by case, and skipped cases are named", () => {
   const report = `<?xml version="1.0" encoding="UTF-8"?>
@@ -17,6 +17,27 @@ Deno.test("a JUnit report is counted by case, and skipped cases are named", () =
     </testsuite>
 </testsuites>`;
   assert.deepEqual(tallyOf(report), { passed: 2, failed: 1, skipped: ["no <tap> here"] });
+});
+
+Deno.test("--long runs every end-to-end test once; without it the long ones wait", () => {
+  const e2e = ["lib/a_e2e_test.ts", "lib/a_long_e2e_test.ts", "lib/long_e2e_test.ts"];
+  const runOf = (extent: "unit" | "usual" | "long") =>
+    stepsOf(extent, e2e).map(({ args }) => args.filter((word) => e2e.includes(word)))
+      .filter((files) => files.length > 0);
+  assert.deepEqual(runOf("unit"), []);
+  assert.deepEqual(runOf("usual"), [[e2e[0], e2e[2]]]);
+  assert.deepEqual(runOf("long"), [[e2e[0], e2e[2]], [e2e[1]]]);
+  for (const extent of ["unit", "usual", "long"] as const) {
+    const unit = stepsOf(extent, e2e).find(({ name }) => name.startsWith("unit"))!;
+    assert.ok(unit.args.includes(`--ignore=dist,${e2e.join(",")}`), `${unit.args}`);
+  }
+});
+
+Deno.test("arguments that are not understood are refused", () => {
+  assert.deepEqual([[], ["--unit"], ["--long"]].map(extentOf), ["usual", "unit", "long"]);
+  for (const args of [["--lnog"], ["--unit", "--long"], ["lib"]]) {
+    assert.equal(extentOf(args), undefined, `${args}`);
+  }
 });
 
 Deno.test("no report counts nothing", () => {

@@ -19,7 +19,8 @@
  *   CPU time, see `zstd_context.ts`.
  */
 import { Carry } from "../lib/bytes/carry.ts";
-import { compressionOf, type CompressMode } from "../lib/host/link/compression.ts";
+import { compressionOf } from "../lib/host/link/compression.ts";
+import type { CompressMode } from "../lib/control/sender_status.ts";
 import { Primary, type PrimaryTaps } from "../lib/replica/primary.ts";
 import { Replica } from "../lib/replica/replica.ts";
 import { ReplicaTaps } from "../lib/replica/replica_taps.ts";
@@ -28,6 +29,7 @@ import { median, pairedRatios } from "../lib/report/bench_statistics.ts";
 import type { BenchExperiment, BenchGrid } from "../lib/report/bench_result.ts";
 import type { BenchContext } from "./bench_context.ts";
 import { type CheckpointSeries, checkpointSeries, DISK, GUESTS } from "./checkpoint_series.ts";
+import { delay } from "../lib/host/system/delay.ts";
 
 export const COMPRESS_MODES: readonly CompressMode[] = ["none", "zstd", "delta", "auto"];
 
@@ -141,7 +143,7 @@ export async function benchCompress(context: BenchContext): Promise<BenchExperim
     for (let round = 0; round <= rounds; round++) {
       if (round > 0) context.progress("compress", step++, steps, `${guest}, round ${round}`);
       for (let turn = 0; turn < COMPRESS_MODES.length; turn++) {
-        await new Promise((resolve) => setTimeout(resolve));
+        await delay(0);
         context.signal.throwIfAborted();
         const mode = COMPRESS_MODES[(turn + round) % COMPRESS_MODES.length];
         const run = runSeries(series, mode);

@@ -47,6 +47,8 @@ export class GuestLab implements AsyncDisposable {
     /** Why there is no network of our own. */
     readonly netMissing: string | undefined,
     private readonly template: string,
+    /** Of every image. */
+    readonly diskBytes: number,
   ) {
     this.#stack = stack;
   }
@@ -65,7 +67,8 @@ export class GuestLab implements AsyncDisposable {
     const { path } = stack.use(new WorkFolder());
     const template = `${path}/template.img`;
     await Deno.writeFile(template, new Uint8Array(0));
-    await Deno.truncate(template, diskMiB * 2 ** 20);
+    const diskBytes = diskMiB * 2 ** 20;
+    await Deno.truncate(template, diskBytes);
     // What a file system puts off until it is mounted would be measured with the workload.
     const whole = ["-E", "lazy_itable_init=0,lazy_journal_init=0"];
     await output(mke2fs, ["-q", "-F", "-t", "ext4", ...whole, template], signal);
@@ -81,6 +84,7 @@ export class GuestLab implements AsyncDisposable {
       net,
       missing,
       template,
+      diskBytes,
     );
   }
 

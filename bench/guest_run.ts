@@ -1,11 +1,12 @@
 /** One guest, kept in one way, from its boot until it is disposed of. */
 import { QemuError } from "../lib/errors.ts";
-import { askControl } from "../lib/host/system/control.ts";
-import type { ReceiverStatus } from "../lib/host/status/receiver_status.ts";
-import type { SenderDurations, SenderStatus } from "../lib/host/status/sender_status.ts";
+import { askDurations, askStatus } from "../lib/host/system/ask_control.ts";
+import { askReceiver, askTappedSender, type TappedStatus } from "../lib/lab/program/ask_end.ts";
+import type { ReceiverStatus } from "../lib/control/receiver_status.ts";
+import type { SenderDurations } from "../lib/control/sender_status.ts";
 import { QmpClient } from "../lib/host/vm/qmp_client.ts";
-import type { TapStatus } from "../lib/host/taps/tap_status.ts";
 import { migrateStopped } from "../lib/lab/vms/stopped_migration.ts";
+import { startBooted } from "../lib/lab/vms/booted_vm.ts";
 import { startVm, type Vm, type VmOptions } from "../lib/lab/vms/vm.ts";
 import { undescribed } from "./colo/colo_vm.ts";
 import { enableColo, inColo } from "./colo/enter_colo.ts";
@@ -14,9 +15,6 @@ import { GUEST_MEMORY_MIB, type GuestLab } from "./guest_lab.ts";
 import { type GuestSetup, SYNC_INTERVAL_MS } from "./guest_setups.ts";
 import { isThere, listens, startKemari } from "../lib/lab/program/started_kemari.ts";
 import { StopWatch } from "../lib/lab/vms/stop_watch.ts";
-
-/** A sender that has taps. */
-export type TappedStatus = SenderStatus & { readonly taps: TapStatus };
 
 const GUEST_COMMAND_MS = 300_000;
 const MAC = "52:54:00:6b:65:6d";
@@ -35,7 +33,7 @@ export class GuestRun implements AsyncDisposable {
     private readonly stack: AsyncDisposableStack,
   ) {}
 
-  /** Boots a guest with its disk mounted at /mnt, and waits until it is protected. */
+  /** Has a booted guest with its disk mounted at /mnt, and waits until it is protected. */
   static async start(lab: GuestLab, setup: GuestSetup): Promise<GuestRun> {
     await using stack = new AsyncDisposableStack();
     const folder = Deno.makeTempDirSync({ dir: lab.folder, prefix: "run-" });
@@ -75,15 +73,11 @@ export class GuestRun implements AsyncDisposable {
 
   /** Of the protecting kemari. */
   status(): Promise<TappedStatus> {
-    return this.#ask("status");
+    return askTappedSender(this.control!, this.lab.context.signal);
   }
 
   durations(): Promise<SenderDurations> {
-    return this.#ask("durations");
-  }
-
-  async #ask<Answer>(command: "status" | "durations"): Promise<Answer> {
-    return await askControl(this.control!, command, this.lab.context.signal) as unknown as Answer;
+    return askDurations(this.control!, this.lab.context.signal);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -145,25 +139,28 @@ async function startTapped(
   );
   await protect.until("kemari protect", () => isThere(`${folder}/primary.nbd`), signal);
   const vm = stack.use(
-    await startVm(machine(lab, {
+    await startGuest(lab, {
       name: "primary",
       prefix: lab.on("primary"),
-      disk: `nbd:unix:${folder}/primary.nbd`,
+      disk: `file=nbd:unix:${folder}/primary.nbd,format=raw`,
       net: lab.net === undefined
         ? NO_NET
         : `stream,id=n0,server=off,addr.type=unix,addr.path=${folder}/primary.net`,
-      args: ["-qmp", `unix:${folder}/qmp,server=on,wait=off`, ...(setup.machineArgs ?? [])],
-    })),
+      args: setup.machineArgs,
+      qmp: `${folder}/vm.qmp`,
+    }),
   );
-  await vm.ready();
+  // Not before it runs: a VM that arrives is not one to protect.
+  await Deno.symlink(`${folder}/vm.qmp`, `${folder}/qmp`);
   if (setup.kind === "kemari") {
     await protect.until("kemari protect", async () => {
-      const status = await askControl(control, "status", signal) as unknown as TappedStatus;
-      return status.syncs >= 3 && status.taps.disks.every(({ copied }) => copied === 1);
+      const { syncs } = await askStatus(control, signal);
+      if (syncs < 3) return false;
+      const { taps } = await askTappedSender(control, signal);
+      return taps.disks.every(({ copied }) => copied === 1);
     }, signal);
   }
-  const receiverStatus = async () =>
-    await askControl(`${folder}/recv`, "status", signal) as unknown as ReceiverStatus;
+  const receiverStatus = () => askReceiver(`${folder}/recv`, signal);
   const ends = receiverPid === undefined
     ? undefined
     : { senderPid: protect.pid, receiverPid, receiverStatus };
@@ -180,24 +177,21 @@ async function startPlain(
   const { signal } = lab.context;
   const type = setup.kind === "pair" && !setup.asItComes ? undescribed() : "pc";
   const vm = stack.use(
-    await startVm(machine(lab, {
+    await startGuest(lab, {
       name: "primary",
       prefix: lab.on("primary"),
-      disk: await lab.image(),
+      disk: imageDisk(await lab.image()),
       net: lab.net === undefined ? NO_NET : TAP_NET,
       type,
-    })),
+    }),
   );
-  if (setup.kind === "plain") {
-    await vm.ready();
-    return { vm };
-  }
+  if (setup.kind === "plain") return { vm };
   const secondary = stack.use(
     await startVm({
       ...machine(lab, {
         name: "secondary",
         prefix: lab.on("secondary"),
-        disk: await lab.image(),
+        disk: imageDisk(await lab.image()),
         // In COLO both guests run: of two that answer, one would be too many.
         net: NO_NET,
         type,
@@ -205,7 +199,6 @@ async function startPlain(
       incoming: "defer",
     }),
   );
-  await vm.ready();
   const uri = lab.net === undefined && !setup.asItComes
     ? `unix:${folder}/pair`
     : `tcp:${lab.secondaryAddress()}`;
@@ -226,17 +219,31 @@ const TAP_NET = "tap,id=n0,ifname=tap0,script=no,downscript=no,vnet_hdr=off";
 interface MachineParts {
   readonly name: string;
   readonly prefix: readonly string[];
+  /** What is behind the disk, as `-drive` has it. */
   readonly disk: string;
   readonly net: string;
   /** Of machine, with its properties; `pc` if absent. */
   readonly type?: string;
   readonly args?: readonly string[];
+  /** Path of a QMP socket for whoever protects it. */
+  readonly qmp?: string;
+}
+
+function imageDisk(path: string): string {
+  return `file=${path},format=raw`;
+}
+
+/** Starts a guest that goes on from a boot with an empty disk, which it has not mounted. */
+function startGuest(lab: GuestLab, parts: MachineParts): Promise<Vm> {
+  const disk = `driver=null-co,size=${lab.diskBytes},read-zeroes=on`;
+  const asBooted = machine(lab, { ...parts, prefix: [], disk, net: NO_NET, qmp: undefined });
+  return startBooted(machine(lab, parts), asBooted);
 }
 
 /** The same devices whatever is behind them. */
 function machine(
   lab: GuestLab,
-  { name, prefix, disk, net, type, args = [] }: MachineParts,
+  { name, prefix, disk, net, type, args = [], qmp }: MachineParts,
 ): VmOptions {
   return {
     name,
@@ -247,9 +254,10 @@ function machine(
     memoryMiB: GUEST_MEMORY_MIB,
     signal: lab.context.signal,
     args: [
-      ...["-drive", `file=${disk},format=raw,if=virtio`],
+      ...["-drive", `${disk},if=virtio`],
       ...["-netdev", net, "-device", `virtio-net-pci,netdev=n0,mac=${MAC},romfile=`],
       ...args,
+      ...(qmp === undefined ? [] : ["-qmp", `unix:${qmp},server=on,wait=off`]),
     ],
   };
 }

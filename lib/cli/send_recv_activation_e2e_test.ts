@@ -13,9 +13,13 @@ import {
   ramSection,
   VMDESC,
 } from "../qemu/testing/synthetic_stream.ts";
+import { until } from "../lab/program/until.ts";
 
 const STREAM = loadStream("plain-7.2-bios");
 const STATE = vmStateOf(STREAM);
+
+/** Less than the five seconds after which a command that does not end is ended. */
+const SOON_MS = 4500;
 
 async function inFolder(body: (folder: string) => Promise<void>) {
   const folder = await Deno.makeTempDir({ prefix: "kemari-activation-" });
@@ -24,10 +28,6 @@ async function inFolder(body: (folder: string) => Promise<void>) {
   } finally {
     await Deno.remove(folder, { recursive: true });
   }
-}
-
-async function sleep(ms: number): Promise<void> {
-  await new Promise((resolve) => setTimeout(resolve, ms));
 }
 
 /** A recv that holds the VM as of transaction 1, and whose sender was killed. */
@@ -82,16 +82,7 @@ async function limitFiles(pid: number, limit: string): Promise<void> {
 /** Processes whose command line has this in it. */
 /** A process that was killed may be seen a moment longer. */
 async function assertGone(text: string): Promise<void> {
-  await until(() => processesWith(text).length === 0);
-}
-
-/** Waits for what is on its way, however loaded the machine is. */
-async function until(condition: () => boolean | Promise<boolean>): Promise<void> {
-  const end = performance.now() + 20_000;
-  while (!await condition()) {
-    assert.ok(performance.now() < end, `waited in vain for ${condition}`);
-    await sleep(10);
-  }
+  await until(() => processesWith(text).length === 0, `no process with ${text}`);
 }
 
 function processesWith(text: string): number[] {
@@ -251,7 +242,6 @@ Deno.test("SIGINT and SIGTERM: exit 130 soon, at any time, and nothing is left b
   inFolder(async (folder) => {
     const socket = `unix:${folder}/s`;
     const control = `${folder}/c`;
-    const soonMs = 3000;
     const flags = ["--control", control, "--grace", "30s"];
     for (const signal of ["SIGINT", "SIGTERM"] as const) {
       // A sender and a receiver in the middle of a transaction.
@@ -264,19 +254,19 @@ Deno.test("SIGINT and SIGTERM: exit 130 soon, at any time, and nothing is left b
       await send.write(STREAM.subarray(0, 200_000));
       await recv.waitFor(/sender connected/);
       send.signal(signal);
-      const sent = await send.ended(soonMs);
+      const sent = await send.ended(SOON_MS);
       assert.deepEqual([sent.code, sent.stdout.length], [130, 0], sent.stderr);
       assert.match(sent.stderr, new RegExp(`interrupted by ${signal}`));
       recv.signal(signal);
-      const received = await recv.ended(soonMs);
+      const received = await recv.ended(SOON_MS);
       assert.deepEqual([received.code, received.stdout.length], [130, 0]);
 
       // A receiver whose fence hangs.
       const hanging = ["--on-loss", "activate", "--fence", "sleep 87654", "--control", control];
       await using fencing = await bereaved(folder, hanging);
-      await until(() => processesWith("sleep\x0087654").length > 0);
+      await until(() => processesWith("sleep\x0087654").length > 0, "the fence");
       fencing.signal(signal);
-      assert.equal((await fencing.ended(soonMs)).code, 130);
+      assert.equal((await fencing.ended(SOON_MS)).code, 130);
       await assertGone("sleep\x0087654");
 
       // A receiver whose QEMU runs.
@@ -285,22 +275,22 @@ Deno.test("SIGINT and SIGTERM: exit 130 soon, at any time, and nothing is left b
       assert.equal((await failover(control)).code, 0);
       assert.equal((await status(control)).state, "active");
       active.signal(signal);
-      assert.equal((await active.ended(soonMs)).code, 130);
+      assert.equal((await active.ended(SOON_MS)).code, 130);
       await assertGone("sleep\x0076543");
 
       // A receiver whose stdout nobody empties.
       const stuck =
-        `mkfifo '${folder}/p'; sleep 9 <'${folder}/p' >/dev/null 2>&1 & exec >'${folder}/p';`;
+        `mkfifo '${folder}/p'; sleep 54321 <'${folder}/p' >/dev/null 2>&1 & exec >'${folder}/p';`;
       // More than a pipe holds, as the rest of these streams is not.
       const long = loadStream("plain-7.2-q35");
       const flagsToo = ["--control", control];
       await using writing = await bereaved(folder, flagsToo, { before: stuck }, long);
       const asking = failover(control);
-      await sleep(300);
+      await until(async () => (await status(control)).state === "activating", "the activation");
       writing.signal(signal);
-      assert.equal((await writing.ended(soonMs)).code, 130);
+      assert.equal((await writing.ended(SOON_MS)).code, 130);
       assert.equal((await asking).code, 4);
-      for (const pid of processesWith("sleep\x009\x00")) Deno.kill(pid, "SIGTERM");
+      for (const pid of processesWith("sleep\x0054321")) Deno.kill(pid, "SIGTERM");
       await Deno.remove(`${folder}/p`);
 
       assert.deepEqual([...Deno.readDirSync(folder)].map((entry) => entry.name), []);
@@ -321,9 +311,9 @@ Deno.test("SIGTERM while 64 GB of RAM are written to a file that takes everythin
     const stdout = { path: "/dev/null" };
     await using recv = await bereaved(folder, ["--control", control], { stdout }, huge);
     await using asking = new KemariProcess(["failover", control]);
-    await until(async () => (await status(control)).state === "activating");
+    await until(async () => (await status(control)).state === "activating", "the takeover");
     recv.signal("SIGTERM");
-    assert.equal((await recv.ended(3000)).code, 130);
+    assert.equal((await recv.ended(SOON_MS)).code, 130);
     assert.equal((await asking.ended()).code, 4);
   }));
 
@@ -334,10 +324,10 @@ Deno.test("SIGTERM while nobody answers: connecting, a mute peer, a command that
       await using send = new KemariProcess(["send", target, "--grace", "30s"], { stdin: "piped" });
       using _connected = target.startsWith("exec:") ? undefined : await mute.accept();
       if (target.startsWith("exec:")) {
-        await until(() => processesWith("sleep\x0065432").length > 0);
+        await until(() => processesWith("sleep\x0065432").length > 0, "the command");
       }
       send.signal("SIGTERM");
-      assert.equal((await send.ended(3000)).code, 130, target);
+      assert.equal((await send.ended(SOON_MS)).code, 130, target);
     }
     await assertGone("sleep\x0065432");
     mute.close();

@@ -4,9 +4,10 @@ import type { RunningVm } from "../lab/vms/standby_guest.ts";
 import { connectClient, PERFORM } from "./faults.ts";
 import { pingPong } from "./ping_pong.ts";
 import { keepEvidence } from "./evidence.ts";
-import { DrillHosts, LATE_MS } from "./hosts.ts";
+import { DrillHosts, LATE_MS, type Role } from "./hosts.ts";
 import { say, senderFigures } from "../lab/program/lab_process.ts";
-import type { DrillCase, DrillRun, RunContext } from "./report.ts";
+import { READY_LINE } from "../lab/guest/init_script.ts";
+import type { DrillCase, DrillCheck, DrillRun, RunContext } from "./report.ts";
 import { DrillWire } from "./wire.ts";
 
 const LOG_LINES = 12;
@@ -55,7 +56,7 @@ export async function rehearse(
   } catch (error) {
     signal.throwIfAborted();
     if (hosts === undefined || !(error instanceof KemariError)) throw error;
-    return [stuck(run, plan, error)];
+    return [stuck(run, plan, error, crashOf(hosts))];
   } finally {
     if (!isGood && hosts !== undefined && !signal.aborted) await tellLogs(hosts, narrate);
     const isKept = settings.keep || !isGood && !signal.aborted;
@@ -84,12 +85,44 @@ async function orEvidence<Outcome>(
   }
 }
 
-/** The report of a run that did not come to its end. */
-export function stuck(run: number, plan: DrillCase, error: KemariError): DrillRun {
+/** What a guest says whose kernel dies. */
+const CRASH = /Kernel panic|BUG: |Oops: |general protection fault/;
+
+/**
+ * What a guest has said that it says in a crash only. One that goes on from another does not boot.
+ *
+ * @param hosts Either may not have been started yet.
+ */
+export function crashOf(
+  { primary, secondary }: Partial<Record<Role, Pick<RunningVm, "console">>>,
+): string | undefined {
+  const said = (vm: Pick<RunningVm, "console"> | undefined, isCrash: (text: string) => boolean) =>
+    vm?.console.lines.find(({ text }) => isCrash(text))?.text;
+  return said(primary, (text) => CRASH.test(text)) ??
+    said(secondary, (text) => CRASH.test(text) || text.includes(READY_LINE));
+}
+
+/**
+ * The report of a run that did not come to its end.
+ *
+ * @param crash What the guest said, if it crashed.
+ */
+export function stuck(
+  run: number,
+  plan: DrillCase,
+  error: KemariError,
+  crash?: string,
+): DrillRun {
+  const checks: DrillCheck[] = [
+    { name: "the run came to its end", held: false, detail: error.message },
+  ];
+  if (crash !== undefined) {
+    checks.push({ name: "the guest did not crash", held: false, detail: `it said: ${crash}` });
+  }
   return {
     run,
     case: plan,
-    checks: [{ name: "the run came to its end", held: false, detail: error.message }],
+    checks,
     transaction: 0,
     syncs: 0,
     syncsPerSecond: 0,

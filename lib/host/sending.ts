@@ -1,3 +1,4 @@
+import { never } from "./system/never.ts";
 import { getLogger } from "@logtape/logtape";
 import {
   afterSentFarewell,
@@ -20,13 +21,9 @@ import { inWordsOfCommand } from "./command_end.ts";
 import type { SendFront } from "./send_front.ts";
 import { hasGivenUsUp } from "./link/lost_secondary.ts";
 import { identityOfSent, putDelayBack, releaseSentVm, SentVm } from "./sent_vm.ts";
-import {
-  senderDurations,
-  type SenderStatus,
-  senderStatus,
-  vmStatus,
-} from "./status/sender_status.ts";
+import { senderDurations, senderStatus, vmStatus } from "./status/sender_status.ts";
 import { statusLine } from "./status/status_line.ts";
+import type { SenderStatus } from "../control/sender_status.ts";
 import type { Address } from "./system/address.ts";
 import { adopt } from "./system/channel.ts";
 import { ControlServer } from "./system/control.ts";
@@ -42,8 +39,6 @@ import { isTakenOver } from "./vm/release_vm.ts";
 import { fateInWords, PAUSED } from "./vm/vm_end_words.ts";
 
 const log = getLogger(["kemari", "send"]);
-
-const uninterrupted = new AbortController().signal;
 
 const HOARDS = "QEMU goes on describing its state, and keeps 50 to 100 KB of memory for every " +
   "checkpoint because of that: start the VM with -machine …,suppress-vmdesc=on, or let kemari " +
@@ -301,7 +296,7 @@ export class Sending {
     // A QEMU that waits for its channel, or for the end of the command that it knows, hears nothing.
     this.#goOnAlone(cause);
     const told = releaseSentVm(this.#settings.qmp!, action, this.#vm?.changedDelayMs);
-    await this.#reactor.during(told, uninterrupted);
+    await this.#reactor.during(told, never);
     this.#link!.close();
   }
 

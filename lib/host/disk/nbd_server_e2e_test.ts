@@ -4,7 +4,7 @@ import { Buffer } from "node:buffer";
 import { ensureGuest } from "../../lab/guest/guest.ts";
 import { ensureQemu } from "../../lab/provision/qemu.ts";
 import { ensureTool, toolEnv } from "../../lab/provision/tools.ts";
-import { startVm } from "../../lab/vms/vm.ts";
+import { startBooted } from "../../lab/vms/booted_vm.ts";
 import { ImageFile } from "../image/image_file.ts";
 import { NbdServer } from "./nbd_server.ts";
 import { Reactor } from "../system/reactor.ts";
@@ -124,7 +124,7 @@ Deno.test("e2e: nbdinfo sees the export, what it can do and its holes", async ()
     assert.match(missing.stderr, /No such file or directory for export: none/);
     // It has ended; that its connection has is seen in the next round of the loop.
     for (let i = 0; i < 200 && server.connections > 0; i++) {
-      await new Promise((resolve) => setTimeout(resolve, 10));
+      await delay(10);
     }
     assert.equal(server.connections, 0);
   });
@@ -211,11 +211,12 @@ h = connect(True)
 h.aio_pwrite(nbd.Buffer.from_bytearray(bytearray(30_000_000)), 0)
 os._exit(0)
 `;
+import { delay } from "../system/delay.ts";
 
 Deno.test("e2e: nbdsh gets every command served and every fault refused", async () => {
   await serving(async ({ uri, imagePath, server, complaints }) => {
     await succeed(nbdsh(uri, NBDSH));
-    while (server.connections > 0) await new Promise((resolve) => setTimeout(resolve, 5));
+    while (server.connections > 0) await delay(5);
     assert.equal(server.countersOf("disk").failures, 0);
     assert.equal(complaints.length, 1);
     assert.match(complaints[0], /inside a request|reset/);
@@ -260,14 +261,13 @@ Deno.test("e2e: a guest keeps an ext4 file system on it, fsync by fsync", async 
   const guest = await ensureGuest({ onProgress });
   await serving(async ({ socket, imagePath, server, complaints }) => {
     await succeed(runTool("mke2fs", "-q", "-F", "-t", "ext4", imagePath));
-    const vm = await startVm({
-      qemu: qemu.program,
-      guest,
-      name: "nbd",
-      args: ["-drive", `file=nbd:unix:${socket},format=raw,if=virtio`],
-    });
+    const machine = { qemu: qemu.program, guest, name: "nbd" };
+    const drive = (file: string) => ({ ...machine, args: ["-drive", `${file},if=virtio`] });
+    const vm = await startBooted(
+      drive(`file=nbd:unix:${socket},format=raw`),
+      drive(`driver=null-co,size=${SIZE},read-zeroes=on`),
+    );
     try {
-      await vm.ready();
       const guestRun = async (command: string) => {
         const { code, output } = await vm.run(command);
         assert.equal(code, 0, output);

@@ -1,11 +1,11 @@
 /** An image on storage that stands still: a frozen file system, on which writes wait in the kernel. */
 import assert from "node:assert/strict";
-import { canFreeze, FrozenDisk } from "../../lab/testing/frozen_disk.ts";
+import { canFreeze, FrozenDisk, isHeld } from "../../lab/testing/frozen_disk.ts";
 import type { Done } from "../../replica/done.ts";
 import { ImageFile } from "./image_file.ts";
 import { Reactor } from "../system/reactor.ts";
+import { never } from "../system/never.ts";
 
-const never = new AbortController().signal;
 const BLOCK = 4096;
 
 interface Scene {
@@ -53,6 +53,15 @@ function hasOpen(path: string): boolean {
   });
 }
 
+/** Waits until the image's thread stands still in a write: a moment in which it waits otherwise is short. */
+async function untilHeld(reactor: Reactor): Promise<void> {
+  const end = performance.now() + 20_000;
+  for (let seen = 0; seen < 3; seen = isHeld() ? seen + 1 : 0) {
+    assert.ok(performance.now() < end, "nobody waits for the storage");
+    await reactor.sleep(5, never);
+  }
+}
+
 stallTest(
   "while storage stands still the loop goes on, and then all is done in order",
   async (scene) => {
@@ -96,7 +105,7 @@ stallTest(
     await disk.freeze();
     image.write(block(2), 0, false, ends.of("begun"));
     image.write(block(3), BLOCK, false, ends.of("behind"));
-    await reactor.sleep(100, never);
+    await untilHeld(reactor);
     image.close();
     assert.ok(hasOpen(path), "the thread is still in the system");
     assert.ok(await disk.thaw(), "closing has waited for the storage");
@@ -141,7 +150,7 @@ stallTest(
     image.write(block(2), 0, false, ends.of("begun"));
     for (let i = 1; i < 200; i++) image.write(block(3), i * BLOCK, false, ends.of(`${i}`));
     image.read(block(0), 0, ends.of("read"));
-    await reactor.sleep(100, never);
+    await untilHeld(reactor);
     image.giveUpWrites();
     image.write(block(4), 2 * BLOCK, false, ends.of("later"));
     assert.ok(await disk.thaw(), "somebody has waited for the storage");
@@ -163,7 +172,7 @@ stallTest(
     assert.equal(Deno.readFileSync(path)[199 * BLOCK], 5);
     await disk.freeze();
     image.write(block(6), 0, false, ends.of("stalled"));
-    await reactor.sleep(50, never);
+    await untilHeld(reactor);
     image.finish(performance.now() + 100);
     assert.equal(image.waiting, 1);
     assert.ok(await disk.thaw(), "the end has waited for the storage");

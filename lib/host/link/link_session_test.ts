@@ -12,23 +12,24 @@ import {
   TXN,
 } from "../../txn/wire.ts";
 import { libc } from "../system/libc.ts";
-import { never, Stage, tinyStream, wireOf } from "./testing/link_stage.ts";
+import { Stage, tinyStream, wireOf } from "./testing/link_stage.ts";
+import { never } from "../system/never.ts";
 import { socketConnection } from "./peer.ts";
 import { isTakenOver } from "../vm/release_vm.ts";
 import { SenderLink } from "./sender_link.ts";
 import { connectSocket } from "../system/socket.ts";
+import { O_CLOEXEC, O_NONBLOCK } from "../system/linux.ts";
 
 const FIRST = fullStream(1);
 const SECOND = fullStream(40);
 /** A HANDOVER is what a stream's wire ends with. */
 const HANDOVER_BYTES = 20;
-const O_NONBLOCK = 0o4000;
 const LINK = {
   commit: "async",
   stream: "auto",
   maxInFlightBytes: 2 ** 26,
   heartbeatMs: 20,
-  graceMs: 80,
+  graceMs: 3000,
   software: "test",
 } as const;
 
@@ -112,7 +113,10 @@ Deno.test("silence longer than the grace time is a loss, at both ends", async ()
   try {
     const address = { kind: "unix", path, text: "mute" } as const;
     const fd = await connectSocket(address, stage.reactor, 1000, never);
-    const link = new SenderLink(stage.reactor, socketConnection(fd, "mute"), LINK);
+    const link = new SenderLink(stage.reactor, socketConnection(fd, "mute"), {
+      ...LINK,
+      graceMs: 80,
+    });
     await assert.rejects(stage.reactor.run(() => false, never), (error) => {
       assert.ok(error instanceof TransportError && error.phase === "heartbeat", `${error}`);
       return /nothing was heard from the secondary/.test(error.message);
@@ -195,7 +199,7 @@ Deno.test("a connection that says nothing, or was refused, makes way for a sende
 Deno.test("a peer that refuses and goes before HELLO is written: its reason is the error", async () => {
   await using stage = await Stage.open();
   const [up, down] = [new Int32Array(2), new Int32Array(2)];
-  for (const pipe of [up, down]) libc().pipe2(new Uint8Array(pipe.buffer), 0o2004000);
+  for (const pipe of [up, down]) libc().pipe2(new Uint8Array(pipe.buffer), O_NONBLOCK | O_CLOEXEC);
   const text = new TextEncoder().encode("no room here");
   const nack = concat(
     encodeHeader({

@@ -20,6 +20,7 @@ import type { Reactor, Watch } from "../system/reactor.ts";
 import { isTakenOver } from "../vm/release_vm.ts";
 import { SegmentPool } from "../system/segment_pool.ts";
 import { tellStuck } from "./stuck_stream.ts";
+import { never } from "../system/never.ts";
 
 /** Time for a secondary to hear that it is left. */
 const LEAVE_MS = 1500;
@@ -228,7 +229,7 @@ export class SenderLink {
       this.#pump();
       await this.#reactor.run(
         () => late || this.state.at !== "leaving",
-        new AbortController().signal,
+        never,
       );
     } catch (error) {
       if (isTakenOver(error) || hasGivenUsUp(error)) throw error;

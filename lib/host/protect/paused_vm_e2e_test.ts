@@ -1,17 +1,20 @@
 /** VMs that stand still because somebody, or QEMU itself, has stopped them: not kemari's to wake. */
 import assert from "node:assert/strict";
-import { ProtectedPair, until } from "../../lab/testing/protected_pair.ts";
+import { BarePair } from "../../lab/testing/bare_pair.ts";
+import { ProtectedPair } from "../../lab/testing/protected_pair.ts";
 import { KemariProcess } from "../../lab/program/watched_kemari.ts";
 import { QmpClient } from "../vm/qmp_client.ts";
+import { delay } from "../system/delay.ts";
+import { until } from "../../lab/program/until.ts";
+
+/** A guest without Linux, for what is not about one. */
+const BARE = { accelerator: "tcg", timer: "apic" } as const;
+type AnyPair = BarePair | ProtectedPair;
 
 /** Longer than anything would need that lets the VM go on. */
-const A_WHILE_MS = 1500;
+const A_WHILE_MS = 700;
 
-async function sleep(ms: number): Promise<void> {
-  await new Promise((resolve) => setTimeout(resolve, ms));
-}
-
-async function receiver(pair: ProtectedPair, ...options: string[]): Promise<KemariProcess> {
+async function receiver(pair: AnyPair, ...options: string[]): Promise<KemariProcess> {
   const words = ["recv", pair.link, "--control", pair.recvControl, ...options];
   const recv = pair.own(new KemariProcess(words));
   await recv.listening();
@@ -26,13 +29,13 @@ async function statusOf(qmp: QmpClient): Promise<string> {
 async function pause(qmp: QmpClient): Promise<void> {
   await until(async () => {
     await qmp.execute("stop");
-    await sleep(A_WHILE_MS);
+    await delay(A_WHILE_MS);
     return await statusOf(qmp) === "paused";
   }, "the VM to stay paused");
 }
 
 /** A protected VM that is paused, and what knows of it. */
-async function protectedAndPaused(pair: ProtectedPair) {
+async function protectedAndPaused(pair: AnyPair) {
   const recv = await receiver(pair);
   const protect = pair.protect("--sync-interval", "50");
   await pair.syncs(5);
@@ -44,10 +47,10 @@ async function protectedAndPaused(pair: ProtectedPair) {
 
 for (const version of ["11.1", "7.2"] as const) {
   Deno.test(`e2e: a protected VM that is paused stays so, and is protected on: ${version}`, async () => {
-    await using pair = await ProtectedPair.boot(version);
+    await using pair = await BarePair.boot(version, BARE);
     const { qmp } = await protectedAndPaused(pair);
     const { syncs } = await pair.syncs(5);
-    await sleep(A_WHILE_MS);
+    await delay(A_WHILE_MS);
     assert.equal((await pair.syncs(5)).syncs, syncs, "nothing to synchronize");
     await qmp.execute("cont");
     await pair.syncs(syncs + 5);
@@ -56,7 +59,7 @@ for (const version of ["11.1", "7.2"] as const) {
 }
 
 Deno.test("e2e: a VM that was paused while it was protected stays so when the secondary is lost", async () => {
-  await using pair = await ProtectedPair.boot("11.1");
+  await using pair = await BarePair.boot("11.1", BARE);
   const { recv, protect, qmp } = await protectedAndPaused(pair);
   recv.signal("SIGKILL");
   await recv.ended();
@@ -64,7 +67,7 @@ Deno.test("e2e: a VM that was paused while it was protected stays so when the se
   await receiver(pair);
   await protect.waitFor(/The VM stands still \(paused\).*unprotected until then/);
   await pair.senderStatus(({ state }) => state === "waiting for the VM to run");
-  await sleep(A_WHILE_MS);
+  await delay(A_WHILE_MS);
   assert.equal(await statusOf(qmp), "paused");
   await qmp.execute("cont");
   await pair.senderStatus(({ state, syncs }) => state === "synchronizing" && syncs >= 5);
@@ -72,39 +75,33 @@ Deno.test("e2e: a VM that was paused while it was protected stays so when the se
 });
 
 Deno.test("e2e: a VM that was paused while it was protected stays so when kemari is killed", async () => {
-  await using pair = await ProtectedPair.boot("11.1");
+  await using pair = await BarePair.boot("11.1", BARE);
   const { protect, qmp } = await protectedAndPaused(pair);
   protect.signal("SIGKILL");
   await until(async () => {
     const { status } = await qmp.execute("query-migrate") as { status: string };
     return status !== "colo";
   }, "COLO to end");
-  await sleep(A_WHILE_MS);
+  await delay(A_WHILE_MS);
   assert.equal(await statusOf(qmp), "paused");
 });
 
 Deno.test("e2e: QEMU lives on when it has paused its VM for a disk that is full", async () => {
-  const image = await Deno.makeTempFile({ prefix: "kemari-full-" });
-  try {
-    await Deno.truncate(image, 8 * 2 ** 20);
-    const full = `driver=blkdebug,image.driver=file,image.filename=${image},` +
-      "inject-error.0.event=none,inject-error.0.iotype=write,inject-error.0.errno=28";
-    await using pair = await ProtectedPair.boot("11.1", [
-      ...["-drive", `${full},if=virtio,werror=stop`],
-    ]);
-    await receiver(pair);
-    // Rarely, since a VM that pauses in the moment between QEMU's leave to stop it and its stop
-    // makes QEMU abort all the same.
-    const protect = pair.protect("--sync-interval", "2s");
-    await pair.syncs(2);
-    await using qmp = await QmpClient.connect(pair.primary.spareQmpPath);
-    pair.primary.run("echo x | dd of=/dev/vda conv=fsync").catch(() => {});
-    const status = () => statusOf(qmp).catch(() => assert.fail(pair.primary.stderr));
-    await until(async () => await status() === "io-error", "QEMU to pause its VM");
-    await protect.waitFor(/the VM is paused, and/);
-    await sleep(A_WHILE_MS);
-    assert.equal(await status(), "io-error");
-  } finally {
-    await Deno.remove(image);
-  }
+  const full = "driver=blkdebug,image.driver=null-co,image.size=8388608,image.read-zeroes=on," +
+    "inject-error.0.event=none,inject-error.0.iotype=write,inject-error.0.errno=28";
+  await using pair = await ProtectedPair.boot("11.1", [
+    ...["-drive", `${full},if=virtio,werror=stop`],
+  ]);
+  await receiver(pair);
+  // Rarely, since a VM that pauses in the moment between QEMU's leave to stop it and its stop
+  // makes QEMU abort all the same.
+  const protect = pair.protect("--sync-interval", "2s");
+  await pair.syncs(2);
+  await using qmp = await QmpClient.connect(pair.primary.spareQmpPath);
+  pair.primary.run("echo x | dd of=/dev/vda conv=fsync").catch(() => {});
+  const status = () => statusOf(qmp).catch(() => assert.fail(pair.primary.stderr));
+  await until(async () => await status() === "io-error", "QEMU to pause its VM");
+  await protect.waitFor(/the VM is paused, and/);
+  await delay(A_WHILE_MS);
+  assert.equal(await status(), "io-error");
 });

@@ -4,6 +4,7 @@ import { enableColo } from "../../qmp/migration.ts";
 import { tickingIntervalMs } from "../../qmp/guest_timer.ts";
 import { setSuppressVmdesc } from "../../qmp/migration_settings.ts";
 import type { MigrationSupport } from "../../qmp/migration_support.ts";
+import { wantsReturnPath } from "../../qmp/qemu_texts.ts";
 import { libc } from "../system/libc.ts";
 import { failIfFailed } from "../vm/migration_channel.ts";
 import type { ProtectContext } from "./protect_context.ts";
@@ -12,6 +13,7 @@ import type { QmpClient } from "../vm/qmp_client.ts";
 import { saveSettings } from "../vm/saved_settings.ts";
 import { PAUSED } from "../vm/vm_end_words.ts";
 import { GuestSleeps } from "../vm/vm_watch.ts";
+import { delay } from "../system/delay.ts";
 
 const log = getLogger(["kemari", "protect"]);
 
@@ -98,7 +100,7 @@ async function prepareQemu(
     await set(false);
   } catch (error) {
     // From 11 on QEMU wants it for COLO, and says so; before that it must not have it.
-    const wantsIt = error instanceof QemuError && /return-path/.test(error.message);
+    const wantsIt = error instanceof QemuError && wantsReturnPath(error);
     if (!wantsIt || !support.returnPath) throw error;
     await set(true);
   }
@@ -143,7 +145,7 @@ async function mindGuestTimer(context: ProtectContext, isOver: () => boolean): P
   });
   interval.ms = ticking;
   // A request in the middle of a checkpoint is lost, and the interval goes to QEMU with one.
-  while (dialogue.inCheckpoint) await new Promise((resolve) => setTimeout(resolve, 1));
+  while (dialogue.inCheckpoint) await delay(1);
   if (!isOver()) trigger.request();
 }
 

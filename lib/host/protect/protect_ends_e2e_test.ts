@@ -1,58 +1,48 @@
+import { delay } from "../system/delay.ts";
+import { until } from "../../lab/program/until.ts";
 /** How a protection ends, or does not: a QEMU that hangs, one that dies at work, an interruption. */
 import assert from "node:assert/strict";
-import { ProtectedPair, until } from "../../lab/testing/protected_pair.ts";
-import { KemariProcess } from "../../lab/program/watched_kemari.ts";
+import { BarePair } from "../../lab/testing/bare_pair.ts";
+import { EagerSecondary } from "../../lab/testing/eager_secondary.ts";
+import type { QemuVersion } from "../../lab/provision/qemu.ts";
 import { QmpClient } from "../vm/qmp_client.ts";
 
-async function sleep(ms: number): Promise<void> {
-  await new Promise((resolve) => setTimeout(resolve, ms));
-}
+/** Longer than any command to QEMU may take. */
+const SILENCE_MS = 11_000;
+/** Longer than the secondary's grace: who takes it for a loss has begun a takeover. */
+const A_WHILE_MS = 3500;
 
-/** A receiver that takes over by itself, and says so by making a file; its VM is nobody's. */
-async function eager(pair: ProtectedPair): Promise<KemariProcess> {
-  const fence = `touch ${pair.folder}/fenced`;
-  const words = ["recv", pair.link, "--control", pair.recvControl, "--on-loss", "activate"];
-  const recv = pair.own(
-    new KemariProcess([...words, "--fence", fence, "--exec", "cat >/dev/null"]),
-  );
-  await recv.listening();
-  return recv;
-}
-
-function wasFenced(pair: ProtectedPair): boolean {
-  try {
-    Deno.lstatSync(`${pair.folder}/fenced`);
-    return true;
-  } catch {
-    return false;
-  }
+/** A VM, and a secondary that takes over at a loss. */
+async function prepared(version: QemuVersion = "11.1") {
+  const pair = await BarePair.boot(version, { accelerator: "tcg", timer: "apic" });
+  return { pair, secondary: await EagerSecondary.start(pair) };
 }
 
 Deno.test("e2e: a QEMU that answers nothing for a while is waited for", async () => {
-  await using pair = await ProtectedPair.boot("11.1");
-  await eager(pair);
+  const { pair, secondary } = await prepared();
+  await using _pair = pair;
   pair.protect("--sync-interval", "5");
   const { syncs } = await pair.syncs(20);
   Deno.kill(pair.primary.pid, "SIGSTOP");
-  await sleep(12_000);
+  await delay(SILENCE_MS);
   Deno.kill(pair.primary.pid, "SIGCONT");
   await pair.syncs(syncs + 20);
   await pair.assertRunning(pair.primary);
-  assert.ok(!wasFenced(pair));
+  assert.ok(!secondary.hasFenced);
 });
 
 for (const atLoss of ["continue", "stop"]) {
   Deno.test(`e2e: interrupted while QEMU answers nothing, protect has its guardian free the VM: ${atLoss}`, async () => {
-    await using pair = await ProtectedPair.boot("11.1");
-    const recv = await eager(pair);
+    const { pair, secondary } = await prepared();
+    await using _pair = pair;
     const protect = pair.protect("--sync-interval", "5", "--on-secondary-loss", atLoss);
     await pair.syncs(20);
     Deno.kill(pair.primary.pid, "SIGSTOP");
-    await sleep(1000);
+    await delay(200);
     protect.signal("SIGINT");
     await protect.waitFor(/guardian waits to tell it/, 30_000);
-    await recv.waitFor(/the sender has ended the protection/);
-    await sleep(2000);
+    await secondary.recv.waitFor(/the sender has ended the protection/);
+    await delay(A_WHILE_MS);
     Deno.kill(pair.primary.pid, "SIGCONT");
     // The guardian has its stderr.
     assert.equal((await protect.ended()).code, 130);
@@ -62,46 +52,46 @@ for (const atLoss of ["continue", "stop"]) {
       const { status } = await qmp.execute("query-migrate") as { status: string };
       return status !== "colo";
     }, "COLO to end");
-    assert.ok(!wasFenced(pair));
+    assert.ok(!secondary.hasFenced);
   });
 }
 
 Deno.test("e2e: a QEMU that dies while it is asked something is a loss", async () => {
-  await using pair = await ProtectedPair.boot("7.2");
-  const recv = await eager(pair);
+  const { pair, secondary } = await prepared("7.2");
+  await using _pair = pair;
   const protect = pair.protect("--sync-interval", "1s");
   await pair.syncs(3);
   // Most of a round is rest; the next command then waits for its answer.
   Deno.kill(pair.primary.pid, "SIGSTOP");
-  await sleep(2500);
+  await delay(1500);
   await pair.primary.kill9();
   assert.equal((await protect.ended()).code, 4);
-  await recv.waitFor(/primary lost/);
-  await until(() => wasFenced(pair), "the takeover");
+  await secondary.recv.waitFor(/primary lost/);
+  await secondary.untilFenced();
 });
 
 Deno.test("e2e: who interrupts protect wants no takeover, whatever is to happen at a loss", async () => {
-  await using pair = await ProtectedPair.boot("11.1");
-  const recv = await eager(pair);
+  const { pair, secondary } = await prepared();
+  await using _pair = pair;
   const protect = pair.protect("--sync-interval", "20", "--on-secondary-loss", "stop");
   await pair.syncs(10);
   protect.signal("SIGINT");
   assert.equal((await protect.ended()).code, 130);
-  await recv.waitFor(/the sender has ended the protection/);
+  await secondary.recv.waitFor(/the sender has ended the protection/);
   await pair.assertRunning(pair.primary);
-  assert.ok(!wasFenced(pair));
+  assert.ok(!secondary.hasFenced);
 });
 
 Deno.test("e2e: an interruption that the secondary does not hear of is a loss, where the VM is to stop then", async () => {
-  await using pair = await ProtectedPair.boot("11.1");
-  const recv = await eager(pair);
+  const { pair, secondary } = await prepared();
+  await using _pair = pair;
   const protect = pair.protect("--sync-interval", "20", "--on-secondary-loss", "stop");
   await pair.syncs(10);
-  recv.signal("SIGSTOP");
+  secondary.recv.signal("SIGSTOP");
   protect.signal("SIGINT");
   assert.equal((await protect.ended()).code, 130);
   await using qmp = await QmpClient.connect(pair.primary.spareQmpPath);
   const { status } = await qmp.execute("query-status") as { status: string };
   assert.equal(status, "paused");
-  recv.signal("SIGCONT");
+  secondary.recv.signal("SIGCONT");
 });

@@ -1,12 +1,13 @@
 /** A protect that stood still for longer than its secondary waits: it was taken for dead. */
 import assert from "node:assert/strict";
 import { BarePair } from "../../lab/testing/bare_pair.ts";
-import { until } from "../../lab/testing/protected_pair.ts";
 import { KemariProcess } from "../../lab/program/watched_kemari.ts";
 import { QmpClient } from "../vm/qmp_client.ts";
+import { until } from "../../lab/program/until.ts";
 
 const MACHINE = { accelerator: "tcg", machine: "q35", timer: "apic", hz: 200, every: 5 } as const;
-const GRACE = ["--heartbeat", "200ms", "--grace", "1s"];
+/** Twice the silence of a busy machine. */
+const GRACE = ["--heartbeat", "200ms", "--grace", "2s"];
 
 Deno.test("e2e: given up by its secondary while it stood still, protect asks, and protects again", async () => {
   await using pair = await BarePair.boot("11.1", MACHINE);

@@ -8,6 +8,7 @@ import { leaveAsleep } from "./protect_colo.ts";
 import { saveSettings } from "../vm/saved_settings.ts";
 import { PAUSED } from "../vm/vm_end_words.ts";
 import { GuestSleeps, VmEnded } from "../vm/vm_watch.ts";
+import { delay } from "../system/delay.ts";
 
 const log = getLogger(["kemari", "protect"]);
 
@@ -90,7 +91,7 @@ export async function protectBySnapshots(context: ProtectContext): Promise<never
       if (phase === "cancelled" || phase === "none") {
         throw new TransportError("QEMU", "read", "a snapshot was given up", { party: "qemu" });
       }
-      await new Promise((resolve) => setTimeout(resolve, POLL_MS));
+      await delay(POLL_MS);
     }
   }
 }

@@ -1,93 +1,24 @@
+import { delay } from "../system/delay.ts";
+import { until } from "../../lab/program/until.ts";
 /** Guests that suspend themselves to RAM (S3): QEMU cannot be in COLO, or migrate, with one of them. */
 import assert from "node:assert/strict";
-import { BarePair, type PairedMachine } from "../../lab/testing/bare_pair.ts";
-import { EagerSecondary } from "../../lab/testing/eager_secondary.ts";
-import { until } from "../../lab/testing/kemari_pair.ts";
 import { kvmTest } from "../../lab/vms/kvm.ts";
-import type { QemuVersion } from "../../lab/provision/qemu.ts";
-import { QmpClient } from "../vm/qmp_client.ts";
-
-const TCG: PairedMachine = { timer: "apic", accelerator: "tcg" };
-const KVM: PairedMachine = { timer: "apic", accelerator: "kvm" };
-
-type Mode = "colo" | "snapshot";
-
-/** A VM, a secondary that takes over at a loss, and a monitor of the test's own. */
-async function prepared(version: QemuVersion, machine: PairedMachine) {
-  const pair = await BarePair.boot(version, machine);
-  const secondary = await EagerSecondary.start(pair);
-  const qmp = pair.own(await QmpClient.connect(pair.primary.spareQmpPath));
-  const status = async () => (await qmp.execute("query-status") as { status: string }).status;
-  return { pair, secondary, qmp, status };
-}
-
-async function suspend(pair: BarePair, qmp: QmpClient): Promise<void> {
-  const asleep = qmp.waitEvent("SUSPEND", 60_000);
-  await pair.primary.ask("suspend");
-  await asleep;
-}
-
-/** Wakes the guest, and waits until it says so itself. */
-async function wake(pair: BarePair, qmp: QmpClient): Promise<void> {
-  const { lines } = pair.primary.console;
-  const awake = () => lines.filter(({ text }) => text.includes("bare guest awake")).length;
-  const before = awake();
-  await qmp.execute("system_wakeup");
-  await until(() => awake() > before, "the guest to say that it is awake");
-  assert.equal((await pair.primary.status()).boot, (await pair.primary.verify()).boot);
-}
-
-/** Longer than QEMU would need to stop the VM for a checkpoint, and abort. */
-const A_WHILE_MS = 1500;
-
-async function sleepsAndIsProtectedAgain(
-  version: QemuVersion,
-  machine: PairedMachine,
-  mode: Mode,
-  intervalMs: number,
-): Promise<void> {
-  const { pair, secondary, qmp, status } = await prepared(version, machine);
-  await using _pair = pair;
-  const protect = pair.protect("--mode", mode, "--sync-interval", String(intervalMs));
-  await pair.syncs(3);
-  for (let night = 1; night <= 2; night++) {
-    await suspend(pair, qmp);
-    await secondary.recv.waitFor(
-      /the sender has ended the protection \(the guest sleeps, suspended to RAM\)/,
-      60_000,
-    );
-    await pair.senderStatus(({ state }) => state === "suspended");
-    await new Promise((resolve) => setTimeout(resolve, A_WHILE_MS));
-    assert.equal(await status(), "suspended");
-    await wake(pair, qmp);
-    await pair.senderStatus(({ state, syncs }) => state === "synchronizing" && syncs >= 3);
-    await pair.assertRunning(pair.primary);
-    assert.ok((await pair.primary.verify()).ok);
-  }
-  assert.ok(!secondary.hasFenced);
-  assert.doesNotMatch(protect.stderr, /failover/);
-  await pair.primary.kill9();
-  await secondary.untilFenced();
-}
+import {
+  A_WHILE_MS,
+  KVM,
+  prepared,
+  sleepsAndIsProtectedAgain,
+  suspend,
+  TCG,
+  wake,
+} from "./testing/sleeping_guest.ts";
 
 Deno.test("e2e: a guest that suspends itself sleeps, and is protected again when it wakes: 11.1, tcg, colo", () =>
-  sleepsAndIsProtectedAgain("11.1", TCG, "colo", 1000));
-Deno.test("e2e: a guest that suspends itself sleeps, and is protected again when it wakes: 7.2, tcg, snapshot", () =>
-  sleepsAndIsProtectedAgain("7.2", TCG, "snapshot", 1000));
-
-for (
-  const [version, mode, machine] of [
-    ["11.1", "colo", "pc"],
-    ["11.1", "snapshot", "q35"],
-    ["10.0", "colo", "q35"],
-    ["7.2", "colo", "pc"],
-  ] as const
-) {
-  kvmTest(
-    `e2e: a guest that suspends itself sleeps, and is protected again when it wakes: ${version}, kvm, ${mode}, ${machine}`,
-    () => sleepsAndIsProtectedAgain(version, { ...KVM, machine }, mode, 1000),
-  );
-}
+  sleepsAndIsProtectedAgain("11.1", TCG, "colo"));
+kvmTest(
+  "e2e: a guest that suspends itself sleeps, and is protected again when it wakes: 7.2, kvm, colo, pc",
+  () => sleepsAndIsProtectedAgain("7.2", KVM, "colo"),
+);
 
 Deno.test("e2e: a guest that sleeps already is waited for", async () => {
   for (const [version, mode] of [["11.1", "colo"], ["7.2", "snapshot"]] as const) {
@@ -114,7 +45,7 @@ Deno.test("e2e: a sleeping guest is not woken by an interruption of protect; its
   protect.signal("SIGINT");
   // Its guardian has its stderr, and stays.
   await protect.waitFor(/interrupted by SIGINT/, 30_000);
-  await new Promise((resolve) => setTimeout(resolve, A_WHILE_MS));
+  await delay(A_WHILE_MS);
   assert.equal(await status(), "suspended");
   await wake(pair, qmp);
   await until(async () => {

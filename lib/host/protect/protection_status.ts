@@ -1,14 +1,9 @@
 import type { SenderLink } from "../link/sender_link.ts";
-import {
-  senderDurations,
-  type SenderStatus,
-  senderStatus,
-  vmStatus,
-} from "../status/sender_status.ts";
+import { senderDurations, senderStatus, vmStatus } from "../status/sender_status.ts";
 import { statusLine } from "../status/status_line.ts";
 import { RateMeter } from "../system/rate_meter.ts";
 import { DeviceWatch } from "../vm/device_watch.ts";
-import type { EarlyStatus } from "./protect_board.ts";
+import type { EarlyStatus, SenderStatus } from "../../control/sender_status.ts";
 import type { ProtectableVm } from "./protectable_vm.ts";
 import type { ProtectParts } from "./protect_context.ts";
 

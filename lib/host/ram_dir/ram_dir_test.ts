@@ -21,6 +21,7 @@ import { Secondary } from "../../replica/secondary.ts";
 import { testStore } from "../../lab/testing/store_conformance.ts";
 import { RamDir } from "./ram_dir.ts";
 import { commitNext } from "./testing/ram_dir_writer.ts";
+import { delay } from "../system/delay.ts";
 
 for (const reserve of ["none", "full"] as const) {
   testStore({
@@ -275,7 +276,7 @@ Deno.test("a process killed at any moment leaves its last whole transaction, or 
         stdout: "piped",
       }).spawn();
       await child.stdout.getReader().read();
-      await new Promise((resolve) => setTimeout(resolve, 5 + 7 * round));
+      await delay(5 + 7 * round);
       child.kill("SIGKILL");
       await child.status;
       const found = reopened(path);

@@ -1,11 +1,15 @@
 /** `kemari recv --standby` on real QEMU: what it takes over, and what may go wrong with it. */
 import assert from "node:assert/strict";
-import { failover, ProtectedPair, until } from "../../lab/testing/protected_pair.ts";
-import type { StandbyGuest } from "../../lab/vms/standby_guest.ts";
+import { BarePair } from "../../lab/testing/bare_pair.ts";
+import { failover, ProtectedPair } from "../../lab/testing/protected_pair.ts";
 import type { QemuVersion } from "../../lab/provision/qemu.ts";
 import type { KemariProcess } from "../../lab/program/watched_kemari.ts";
-import type { ReceiverStatus } from "../status/receiver_status.ts";
+import type { ReceiverStatus } from "../../control/receiver_status.ts";
+import { delay } from "../system/delay.ts";
+import { until } from "../../lab/program/until.ts";
 
+/** A guest without Linux, for what is not about one. */
+const BARE = { accelerator: "tcg", timer: "apic" } as const;
 const OFTEN = ["--sync-interval", "20"];
 /** A QEMU that is protected by a loop of whole migrations makes fewer. */
 const SNAPSHOTS = 3;
@@ -93,7 +97,7 @@ for (const [name, { version, machine, args }] of Object.entries(MACHINES)) {
 
 /** What the standby differs in, and what recv says before anything is acknowledged. */
 const MISFITS: Readonly<
-  Record<string, [{ machine?: string; memoryMiB?: number; args?: readonly string[] }, RegExp]>
+  Record<string, [{ machine?: string; memoryMiB?: number; args?: string[] }, RegExp]>
 > = {
   "another machine type": [
     { machine: "q35" },
@@ -108,11 +112,11 @@ const MISFITS: Readonly<
 
 Deno.test("e2e: a standby that is another machine is refused before the first acknowledgement", async (t) => {
   const args = ["-device", "virtio-rng-pci,addr=4", "-device", "e1000,romfile=,addr=5"];
-  await using pair = await ProtectedPair.boot("11.1", args);
+  await using pair = await BarePair.boot("11.1", { ...BARE, args });
   for (const [name, [differently, reason]] of Object.entries(MISFITS)) {
     await t.step(name, async () => {
-      await using guest: StandbyGuest = await pair.standbyGuest(differently);
-      const recv = await pair.recvWithStandby(guest);
+      await using guest = await pair.standby(differently);
+      const recv = await pair.recvWithStandby(guest.vm);
       const protect = pair.protect("--no-retry");
       await recv.waitFor(/kemari: QEMU, standby/);
       const { code, stderr } = await endClean(recv);
@@ -126,9 +130,9 @@ Deno.test("e2e: a standby that is another machine is refused before the first ac
 });
 
 Deno.test("e2e: a standby that dies is started again, and takes over", async () => {
-  await using pair = await ProtectedPair.boot("11.1");
-  const guest = await pair.standbyGuest();
-  const recv = await pair.recvWithStandby(guest);
+  await using pair = await BarePair.boot("11.1", BARE);
+  const guest = await pair.standby();
+  const recv = await pair.recvWithStandby(guest.vm);
   pair.protect(...OFTEN);
   await pair.syncs(10);
   const { standby } = await pair.receiverStatus((status) => status.standby?.state === "ready");
@@ -147,9 +151,9 @@ Deno.test("e2e: a standby that dies is started again, and takes over", async () 
 });
 
 Deno.test("e2e: a standby killed while it loads: a cold start takes over from the same replica", async () => {
-  await using pair = await ProtectedPair.boot("11.1");
-  const guest = await pair.standbyGuest();
-  const recv = await pair.recvWithStandby(guest);
+  await using pair = await BarePair.boot("11.1", BARE);
+  const guest = await pair.standby();
+  const recv = await pair.recvWithStandby(guest.vm);
   pair.protect(...OFTEN);
   await pair.syncs(30);
   const { standby } = await pair.receiverStatus((status) => status.standby?.state === "ready");
@@ -159,7 +163,7 @@ Deno.test("e2e: a standby killed while it loads: a cold start takes over from th
   const pid = standby!.pid!;
   Deno.kill(pid, "SIGSTOP");
   const done = failover(pair);
-  await new Promise((resolve) => setTimeout(resolve, 300));
+  await delay(300);
   Deno.kill(pid, "SIGKILL");
   await done;
   await pair.assertTakenOver(guest);

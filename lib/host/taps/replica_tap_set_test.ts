@@ -4,7 +4,8 @@ import type { Done } from "../../replica/done.ts";
 import { ImageFile } from "../image/image_file.ts";
 import { parseDiskTap } from "../disk/disk_address.ts";
 import { FrameSocket } from "../net/frame_socket.ts";
-import { frame, never, numberOf, unix } from "../net/testing/net_tap_scene.ts";
+import { frame, numberOf, unix } from "../net/testing/net_tap_scene.ts";
+import { never } from "../system/never.ts";
 import { Reactor } from "../system/reactor.ts";
 import { ReplicaTapSet } from "./replica_tap_set.ts";
 import { connectSocket, listenSocket } from "../system/socket.ts";
@@ -107,18 +108,22 @@ Deno.test("behind an activation that came to nothing a guest hears nothing, as b
     const guest = new FrameSocket(await connectSocket(unix(net.in.path), reactor, 1000, never), "");
     sockets.push(world, guest);
     const heard: number[] = [];
-    const say = async (number: number) => {
+    /** @param isHeard Then it is waited for; else for so long that it would have come. */
+    const say = async (number: number, isHeard: boolean) => {
       assert.ok(world.send(frame(number)) && world.flush());
-      await reactor.sleep(12, never);
-      guest.receive(1 << 20, (each) => heard.push(numberOf(each)));
+      const end = performance.now() + (isHeard ? 20_000 : 12);
+      do {
+        await reactor.sleep(2, never);
+        guest.receive(1 << 20, (each) => heard.push(numberOf(each)));
+      } while (performance.now() < end && heard.at(-1) !== number);
     };
-    await say(1);
+    await say(1, false);
     await set.activate(ALL, never);
-    await say(2);
+    await say(2, true);
     set.deactivate();
-    await say(3);
+    await say(3, false);
     await set.activate(ALL, never);
-    await say(4);
+    await say(4, true);
     assert.deepEqual(heard, [2, 4]);
   } finally {
     for (const socket of sockets) socket.close();

@@ -5,11 +5,11 @@ import { decodeMigrationStatus, queryMigration } from "../../qmp/migration_statu
 import type { QmpEvent } from "../../qmp/session.ts";
 import type { QmpClient } from "./qmp_client.ts";
 import type { Reactor } from "../system/reactor.ts";
+import { never } from "../system/never.ts";
+import { delay } from "../system/delay.ts";
 
 /** How long a QEMU whose stream has ended has to show that it lives. */
 const ALIVE_MS = 3000;
-
-const uninterrupted = new AbortController().signal;
 
 /** Of events that tell what QEMU does about something: it stops the VM. */
 const STOPPING_ACTIONS: ReadonlySet<unknown> = new Set(["pause", "stop"]);
@@ -140,10 +140,10 @@ export class VmWatch {
     try {
       while (found === undefined) {
         try {
-          await reactor.run(() => found !== undefined, uninterrupted);
+          await reactor.run(() => found !== undefined, never);
         } catch {
           // Whatever else fails meanwhile is not about the VM.
-          await new Promise((resolve) => setTimeout(resolve, 1));
+          await delay(1);
         }
       }
     } finally {

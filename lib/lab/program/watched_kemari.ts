@@ -36,6 +36,8 @@ export interface Ended {
 }
 
 const LAST_WORDS_MS = 2000;
+/** Long enough for a machine that does much else. */
+const TIMEOUT_MS = 60_000;
 
 /** A running kemari. Disposing of it kills it, if it still runs. */
 export class KemariProcess implements AsyncDisposable {
@@ -105,7 +107,7 @@ export class KemariProcess implements AsyncDisposable {
   }
 
   /** Waits for stderr to contain this. */
-  async waitFor(pattern: RegExp, timeoutMs = 8000): Promise<RegExpExecArray> {
+  async waitFor(pattern: RegExp, timeoutMs = TIMEOUT_MS): Promise<RegExpExecArray> {
     let found: RegExpExecArray | null = null;
     await this.#until(
       () => (found = pattern.exec(this.#stderr)) !== null || this.#ended,
@@ -117,7 +119,7 @@ export class KemariProcess implements AsyncDisposable {
   }
 
   /** Takes the next bytes of stdout, exactly so many. */
-  async readStdout(count: number, timeoutMs = 8000): Promise<Uint8Array> {
+  async readStdout(count: number, timeoutMs = TIMEOUT_MS): Promise<Uint8Array> {
     const wanted = () => this.#stdout.reduce((sum, part) => sum + part.length, 0) >= count;
     await this.#until(() => wanted() || this.#ended, timeoutMs, `${count} bytes on stdout`);
     const all = join(this.#stdout);
@@ -132,7 +134,7 @@ export class KemariProcess implements AsyncDisposable {
   }
 
   /** Waits for the end. What {@link readStdout} took is not in `stdout`. */
-  async ended(timeoutMs = 10_000): Promise<Ended> {
+  async ended(timeoutMs = TIMEOUT_MS): Promise<Ended> {
     await this.#until(() => this.#ended, timeoutMs, "its end");
     const { code, signal } = await this.#status;
     await this.#outputs;

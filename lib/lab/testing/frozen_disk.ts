@@ -66,6 +66,17 @@ export class FrozenDisk implements AsyncDisposable {
   }
 }
 
+/** Whether a thread of a process waits in the kernel, and no signal would end that. */
+export function isHeld(pid = Deno.pid): boolean {
+  return [...Deno.readDirSync(`/proc/${pid}/task`)].some(({ name }) => {
+    try {
+      return /\) D /.test(Deno.readTextFileSync(`/proc/${pid}/task/${name}/stat`));
+    } catch {
+      return false;
+    }
+  });
+}
+
 async function succeeds(program: string, ...args: string[]): Promise<boolean> {
   return (await new Deno.Command(program, { args }).output()).success;
 }

@@ -9,11 +9,13 @@ import { cacheDir, exists, shellQuote, withLock } from "../provision/cache_dir.t
 import { saveVm } from "./save_vm.ts";
 import { resumeArrived } from "./stopped_migration.ts";
 import { startVm, type Vm, type VmOptions } from "./vm.ts";
+import { never } from "../../host/system/never.ts";
 
 /** What belongs to one boot, and not to the machine that goes on from it. */
 type Boot = Omit<VmOptions, "incoming" | "stdin">;
 
-const never = new AbortController().signal;
+/** How long a state is kept that nobody goes on from: a new kernel or QEMU leaves them behind. */
+const KEPT_MS = 7 * 24 * 3600 * 1000;
 
 /**
  * Starts a VM whose guest has booted and runs: its agent listens, and its console says nothing of
@@ -30,9 +32,12 @@ export async function startBooted(options: Boot, asBooted: Boot = options): Prom
   for (let isNew = false;; isNew = true) {
     if (!await exists(path)) {
       await withLock(`${path}.lock`, {}, async () => {
-        if (!await exists(path)) await save(asBooted, path);
+        if (await exists(path)) return;
+        await removeUnused();
+        await save(asBooted, path);
       });
     }
+    await Deno.utime(path, new Date(), new Date()).catch(() => {});
     const incoming = `exec:cat ${shellQuote(path)}`;
     const vm = await startVm({ ...options, incoming });
     try {
@@ -52,6 +57,17 @@ async function save(options: Boot, path: string): Promise<void> {
   await vm.ready();
   await using qmp = await QmpClient.connect(vm.spareQmpPath);
   await saveVm(qmp, path, never);
+}
+
+/** Removes states that nobody has gone on from for long. */
+async function removeUnused(): Promise<void> {
+  for await (const { name } of Deno.readDir(cacheDir())) {
+    if (!/^booted-[0-9a-f]+\.vm$/.test(name)) continue;
+    const path = `${cacheDir()}/${name}`;
+    const { mtime } = await Deno.stat(path).catch(() => ({ mtime: null }));
+    if (mtime === null || Date.now() - mtime.getTime() < KEPT_MS) continue;
+    await Deno.remove(path).catch(() => {});
+  }
 }
 
 /** Tells apart what must not go on from the same state: the programs, the guest, the machine. */

@@ -22,9 +22,9 @@ import { ReceiverHost, type ReceiverSettings } from "../receiver_host.ts";
 import type { SenderLinkOptions } from "../link_options.ts";
 import { SenderLink } from "../sender_link.ts";
 import { connectSocket } from "../../system/socket.ts";
+import { never } from "../../system/never.ts";
 
 /** A signal that never comes. */
-export const never = new AbortController().signal;
 
 /** What a replica would activate, as a hash. */
 export function contentOf(replica: Replica): string {
