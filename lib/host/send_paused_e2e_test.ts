@@ -34,8 +34,9 @@ async function listenTo(world: Deno.UnixListener): Promise<void> {
  *
  * @param intervalMs Between two checkpoints of QEMU's own.
  * @param net Where a NIC goes through kemari, if one does; it asks for checkpoints too.
+ * @param hasMonitor Whether kemari's monitor is free from the beginning, or not before `letIn`.
  */
-async function sending(intervalMs: number, net?: string) {
+async function sending(intervalMs: number, net?: string, hasMonitor = true) {
   const pair = await BarePair.boot("11.1", {
     accelerator: "tcg",
     timer: "apic",
@@ -58,11 +59,15 @@ async function sending(intervalMs: number, net?: string) {
   const monitor = ["--qmp", pair.primary.spareQmpPath];
   const tap = net === undefined ? [] : ["--net", `net0=unix:${net},unix:${folder}/out`];
   const command = [...FROM_SOURCE, ...send, ...monitor, ...tap].join(" ");
+  // QEMU greets one client at a time.
+  const first = hasMonitor ? undefined : await QmpClient.connect(pair.primary.spareQmpPath);
+  const letIn = async () => await first?.close();
+  pair.own({ [Symbol.asyncDispose]: letIn });
   await migrateStopped(qmp, `exec:exec ${command} 2> ${folder}/log`);
   await pair.syncs(1);
   const status = async () => (await qmp.execute("query-status") as { status: string }).status;
   const said = () => Deno.readTextFileSync(`${folder}/log`);
-  return { pair, secondary, qmp, status, said };
+  return { pair, secondary, qmp, status, said, letIn };
 }
 
 type Scene = Awaited<ReturnType<typeof sending>>;
@@ -128,6 +133,24 @@ Deno.test("e2e: what a paused VM's NIC says neither wakes it nor keeps it from b
   await pair.syncs(before + 1);
   await announce();
   await pair.syncs(before + 2);
+  await pair.assertRunning(pair.primary);
+});
+
+Deno.test("e2e: a VM that was paused before kemari send had its monitor is not woken either", async () => {
+  const scene = await sending(60_000, undefined, false);
+  await using pair = scene.pair;
+  const { qmp } = scene;
+  await until(async () => await scene.status() === "running", "COLO to begin");
+  await qmp.execute("stop");
+  await scene.letIn();
+  await sleep(A_WHILE_MS);
+  // This asks for a checkpoint.
+  await qmp.execute("migrate-set-parameters", { "x-checkpoint-delay": 60_000 });
+  await until(() => /the VM is paused, and is/.test(scene.said()), "kemari to hear of it");
+  await sleep(A_WHILE_MS);
+  assert.equal(await scene.status(), "paused");
+  await qmp.execute("cont");
+  await pair.syncs(2);
   await pair.assertRunning(pair.primary);
 });
 

@@ -313,6 +313,8 @@ export class Sending {
     this.#goOnAlone(cause);
     // Only now: a QEMU that waits for the end of the command that it knows hears nothing.
     if (putsBack) {
+      // QEMU greets one client at a time.
+      await this.#qmp?.close();
       const back = putDelayBack(this.#settings.qmp!, this.#vm?.changedDelayMs);
       await this.#reactor.during(back, this.#signal);
     }
