@@ -12,8 +12,9 @@ import { ensureQemu } from "../lib/lab/provision/qemu.ts";
 import { startVm, vmArguments, type VmOptions } from "../lib/lab/vms/vm.ts";
 import { endAllVms, leaveSignalsToCaller } from "../lib/lab/vms/vm_cleanup.ts";
 import { TransportError } from "../lib/errors.ts";
-import { askControl } from "../lib/host/system/control.ts";
-import type { ReceiverStatus } from "../lib/host/status/receiver_status.ts";
+import { askFailover } from "../lib/host/system/ask_control.ts";
+import { askReceiver } from "../lib/lab/program/ask_end.ts";
+import type { ReceiverStatus } from "../lib/control/receiver_status.ts";
 import { QmpClient } from "../lib/host/vm/qmp_client.ts";
 import { quoteWord } from "../lib/host/takeover/standby_command.ts";
 import type { BenchExperiment, BenchSeries } from "../lib/report/bench_result.ts";
@@ -24,6 +25,7 @@ import type { ProtectedSetup } from "./colo/colo_vm.ts";
 import { kemariProgram } from "../lib/lab/program/kemari_program.ts";
 import { saveVm } from "../lib/lab/vms/save_vm.ts";
 import { atExit, endQuietly, WorkFolder } from "../lib/lab/program/work_folder.ts";
+import { delay } from "../lib/host/system/delay.ts";
 
 /** A guest whose takeovers are measured. */
 interface GuestSize {
@@ -259,8 +261,8 @@ async function takeOverOnce(
     for (const begun = performance.now(); performance.now() - begun < WAIT_MS;) {
       signal.throwIfAborted();
       try {
-        const status = await askControl(control, "status", signal);
-        if (accept(status as unknown as ReceiverStatus)) return status as unknown as ReceiverStatus;
+        const status = await askReceiver(control, signal);
+        if (accept(status)) return status;
       } catch {
         signal.throwIfAborted();
       }
@@ -285,7 +287,7 @@ async function takeOverOnce(
     endGroup(send.pid);
     await send.status;
     await ask(({ state }) => state === "waiting");
-    const failover = askControl(control, "failover", signal);
+    const failover = askFailover(control, { signal });
     const result = await measure(ask);
     await failover;
     return result;
@@ -313,8 +315,4 @@ function endGroup(pid: number): void {
   } catch {
     // Nothing of it is left.
   }
-}
-
-function delay(ms: number): Promise<void> {
-  return new Promise((resolve) => setTimeout(resolve, ms));
 }

@@ -25,6 +25,7 @@ import { DirtyBitmap } from "../lib/replica/dirty_bitmap.ts";
 import type { BenchChart, BenchExperiment } from "../lib/report/bench_result.ts";
 import { median, pairedRatios } from "../lib/report/bench_statistics.ts";
 import type { BenchContext } from "./bench_context.ts";
+import { delay } from "../lib/host/system/delay.ts";
 
 const PAGES_PER_MB = 256;
 const SIZES_MB = [512, 4096, 16_384, 65_536];
@@ -109,7 +110,7 @@ export async function benchBitmap(context: BenchContext): Promise<BenchExperimen
     for (const percent of PERCENTS) {
       context.progress("bitmap", step++, steps, `${size}, ${percent} % dirty`);
       // A chance for signals: nothing else here waits.
-      await new Promise((resolve) => setTimeout(resolve));
+      await delay(0);
       context.signal.throwIfAborted();
       const samples = measure(sizeMb * PAGES_PER_MB, percent, rounds);
       for (const [name, ms] of samples) {

@@ -19,16 +19,17 @@
  *   CPU time, see `zstd_context.ts`.
  */
 import { Carry } from "../lib/bytes/carry.ts";
-import { compressionOf, type CompressMode } from "../lib/host/link/compression.ts";
+import { compressionOf } from "../lib/host/link/compression.ts";
+import type { CompressMode } from "../lib/control/sender_status.ts";
 import { Primary, type PrimaryTaps } from "../lib/replica/primary.ts";
 import { Replica } from "../lib/replica/replica.ts";
 import { ReplicaTaps } from "../lib/replica/replica_taps.ts";
 import { Secondary } from "../lib/replica/secondary.ts";
-import { TxnSender } from "../lib/txn/sender.ts";
 import { median, pairedRatios } from "../lib/report/bench_statistics.ts";
 import type { BenchExperiment, BenchGrid } from "../lib/report/bench_result.ts";
 import type { BenchContext } from "./bench_context.ts";
 import { type CheckpointSeries, checkpointSeries, DISK, GUESTS } from "./checkpoint_series.ts";
+import { delay } from "../lib/host/system/delay.ts";
 
 export const COMPRESS_MODES: readonly CompressMode[] = ["none", "zstd", "delta", "auto"];
 
@@ -67,13 +68,12 @@ export function runSeries(series: CheckpointSeries, compress: CompressMode): Com
     closeEpoch() {},
     release() {},
   };
-  const packs = compression?.treatments.some(({ pack }) => pack);
   const link = { heartbeatMs: 1e6, graceMs: 1e7, software: "bench" };
   const session = new Uint8Array(16);
-  const txn = new TxnSender({ ...link, session, packingClock: packs ? clock : undefined }, 0);
   const primary = new Primary(
     { commit: "async", stream: "colo", maxInFlightBytes: 64 * 2 ** 20, compression, taps },
-    txn,
+    { ...link, session },
+    clock(),
     clock,
   );
   const replica = new Replica(
@@ -95,8 +95,8 @@ export function runSeries(series: CheckpointSeries, compress: CompressMode): Com
   const toPrimary = new Carry();
   const deliver = (counted: boolean) => {
     const begun = clock();
-    primary.settle();
-    const output = txn.takeOutput();
+    primary.takeReplies();
+    const output = primary.takeOutput();
     const settled = clock();
     for (const bytes of output) {
       if (counted) total.wireBytes += bytes.length;
@@ -104,18 +104,15 @@ export function runSeries(series: CheckpointSeries, compress: CompressMode): Com
     }
     const received = clock();
     for (const bytes of secondary.takeOutput()) {
-      toPrimary.feed(bytes, 0, bytes.length, (b, s, e) => txn.receive(b, s, e, clock()));
+      toPrimary.feed(bytes, 0, bytes.length, (b, s, e) => primary.receivePeer(b, s, e, clock()));
     }
-    for (const event of txn.takeEvents()) {
-      if (event.kind === "acked") primary.acked(event.transaction, event.roundTripMs);
-    }
-    primary.takeReplies();
+    primary.takeEvents();
     if (!counted) return;
     total.settlingMs += settled - begun;
     total.receivingMs += received - settled;
   };
   deliver(false);
-  primary.receiveStream(series.first, 0, series.first.length);
+  primary.receiveStream(series.first, 0, series.first.length, clock());
   deliver(false);
   let pages = 0;
   series.checkpoints.forEach((bytes, i) => {
@@ -123,7 +120,7 @@ export function runSeries(series: CheckpointSeries, compress: CompressMode): Com
     events = [...series.events[i]];
     if (counted) { for (const piece of events.flat()) total.streamBytes += piece.length; }
     const begun = clock();
-    primary.receiveStream(bytes, 0, bytes.length);
+    primary.receiveStream(bytes, 0, bytes.length, begun);
     if (counted) {
       total.readingMs += clock() - begun;
       total.streamBytes += bytes.length;
@@ -146,7 +143,7 @@ export async function benchCompress(context: BenchContext): Promise<BenchExperim
     for (let round = 0; round <= rounds; round++) {
       if (round > 0) context.progress("compress", step++, steps, `${guest}, round ${round}`);
       for (let turn = 0; turn < COMPRESS_MODES.length; turn++) {
-        await new Promise((resolve) => setTimeout(resolve));
+        await delay(0);
         context.signal.throwIfAborted();
         const mode = COMPRESS_MODES[(turn + round) % COMPRESS_MODES.length];
         const run = runSeries(series, mode);

@@ -23,15 +23,17 @@
  * - 175 KB of differences take zstd 2 ms here, recorded ones in a loop 0.25 ms, and 0.7 ms with the
  *   CPU's cache emptied before each: the rest is that both ends, QEMU and others share two cores.
  */
-import type { CompressMode } from "../lib/host/link/compression.ts";
-import type { RecentDurations } from "../lib/replica/latency.ts";
+import type { CompressMode } from "../lib/control/sender_status.ts";
+import type { RecentDurations } from "../lib/control/durations.ts";
 import { median, pairedRatios } from "../lib/report/bench_statistics.ts";
 import type { BenchExperiment, BenchGrid, BenchSeries } from "../lib/report/bench_result.ts";
 import type { BenchContext, LinkRate } from "./bench_context.ts";
 import { COMPRESS_MODES } from "./compress.ts";
 import { GUEST_LIMITS, GuestLab } from "./guest_lab.ts";
-import { GuestRun, type TappedStatus } from "./guest_run.ts";
+import { GuestRun } from "./guest_run.ts";
+import type { TappedStatus } from "../lib/lab/program/ask_end.ts";
 import { iozoneCommand } from "./iozone_program.ts";
+import { delay } from "../lib/host/system/delay.ts";
 
 const WORKLOADS = ["files", "requests"] as const;
 type Workload = typeof WORKLOADS[number];
@@ -123,7 +125,7 @@ async function measure(
   seconds: number,
   cell: Cell,
 ): Promise<void> {
-  await new Promise((resolve) => setTimeout(resolve, SETTLE_MS));
+  await delay(SETTLE_MS);
   const before = await reading(run);
   await run.run(commandOf(workload, seconds));
   const after = await reading(run);

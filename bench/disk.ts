@@ -24,6 +24,7 @@ import type { BenchContext } from "./bench_context.ts";
 import { FIO_JOBS, fioCommand, type FioJob, parseFio } from "./fio.ts";
 import { kemariProgram } from "../lib/lab/program/kemari_program.ts";
 import { atExit, endQuietly, WorkFolder } from "../lib/lab/program/work_folder.ts";
+import { delay } from "../lib/host/system/delay.ts";
 
 const DISK_BYTES = 128 * 2 ** 20;
 const MEMORY_MIB = 512;
@@ -172,7 +173,7 @@ async function appears(path: string, signal: AbortSignal): Promise<void> {
   for (let attempt = 0; attempt < 500; attempt++) {
     signal.throwIfAborted();
     if (await exists(path)) return;
-    await new Promise((resolve) => setTimeout(resolve, 20));
+    await delay(20);
   }
   throw new TransportError(path, "listen", "nobody listens there after 10 s");
 }

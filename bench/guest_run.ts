@@ -1,10 +1,10 @@
 /** One guest, kept in one way, from its boot until it is disposed of. */
 import { QemuError } from "../lib/errors.ts";
-import { askControl } from "../lib/host/system/control.ts";
-import type { ReceiverStatus } from "../lib/host/status/receiver_status.ts";
-import type { SenderDurations, SenderStatus } from "../lib/host/status/sender_status.ts";
+import { askDurations, askStatus } from "../lib/host/system/ask_control.ts";
+import { askReceiver, askTappedSender, type TappedStatus } from "../lib/lab/program/ask_end.ts";
+import type { ReceiverStatus } from "../lib/control/receiver_status.ts";
+import type { SenderDurations } from "../lib/control/sender_status.ts";
 import { QmpClient } from "../lib/host/vm/qmp_client.ts";
-import type { TapStatus } from "../lib/host/taps/tap_status.ts";
 import { migrateStopped } from "../lib/lab/vms/stopped_migration.ts";
 import { startBooted } from "../lib/lab/vms/booted_vm.ts";
 import { startVm, type Vm, type VmOptions } from "../lib/lab/vms/vm.ts";
@@ -15,9 +15,6 @@ import { GUEST_MEMORY_MIB, type GuestLab } from "./guest_lab.ts";
 import { type GuestSetup, SYNC_INTERVAL_MS } from "./guest_setups.ts";
 import { isThere, listens, startKemari } from "../lib/lab/program/started_kemari.ts";
 import { StopWatch } from "../lib/lab/vms/stop_watch.ts";
-
-/** A sender that has taps. */
-export type TappedStatus = SenderStatus & { readonly taps: TapStatus };
 
 const GUEST_COMMAND_MS = 300_000;
 const MAC = "52:54:00:6b:65:6d";
@@ -76,15 +73,11 @@ export class GuestRun implements AsyncDisposable {
 
   /** Of the protecting kemari. */
   status(): Promise<TappedStatus> {
-    return this.#ask("status");
+    return askTappedSender(this.control!, this.lab.context.signal);
   }
 
   durations(): Promise<SenderDurations> {
-    return this.#ask("durations");
-  }
-
-  async #ask<Answer>(command: "status" | "durations"): Promise<Answer> {
-    return await askControl(this.control!, command, this.lab.context.signal) as unknown as Answer;
+    return askDurations(this.control!, this.lab.context.signal);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -161,12 +154,13 @@ async function startTapped(
   await Deno.symlink(`${folder}/vm.qmp`, `${folder}/qmp`);
   if (setup.kind === "kemari") {
     await protect.until("kemari protect", async () => {
-      const status = await askControl(control, "status", signal) as unknown as TappedStatus;
-      return status.syncs >= 3 && status.taps.disks.every(({ copied }) => copied === 1);
+      const { syncs } = await askStatus(control, signal);
+      if (syncs < 3) return false;
+      const { taps } = await askTappedSender(control, signal);
+      return taps.disks.every(({ copied }) => copied === 1);
     }, signal);
   }
-  const receiverStatus = async () =>
-    await askControl(`${folder}/recv`, "status", signal) as unknown as ReceiverStatus;
+  const receiverStatus = () => askReceiver(`${folder}/recv`, signal);
   const ends = receiverPid === undefined
     ? undefined
     : { senderPid: protect.pid, receiverPid, receiverStatus };

@@ -1,3 +1,5 @@
+import { askStatus } from "../lib/host/system/ask_control.ts";
+import { askTappedSender } from "../lib/lab/program/ask_end.ts";
 /**
  * `kemari bench net`: the net tap against QEMU connected straight to the same bridge.
  *
@@ -21,7 +23,6 @@
  * became 416, and bulk out of the guest 304 Mbit/s instead of 72.
  */
 import { KemariError, TransportError } from "../lib/errors.ts";
-import type { SenderStatus } from "../lib/host/status/sender_status.ts";
 import type { BenchExperiment } from "../lib/report/bench_result.ts";
 import { CountedClient } from "../lib/lab/network/counted_client.ts";
 import {
@@ -38,7 +39,7 @@ import { ensureTool } from "../lib/lab/provision/tools.ts";
 import { startVm, type Vm } from "../lib/lab/vms/vm.ts";
 import { endAllVms, leaveSignalsToCaller } from "../lib/lab/vms/vm_cleanup.ts";
 import type { BenchContext } from "./bench_context.ts";
-import { ask, end, say } from "../lib/lab/program/lab_process.ts";
+import { end, say } from "../lib/lab/program/lab_process.ts";
 import { kemariProgram } from "../lib/lab/program/kemari_program.ts";
 import {
   type Arrivals,
@@ -50,6 +51,8 @@ import {
 import { measureRoundTrips } from "./round_trips.ts";
 import { listens } from "../lib/lab/program/started_kemari.ts";
 import { atExit, endQuietly, WorkFolder } from "../lib/lab/program/work_folder.ts";
+import { delay } from "../lib/host/system/delay.ts";
+import { until } from "../lib/lab/program/until.ts";
 
 const MEMORY_MIB = 256;
 const PORT = 7000;
@@ -185,7 +188,7 @@ async function protectedGuest(bench: Bench): Promise<Protected> {
     ...["--net", `net0=unix:${folder}/${side}.net,tap:${device}`],
   ];
   startKemari(bench, stack, ["recv", link, "--control", `${folder}/recv`, ...taps("b", "kemB")]);
-  await until(() => listens(`${folder}/recv`, signal), signal);
+  await ready("kemari recv", () => listens(`${folder}/recv`, signal), signal);
   const control = `${folder}/protect`;
   startKemari(bench, stack, [
     ...["protect", "--qmp", `${folder}/qmp`, link, "--control", control, ...taps("a", "kemA")],
@@ -197,10 +200,10 @@ async function protectedGuest(bench: Bench): Promise<Protected> {
       ...["-qmp", `unix:${folder}/qmp,server=on,wait=off`],
     ]),
   );
-  await until(async () => (await ask<SenderStatus>(control, signal)).syncs >= 3, signal);
+  await ready("syncs", async () => (await askStatus(control, signal)).syncs >= 3, signal);
   const host = `${SUBNETS.tap}.2`;
   const trips = await roundTrips(bench, host);
-  const status = await ask<Protected["status"]>(control, signal);
+  const status = await askTappedSender(control, signal);
   return { trips, status, ...await losses(bench, host), ...await bulk(bench, host) };
 }
 
@@ -211,7 +214,7 @@ async function bypassedGuest(bench: Bench): Promise<Bypassed> {
   const folder = Deno.makeTempDirSync({ dir: bench.folder });
   const link = `unix:${folder}/link`;
   startKemari(bench, stack, ["recv", link, "--control", `${folder}/recv`]);
-  await until(() => listens(`${folder}/recv`, signal), signal);
+  await ready("kemari recv", () => listens(`${folder}/recv`, signal), signal);
   stack.use(
     await boot(bench, [
       ...nic("n0", "tap,ifname=kemA,script=no,downscript=no,vnet_hdr=off"),
@@ -223,8 +226,8 @@ async function bypassedGuest(bench: Bench): Promise<Bypassed> {
     ...["protect", "--qmp", `${folder}/qmp`, link, "--control", control],
     ...["--sync-interval", `${BYPASSED_INTERVAL_MS}`],
   ]);
-  const syncs = async () => (await ask<SenderStatus>(control, signal)).syncs;
-  await until(async () => await syncs() >= 3, signal);
+  const syncs = async () => (await askStatus(control, signal)).syncs;
+  await ready("syncs", async () => await syncs() >= 3, signal);
   const host = `${SUBNETS.tap}.2`;
   const begun = { syncs: await syncs(), at: performance.now() };
   const arrivals = { trips: await roundTrips(bench, host), ...await losses(bench, host) };
@@ -300,6 +303,8 @@ async function bulk(bench: Bench, host: string): Promise<{ out: number; in: numb
 
 /** Between two tests the server does not listen for a moment. */
 const IPERF_ATTEMPTS = 5;
+/** How long a kemari may take to begin. */
+const READY_MS = 30_000;
 const IPERF_PAUSE_MS = 500;
 
 /** @returns Mbit/s, as the receiving end saw them. */
@@ -312,7 +317,7 @@ async function iperf(bench: Bench, host: string, ...options: string[]): Promise<
       // Between two tests the server closes its listener, with whoever waits there, and opens another.
       const isBetween = /refused|control message: Connection reset/.test((error as Error).message);
       if (attempt === IPERF_ATTEMPTS || !isBetween) throw error;
-      await new Promise((resolve) => setTimeout(resolve, IPERF_PAUSE_MS));
+      await delay(IPERF_PAUSE_MS);
     }
   }
 
@@ -347,18 +352,19 @@ function startKemari(bench: Bench, stack: AsyncDisposableStack, args: readonly s
 }
 
 async function appears(path: string, signal: AbortSignal): Promise<void> {
-  await until(() => exists(path), signal);
+  await ready(path, () => exists(path), signal);
 }
 
-async function until(condition: () => Promise<boolean>, signal: AbortSignal): Promise<void> {
-  for (let attempt = 0; attempt < 1500; attempt++) {
-    signal.throwIfAborted();
-    const holds = await condition().catch((error) => {
+/** Waits until a kemari is as far as that; errors of it are those of one that has just begun. */
+async function ready(
+  what: string,
+  isSo: () => Promise<boolean>,
+  signal: AbortSignal,
+): Promise<void> {
+  const quietly = () =>
+    isSo().catch((error) => {
       if (error instanceof KemariError) return false;
       throw error;
     });
-    if (holds) return;
-    await new Promise((resolve) => setTimeout(resolve, 20));
-  }
-  throw new TransportError("kemari", "listen", "it is not ready after 30 s");
+  await until(quietly, what, { signal, limitMs: READY_MS });
 }

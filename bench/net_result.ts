@@ -1,6 +1,5 @@
 /** What `kemari bench net` measures, as a result's series. */
-import type { SenderStatus } from "../lib/host/status/sender_status.ts";
-import type { TapStatus } from "../lib/host/taps/tap_status.ts";
+import type { TappedStatus } from "../lib/lab/program/ask_end.ts";
 import type { BenchDistribution, BenchSeries } from "../lib/report/bench_result.ts";
 import { distributionOf, pairedRatios, quantile } from "../lib/report/bench_statistics.ts";
 
@@ -25,7 +24,7 @@ export interface WayResult extends Arrivals {
 
 export interface Protected extends WayResult {
   /** While only requests and responses went back and forth. */
-  readonly status: SenderStatus & { readonly taps: TapStatus };
+  readonly status: TappedStatus;
 }
 
 /** Of a protected guest whose NIC is QEMU's own. */

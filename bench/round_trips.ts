@@ -1,5 +1,6 @@
 /** Requests and responses on one TCP connection from inside a lab's namespace. */
 import { CountedClient } from "../lib/lab/network/counted_client.ts";
+import { delay } from "../lib/host/system/delay.ts";
 
 const MESSAGE = new Uint8Array(64).fill(0x2e);
 /** How long signals and other tasks may have to wait. */
@@ -30,7 +31,7 @@ export async function measureRoundTrips(
       client.receiveAll(MESSAGE.length);
       samples.push(performance.now() - begun);
     }
-    await new Promise((resolve) => setTimeout(resolve));
+    await delay(0);
     signal.throwIfAborted();
   }
   return samples;

@@ -26,6 +26,7 @@ import { plainStreamShape, writePlainStream } from "./plain_stream.ts";
 import { watchPeakMemory } from "../lib/lab/vms/process_memory.ts";
 import { warmMemory } from "./warm_memory.ts";
 import { atExit, endQuietly, WorkFolder } from "../lib/lab/program/work_folder.ts";
+import { delay } from "../lib/host/system/delay.ts";
 
 const RAM_BYTES = 2 ** 30;
 const QUICK_RAM_BYTES = 2 ** 29;
@@ -265,7 +266,7 @@ async function listens(port: number, signal: AbortSignal): Promise<void> {
   for (let attempt = 0; attempt < 500; attempt++) {
     signal.throwIfAborted();
     if (Deno.readTextFileSync("/proc/net/tcp").includes(entry)) return;
-    await new Promise((resolve) => setTimeout(resolve, 10));
+    await delay(10);
   }
   throw new TransportError(`127.0.0.1:${port}`, "listen", "socat does not listen after 5 s");
 }

@@ -1,9 +1,10 @@
 /** A stretch of time in which a guest does one thing: what went on, over time and in sum. */
-import type { RecentDurations } from "../lib/replica/latency.ts";
-import type { SentParts } from "../lib/host/status/sender_status.ts";
-import { delay } from "../lib/lab/program/lab_process.ts";
-import type { GuestRun, TappedStatus } from "./guest_run.ts";
+import type { RecentDurations } from "../lib/control/durations.ts";
+import type { SentParts } from "../lib/control/sender_status.ts";
+import type { GuestRun } from "./guest_run.ts";
+import type { TappedStatus } from "../lib/lab/program/ask_end.ts";
 import type { Workload } from "./workload.ts";
+import { delay } from "../lib/host/system/delay.ts";
 
 /** How often counters are read. */
 const STEP_MS = 250;

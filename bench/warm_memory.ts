@@ -1,13 +1,16 @@
+import {
+  MADV_HUGEPAGE,
+  MADV_POPULATE_WRITE,
+  MAP_ANONYMOUS,
+  MAP_PRIVATE,
+  PROT_READ,
+  PROT_WRITE,
+} from "../lib/host/system/linux.ts";
 const SYMBOLS = {
   mmap: { parameters: ["usize", "usize", "i32", "i32", "i32", "i64"], result: "pointer" },
   madvise: { parameters: ["pointer", "usize", "i32"], result: "i32", nonblocking: true },
   munmap: { parameters: ["pointer", "usize"], result: "i32" },
 } as const;
-
-const PROT_READ_WRITE = 3;
-const MAP_PRIVATE_ANONYMOUS = 0x22;
-const MADV_HUGEPAGE = 14;
-const MADV_POPULATE_WRITE = 23;
 
 /**
  * Touches so much memory and gives it back, so that the next process to ask for it gets it at
@@ -23,7 +26,7 @@ export async function warmMemory(bytes: number): Promise<void> {
   const libc = Deno.dlopen("libc.so.6", SYMBOLS);
   const { mmap, madvise, munmap } = libc.symbols;
   const size = BigInt(bytes);
-  const memory = mmap(0n, size, PROT_READ_WRITE, MAP_PRIVATE_ANONYMOUS, -1, 0n);
+  const memory = mmap(0n, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0n);
   try {
     if (memory === null || BigInt.asIntN(64, Deno.UnsafePointer.value(memory)) === -1n) return;
     await madvise(memory, size, MADV_HUGEPAGE);

@@ -1,4 +1,5 @@
 /** Web-like load: a few clients, each asking for the next page when it has the one before. */
+import { delay } from "../lib/host/system/delay.ts";
 
 /** One line of the client's report. */
 export interface WebReport {
@@ -39,7 +40,7 @@ export async function runWebClient(
         latencyMs.push(performance.now() - begun);
       } catch {
         failures++;
-        await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
+        await delay(RETRY_MS);
       }
     }
   };

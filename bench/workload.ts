@@ -5,6 +5,7 @@ import type { GuestRun } from "./guest_run.ts";
 import { IOZONE_FILE, iozoneCommand } from "./iozone_program.ts";
 import { WEB_CLIENTS, type WebReport } from "./web_client.ts";
 import { atExit, endQuietly } from "../lib/lab/program/work_folder.ts";
+import { delay } from "../lib/host/system/delay.ts";
 
 /** A workload that is under way. */
 export interface RunningWorkload extends AsyncDisposable {
@@ -132,7 +133,7 @@ class WebClient implements RunningWorkload {
         await this[Symbol.asyncDispose]();
         throw new TransportError("guest", "connect", "its web server does not answer");
       }
-      await new Promise((resolve) => setTimeout(resolve, 20));
+      await delay(20);
     }
   }
 

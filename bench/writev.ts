@@ -17,7 +17,8 @@
  */
 import { TransportError } from "../lib/errors.ts";
 import { OutputQueue } from "../lib/host/system/channel.ts";
-import { ERRNO, errno, errnoText, libc } from "../lib/host/system/libc.ts";
+import { errno, errnoText, libc } from "../lib/host/system/libc.ts";
+import { ERRNO, POLLOUT } from "../lib/host/system/linux.ts";
 import { Reactor } from "../lib/host/system/reactor.ts";
 import { connectSocket } from "../lib/host/system/socket.ts";
 import type { BenchChart, BenchExperiment, BenchSeries } from "../lib/report/bench_result.ts";
@@ -26,6 +27,7 @@ import { ensureTool } from "../lib/lab/provision/tools.ts";
 import process from "node:process";
 import type { BenchContext } from "./bench_context.ts";
 import { atExit, endQuietly, WorkFolder } from "../lib/lab/program/work_folder.ts";
+import { delay } from "../lib/host/system/delay.ts";
 
 export const PAGE_BYTES = 4096;
 export const HEADER_BYTES = 8;
@@ -98,7 +100,6 @@ function writeAll(fd: number, bytes: Uint8Array<ArrayBuffer>): void {
 }
 
 const pollfd = new Uint8Array(8);
-const POLLOUT = 4;
 
 function waitWritable(fd: number): void {
   const view = new DataView(pollfd.buffer);
@@ -137,7 +138,7 @@ export async function benchWritev(context: BenchContext): Promise<BenchExperimen
       for (const pages of sizes) {
         context.progress("writev", step++, steps, `${kind}, ${pages} pages`);
         // A chance for signals: nothing else here waits.
-        await new Promise((resolve) => setTimeout(resolve));
+        await delay(0);
         signal.throwIfAborted();
         const samples = measure(sink.fd, memory, pages, rounds, sampleBytes);
         for (const [name, of] of samples) {
@@ -282,7 +283,7 @@ class Sink implements AsyncDisposable {
         return new Sink(fd, child, forget);
       } catch (error) {
         if (attempt < 100 && !signal.aborted) {
-          await new Promise((resolve) => setTimeout(resolve, 20));
+          await delay(20);
           continue;
         }
         endQuietly(child);

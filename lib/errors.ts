@@ -91,7 +91,8 @@ export type WireProtocol =
   | "transaction"
   | "qmp"
   | "nbd"
-  | "packet";
+  | "packet"
+  | "control";
 
 /** Who speaks each of them to us. */
 const SPEAKERS: Readonly<Record<WireProtocol, Party>> = {
@@ -102,6 +103,7 @@ const SPEAKERS: Readonly<Record<WireProtocol, Party>> = {
   transaction: "peer",
   nbd: "disk",
   packet: "net",
+  control: "control",
 };
 
 /** What is wrong with the bytes. Scripts may match on it; it never changes meaning. */

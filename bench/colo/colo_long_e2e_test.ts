@@ -11,14 +11,14 @@ import { keptKb } from "./colo_memory.ts";
 import { ColoRates, VIRTIO_DEVICES } from "./colo_rates.ts";
 import { measureTable } from "./colo_table.ts";
 import type { ColoSetup } from "./colo_vm.ts";
+import { never } from "../../lib/host/system/never.ts";
 
 const hasNetwork = await netLabMissing() === undefined;
-const signal = new AbortController().signal;
 const context: BenchContext = {
   quick: true,
   full: false,
   seconds: 0.3,
-  signal,
+  signal: never,
   say: () => {},
   progress: () => {},
   keep: () => {},
@@ -34,7 +34,7 @@ async function firmware(prefix: readonly string[] = []): Promise<ColoSetup> {
     prefix,
     intervalMs: 1000,
     kemari: FROM_SOURCE,
-    signal,
+    signal: never,
   };
 }
 

@@ -1,8 +1,7 @@
 /** One measured stretch of COLO: a VM is kept in some way, and its checkpoints are counted. */
 import { QemuError, TransportError } from "../../lib/errors.ts";
-import type { SenderStatus } from "../../lib/host/status/sender_status.ts";
+import type { SenderStatus } from "../../lib/control/sender_status.ts";
 import type { QmpClient } from "../../lib/host/vm/qmp_client.ts";
-import { delay } from "../../lib/lab/program/lab_process.ts";
 import { memoryOf } from "../../lib/lab/vms/process_memory.ts";
 import type { StopWatch } from "../../lib/lab/vms/stop_watch.ts";
 import {
@@ -15,6 +14,7 @@ import {
   sentVm,
   type unkeptVm,
 } from "./colo_vm.ts";
+import { delay } from "../../lib/host/system/delay.ts";
 
 /** Checkpoints as QEMU's own STOP and RESUME tell them. */
 export interface Checkpoints {

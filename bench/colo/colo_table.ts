@@ -13,10 +13,10 @@ import { KemariError } from "../../lib/errors.ts";
 import type { BenchGrid } from "../../lib/report/bench_result.ts";
 import { quantile } from "../../lib/report/bench_statistics.ts";
 import type { BenchContext } from "../bench_context.ts";
-import { until } from "../../lib/lab/program/lab_process.ts";
 import { WorkFolder } from "../../lib/lab/program/work_folder.ts";
 import { type KeptMemory, measureMemory } from "./colo_round.ts";
 import { protectedVm } from "./colo_vm.ts";
+import { until } from "../../lib/lab/program/until.ts";
 
 /** The QEMUs that stand in the table. */
 const QEMUS: readonly QemuVersion[] = ["5.2", "7.2", "10.0", "11.1"];
@@ -136,7 +136,10 @@ export async function measureCell(cell: TableCell, settings: CellSettings): Prom
 }
 
 function saysItsFirstDot(vm: Vm, signal: AbortSignal): Promise<void> {
-  return until(() => vm.console.lastWords.includes("."), signal, BOOT_MS);
+  return until(() => vm.console.lastWords.includes("."), "the guest's first dot", {
+    signal,
+    limitMs: BOOT_MS,
+  });
 }
 
 function gridsOf(

@@ -5,16 +5,17 @@
 import type { GuestImages } from "../../lib/lab/guest/guest.ts";
 import { migrateStopped } from "../../lib/lab/vms/stopped_migration.ts";
 import { startVm, type Vm, type VmOptions } from "../../lib/lab/vms/vm.ts";
-import { askControl } from "../../lib/host/system/control.ts";
-import type { SenderStatus } from "../../lib/host/status/sender_status.ts";
+import { askStatus } from "../../lib/host/system/ask_control.ts";
+import { askSender } from "../../lib/lab/program/ask_end.ts";
+import type { SenderStatus } from "../../lib/control/sender_status.ts";
 import { QmpClient } from "../../lib/host/vm/qmp_client.ts";
 import { quoteWord } from "../../lib/host/takeover/standby_command.ts";
-import { until } from "../../lib/lab/program/lab_process.ts";
 import { listens, startKemari } from "../../lib/lab/program/started_kemari.ts";
 import { StopWatch } from "../../lib/lab/vms/stop_watch.ts";
 import { WorkFolder } from "../../lib/lab/program/work_folder.ts";
 import { enableColo, inColo } from "./enter_colo.ts";
 import { StandIn } from "./stand_in.ts";
+import { until } from "../../lib/lab/program/until.ts";
 
 /** The VM, and what connects it with its secondary. */
 export interface ColoSetup {
@@ -88,9 +89,13 @@ export async function protectedVm(
     ],
     stack,
   );
-  const status = () => ask(control, signal);
+  const status = () => askSender(control, signal);
   const enough = mode === "colo" ? 1 : 2;
-  await protect.until("kemari protect", async () => (await status()).syncs >= enough, signal);
+  await protect.until(
+    "kemari protect",
+    async () => (await askStatus(control, signal)).syncs >= enough,
+    signal,
+  );
   const stops = stack.use(await StopWatch.attach(vm.spareQmpPath));
   if (mode === "colo") await inColo(stops.client, signal);
   return { vm, stops, ends: { senderPid: protect.pid, receiverPid: receiver.pid, status } };
@@ -115,7 +120,7 @@ export async function sentVm(setup: ColoSetup, stack: AsyncDisposableStack): Pro
   await migrateStopped(stops.client, `exec:${command}`);
   await inColo(stops.client, signal);
   const senderPid = Number(Deno.readTextFileSync(`${folder}/pid`));
-  const status = () => ask(control, signal);
+  const status = () => askSender(control, signal);
   return { vm, stops, ends: { senderPid, receiverPid: receiver.pid, status } };
 }
 
@@ -166,10 +171,14 @@ export async function unkeptVm(setup: BareSetup, stack: AsyncDisposableStack): P
   const stops = stack.use(await StopWatch.attach(vm.spareQmpPath));
   await enableColo(stops.client, setup.intervalMs);
   await migrateStopped(stops.client, `unix:${path}`);
-  await until(async () => {
-    const { status } = await stops.client.execute("query-migrate") as { status: string };
-    return status === "device" || status === "colo";
-  }, signal);
+  await until(
+    async () => {
+      const { status } = await stops.client.execute("query-migrate") as { status: string };
+      return status === "device" || status === "colo";
+    },
+    "the first pass",
+    { signal },
+  );
   await standIn.ready(signal);
   await inColo(stops.client, signal);
   return { vm, stops };
@@ -210,8 +219,4 @@ function linkAddress(link: ColoSetup["link"], folder: string): string {
   if (link === "unix") return `unix:${folder}/link`;
   using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
   return `tcp:127.0.0.1:${listener.addr.port}`;
-}
-
-async function ask(control: string, signal: AbortSignal): Promise<SenderStatus> {
-  return await askControl(control, "status", signal) as unknown as SenderStatus;
 }

@@ -1,6 +1,7 @@
 /** How a QEMU is brought into COLO, on either side of a pair. */
 import { QemuError } from "../../lib/errors.ts";
 import type { QmpClient } from "../../lib/host/vm/qmp_client.ts";
+import { delay } from "../../lib/host/system/delay.ts";
 
 const COLO_TIMEOUT_MS = 30_000;
 const POLL_MS = 50;
@@ -33,6 +34,6 @@ export async function inColo(client: QmpClient, signal: AbortSignal): Promise<vo
       const why = reason === undefined ? "" : `: ${reason}`;
       throw new QemuError("migrate", "GenericError", `no COLO: the migration is "${status}"${why}`);
     }
-    await new Promise((resolve) => setTimeout(resolve, POLL_MS));
+    await delay(POLL_MS);
   }
 }

@@ -13,11 +13,11 @@ import type { BenchChart, BenchExperiment, BenchSeries } from "../../lib/report/
 import { distributionOf, median } from "../../lib/report/bench_statistics.ts";
 import { TransportError } from "../../lib/errors.ts";
 import type { BenchContext } from "../bench_context.ts";
-import { delay } from "../../lib/lab/program/lab_process.ts";
 import { GUEST_LIMITS, GuestLab } from "../guest_lab.ts";
 import { GuestRun } from "../guest_run.ts";
 import { type GuestSetup, KEMARI_DEFAULT, SYNC_INTERVAL_MS } from "../guest_setups.ts";
 import { memoryOf } from "../../lib/lab/vms/process_memory.ts";
+import { delay } from "../../lib/host/system/delay.ts";
 
 const CHECKPOINTS = { quick: 20_000, usual: 200_000, full: 1_000_000 };
 const DISK_MIB = 64;

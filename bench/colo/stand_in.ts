@@ -8,7 +8,7 @@
 import { TransportError } from "../../lib/errors.ts";
 import { encodePong, encodeShut } from "../../lib/qemu/return_path.ts";
 import { COLO_MESSAGE } from "../../lib/qemu/wire.ts";
-import { until } from "../../lib/lab/program/lab_process.ts";
+import { until } from "../../lib/lab/program/until.ts";
 
 const READ_BYTES = 1 << 20;
 const MAX_CHECKPOINT_BYTES = 1 << 26;
@@ -50,7 +50,9 @@ export class StandIn implements AsyncDisposable {
 
   /** Says that the first pass has come, when it has; QMP must have said that it is at its end. */
   async ready(signal: AbortSignal): Promise<void> {
-    await until(() => performance.now() - this.#heardAt > QUIET_MS, signal);
+    await until(() => performance.now() - this.#heardAt > QUIET_MS, "the first pass's end", {
+      signal,
+    });
     this.#length = 0;
     this.#phase = "running";
     await this.#send(encodeShut(0));

@@ -4,6 +4,7 @@ import type { CliCommand } from "./command.ts";
 import { COMMANDS } from "./command_list.ts";
 import type { HelpTail } from "./help.ts";
 import { runProgram } from "./program.ts";
+import { never } from "../host/system/never.ts";
 
 /** A command, and the words that call it. */
 interface Named {
@@ -34,7 +35,7 @@ async function runLine(args: readonly string[], columns = 80) {
       isTerminal: true,
       columns: () => columns,
     },
-    signal: new AbortController().signal,
+    signal: never,
   };
   done.exitCode = await runProgram(args, "1.2.3", io, ({ command }) => {
     done.calls.push(command);

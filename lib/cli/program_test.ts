@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { UsageError } from "../errors.ts";
 import { runProgram } from "./program.ts";
+import { never } from "../host/system/never.ts";
 
 /** What a command line did: which command got which arguments and options, and what was written. */
 async function runLine(line: string, options: { isTerminal?: boolean; exitCode?: number } = {}) {
@@ -18,7 +19,7 @@ async function runLine(line: string, options: { isTerminal?: boolean; exitCode?:
       isTerminal: options.isTerminal ?? false,
       columns: () => 80,
     },
-    signal: new AbortController().signal,
+    signal: never,
   };
   const args = line.split(" ").filter((word) => word !== "");
   done.exitCode = await runProgram(args, "1.2.3", io, (call, context) => {

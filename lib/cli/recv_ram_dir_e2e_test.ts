@@ -2,8 +2,9 @@
 import assert from "node:assert/strict";
 import { loadStream } from "../lab/recording/streams.ts";
 import { vmStateOf } from "../lab/vms/vm_state.ts";
-import { until } from "../lab/testing/protected_pair.ts";
 import { FROM_SOURCE, KemariProcess } from "../lab/program/watched_kemari.ts";
+import { delay } from "../host/system/delay.ts";
+import { until } from "../lab/program/until.ts";
 
 const STREAM = loadStream("plain-11.1-bios");
 const STATE = vmStateOf(STREAM);
@@ -249,7 +250,7 @@ Deno.test("recv with a standby does not need anybody to read its stdout", () =>
     try {
       await until(() => Deno.lstat(`${folder}/c`).then(() => true, () => false), "recv to listen");
       // Several times as long as it takes to notice.
-      await new Promise((resolve) => setTimeout(resolve, 1000));
+      await delay(1000);
     } finally {
       recv.kill("SIGTERM");
     }

@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { loadStream } from "../lab/recording/streams.ts";
 import { vmStateOf } from "../lab/vms/vm_state.ts";
 import { KemariProcess } from "../lab/program/watched_kemari.ts";
+import { delay } from "../host/system/delay.ts";
 
 const STREAM = loadStream("plain-11.1-bios");
 const QUICK = ["--heartbeat", "50", "--grace", "2s"];
@@ -12,10 +13,6 @@ const LONG_MS = 2500;
 /** For those who were stopped to say that they live. */
 const AWAKE_MS = 150;
 const PATIENT = ["--heartbeat", "50", "--grace", "20s"];
-
-async function sleep(ms: number): Promise<void> {
-  await new Promise((resolve) => setTimeout(resolve, ms));
-}
 
 /** A receiver that takes over on loss, and a sender with one transaction committed that stays. */
 async function linked(
@@ -53,9 +50,9 @@ Deno.test("a sender that is stopped for less than the grace time is not given up
   linked(async (recv, send) => {
     for (let round = 0; round < 2; round++) {
       send.signal("SIGSTOP");
-      await sleep(SHORT_MS);
+      await delay(SHORT_MS);
       send.signal("SIGCONT");
-      await sleep(AWAKE_MS);
+      await delay(AWAKE_MS);
     }
     await assertHandover(recv, send);
   }));
@@ -78,9 +75,9 @@ Deno.test("a receiver that was stopped itself does not blame the sender, which w
   linked(async (recv, send) => {
     for (let round = 0; round < 2; round++) {
       recv.signal("SIGSTOP");
-      await sleep(LONG_MS);
+      await delay(LONG_MS);
       recv.signal("SIGCONT");
-      await sleep(AWAKE_MS);
+      await delay(AWAKE_MS);
     }
     await assertHandover(recv, send);
   }));
@@ -89,9 +86,9 @@ Deno.test("a sender that was stopped itself does not blame the receiver", () =>
   linked(async (recv, send) => {
     for (let round = 0; round < 2; round++) {
       send.signal("SIGSTOP");
-      await sleep(LONG_MS);
+      await delay(LONG_MS);
       send.signal("SIGCONT");
-      await sleep(AWAKE_MS);
+      await delay(AWAKE_MS);
     }
     await assertHandover(recv, send);
   }, { sender: QUICK, receiver: PATIENT }));

@@ -2,11 +2,10 @@
 import assert from "node:assert/strict";
 import { loadStream } from "../lab/recording/streams.ts";
 import { KemariProcess } from "../lab/program/watched_kemari.ts";
-import { askControl } from "../host/system/control.ts";
-import type { ReceiverStatus } from "../host/status/receiver_status.ts";
+import { askReceiver } from "../lab/program/ask_end.ts";
+import { never } from "../host/system/never.ts";
 
 const STREAM = loadStream("plain-11.1-bios");
-const never = new AbortController().signal;
 
 Deno.test("recv keeps the VM that --vm names, over its own death, until --replace says otherwise", async () => {
   const folder = await Deno.makeTempDir({ prefix: "kemari-vm-", dir: "/dev/shm" });
@@ -35,8 +34,8 @@ Deno.test("recv keeps the VM that --vm names, over its own death, until --replac
     return stderr;
   };
   const vmOf = async () => {
-    const status = await askControl(`${folder}/c`, "status", never) as unknown as ReceiverStatus;
-    return status.vm?.name;
+    const { vm } = await askReceiver(`${folder}/c`, never);
+    return vm?.name;
   };
   try {
     {

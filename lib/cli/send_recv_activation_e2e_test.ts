@@ -13,6 +13,7 @@ import {
   ramSection,
   VMDESC,
 } from "../qemu/testing/synthetic_stream.ts";
+import { until } from "../lab/program/until.ts";
 
 const STREAM = loadStream("plain-7.2-bios");
 const STATE = vmStateOf(STREAM);
@@ -27,10 +28,6 @@ async function inFolder(body: (folder: string) => Promise<void>) {
   } finally {
     await Deno.remove(folder, { recursive: true });
   }
-}
-
-async function sleep(ms: number): Promise<void> {
-  await new Promise((resolve) => setTimeout(resolve, ms));
 }
 
 /** A recv that holds the VM as of transaction 1, and whose sender was killed. */
@@ -85,16 +82,7 @@ async function limitFiles(pid: number, limit: string): Promise<void> {
 /** Processes whose command line has this in it. */
 /** A process that was killed may be seen a moment longer. */
 async function assertGone(text: string): Promise<void> {
-  await until(() => processesWith(text).length === 0);
-}
-
-/** Waits for what is on its way, however loaded the machine is. */
-async function until(condition: () => boolean | Promise<boolean>): Promise<void> {
-  const end = performance.now() + 20_000;
-  while (!await condition()) {
-    assert.ok(performance.now() < end, `waited in vain for ${condition}`);
-    await sleep(10);
-  }
+  await until(() => processesWith(text).length === 0, `no process with ${text}`);
 }
 
 function processesWith(text: string): number[] {
@@ -276,7 +264,7 @@ Deno.test("SIGINT and SIGTERM: exit 130 soon, at any time, and nothing is left b
       // A receiver whose fence hangs.
       const hanging = ["--on-loss", "activate", "--fence", "sleep 87654", "--control", control];
       await using fencing = await bereaved(folder, hanging);
-      await until(() => processesWith("sleep\x0087654").length > 0);
+      await until(() => processesWith("sleep\x0087654").length > 0, "the fence");
       fencing.signal(signal);
       assert.equal((await fencing.ended(SOON_MS)).code, 130);
       await assertGone("sleep\x0087654");
@@ -298,7 +286,7 @@ Deno.test("SIGINT and SIGTERM: exit 130 soon, at any time, and nothing is left b
       const flagsToo = ["--control", control];
       await using writing = await bereaved(folder, flagsToo, { before: stuck }, long);
       const asking = failover(control);
-      await until(async () => (await status(control)).state === "activating");
+      await until(async () => (await status(control)).state === "activating", "the takeover");
       writing.signal(signal);
       assert.equal((await writing.ended(SOON_MS)).code, 130);
       assert.equal((await asking).code, 4);
@@ -323,7 +311,7 @@ Deno.test("SIGTERM while 64 GB of RAM are written to a file that takes everythin
     const stdout = { path: "/dev/null" };
     await using recv = await bereaved(folder, ["--control", control], { stdout }, huge);
     await using asking = new KemariProcess(["failover", control]);
-    await until(async () => (await status(control)).state === "activating");
+    await until(async () => (await status(control)).state === "activating", "the takeover");
     recv.signal("SIGTERM");
     assert.equal((await recv.ended(SOON_MS)).code, 130);
     assert.equal((await asking.ended()).code, 4);
@@ -336,7 +324,7 @@ Deno.test("SIGTERM while nobody answers: connecting, a mute peer, a command that
       await using send = new KemariProcess(["send", target, "--grace", "30s"], { stdin: "piped" });
       using _connected = target.startsWith("exec:") ? undefined : await mute.accept();
       if (target.startsWith("exec:")) {
-        await until(() => processesWith("sleep\x0065432").length > 0);
+        await until(() => processesWith("sleep\x0065432").length > 0, "the command");
       }
       send.signal("SIGTERM");
       assert.equal((await send.ended(SOON_MS)).code, 130, target);

@@ -9,6 +9,7 @@ import {
 import { loadStream } from "../lab/recording/streams.ts";
 import { vmStateOf, vmStatesOf } from "../lab/vms/vm_state.ts";
 import { concat } from "../qemu/testing/synthetic_stream.ts";
+import { delay } from "../host/system/delay.ts";
 
 const STREAM = "plain-11.1-virtio";
 const QUICK = ["--heartbeat", "100ms", "--grace", "2s"];
@@ -162,7 +163,7 @@ async function statusWhere(path: string, holds: (status: Record<string, unknown>
   for (let i = 0; i < 200; i++) {
     const status = await ask(path, "status").catch(() => undefined);
     if (status !== undefined && holds(status)) return status;
-    await new Promise((resolve) => setTimeout(resolve, 30));
+    await delay(30);
   }
   return await ask(path, "status");
 }

@@ -53,6 +53,12 @@ const RECEIVER = {
   payloadBytes: 0,
   wireBytes: 0,
   replicaBytes: 2 ** 26,
+  vm: null,
+  arriving: false,
+  unreleased: 0,
+  longestSilenceMs: null,
+  pendingWrites: 0,
+  incompleteDisks: [],
   applying: LATENCY,
   lastLoss: "the primary is silent",
 };
@@ -114,7 +120,13 @@ Deno.test("kemari status prints a sender as an aligned block with units", () =>
   }));
 
 Deno.test("kemari status names what is not held, last and in capitals", () => {
-  const nic = { name: "web", model: "e1000", mac: "52:54:00:00:00:01", backends: [] };
+  const nic = {
+    name: "web",
+    model: "e1000",
+    mac: "52:54:00:00:00:01",
+    backends: [],
+    text: "web (e1000, tap t0)",
+  };
   const cases: [object, string[]][] = [
     [{ unheld: null, nics: [], drives: [], others: [] }, []],
     [{ unheld: "No NIC …", nics: [nic], drives: [], others: ["serial0"] }, [
@@ -122,7 +134,7 @@ Deno.test("kemari status names what is not held, last and in capitals", () => {
     ]],
     [{
       unheld: null,
-      nics: [{ ...nic, text: "web (e1000, tap t0)" }],
+      nics: [nic],
       drives: ["vdb"],
       others: ["serial0 (pty:/dev/pts/0)", "usb-host"],
     }, [
@@ -161,10 +173,10 @@ Deno.test("kemari status prints a receiver with what it holds and why it waits",
   }));
 
 Deno.test("kemari status of an end that has just begun prints what there is", () => {
-  const early = { role: "sender", state: "connecting", mode: "colo", peer: "h:1", syncs: 0 };
+  const early = { role: "sender", state: "connecting", peer: "h:1", syncs: 0 };
   return withControl(() => line(early), async (socket) => {
     const { code, stdout } = await runKemari(["status", socket]);
-    assert.deepEqual([code, stdout], [0, "sender  connecting (colo)\npeer    h:1\n"]);
+    assert.deepEqual([code, stdout], [0, "sender  connecting\npeer    h:1\n"]);
   });
 });
 
@@ -219,6 +231,13 @@ interface Refusal {
 const REFUSALS: readonly Refusal[] = [
   { command: "status", answer: "{}\n", code: 3, stderr: /is no kemari status/ },
   { command: "status", answer: "null\n", code: 3, stderr: /is no kemari status/ },
+  {
+    command: "status",
+    answer: line({ ...SENDER, pause: { ...LATENCY, p99: "12" } }),
+    code: 3,
+    stderr:
+      /is no kemari status: pause\.p99 must be a number, and is "12" .*\nhint: name the socket/,
+  },
   { command: "status", answer: "220 smtp ready\n", code: 3, stderr: /is not JSON/ },
   { command: "status", answer: '{"role":', code: 4, stderr: /the answer broke off/ },
   { command: "status", answer: '{"error":"busy"}\n', code: 4, stderr: /: busy\n$/ },

@@ -2,12 +2,15 @@
 import { DrillClient } from "./client.ts";
 import { checkConnection, checkGuest, checkKilledPrimary, checkReplicaDisk } from "./checks.ts";
 import { freezeApplying, freezeSender } from "./freeze.ts";
-import { type DrillHosts, SERVICE_PORT, type TappedStatus } from "./hosts.ts";
-import type { TakeoverStatus } from "../host/takeover/takeover_clock.ts";
+import { type DrillHosts, SERVICE_PORT } from "./hosts.ts";
+import type { TappedStatus } from "../lab/program/ask_end.ts";
+import type { TakeoverStatus } from "../control/receiver_status.ts";
 import type { Fault } from "./plan.ts";
-import { delay, expectSoon, kill, say } from "../lab/program/lab_process.ts";
+import { kill, say } from "../lab/program/lab_process.ts";
 import type { DrillCheck, RunContext } from "./report.ts";
 import type { DrillWire } from "./wire.ts";
+import { delay } from "../host/system/delay.ts";
+import { until } from "../lab/program/until.ts";
 
 /** Answers after a takeover that make it believed. */
 const ANSWERS_AFTER = 30;
@@ -55,9 +58,9 @@ export async function connectClient(
 ): Promise<DrillClient> {
   context.narrate("a client connects over TCP, from a network namespace of its own");
   const client = new DrillClient(hosts.lab, SERVICE_PORT, context.kemari);
-  await expectSoon(
-    "the client's first answers",
+  await until(
     () => client.acked.length >= ANSWERS_BEFORE || client.error !== undefined,
+    "the client's first answers",
     context,
   );
   return client;
@@ -94,7 +97,7 @@ async function killSender(run: Rehearsal): Promise<FaultOutcome> {
   kill(hosts.protect.pid);
   let ended = false;
   hosts.primary.status.then(() => ended = true);
-  await expectSoon("the fence of the primary", () => ended, context);
+  await until(() => ended, "the fence of the primary", context);
   return await takenOver(run, { ...before, receiver }, at, phase, [{
     name: "the VM goes on at exactly one side",
     held: ended,
@@ -111,17 +114,21 @@ async function cutLink(run: Rehearsal): Promise<FaultOutcome> {
   const at = Date.now();
   await hosts.lab.setCable("cut");
   let state: string | undefined;
-  await expectSoon("the primary's stop", async () => {
-    state = await hosts.runState(1000);
-    return state === "paused";
-  }, context);
+  await until(
+    async () => {
+      state = await hosts.runState(1000);
+      return state === "paused";
+    },
+    "the primary's stop",
+    context,
+  );
   const stoppedMs = Date.now() - at;
   const first = hosts.fenceAsked ? "the secondary" : "the primary";
   narrate(`the primary stopped its VM by itself after ${stoppedMs} ms; the cable is whole again`);
   // Nothing of the primary may get out any more; and a secondary that has not noticed the silence
   // must take over all the same.
   await hosts.lab.setCable("whole");
-  await expectSoon("the secondary's fence", () => hosts.fenceAsked, context);
+  await until(() => hosts.fenceAsked, "the secondary's fence", context);
   narrate("the secondary fences the primary");
   const receiver = await hosts.receiverStatus();
   await hosts.releaseFence();
@@ -170,9 +177,13 @@ async function killInCopy(run: Rehearsal): Promise<FaultOutcome> {
   const { narrate, random, signal } = context;
   narrate("the secondary appears: the disk is copied to it");
   await hosts.startSecondary();
-  await expectSoon("the first transaction", async () => {
-    return (await hosts.receiverStatus()).lastCommitted > 0;
-  }, context);
+  await until(
+    async () => {
+      return (await hosts.receiverStatus()).lastCommitted > 0;
+    },
+    "the first transaction",
+    context,
+  );
   await delay(random.below(RANDOM_MS), signal);
   const sender = await hosts.senderStatus();
   const receiver = await hosts.receiverStatus();
@@ -183,10 +194,14 @@ async function killInCopy(run: Rehearsal): Promise<FaultOutcome> {
   await hosts.killPrimary();
   const refusal = /not activated: .*copy is not complete.*/;
   let said: string | undefined;
-  await expectSoon("a word from the secondary", async () => {
-    said = refusal.exec(await hosts.log("secondary"))?.[0];
-    return said !== undefined || wire.framesFrom("secondary") > 0;
-  }, context);
+  await until(
+    async () => {
+      said = refusal.exec(await hosts.log("secondary"))?.[0];
+      return said !== undefined || wire.framesFrom("secondary") > 0;
+    },
+    "a word from the secondary",
+    context,
+  );
   narrate(`the secondary: ${said ?? "activated"}`);
   const consoleLines = hosts.secondary.console.lines.length;
   return {
@@ -234,9 +249,9 @@ async function killInApply(run: Rehearsal): Promise<FaultOutcome> {
 /** Waits for so many answers more. @throws {TransportError} if they do not come. */
 export async function moreAnswers({ client, context }: Rehearsal): Promise<void> {
   const wanted = client.acked.length + ANSWERS_AFTER;
-  await expectSoon(
-    `answer ${wanted}`,
+  await until(
     () => client.acked.length >= wanted || client.error !== undefined,
+    `answer ${wanted}`,
     context,
   );
 }

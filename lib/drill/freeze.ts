@@ -1,9 +1,9 @@
 /** Finds a moment of a wanted kind by stopping a process and looking around before it goes on. */
 import { TransportError } from "../errors.ts";
-import { delay } from "../lab/program/lab_process.ts";
 import type { DrillHosts } from "./hosts.ts";
 import type { Phase } from "./plan.ts";
 import type { SeededRandom } from "./random.ts";
+import { delay } from "../host/system/delay.ts";
 
 const TRIES = 40;
 /** Between two tries, at most: several synchronizations long. */

@@ -1,9 +1,8 @@
+import { askReceiver, askTappedSender, type TappedStatus } from "../lab/program/ask_end.ts";
 /** The two hosts of a drill: a kemari and a QEMU on each, what the guest runs, and the fence. */
-import type { ReceiverStatus } from "../host/status/receiver_status.ts";
-import type { SenderStatus } from "../host/status/sender_status.ts";
+import type { ReceiverStatus } from "../control/receiver_status.ts";
 import { QmpClient } from "../host/vm/qmp_client.ts";
 import { selfCommand } from "../host/system/self_command.ts";
-import type { TapStatus } from "../host/taps/tap_status.ts";
 import { type LabHost, NetLab } from "../lab/network/net_lab.ts";
 import { shellQuote } from "../lab/provision/cache_dir.ts";
 import { type RunningVm, StandbyGuest } from "../lab/vms/standby_guest.ts";
@@ -21,7 +20,7 @@ import {
   writeFence,
 } from "./images.ts";
 import type { DeviceModel } from "./plan.ts";
-import { answers, ask, end, kill, output, say, whileAlive } from "../lab/program/lab_process.ts";
+import { answers, end, kill, output, say, whileAlive } from "../lab/program/lab_process.ts";
 import type { DrillCase, HostsContext } from "./report.ts";
 
 export const SERVICE_PORT = 7000;
@@ -42,8 +41,6 @@ done
 
 /** What a host is at the moment; hosts keep their names when roles change. */
 export type Role = "primary" | "secondary";
-
-export type TappedStatus = SenderStatus & { readonly taps: TapStatus };
 
 /** Two hosts and a VM; whoever starts them disposes of them. */
 export class DrillHosts implements AsyncDisposable {
@@ -132,10 +129,10 @@ export class DrillHosts implements AsyncDisposable {
   }
 
   senderStatus(): Promise<TappedStatus> {
-    return ask(this.protectControl, this.#context.signal);
+    return askTappedSender(this.protectControl, this.#context.signal);
   }
   receiverStatus(): Promise<ReceiverStatus> {
-    return ask(this.recvControl, this.#context.signal);
+    return askReceiver(this.recvControl, this.#context.signal);
   }
 
   /** The primary's run state, as its QEMU says; undefined if it says nothing in time. */

@@ -1,17 +1,14 @@
+import { askReceiver, askSender } from "../lab/program/ask_end.ts";
 /**
  * The drill's small form, for a host that allows no networks: the guest counts on its console and
  * in memory, and goes on in a second QEMU.
  */
-import type { ReceiverStatus } from "../host/status/receiver_status.ts";
-import type { SenderStatus } from "../host/status/sender_status.ts";
+import type { TakeoverStatus } from "../control/receiver_status.ts";
 import { selfCommand } from "../host/system/self_command.ts";
-import type { TakeoverStatus } from "../host/takeover/takeover_clock.ts";
 import { type RunningVm, StandbyGuest } from "../lab/vms/standby_guest.ts";
 import { startVm } from "../lab/vms/vm.ts";
 import {
   answers,
-  ask,
-  delay,
   end,
   kill,
   output,
@@ -20,9 +17,10 @@ import {
   senderFigures,
   shell,
   TIMEOUT_MS,
-  until,
 } from "../lab/program/lab_process.ts";
 import type { DrillCheck, DrillRun, RunContext } from "./report.ts";
+import { until } from "../lab/program/until.ts";
+import { delay } from "../host/system/delay.ts";
 
 /** How many numbers the guest says after the takeover before it is believed. */
 const COUNTS_AFTER = 10;
@@ -83,19 +81,21 @@ export async function drillMemoryOnce(
     ]);
     children.push(protect);
     await protectedBy(`${folder}/protect`, protect, signal);
-    const receiverStatus = () => ask<ReceiverStatus>(`${folder}/recv`, signal);
+    const receiverStatus = () => askReceiver(`${folder}/recv`, signal);
     if (isWarm) {
-      await until(async () => (await receiverStatus()).standby?.state === "ready", signal);
+      await until(async () => (await receiverStatus()).standby?.state === "ready", "the standby", {
+        signal,
+      });
     }
     narrate(`protected; synchronizing for ${settings.seconds} s`);
     await delay(settings.seconds * 1000, signal);
 
-    const sender = await ask<SenderStatus>(`${folder}/protect`, signal);
+    const sender = await askSender(`${folder}/protect`, signal);
     narrate("kill -9: the primary's QEMU and its kemari");
     const killedAt = Date.now();
     kill(protect.pid);
     const askedAt = Date.now();
-    const receiver = await ask<ReceiverStatus>(`${folder}/recv`, signal).catch(() => undefined);
+    const receiver = await askReceiver(`${folder}/recv`, signal).catch(() => undefined);
     // Rather too early than too late: the answer may have taken its time.
     const committedAt = askedAt - (receiver?.lastCommittedAgeMs ?? 0);
     await primary.powerCut();
@@ -105,15 +105,21 @@ export async function drillMemoryOnce(
     let ended = false;
     recv.status.then(() => ended = true);
     let takeover: TakeoverStatus | undefined;
-    await until(async () => {
-      if (!isWarm) return ended;
-      takeover = (await receiverStatus()).takeover ?? undefined;
-      return takeover?.runningMs != null;
-    }, signal);
+    await until(
+      async () => {
+        if (!isWarm) return ended;
+        takeover = (await receiverStatus()).takeover ?? undefined;
+        return takeover?.runningMs != null;
+      },
+      "the takeover",
+      { signal },
+    );
     const first = await secondary.console.waitFor(/count (\d+)/, { timeoutMs: TIMEOUT_MS });
     const outageMs = first.atMs - killedAt;
     narrate(`the secondary runs: "${first.text}" ${outageMs.toFixed(0)} ms after the kill`);
-    await until(() => counts(secondary).length >= COUNTS_AFTER, signal);
+    await until(() => counts(secondary).length >= COUNTS_AFTER, "the secondary's count", {
+      signal,
+    });
     const after = counts(secondary).map(({ count }) => count);
     const checks = await check({ primary, secondary, bootId, said, after, committedAt });
     return {

@@ -3,13 +3,15 @@ import assert from "node:assert/strict";
 import { ensureGuest } from "../lab/guest/guest.ts";
 import { type GuestProgram, guestPrograms } from "../lab/guest/guest_programs.ts";
 import { netLabMissing } from "../lab/network/net_lab.ts";
-import { until } from "../lab/testing/protected_pair.ts";
 import { ensureQemu } from "../lab/provision/qemu.ts";
 import { ensureTool } from "../lab/provision/tools.ts";
 import type { RunningVm } from "../lab/vms/standby_guest.ts";
 import { FROM_SOURCE } from "../lab/program/watched_kemari.ts";
 import { checkReplicaDisk } from "./checks.ts";
 import { DrillHosts } from "./hosts.ts";
+import { never } from "../host/system/never.ts";
+import { delay } from "../host/system/delay.ts";
+import { until } from "../lab/program/until.ts";
 
 const TIMEOUT_MS = 60_000;
 const MIB = 2 ** 20;
@@ -37,7 +39,7 @@ class Scene implements AsyncDisposable {
         guests: { cloud },
         settings: { memoryMiB: 512, syncIntervalMs: 20, standby: "cold", graceMs: 3000 },
         narrate: () => {},
-        signal: new AbortController().signal,
+        signal: never,
       });
       return new Scene(folder, hosts);
     } catch (error) {
@@ -145,7 +147,7 @@ test("iperf3 keeps its connections through a failover, into the guest and out of
     scene.client(`'${iperf3}' -c ${hosts.lab.guestIp} -p ${port} ${option} -t 8 -b 8M -J`);
   for (const port of [5201, 5202]) await scene.listening(hosts.primary, port);
   const running = Promise.all([run(5201, ""), run(5202, "-R")]);
-  await new Promise((resolve) => setTimeout(resolve, 3000));
+  await delay(3000);
   await scene.killPrimary();
   for (const json of await running) {
     // It ends with 0 whatever happens, and says here what did.

@@ -1,7 +1,7 @@
 /** What a drill is told, and what it reports. */
 import type { GuestImages, GuestKernel } from "../lab/guest/guest.ts";
 import type { QemuInstall } from "../lab/provision/qemu.ts";
-import type { TakeoverStatus } from "../host/takeover/takeover_clock.ts";
+import type { TakeoverStatus } from "../control/receiver_status.ts";
 import type { BootedVms } from "./booted_vms.ts";
 import type { Devices, DiskMode, Fault, Phase } from "./plan.ts";
 import type { SeededRandom } from "./random.ts";

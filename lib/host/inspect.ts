@@ -6,14 +6,14 @@ import { StreamParser } from "../qemu/stream_parser.ts";
 import { adopt, kindOf, readSome } from "./system/channel.ts";
 import { formatBytes } from "../units.ts";
 import { cString, errno, errnoText, libc } from "./system/libc.ts";
+import { O_CLOEXEC, O_NONBLOCK, O_RDONLY, POLLIN } from "./system/linux.ts";
+import { delay } from "./system/delay.ts";
 
 const READ_BYTES = 1 << 20;
 /** How long the parser runs before signals get their turn, in milliseconds. */
 const TURN_MS = 50;
 /** How long a sleep may keep a signal waiting, in milliseconds. */
 const POLL_MS = 100;
-const POLLIN = 1;
-const O_RDONLY_NONBLOCK_CLOEXEC = 0o2004000;
 
 /** The line that tells a person how far things are. */
 interface ProgressLine {
@@ -72,7 +72,7 @@ export async function openStreamFile(path: string): Promise<StreamFile> {
   if (info.isDirectory) {
     throw new TransportError(path, "read", "it is a folder", { hint: "name a file inside it" });
   }
-  const fd = libc().open(cString(path), O_RDONLY_NONBLOCK_CLOEXEC, 0);
+  const fd = libc().open(cString(path), O_RDONLY | O_NONBLOCK | O_CLOEXEC, 0);
   if (fd < 0) throw new TransportError(path, "read", `cannot be opened: ${errnoText(errno())}`);
   return {
     name: path,
@@ -127,7 +127,7 @@ async function* pieces(
   for (;;) {
     if (file.waits) await waitReadable(file.fd, signal);
     if (performance.now() >= turnEndsAt) {
-      await new Promise((resolve) => setTimeout(resolve, 0));
+      await delay(0);
       turnEndsAt = performance.now() + TURN_MS;
     }
     signal.throwIfAborted();

@@ -8,7 +8,10 @@ import { lookForSameImages } from "./image/image_marks.ts";
 import { ReceiverHost } from "./link/receiver_host.ts";
 import { freeMemoryBytes } from "./ram_dir/ram_room.ts";
 import { checkRecvSettings, goesToStdout, type RecvSettings } from "./recv_settings.ts";
-import { type ReceiverStatus, receiverStatus } from "./status/receiver_status.ts";
+import type { ProtectRequest } from "../control/protect_request.ts";
+import type { ReceiverStatus } from "../control/receiver_status.ts";
+import type { EarlyEndStatus, EndStatus } from "../control/status.ts";
+import { receiverStatus } from "./status/receiver_status.ts";
 import { statusLine } from "./status/status_line.ts";
 import { Survivor } from "./survivor.ts";
 import type { Address } from "./system/address.ts";
@@ -286,7 +289,7 @@ class Reception {
     await this.#reactor.sleep(ANSWER_MS, this.#signal);
   }
 
-  #status(): object {
+  #status(): EndStatus | EarlyEndStatus {
     const state = this.#state;
     if (state.at === "starting" || state.at === "recovering") {
       return { role: "receiver", state: this.state, syncs: 0 };
@@ -310,14 +313,14 @@ class Reception {
     const state = this.#state;
     if (state.at === "starting" || state.at === "recovering") throw tooEarly();
     if (state.at === "active") {
-      throw new TransportError("recv", "read", "this end is active already");
+      throw new TransportError("recv", "read", "this end is active already", { party: "user" });
     }
     state.side.receiver.failover(stale);
     await this.#failovers.wait();
   }
 
   /** @returns When the protection has ended. */
-  async #protect(request: Record<string, unknown>, gone: AbortSignal): Promise<void> {
+  async #protect(request: ProtectRequest<unknown>, gone: AbortSignal): Promise<void> {
     const state = this.#state;
     if (state.at === "starting" || state.at === "recovering") throw tooEarly();
     if (state.at === "active") return await state.side.survivor.protect(request, gone);
@@ -325,7 +328,7 @@ class Reception {
       "recv",
       "read",
       "this end has no VM to protect: it has not taken over",
-      { hint: "see kemari status" },
+      { party: "user", hint: "see kemari status" },
     );
   }
 
@@ -352,6 +355,7 @@ class Reception {
 
 function tooEarly(): TransportError {
   return new TransportError("recv", "connect", "this end is still starting", {
+    party: "user",
     hint: "ask again in a moment; kemari status tells when it listens",
   });
 }

@@ -2,11 +2,11 @@ import { UsageError } from "../errors.ts";
 import type { DiskTapAddress } from "./disk/disk_address.ts";
 import type { LinkTiming } from "./link/link_options.ts";
 import type { NetTapAddress } from "./net/net_address.ts";
-import type { RamReserve } from "./ram_dir/ram_room.ts";
 import { type Address, parseAddress } from "./system/address.ts";
 import { wasClosed } from "./system/channel.ts";
 import { checkStandbyCommand } from "./takeover/standby_command.ts";
 import type { ReplaySettings } from "./taps/replica_tap_set.ts";
+import type { RamReserve } from "../control/receiver_status.ts";
 
 /** How `kemari recv` behaves. */
 export interface RecvSettings extends LinkTiming {

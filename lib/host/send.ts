@@ -14,7 +14,7 @@ import { parseQmpAddress } from "./vm/qmp_address.ts";
 import { QmpClient } from "./vm/qmp_client.ts";
 import { RateMeter } from "./system/rate_meter.ts";
 import { Reactor } from "./system/reactor.ts";
-import { followVm, isTakenOver, type OnSecondaryLoss, releaseVm } from "./vm/release_vm.ts";
+import { isTakenOver, type OnSecondaryLoss, releaseVm, staysInColo } from "./vm/release_vm.ts";
 import { ImageMarks } from "./image/image_marks.ts";
 import type { SenderLinkOptions } from "./link/link_options.ts";
 import type { SendFront } from "./send_front.ts";
@@ -23,13 +23,14 @@ import { triggerCheckpoint } from "../qmp/migration.ts";
 import { serveUntilUnused } from "./taps/serve_taps.ts";
 import { SentVm } from "./sent_vm.ts";
 import { SOFTWARE } from "./system/software.ts";
-import { SyncTrigger } from "./protect/sync_trigger.ts";
 import { namedVm, readVmIdentity } from "./vm/vm_identity.ts";
 import { TapSet } from "./taps/tap_set.ts";
 import type { SyncOn, TapSettings } from "./taps/tap_status.ts";
 import type { ProgressLine } from "./system/progress_line.ts";
 import { CONNECT_TIMEOUT_MS } from "./link/peer.ts";
-import { hasGivenUsUp, tooSlow } from "./link/lost_secondary.ts";
+import { hasGivenUsUp } from "./link/lost_secondary.ts";
+import { PAUSED } from "./vm/vm_end_words.ts";
+import { never } from "./system/never.ts";
 
 const log = getLogger(["kemari", "send"]);
 
@@ -96,9 +97,6 @@ export async function send(
   let taps: TapSet | undefined;
   let qmp: QmpClient | undefined;
   let vm: SentVm | undefined;
-  let stopAsking: (() => void) | undefined;
-  /** QEMU's own, which every checkpoint that held output asks for changes. */
-  let delayMs: number | undefined;
   try {
     taps = await TapSet.open(settings.taps, reactor, signal);
     const tapped = taps;
@@ -133,6 +131,9 @@ export async function send(
           log.info("COLO: the VM is protected, checkpoints follow");
           if (session.primary.hoards) log.warn(HOARDS);
           return;
+        case "paused":
+          log.info(PAUSED);
+          return;
         case "handed-over":
           log.info("handed over after transaction {transaction}: {bytes} sent", {
             transaction: event.transaction,
@@ -147,14 +148,10 @@ export async function send(
       qmp = await reactor.during(QmpClient.connect(settings.qmp, { reactor }), signal)
         .catch((error) => unwatched(error, tapped));
     }
-    if (qmp !== undefined) vm = new SentVm(qmp, reactor);
-    if (qmp !== undefined && !taps.isEmpty) {
-      delayMs = await reactor.during(checkpointDelayOf(qmp), signal);
-      stopAsking = triggerBy(qmp, link, taps, settings, reactor);
-    }
+    if (qmp !== undefined) vm = new SentVm(qmp, session, tapped, settings, reactor);
     await reactor.run(() => session.handedOver, signal);
   } catch (error) {
-    stopAsking?.();
+    vm?.rest();
     // One that has given us up may run the VM by now, and is not asked: see `primary_end.ts`.
     let takenOver = isTakenOver(error) || hasGivenUsUp(error);
     if (link?.handingOver) {
@@ -163,7 +160,7 @@ export async function send(
           "(kemari status there) before the VM goes on here",
       );
     }
-    const fate = takenOver || link === undefined ? undefined : await vm?.part(error, link);
+    const fate = takenOver || link === undefined ? undefined : await vm?.part(error);
     if (fate === "ended") {
       taps?.passThrough();
       return;
@@ -185,8 +182,9 @@ export async function send(
       // A QEMU that waits for its channel, or for the end of the command that it knows, hears nothing.
       goOnAlone(error);
       // The taps go on meanwhile: QEMU may wait for its disk before it answers.
-      const action = takenOver ? "stop" : "continue";
-      await reactor.during(release(settings.qmp, action, delayMs), new AbortController().signal);
+      const action = takenOver || vm?.isPaused ? "stop" : "continue";
+      const told = release(settings.qmp, action, vm?.changedDelayMs);
+      await reactor.during(told, never);
       link.close();
     }
     if (taps?.isUsed && !signal.aborted) {
@@ -197,7 +195,7 @@ export async function send(
       });
       goOnAlone(error);
       // Only now: a QEMU that waits for the end of the command that it knows hears nothing.
-      if (fate === "here") await reactor.during(putBack(settings.qmp!, delayMs), signal);
+      if (fate === "here") await reactor.during(putBack(settings.qmp!, vm?.changedDelayMs), signal);
       await serveUntilUnused(taps, reactor, signal);
     }
     throw await explained(error, peer);
@@ -244,57 +242,6 @@ function isStreamFault(error: unknown): boolean {
   return error instanceof WireError && ["migration", "vmdesc", "colo"].includes(error.protocol);
 }
 
-/** The operator's time between two checkpoints, to be put back. */
-async function checkpointDelayOf(qmp: QmpClient): Promise<number | undefined> {
-  const parameters = await qmp.execute("query-migrate-parameters") as Record<string, unknown>;
-  const delayMs = parameters["x-checkpoint-delay"];
-  return typeof delayMs === "number" ? delayMs : undefined;
-}
-
-/**
- * Lets held output ask QEMU for a checkpoint.
- *
- * @returns What ends that; a request that is under way then may fail unheard.
- */
-function triggerBy(
-  qmp: QmpClient,
-  link: SenderLink,
-  taps: TapSet,
-  settings: SendSettings,
-  reactor: Reactor,
-): () => void {
-  let asking = false;
-  let isOver = false;
-  const trigger = new SyncTrigger(reactor, settings.syncMinIntervalMs, () => {
-    if (isOver) return;
-    taps.triggered();
-    // A QEMU that is in one, or was asked already, is not to be asked: it has been seen to hang.
-    if (asking || link.primary.dialogue.inCheckpoint) return;
-    asking = true;
-    qmp.run(triggerCheckpoint(settings.syncIntervalMs))
-      .catch((error) => isOver || reactor.fail(error))
-      .finally(() => asking = false);
-  });
-  taps.onHeld = (cause) => {
-    if (settings.syncOn.includes(cause)) trigger.request();
-  };
-  taps.onFull = () => trigger.request();
-  taps.onCheckpoint = () => trigger.begun();
-  taps.onOverflow = (disk, heldBytes) => reactor.fail(tooSlow("the secondary", disk, heldBytes));
-  taps.onEpochClosed = () => trigger.closed();
-  // Stopping drains the disks, whoever stops the VM.
-  followVm(qmp, () => {
-    taps.vmRuns();
-    link.vmResumed();
-    asking = false;
-    trigger.ended();
-  }, () => {
-    taps.vmStops();
-    link.primary.dialogue.vmStopped();
-  });
-  return () => isOver = true;
-}
-
 /** How long the end of a command may come after the end of its output. */
 const EXIT_WAIT_MS = 500;
 
@@ -327,6 +274,28 @@ async function putBack(qmp: string, delayMs: number | undefined): Promise<void> 
   }
 }
 
+/** Between two looks at a VM that has to stay in COLO; the monitor is free for others meanwhile. */
+const LATER_MS = 1000;
+
+/** Waits as long as COLO's end would harm the VM: a guest that sleeps would be woken. */
+async function untilToBeTold(qmp: string): Promise<void> {
+  for (let told = false;; told = true) {
+    const state = await mustWait(qmp);
+    if (state === undefined) return;
+    if (!told) {
+      log.info("the VM is {state}: QEMU is told that it is unprotected when that is over", {
+        state,
+      });
+    }
+    await new Promise((resolve) => setTimeout(resolve, LATER_MS));
+  }
+}
+
+async function mustWait(qmp: string): Promise<string | undefined> {
+  await using client = await QmpClient.connect(qmp, { timeoutMs: 2000 });
+  return await staysInColo(client);
+}
+
 /** Ends COLO in a QEMU whose secondary is lost, so that its VM does not stand still for ever. */
 async function release(
   qmp: string,
@@ -334,6 +303,7 @@ async function release(
   delayMs: number | undefined,
 ): Promise<void> {
   try {
+    await untilToBeTold(qmp);
     await using client = await QmpClient.connect(qmp, { timeoutMs: 2000 });
     const state = await releaseVm(client, action);
     // Only now: in COLO it would ask for another checkpoint.

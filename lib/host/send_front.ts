@@ -16,11 +16,11 @@ import { openSocketPair } from "./system/descriptor_passing.ts";
 import { cString, libc } from "./system/libc.ts";
 import { Reactor, type Watch } from "./system/reactor.ts";
 import { selfCommand } from "./system/self_command.ts";
+import { F_SETFD, FD_CLOEXEC, O_CLOEXEC, O_RDWR } from "./system/linux.ts";
+import { never } from "./system/never.ts";
 
 /** Names the descriptor of the socket to the front. */
 const VARIABLE = "KEMARI_SEND_FRONT";
-const F_SETFD = 2;
-const FD_CLOEXEC = 1;
 
 /**
  * Starts this very command line again, and waits for it.
@@ -66,7 +66,7 @@ export async function stayInFront(signal: AbortSignal): Promise<number> {
   });
   try {
     // An end that is asked for is the real one's to carry out.
-    await reactor.run(() => code !== undefined, new AbortController().signal);
+    await reactor.run(() => code !== undefined, never);
   } finally {
     signal.removeEventListener("abort", passOn);
     reactor.close();
@@ -117,14 +117,12 @@ export class SendFront {
   }
 }
 
-const O_RDWR_CLOEXEC = 0o2000002;
-
 /**
  * Puts /dev/null in the place of stdin and stdout, and of every copy: the runtime keeps one of stdout
  * that it never closes, so that a pipe's reader would not see its end.
  */
 function endStandardStreams(): void {
-  const nothing = libc().open(cString("/dev/null"), O_RDWR_CLOEXEC, 0);
+  const nothing = libc().open(cString("/dev/null"), O_RDWR | O_CLOEXEC, 0);
   const ends = [linkOf("0"), linkOf("1")];
   for (const { name } of [...Deno.readDirSync("/proc/self/fd")]) {
     if (name !== "2" && ends.includes(linkOf(name))) libc().dup2(nothing, Number(name));

@@ -2,10 +2,10 @@
 import assert from "node:assert/strict";
 import { BarePair } from "../lab/testing/bare_pair.ts";
 import { EagerSecondary } from "../lab/testing/eager_secondary.ts";
-import { until } from "../lab/testing/kemari_pair.ts";
 import { FROM_SOURCE } from "../lab/program/watched_kemari.ts";
 import { migrateStopped } from "../lab/vms/stopped_migration.ts";
 import { QmpClient } from "./vm/qmp_client.ts";
+import { until } from "../lab/program/until.ts";
 
 /** Every process that was started with these words. */
 function pidsOf(words: string): number[] {

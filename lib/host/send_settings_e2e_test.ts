@@ -1,9 +1,9 @@
 /** What `kemari send` changes in a QEMU whose migration is the operator's own. */
 import assert from "node:assert/strict";
 import { BarePair } from "../lab/testing/bare_pair.ts";
-import { until } from "../lab/testing/kemari_pair.ts";
 import { FROM_SOURCE, KemariProcess } from "../lab/program/watched_kemari.ts";
 import { QmpClient } from "./vm/qmp_client.ts";
+import { until } from "../lab/program/until.ts";
 
 /** A VM with a NIC, `kemari send` behind its migration, and a secondary that knows of the NIC or not. */
 async function sending(knowsNic: boolean) {

@@ -2,10 +2,14 @@ import { getLogger } from "@logtape/logtape";
 import { TransportError, UsageError } from "../errors.ts";
 import type { StreamConsumer } from "./takeover/write_replica.ts";
 import { parseAddress } from "./system/address.ts";
-import type { SenderStatus } from "./status/sender_status.ts";
+import {
+  decodeViaSettings,
+  type ProtectRequest,
+  type ViaSettings,
+} from "../control/protect_request.ts";
+import type { EarlyStatus, SenderStatus } from "../control/sender_status.ts";
 import { protectTapped } from "./protect/protect.ts";
 import { ProtectBoard } from "./protect/protect_board.ts";
-import type { ViaSettings } from "./protect/protect_via.ts";
 import type { Reactor } from "./system/reactor.ts";
 import type { ReplicaTapSet } from "./taps/replica_tap_set.ts";
 import type { ProgressLine } from "./system/progress_line.ts";
@@ -15,13 +19,6 @@ import { TapSet } from "./taps/tap_set.ts";
 import { defaultSyncOn, type SyncOn } from "./taps/tap_status.ts";
 
 const log = getLogger(["kemari", "recv"]);
-
-/** What `kemari protect --via` asks of the kemari that has taken the VM over. */
-interface ProtectRequest {
-  /** The program that asks: both are to be the same. */
-  readonly software: string;
-  readonly settings: ViaSettings;
-}
 
 interface Asked {
   readonly settings: ViaSettings;
@@ -65,7 +62,7 @@ export class Survivor {
   }
 
   /** The sender's status while the VM is protected. */
-  get status(): SenderStatus | object | undefined {
+  get status(): SenderStatus | EarlyStatus | undefined {
     return this.#state.at === "protecting" ? this.#state.board.status() : undefined;
   }
 
@@ -74,8 +71,8 @@ export class Survivor {
    *
    * @throws {KemariError} with what ended it.
    */
-  protect(request: Record<string, unknown>, gone: AbortSignal): Promise<void> {
-    const { software, settings } = request as unknown as ProtectRequest;
+  protect(request: ProtectRequest<unknown>, gone: AbortSignal): Promise<void> {
+    const { software } = request;
     if (software !== SOFTWARE) {
       throw new UsageError(`this end is ${SOFTWARE}, and was asked by ${software}`, {
         hint: "run the same kemari",
@@ -83,9 +80,11 @@ export class Survivor {
     }
     if (this.#state.at !== "serving") {
       throw new TransportError("recv", "connect", "this VM is being protected already", {
+        party: "user",
         hint: "see kemari status",
       });
     }
+    const settings = decodeViaSettings(request);
     return new Promise((resolve, reject) => {
       this.#state = { at: "asked", asked: { settings, gone, resolve, reject } };
       this.#reactor.wake();

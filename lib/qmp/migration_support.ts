@@ -4,6 +4,7 @@
  *
  * @see QEMU migration/colo.c, migration/options.c; the table of measured versions in docs/QEMU.md
  */
+import { adviceOnBlocker } from "./qemu_texts.ts";
 import { QemuError } from "../errors.ts";
 import type { JsonObject, QmpCommand } from "./codec.ts";
 import { decodeMigrationStatus } from "./migration_status.ts";
@@ -245,13 +246,7 @@ function findBlockers(
 /** QEMU's reason, and what can be done about it where that is known. */
 function explainBlock(reason: string): string {
   const text = reason.replace(/\.$/, "");
-  const advice = /non-migratable device|unmigratable|vfio|hostdev/i.test(reason)
-    ? "remove that device, or use one that can migrate"
-    : /invtsc/i.test(reason)
-    ? "start the guest without the invtsc CPU flag"
-    : /9p|virtfs/i.test(reason)
-    ? "unmount the shared folder in the guest"
-    : undefined;
+  const advice = adviceOnBlocker(reason);
   return `Migration is blocked (${text})${advice === undefined ? "" : `: ${advice}`}.`;
 }
 

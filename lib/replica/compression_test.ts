@@ -308,14 +308,12 @@ Deno.test("QEMU has its answer before a checkpoint is forwarded", async () => {
   link.feed(fullStream(1));
   link.takeReplies();
   const bytes = checkpoint(2, ...pages([0, pageOf(9)]));
-  assert.equal(link.primary.receiveStream(bytes, 0, bytes.length), bytes.length);
+  assert.equal(link.primary.receiveStream(bytes, 0, bytes.length, link.now), bytes.length);
   assert.equal(link.primary.takeReplies().length, 3, "REPLY, RECEIVED and LOADED");
   assert.ok(link.primary.holding);
-  assert.equal(link.txn.inFlight.length, 0);
-  link.primary.settle();
-  assert.ok(!link.primary.holding);
-  assert.equal(link.txn.inFlight.length, 1);
+  assert.equal(link.primary.inFlight.length, 0);
   link.pump();
+  assert.ok(!link.primary.holding);
   assert.equal(link.replica.committed, 2);
 });
 
@@ -325,13 +323,11 @@ Deno.test("a QEMU that stalls in a checkpoint does not keep heartbeats back", as
   const bytes = checkpoint(2, ...pages([0, pageOf(9)], [1, pageOf(8)]));
   link.feed(bytes.slice(0, bytes.length - 200));
   link.now += 50;
-  link.primary.tick();
+  link.tick();
   assert.ok(link.primary.holding);
   link.wire.length = 0;
   link.now += 1000;
-  link.txn.tick(link.now);
-  link.primary.tick();
-  link.pump();
+  link.tick();
   assert.ok(!link.primary.holding);
   assert.ok(link.wire.some((piece) => piece[2] === TXN.HEARTBEAT));
   link.feed(bytes.slice(-200));
@@ -350,9 +346,8 @@ Deno.test("a full stream is packed where the peer cannot keep up, and only there
       compression: { treatments, cacheBytes: LARGE },
     });
     const stream = fullStream(1);
-    link.primary.receiveStream(stream, 0, stream.length / 2);
-    link.primary.noteBacklog(pendingBytes);
-    const commands = link.txn.takeOutput().map((piece) => piece[2]);
+    link.primary.receiveStream(stream, 0, stream.length / 2, link.now);
+    const commands = link.primary.takeOutput(pendingBytes).map((piece) => piece[2]);
     assert.equal(commands.includes(TXN.PACKED), pendingBytes > 0);
   }
 });

@@ -11,6 +11,7 @@ import {
 } from "./disk_digest.ts";
 import type { DiskTap } from "./disk_tap.ts";
 import type { PageDigest } from "./page_digest.ts";
+import type { ResyncProgress } from "../control/tap_status.ts";
 
 /** Compared, and sent, in one go. */
 export const RESYNC_CHUNK_BYTES = 256 * 1024;
@@ -38,16 +39,6 @@ export type ResyncPlan =
 
 /** Told how many bytes a part has read; `undefined` where nothing more can be done now. */
 type PartDone = (readBytes: number | undefined, error?: Error) => void;
-
-/** How far a disk has come, in bytes of it. */
-export interface ResyncProgress {
-  /** Compared, or copied without; the whole disk when it is done. */
-  readonly doneBytes: number;
-  /** Of those, found equal. */
-  readonly equalBytes: number;
-  /** Of those, sent. */
-  readonly sentBytes: number;
-}
 
 /**
  * Brings a secondary's copy of a replicated disk in step, from the front to the back, while the VM

@@ -1,14 +1,5 @@
-import { type LatencySummary, LatencyWindow } from "./latency.ts";
-
-/** Where the time goes that output of one class is held, in ms. */
-export interface EventLatencySummary {
-  /** First event of an epoch → a synchronization is asked for, or begins by itself. */
-  readonly trigger: LatencySummary;
-  /** That → the secondary has acknowledged it. */
-  readonly commit: LatencySummary;
-  /** That → everything of the epoch is out, or written. */
-  readonly release: LatencySummary;
-}
+import { LatencyWindow } from "./latency.ts";
+import type { EventLatencySummary } from "../control/tap_status.ts";
 
 interface Epoch {
   readonly transaction: number;

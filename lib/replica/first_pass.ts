@@ -29,15 +29,14 @@ const STUCK_MS = 10_000;
  *   └──silent for SILENCE_MS, found empty, a whole state──────► over   (not where QEMU tells by QMP)
  * ```
  *
- * Whoever reads the channel says when bytes came ({@link heard}), looks into it when that is wanted
- * ({@link wantsLook}: it may have stood still itself while QEMU went on), and says when nothing was
- * there ({@link foundEmpty}).
+ * {@link Primary} hands in when bytes came ({@link heard}). Whoever reads the channel looks into it when
+ * that is wanted ({@link wantsLook}: the reader may have stood still itself while QEMU went on), and
+ * says when nothing was there ({@link foundEmpty}).
  */
 export class FirstPass {
   readonly #parser: StreamParser;
   readonly #dialogue: QemuDialogue;
   readonly #options: PrimaryOptions;
-  readonly #clock: () => number;
   #heardAt: number;
   /** When the channel was last found empty, and the state no whole one. */
   #lookedAt = -Infinity;
@@ -51,26 +50,25 @@ export class FirstPass {
     parser: StreamParser,
     dialogue: QemuDialogue,
     options: PrimaryOptions,
-    clock: () => number,
+    now: number,
   ) {
     this.#parser = parser;
     this.#dialogue = dialogue;
     this.#options = options;
-    this.#clock = clock;
-    this.#heardAt = clock();
+    this.#heardAt = now;
   }
 
   /** Another channel is read from now on. */
-  begin(): void {
+  begin(now: number): void {
     this.#told = false;
     this.#isOver = false;
     this.#stuckTold = false;
-    this.heard();
+    this.heard(now);
   }
 
   /** Bytes of the stream came. */
-  heard(): void {
-    this.#heardAt = this.#clock();
+  heard(now: number): void {
+    this.#heardAt = now;
   }
 
   /** A stream's first bytes have come; several may follow each other on one channel. */
@@ -115,11 +113,11 @@ export class FirstPass {
   }
 
   /** Whether the channel is to be looked into, to see whether it is empty. */
-  get wantsLook(): boolean {
+  wantsLook(now: number): boolean {
     if (this.#isOver) return false;
     if (this.#told) return true;
     const since = Math.max(this.#heardAt, this.#lookedAt);
-    return this.#awaitsSilence && this.#clock() - since >= SILENCE_MS;
+    return this.#awaitsSilence && now - since >= SILENCE_MS;
   }
 
   /**
@@ -128,11 +126,11 @@ export class FirstPass {
    * @param unparsedBytes Bytes that came before, and that the parser has not taken.
    * @throws {WireError} if QEMU is in COLO, and what it sent is no whole first pass.
    */
-  foundEmpty(unparsedBytes: number): void {
-    if (!this.wantsLook) return;
+  foundEmpty(unparsedBytes: number, now: number): void {
+    if (!this.wantsLook(now)) return;
     const mayEnd = unparsedBytes === 0 && this.#parser.mayEndHere;
     if (mayEnd || this.#told && this.#parser.inDeviceState) return this.#parser.endState();
-    this.#lookedAt = this.#clock();
+    this.#lookedAt = now;
     if (!this.#told) return;
     throw new WireError(
       "migration",
@@ -146,8 +144,8 @@ export class FirstPass {
    * For how long QEMU has said nothing in the middle of its device state, in milliseconds, if that is
    * long and was not asked before.
    */
-  takeStuckMs(): number | undefined {
-    const silentMs = this.#clock() - this.#heardAt;
+  takeStuckMs(now: number): number | undefined {
+    const silentMs = now - this.#heardAt;
     if (this.#stuckTold || !this.#parser.inDeviceState || silentMs < STUCK_MS) return undefined;
     this.#stuckTold = true;
     return silentMs;

@@ -28,9 +28,8 @@ const TOLD = { stream: "colo", firstPassEnd: "told" } as const;
 
 /** Looks into QEMU's channel, which is empty, if that is wanted. @returns Whether it was. */
 function look(link: Loopback, unparsedBytes = 0): boolean {
-  const { firstPass } = link.primary;
-  if (!firstPass.wantsLook) return false;
-  firstPass.foundEmpty(unparsedBytes);
+  if (!link.primary.wantsLook(link.now)) return false;
+  link.primary.foundEmpty(unparsedBytes, link.now);
   link.pump();
   return true;
 }
@@ -40,15 +39,9 @@ function wait(link: Loopback, forMs: number): void {
   for (const end = link.now + forMs; link.now < end; link.now += 50) look(link);
 }
 
-/** Feeds a piece, and notes that it came. */
-function hear(link: Loopback, bytes: Uint8Array): void {
-  link.primary.firstPass.heard();
-  link.feed(bytes);
-}
-
 Deno.test("told: QEMU's word over QMP ends a first pass that nobody describes", async () => {
   const link = await Loopback.open(TOLD);
-  hear(link, WITH_RETURN_PATH);
+  link.feed(WITH_RETURN_PATH);
   assert.equal(link.takeReplies(), `${PONG} ${SHUT}`, "QEMU may go on to COLO, and will say so");
   wait(link, 60_000);
   assert.equal(link.replica.committed, 0, "silence is no end where QEMU says when it has come");
@@ -56,16 +49,16 @@ Deno.test("told: QEMU's word over QMP ends a first pass that nobody describes", 
   assert.ok(look(link));
   assert.equal(link.replica.committed, 1);
   assert.equal(link.takeReplies(), READY);
-  hear(link, checkpoint(9));
+  link.feed(checkpoint(9));
   assert.equal(link.replica.committed, 2);
-  hear(link, checkpoint(20).subarray(0, 100));
+  link.feed(checkpoint(20).subarray(0, 100));
   link.primary.firstPass.enteredColo();
   assert.ok(!look(link), "said again, in the middle of a checkpoint");
 });
 
 Deno.test("told: a first pass with its description needs no word, and the word does no harm", async () => {
   const link = await Loopback.open(TOLD);
-  hear(link, fullStream(1, [OPEN_RETURN_PATH, PING]));
+  link.feed(fullStream(1, [OPEN_RETURN_PATH, PING]));
   assert.equal(link.takeReplies(), `${PONG} ${SHUT} ${READY}`);
   link.primary.firstPass.enteredColo();
   assert.ok(!look(link));
@@ -86,7 +79,7 @@ Deno.test("told: a QEMU in COLO whose first pass is no whole one is refused by w
   for (const [name, bytes, unparsedBytes, message] of cases) {
     await t.step(name, async () => {
       const link = await Loopback.open(TOLD);
-      hear(link, bytes);
+      link.feed(bytes);
       link.primary.firstPass.enteredColo();
       assert.throws(() => look(link, unparsedBytes), (error) => {
         assert.ok(error instanceof WireError && error.fault === "truncated", String(error));
@@ -106,7 +99,7 @@ for (
 ) {
   Deno.test(`silence behind a whole state ends it: ${name}`, async () => {
     const link = await Loopback.open();
-    hear(link, stream);
+    link.feed(stream);
     wait(link, 450);
     assert.equal(link.replica.committed, 0);
     assert.equal(link.takeReplies(), before);
@@ -120,14 +113,14 @@ Deno.test("silence in the middle of a state, or behind what looks like its end, 
   for (const cut of [1, 3, 5]) {
     await t.step(`${cut} bytes are missing`, async () => {
       const link = await Loopback.open();
-      hear(link, WITH_RETURN_PATH.subarray(0, -cut));
+      link.feed(WITH_RETURN_PATH.subarray(0, -cut));
       wait(link, 9000);
       assert.equal(link.replica.committed, 0);
-      assert.equal(link.primary.firstPass.takeStuckMs(), undefined);
+      assert.equal(link.primary.firstPass.takeStuckMs(link.now), undefined);
       wait(link, 2000);
-      assert.ok(link.primary.firstPass.takeStuckMs()! > 10_000, "that is told of once");
-      assert.equal(link.primary.firstPass.takeStuckMs(), undefined);
-      hear(link, WITH_RETURN_PATH.subarray(-cut));
+      assert.ok(link.primary.firstPass.takeStuckMs(link.now)! > 10_000, "that is told of once");
+      assert.equal(link.primary.firstPass.takeStuckMs(link.now), undefined);
+      link.feed(WITH_RETURN_PATH.subarray(-cut));
       wait(link, 600);
       assert.equal(link.replica.committed, 1);
     });
@@ -136,25 +129,25 @@ Deno.test("silence in the middle of a state, or behind what looks like its end, 
 
 Deno.test("bytes that come while we stood still are no silence", async () => {
   const link = await Loopback.open();
-  hear(link, WITH_RETURN_PATH);
+  link.feed(WITH_RETURN_PATH);
   link.now += 5000;
-  assert.ok(link.primary.firstPass.wantsLook);
+  assert.ok(link.primary.wantsLook(link.now));
   // The look finds some.
-  link.primary.firstPass.heard();
-  assert.ok(!link.primary.firstPass.wantsLook);
+  link.primary.firstPass.heard(link.now);
+  assert.ok(!link.primary.wantsLook(link.now));
   assert.equal(link.replica.committed, 0);
 });
 
 Deno.test("a state that goes on behind its supposed end ends the session by that name", async () => {
   const link = await Loopback.open();
-  hear(link, WITH_RETURN_PATH);
+  link.feed(WITH_RETURN_PATH);
   wait(link, 600);
-  assert.throws(() => hear(link, deviceState(2)), /behind what was taken for its end/);
+  assert.throws(() => link.feed(deviceState(2)), /behind what was taken for its end/);
 });
 
 Deno.test("a plain stream that nobody describes is handed over at its end", async () => {
   const link = await Loopback.open();
-  hear(link, silent());
+  link.feed(silent());
   wait(link, 60_000);
   assert.equal(link.replica.committed, 0, "QEMU closes a stream that has no return path");
   link.end();
@@ -164,20 +157,20 @@ Deno.test("a plain stream that nobody describes is handed over at its end", asyn
 
 Deno.test("a COLO stream that nobody describes, and that breaks off, is a loss", async () => {
   const link = await Loopback.open(TOLD);
-  hear(link, WITH_RETURN_PATH);
+  link.feed(WITH_RETURN_PATH);
   assert.throws(() => link.end(), TransportError);
   assert.equal(link.replica.committed, 0);
 });
 
 Deno.test("the replica of a machine that describes nothing composes, and goes on with checkpoints", async () => {
   const link = await Loopback.open(TOLD);
-  hear(link, WITH_RETURN_PATH);
+  link.feed(WITH_RETURN_PATH);
   link.primary.firstPass.enteredColo();
   look(link);
   for (const seed of [9, 20]) {
     const described = new LoadedVm().load(composed(link.replica));
     assert.ok(described.vmdescription.length > 0, "what is composed is described as far as known");
-    hear(link, checkpoint(seed));
+    link.feed(checkpoint(seed));
   }
   assert.equal(link.replica.committed, 3);
 });

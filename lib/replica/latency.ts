@@ -1,16 +1,4 @@
-/** Percentiles of durations, in milliseconds. */
-export interface LatencySummary {
-  readonly count: number;
-  readonly p50: number;
-  readonly p99: number;
-  readonly max: number;
-}
-
-/** Durations themselves: whoever knows an earlier `count` knows which of them are newer. */
-export interface RecentDurations {
-  readonly count: number;
-  readonly ms: readonly number[];
-}
+import type { LatencySummary, RecentDurations } from "../control/durations.ts";
 
 /** Keeps the last durations of one kind and summarizes them on demand. */
 export class LatencyWindow {

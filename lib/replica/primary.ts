@@ -1,30 +1,25 @@
-import { WireError } from "../errors.ts";
-import type { StreamEvent, StreamVisitor } from "../qemu/stream_events.ts";
-import { StreamParser } from "../qemu/stream_parser.ts";
-import { COLO_MESSAGE, COMMAND, QEMU_VM_FILE_MAGIC } from "../qemu/wire.ts";
-import type { TxnSender } from "../txn/sender.ts";
-import { FEATURE } from "../txn/wire.ts";
-import { CompressionControl } from "./compression_control.ts";
+import type { Leave } from "../txn/leave.ts";
+import type { PackingCounters } from "../txn/packing.ts";
+import { TxnSender } from "../txn/sender.ts";
+import type { InFlight, SenderOptions, SentBytes } from "../txn/sender_options.ts";
+import type { Hello } from "../txn/wire.ts";
 import type { DeltaCache } from "./delta_cache.ts";
-import { FirstPass } from "./first_pass.ts";
-import { HeldCheckpoint } from "./held_checkpoint.ts";
+import type { FirstPass } from "./first_pass.ts";
 import { LatencyWindow } from "./latency.ts";
-import type { DigestTable, PageDigest } from "./page_digest.ts";
+import type { PageDigest } from "./page_digest.ts";
 import type { PrimaryEvent, PrimaryOptions } from "./primary_options.ts";
+import { PrimaryStream } from "./primary_stream.ts";
 import { QemuDialogue } from "./qemu_dialogue.ts";
-import { StateCounter } from "./state_counter.ts";
-import type { PrimaryCounters, StreamForwarder } from "./stream_forwarder.ts";
-import { brokenOff, brokenSnapshot, noStream } from "./stream_loss.ts";
-import { checkConfiguration, unsupportedMark } from "./unsupported_stream.ts";
+import type { PrimaryCounters } from "./stream_forwarder.ts";
 export type { PrimaryCounters };
 export type { PrimaryEvent, PrimaryOptions, PrimaryTaps } from "./primary_options.ts";
 
-/** Before an XBZRLE record's bytes: `u8 encoding, u16 length`. */
-const XBZRLE_HEADER_BYTES = 3;
+/** How the primary presents itself to its peer, and how patient it is. */
+export type PrimarySession = Omit<SenderOptions, "packingClock">;
 
 /**
- * The primary's end: QEMU's stream in, transactions and answers to QEMU out. No I/O, and the
- * clock is handed in.
+ * The primary's end of one session: QEMU's stream in, frames to the secondary and answers to QEMU out.
+ * No I/O and no clock.
  *
  * ```text
  *           first bytes      VMDESCRIPTION, or QEMU's word   ACK
@@ -35,71 +30,119 @@ const XBZRLE_HEADER_BYTES = 3;
  *                                                     RECEIVED, LOADED: at once, or at ACK
  * ```
  *
- * {@link QemuDialogue} holds the conversation that this gives with QEMU.
+ * {@link PrimaryStream} makes transactions of the stream, {@link QemuDialogue} holds the conversation
+ * that this gives with QEMU, and {@link TxnSender} the one with the peer.
  *
- * Whatever is forwarded shares the memory given to {@link receiveStream}, see {@link TxnSender}.
+ * **How it is driven.** What comes is handed in, as it comes:
+ *
+ * | call                                     | when                                                     |
+ * | ---------------------------------------- | -------------------------------------------------------- |
+ * | {@link beginChannel}                     | before the first byte of a channel of QEMU's             |
+ * | {@link receiveStream}                    | bytes of QEMU's stream have been read                    |
+ * | {@link foundEmpty}                       | {@link wantsLook}, and the channel had nothing           |
+ * | {@link endOfStream}                      | the channel has ended                                    |
+ * | {@link receivePeer}                      | bytes of the peer's have been read                       |
+ * | {@link tick}                             | at least every 50 ms, behind what the peer has said      |
+ *
+ * After each of these, and after any other call that says so, what has come of it is taken, in this
+ * order:
+ *
+ * 1. {@link takeReplies}, to be written to QEMU at once: its VM stands still until it has its answer.
+ *    Then {@link repliesGiven}.
+ * 2. {@link takeOutput}, to be written to the peer. This also does what was put off until QEMU has its
+ *    answer: a held checkpoint is forwarded.
+ * 3. {@link takeEvents}. `wants-digests` is to be answered with {@link queryDigests}; until
+ *    {@link awaitsDigests} is false again, QEMU's stream is left unread, and then what
+ *    {@link receiveStream} has left is handed in once more.
+ *
+ * Time is an argument, `now`: milliseconds of one clock that never goes back, of the moment in which
+ * what is handed in was read. Whatever is forwarded shares the memory given to {@link receiveStream},
+ * see {@link TxnSender}; it must not change before it is written, nor while {@link holding}.
  */
-export class Primary implements StreamVisitor {
+export class Primary {
   readonly #options: PrimaryOptions;
   readonly #txn: TxnSender;
-  readonly #clock: () => number;
-  readonly #parser = new StreamParser(this);
-  readonly #forwarder: StreamForwarder;
-  readonly #held: HeldCheckpoint;
-  readonly #compression: CompressionControl;
+  readonly #stream: PrimaryStream;
   /** What is said to QEMU beside its stream. */
   readonly dialogue: QemuDialogue;
-  /** How the end of a full state is known that nobody describes. */
-  readonly firstPass: FirstPass;
   #events: PrimaryEvent[] = [];
-  readonly #state = new StateCounter();
-
   /** A plain stream has ended whole: only then may the VM be given away. */
   #mayHandOver = false;
-  #isDescribed = false;
-  #readAt = 0;
-  #checkpointEnd = 0;
-  readonly counters: PrimaryCounters = {
-    committed: 0,
-    pages: 0,
-    zeroPages: 0,
-    unchangedPages: 0,
-    stateBytes: 0,
-    deltaPages: 0,
-    streamBytes: 0,
-    payloadBytes: 0,
-    lastPayloadBytes: 0,
-  };
-  /** Checkpoint read → forwarded, where that is put off until QEMU has its answer. */
-  readonly settling = new LatencyWindow();
   /** COMMIT → ACK; counts from the checkpoint's last byte read. */
   readonly roundTrip = new LatencyWindow();
-  /** When the last transaction was acknowledged, on the clock handed in. */
+  /** When the last transaction was acknowledged. */
   committedAt = 0;
 
-  constructor(options: PrimaryOptions, txn: TxnSender, clock: () => number) {
+  /** @param stopwatch Measures how long packing and forwarding take; nothing is decided by it. */
+  constructor(
+    options: PrimaryOptions,
+    session: PrimarySession,
+    now: number,
+    stopwatch: () => number,
+  ) {
     this.#options = options;
-    this.#txn = txn;
-    this.#clock = clock;
-    this.#compression = new CompressionControl(options.compression, txn, this.counters);
-    this.#forwarder = this.#compression.forwarder;
-    this.#held = new HeldCheckpoint(this.#forwarder, options.maxInFlightBytes);
-    this.dialogue = new QemuDialogue(options, txn, clock);
-    this.firstPass = new FirstPass(this.#parser, this.dialogue, options, clock);
+    const packs = options.compression?.treatments.some(({ pack }) => pack);
+    this.#txn = new TxnSender({ ...session, packingClock: packs ? stopwatch : undefined }, now);
+    this.dialogue = new QemuDialogue(options, this.#txn);
+    const tell = (event: PrimaryEvent) => void this.#events.push(event);
+    this.#stream = new PrimaryStream(options, this.#txn, this.dialogue, tell, now, stopwatch);
   }
 
+  /** What the peer said of itself, once it has. */
+  get peer(): Hello | undefined {
+    return this.#txn.peer;
+  }
+  /** True while a transaction is open. */
+  get open(): boolean {
+    return this.#txn.open;
+  }
+  /** The transaction that is open, or was last. */
+  get transaction(): number {
+    return this.#txn.transaction;
+  }
+  /** Transactions without an ACK, oldest first. */
+  get inFlight(): readonly InFlight[] {
+    return this.#txn.inFlight;
+  }
+  /** True from HANDOVER to its ACK: nobody here knows whose VM it is. */
+  get handingOver(): boolean {
+    return this.#txn.handingOver;
+  }
+  /** Whether the peer answers {@link leave} with a word, rather than by closing the connection. */
+  get answersLeave(): boolean {
+    return this.#txn.answersLeave;
+  }
+  /** Whether one more query of a disk may be sent. */
+  get mayQueryDisk(): boolean {
+    return this.#txn.mayQueryDisk;
+  }
+  /** Bytes made for the peer, by what they are for. */
+  get sent(): Readonly<SentBytes> {
+    return this.#txn.sent;
+  }
+  /** What packing has done; undefined where nothing is packed. */
+  get packed(): PackingCounters | undefined {
+    return this.#txn.packed;
+  }
+
+  get counters(): PrimaryCounters {
+    return this.#stream.counters;
+  }
   /** Bytes of QEMU's stream taken so far. */
   get streamOffset(): number {
-    return this.#parser.streamOffset;
-  }
-
-  /** The copy of what the replica has, where one is kept. */
-  get cache(): DeltaCache | undefined {
-    return this.#compression.cache;
+    return this.#stream.offset;
   }
   /** In words, what the stream is inside of. */
   get place(): string {
-    return this.#parser.place;
+    return this.#stream.place;
+  }
+  /** How the end of a full state is known that nobody describes. */
+  get firstPass(): FirstPass {
+    return this.#stream.firstPass;
+  }
+  /** The copy of what the replica has, where one is kept. */
+  get cache(): DeltaCache | undefined {
+    return this.#stream.compression.cache;
   }
   get isColo(): boolean {
     return this.dialogue.isColo;
@@ -112,7 +155,7 @@ export class Primary implements StreamVisitor {
    * 11 or later, goes on describing what it sends (measured, 11.1: 97 KB each for a default `pc`).
    */
   get hoards(): boolean {
-    return this.isColo && this.#isDescribed && this.dialogue.hasReturnPath;
+    return this.isColo && this.#stream.isDescribed && this.dialogue.hasReturnPath;
   }
   /** How long the VM stands still for a checkpoint, see {@link QemuDialogue.pause}. */
   get pause(): LatencyWindow {
@@ -121,134 +164,110 @@ export class Primary implements StreamVisitor {
   get receiving(): LatencyWindow {
     return this.dialogue.receiving;
   }
-  /**
-   * Whether the digests of the replica's pages must be had before the stream's next bytes can be
-   * taken: a full stream is about to begin, and the peer has a replica.
-   */
-  wantsDigests(nextByte: number): boolean {
-    return this.#parser.atBoundary && nextByte === QEMU_VM_FILE_MAGIC >>> 24 &&
-      !this.#forwarder.comparable && this.#txn.transaction > 0 &&
-      ((this.#txn.peer?.features ?? 0) & FEATURE.digests) !== 0;
+  /** Checkpoint read → forwarded, where that is put off until QEMU has its answer. */
+  get settling(): LatencyWindow {
+    return this.#stream.settling;
   }
 
-  /**
-   * Says what the replica holds.
-   *
-   * @param pages Page count by block name.
-   * @param digest Computes digests under the seed that the table was made with.
-   */
-  setDigests(table: DigestTable, pages: ReadonlyMap<string, number>, digest: PageDigest): void {
-    this.#forwarder.setDigests(table, pages, digest);
+  // What comes:
+
+  /** QEMU's stream is read from another channel from now on. */
+  beginChannel(now: number): void {
+    this.firstPass.begin(now);
   }
 
   /**
    * Takes bytes of QEMU's stream.
    *
-   * @returns One past the last byte taken; the rest must be presented again with more behind it.
-   *   May stop at the end of a stream with bytes left: ask {@link wantsDigests}, and call again.
+   * @returns One past the last byte taken; the rest must be presented again, with more behind it or
+   *   once {@link awaitsDigests} is false.
    * @throws {WireError} where the stream is at fault.
    */
-  receiveStream(bytes: Uint8Array, start: number, end: number): number {
-    this.settle();
-    this.#held.open(bytes, this.#parser.streamOffset - start);
-    const next = this.#parser.parse(bytes, start, end);
-    this.#held.close(next);
-    return next;
+  receiveStream(bytes: Uint8Array, start: number, end: number, now: number): number {
+    return this.#stream.receive(bytes, start, end, now);
+  }
+
+  /** Whether the channel is to be read, though nothing says that it can be, see {@link FirstPass}. */
+  wantsLook(now: number): boolean {
+    return this.firstPass.wantsLook(now);
   }
 
   /**
-   * True while a checkpoint is read, or has been read, and not forwarded: what was given to
-   * {@link receiveStream} meanwhile must not change.
+   * Says that the channel was read, and nothing was there.
+   *
+   * @param unparsedBytes Bytes that came before, and were not taken.
+   * @throws {WireError} see {@link FirstPass.foundEmpty}.
    */
-  get holding(): boolean {
-    return this.#held.holding;
-  }
-
-  /** Says how much waits for the peer, see {@link CompressionControl.noteBacklog}. */
-  noteBacklog(pendingBytes: number): void {
-    this.#compression.noteBacklog(pendingBytes);
-  }
-
-  /** Forwards a checkpoint that has been read. Call it once QEMU has its answer. */
-  settle(): void {
-    if (!this.#held.read) return;
-    this.#held.forward();
-    this.#commitCheckpoint();
-    this.settling.add(this.#clock() - this.#readAt);
-  }
-
-  /**
-   * Cancels the open transaction, and forgets what is held of it: while something is held nothing gets
-   * out, and a session's last word must.
-   */
-  abandon(): void {
-    this.#held.drop();
-    this.#forwarder.cancel();
+  foundEmpty(unparsedBytes: number, now: number): void {
+    this.#stream.foundEmpty(unparsedBytes, now);
   }
 
   /**
    * Says that QEMU's stream ended.
    *
+   * @param unparsedBytes Bytes that came before, and were not taken.
    * @throws {WireError} `truncated` if it broke off inside a plain stream.
    * @throws {TransportError} if it was a COLO stream, or may have been one: a loss.
    */
-  endOfStream(unparsedBytes: number): void {
-    this.settle();
-    this.#held.drop();
-    this.dialogue.end();
-    const offset = this.#parser.streamOffset + unparsedBytes;
-    if (offset === 0) throw noStream();
-    if (this.mayBeColo) {
-      this.#forwarder.cancel();
-      const place = this.isColo ? this.#parser.place : undefined;
-      throw brokenOff(place, offset, this.#txn.transaction);
-    }
-    try {
-      this.#parser.finish(unparsedBytes);
-    } catch (error) {
-      this.#forwarder.cancel();
-      throw this.dialogue.isSnapshots ? brokenSnapshot(this.#parser.place, error) : error;
-    }
+  endOfStream(unparsedBytes: number, now: number): void {
+    this.#stream.end(unparsedBytes, now);
     this.#mayHandOver = !this.dialogue.isSnapshots;
     this.#maybeHandover();
   }
 
-  /** Says that the peer acknowledged a transaction. */
-  acked(transaction: number, roundTripMs: number): void {
-    this.counters.committed++;
-    this.committedAt = this.#clock();
-    this.roundTrip.add(roundTripMs);
-    this.#compression.committed(transaction, this.committedAt);
-    this.#events.push({ kind: "committed", transaction });
-    this.#options.taps?.release(transaction);
-    this.dialogue.acked(transaction);
+  /**
+   * Takes bytes from the peer.
+   *
+   * @returns One past the last byte taken; the rest must be presented again.
+   * @throws {WireError} where the peer breaks the protocol, or refuses (`refused`, its reason).
+   */
+  receivePeer(bytes: Uint8Array, start: number, end: number, now: number): number {
+    const next = this.#txn.receive(bytes, start, end, now);
+    this.#heedPeer(now);
+    return next;
+  }
+
+  /** Lets time pass. The peer's silence is judged here: hand in all that it has said first. */
+  tick(now: number): void {
+    this.#stream.tick(now);
+    this.dialogue.tick(now);
+    this.#txn.tick(now);
+    this.#heedPeer(now);
     this.#maybeHandover();
   }
 
-  /** Says that all output held for this transaction, and for those before it, is out. */
-  released(transaction: number): void {
-    this.#txn.released(transaction);
-  }
-
-  handedOver(): void {
-    this.#events.push({ kind: "handed-over", transaction: this.#txn.transaction });
-  }
-
-  /** Lets time pass. */
-  tick(): void {
-    this.#held.tick(this.#clock());
-    this.dialogue.tick();
-    this.#maybeHandover();
-  }
-
-  /** Milliseconds until tick() has something to do, or Infinity. */
-  get nextTickMs(): number {
-    return this.dialogue.nextTickMs;
-  }
+  // What has come of it:
 
   /** Takes what is to be written to QEMU's return path. */
   takeReplies(): Uint8Array[] {
     return this.dialogue.takeReplies();
+  }
+
+  /** Says that they were written. */
+  repliesGiven(): void {
+    this.dialogue.repliesGiven();
+  }
+
+  /**
+   * Takes what is to be written to the peer, in order; nothing while {@link holding}.
+   *
+   * @param pendingBytes How much waits for the peer already, see {@link CompressionControl.noteBacklog}.
+   */
+  takeOutput(pendingBytes = 0): Uint8Array[] {
+    this.#stream.settle();
+    if (this.#stream.holding) return [];
+    this.#stream.compression.noteBacklog(pendingBytes);
+    return this.#txn.takeOutput();
+  }
+
+  /** True while a checkpoint is read, or has been read, and not forwarded. */
+  get holding(): boolean {
+    return this.#stream.holding;
+  }
+
+  /** True while QEMU's stream has to wait for the digests of the replica's pages. */
+  get awaitsDigests(): boolean {
+    return this.#stream.digests.isPending;
   }
 
   takeEvents(): PrimaryEvent[] {
@@ -257,148 +276,86 @@ export class Primary implements StreamVisitor {
     return events;
   }
 
-  /** Sends recorded events with the open transaction, if there is one. */
-  forwardEvents(): void {
-    if (this.#options.taps === undefined || !this.#txn.open) return;
-    for (const pieces of this.#options.taps.takeEvents()) this.#txn.event(pieces);
+  // What whoever drives it wants of it; all of these may leave something to be taken:
+
+  /**
+   * Asks for the digests of the replica's pages, as the event `wants-digests` has it.
+   *
+   * @param digest Computes them under this seed.
+   */
+  queryDigests(seedLow: number, seedHigh: number, digest: PageDigest): void {
+    this.#stream.digests.ask(digest);
+    this.#txn.queryDigests(seedLow, seedHigh);
+  }
+
+  /** Asks for the digests of a disk's chunks, where {@link mayQueryDisk}; see {@link TxnSender}. */
+  queryDisk(payload: Uint8Array): void {
+    this.#txn.queryDisk(payload);
   }
 
   /**
-   * The VM stands still: what it said until now belongs to the open transaction. Both a checkpoint
-   * (behind VMSTATE_SEND) and a full stream (behind its last byte) come to this point.
+   * Copies to the peer what the world sent to the guest, see {@link TxnSender.input}.
+   *
+   * @param inputs INPUT payloads in pieces, which stay the caller's.
+   * @returns Whether the peer takes them, now; if not, nothing was done.
    */
-  #closeEpoch(): void {
-    const taps = this.#options.taps;
-    if (taps === undefined) return;
-    taps.drain();
-    taps.closeEpoch(this.#txn.transaction);
-    this.forwardEvents();
+  forwardInputs(transaction: number, inputs: readonly (readonly Uint8Array[])[]): boolean {
+    if (!this.#txn.takesInputs) return false;
+    for (const pieces of inputs) this.#txn.input(transaction, pieces);
+    return true;
   }
 
-  // What the parser finds:
-
-  event(event: StreamEvent): void {
-    switch (event.kind) {
-      case "header":
-        this.dialogue.begin();
-        this.firstPass.opened();
-        this.#state.begin(event.offset);
-        return this.#forwarder.beginStream(event.offset);
-      case "configuration":
-        return checkConfiguration(event);
-      case "command":
-        return this.#command(event.command, event.data);
-      case "ram-blocks":
-        this.#state.blocks(event.blocks);
-        this.#compression.beginFull();
-        this.#forwarder.beginFull(event.blocks, this.#parser.pageBytes, event.endOffset);
-        return this.forwardEvents();
-      case "device-state":
-        return this.firstPass.keep(event.state, event.sections, event.offset);
-      case "vmdescription":
-        this.#isDescribed = true;
-        return;
-      case "stream-complete":
-        return this.#fullComplete(event.endOffset);
-      case "colo":
-        return this.#coloMessage(event.message, event.endOffset);
-      case "checkpoint":
-        return this.#checkpointComplete(event.endOffset);
-    }
+  /** Says that all output held for this transaction, and for those before it, is out. */
+  released(transaction: number): void {
+    this.#txn.released(transaction);
   }
 
-  page(
-    block: number,
-    offset: number,
-    bytes: Uint8Array,
-    at: number,
-    recordOffset: number,
-    named: boolean,
-  ): void {
-    this.#state.record(block, named, this.#parser.pageBytes);
-    this.#held.page(block, offset, bytes, at, recordOffset, named);
+  /**
+   * Ends the session on purpose; what is open is cancelled, and no more of the stream is taken. The
+   * answer is the event `left`, see {@link answersLeave}.
+   *
+   * @returns Whether there was a session to end; if not, nothing was done.
+   */
+  leave(leave: Leave): boolean {
+    if (!this.#txn.ready && !this.#txn.open) return false;
+    this.#stream.cancel();
+    this.#txn.leave(leave);
+    return true;
   }
 
-  fill(block: number, offset: number, value: number, recordOffset: number, named: boolean): void {
-    this.#state.record(block, named, 1);
-    this.#held.fill(block, offset, value, recordOffset, named);
+  /** Drops the open transaction, if there is one: the connection is about to be closed. */
+  cancel(): void {
+    this.#stream.cancel();
   }
 
-  xbzrle(
-    block: number,
-    offset: number,
-    _bytes: Uint8Array,
-    _at: number,
-    lengthBytes: number,
-    recordOffset: number,
-    named: boolean,
-  ): void {
-    this.#state.record(block, named, XBZRLE_HEADER_BYTES + lengthBytes);
-    this.#held.xbzrle(block, offset, recordOffset, named);
-  }
-
-  mark(flag: number, recordOffset: number): void {
-    throw unsupportedMark(flag, recordOffset);
-  }
-
-  #command(command: number, data: Uint8Array): void {
-    switch (command) {
-      case COMMAND.MIG_CMD_OPEN_RETURN_PATH:
-        return this.dialogue.openReturnPath();
-      case COMMAND.MIG_CMD_PING:
-        return this.dialogue.ping(data);
-      case COMMAND.MIG_CMD_ENABLE_COLO:
-        return this.dialogue.enableColo();
-    }
-  }
-
-  #fullComplete(endOffset: number): void {
-    if (!this.#txn.open) {
-      throw new WireError("migration", endOffset, "bad-order", "a stream without any RAM");
-    }
-    this.firstPass.completed();
-    this.counters.stateBytes += this.#state.end(endOffset);
-    this.#forwarder.end(endOffset);
-    this.#compression.endFull();
-    this.#closeEpoch();
-    this.dialogue.fullSent(this.#txn.commit(this.#clock()));
-  }
-
-  #coloMessage(message: number, endOffset: number): void {
-    switch (message) {
-      case COLO_MESSAGE.CHECKPOINT_REQUEST:
-        if (!this.dialogue.requested) this.#events.push({ kind: "colo" });
-        if (this.dialogue.isVmPaused) this.#events.push({ kind: "paused" });
-        this.#forwarder.forgetDigests();
-        return this.dialogue.request();
-      case COLO_MESSAGE.VMSTATE_SEND: {
-        const stoppedAt = this.dialogue.stopped();
-        this.#state.begin(endOffset);
-        this.settle();
-        const work = this.#compression.beginCheckpoint(stoppedAt);
-        this.#forwarder.beginCheckpoint(endOffset);
-        if (work && this.#options.commit === "async") {
-          this.#held.begin(endOffset, stoppedAt);
-        }
-        this.#closeEpoch();
-        return;
+  /** Does what the peer's words ask for, and passes on the rest. */
+  #heedPeer(now: number): void {
+    for (const event of this.#txn.takeEvents()) {
+      switch (event.kind) {
+        case "acked":
+          this.#acked(event.transaction, event.roundTripMs, now);
+          break;
+        case "digests":
+          this.#stream.receiveDigests(event.payload, event.last);
+          break;
+        case "handed-over":
+          this.#events.push({ kind: "handed-over", transaction: this.#txn.transaction });
+          break;
+        default:
+          this.#events.push(event);
       }
     }
   }
 
-  #checkpointComplete(endOffset: number): void {
-    this.counters.stateBytes += this.#state.end(endOffset);
-    this.#readAt = this.dialogue.received();
-    this.#checkpointEnd = endOffset;
-    if (!this.#held.complete(endOffset)) this.#commitCheckpoint();
-    if (this.#options.commit === "async") this.dialogue.loaded();
-  }
-
-  #commitCheckpoint(): void {
-    this.#forwarder.end(this.#checkpointEnd);
-    const transaction = this.#txn.commit(this.#readAt);
-    this.#compression.sent(transaction);
-    if (this.#options.commit === "sync") this.dialogue.loadedAtAck(transaction);
+  #acked(transaction: number, roundTripMs: number, now: number): void {
+    this.counters.committed++;
+    this.committedAt = now;
+    this.roundTrip.add(roundTripMs);
+    this.#stream.compression.committed(transaction, now);
+    this.#events.push({ kind: "committed", transaction });
+    this.#options.taps?.release(transaction);
+    this.dialogue.acked(transaction, now);
+    this.#maybeHandover();
   }
 
   /** After EOF of a plain stream: once all is acknowledged, and out, the VM is given away. */

@@ -1,4 +1,5 @@
 /** What the primary's end is told, and what it tells. */
+import type { SenderEvent } from "../txn/sender_options.ts";
 import type { Treatment } from "./compression_policy.ts";
 
 /** How the primary's end behaves. */
@@ -82,4 +83,11 @@ export type PrimaryEvent =
   /** Transactions of the COLO stream follow from here on. */
   | { readonly kind: "colo" }
   /** QEMU asked for a checkpoint of a VM that is paused: it waits until the VM runs. */
-  | { readonly kind: "paused" };
+  | { readonly kind: "paused" }
+  /**
+   * A full stream is about to begin, and the peer has a replica: `Primary.queryDigests` is to ask for
+   * the digests of its pages, so that those which it has need not be sent.
+   */
+  | { readonly kind: "wants-digests" }
+  /** Of the session with the peer, as its sender tells it. */
+  | Extract<SenderEvent, { readonly kind: "ready" | "disk-digests" | "left" | "lost" }>;

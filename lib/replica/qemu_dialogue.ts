@@ -10,18 +10,56 @@ import type { PrimaryOptions } from "./primary_options.ts";
  */
 const PLAIN_END_MS = 250;
 
+/** How far a full state is on its way, as far as QEMU has to be answered. */
+type FullState =
+  /** The state is being read; QEMU is owed no answer. */
+  | { readonly at: "reading" }
+  /** The state was read, and is on its way to the secondary as this transaction. */
+  | { readonly at: "sent"; readonly transaction: number }
+  /** The secondary has the state. A stream that has not ended by `readyAt` is taken for COLO. */
+  | { readonly at: "undecided"; readonly readyAt: number }
+  /** The secondary has the state, and QEMU waits for no word. */
+  | { readonly at: "over" }
+  /** CHECKPOINT_READY was said. */
+  | { readonly at: "ready" };
+
+/** How far a checkpoint is. */
+type Checkpoint =
+  /** No checkpoint is under way: the VM runs, as far as is known. */
+  | { readonly at: "none" }
+  /** QEMU has asked for a checkpoint, and has no leave to stop the VM yet. */
+  | { readonly at: "asked" }
+  /** QEMU gets leave once it has taken what was sent to the guest. */
+  | { readonly at: "draining" }
+  /** CHECKPOINT_REPLY was said: QEMU stops the VM. */
+  | { readonly at: "stopping" }
+  /** VMSTATE_SEND was read, at this time. */
+  | { readonly at: "reading"; readonly since: number }
+  /** The last byte was read. VMSTATE_LOADED may wait for this transaction's ACK; 0 if not known yet. */
+  | { readonly at: "read"; readonly since: number; readonly transaction: number }
+  /** VMSTATE_LOADED was said: QEMU lets the VM run, and has not said so over QMP yet. */
+  | { readonly at: "resuming" };
+
 /**
  * The conversation with QEMU beside its stream: what it is told on its return path, and when. What
  * it says itself stands in the stream, and is handed in.
  *
  * ```text
- * QEMU                       here
- * PING                  ──►  PONG; SHUT too, where QMP is to tell that COLO begins
- * (full state)          ──►  when it is acknowledged: SHUT; CHECKPOINT_READY to COLO, at once, or
- *                            PLAIN_END_MS later to a stream that may be COLO and has not ended
- * CHECKPOINT_REQUEST    ──►  CHECKPOINT_REPLY, which may have to wait for an ACK, and for QEMU to
- *                            take what was sent to the guest
- * VMSTATE_SEND, state   ──►  VMSTATE_RECEIVED; VMSTATE_LOADED at once, or at the ACK
+ * full state   reading ──fullSent()──► sent ──ACK──► over           plain, or without a return path
+ *                 ▲                       ├── ACK ──► ready         COLO: CHECKPOINT_READY
+ *                 │                       └── ACK ──► undecided ──PLAIN_END_MS──► ready
+ *                 └── begin(), from anywhere               └── end() ──► over
+ *
+ * checkpoint   none ──CHECKPOINT_REQUEST──► asked ──room, and the VM runs──► stopping, CHECKPOINT_REPLY
+ *                                            ▲ └──QEMU has inputs to take──► draining ──taken──► stopping
+ *                                            └── taken, and the VM is paused by now ───┘
+ *              stopping ──VMSTATE_SEND──► reading ──last byte──► read, VMSTATE_RECEIVED
+ *              read ──at once, or ACK──► resuming, VMSTATE_LOADED ──the VM runs──► none
+ *
+ * the VM       unseen ──runs behind READY──► running ◄──runs, stops that nobody here gave leave for──► paused
+ *
+ * return path  none ──OPEN_RETURN_PATH──► open ──► shut, SHUT: at the full state's ACK; at PING, where
+ *                                                  QMP is to tell that COLO begins
  * ```
  *
  * SHUT is QEMU's leave to go from its first pass to COLO, which it only then names as its state over
@@ -31,48 +69,34 @@ const PLAIN_END_MS = 250;
  * The VM stands still from VMSTATE_SEND to VMSTATE_LOADED. A VM that stands still for another reason
  * gets no CHECKPOINT_REPLY, if whoever owns this says so: behind a checkpoint QEMU lets a VM run that
  * an operator has paused, and QEMU 11.1 aborts where it has paused the VM itself, for a disk that is
- * full. No I/O; the clock is handed in.
+ * full. No I/O; the time is handed in, in milliseconds on the clock of {@link Primary}.
  */
 export class QemuDialogue {
   readonly #options: PrimaryOptions;
-  readonly #txn: TxnSender;
-  readonly #clock: () => number;
+  readonly #txn: Pick<TxnSender, "inFlight">;
   #replies: Uint8Array[] = [];
+  /** VMSTATE_LOADED is in what {@link takeReplies} gave, or will give. */
+  #saysLoaded = false;
   /** What is known of the stream's kind. */
   #kind: "unknown" | "plain" | "colo" | "snapshots";
-  #returnPath = false;
-  #shutSent = false;
+  #returnPath: "none" | "open" | "shut" = "none";
+  #full: FullState = { at: "reading" };
+  #checkpoint: Checkpoint = { at: "none" };
   #requested = false;
-  #ended = false;
-  #readyAt = Infinity;
-  #readySent = false;
-  #requestDeferred = false;
-  /** CHECKPOINT_REPLY waits for QEMU to take what was sent to the guest. */
-  #awaitsInputs = false;
-  #loadedSaid = false;
+  /** In COLO; before the VM has run there, it stands still for the full state. */
+  #vm: "unseen" | "running" | "paused" = "unseen";
   /** Stops of the VM that we have given leave for, and that have not been told of yet. */
   #stopsAwaited = 0;
-  /** In COLO, once the VM runs: before that it stands still for the full state. */
-  #vmRan = false;
-  #isVmPaused = false;
   #isHeld = false;
-  #inCheckpoint = false;
-  /** The full transaction whose ACK QEMU's answer waits for. */
-  #fullAwaited = 0;
-  /** The checkpoint's that VMSTATE_LOADED waits for. */
-  #checkpointAwaited = 0;
-  #stoppedAt = 0;
-  #isReading = false;
-  /** VMSTATE_SEND read → VMSTATE_LOADED written: the VM stands still that long. */
+  /** VMSTATE_SEND read → VMSTATE_LOADED said: the VM stands still that long. */
   readonly pause = new LatencyWindow();
   /** VMSTATE_SEND read → the checkpoint's last byte read. */
   readonly receiving = new LatencyWindow();
 
   /** @param txn Says how much is in flight: QEMU's next checkpoint may have to wait for it. */
-  constructor(options: PrimaryOptions, txn: TxnSender, clock: () => number) {
+  constructor(options: PrimaryOptions, txn: Pick<TxnSender, "inFlight">) {
     this.#options = options;
     this.#txn = txn;
-    this.#clock = clock;
     this.#kind = options.stream === "auto" ? "unknown" : options.stream;
   }
 
@@ -81,14 +105,14 @@ export class QemuDialogue {
   }
   /** From CHECKPOINT_READY on a QEMU that was silent about it may be in COLO. */
   get mayBeColo(): boolean {
-    return this.#kind === "colo" || this.#readySent;
+    return this.isColo || this.#full.at === "ready";
   }
   /** Whether QEMU, behind its full state, waits for a word of ours rather than end its stream. */
   get isAwaited(): boolean {
-    return this.isColo || this.#returnPath;
+    return this.isColo || this.hasReturnPath;
   }
   get hasReturnPath(): boolean {
-    return this.#returnPath;
+    return this.#returnPath !== "none";
   }
   /** Whether the stream is one of many, none of which gives the VM away. */
   get isSnapshots(): boolean {
@@ -101,15 +125,13 @@ export class QemuDialogue {
 
   /** A stream begins: one before it was plain after all. */
   begin(): void {
-    this.#isReading = false;
-    this.#returnPath = false;
-    this.#shutSent = false;
-    this.#readyAt = Infinity;
-    this.#readySent = false;
+    this.#returnPath = "none";
+    this.#full = { at: "reading" };
+    this.#checkpoint = { at: "none" };
   }
 
   openReturnPath(): void {
-    this.#returnPath = true;
+    if (this.#returnPath === "none") this.#returnPath = "open";
   }
 
   /** @param data PING's, which PONG repeats. */
@@ -125,16 +147,15 @@ export class QemuDialogue {
 
   /** The full state was read, and is on its way as this transaction. */
   fullSent(transaction: number): void {
-    this.#fullAwaited = transaction;
+    this.#full = { at: "sent", transaction };
   }
 
   /** CHECKPOINT_REQUEST: QEMU has leave to stop the VM now, or as soon as there is room. */
   request(): void {
     this.#requested = true;
-    this.#inCheckpoint = true;
     this.#kind = "colo";
     this.#options.taps?.checkpointRequested();
-    this.#requestDeferred = true;
+    this.#checkpoint = { at: "asked" };
     this.#replyIfMay();
   }
 
@@ -144,36 +165,28 @@ export class QemuDialogue {
    * @returns Whether it is to be told something because of it.
    */
   inputsTaken(): boolean {
-    if (!this.#awaitsInputs) return false;
-    this.#awaitsInputs = false;
+    if (this.#checkpoint.at !== "draining") return false;
     // Somebody may have paused the VM meanwhile.
     if (this.#mayReply()) this.#reply();
     else {
-      this.#requestDeferred = true;
+      this.#checkpoint = { at: "asked" };
       this.#options.taps?.giveInputs();
     }
     return true;
   }
 
-  /** Once after each VMSTATE_LOADED: it is in what {@link takeReplies} has given. */
-  takeLoaded(): boolean {
-    const said = this.#loadedSaid;
-    this.#loadedSaid = false;
-    return said;
-  }
-
   /** QEMU says that the VM was stopped. */
   vmStopped(): void {
     if (this.#stopsAwaited > 0) this.#stopsAwaited--;
-    else this.#isVmPaused = this.#vmRan;
+    else if (this.#vm === "running") this.#vm = "paused";
   }
 
   /** QEMU says that the VM runs again. @returns Whether it is to be told something because of it. */
   vmResumed(): boolean {
-    this.#vmRan = this.#readySent;
+    this.#vm = this.#full.at === "ready" ? "running" : "unseen";
     this.#stopsAwaited = 0;
-    this.#isVmPaused = false;
-    this.#inCheckpoint = this.#requestDeferred || this.#awaitsInputs;
+    // A RESUME that is heard late, behind the next CHECKPOINT_REQUEST, is about the last checkpoint.
+    if (this.#checkpoint.at === "resuming") this.#checkpoint = { at: "none" };
     return this.#replyIfMay();
   }
 
@@ -184,70 +197,65 @@ export class QemuDialogue {
 
   /** From CHECKPOINT_REQUEST until the VM runs again: QEMU is not to be asked for another meanwhile. */
   get inCheckpoint(): boolean {
-    return this.#inCheckpoint;
+    return this.#checkpoint.at !== "none";
   }
 
   /** Whether the VM of a COLO stream stands still, and not for a checkpoint. */
   get isVmPaused(): boolean {
-    return this.#isVmPaused;
+    return this.#vm === "paused";
   }
 
-  /** VMSTATE_SEND: the VM stands still. @returns Since when. */
-  stopped(): number {
-    this.#isReading = true;
-    return this.#stoppedAt = this.#clock();
+  /** VMSTATE_SEND: the VM stands still. */
+  stopped(now: number): void {
+    this.#checkpoint = { at: "reading", since: now };
   }
 
   /**
-   * Since when a checkpoint has been on its way from QEMU, on the clock handed in; undefined between
-   * two. The VM stands still for that.
+   * Since when a checkpoint has been on its way from QEMU; undefined between two. The VM stands still
+   * for that.
    */
   get readingSince(): number | undefined {
-    return this.#isReading ? this.#stoppedAt : undefined;
+    return this.#checkpoint.at === "reading" ? this.#checkpoint.since : undefined;
   }
 
-  /** The checkpoint's last byte was read. @returns When. */
-  received(): number {
-    const now = this.#clock();
-    this.#isReading = false;
-    this.receiving.add(now - this.#stoppedAt);
+  /** The checkpoint's last byte was read. */
+  received(now: number): void {
+    const since = this.#stillSince(now);
+    this.receiving.add(now - since);
+    this.#checkpoint = { at: "read", since, transaction: 0 };
     this.#replies.push(encodeColoMessage("VMSTATE_RECEIVED"));
-    return now;
   }
 
   /** VMSTATE_LOADED is to wait for this transaction's ACK. */
   loadedAtAck(transaction: number): void {
-    this.#checkpointAwaited = transaction;
+    if (this.#checkpoint.at === "read") this.#checkpoint = { ...this.#checkpoint, transaction };
   }
 
   /** VMSTATE_LOADED: the VM goes on. */
-  loaded(): void {
-    this.#checkpointAwaited = 0;
-    this.#loadedSaid = true;
+  loaded(now: number): void {
+    this.pause.add(now - this.#stillSince(now));
+    this.#checkpoint = { at: "resuming" };
+    this.#saysLoaded = true;
     this.#replies.push(encodeColoMessage("VMSTATE_LOADED"));
-    this.pause.add(this.#clock() - this.#stoppedAt);
   }
 
   /** The peer acknowledged a transaction, which is no longer in flight. */
-  acked(transaction: number): void {
-    if (transaction === this.#fullAwaited) this.#answerFull();
-    if (transaction === this.#checkpointAwaited) this.loaded();
+  acked(transaction: number, now: number): void {
+    const [full, checkpoint] = [this.#full, this.#checkpoint];
+    if (full.at === "sent" && full.transaction === transaction) this.#answerFull(now);
+    if (checkpoint.at === "read" && checkpoint.transaction === transaction) this.loaded(now);
     this.#replyIfMay();
   }
 
   /** QEMU's stream ended; a snapshot's may be followed by another. */
   end(): void {
-    this.#ended = !this.isSnapshots;
+    if (this.#kind === "unknown") this.#kind = "plain";
+    if (this.#full.at === "undecided") this.#full = { at: "over" };
   }
 
   /** Lets time pass. */
-  tick(): void {
-    if (!this.#readySent && !this.#ended && this.#clock() >= this.#readyAt) this.#sendReady();
-  }
-
-  /** Milliseconds until tick() has something to do, or Infinity. */
-  get nextTickMs(): number {
-    return this.#readySent || this.#ended ? Infinity : this.#readyAt - this.#clock();
+  tick(now: number): void {
+    if (this.#full.at === "undecided" && now >= this.#full.readyAt) this.#sendReady();
   }
 
   /** Takes what is to be written to QEMU's return path. */
@@ -257,31 +265,41 @@ export class QemuDialogue {
     return replies;
   }
 
+  /** What {@link takeReplies} gave was written: the guest of a VM that goes on is given what was held. */
+  repliesGiven(): void {
+    if (!this.#saysLoaded) return;
+    this.#saysLoaded = false;
+    this.#options.taps?.giveInputs();
+  }
+
   /** The secondary has the full state: lets a plain migration end, or COLO begin. */
-  #answerFull(): void {
-    this.#fullAwaited = 0;
-    if (this.#returnPath) this.#shut();
+  #answerFull(now: number): void {
+    this.#full = { at: "over" };
+    if (this.#returnPath === "open") this.#shut();
     if (this.#kind === "colo") this.#sendReady();
-    else if (this.#kind === "unknown" && this.#returnPath) {
-      this.#readyAt = this.#clock() + PLAIN_END_MS;
+    else if (this.#kind === "unknown" && this.hasReturnPath) {
+      this.#full = { at: "undecided", readyAt: now + PLAIN_END_MS };
     }
   }
 
   #shut(): void {
-    if (this.#shutSent) return;
-    this.#shutSent = true;
+    if (this.#returnPath === "shut") return;
+    this.#returnPath = "shut";
     this.#replies.push(encodeShut(0));
   }
 
   #sendReady(): void {
-    this.#readyAt = Infinity;
-    this.#readySent = true;
+    this.#full = { at: "ready" };
     this.#replies.push(encodeColoMessage("CHECKPOINT_READY"));
+  }
+
+  #stillSince(now: number): number {
+    return "since" in this.#checkpoint ? this.#checkpoint.since : now;
   }
 
   /** Whether the VM may be stopped, and there is room for one more transaction in flight. */
   #mayReply(): boolean {
-    if (this.#isVmPaused || this.#isHeld) return false;
+    if (this.isVmPaused || this.#isHeld) return false;
     if (this.#txn.inFlight.length === 0) return true;
     let bytes = 0;
     for (const transaction of this.#txn.inFlight) bytes += transaction.bytes;
@@ -290,15 +308,17 @@ export class QemuDialogue {
 
   /** @returns Whether QEMU is to be told so. */
   #replyIfMay(): boolean {
-    if (!this.#requestDeferred || !this.#mayReply()) return false;
-    this.#requestDeferred = false;
-    this.#awaitsInputs = this.#options.taps?.holdInputs() === false;
-    if (this.#awaitsInputs) return false;
+    if (this.#checkpoint.at !== "asked" || !this.#mayReply()) return false;
+    if (this.#options.taps?.holdInputs() === false) {
+      this.#checkpoint = { at: "draining" };
+      return false;
+    }
     this.#reply();
     return true;
   }
 
   #reply(): void {
+    this.#checkpoint = { at: "stopping" };
     this.#stopsAwaited++;
     this.#options.taps?.vmStops();
     this.#replies.push(encodeColoMessage("CHECKPOINT_REPLY"));

@@ -141,7 +141,7 @@ Deno.test("a sender that goes away on purpose leaves the replica as it was", asy
   const before = fingerprint(link.replica);
   link.feed(checkpoint(2).subarray(0, 900));
   assert.equal(link.secondary.open, true);
-  link.txn.cancel();
+  link.primary.cancel();
   link.pump();
   assert.deepEqual(link.secondaryEvents.at(-1), { kind: "cancelled", transaction: 2 });
   assert.equal(link.secondary.open, false);

@@ -94,7 +94,7 @@ Deno.test("a VM is not handed over to where its disk is not whole", async () => 
   const link = await Loopback.open({ replica, taps, stream: "plain" });
   taps.next = [DISK, write(0, 1)];
   link.feed(fullStream(1));
-  link.primary.endOfStream(0);
+  link.primary.endOfStream(0, link.now);
   assert.throws(() => link.pump(), /disk d: it does not go with the VM's state/);
   assert.throws(() => link.answer(), /refused .*not complete/);
   assert.ok(!link.primaryEvents.some(({ kind }) => kind === "handed-over"));
@@ -194,12 +194,10 @@ Deno.test("a VM is not given away while what is acknowledged is still on its way
   link.feed(fullStream(1));
   link.end();
   link.answer();
-  link.primary.tick();
-  link.pump();
+  link.tick();
   const isOver = () => link.secondaryEvents.some(({ kind }) => kind === "handover");
   assert.ok(!isOver());
   taps.isReleasing = false;
-  link.primary.tick();
-  link.pump();
+  link.tick();
   assert.ok(isOver());
 });

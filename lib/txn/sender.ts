@@ -28,6 +28,13 @@ export type { SenderEvent, SenderOptions, SentBytes } from "./sender_options.ts"
 
 type State = "hello" | "ready" | "open" | "handover" | "leaving" | "done";
 
+/** BEGIN's flags: whether the transaction is a whole state, and whether it goes by the replica. */
+const BEGIN_FLAGS = {
+  "checkpoint": 0,
+  "full": BEGIN_FLAG.FULL,
+  "full-on-replica": BEGIN_FLAG.FULL | BEGIN_FLAG.BASED,
+} as const;
+
 /**
  * The sender's half of ft-transaction, without I/O or clock.
  *
@@ -65,21 +72,18 @@ export class TxnSender implements FrameVisitor {
   constructor(options: SenderOptions, now: number) {
     this.#options = options;
     this.#now = this.#heardAt = this.#saidAt = now;
-    this.#frame(
-      TXN.HELLO,
-      0,
-      0,
-      encodeHello({
-        version: PROTOCOL_VERSION,
-        features: OFFERED_FEATURES,
-        session: options.session,
-        heartbeatMs: options.heartbeatMs,
-        graceMs: options.graceMs,
-        committed: 0,
-        maxTransactionBytes: 0,
-        ...{ software: options.software, fields: options.fields },
-      }),
-    );
+    const hello = encodeHello({
+      version: PROTOCOL_VERSION,
+      features: OFFERED_FEATURES,
+      session: options.session,
+      heartbeatMs: options.heartbeatMs,
+      graceMs: options.graceMs,
+      committed: 0,
+      maxTransactionBytes: 0,
+      software: options.software,
+      fields: options.fields,
+    });
+    this.#frame(TXN.HELLO, 0, 0, hello);
   }
 
   /** What the peer said of itself, once it has. */
@@ -118,19 +122,14 @@ export class TxnSender implements FrameVisitor {
   }
 
   /** Opens the next transaction. `base` says what pages that go unmentioned hold. */
-  begin(kind: "full" | "full-on-replica" | "checkpoint"): number {
+  begin(kind: keyof typeof BEGIN_FLAGS): number {
     this.#expect("ready", "begin");
     this.#state = "open";
     this.#transaction++;
     this.#sequence = 0;
     this.#payloadBytes = 0;
     this.#checksum = 0;
-    const flags = kind === "checkpoint"
-      ? 0
-      : kind === "full"
-      ? BEGIN_FLAG.FULL
-      : BEGIN_FLAG.FULL | BEGIN_FLAG.BASED;
-    this.#frame(TXN.BEGIN, flags, this.#transaction);
+    this.#frame(TXN.BEGIN, BEGIN_FLAGS[kind], this.#transaction);
     this.#begin = this.#output.at(-1);
     return this.#transaction;
   }

@@ -1,4 +1,4 @@
-import { EXIT, RelayedError, WireError } from "../../errors.ts";
+import { EXIT, RelayedError } from "../../errors.ts";
 import { defineCommand } from "../command.ts";
 import { flag, optionGroup } from "../options/option_group.ts";
 
@@ -32,19 +32,14 @@ export const failover = defineCommand({
     },
   },
   async run([socket], { stale }, { signal }) {
-    const { askControl } = await import("../../host/system/control.ts");
-    const answer = await askControl(socket, "failover", signal, undefined, { stale });
-    if (answer?.ok === true) return;
-    if (typeof answer?.error !== "string") {
-      throw new WireError("transaction", 0, "bad-value", `${socket}: the answer is not kemari's`, {
-        hint: "name the socket that was given to kemari recv as --control",
-      });
+    const { askFailover } = await import("../../host/system/ask_control.ts");
+    try {
+      await askFailover(socket, { stale, signal });
+    } catch (error) {
+      if (!(error instanceof RelayedError)) throw error;
+      // Whatever else has happened there: from here, that end cannot take over.
+      const code = error.exitCode === EXIT.qemu ? EXIT.qemu : EXIT.connection;
+      throw new RelayedError(code, error.message, { party: "control", hint: error.hint });
     }
-    // Whatever else has happened there: from here, that end cannot take over.
-    const code = answer.exitCode === EXIT.qemu ? EXIT.qemu : EXIT.connection;
-    throw new RelayedError(code, `${socket}: ${answer.error}`, {
-      party: "control",
-      hint: answer.hint === undefined ? undefined : String(answer.hint),
-    });
   },
 });

@@ -1,5 +1,3 @@
-import { TransportError, WireError } from "../../errors.ts";
-import type { EndStatus } from "../../host/status/status_line.ts";
 import { defineCommand } from "../command.ts";
 import { flag, optionGroup } from "../options/option_group.ts";
 import { json, OUTPUT } from "../options/output.ts";
@@ -30,45 +28,15 @@ export const status = defineCommand({
     },
   },
   async run([socket], options, { writeOut, signal }) {
-    const { askControl } = await import("../../host/system/control.ts");
+    const { askStatus } = await import("../../host/system/ask_control.ts");
+    const { delay } = await import("../../host/system/delay.ts");
     const { formatStatus } = await import("../output/status_text.ts");
     for (let round = 1;; round++) {
-      const answer = await askControl(socket, "status", signal);
-      const status = checkStatus(answer, socket);
-      if (options.json) writeOut(JSON.stringify(answer, null, options.watch ? 0 : 2) + "\n");
+      const status = await askStatus(socket, signal);
+      if (options.json) writeOut(JSON.stringify(status, null, options.watch ? 0 : 2) + "\n");
       else writeOut((round > 1 ? "\n" : "") + formatStatus(status));
       if (!options.watch) return;
-      await pause(WATCH_MS, signal);
+      await delay(WATCH_MS, signal);
     }
   },
 });
-
-/** What answered may be anything; only kemari names its role. */
-function checkStatus(answer: Record<string, unknown>, socket: string): EndStatus {
-  if (typeof answer?.error === "string") {
-    const hint = typeof answer.hint === "string" ? answer.hint : undefined;
-    throw new TransportError(socket, "read", answer.error, { party: "control", hint });
-  }
-  if (answer?.role === "sender" || answer?.role === "receiver") {
-    return answer as unknown as EndStatus;
-  }
-  throw new WireError("transaction", 0, "bad-value", `${socket}: the answer is no kemari status`, {
-    hint: "name the socket that was given to kemari send, recv or protect as --control",
-  });
-}
-
-/** Waits, and throws the signal's reason if it comes first. */
-async function pause(durationMs: number, signal: AbortSignal): Promise<void> {
-  signal.throwIfAborted();
-  await new Promise<void>((resolve, reject) => {
-    const interrupt = () => {
-      clearTimeout(timer);
-      reject(signal.reason);
-    };
-    const timer = setTimeout(() => {
-      signal.removeEventListener("abort", interrupt);
-      resolve();
-    }, durationMs);
-    signal.addEventListener("abort", interrupt, { once: true });
-  });
-}

@@ -4,6 +4,7 @@ import { runKemari, startKemari } from "../../lab/program/run_kemari.ts";
 import type { HostCheck } from "../../host/doctor.ts";
 import { probeCapabilities, type SupportReplies } from "../../qmp/migration_support.ts";
 import { diagnose, type QemuFindings } from "./diagnosis.ts";
+import { delay } from "../../host/system/delay.ts";
 
 const GREETING = {
   QMP: { version: { qemu: { major: 11, minor: 1, micro: 3 } }, capabilities: [] },
@@ -248,7 +249,7 @@ Deno.test("kemari doctor interrupted leaves no QEMU and no folder behind", () =>
     await child.stdin.close();
     let pid = "";
     while (!pid.endsWith("\n")) {
-      await new Promise((resolve) => setTimeout(resolve, 20));
+      await delay(20);
       pid = await Deno.readTextFile(`${folder}/pid`).catch(() => "");
     }
     child.kill("SIGINT");

@@ -1,41 +1,41 @@
 /** `kemari status` for people: a small block with units. */
-import type { EndStatus } from "../../host/status/status_line.ts";
-import type { CompressionStatus, VmStatus } from "../../host/status/sender_status.ts";
+import { type EarlyEndStatus, type EndStatus, isWhole } from "../../control/status.ts";
+import type {
+  CompressionStatus,
+  OutsideStatus,
+  SenderStatus,
+} from "../../control/sender_status.ts";
+import type { VmStatus } from "../../control/common_status.ts";
+import type { LatencySummary } from "../../control/durations.ts";
 import { formatBytes } from "../../units.ts";
-import type { RamStatus } from "../../host/ram_dir/ram_room.ts";
-import type { StandbyStatus } from "../../host/takeover/standby.ts";
+import type { RamStatus, ReceiverStatus, StandbyStatus } from "../../control/receiver_status.ts";
 import { formatTakeover } from "../../host/takeover/takeover_clock.ts";
-import type { TapStatus } from "../../host/taps/tap_status.ts";
-import type { OutsideOutput } from "../../qmp/outside_output.ts";
 import { formatPairs } from "../../report/text_table.ts";
 import { tapPairs } from "./tap_status_text.ts";
 
 type Pair = readonly [string, string];
 
-/** Percentiles in milliseconds; a status carries more of them than is shown. */
-interface Percentiles {
-  readonly count: number;
-  readonly p50: number;
-  readonly p99: number;
-  readonly max: number;
-}
-
 /**
  * Lays a status out as lines of a name and a value.
  *
- * Fields that a status lacks are left out: an end that has just begun knows little.
- *
  * @returns Text that ends with a line break.
  */
-export function formatStatus(status: EndStatus): string {
-  return formatPairs(status.role === "sender" ? senderPairs(status) : receiverPairs(status))
-    .map((line) => line + "\n").join("");
+export function formatStatus(status: EndStatus | EarlyEndStatus): string {
+  const pairs = !isWhole(status)
+    ? earlyPairs(status)
+    : status.role === "sender"
+    ? senderPairs(status)
+    : receiverPairs(status);
+  return formatPairs(pairs).map((line) => line + "\n").join("");
 }
 
-function senderPairs(
-  status: Extract<EndStatus, { role: "sender" }> & { readonly taps?: TapStatus },
-): Pair[] {
-  const pairs: Pair[] = [["sender", withMode(status.state, status.mode)], ["peer", status.peer]];
+function earlyPairs(status: EarlyEndStatus): Pair[] {
+  const state: Pair = [status.role, status.state];
+  return status.role === "sender" ? [state, ["peer", status.peer]] : [state];
+}
+
+function senderPairs(status: SenderStatus): Pair[] {
+  const pairs: Pair[] = [["sender", `${status.state} (${status.mode})`], ["peer", status.peer]];
   pairs.push(...vmPair(status.vm));
   pairs.push(...transactionPairs(status));
   pairs.push(...compressionPairs(status.compression));
@@ -44,20 +44,15 @@ function senderPairs(
     ...latencyPair("  QEMU sends", status.receiving),
     ...latencyPair("round trip", status.roundTrip),
   );
-  if (status.inFlight !== undefined) {
-    pairs.push([
-      "in flight",
-      `${status.inFlight} transactions, ${formatBytes(status.pendingBytes)}`,
-    ]);
-  }
-  if (status.sent !== undefined) {
-    const { pages, deviceState, events, framing } = status.sent;
-    pairs.push([
+  const { pages, deviceState, events, framing } = status.sent;
+  pairs.push(
+    ["in flight", `${status.inFlight} transactions, ${formatBytes(status.pendingBytes)}`],
+    [
       "sent",
       `${formatBytes(pages)} of pages, ${formatBytes(deviceState)} of device state, ` +
       `${formatBytes(events)} of events, ${formatBytes(framing)} of framing`,
-    ]);
-  }
+    ],
+  );
   if (status.taps !== undefined) pairs.push(...tapPairs(status.taps));
   if (status.deviceChange) pairs.push(["devices", `${status.deviceChange} since it began`]);
   if (status.outside) pairs.push(...outsidePairs(status.outside));
@@ -65,7 +60,7 @@ function senderPairs(
 }
 
 /** Output of the VM that is not held until its transaction is committed. */
-function outsidePairs({ unheld, nics, drives, others }: OutsideOutput): Pair[] {
+function outsidePairs({ unheld, nics, drives, others }: OutsideStatus): Pair[] {
   if (unheld !== null) return [["NOT HELD", "what the NICs send: none has a --net"]];
   const pairs = nics.map(({ text }): Pair => ["NOT HELD", `what NIC ${text} sends`]);
   if (drives.length > 0) pairs.push(["NOT HELD", `writes to ${drives.join(", ")}`]);
@@ -73,14 +68,12 @@ function outsidePairs({ unheld, nics, drives, others }: OutsideOutput): Pair[] {
   return pairs;
 }
 
-function receiverPairs(status: Extract<EndStatus, { role: "receiver" }>): Pair[] {
+function receiverPairs(status: ReceiverStatus): Pair[] {
   const pairs: Pair[] = [["receiver", status.state], ...vmPair(status.vm)];
   if (status.machine) pairs.push(["machine", status.machine]);
   if (status.sender) pairs.push(["sender", status.sender]);
   pairs.push(...transactionPairs(status));
-  if (status.replicaBytes !== undefined) {
-    pairs.push(["replica", `${formatBytes(status.replicaBytes)} of pages`]);
-  }
+  pairs.push(["replica", `${formatBytes(status.replicaBytes)} of pages`]);
   if (status.ram) pairs.push(["RAM files", formatRam(status.ram)]);
   if (status.deviceChange) {
     pairs.push(["devices", `${status.deviceChange} since the VM was first seen here`]);
@@ -98,7 +91,7 @@ function receiverPairs(status: Extract<EndStatus, { role: "receiver" }>): Pair[]
       `${status.pendingWrites} committed writes that the disks here have not taken yet`,
     ]);
   }
-  if (status.incompleteDisks?.length > 0) {
+  if (status.incompleteDisks.length > 0) {
     pairs.push(["incomplete", `${status.incompleteDisks.join(", ")}: cannot take over yet`]);
   }
   if (status.lastLoss) pairs.push(["last loss", status.lastLoss]);
@@ -110,8 +103,8 @@ function vmPair(vm: VmStatus | null | undefined): Pair[] {
   return [["VM", [vm.name, vm.uuid && `UUID ${vm.uuid}`].filter(Boolean).join(", ")]];
 }
 
-function compressionPairs(compression: CompressionStatus | undefined): Pair[] {
-  if (compression === undefined || compression.mode === "none") return [];
+function compressionPairs(compression: CompressionStatus): Pair[] {
+  if (compression.mode === "none") return [];
   const { mode, streamBytes, deltaPages, packedFromBytes, packedToBytes } = compression;
   const pairs: Pair[] = [["compression", mode], ["  QEMU sent", formatBytes(streamBytes)]];
   if (compression.cacheLimitBytes > 0) {
@@ -148,12 +141,7 @@ function formatStandby({ state, pid, restarts, reason }: StandbyStatus): string 
   return `${state}${where}${died}${reason === null ? "" : ` (${reason})`}`;
 }
 
-function withMode(state: string, mode: string | undefined): string {
-  return mode === undefined ? state : `${state} (${mode})`;
-}
-
 function transactionPairs(status: EndStatus): Pair[] {
-  if (status.lastCommitted === undefined) return [];
   const { lastCommitted, lastCommittedAgeMs } = status;
   const committed: Pair = lastCommittedAgeMs === null
     ? ["committed", "nothing yet"]
@@ -170,8 +158,8 @@ function transactionPairs(status: EndStatus): Pair[] {
   ];
 }
 
-function latencyPair(name: string, latency: Percentiles | undefined): Pair[] {
-  if (latency === undefined || latency.count === 0) return [];
+function latencyPair(name: string, latency: LatencySummary): Pair[] {
+  if (latency.count === 0) return [];
   const { p50, p99, max } = latency;
   return [[name, `p50 ${formatMs(p50)}, p99 ${formatMs(p99)}, max ${formatMs(max)}`]];
 }

@@ -1,20 +1,19 @@
 /** The taps' part of `kemari status` for people. */
 import { formatBytes } from "../../units.ts";
-import type { DiskStatus } from "../../host/disk/primary_disk.ts";
-import type { TapStatus } from "../../host/taps/tap_status.ts";
-import type { LatencySummary } from "../../replica/latency.ts";
+import type { DiskStatus, TapStatus } from "../../control/tap_status.ts";
+import type { LatencySummary } from "../../control/durations.ts";
 
 /** One or a few lines for each disk, and where the time goes that output is held. */
 export function tapPairs(taps: TapStatus): [string, string][] {
   const pairs: [string, string][] = [];
-  for (const [name, net] of Object.entries(taps.nets ?? {})) {
+  for (const [name, net] of Object.entries(taps.nets)) {
     pairs.push([
       `net ${name}`,
       `${net.heldFrames} frames held, ${net.releasedFrames} let go, ${net.passedIn} for the guest`,
     ]);
   }
-  for (const disk of taps.disks ?? []) pairs.push(...diskPairs(disk));
-  for (const [name, latency] of Object.entries(taps.latency ?? {})) {
+  for (const disk of taps.disks) pairs.push(...diskPairs(disk));
+  for (const [name, latency] of Object.entries(taps.latency)) {
     const { trigger, commit, release } = latency;
     if (trigger.count === 0) continue;
     pairs.push(

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import type { TapStatus } from "../../host/taps/tap_status.ts";
+import type { TapStatus } from "../../control/tap_status.ts";
 import { tapPairs } from "./tap_status_text.ts";
 
 const NONE = { count: 0, p50: 0, p99: 0, max: 0 };
@@ -53,8 +53,4 @@ Deno.test("a resync shows how much was compared and sent, a refusing image why",
     ["", "trigger to commit p50 3.00 ms, p99 30.00 ms"],
     ["", "commit to release p50 0.10 ms, p99 1.00 ms"],
   ]);
-});
-
-Deno.test("an end of an earlier version tells less, and that is no fault", () => {
-  assert.deepEqual(tapPairs({} as TapStatus), []);
 });

@@ -3,7 +3,7 @@ import type { TransportError } from "../../errors.ts";
 import type { ReadChunk } from "../../nbd/reply_writer.ts";
 import { NBD_ERROR, type NbdError } from "../../nbd/wire.ts";
 import { isZero } from "../../replica/disk_digest.ts";
-import { ERRNO } from "../system/libc.ts";
+import { ERRNO } from "../system/linux.ts";
 
 /** Zeroes are looked for in runs of so many bytes. */
 const RUN_BYTES = 64 * 1024;

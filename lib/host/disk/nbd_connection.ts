@@ -11,6 +11,7 @@ import { libc } from "../system/libc.ts";
 import { aroundZeroes, nbdErrorOf } from "./nbd_answers.ts";
 import type { Reactor, Watch } from "../system/reactor.ts";
 import type { ReplyBuffers } from "./reply_buffers.ts";
+import { SO_SNDBUF, SO_SNDBUFFORCE, SOL_SOCKET } from "../system/linux.ts";
 
 /** What has been done for an export's clients. */
 export interface NbdCounters {
@@ -45,9 +46,6 @@ export interface ConnectionHost {
 }
 
 const INPUT_BYTES = 256 * 1024;
-const SOL_SOCKET = 1;
-const SO_SNDBUF = 7;
-const SO_SNDBUFFORCE = 32;
 /**
  * What the socket may hold: some long answers, so that we read the next one while the client
  * takes these (measured with nbdcopy: a fifth more throughput than with 208 KiB). Only root may

@@ -13,9 +13,11 @@ import {
 import { CHUNK_HEADER_BYTES, NBD_CMD, NBD_ERROR, readU32 } from "../../nbd/wire.ts";
 import type { Done } from "../../replica/done.ts";
 import type { BlockBackend, StatusDone, ZeroOptions } from "../image/block_backend.ts";
-import { ERRNO } from "../system/libc.ts";
+import { ERRNO } from "../system/linux.ts";
 import { NbdServer } from "./nbd_server.ts";
 import { Reactor } from "../system/reactor.ts";
+import { delay } from "../system/delay.ts";
+import { until } from "../../lab/program/until.ts";
 
 const MIB = 1 << 20;
 const { READ, WRITE, FLUSH } = NBD_CMD;
@@ -157,10 +159,6 @@ function assertSame(actual: Uint8Array, expected: Uint8Array): void {
   assert.equal(Buffer.compare(actual, expected), 0);
 }
 
-async function until(condition: () => boolean): Promise<void> {
-  while (!condition()) await new Promise((resolve) => setTimeout(resolve, 2));
-}
-
 serverTest("clients see each other's writes, and take their leave", async (lab) => {
   const [one, two] = [await lab.connect(), await lab.connect()];
   await one.choose();
@@ -176,7 +174,7 @@ serverTest("clients see each other's writes, and take their leave", async (lab) 
   await one.send(DISCONNECT);
   assert.ok(await one.hungUp());
   two.conn.close();
-  await until(() => lab.server.connections === 0);
+  await until(() => lab.server.connections === 0, "both to go");
   assert.deepEqual(lab.gone, [undefined, undefined]);
   const { connections, requests, readBytes, writtenBytes } = lab.server.countersOf("disk");
   assert.deepEqual([connections, requests, readBytes, writtenBytes], [0, 2, 3 * MIB, 3 * MIB]);
@@ -196,7 +194,7 @@ serverTest(
     const babbler = await lab.connect();
     await babbler.send(new TextEncoder().encode("GET / HTTP/1.1\r\n\r\n"));
     assert.ok(await babbler.hungUp());
-    await until(() => lab.server.connections === 1);
+    await until(() => lab.server.connections === 1, "the others to go");
     const faults = lab.gone.map((error) => error instanceof WireError && error.fault).sort();
     assert.deepEqual(faults, ["truncated", "unsupported"]);
     assertSame(lab.backend.content, before);
@@ -214,7 +212,7 @@ serverTest("a client that does not read is not served without end, others are", 
   for (let cookie = 0; cookie < requests; cookie++) {
     await slow.send(encodeRequest(READ, { cookie, offset: cookie, length }));
   }
-  await until(() => lab.server.countersOf("disk").requests >= 4);
+  await until(() => lab.server.countersOf("disk").requests >= 4, "requests");
   const other = await lab.connect();
   await other.choose();
   await other.send(encodeRequest(FLUSH));
@@ -263,7 +261,7 @@ serverTest("requests wait while the disk is not ready", async (lab) => {
   await client.choose();
   lab.backend.isReady = false;
   await client.send(encodeRequest(FLUSH, { cookie: 1 }), encodeRequest(FLUSH, { cookie: 2 }));
-  await new Promise((resolve) => setTimeout(resolve, 30));
+  await delay(30);
   assert.equal(lab.server.countersOf("disk").requests, 0);
   lab.backend.isReady = true;
   lab.server.resume();

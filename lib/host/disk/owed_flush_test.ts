@@ -7,8 +7,8 @@ import { ImageFile } from "../image/image_file.ts";
 import { Reactor } from "../system/reactor.ts";
 import { parseDiskTap } from "./disk_address.ts";
 import { PrimaryDisk } from "./primary_disk.ts";
+import { never } from "../system/never.ts";
 
-const never = new AbortController().signal;
 const BYTES = new Uint8Array(4096).fill(7);
 const ZEROS = { mayUnmap: true, fast: false };
 

@@ -1,7 +1,7 @@
 import { getLogger } from "@logtape/logtape";
-import { DiskResync, type ResyncProgress } from "../../replica/disk_resync.ts";
+import { DiskResync } from "../../replica/disk_resync.ts";
+import type { DiskStatus } from "../../control/tap_status.ts";
 import { DiskTap } from "../../replica/disk_tap.ts";
-import type { DiskMode } from "../../replica/tap_events.ts";
 import type { Done } from "../../replica/done.ts";
 import { WriteThrottle } from "../../replica/write_throttle.ts";
 import type { DiskTapAddress } from "./disk_address.ts";
@@ -12,30 +12,6 @@ import type { Reactor } from "../system/reactor.ts";
 import { storeOf, TappedDisk } from "./tapped_disk.ts";
 
 const log = getLogger(["kemari", "tap"]);
-
-/** One disk in `kemari status`. */
-export interface DiskStatus {
-  readonly name: string;
-  readonly mode: DiskMode;
-  readonly sizeBytes: number;
-  /** Share of the secondary's copy that is in step, 0 to 1. */
-  readonly copied: number;
-  /** How it got there in this session, in bytes of the disk. */
-  readonly resync: ResyncProgress;
-  readonly heldBytes: number;
-  readonly unreleasedWrites: number;
-  /** Above so many bytes held, requests of the guest wait for bursts. */
-  readonly limitBytes: number;
-  /** How often and how long they have waited. */
-  readonly throttled: number;
-  readonly throttledMs: number;
-  /** Why the image does not take writes that it should have by now; null where it does. */
-  readonly stuck: string | null;
-  /** Requests that the image's storage has not answered yet. */
-  readonly waiting: number;
-  /** For how long it has answered none of them; 0 where there is none. */
-  readonly stalledMs: number;
-}
 
 /** Bytes held of one disk, above which something is done about it. */
 export const HELD_LIMITS = {

@@ -2,16 +2,17 @@
 import assert from "node:assert/strict";
 import type { Done } from "../../replica/done.ts";
 import { parseDiskTap } from "./disk_address.ts";
-import { ERRNO } from "../system/libc.ts";
+import { ERRNO } from "../system/linux.ts";
 import { ImageFile } from "../image/image_file.ts";
 import { NbdServer } from "./nbd_server.ts";
 import { BLOCK, NbdWriter } from "./testing/nbd_writer.ts";
 import { PrimaryDisk } from "./primary_disk.ts";
 import { Reactor } from "../system/reactor.ts";
 import { TransportError } from "../../errors.ts";
+import { never } from "../system/never.ts";
+import { until } from "../../lab/program/until.ts";
 
 const LIMIT = 64 * 1024;
-const never = new AbortController().signal;
 
 interface Lab {
   readonly disk: PrimaryDisk;
@@ -59,14 +60,6 @@ function ended(start: (done: Done) => void): Promise<void> {
   return new Promise((resolve, reject) =>
     start((error) => error === undefined ? resolve() : reject(error))
   );
-}
-
-async function until(condition: () => boolean, what: string): Promise<void> {
-  const end = performance.now() + 20_000;
-  while (!condition()) {
-    if (performance.now() > end) assert.fail(what);
-    await new Promise((resolve) => setTimeout(resolve, 2));
-  }
 }
 
 for (const mode of ["replicated", "shared"] as const) {

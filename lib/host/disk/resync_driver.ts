@@ -1,5 +1,6 @@
 import { getLogger } from "@logtape/logtape";
-import type { DiskResync, ResyncPlan, ResyncProgress } from "../../replica/disk_resync.ts";
+import type { DiskResync, ResyncPlan } from "../../replica/disk_resync.ts";
+import type { ResyncProgress } from "../../control/tap_status.ts";
 import { createPageDigest } from "../../replica/page_digest.ts";
 import { formatBytes } from "../../units.ts";
 import type { PrimaryDisk } from "./primary_disk.ts";

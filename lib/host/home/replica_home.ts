@@ -8,7 +8,7 @@ import type { ReplicaStore } from "../../replica/page_store.ts";
 import type { Replica } from "../../replica/replica.ts";
 import type { ReplicaOwner } from "./replica_owner.ts";
 import { RamDir } from "../ram_dir/ram_dir.ts";
-import type { RamReserve } from "../ram_dir/ram_room.ts";
+import type { RamReserve } from "../../control/receiver_status.ts";
 
 const log = getLogger(["kemari", "recv"]);
 

@@ -1,6 +1,5 @@
 /** Whose replica a receiver keeps, and who may take its place. */
 import assert from "node:assert/strict";
-import { until } from "../../lab/testing/kemari_pair.ts";
 import type { VmIdentity } from "../../decisions/whose_replica.ts";
 import { WireError } from "../../errors.ts";
 import {
@@ -23,6 +22,8 @@ import { RamDir } from "../ram_dir/ram_dir.ts";
 import type { ReceiverSettings } from "../link/receiver_host.ts";
 import { ReplicaHome } from "./replica_home.ts";
 import { ReplicaOwner } from "./replica_owner.ts";
+import { never } from "../system/never.ts";
+import { until } from "../../lab/program/until.ts";
 
 const A: VmIdentity = { uuid: "a".repeat(32), name: "alpha" };
 const B: VmIdentity = { uuid: "b".repeat(32), name: "beta" };
@@ -108,7 +109,7 @@ Deno.test("a stranger that was refused does not make a replica look old to kemar
   await assertRefused(stage.send(tinyStream(1), {}));
   await stage.quiet();
   stage.receiver.failover();
-  assert.equal(await stage.receiver.receive(new AbortController().signal), "failover");
+  assert.equal(await stage.receiver.receive(never), "failover");
 });
 
 Deno.test("a VM of which nothing is known is taken for the one that is kept, unless its stream is another machine's", async () => {

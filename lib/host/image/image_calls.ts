@@ -4,15 +4,16 @@
  *
  * Memory is named by address; whoever asks keeps it in place.
  */
-import { ERRNO } from "../system/libc.ts";
-
-const FALLOC_FL_KEEP_SIZE = 0x01;
-const FALLOC_FL_PUNCH_HOLE = 0x02;
-const FALLOC_FL_ZERO_RANGE = 0x10;
-const POSIX_FADV_WILLNEED = 3;
-const SEEK_END = 2;
-const SEEK_DATA = 3;
-const SEEK_HOLE = 4;
+import {
+  ERRNO,
+  FALLOC_FL_KEEP_SIZE,
+  FALLOC_FL_PUNCH_HOLE,
+  FALLOC_FL_ZERO_RANGE,
+  POSIX_FADV_WILLNEED,
+  SEEK_DATA,
+  SEEK_END,
+  SEEK_HOLE,
+} from "../system/linux.ts";
 
 /** What can be asked for. */
 export const IMAGE_OP = {

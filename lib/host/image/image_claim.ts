@@ -2,10 +2,9 @@
 import { TransportError } from "../../errors.ts";
 import { FORMAT_HEAD_BYTES, FORMAT_TAIL_BYTES, probeImageFormat } from "../../qemu/image_format.ts";
 import { inUse, lockImage, pause, refuseLooped } from "./image_lock.ts";
-import { cString, ERRNO, errno, libc } from "../system/libc.ts";
+import { cString, errno, libc } from "../system/libc.ts";
+import { ERRNO, O_CLOEXEC, O_EXCL, O_RDWR } from "../system/linux.ts";
 
-const O_EXCL = 0o200;
-const O_RDWR_EXCL_CLOEXEC = 0o2000202;
 /** How often, and after how long, a device is tried again that may just be looked at by another. */
 const BUSY_TRIES = 20;
 const BUSY_TRY_MS = 10;
@@ -84,7 +83,7 @@ function readAt(fd: number, offset: number, lengthBytes: number): Uint8Array {
 /** Mounted, say: see {@link claimFlags}. */
 function refuseBusyDevice(path: string): void {
   for (let tries = BUSY_TRIES;; tries--) {
-    const fd = libc().open(cString(path), O_RDWR_EXCL_CLOEXEC, 0);
+    const fd = libc().open(cString(path), O_RDWR | O_EXCL | O_CLOEXEC, 0);
     if (fd >= 0) return void libc().close(fd);
     // Another reason would have kept it from being opened before.
     if (errno() !== ERRNO.EBUSY) return;

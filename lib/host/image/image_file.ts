@@ -6,15 +6,12 @@ import type { BlockBackend, StatusDone, ZeroOptions } from "./block_backend.ts";
 import { addressOf, IMAGE_FLAG, IMAGE_OP, type ImageResult, SHRUNK } from "./image_calls.ts";
 import { claimFlags, claimImage, claimRefusal, type ImageUse } from "./image_claim.ts";
 import { ImageQueue } from "./image_queue.ts";
-import { cString, ERRNO, errno, errnoText, libc } from "../system/libc.ts";
+import { cString, errno, errnoText, libc } from "../system/libc.ts";
+import { ERRNO, O_CLOEXEC, O_RDONLY, O_RDWR, RWF_NOWAIT, SEEK_END } from "../system/linux.ts";
 import type { Reactor } from "../system/reactor.ts";
 
 const log = getLogger(["kemari", "tap"]);
 
-const O_RDONLY_CLOEXEC = 0o2000000;
-const O_RDWR_CLOEXEC = 0o2000002;
-const SEEK_END = 2;
-const RWF_NOWAIT = 8;
 /** Storage that is silent for so long is worth a word. */
 const STALL_MS = 4000;
 /** What may be on its way before no more requests of clients are taken. */
@@ -75,7 +72,9 @@ export class ImageFile implements BlockBackend {
   ): ImageFile {
     const readOnly = use.readOnly ?? false;
     const { isBlockDevice } = statOf(path);
-    const flags = readOnly ? O_RDONLY_CLOEXEC : O_RDWR_CLOEXEC | claimFlags(isBlockDevice, use);
+    const flags = readOnly
+      ? O_RDONLY | O_CLOEXEC
+      : O_RDWR | O_CLOEXEC | claimFlags(isBlockDevice, use);
     const fd = libc().open(cString(path), flags, 0);
     if (fd < 0) {
       const code = errno();

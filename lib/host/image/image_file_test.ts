@@ -5,12 +5,11 @@ import type { Extent } from "../../nbd/reply_writer.ts";
 import type { Done } from "../../replica/done.ts";
 import type { ZeroOptions } from "./block_backend.ts";
 import { ImageFile } from "./image_file.ts";
-import { ERRNO } from "../system/libc.ts";
+import { ERRNO } from "../system/linux.ts";
 import { Reactor } from "../system/reactor.ts";
+import { never } from "../system/never.ts";
 
 const MIB = 1 << 20;
-
-const never = new AbortController().signal;
 
 /** An image whose calls are promises. */
 class Scene implements Disposable {

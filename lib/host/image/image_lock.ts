@@ -14,15 +14,15 @@
  */
 import { getLogger } from "@logtape/logtape";
 import { TransportError } from "../../errors.ts";
-import { ERRNO, errno, errnoText, libc } from "../system/libc.ts";
+import { errno, errnoText, libc } from "../system/libc.ts";
+import { ERRNO, F_OFD_GETLK, F_OFD_SETLK, F_RDLCK, F_UNLCK, F_WRLCK } from "../system/linux.ts";
 
 const log = getLogger(["kemari", "tap"]);
 
-/** F_OFD_GETLK and F_OFD_SETLK. */
-const OFD = { look: 36, set: 37 };
-const F_RDLCK = 0;
-const F_WRLCK = 1;
-const F_UNLCK = 2;
+const OFD: { readonly look: number; readonly set: number } = {
+  look: F_OFD_GETLK,
+  set: F_OFD_SETLK,
+};
 
 /** QEMU's bits: consistent read 0, write 1, unchanged write 2, resize 3. */
 const HELD = 100;

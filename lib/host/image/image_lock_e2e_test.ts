@@ -1,13 +1,13 @@
 /** Images that QEMU and its tools have open, or another kemari; and whom kemari keeps from them. */
 import assert from "node:assert/strict";
 import { ensureQemu, type QemuInstall } from "../../lab/provision/qemu.ts";
-import { until } from "../../lab/testing/protected_pair.ts";
 import { KemariProcess } from "../../lab/program/watched_kemari.ts";
 import { TransportError } from "../../errors.ts";
 import type { ImageUse } from "./image_claim.ts";
 import { ImageFile } from "./image_file.ts";
 import { QmpClient } from "../vm/qmp_client.ts";
 import { Reactor } from "../system/reactor.ts";
+import { until } from "../../lab/program/until.ts";
 
 const onProgress = (line: string) => console.error(line);
 const SIZE = 8 << 20;

@@ -7,8 +7,8 @@ import { cString, libc } from "../system/libc.ts";
 import { Reactor } from "../system/reactor.ts";
 import { ReplicaTapSet } from "../taps/replica_tap_set.ts";
 import { TapSet } from "../taps/tap_set.ts";
-
-const never = new AbortController().signal;
+import { O_CLOEXEC, O_RDWR } from "../system/linux.ts";
+import { never } from "../system/never.ts";
 
 const reactor = new Reactor();
 const open = (path: string, use: Parameters<typeof ImageFile.open>[2] = {}) =>
@@ -67,7 +67,7 @@ Deno.test("a shared image is for two, and not for whoever does not share it", ()
 Deno.test("a shared image that something else writes is refused to both of a pair", () =>
   withImage((path) => {
     // What QEMU takes: reading, writing, and that nobody else writes.
-    const fd = libc().open(cString(path), 0o2000002, 0);
+    const fd = libc().open(cString(path), O_RDWR | O_CLOEXEC, 0);
     const take = (type: number, at: number) => {
       const record = new Uint8Array(32);
       const view = new DataView(record.buffer);
@@ -95,7 +95,7 @@ Deno.test("where there are no such locks an image is used without", () =>
   withImage((path) => {
     using image = open(path, { readOnly: true });
     assert.ok(image.sizeBytes > 0);
-    const fd = libc().open(cString(path), 0o2000002, 0);
+    const fd = libc().open(cString(path), O_RDWR | O_CLOEXEC, 0);
     // EINVAL, as a kernel without them says.
     for (const isShared of [false, true]) {
       lockImage(fd, path, isShared, { look: 9999, set: 9999 });

@@ -5,8 +5,8 @@ import type { ImageWorkerStart } from "./image_worker.ts";
 import { libc } from "../system/libc.ts";
 import type { Reactor, Watch } from "../system/reactor.ts";
 import { ShortWait } from "./short_wait.ts";
+import { EFD_CLOEXEC, EFD_NONBLOCK } from "../system/linux.ts";
 
-const EFD_NONBLOCK_CLOEXEC = 0o2004000;
 /** Requests that change the image, beyond which nobody looks which bytes they touch. */
 const COMPARED_CHANGES = 64;
 /** What a page cache takes to answer, and a fast disk to flush. */
@@ -147,7 +147,7 @@ export class ImageQueue {
 
   /** So that a disk that nobody reads or writes costs no thread. */
   #start(): void {
-    this.#signalFd = libc().eventfd(0, EFD_NONBLOCK_CLOEXEC);
+    this.#signalFd = libc().eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     const worker = new Worker(new URL("./image_worker.ts", import.meta.url), { type: "module" });
     worker.onerror = (event) => {
       event.preventDefault();

@@ -4,8 +4,8 @@ import { canFreeze, FrozenDisk, isHeld } from "../../lab/testing/frozen_disk.ts"
 import type { Done } from "../../replica/done.ts";
 import { ImageFile } from "./image_file.ts";
 import { Reactor } from "../system/reactor.ts";
+import { never } from "../system/never.ts";
 
-const never = new AbortController().signal;
 const BLOCK = 4096;
 
 interface Scene {

@@ -2,7 +2,8 @@
  * One image's thread: does what it is asked, in the order in which it was asked, and may wait for
  * storage as long as that takes.
  */
-import { ERRNO, libc } from "../system/libc.ts";
+import { libc } from "../system/libc.ts";
+import { ERRNO } from "../system/linux.ts";
 import { IMAGE_OP, ImageCalls } from "./image_calls.ts";
 import { ImageRing } from "./image_ring.ts";
 import { ShortWait } from "./short_wait.ts";

@@ -2,11 +2,12 @@
 import assert from "node:assert/strict";
 import { BarePair } from "../../lab/testing/bare_pair.ts";
 import { canFreeze, FrozenDisk } from "../../lab/testing/frozen_disk.ts";
-import type { TappedStatus } from "../../lab/testing/tapped_pair.ts";
-import { until } from "../../lab/testing/kemari_pair.ts";
-import type { SenderStatus } from "../status/sender_status.ts";
+import type { TappedStatus } from "../../lab/program/ask_end.ts";
+import type { SenderStatus } from "../../control/sender_status.ts";
 import { NbdWriter } from "../disk/testing/nbd_writer.ts";
 import { QmpClient } from "../vm/qmp_client.ts";
+import { delay } from "../system/delay.ts";
+import { until } from "../../lab/program/until.ts";
 
 const SIZE = 4 * 2 ** 20;
 /** Several times as long as the secondary waits for a sign of life. */
@@ -135,8 +136,6 @@ async function answersAt(path: string): Promise<boolean> {
     return false;
   }
 }
-
-const delay = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
 
 stallTest(
   "the primary's storage stands still for longer than the grace: nobody takes over",

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { failover, ProtectedPair } from "../../lab/testing/protected_pair.ts";
-import type { CompressMode } from "./compression.ts";
+import type { CompressMode } from "../../control/sender_status.ts";
 
 const MODES: readonly (readonly [CompressMode, readonly string[]])[] = [
   ["zstd", []],

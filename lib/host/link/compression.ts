@@ -1,8 +1,7 @@
 /** `--compress`, `--dedup` and `--delta-cache`: what they mean for a sender. */
 import type { Treatment } from "../../replica/compression_policy.ts";
 import type { PrimaryCompression } from "../../replica/primary_options.ts";
-
-export type CompressMode = "none" | "zstd" | "delta" | "auto";
+import type { CompressMode } from "../../control/sender_status.ts";
 
 export interface CompressSettings {
   readonly compress: CompressMode;

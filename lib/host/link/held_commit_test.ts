@@ -4,9 +4,11 @@ import { type KemariError, QemuError, TransportError, WireError } from "../../er
 import { checkpoint, concat, fullStream } from "../../qemu/testing/synthetic_stream.ts";
 import type { CommitGate } from "./commit_gate.ts";
 import { libc } from "../system/libc.ts";
-import { never, Stage } from "./testing/link_stage.ts";
+import { Stage } from "./testing/link_stage.ts";
+import { never } from "../system/never.ts";
 import { socketConnection } from "./peer.ts";
 import { SenderLink } from "./sender_link.ts";
+import { delay } from "../system/delay.ts";
 
 /** A gate that holds what it is told to, and notes what it is asked. */
 class NotedGate implements CommitGate {
@@ -36,7 +38,7 @@ Deno.test("nothing is committed, and nobody blamed, until the check is over", as
   const gate = new NotedGate(() => true, async () => {
     assert.equal(stage.receiver.replica.committed, 0);
     // Longer than the grace time.
-    await new Promise((resolve) => setTimeout(resolve, 2000));
+    await delay(2000);
   });
   await using stage = await Stage.open({ heartbeatMs: 50, graceMs: 1000, gate });
   const link = await stage.send(fullStream(1));

@@ -2,11 +2,14 @@
 import assert from "node:assert/strict";
 import { loadStream } from "../../lab/recording/streams.ts";
 import { OutputQueue } from "../system/channel.ts";
-import { compressionOf, type CompressMode } from "./compression.ts";
+import { compressionOf } from "./compression.ts";
+import type { CompressMode } from "../../control/sender_status.ts";
 import { libc } from "../system/libc.ts";
-import { contentOf, never, Stage } from "./testing/link_stage.ts";
+import { contentOf, Stage } from "./testing/link_stage.ts";
+import { never } from "../system/never.ts";
 import { socketConnection } from "./peer.ts";
 import { SenderLink } from "./sender_link.ts";
+import { O_CLOEXEC, O_NONBLOCK } from "../system/linux.ts";
 
 const RECORDING = "colo-11.1-dirty";
 
@@ -17,7 +20,7 @@ async function replicaAfter(compress: CompressMode, commit: "sync" | "async"): P
   await using stage = await Stage.open();
   const fds = new Int32Array(2);
   // O_NONBLOCK | O_CLOEXEC
-  libc().pipe2(new Uint8Array(fds.buffer), 0o2004000);
+  libc().pipe2(new Uint8Array(fds.buffer), O_NONBLOCK | O_CLOEXEC);
   const [input, output] = fds;
   const stream = new OutputQueue(output, "QEMU");
   stream.push([loadStream(RECORDING)]);

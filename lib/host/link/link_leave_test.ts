@@ -8,7 +8,9 @@ import { compressionOf } from "./compression.ts";
 import type { SenderLinkOptions } from "./link_options.ts";
 import { socketConnection } from "./peer.ts";
 import { SenderLink } from "./sender_link.ts";
-import { never, Stage, tinyStream } from "./testing/link_stage.ts";
+import { Stage, tinyStream } from "./testing/link_stage.ts";
+import { O_CLOEXEC, O_NONBLOCK } from "../system/linux.ts";
+import { never } from "../system/never.ts";
 
 const OPTIONS = {
   commit: "async",
@@ -17,14 +19,13 @@ const OPTIONS = {
   graceMs: 2000,
   software: "test",
 } as const;
-const O_NONBLOCK_CLOEXEC = 0o2004000;
 const STEP_BYTES = 4096;
 
 for (const compress of ["delta", "zstd"] as const) {
   Deno.test(`LEAVE gets out while a checkpoint is held (${compress})`, async () => {
     await using stage = await Stage.open({ onLoss: "activate" });
     const pipe = new Int32Array(2);
-    libc().pipe2(new Uint8Array(pipe.buffer), O_NONBLOCK_CLOEXEC);
+    libc().pipe2(new Uint8Array(pipe.buffer), O_NONBLOCK | O_CLOEXEC);
     const [input, output] = pipe;
     const stream = loadStream("colo-11.1-dirty");
     const queue = new OutputQueue(output, "QEMU");

@@ -3,19 +3,27 @@ import assert from "node:assert/strict";
 import { TransportError, WireError } from "../../errors.ts";
 import { concat, fullStream, u64 } from "../../qemu/testing/synthetic_stream.ts";
 import { encodeLeave } from "../../txn/leave.ts";
-import { encodeHeader, NACK_REASON, TXN } from "../../txn/wire.ts";
+import {
+  decodeHello,
+  encodeHeader,
+  encodeHello,
+  HEADER_BYTES,
+  NACK_REASON,
+  TXN,
+} from "../../txn/wire.ts";
 import { libc } from "../system/libc.ts";
-import { never, Stage, tinyStream, wireOf } from "./testing/link_stage.ts";
+import { Stage, tinyStream, wireOf } from "./testing/link_stage.ts";
+import { never } from "../system/never.ts";
 import { socketConnection } from "./peer.ts";
 import { isTakenOver } from "../vm/release_vm.ts";
 import { SenderLink } from "./sender_link.ts";
 import { connectSocket } from "../system/socket.ts";
+import { O_CLOEXEC, O_NONBLOCK } from "../system/linux.ts";
 
 const FIRST = fullStream(1);
 const SECOND = fullStream(40);
 /** A HANDOVER is what a stream's wire ends with. */
 const HANDOVER_BYTES = 20;
-const O_NONBLOCK = 0o4000;
 const LINK = {
   commit: "async",
   stream: "auto",
@@ -191,7 +199,7 @@ Deno.test("a connection that says nothing, or was refused, makes way for a sende
 Deno.test("a peer that refuses and goes before HELLO is written: its reason is the error", async () => {
   await using stage = await Stage.open();
   const [up, down] = [new Int32Array(2), new Int32Array(2)];
-  for (const pipe of [up, down]) libc().pipe2(new Uint8Array(pipe.buffer), 0o2004000);
+  for (const pipe of [up, down]) libc().pipe2(new Uint8Array(pipe.buffer), O_NONBLOCK | O_CLOEXEC);
   const text = new TextEncoder().encode("no room here");
   const nack = concat(
     encodeHeader({
@@ -232,14 +240,17 @@ Deno.test("what goes wrong with the secondary when the VM runs again is the loop
   const { dialogue } = link.primary;
   const resumed = [true, false];
   dialogue.vmResumed = () => resumed.shift()!;
-  link.primary.tick = () => {
+  link.primary.takeOutput = () => {
     throw broken;
   };
   link.vmResumed();
   await assert.rejects(stage.reactor.run(() => false, never), broken);
   // With nothing to be said to QEMU, there is nothing to be written.
   let pumped = 0;
-  link.primary.tick = () => void pumped++;
+  link.primary.takeOutput = () => {
+    pumped++;
+    return [];
+  };
   link.vmResumed();
   assert.equal(pumped, 0);
   link.close();
@@ -404,4 +415,49 @@ Deno.test("of a VM that goes on or was shut down elsewhere, no plain failover ma
     stage.receiver.failover(true);
     assert.equal(await stage.receiver.receive(never), "failover");
   }
+});
+
+Deno.test("a link that is left says whether the secondary knows, and comes to its end in order", async () => {
+  await using stage = await Stage.open();
+  const link = new SenderLink(
+    stage.reactor,
+    socketConnection(await stage.connect(), "the socket"),
+    LINK,
+  );
+  assert.equal(await link.leave(), false, "nobody is there to be told before HELLO is answered");
+  await stage.reactor.run(() => link.ready, never);
+  assert.deepEqual(link.state, { at: "running" });
+  assert.equal(await link.leave("goes-on", "why"), true);
+  assert.deepEqual(link.state, { at: "left", by: "answer" });
+  // The secondary closes its side, which is no loss any more.
+  await stage.quiet();
+  await stage.reactor.sleep(50, never);
+  link.quiesce();
+  assert.deepEqual(link.state, { at: "quiet" });
+  link.close();
+  assert.deepEqual(link.state, { at: "closed" });
+  assert.match(stage.receiver.lastLoss!, /\(why\)/);
+  assert.equal(await link.leave(), false);
+});
+
+Deno.test("a secondary that goes without a word has not heard that it is left", async () => {
+  await using stage = await Stage.open();
+  const [up, down] = [new Int32Array(2), new Int32Array(2)];
+  for (const pipe of [up, down]) libc().pipe2(new Uint8Array(pipe.buffer), 0o2004000);
+  const peer = { input: up[0], output: down[1], name: "pipes", isSocket: false, close: () => {} };
+  const link = new SenderLink(stage.reactor, peer, LINK);
+  const said = new Uint8Array(1000);
+  const count = Number(libc().read(down[0], said, 1000n));
+  const hello = encodeHello(decodeHello(said.subarray(HEADER_BYTES, count), 0));
+  const header = { command: TXN.HELLO, flags: 0, sequence: 0, transaction: 0 };
+  const answer = concat(encodeHeader({ ...header, lengthBytes: hello.length }), hello);
+  libc().write(up[1], answer as Uint8Array<ArrayBuffer>, BigInt(answer.length));
+  await stage.reactor.run(() => link.ready, never);
+  const left = link.leave();
+  assert.deepEqual(link.state, { at: "leaving" });
+  libc().close(up[1]);
+  assert.equal(await left, false);
+  assert.deepEqual(link.state, { at: "left", by: "end" });
+  link.close();
+  for (const fd of [up[0], ...down]) libc().close(fd);
 });

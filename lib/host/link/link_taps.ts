@@ -1,19 +1,15 @@
-import { randomBytes } from "node:crypto";
 import { TransportError } from "../../errors.ts";
-import type { TxnSender } from "../../txn/sender.ts";
+import type { Primary } from "../../replica/primary.ts";
 import { FEATURE } from "../../txn/wire.ts";
 import type { Reactor } from "../system/reactor.ts";
 import type { TapSet } from "../taps/tap_set.ts";
+import { digestSeed } from "./digest_seed.ts";
 
 /** How long a frame for the guest may wait to be copied to the secondary. */
 const INPUT_DELAY_MS = 3;
 
 /** The link that taps are a part of. */
 export interface TappedLink {
-  /** All output held for this transaction is out. */
-  released(transaction: number): void;
-  /** QEMU has taken what was sent to the guest. */
-  inputsTaken(): void;
   /** Moves what can move. */
   pump(): void;
   isClosed(): boolean;
@@ -21,7 +17,7 @@ export interface TappedLink {
 
 /** What one link does for the VM's taps, which outlive it. */
 export class LinkTaps {
-  readonly #txn: TxnSender;
+  readonly #primary: Primary;
   readonly #peerName: string;
   readonly #reactor: Reactor;
   readonly #link: TappedLink;
@@ -29,12 +25,12 @@ export class LinkTaps {
 
   constructor(
     readonly set: TapSet,
-    txn: TxnSender,
+    primary: Primary,
     peerName: string,
     reactor: Reactor,
     link: TappedLink,
   ) {
-    this.#txn = txn;
+    this.#primary = primary;
     this.#peerName = peerName;
     this.#reactor = reactor;
     this.#link = link;
@@ -42,10 +38,12 @@ export class LinkTaps {
     // what an earlier session with taps has left.
     let isFirst = true;
     set.onReleased = (transaction) => {
-      if (isFirst || !set.isEmpty) link.released(transaction);
+      if (isFirst || !set.isEmpty) primary.released(transaction);
       isFirst = false;
     };
-    set.onInputsTaken = () => link.inputsTaken();
+    set.onInputsTaken = () => {
+      if (primary.dialogue.inputsTaken()) link.pump();
+    };
     set.onInputs = (transaction, inputs) => this.#forwardInputs(transaction, inputs);
   }
 
@@ -64,13 +62,11 @@ export class LinkTaps {
       });
     }
     if ((features & FEATURE.diskDigests) === 0) return this.set.begin(committed);
-    const [seedLow, seedHigh] = new Uint32Array(randomBytes(8).buffer.slice(0, 8));
     this.set.begin(committed, {
-      seedLow,
-      seedHigh,
-      mayAsk: () => !this.#link.isClosed() && this.#txn.mayQueryDisk,
+      ...digestSeed(),
+      mayAsk: () => !this.#link.isClosed() && this.#primary.mayQueryDisk,
       ask: (query) => {
-        this.#txn.queryDisk(query);
+        this.#primary.queryDisk(query);
         this.#link.pump();
       },
     });
@@ -88,8 +84,7 @@ export class LinkTaps {
    * lost in the noise: without it 288 and 360 round trips a second, with it 255 to 335 (two cores).
    */
   #forwardInputs(transaction: number, inputs: readonly Uint8Array[][]): void {
-    if (this.#link.isClosed() || !this.#txn.takesInputs) return;
-    for (const pieces of inputs) this.#txn.input(transaction, pieces);
+    if (this.#link.isClosed() || !this.#primary.forwardInputs(transaction, inputs)) return;
     this.#cancelInputs ??= this.#reactor.after(INPUT_DELAY_MS, () => this.#link.pump());
   }
 }

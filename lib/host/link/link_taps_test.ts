@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import type { TxnSender } from "../../txn/sender.ts";
+import type { Primary } from "../../replica/primary.ts";
 import { LinkTaps } from "./link_taps.ts";
 import type { Reactor } from "../system/reactor.ts";
 import type { TapSet } from "../taps/tap_set.ts";
@@ -8,13 +8,9 @@ import type { TapSet } from "../taps/tap_set.ts";
 function told(isEmpty: boolean): number[] {
   const released: number[] = [];
   const set = { isEmpty, onReleased: (_: number) => {} } as unknown as TapSet;
-  const link = {
-    released: (transaction: number) => void released.push(transaction),
-    inputsTaken: () => {},
-    pump: () => {},
-    isClosed: () => false,
-  };
-  new LinkTaps(set, {} as TxnSender, "peer", {} as Reactor, link);
+  const primary = { released: (transaction: number) => void released.push(transaction) };
+  const link = { pump: () => {}, isClosed: () => false };
+  new LinkTaps(set, primary as unknown as Primary, "peer", {} as Reactor, link);
   for (const transaction of [7, 8, 9, 10]) set.onReleased(transaction);
   return released;
 }

@@ -5,6 +5,7 @@ import { adopt } from "../system/channel.ts";
 import { errno, errnoText, libc } from "../system/libc.ts";
 import type { Reactor } from "../system/reactor.ts";
 import { connectSocket } from "../system/socket.ts";
+import { O_CLOEXEC, O_NONBLOCK } from "../system/linux.ts";
 
 /** Two descriptors, which may be the same one. */
 export interface PeerConnection {
@@ -141,11 +142,9 @@ export function childrenOf(pid: number): number[] {
   }
 }
 
-const O_NONBLOCK_CLOEXEC = 0o2004000;
-
 function pipe(name: string): { read: number; write: number } {
   const fds = new Int32Array(2);
-  if (libc().pipe2(new Uint8Array(fds.buffer), O_NONBLOCK_CLOEXEC) < 0) {
+  if (libc().pipe2(new Uint8Array(fds.buffer), O_NONBLOCK | O_CLOEXEC) < 0) {
     throw new TransportError(name, "spawn", `no pipe: ${errnoText(errno())}`, { party: "peer" });
   }
   return { read: fds[0], write: fds[1] };

@@ -1,20 +1,20 @@
 import { Carry } from "../../bytes/carry.ts";
-import type { TxnSender } from "../../txn/sender.ts";
+import type { Primary } from "../../replica/primary.ts";
 import { readSome } from "../system/channel.ts";
 import type { PeerConnection } from "./peer.ts";
 
 const BUFFER_BYTES = 256 * 1024;
 
-/** What the secondary says: read off its connection, and told to the session. */
+/** What the secondary says: read off its connection, and handed to the primary. */
 export class PeerInput {
   readonly #peer: PeerConnection;
-  readonly #txn: TxnSender;
+  readonly #primary: Primary;
   readonly #carry = new Carry();
   readonly #buffer = new Uint8Array(BUFFER_BYTES);
 
-  constructor(peer: PeerConnection, txn: TxnSender) {
+  constructor(peer: PeerConnection, primary: Primary) {
     this.#peer = peer;
-    this.#txn = txn;
+    this.#primary = primary;
   }
 
   /**
@@ -51,7 +51,7 @@ export class PeerInput {
   #receive(count: number): void {
     const now = performance.now();
     this.#carry.feed(this.#buffer, 0, count, (bytes, start, end) => {
-      return this.#txn.receive(bytes, start, end, now);
+      return this.#primary.receivePeer(bytes, start, end, now);
     });
   }
 }

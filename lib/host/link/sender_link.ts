@@ -1,12 +1,13 @@
 import { randomBytes } from "node:crypto";
 import { StateError } from "../../errors.ts";
+import { createPageDigest } from "../../replica/page_digest.ts";
 import { Primary, type PrimaryEvent } from "../../replica/primary.ts";
 import type { PackingCounters } from "../../txn/packing.ts";
-import { type SentBytes, TxnSender } from "../../txn/sender.ts";
+import type { SentBytes } from "../../txn/sender_options.ts";
 import type { LeaveReason } from "../../txn/leave.ts";
+import { AttachedQemu } from "./attached_qemu.ts";
+import { digestSeed } from "./digest_seed.ts";
 import { bootTimeMs } from "../system/boot_time.ts";
-import { OutputQueue, readSome } from "../system/channel.ts";
-import { DigestExchange } from "./digest_exchange.ts";
 import { helloFields, type QemuChannel, type SenderLinkOptions } from "./link_options.ts";
 import type { ImageMarks } from "../image/image_marks.ts";
 import { closedBySecondary, hasGivenUsUp, silentSecondary } from "./lost_secondary.ts";
@@ -19,15 +20,36 @@ import type { Reactor, Watch } from "../system/reactor.ts";
 import { isTakenOver } from "../vm/release_vm.ts";
 import { SegmentPool } from "../system/segment_pool.ts";
 import { tellStuck } from "./stuck_stream.ts";
+import { never } from "../system/never.ts";
 
 /** Time for a secondary to hear that it is left. */
 const LEAVE_MS = 1500;
 /** How many bytes of a full stream wait for the peer before QEMU has to. */
 const FULL_PENDING_BYTES = 8 * 2 ** 20;
 
+/** Where a link stands. */
+export type LinkState =
+  /** Transactions go to the secondary, or are about to. */
+  | { readonly at: "running" }
+  /** The secondary is told that it is left. */
+  | { readonly at: "leaving" }
+  /** The secondary has said that it knows, or has closed the connection. */
+  | { readonly at: "left"; readonly by: "answer" | "end" }
+  /** The secondary is the VM's host. */
+  | { readonly at: "handed-over" }
+  /** Nothing is done any more; the connection is kept, since its end tells the secondary something. */
+  | { readonly at: "quiet" }
+  | { readonly at: "closed" };
+
 /**
- * Runs a {@link Primary} and a {@link TxnSender} on real descriptors: QEMU's stream is read into
- * segments, and what they hold goes out from there without another copy.
+ * Runs a {@link Primary} on real descriptors, in the order that its documentation has: QEMU's stream is
+ * read into segments, and what they hold goes out from there without another copy.
+ *
+ * ```text
+ * running ──leave()──► leaving ──LEFT, or the connection's end──► left
+ *    └──the secondary has the VM──► handed-over
+ * any of these ──quiesce()──► quiet ──close()──► closed ◄──close()── any of these
+ * ```
  *
  * One link is one session with one peer. QEMU's channel may change under it: a snapshot loop has
  * one for each round. Both ends of the link run on the reactor; errors end its run().
@@ -35,7 +57,6 @@ const FULL_PENDING_BYTES = 8 * 2 ** 20;
 export class SenderLink {
   readonly #reactor: Reactor;
   readonly #peer: PeerConnection;
-  readonly #txn: TxnSender;
   readonly primary: Primary;
   readonly #output: PeerOutput;
   readonly #peerWatch: { input: Watch; output: Watch };
@@ -44,64 +65,54 @@ export class SenderLink {
   readonly #segments = new SegmentPool();
   readonly #maxPendingBytes: number;
   readonly #taps: LinkTaps | undefined;
-  readonly #digests: DigestExchange;
-
-  #qemu: QemuChannel | undefined;
-  #qemuWatch: { input: Watch; output: Watch } | undefined;
-  #replies: OutputQueue | undefined;
-  #qemuEnded = false;
-  #handedOver = false;
-  #leaving = false;
-  #peerLeft = false;
   readonly #ownSilence: OwnSilence;
-  #isLeaveKnown = false;
   readonly #marks: ImageMarks | undefined;
-  #closed = false;
-  #disconnected = false;
+  #qemu: AttachedQemu | undefined;
+  #state: LinkState = { at: "running" };
+  #hasCommitted = false;
 
   /** Called for everything the primary reports, on the loop. */
   onEvent: (event: PrimaryEvent) => void = () => {};
   /** Called when the peer has the first transaction: it takes the VM's state. */
   onFirstCommit: () => void = () => {};
 
-  constructor(reactor: Reactor, peer: PeerConnection, options: SenderLinkOptions) {
+  /** @param openOutput What the peer's output goes through; tests look at it there. */
+  constructor(
+    reactor: Reactor,
+    peer: PeerConnection,
+    options: SenderLinkOptions,
+    openOutput = (to: PeerConnection, input: PeerInput) => new PeerOutput(to, input),
+  ) {
     this.#reactor = reactor;
     this.#peer = peer;
     this.#ownSilence = new OwnSilence(options.bootTimeMs ?? bootTimeMs);
-    const clock = () => performance.now();
-    this.#txn = new TxnSender(
-      {
-        session: randomBytes(16),
-        heartbeatMs: options.heartbeatMs,
-        graceMs: options.graceMs,
-        software: options.software,
-        fields: helloFields(options),
-        packingClock: options.compression?.treatments.some(({ pack }) => pack) ? clock : undefined,
-      },
-      clock(),
-    );
-    this.primary = new Primary(options, this.#txn, clock);
-    this.#digests = new DigestExchange(this.primary);
+    const session = {
+      session: randomBytes(16),
+      heartbeatMs: options.heartbeatMs,
+      graceMs: options.graceMs,
+      software: options.software,
+      fields: helloFields(options),
+    };
+    const stopwatch = () => performance.now();
+    this.primary = new Primary(options, session, performance.now(), stopwatch);
     this.#marks = options.marks;
     this.#maxPendingBytes = options.maxInFlightBytes;
-    this.#taps = options.taps && new LinkTaps(options.taps, this.#txn, peer.name, reactor, {
-      released: (transaction) => this.primary.released(transaction),
-      inputsTaken: () => void (this.primary.dialogue.inputsTaken() && this.#pump()),
+    this.#taps = options.taps && new LinkTaps(options.taps, this.primary, peer.name, reactor, {
       pump: () => this.#pump(),
-      isClosed: () => this.#closed,
+      isClosed: () => !this.#isOpen,
     });
-    this.#peerInput = new PeerInput(peer, this.#txn);
-    this.#output = new PeerOutput(peer, this.#peerInput);
+    this.#peerInput = new PeerInput(peer, this.primary);
+    this.#output = openOutput(peer, this.#peerInput);
     this.#peerWatch = {
       input: reactor.watch(peer.input, { readable: () => this.#readPeer() }),
       output: reactor.watch(peer.output, { writable: () => this.#pump() }),
     };
     this.#cancelTick = reactor.every(Math.max(1, Math.min(options.heartbeatMs / 4, 50)), () => {
-      const late = this.#ownSilence.tick(options.graceMs, this.#txn.peer?.graceMs ?? 0);
+      const late = this.#ownSilence.tick(options.graceMs, this.primary.peer?.graceMs ?? 0);
       if (late) this.#readPeer();
-      this.#txn.tick(performance.now());
+      this.primary.tick(performance.now());
       this.#pump();
-      tellStuck(this.primary);
+      tellStuck(this.primary, performance.now());
     });
     try {
       this.#pump();
@@ -112,44 +123,51 @@ export class SenderLink {
     }
   }
 
+  get state(): LinkState {
+    return this.#state;
+  }
+  get #isOpen(): boolean {
+    return this.#state.at !== "quiet" && this.#state.at !== "closed";
+  }
+
   /** True once the peer has said who it is. */
   get ready(): boolean {
-    return this.#txn.peer !== undefined;
+    return this.primary.peer !== undefined;
   }
   get peerSoftware(): string {
-    return this.#txn.peer?.software ?? "";
+    return this.primary.peer?.software ?? "";
   }
   /**
    * Whether we have just been silent for so long, by standing still ourselves, that the secondary may
    * have taken us for dead.
    */
   get stoodStill(): boolean {
-    return this.#ownSilence.isSuspicious(this.#txn.peer?.graceMs ?? 0);
+    return this.#ownSilence.isSuspicious(this.primary.peer?.graceMs ?? 0);
   }
 
   /** True once the secondary is the VM's host. */
   get handedOver(): boolean {
-    return this.#handedOver;
+    return this.#state.at === "handed-over";
   }
   /** True while the secondary may or may not have become it. */
   get handingOver(): boolean {
-    return this.#txn.handingOver;
+    return this.primary.handingOver;
   }
-  /** True when QEMU's channel has ended and every byte of it was dealt with. */
+  /** True when the attached channel of QEMU's has ended and every byte of it was dealt with. */
   get qemuEnded(): boolean {
-    return this.#qemuEnded;
+    return this.#qemu?.hasEnded === true;
   }
   /** Transactions without an ACK. */
   get inFlight(): number {
-    return this.#txn.inFlight.length;
+    return this.primary.inFlight.length;
   }
   /** True while a transaction is being sent. */
   get open(): boolean {
-    return this.#txn.open;
+    return this.primary.open;
   }
   /** The transaction that is open, or was last. */
   get transaction(): number {
-    return this.#txn.transaction;
+    return this.primary.transaction;
   }
   /** Bytes written to the peer, framing included. */
   get wireBytes(): number {
@@ -160,24 +178,21 @@ export class SenderLink {
   }
   /** Bytes made for the peer, by what they are for. */
   get sent(): Readonly<SentBytes> {
-    return this.#txn.sent;
+    return this.primary.sent;
   }
   /** What packing has done; undefined where nothing is packed. */
   get packed(): PackingCounters | undefined {
-    return this.#txn.packed;
+    return this.primary.packed;
   }
 
   /** Begins to take QEMU's stream from this channel, which stays the caller's to close. */
   attach(qemu: QemuChannel): void {
     if (this.#qemu !== undefined) throw new StateError("QEMU is attached already");
-    this.#qemu = qemu;
-    this.#qemuEnded = false;
-    this.primary.firstPass.begin();
-    if (qemu.output >= 0) this.#replies = new OutputQueue(qemu.output, qemu.name, "qemu");
-    this.#qemuWatch = {
-      input: this.#reactor.watch(qemu.input, { readable: () => this.#readQemu() }),
-      output: this.#reactor.watch(qemu.output, { writable: () => this.#pump() }),
-    };
+    this.#qemu = new AttachedQemu(this.#reactor, qemu, {
+      readable: () => this.#readQemu(),
+      writable: () => this.#pump(),
+    });
+    this.primary.beginChannel(performance.now());
     this.#pump();
   }
 
@@ -190,11 +205,8 @@ export class SenderLink {
 
   /** Lets go of QEMU's channel, for the next one or for good. */
   detach(): void {
-    this.#qemuWatch?.input.stop();
-    this.#qemuWatch?.output.stop();
+    this.#qemu?.stop();
     this.#qemu = undefined;
-    this.#qemuWatch = undefined;
-    this.#replies = undefined;
   }
 
   /**
@@ -208,18 +220,16 @@ export class SenderLink {
    * @throws {WireError} `taken-over`, or `silence` where it had given us up before it heard this.
    */
   async leave(reason: LeaveReason = "goes-on", text = ""): Promise<boolean> {
-    if (this.#closed || !(this.#txn.ready || this.#txn.open)) return false;
+    if (!this.#isOpen || !this.primary.leave({ reason, text })) return false;
     this.detach();
-    this.primary.abandon();
-    this.#txn.leave({ reason, text });
-    this.#leaving = true;
+    this.#state = { at: "leaving" };
     let late = false;
     const cancel = this.#reactor.after(LEAVE_MS, () => late = true);
     try {
       this.#pump();
       await this.#reactor.run(
-        () => late || this.#peerLeft || this.#isLeaveKnown,
-        new AbortController().signal,
+        () => late || this.state.at !== "leaving",
+        never,
       );
     } catch (error) {
       if (isTakenOver(error) || hasGivenUsUp(error)) throw error;
@@ -227,8 +237,9 @@ export class SenderLink {
     } finally {
       cancel();
     }
-    if (this.#txn.answersLeave) return this.#isLeaveKnown;
-    return this.#peerLeft && this.#peer.isSocket;
+    const { state } = this;
+    if (state.at !== "left") return false;
+    return this.primary.answersLeave ? state.by === "answer" : this.#peer.isSocket;
   }
 
   /** QEMU's VM runs again. */
@@ -243,8 +254,8 @@ export class SenderLink {
   }
 
   #stop(): void {
-    if (this.#closed) return;
-    this.#closed = true;
+    if (!this.#isOpen) return;
+    this.#state = { at: "quiet" };
     this.detach();
     this.#cancelTick();
     this.#marks?.remove();
@@ -256,11 +267,11 @@ export class SenderLink {
   /** Ends the session; what has been queued is given one chance to get out. */
   close(): void {
     this.#stop();
-    if (this.#disconnected) return;
-    this.#disconnected = true;
+    if (this.#state.at === "closed") return;
+    this.#state = { at: "closed" };
     try {
-      if (this.#txn.open) this.#txn.cancel();
-      this.#output.push(this.#txn.takeOutput());
+      this.primary.cancel();
+      this.#output.push(this.primary.takeOutput(this.#output.pendingBytes));
       this.#output.flush();
     } catch {
       // The peer is gone: it has nothing to be told.
@@ -270,60 +281,52 @@ export class SenderLink {
   }
 
   #readPeer(): void {
-    if (this.#peerInput.take() === "ended") {
-      if (this.#handedOver) return;
-      if (this.#leaving) {
-        this.#peerLeft = true;
-        this.#peerWatch.input.want(false, false);
-        return;
-      }
-      throw closedBySecondary(this.#peer.name);
+    const waited = this.primary.awaitsDigests;
+    if (this.#peerInput.take() === "ended") return this.#peerEnded();
+    if (waited && this.#state.at === "running" && !this.primary.awaitsDigests) {
+      this.#parse(performance.now());
     }
     this.#pump();
+  }
+
+  #peerEnded(): void {
+    this.#peerWatch.input.want(false, false);
+    const { at } = this.#state;
+    if (at === "leaving") this.#state = { at: "left", by: "end" };
+    else if (at !== "left" && at !== "handed-over") throw closedBySecondary(this.#peer.name);
   }
 
   #readQemu(): void {
+    const qemu = this.#qemu!;
     const segment = this.#segments.writable(this.#output.written, this.#output.pendingBytes === 0);
     const room = segment.bytes.subarray(segment.end);
-    const count = readSome(this.#qemu!.input, room, this.#qemu!.name, "qemu");
-    const { firstPass } = this.primary;
+    const count = qemu.read(room);
+    const now = performance.now();
     if (count === undefined) {
-      if (!firstPass.wantsLook) return;
-      firstPass.foundEmpty(segment.end - segment.start);
-      return this.#pump();
-    }
-    firstPass.heard();
-    if (count === 0) {
-      this.#qemuEnded = true;
-      this.primary.endOfStream(segment.end - segment.start);
+      if (!this.primary.wantsLook(now)) return;
+      this.primary.foundEmpty(segment.end - segment.start, now);
+    } else if (count === 0) {
+      qemu.hasEnded = true;
+      this.primary.endOfStream(segment.end - segment.start, now);
     } else {
       segment.end += count;
-      this.#parse();
+      this.#parse(now);
     }
     this.#pump();
   }
 
-  /** Lets the primary take what has been read, unless it must first know the replica's pages. */
-  #parse(): void {
+  /** Lets the primary take what has been read. */
+  #parse(now: number): void {
     const segment = this.#segments.current;
-    while (segment.start < segment.end && !this.#digests.pending) {
-      if (this.primary.wantsDigests(segment.bytes[segment.start])) {
-        this.#queryDigests();
-        return;
-      }
-      const next = this.primary.receiveStream(segment.bytes, segment.start, segment.end);
-      const progress = next - segment.start;
-      segment.start = next;
-      if (progress === 0) return;
-    }
+    segment.start = this.primary.receiveStream(segment.bytes, segment.start, segment.end, now);
   }
 
-  #queryDigests(): void {
-    this.#digests.begin((seedLow, seedHigh) => {
-      if (this.#closed || this.#leaving) return;
-      this.#txn.queryDigests(seedLow, seedHigh);
-      this.#pump();
-    }).catch((error) => this.#reactor.fail(error));
+  async #queryDigests(): Promise<void> {
+    const { seedLow, seedHigh } = digestSeed();
+    const digest = await createPageDigest(seedLow, seedHigh);
+    if (this.#state.at !== "running") return;
+    this.primary.queryDigests(seedLow, seedHigh, digest);
+    this.#pump();
   }
 
   /** For whoever calls while QMP is read: what is wrong with the secondary must not end that line. */
@@ -335,66 +338,61 @@ export class SenderLink {
     }
   }
 
-  /** Moves everything that can move, then says what to wait for. */
+  /** Takes and moves everything that has come of what the primary was given, then says what to wait for. */
   #pump(): void {
-    if (this.#closed) return;
-    this.primary.tick();
-    for (const event of this.#txn.takeEvents()) {
-      switch (event.kind) {
-        case "ready":
-          this.#marks?.remove();
-          this.#taps?.begin(event.hello.features, event.hello.committed);
-          break;
-        case "acked":
-          this.primary.acked(event.transaction, event.roundTripMs);
-          if (this.primary.counters.committed === 1) this.onFirstCommit();
-          break;
-        case "handed-over":
-          this.#handedOver = true;
-          this.primary.handedOver();
-          break;
-        case "left":
-          this.#isLeaveKnown = true;
-          break;
-        case "digests":
-          this.#digests.receive(event.payload, event.last);
-          if (event.last && !this.#leaving) this.#parse();
-          break;
-        case "disk-digests":
-          this.#taps!.set.diskDigests(event.payload, event.last);
-          break;
-        case "lost":
-          throw silentSecondary(this.#peer.name, event.silentMs);
-      }
-    }
+    if (!this.#isOpen) return;
     // QEMU first: the VM stands still until it has its answer, and the peer's write takes longer.
-    let answered = true;
-    if (this.#replies !== undefined) {
-      this.#replies.push(this.primary.takeReplies());
-      answered = this.#replies.flush();
-      if (this.primary.dialogue.takeLoaded()) this.#taps?.set.giveInputs();
+    if (this.#qemu?.hears) {
+      this.#qemu.answer(this.primary.takeReplies());
+      this.primary.repliesGiven();
     }
-    this.primary.settle();
+    this.#output.push(this.primary.takeOutput(this.#output.pendingBytes));
     if (this.primary.holding) this.#segments.hold();
-    else {
-      this.primary.noteBacklog(this.#output.pendingBytes);
-      this.#output.push(this.#txn.takeOutput());
-    }
     this.#taps?.inputsGoOut();
+    // Before the peer is written to: a peer that has said its last word may be gone by now.
+    for (const event of this.primary.takeEvents()) this.#heed(event);
+    if (!this.#isOpen) return;
     const written = this.#output.flush(this.primary.dialogue.readingSince);
     if (!this.primary.holding) this.#segments.unhold(this.#output.queued);
     if (!written) this.#segments.pin(this.#output.queued);
     this.#peerWatch.input.want(true, false);
     this.#peerWatch.output.want(false, this.#output.wantsRoom);
-    this.#qemuWatch?.input.want(this.#mayRead(), false);
-    this.#qemuWatch?.output.want(false, !answered);
-    for (const event of this.primary.takeEvents()) this.onEvent(event);
-    if (this.primary.firstPass.wantsLook && this.#mayRead()) this.#readQemu();
+    const mayRead = this.#mayRead();
+    this.#qemu?.watch(mayRead);
+    if (mayRead && this.primary.wantsLook(performance.now())) this.#readQemu();
+  }
+
+  #heed(event: PrimaryEvent): void {
+    switch (event.kind) {
+      case "ready":
+        this.#marks?.remove();
+        this.#taps?.begin(event.hello.features, event.hello.committed);
+        break;
+      case "committed":
+        if (!this.#hasCommitted) this.onFirstCommit();
+        this.#hasCommitted = true;
+        break;
+      case "wants-digests":
+        this.#queryDigests().catch((error) => this.#reactor.fail(error));
+        break;
+      case "disk-digests":
+        this.#taps!.set.diskDigests(event.payload, event.last);
+        break;
+      case "left":
+        this.#state = { at: "left", by: "answer" };
+        break;
+      case "handed-over":
+        this.#state = { at: "handed-over" };
+        break;
+      case "lost":
+        throw silentSecondary(this.#peer.name, event.silentMs);
+    }
+    this.onEvent(event);
   }
 
   #mayRead(): boolean {
-    if (this.#qemu === undefined || this.#qemuEnded) return false;
-    if (!this.ready || this.#digests.pending) return false;
+    if (this.#qemu === undefined || this.#qemu.hasEnded) return false;
+    if (!this.ready || this.primary.awaitsDigests) return false;
     const most = this.primary.isColo ? this.#maxPendingBytes : FULL_PENDING_BYTES;
     return this.#output.pendingBytes < most;
   }

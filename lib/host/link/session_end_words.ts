@@ -98,7 +98,8 @@ export function notFailedOver(
   name: string,
   committed: number,
 ): TransportError {
-  const because = (what: string, hint: string) => new TransportError(name, "read", what, { hint });
+  const because = (what: string, hint: string) =>
+    new TransportError(name, "read", what, { party: "user", hint });
   const keeps = `transaction ${committed} is not the VM's last state: `;
   switch (why) {
     case "nothing-committed":

@@ -2,7 +2,8 @@ import { TransportError } from "../../errors.ts";
 import { encodeFrameHeader, FRAME_HEADER_BYTES, FrameDecoder } from "../../packet/stream_frame.ts";
 import { readSome } from "../system/channel.ts";
 import type { FramePort } from "./frame_port.ts";
-import { ERRNO, errno, errnoText, libc } from "../system/libc.ts";
+import { errno, errnoText, libc } from "../system/libc.ts";
+import { ERRNO, SIOCOUTQ } from "../system/linux.ts";
 
 const READ_BYTES = 128 * 1024;
 /** What may wait to be written. */
@@ -15,8 +16,6 @@ const ROOM_BYTES = 384 * 1024;
 
 /** The most to read from one port while the frames are sent to a socket that {@link FrameSocket.hasRoom}. */
 export const RECEIVE_BUDGET_BYTES = 128 * 1024;
-
-const SIOCOUTQ = 0x5411n;
 
 /**
  * Frames over a connected stream socket, as QEMU's `-netdev stream` speaks.

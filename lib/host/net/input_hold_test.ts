@@ -1,8 +1,7 @@
 import assert from "node:assert/strict";
 import { type HeldInputs, InputHold } from "./input_hold.ts";
 import { Reactor } from "../system/reactor.ts";
-
-const never = new AbortController().signal;
+import { never } from "../system/never.ts";
 
 /** NICs, each of which has taken what it was given at the look of that number. */
 async function withNets(

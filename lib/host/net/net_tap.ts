@@ -1,12 +1,13 @@
 import { StateError } from "../../errors.ts";
 import { MAC_BYTES } from "../../packet/ethernet.ts";
 import { type HeldEpoch, HeldFrames, type HeldLimits } from "../../replica/held_frames.ts";
-import type { RecentDurations } from "../../replica/latency.ts";
+import type { RecentDurations } from "../../control/durations.ts";
 import { RECEIVE_BUDGET_BYTES } from "./frame_socket.ts";
 import { NetAnnouncer } from "./net_announcer.ts";
 import { NetIn } from "./net_in.ts";
 import { NetOut } from "./net_out.ts";
-import type { NetTapCounters, NetTapEvents, NetTapOptions } from "./net_tap_events.ts";
+import type { NetTapEvents, NetTapOptions } from "./net_tap_events.ts";
+import type { NetTapCounters } from "../../control/tap_status.ts";
 import type { Reactor } from "../system/reactor.ts";
 import { type Listener, listenSocket } from "../system/socket.ts";
 import type { NetTapAddress } from "./net_address.ts";

@@ -16,6 +16,7 @@ import { NetTap } from "./net_tap.ts";
 import type { NetTapEvents } from "./net_tap_events.ts";
 import { Reactor } from "../system/reactor.ts";
 import { parseNetTap } from "./net_address.ts";
+import { until } from "../../lab/program/until.ts";
 
 const missing = await netLabMissing();
 if (missing) console.error(`SKIP network tests: ${missing}`);
@@ -24,14 +25,6 @@ const MAC = "52:54:00:12:34:56";
 const BUSYBOX = `${cacheDir()}/guest/bin/busybox`;
 const ICMP_ECHO = 8;
 const ICMP_HEADER_BYTES = 8;
-
-async function until(done: () => boolean, timeoutMs = 15_000): Promise<void> {
-  const end = performance.now() + timeoutMs;
-  while (!done()) {
-    assert.ok(performance.now() < end, "not within its time");
-    await new Promise((resolve) => setTimeout(resolve, 5));
-  }
-}
 
 /** A guest at 10.77.0.2 whose NIC is at a tap of this process. */
 class Scene implements AsyncDisposable {
@@ -189,7 +182,8 @@ Deno.test({
     const fromGuest = (frame: Uint8Array) => macText(decodeEthernet(frame)!.source) === MAC;
     assert.deepEqual(sniffer.take().filter(fromGuest).map(describeFrame), [], "not one frame");
     const heard: string[] = [];
-    const hears = (count: number) => until(() => heard.push(...pingsIn(sniffer.take())) >= count);
+    const hears = (count: number) =>
+      until(() => heard.push(...pingsIn(sniffer.take())) >= count, "pings");
     tap.release(1);
     await hears(20);
     assert.deepEqual(heard, pings(100, 20));
@@ -241,7 +235,7 @@ Deno.test({
     const { tap, lab } = scene;
     await sendOutChecked(scene, 1);
     assert.equal((await lab.run("wire", "ip", "link", "del", "kemA")).code, 0);
-    await until(() => scene.faults.length > 0);
+    await until(() => scene.faults.length > 0, "a fault");
     assert.match(scene.faults[0].message, /tap:kemA: the interface is gone/);
     assert.equal(tap.counters.outConnected, false);
     await scene.guest(`ping -q -c 2 -W 1 ${lab.clientIp} || true`);

@@ -1,6 +1,5 @@
 import type { KemariError } from "../../errors.ts";
 import type { HeldLimits } from "../../replica/held_frames.ts";
-import type { LatencySummary } from "../../replica/latency.ts";
 import type { AnnouncedBy } from "./net_announcer.ts";
 
 /** What a tap tells its owner. Called on the loop; must not block. */
@@ -40,30 +39,4 @@ export interface NetTapOptions {
   readonly isDeaf?: boolean;
   /** Longer frames are a fault of the side that sends them. */
   readonly maxFrameBytes?: number;
-}
-
-/** What went through, since the tap was opened. */
-export interface NetTapCounters {
-  /** Waiting for their epoch now. */
-  readonly heldFrames: number;
-  readonly heldBytes: number;
-  /** Waiting at all: held ones, and those that OUT has not taken yet. */
-  readonly queuedFrames: number;
-  readonly queuedBytes: number;
-  /** Guest → world without being held. */
-  readonly passedOut: number;
-  /** Guest → world after their epoch was released. */
-  readonly releasedFrames: number;
-  /** World → guest. */
-  readonly passedIn: number;
-  /** World → guest while no QEMU was connected, or none that ran: as with a machine that is off. */
-  readonly droppedNoGuest: number;
-  /** Guest → world: OUT itself finds them at fault, and would for ever. */
-  readonly droppedByOut: number;
-  /** QEMUs turned away because one was connected. */
-  readonly refusedGuests: number;
-  readonly guestConnected: boolean;
-  readonly outConnected: boolean;
-  /** From being read out of QEMU's socket to having left, of released frames. */
-  readonly hold: LatencySummary;
 }

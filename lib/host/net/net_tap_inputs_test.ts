@@ -1,6 +1,7 @@
 /** What the world sends to a guest that is about to be stopped for a checkpoint. */
 import assert from "node:assert/strict";
-import { frame, never, numberOf, type Peer, Scene } from "./testing/net_tap_scene.ts";
+import { frame, numberOf, type Peer, Scene } from "./testing/net_tap_scene.ts";
+import { never } from "../system/never.ts";
 
 /** A guest that has read whatever it was given. */
 async function open(): Promise<{ scene: Scene; guest: Peer; told: number[] }> {

@@ -5,7 +5,8 @@ import { encodeFrame } from "../../packet/stream_frame.ts";
 import { NetTap } from "./net_tap.ts";
 import { parseNetTap } from "./net_address.ts";
 
-import { frame, never, numberOf, Scene } from "./testing/net_tap_scene.ts";
+import { frame, numberOf, Scene } from "./testing/net_tap_scene.ts";
+import { never } from "../system/never.ts";
 
 Deno.test("frames pass both ways at once, in order", async () => {
   await using scene = await Scene.open();

@@ -1,26 +1,23 @@
 import { TransportError } from "../../errors.ts";
 import type { FramePort } from "./frame_port.ts";
-import { cString, ERRNO, errno, errnoText, libc } from "../system/libc.ts";
+import { cString, errno, errnoText, libc } from "../system/libc.ts";
+import {
+  AF_INET,
+  ERRNO,
+  IFF_NO_PI,
+  IFF_TAP,
+  O_CLOEXEC,
+  O_NONBLOCK,
+  O_RDWR,
+  SIOCGIFINDEX,
+  SOCK_CLOEXEC,
+  SOCK_DGRAM,
+  TUNSETIFF,
+} from "../system/linux.ts";
 
 const TUN_PATH = "/dev/net/tun";
-const O_RDWR_NONBLOCK_CLOEXEC = 0o2004002;
-const TUNSETIFF = 0x400454can;
-const SIOCGIFINDEX = 0x8933n;
-const IFF_TAP = 0x0002;
-const IFF_NO_PI = 0x1000;
 const IFREQ_BYTES = 40;
 const IFNAME_BYTES = 16;
-const AF_INET = 2;
-const SOCK_DGRAM_CLOEXEC = 0o2000002;
-
-const EPERM = 1;
-const EIO = 5;
-const ENXIO = 6;
-const EBUSY = 16;
-const ENODEV = 19;
-const EINVAL = 22;
-const EBADFD = 77;
-const ENOBUFS = 105;
 
 const RETRY_MS = 5;
 const DOWN_RETRY_MS = 100;
@@ -30,7 +27,7 @@ const READ_BYTES = 68 * 1024;
 
 /** Whether an interface of that name exists in our network namespace. */
 export function interfaceExists(ifname: string): boolean {
-  const fd = libc().socket(AF_INET, SOCK_DGRAM_CLOEXEC, 0);
+  const fd = libc().socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
   if (fd < 0) return false;
   try {
     return libc().ioctl(fd, SIOCGIFINDEX, ifreq(ifname, 0)) === 0;
@@ -86,7 +83,7 @@ export class TapDevice implements FramePort {
         hint: `make it: ip tuntap add dev ${ifname} mode tap`,
       });
     }
-    const fd = libc().open(cString(TUN_PATH), O_RDWR_NONBLOCK_CLOEXEC, 0);
+    const fd = libc().open(cString(TUN_PATH), O_RDWR | O_NONBLOCK | O_CLOEXEC, 0);
     if (fd < 0) throw cannotOpen(name, errno());
     if (libc().ioctl(fd, TUNSETIFF, ifreq(ifname, IFF_TAP | IFF_NO_PI)) < 0) {
       const code = errno();
@@ -105,17 +102,17 @@ export class TapDevice implements FramePort {
     }
     const code = errno();
     switch (code) {
-      case EIO:
+      case ERRNO.EIO:
         // The interface is not up. A frame is kept, as a switch port's other end would keep it.
         this.#isDown = true;
         this.#retryMs = DOWN_RETRY_MS;
         return false;
       case ERRNO.EAGAIN:
       case ERRNO.EINTR:
-      case ENOBUFS:
+      case ERRNO.ENOBUFS:
         this.#retryMs = RETRY_MS;
         return false;
-      case EINVAL:
+      case ERRNO.EINVAL:
         // The kernel finds the frame itself at fault; trying again would hold up all others.
         this.#refusedFrames++;
         return true;
@@ -147,7 +144,7 @@ export class TapDevice implements FramePort {
   }
 
   #gone(phase: "read" | "write", code: number): TransportError {
-    const vanished = code === EBADFD || code === ENODEV || code === ENXIO;
+    const vanished = code === ERRNO.EBADFD || code === ERRNO.ENODEV || code === ERRNO.ENXIO;
     return new TransportError(
       this.name,
       phase,
@@ -168,13 +165,13 @@ function ifreq(ifname: string, flags: number): Uint8Array<ArrayBuffer> {
 }
 
 function cannotOpen(name: string, code: number): TransportError {
-  if (code === ERRNO.ENOENT || code === ENODEV || code === ENXIO) {
+  if (code === ERRNO.ENOENT || code === ERRNO.ENODEV || code === ERRNO.ENXIO) {
     return new TransportError(name, "connect", `there is no ${TUN_PATH}`, {
       party: "net",
       hint: "load the driver: modprobe tun (in a container: give it the device)",
     });
   }
-  const denied = code === ERRNO.EACCES || code === EPERM;
+  const denied = code === ERRNO.EACCES || code === ERRNO.EPERM;
   return new TransportError(name, "connect", `cannot open ${TUN_PATH}: ${errnoText(code)}`, {
     party: "net",
     hint: denied ? `run as root, or let your user read and write ${TUN_PATH}` : undefined,
@@ -190,7 +187,7 @@ function cannotAttach(
   const fail = (what: string, hint?: string) =>
     new TransportError(name, "connect", what, { party: "net", hint });
   switch (code) {
-    case EPERM:
+    case ERRNO.EPERM:
     case ERRNO.EACCES:
       return existed
         ? fail(
@@ -202,12 +199,12 @@ function cannotAttach(
           "no such interface, and no permission to make it",
           `as root: ip tuntap add dev ${ifname} mode tap user $USER`,
         );
-    case EBUSY:
+    case ERRNO.EBUSY:
       return fail(
         "another process uses it",
         "one QEMU or one kemari at a time: end the other, or use a TAP of its own",
       );
-    case EINVAL:
+    case ERRNO.EINVAL:
       return fail(
         existed ? "it is no plain TAP device" : "the system refuses the name",
         existed

@@ -7,6 +7,7 @@ import { CONNECT_TIMEOUT_MS, connectPeer } from "../link/peer.ts";
 import type { Reactor } from "../system/reactor.ts";
 import { isTakenOver } from "../vm/release_vm.ts";
 import { SenderLink } from "../link/sender_link.ts";
+import { never } from "../system/never.ts";
 
 const log = getLogger(["kemari", "protect"]);
 
@@ -30,14 +31,13 @@ export async function askSecondary(
   if (target.kind !== "tcp" && target.kind !== "unix") return "unheard";
   log.warn("the secondary may have taken this primary for dead: asking it, and holding all output");
   // An interruption must hear it, too: the VM's fate hangs on it.
-  const uninterrupted = new AbortController().signal;
   const begunAt = performance.now();
   for (;;) {
     let link: SenderLink | undefined;
     try {
-      const peer = await connectPeer(target, reactor, CONNECT_TIMEOUT_MS, uninterrupted);
+      const peer = await connectPeer(target, reactor, CONNECT_TIMEOUT_MS, never);
       const asking = link = new SenderLink(reactor, peer, { ...options, taps: undefined });
-      await reactor.run(() => asking.ready, uninterrupted);
+      await reactor.run(() => asking.ready, never);
       return await link.leave("goes-on") ? "heard" : "unheard";
     } catch (error) {
       if (isTakenOver(error)) return "taken-over";
@@ -49,7 +49,7 @@ export async function askSecondary(
         log.warn("the secondary does not answer: {reason}", { reason: (error as Error).message });
         return "unheard";
       }
-      await reactor.sleep(POLL_MS, uninterrupted);
+      await reactor.sleep(POLL_MS, never);
     } finally {
       link?.close();
     }

@@ -12,6 +12,7 @@ import { type OnSecondaryLoss, releaseVm, runState, staysInColo } from "../vm/re
 import { putBackSettings, readSavedSettings } from "../vm/saved_settings.ts";
 import { selfCommand } from "../system/self_command.ts";
 import { wasStandingStill } from "../vm/still_vm.ts";
+import { delay } from "../system/delay.ts";
 
 const log = getLogger(["kemari", "guard"]);
 
@@ -67,7 +68,7 @@ export function startGuardian(
       if (isOver) return;
       isThere = false;
       log.warn("the guardian has ended ({how}): another one is started", { how: signal ?? code });
-      await new Promise((resolve) => setTimeout(resolve, delayMs));
+      await delay(delayMs);
       if (isOver) return;
       current = start();
       isThere = true;
@@ -132,7 +133,7 @@ export async function guard(
   for (let told = false;;) {
     try {
       if (isOurs && await mustWait(qmp)) {
-        await new Promise((resolve) => setTimeout(resolve, LATER_MS));
+        await delay(LATER_MS);
         begun = performance.now();
         continue;
       }
@@ -157,7 +158,7 @@ export async function guard(
         });
       }
       if (silentMs > GIVE_UP_MS) return;
-      await new Promise((resolve) => setTimeout(resolve, 100));
+      await delay(100);
     }
   }
 }

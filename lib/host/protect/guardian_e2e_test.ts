@@ -2,9 +2,10 @@
 import assert from "node:assert/strict";
 import { BarePair } from "../../lab/testing/bare_pair.ts";
 import { guardians } from "../../lab/testing/guardians.ts";
-import { until } from "../../lab/testing/kemari_pair.ts";
 import { KemariProcess } from "../../lab/program/watched_kemari.ts";
 import { QmpClient } from "../vm/qmp_client.ts";
+import { delay } from "../system/delay.ts";
+import { until } from "../../lab/program/until.ts";
 
 async function protectedPair() {
   const pair = await BarePair.boot("11.1", { accelerator: "tcg", timer: "apic" });
@@ -36,7 +37,7 @@ Deno.test("e2e: a guardian outlives the signals that end its protect, and frees 
     protect.signal("SIGTERM");
     await protect.waitFor(/guardian waits to tell it/, 30_000);
     // A command that winds up has five seconds, a guardian has not.
-    await new Promise((resolve) => setTimeout(resolve, 6000));
+    await delay(6000);
     assert.deepEqual(guardians(pair.primary), [guardian]);
   } finally {
     Deno.kill(pair.primary.pid, "SIGCONT");

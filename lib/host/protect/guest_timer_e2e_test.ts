@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { BarePair, type PairedMachine } from "../../lab/testing/bare_pair.ts";
 import { kvmTest } from "../../lab/vms/kvm.ts";
 import { KemariProcess } from "../../lab/program/watched_kemari.ts";
+import { delay } from "../system/delay.ts";
 
 const WARNING =
   /The guest's clock is KVM's own 8254 timer.*\((54\.9|20) ms\).*kernel-irqchip=split/;
@@ -19,7 +20,7 @@ async function protectedPair(machine: Partial<PairedMachine>, intervalMs: number
 /** Ticks within so many seconds. */
 async function ticksWithin(pair: BarePair, seconds: number): Promise<number> {
   const before = (await pair.primary.status()).count;
-  await new Promise((resolve) => setTimeout(resolve, seconds * 1000));
+  await delay(seconds * 1000);
   return (await pair.primary.status()).count - before;
 }
 
@@ -51,7 +52,7 @@ for (
     const { pair, protect } = await protectedPair(machine, 10);
     await using _ = pair;
     // The guest's timer is looked at after two seconds.
-    await new Promise((resolve) => setTimeout(resolve, 2500));
+    await delay(2500);
     await pair.syncs(100);
     assert.doesNotMatch(protect.stderr, /8254/);
   });

@@ -1,9 +1,11 @@
 /** VMs that stand still because somebody, or QEMU itself, has stopped them: not kemari's to wake. */
 import assert from "node:assert/strict";
 import { BarePair } from "../../lab/testing/bare_pair.ts";
-import { ProtectedPair, until } from "../../lab/testing/protected_pair.ts";
+import { ProtectedPair } from "../../lab/testing/protected_pair.ts";
 import { KemariProcess } from "../../lab/program/watched_kemari.ts";
 import { QmpClient } from "../vm/qmp_client.ts";
+import { delay } from "../system/delay.ts";
+import { until } from "../../lab/program/until.ts";
 
 /** A guest without Linux, for what is not about one. */
 const BARE = { accelerator: "tcg", timer: "apic" } as const;
@@ -11,10 +13,6 @@ type AnyPair = BarePair | ProtectedPair;
 
 /** Longer than anything would need that lets the VM go on. */
 const A_WHILE_MS = 700;
-
-async function sleep(ms: number): Promise<void> {
-  await new Promise((resolve) => setTimeout(resolve, ms));
-}
 
 async function receiver(pair: AnyPair, ...options: string[]): Promise<KemariProcess> {
   const words = ["recv", pair.link, "--control", pair.recvControl, ...options];
@@ -31,7 +29,7 @@ async function statusOf(qmp: QmpClient): Promise<string> {
 async function pause(qmp: QmpClient): Promise<void> {
   await until(async () => {
     await qmp.execute("stop");
-    await sleep(A_WHILE_MS);
+    await delay(A_WHILE_MS);
     return await statusOf(qmp) === "paused";
   }, "the VM to stay paused");
 }
@@ -52,7 +50,7 @@ for (const version of ["11.1", "7.2"] as const) {
     await using pair = await BarePair.boot(version, BARE);
     const { qmp } = await protectedAndPaused(pair);
     const { syncs } = await pair.syncs(5);
-    await sleep(A_WHILE_MS);
+    await delay(A_WHILE_MS);
     assert.equal((await pair.syncs(5)).syncs, syncs, "nothing to synchronize");
     await qmp.execute("cont");
     await pair.syncs(syncs + 5);
@@ -69,7 +67,7 @@ Deno.test("e2e: a VM that was paused while it was protected stays so when the se
   await receiver(pair);
   await protect.waitFor(/The VM stands still \(paused\).*unprotected until then/);
   await pair.senderStatus(({ state }) => state === "waiting for the VM to run");
-  await sleep(A_WHILE_MS);
+  await delay(A_WHILE_MS);
   assert.equal(await statusOf(qmp), "paused");
   await qmp.execute("cont");
   await pair.senderStatus(({ state, syncs }) => state === "synchronizing" && syncs >= 5);
@@ -84,7 +82,7 @@ Deno.test("e2e: a VM that was paused while it was protected stays so when kemari
     const { status } = await qmp.execute("query-migrate") as { status: string };
     return status !== "colo";
   }, "COLO to end");
-  await sleep(A_WHILE_MS);
+  await delay(A_WHILE_MS);
   assert.equal(await statusOf(qmp), "paused");
 });
 
@@ -104,6 +102,6 @@ Deno.test("e2e: QEMU lives on when it has paused its VM for a disk that is full"
   const status = () => statusOf(qmp).catch(() => assert.fail(pair.primary.stderr));
   await until(async () => await status() === "io-error", "QEMU to pause its VM");
   await protect.waitFor(/the VM is paused, and/);
-  await sleep(A_WHILE_MS);
+  await delay(A_WHILE_MS);
   assert.equal(await status(), "io-error");
 });

@@ -6,15 +6,13 @@ import { ProtectBoard } from "./protect_board.ts";
 import type { ProtectSettings } from "./protect_context.ts";
 import { protectVm } from "./protect_sessions.ts";
 import { connectQemu } from "./protect_waits.ts";
-import type { QmpClient } from "../vm/qmp_client.ts";
 import { parseQmpAddress } from "../vm/qmp_address.ts";
 import { Reactor } from "../system/reactor.ts";
-import { followVm } from "../vm/release_vm.ts";
 import type { ProgressLine } from "../system/progress_line.ts";
 import { serveUntilUnused } from "../taps/serve_taps.ts";
 import { SupervisedLine } from "../vm/supervised_line.ts";
 import { TapSet } from "../taps/tap_set.ts";
-import { VmEnded } from "../vm/vm_watch.ts";
+import { VmEnded, type VmWatch } from "../vm/vm_watch.ts";
 
 export type { ProtectSettings } from "./protect_context.ts";
 
@@ -57,7 +55,7 @@ export async function protect(
     }
     const opened = taps = await TapSet.open(settings.taps, reactor, signal);
     await protectTapped(settings, target, reactor, opened, progress, signal, board, {
-      afterwards: (error, qmp) => serveOn(error, qmp, opened, reactor, signal),
+      afterwards: (error, watch) => serveOn(error, watch, opened, reactor, signal),
       atEnd: () => serveToTheEnd(opened, reactor, signal),
     });
   } finally {
@@ -89,7 +87,7 @@ async function serveToTheEnd(taps: TapSet, reactor: Reactor, signal: AbortSignal
 /** What whoever has a VM protected wants to do beside that. */
 export interface ProtectHooks {
   /** What to do when an error has ended the protection, while QEMU can still be talked to. */
-  readonly afterwards?: (error: unknown, qmp: QmpClient) => Promise<void>;
+  readonly afterwards?: (error: unknown, watch: VmWatch) => Promise<void>;
   /** What to do when the VM was shut down. */
   readonly atEnd?: () => Promise<void>;
 }
@@ -116,7 +114,7 @@ export async function protectTapped(
       if (!signal.aborted) await atEnd();
       return;
     }
-    if (!signal.aborted) await afterwards(error, qmp);
+    if (!signal.aborted) await afterwards(error, line.watch);
     throw error;
   } finally {
     line.ignoreEnd();
@@ -127,7 +125,7 @@ export async function protectTapped(
 /** The VM's disks and NICs are here: without us it would lose them too. */
 async function serveOn(
   error: unknown,
-  qmp: QmpClient,
+  watch: VmWatch,
   taps: TapSet,
   reactor: Reactor,
   signal: AbortSignal,
@@ -137,6 +135,6 @@ async function serveOn(
     reason: (error as Error).message,
   });
   // A VM that was stopped says nothing; one that somebody lets run goes on unprotected.
-  followVm(qmp, () => taps.passThrough());
+  watch.follow({ resumed: () => taps.passThrough() });
   await serveUntilUnused(taps, reactor, signal);
 }

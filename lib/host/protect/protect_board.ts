@@ -1,12 +1,7 @@
 import type { ControlHandlers } from "../system/control.ts";
-import {
-  type SenderDurations,
-  senderDurations,
-  type SenderStatus,
-} from "../status/sender_status.ts";
-
-/** What is known before there is a session: whom it is for, and what is waited for. */
-export type EarlyStatus = Pick<SenderStatus, "role" | "state" | "peer" | "syncs">;
+import { senderDurations } from "../status/sender_status.ts";
+import type { SenderDurations, SenderStatus } from "../../control/sender_status.ts";
+import type { EarlyStatus } from "../../control/sender_status.ts";
 
 /** Where a protection says how it stands, from its first moment on; its control socket reads it. */
 export class ProtectBoard {

@@ -5,6 +5,7 @@ import { EagerSecondary } from "../../lab/testing/eager_secondary.ts";
 import { kvmTest } from "../../lab/vms/kvm.ts";
 import type { QemuVersion } from "../../lab/provision/qemu.ts";
 import { QmpClient } from "../vm/qmp_client.ts";
+import { delay } from "../system/delay.ts";
 
 const TCG: PairedMachine = { timer: "apic", accelerator: "tcg" };
 const KVM: PairedMachine = { timer: "apic", accelerator: "kvm" };
@@ -216,7 +217,7 @@ Deno.test("e2e: an operator's migration goes on, whatever becomes of the seconda
       scene.protect.signal("SIGKILL");
       await scene.protect.ended();
     }
-    await new Promise((resolve) => setTimeout(resolve, 1500));
+    await delay(1500);
     assert.equal(await scene.migration(), "active", what);
   }
 });

@@ -1,17 +1,19 @@
 import { getLogger } from "@logtape/logtape";
 import { QemuError, StateError } from "../../errors.ts";
 import { enableColo } from "../../qmp/migration.ts";
-import { decodeMigrationStatus } from "../../qmp/migration_status.ts";
 import { tickingIntervalMs } from "../../qmp/guest_timer.ts";
 import { setSuppressVmdesc } from "../../qmp/migration_settings.ts";
 import type { MigrationSupport } from "../../qmp/migration_support.ts";
+import { wantsReturnPath } from "../../qmp/qemu_texts.ts";
 import { libc } from "../system/libc.ts";
 import { failIfFailed } from "../vm/migration_channel.ts";
 import type { ProtectContext } from "./protect_context.ts";
 import { readGuestTimer } from "../vm/qemu_probe.ts";
 import type { QmpClient } from "../vm/qmp_client.ts";
 import { saveSettings } from "../vm/saved_settings.ts";
+import { PAUSED } from "../vm/vm_end_words.ts";
 import { GuestSleeps } from "../vm/vm_watch.ts";
+import { delay } from "../system/delay.ts";
 
 const log = getLogger(["kemari", "protect"]);
 
@@ -28,16 +30,17 @@ const INTERVAL_SLACK_MS = 200;
  * @throws when either side is lost; it does not end otherwise.
  */
 export async function protectByColo(context: ProtectContext): Promise<never> {
-  const { reactor, qmp, watch, link, still, channel, signal } = context;
+  const { reactor, watch, link, still, channel, signal } = context;
   await reactor.during(prepareQemu(context), signal);
-  watch.onAsleep = () => leaveAsleep(context);
   if (watch.isAsleep) throw new GuestSleeps();
   // A small VM may be there before its channel is ours to read.
   let isInColo = false;
-  const stopListening = qmp.onEvent(({ name, data }) => {
-    if (name !== "MIGRATION" || decodeMigrationStatus(data).phase !== "colo") return;
-    isInColo = true;
-    link.enteredColo();
+  const unfollow = watch.follow({
+    asleep: () => leaveAsleep(context),
+    inColo: () => {
+      isInColo = true;
+      link.enteredColo();
+    },
   });
   let stopWatching: (() => void) | undefined;
   let isOver = false;
@@ -65,9 +68,8 @@ export async function protectByColo(context: ProtectContext): Promise<never> {
     throw new StateError("the protection ended by itself");
   } finally {
     isOver = true;
-    watch.onAsleep = () => {};
     cancelTimer?.();
-    stopListening();
+    unfollow();
     stopPolling();
     stopWatching?.();
     link.detach();
@@ -98,7 +100,7 @@ async function prepareQemu(
     await set(false);
   } catch (error) {
     // From 11 on QEMU wants it for COLO, and says so; before that it must not have it.
-    const wantsIt = error instanceof QemuError && /return-path/.test(error.message);
+    const wantsIt = error instanceof QemuError && wantsReturnPath(error);
     if (!wantsIt || !support.returnPath) throw error;
     await set(true);
   }
@@ -143,12 +145,9 @@ async function mindGuestTimer(context: ProtectContext, isOver: () => boolean): P
   });
   interval.ms = ticking;
   // A request in the middle of a checkpoint is lost, and the interval goes to QEMU with one.
-  while (dialogue.inCheckpoint) await new Promise((resolve) => setTimeout(resolve, 1));
+  while (dialogue.inCheckpoint) await delay(1);
   if (!isOver()) trigger.request();
 }
-
-/** What is said of a VM that somebody has paused. */
-export const PAUSED = "the VM is paused, and is synchronized when it runs again";
 
 /**
  * Asks for the checkpoints that QEMU's timer misses: it goes by the host's clock, and when that is

@@ -1,12 +1,14 @@
 import assert from "node:assert/strict";
 import { BarePair } from "../../lab/testing/bare_pair.ts";
-import { failover, ProtectedPair, until } from "../../lab/testing/protected_pair.ts";
+import { failover, ProtectedPair } from "../../lab/testing/protected_pair.ts";
 import type { BareVm } from "../../lab/bare_guest/bare_vm.ts";
 import type { KemariPair } from "../../lab/testing/kemari_pair.ts";
 import type { Vm } from "../../lab/vms/vm.ts";
 import { migrateStopped, resumeArrived } from "../../lab/vms/stopped_migration.ts";
 import { FROM_SOURCE } from "../../lab/program/watched_kemari.ts";
 import { QmpClient } from "../vm/qmp_client.ts";
+import { delay } from "../system/delay.ts";
+import { until } from "../../lab/program/until.ts";
 
 /** A guest without Linux, for what is not about one. */
 const BARE = { accelerator: "tcg", timer: "apic" } as const;
@@ -121,7 +123,7 @@ for (const what of ["SIGINT", "SIGKILL", "a lost secondary"] as const) {
     await until(() => events.includes("STOP"), "the VM to be stopped");
     // It cannot be read to its end from here on; silence is a loss in the end, and not yet.
     recv.signal("SIGSTOP");
-    await new Promise((resolve) => setTimeout(resolve, 500));
+    await delay(500);
     assert.ok(!events.includes("RESUME"));
     if (what !== "a lost secondary") {
       protect.signal(what);
@@ -244,7 +246,7 @@ Deno.test("e2e: a VM that is paused is waited for, not set running, and protecte
     await pair.secondary();
     const protect = pair.protect("--sync-interval", "50");
     await protect.waitFor(/The VM stands still \(paused\): it is protected once it runs/);
-    await pair.senderStatus(({ state }) => state === "waiting for the VM to run");
+    await pair.senderIs("waiting for the VM to run");
     const { status } = await qmp.execute("query-status") as { status: string };
     assert.equal(status, "paused");
     await qmp.execute("cont");

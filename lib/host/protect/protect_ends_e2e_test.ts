@@ -2,7 +2,8 @@
 import assert from "node:assert/strict";
 import { BarePair } from "../../lab/testing/bare_pair.ts";
 import { EagerSecondary } from "../../lab/testing/eager_secondary.ts";
-import { until } from "../../lab/testing/kemari_pair.ts";
+import { until } from "../../lab/program/until.ts";
+import { delay } from "../system/delay.ts";
 import type { QemuVersion } from "../../lab/provision/qemu.ts";
 import { QmpClient } from "../vm/qmp_client.ts";
 
@@ -10,10 +11,6 @@ import { QmpClient } from "../vm/qmp_client.ts";
 const SILENCE_MS = 11_000;
 /** Longer than the secondary's grace: who takes it for a loss has begun a takeover. */
 const A_WHILE_MS = 3500;
-
-async function sleep(ms: number): Promise<void> {
-  await new Promise((resolve) => setTimeout(resolve, ms));
-}
 
 /** A VM, and a secondary that takes over at a loss. */
 async function prepared(version: QemuVersion = "11.1") {
@@ -27,7 +24,7 @@ Deno.test("e2e: a QEMU that answers nothing for a while is waited for", async ()
   pair.protect("--sync-interval", "5");
   const { syncs } = await pair.syncs(20);
   Deno.kill(pair.primary.pid, "SIGSTOP");
-  await sleep(SILENCE_MS);
+  await delay(SILENCE_MS);
   Deno.kill(pair.primary.pid, "SIGCONT");
   await pair.syncs(syncs + 20);
   await pair.assertRunning(pair.primary);
@@ -41,11 +38,11 @@ for (const atLoss of ["continue", "stop"]) {
     const protect = pair.protect("--sync-interval", "5", "--on-secondary-loss", atLoss);
     await pair.syncs(20);
     Deno.kill(pair.primary.pid, "SIGSTOP");
-    await sleep(200);
+    await delay(200);
     protect.signal("SIGINT");
     await protect.waitFor(/guardian waits to tell it/, 30_000);
     await secondary.recv.waitFor(/the sender has ended the protection/);
-    await sleep(A_WHILE_MS);
+    await delay(A_WHILE_MS);
     Deno.kill(pair.primary.pid, "SIGCONT");
     // The guardian has its stderr.
     assert.equal((await protect.ended()).code, 130);
@@ -66,7 +63,7 @@ Deno.test("e2e: a QEMU that dies while it is asked something is a loss", async (
   await pair.syncs(3);
   // Most of a round is rest; the next command then waits for its answer.
   Deno.kill(pair.primary.pid, "SIGSTOP");
-  await sleep(1500);
+  await delay(1500);
   await pair.primary.kill9();
   assert.equal((await protect.ended()).code, 4);
   await secondary.recv.waitFor(/primary lost/);

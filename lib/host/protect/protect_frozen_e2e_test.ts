@@ -1,9 +1,9 @@
 /** A protect that stood still for longer than its secondary waits: it was taken for dead. */
 import assert from "node:assert/strict";
 import { BarePair } from "../../lab/testing/bare_pair.ts";
-import { until } from "../../lab/testing/protected_pair.ts";
 import { KemariProcess } from "../../lab/program/watched_kemari.ts";
 import { QmpClient } from "../vm/qmp_client.ts";
+import { until } from "../../lab/program/until.ts";
 
 const MACHINE = { accelerator: "tcg", machine: "q35", timer: "apic", hz: 200, every: 5 } as const;
 /** Twice the silence of a busy machine. */

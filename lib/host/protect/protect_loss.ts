@@ -22,6 +22,7 @@ import type { StillVm } from "../vm/still_vm.ts";
 import type { TapSet } from "../taps/tap_set.ts";
 import { fateInWords } from "../vm/vm_end_words.ts";
 import { GuestSleeps, VmEnded, type VmWatch } from "../vm/vm_watch.ts";
+import { never } from "../system/never.ts";
 
 const log = getLogger(["kemari", "protect"]);
 
@@ -29,7 +30,6 @@ const log = getLogger(["kemari", "protect"]);
 const FAREWELL_MS = 3000;
 
 /** For what has to be done after an interruption too. */
-const uninterrupted = new AbortController().signal;
 
 /** What kind of end a session has had, and what has become of the VM, where that has a part in it. */
 interface WhyEnded {
@@ -222,7 +222,7 @@ export async function letGo(
   const done = reactor.awaitRuntime();
   task.finally(() => reactor.wake()).catch(() => {});
   try {
-    await reactor.run(() => told !== undefined, uninterrupted);
+    await reactor.run(() => told !== undefined, never);
   } finally {
     signal.removeEventListener("abort", hurry);
     cancel();

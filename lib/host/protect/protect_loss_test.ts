@@ -8,6 +8,7 @@ import { Reactor } from "../system/reactor.ts";
 import type { SenderLink } from "../link/sender_link.ts";
 import { endedBy } from "../vm/vm_end_words.ts";
 import { GuestSleeps, VmEnded, type VmWatch } from "../vm/vm_watch.ts";
+import { never } from "../system/never.ts";
 
 const SECONDARY = "secondary:4000";
 const LOSS = new TransportError(SECONDARY, "read", "the secondary closed the connection", {
@@ -189,7 +190,7 @@ Deno.test("a guest that sleeps is left in COLO, and the secondary knows that it 
 Deno.test("a secondary that refuses is no less refusing for a guest that sleeps", async () => {
   const reactor = new Reactor();
   const watch = { isAsleep: true, evidence: () => assert.fail("asked") } as unknown as VmWatch;
-  const parting = { reactor, watch, signal: new AbortController().signal } as unknown as Parting;
+  const parting = { reactor, watch, signal: never } as unknown as Parting;
   const busy = new WireError("transaction", 0, "busy", "another sender");
   // It is asked ever less often then.
   assert.deepEqual(await endOf(busy, parting), { end: "busy" });

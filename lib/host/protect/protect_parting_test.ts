@@ -7,9 +7,10 @@ import { tooSlow } from "../link/lost_secondary.ts";
 import { socketConnection } from "../link/peer.ts";
 import { SenderLink } from "../link/sender_link.ts";
 import type { Watch } from "../system/reactor.ts";
-import { never, Stage, tinyStream } from "../link/testing/link_stage.ts";
+import { Stage, tinyStream } from "../link/testing/link_stage.ts";
 import { askSecondary } from "./ask_secondary.ts";
 import { type Parted, partFromSecondary, type Parting } from "./protect_loss.ts";
+import { never } from "../system/never.ts";
 
 /** The stage's grace is 2000 ms: after half of that in silence, a primary may have been taken for dead. */
 const HICCUP_MS = 1100;

@@ -122,7 +122,7 @@ Deno.test("e2e: a VM that is started stopped is waited for, and protected when i
   await pair.secondary();
   const protect = pair.protect("--sync-interval", "20");
   await protect.waitFor(/The VM stands still \(prelaunch\): it is protected once it runs \(cont\)/);
-  await pair.senderStatus(({ state }) => state === "waiting for the VM to run");
+  await pair.senderIs("waiting for the VM to run");
   await using qmp = await QmpClient.connect(pair.primary.spareQmpPath);
   const { status } = await qmp.execute("query-status") as { status: string };
   assert.equal(status, "prelaunch");

@@ -6,21 +6,18 @@ import { triggerCheckpoint } from "../../qmp/migration.ts";
 import { refusalOf } from "../../qmp/migration_support.ts";
 import type { Address } from "../system/address.ts";
 import { askSecondary } from "./ask_secondary.ts";
+import { CheckpointRequests } from "./checkpoint_requests.ts";
 import { compressionOf } from "../link/compression.ts";
 import { statusLine } from "../status/status_line.ts";
-import {
-  senderDurations,
-  type SenderStatus,
-  senderStatus,
-  vmStatus,
-} from "../status/sender_status.ts";
+import { senderDurations, senderStatus, vmStatus } from "../status/sender_status.ts";
+import type { EarlyStatus, SenderStatus } from "../../control/sender_status.ts";
 import { ImageMarks } from "../image/image_marks.ts";
 import { DeviceWatch } from "../vm/device_watch.ts";
 import { startGuardian } from "./guardian.ts";
 import type { SenderLinkOptions } from "../link/link_options.ts";
 import { MigrationChannel } from "../vm/migration_channel.ts";
 import { OutsideWatch } from "../vm/outside_watch.ts";
-import type { EarlyStatus, ProtectBoard } from "./protect_board.ts";
+import type { ProtectBoard } from "./protect_board.ts";
 import { protectByColo } from "./protect_colo.ts";
 import type { ProtectSettings } from "./protect_context.ts";
 import { letGo, partFromSecondary } from "./protect_loss.ts";
@@ -30,14 +27,11 @@ import { readMigrationSupport } from "../vm/qemu_probe.ts";
 import { RateMeter } from "../system/rate_meter.ts";
 import type { Reactor } from "../system/reactor.ts";
 import { Refusals } from "./refusals.ts";
-import { followVm } from "../vm/release_vm.ts";
-import { tooSlow } from "../link/lost_secondary.ts";
 import type { ProgressLine } from "../system/progress_line.ts";
 import { SenderLink } from "../link/sender_link.ts";
 import { SOFTWARE } from "../system/software.ts";
 import { StillVm } from "../vm/still_vm.ts";
 import type { SupervisedLine } from "../vm/supervised_line.ts";
-import { SyncTrigger } from "./sync_trigger.ts";
 import type { TapSet } from "../taps/tap_set.ts";
 import { readVmIdentity } from "../vm/vm_identity.ts";
 import { endedBy, fateInWords } from "../vm/vm_end_words.ts";
@@ -65,7 +59,7 @@ export async function protectVm(
   qmp.patienceMs = PATIENCE_MS;
   if (support.standsStill !== undefined) {
     board.waits(support.runState === "suspended" ? "suspended" : "waiting for the VM to run");
-    support = await untilProtectable(qmp, reactor, signal);
+    support = await untilProtectable(line, reactor, signal);
   }
   const vm = await reactor.during(readVmIdentity(qmp, settings.vm), signal);
   board.waits("connecting");
@@ -88,8 +82,6 @@ export async function protectVm(
   const folder = await Deno.makeTempDir({ prefix: "kemari-" });
   let link: SenderLink | undefined;
   let last: SenderLink | undefined;
-  let over = false;
-  let asking = false;
   /** What the VM has to do before it can be protected. */
   let waits: "suspended" | "waiting for the VM to run" | undefined;
   /** How long was waited the last time that somebody had ended QEMU's migration. */
@@ -100,44 +92,20 @@ export async function protectVm(
   const still = new StillVm(qmp, support, folder);
   const channel = new MigrationChannel(reactor, qmp, folder);
   const interval = { ms: settings.syncIntervalMs };
-  const trigger = new SyncTrigger(reactor, settings.syncMinIntervalMs, () => {
-    taps.triggered();
+  const requests = new CheckpointRequests({
+    ...{ reactor, watch, taps, settings, peer: target.text },
     // Snapshots look at the trigger themselves; in COLO QEMU is told.
-    if (mode !== "colo") return reactor.wake();
-    // Between two sessions QEMU's settings are the operator's.
-    if (over || link === undefined) return;
-    // A QEMU that is in one, or was asked already, is not to be asked: it has been seen to hang.
-    if (asking || link?.primary.dialogue.inCheckpoint) return;
-    asking = true;
-    qmp.run(triggerCheckpoint(interval.ms)).catch((error) => {
-      if (!over && link !== undefined) reactor.fail(error);
-    }).finally(() => asking = false);
+    ask: mode === "colo" ? () => qmp.run(triggerCheckpoint(interval.ms)) : undefined,
   });
-  taps.onHeld = (cause) => {
-    if (link !== undefined && settings.syncOn.includes(cause)) trigger.request();
-  };
-  taps.onFull = () => {
-    if (link !== undefined) trigger.request();
-  };
-  taps.onCheckpoint = () => trigger.begun();
-  taps.onOverflow = (disk, heldBytes) => {
-    if (link !== undefined) reactor.fail(tooSlow(target.text, disk, heldBytes));
-  };
-  taps.onEpochClosed = () => trigger.closed();
-  // Stopping drains the disks, whoever stops the VM.
-  followVm(qmp, () => {
-    still.resumed();
-    taps.vmRuns();
-    link?.vmResumed();
-    guardian.decide(settings.onSecondaryLoss);
-    // Its answer came before that, but whoever waits for it hears of it later.
-    asking = false;
-    trigger.ended();
-  }, () => {
-    taps.vmStops();
-    link?.primary.dialogue.vmStopped();
-    // Killed, we must not have it run either.
-    if (link?.primary.dialogue.isVmPaused) guardian.decide("stop");
+  watch.follow({
+    resumed: () => {
+      still.resumed();
+      guardian.decide(settings.onSecondaryLoss);
+    },
+    stopped: () => {
+      // Killed, we must not have it run either.
+      if (link?.primary.dialogue.isVmPaused) guardian.decide("stop");
+    },
   });
   const devices = new DeviceWatch();
   const status = (): SenderStatus | EarlyStatus =>
@@ -180,13 +148,14 @@ export async function protectVm(
         const peer = await connectSecondary(target, reactor, signal, first || !settings.retry);
         const marks = await reactor.during(ImageMarks.place(taps.images), signal);
         last = link = new SenderLink(reactor, peer, { ...linkOptions, marks });
+        requests.begin(link);
         link.onFirstCommit = () => refusals.over();
         await reactor.run(() => last!.ready, signal);
         refusals.connected(link.peerSoftware);
         interval.ms = settings.syncIntervalMs;
         // Somebody may have paused it while it was unprotected.
         if (!first) {
-          support = await untilProtectable(qmp, reactor, signal, (runState) => {
+          support = await untilProtectable(line, reactor, signal, (runState) => {
             waits = runState === "suspended" ? "suspended" : "waiting for the VM to run";
           });
           waits = undefined;
@@ -199,7 +168,7 @@ export async function protectVm(
           qmp,
           watch,
           link,
-          trigger,
+          trigger: requests.trigger,
           still,
           channel,
           interval,
@@ -214,6 +183,7 @@ export async function protectVm(
         devices.look(lost?.primary.firstPass.sections);
         const wasLinked = lost?.ready === true;
         link = undefined;
+        requests.rest();
         const { onSecondaryLoss } = settings;
         const { isFull: isQuiet } = refusals;
         const parts = {
@@ -237,7 +207,7 @@ export async function protectVm(
         line.heedEnd();
         if (parted.told === "later") {
           waits = "suspended";
-          await untilAwake(qmp, reactor, signal);
+          await untilAwake(line, reactor, signal);
           line.ignoreEnd();
           told = await letGo("continue", parts) === true;
           line.heedEnd();
@@ -255,7 +225,7 @@ export async function protectVm(
       }
     }
   } finally {
-    over = true;
+    requests.rest();
     stopMeter();
     outside.end();
     link?.close();

@@ -7,10 +7,11 @@ import {
   prepared,
   settingsOf,
 } from "../../lab/testing/operator_settings.ts";
-import { failover, until } from "../../lab/testing/kemari_pair.ts";
+import { failover } from "../../lab/testing/kemari_pair.ts";
 import { QmpRelay } from "../../lab/testing/qmp_relay.ts";
 import { FROM_SOURCE, KemariProcess } from "../../lab/program/watched_kemari.ts";
 import { QmpClient } from "../vm/qmp_client.ts";
+import { until } from "../../lab/program/until.ts";
 
 /** The VM as one stream, by a plain migration of the operator's. */
 async function migrateToFile(pair: BarePair, qmp: QmpClient): Promise<string> {

@@ -7,10 +7,11 @@ import {
   prepared,
   settingsOf,
 } from "../../lab/testing/operator_settings.ts";
-import { failover, until } from "../../lab/testing/kemari_pair.ts";
+import { failover } from "../../lab/testing/kemari_pair.ts";
 import { QmpRelay } from "../../lab/testing/qmp_relay.ts";
 import { KemariProcess } from "../../lab/program/watched_kemari.ts";
 import type { QmpClient } from "../vm/qmp_client.ts";
+import { until } from "../../lab/program/until.ts";
 
 async function runStateOf(qmp: QmpClient): Promise<string> {
   return (await qmp.execute("query-status") as { status: string }).status;

@@ -2,10 +2,10 @@
 import assert from "node:assert/strict";
 import { BarePair, type PairedMachine } from "../../lab/testing/bare_pair.ts";
 import { EagerSecondary } from "../../lab/testing/eager_secondary.ts";
-import { until } from "../../lab/testing/kemari_pair.ts";
 import { kvmTest } from "../../lab/vms/kvm.ts";
 import type { QemuVersion } from "../../lab/provision/qemu.ts";
 import { QmpClient } from "../vm/qmp_client.ts";
+import { until } from "../../lab/program/until.ts";
 
 const COMMON = { timer: "apic" } as const;
 const TCG: PairedMachine = { ...COMMON, accelerator: "tcg" };

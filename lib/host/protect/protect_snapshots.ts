@@ -4,9 +4,11 @@ import { enableSnapshots, queryStatus, resumeVm } from "../../qmp/migration.ts";
 import { libc } from "../system/libc.ts";
 import type { ProtectContext } from "./protect_context.ts";
 import { failIfFailed } from "../vm/migration_channel.ts";
-import { leaveAsleep, PAUSED } from "./protect_colo.ts";
+import { leaveAsleep } from "./protect_colo.ts";
 import { saveSettings } from "../vm/saved_settings.ts";
+import { PAUSED } from "../vm/vm_end_words.ts";
 import { GuestSleeps, VmEnded } from "../vm/vm_watch.ts";
+import { delay } from "../system/delay.ts";
 
 const log = getLogger(["kemari", "protect"]);
 
@@ -27,15 +29,14 @@ export async function protectBySnapshots(context: ProtectContext): Promise<never
   saveSettings(context.folder, support);
   await reactor.during(qmp.runAll(enableSnapshots(support)), signal);
   const stopMeasuring = measurePauses(context);
-  const stopListening = qmp.onEvent(({ name }) => {
-    if (name === "STOP" && !still.isHeld) watch.lookWhyStopped();
+  const unfollow = watch.follow({
+    stopped: () => void (!still.isHeld && watch.lookWhyStopped()),
+    asleep: () => leaveAsleep(context),
   });
-  watch.onAsleep = () => leaveAsleep(context);
   try {
     for (let round = 1;; round++) await takeSnapshot(round);
   } finally {
-    watch.onAsleep = () => {};
-    stopListening();
+    unfollow();
     stopMeasuring();
   }
 
@@ -90,19 +91,19 @@ export async function protectBySnapshots(context: ProtectContext): Promise<never
       if (phase === "cancelled" || phase === "none") {
         throw new TransportError("QEMU", "read", "a snapshot was given up", { party: "qemu" });
       }
-      await new Promise((resolve) => setTimeout(resolve, POLL_MS));
+      await delay(POLL_MS);
     }
   }
 }
 
 /** Notes how long the VM stands still, from QEMU's own STOP and RESUME, until that is ended. */
-function measurePauses({ qmp, link }: ProtectContext): () => void {
+function measurePauses({ watch, link }: ProtectContext): () => void {
   let stoppedAt: number | undefined;
-  return qmp.onEvent(({ name }) => {
-    if (name === "STOP") stoppedAt = performance.now();
-    else if (name === "RESUME" && stoppedAt !== undefined) {
-      link.primary.pause.add(performance.now() - stoppedAt);
+  return watch.follow({
+    stopped: () => stoppedAt = performance.now(),
+    resumed: () => {
+      if (stoppedAt !== undefined) link.primary.pause.add(performance.now() - stoppedAt);
       stoppedAt = undefined;
-    }
+    },
   });
 }

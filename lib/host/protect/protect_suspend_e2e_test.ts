@@ -1,6 +1,7 @@
 /** Guests that suspend themselves to RAM (S3): QEMU cannot be in COLO, or migrate, with one of them. */
 import assert from "node:assert/strict";
-import { until } from "../../lab/testing/kemari_pair.ts";
+import { until } from "../../lab/program/until.ts";
+import { delay } from "../system/delay.ts";
 import { kvmTest } from "../../lab/vms/kvm.ts";
 import {
   A_WHILE_MS,
@@ -44,7 +45,7 @@ Deno.test("e2e: a sleeping guest is not woken by an interruption of protect; its
   protect.signal("SIGINT");
   // Its guardian has its stderr, and stays.
   await protect.waitFor(/interrupted by SIGINT/, 30_000);
-  await new Promise((resolve) => setTimeout(resolve, A_WHILE_MS));
+  await delay(A_WHILE_MS);
   assert.equal(await status(), "suspended");
   await wake(pair, qmp);
   await until(async () => {

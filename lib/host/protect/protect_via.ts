@@ -1,22 +1,21 @@
 import { getLogger } from "@logtape/logtape";
-import { RelayedError } from "../../errors.ts";
 import { parseAddress } from "../system/address.ts";
-import { askControl } from "../system/control.ts";
+import { isWhole } from "../../control/status.ts";
+import { askProtection, askStatus } from "../system/ask_control.ts";
 import { statusLine } from "../status/status_line.ts";
-import type { SenderStatus } from "../status/sender_status.ts";
+import type { ViaSettings } from "../../control/protect_request.ts";
 import type { ProtectSettings } from "./protect_context.ts";
 import type { ProgressLine } from "../system/progress_line.ts";
 import { parseQmpAddress } from "../vm/qmp_address.ts";
 import { SOFTWARE } from "../system/software.ts";
+import { delay } from "../system/delay.ts";
 
 const log = getLogger(["kemari", "protect"]);
 
 const STATUS_PERIOD_MS = 500;
 
-/** What the kemari behind the control socket is asked for; how it synchronizes on is its to know. */
-export type ViaSettings = Omit<ProtectSettings, "syncOn" | "control"> & {
-  readonly syncOn?: ProtectSettings["syncOn"];
-};
+/** What the kemari behind the control socket is asked for; it has the taps, and its own control. */
+export type ViaOptions = Omit<ProtectSettings, "syncOn" | "control"> & Pick<ViaSettings, "syncOn">;
 
 /**
  * `kemari protect --via SOCK`: has the kemari that took a VM over, and serves its disks and NICs,
@@ -28,19 +27,19 @@ export type ViaSettings = Omit<ProtectSettings, "syncOn" | "control"> & {
  */
 export async function protectVia(
   via: string,
-  settings: ViaSettings,
+  settings: ViaOptions,
   progress: ProgressLine,
   signal: AbortSignal,
 ): Promise<void> {
-  const request = { software: SOFTWARE, settings: fromAnywhere(settings) };
+  const request = {
+    command: "protect",
+    software: SOFTWARE,
+    settings: fromAnywhere(settings),
+  } as const;
   const done = new AbortController();
   const watching = watchStatus(via, progress, AbortSignal.any([signal, done.signal]));
   try {
-    const answer = await askControl(via, "protect", signal, undefined, request);
-    if (answer.ok === true) return;
-    throw new RelayedError(Number(answer.exitCode), `${via}: ${answer.error}`, {
-      hint: answer.hint === undefined ? undefined : String(answer.hint),
-    });
+    await askProtection(via, request, signal);
   } finally {
     done.abort();
     await watching;
@@ -55,12 +54,11 @@ async function watchStatus(
 ): Promise<void> {
   let told = "";
   while (!signal.aborted) {
-    await new Promise((resolve) => setTimeout(resolve, STATUS_PERIOD_MS));
+    await delay(STATUS_PERIOD_MS);
     try {
-      const status = await askControl(via, "status", signal) as unknown as SenderStatus;
+      const status = await askStatus(via, signal);
       if (status.role !== "sender") continue;
-      // Before there is a session there is no more than a state.
-      if (progress.isShown && status.pause !== undefined) progress.set(statusLine(status));
+      if (progress.isShown && isWhole(status)) progress.set(statusLine(status));
       const state = status.syncs > 0 && status.state === "synchronizing"
         ? "protected: checkpoints follow"
         : status.state;
@@ -73,12 +71,13 @@ async function watchStatus(
 }
 
 /** The other process stands in another folder. */
-function fromAnywhere(settings: ViaSettings): ViaSettings {
+function fromAnywhere(settings: ViaOptions): ViaSettings {
   const absolute = (path: string) => path.startsWith("/") ? path : `${Deno.cwd()}/${path}`;
   const target = parseAddress(settings.target);
   const qmp = parseQmpAddress(settings.qmp);
   return {
     ...settings,
+    taps: { ...settings.taps, nets: [], disks: [] },
     qmp: qmp.kind === "unix" ? absolute(qmp.path) : settings.qmp,
     target: target.kind === "unix" ? `unix:${absolute(target.path)}` : settings.target,
   };

@@ -10,8 +10,9 @@ import { readMigrationSupport } from "../vm/qemu_probe.ts";
 import { QmpClient } from "../vm/qmp_client.ts";
 import type { Reactor } from "../system/reactor.ts";
 import { staysInColo } from "../vm/release_vm.ts";
+import type { SupervisedLine } from "../vm/supervised_line.ts";
 import type { TapSet } from "../taps/tap_set.ts";
-import { VmEnded } from "../vm/vm_watch.ts";
+import { VmEnded, type VmWatch } from "../vm/vm_watch.ts";
 
 const log = getLogger(["kemari", "protect"]);
 
@@ -46,7 +47,7 @@ export async function connectQemu(
  * @throws {VmEnded} if it was shut down, or has gone elsewhere.
  */
 export async function untilProtectable(
-  qmp: QmpClient,
+  { qmp, watch }: SupervisedLine,
   reactor: Reactor,
   signal: AbortSignal,
   waits: (runState: string) => void = () => {},
@@ -60,34 +61,37 @@ export async function untilProtectable(
     waits(support.runState);
     if (reason !== told) log.warn("{reason} The VM is unprotected until then", { reason });
     told = reason;
-    await untilResumed(qmp, reactor, signal);
+    await untilResumed(watch, reactor, signal);
   }
 }
 
 /** Waits until QEMU can leave COLO without harm to its VM, see {@link staysInColo}. */
 export async function untilAwake(
-  qmp: QmpClient,
+  { qmp, watch }: SupervisedLine,
   reactor: Reactor,
   signal: AbortSignal,
 ): Promise<void> {
   while (await reactor.during(staysInColo(qmp), signal) !== undefined) {
-    await untilResumed(qmp, reactor, signal);
+    await untilResumed(watch, reactor, signal);
   }
 }
 
-/** What may mean that a VM runs again. */
-const STARTS: ReadonlySet<string> = new Set(["RESUME", "WAKEUP", "RESET", "SHUTDOWN"]);
-
 /** Waits until the VM runs again, or for a while. */
-async function untilResumed(qmp: QmpClient, reactor: Reactor, signal: AbortSignal): Promise<void> {
+async function untilResumed(watch: VmWatch, reactor: Reactor, signal: AbortSignal): Promise<void> {
   let resumed = false;
-  const stopListening = qmp.onEvent(({ name }) => resumed ||= STARTS.has(name));
-  const cancel = reactor.after(RETRY_MS, () => resumed = true);
+  const resume = () => resumed = true;
+  const unfollow = watch.follow({
+    resumed: resume,
+    awake: resume,
+    reset: resume,
+    shutDown: resume,
+  });
+  const cancel = reactor.after(RETRY_MS, resume);
   try {
     await reactor.run(() => resumed, signal);
   } finally {
     cancel();
-    stopListening();
+    unfollow();
   }
 }
 

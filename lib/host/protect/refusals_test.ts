@@ -1,8 +1,7 @@
 import assert from "node:assert/strict";
 import type { NextTry, PrimaryEnd } from "../../decisions/primary_end.ts";
 import { Refusals, type Say } from "./refusals.ts";
-
-const never = new AbortController().signal;
+import { never } from "../system/never.ts";
 
 /** One that notes what was said, and for how long was waited. */
 function noted() {

@@ -2,9 +2,10 @@
 import assert from "node:assert/strict";
 import { BarePair } from "../../lab/testing/bare_pair.ts";
 import { EagerSecondary } from "../../lab/testing/eager_secondary.ts";
-import { until } from "../../lab/testing/kemari_pair.ts";
 import { kvmTest } from "../../lab/vms/kvm.ts";
 import { QmpClient } from "../vm/qmp_client.ts";
+import { delay } from "../system/delay.ts";
+import { until } from "../../lab/program/until.ts";
 
 /** Bytes a second at which a snapshot takes longer than what is to happen in it. */
 const SLOW = 100_000;
@@ -30,7 +31,7 @@ async function inSnapshot() {
   // One that was at its end when it became slow is over by the second look.
   await until(async () => {
     if (!await isActive()) return false;
-    await new Promise((resolve) => setTimeout(resolve, 500));
+    await delay(500);
     return await isActive();
   }, "a slow snapshot");
   return { pair, secondary, protect, qmp, status, finish: () => bandwidth(FAST) };
@@ -51,7 +52,7 @@ for (
     await until(async () => await status() === state, `the state ${state}`);
     await finish();
     await protect.waitFor(new RegExp(`the VM was stopped \\(${state}\\)`), 60_000);
-    await new Promise((resolve) => setTimeout(resolve, A_WHILE_MS));
+    await delay(A_WHILE_MS);
     assert.equal(await status(), "postmigrate");
     assert.ok(!secondary.hasFenced);
     const { syncs } = await pair.syncs(0);
@@ -67,7 +68,7 @@ kvmTest("e2e: a guest that suspends itself in the middle of a snapshot sleeps", 
   await pair.primary.ask("suspend");
   await secondary.recv.waitFor(/the guest sleeps, suspended to RAM/, 60_000);
   await finish();
-  await new Promise((resolve) => setTimeout(resolve, A_WHILE_MS));
+  await delay(A_WHILE_MS);
   assert.equal(await status(), "suspended");
   await qmp.execute("system_wakeup");
   await protect.waitFor(/(protected: snapshots follow[^]*){2}/, 60_000);

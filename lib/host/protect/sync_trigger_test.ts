@@ -1,8 +1,7 @@
 import assert from "node:assert/strict";
 import { Reactor } from "../system/reactor.ts";
 import { SyncTrigger } from "./sync_trigger.ts";
-
-const never = new AbortController().signal;
+import { never } from "../system/never.ts";
 
 async function withTrigger(
   minIntervalMs: number,

@@ -3,7 +3,7 @@ import type { RamBlock } from "../../qemu/wire.ts";
 import type { PageStore } from "../../replica/page_store.ts";
 import type { SlotPool } from "../../replica/slot_pool.ts";
 import { RamFile } from "./ram_file.ts";
-import type { RamReserve } from "./ram_room.ts";
+import type { RamReserve } from "../../control/receiver_status.ts";
 import { Reservation } from "./reservation.ts";
 import { decodeLayout, encodeLayout, type Layout } from "./ram_state.ts";
 

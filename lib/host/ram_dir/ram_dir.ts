@@ -30,16 +30,16 @@ import {
   readLayout,
   type RemoveFolder,
 } from "./file_pages.ts";
-import { cString, ERRNO, errno, libc } from "../system/libc.ts";
+import { cString, errno, libc } from "../system/libc.ts";
+import { ERRNO, LOCK_EX, LOCK_NB, O_CLOEXEC, O_CREAT, O_RDWR } from "../system/linux.ts";
 import { entriesOf, exists, isEmpty, readNote } from "./quiet_files.ts";
 import { fileError, removeQuietly } from "./ram_file.ts";
-import { judgeRoom, lookAtRoom, type RamReserve, type RamStatus } from "./ram_room.ts";
+import { judgeRoom, lookAtRoom } from "./ram_room.ts";
+import type { RamReserve, RamStatus } from "../../control/receiver_status.ts";
 import { decodeState, type StateMark } from "./ram_state.ts";
 
 const log = getLogger(["kemari", "recv"]);
 
-const O_RDWR_CREAT_CLOEXEC = 0o2000102;
-const LOCK_EX_NB = 6;
 /** Files beside the RAM: device state and such. */
 const SPARE_BYTES = 16 * 2 ** 20;
 /** Says where the sockets are that belong to the folder. */
@@ -110,7 +110,7 @@ export class RamDir implements ReplicaStore, Disposable {
     }
     Deno.chmodSync(path, 0o700);
     const lock = openFile(`${path}/lock`);
-    if (libc().flock(lock, LOCK_EX_NB) < 0) {
+    if (libc().flock(lock, LOCK_EX | LOCK_NB) < 0) {
       const code = errno();
       libc().close(lock);
       if (code !== ERRNO.EAGAIN) throw fileError(path, "cannot be locked", code);
@@ -378,7 +378,7 @@ export class RamDir implements ReplicaStore, Disposable {
 const STATE_BYTES = 2048;
 
 function openFile(path: string): number {
-  const fd = libc().open(cString(path), O_RDWR_CREAT_CLOEXEC, 0o600);
+  const fd = libc().open(cString(path), O_RDWR | O_CREAT | O_CLOEXEC, 0o600);
   if (fd < 0) throw fileError(path, "cannot open the file", errno());
   return fd;
 }

@@ -21,6 +21,7 @@ import { Secondary } from "../../replica/secondary.ts";
 import { testStore } from "../../lab/testing/store_conformance.ts";
 import { RamDir } from "./ram_dir.ts";
 import { commitNext } from "./testing/ram_dir_writer.ts";
+import { delay } from "../system/delay.ts";
 
 for (const reserve of ["none", "full"] as const) {
   testStore({
@@ -99,7 +100,7 @@ Deno.test("a sender goes on from a replica that was found again, and sends what 
     const replica = replicaIn(dir);
     replica.adopt(found);
     const link = await Loopback.open({ replica });
-    assert.equal(link.txn.peer?.committed, 2);
+    assert.equal(link.primary.peer?.committed, 2);
     link.feed(fullStream(1));
     assert.equal(replica.committed, 3);
     assert.ok(link.primary.counters.unchangedPages > 5);
@@ -275,7 +276,7 @@ Deno.test("a process killed at any moment leaves its last whole transaction, or 
         stdout: "piped",
       }).spawn();
       await child.stdout.getReader().read();
-      await new Promise((resolve) => setTimeout(resolve, 5 + 7 * round));
+      await delay(5 + 7 * round);
       child.kill("SIGKILL");
       await child.status;
       const found = reopened(path);

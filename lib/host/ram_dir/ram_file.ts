@@ -1,20 +1,17 @@
 import { TransportError } from "../../errors.ts";
 import { PageTable } from "../../replica/page_table.ts";
+import { cString, errno, errnoText, libc, mapShared, type SharedMapping } from "../system/libc.ts";
 import {
-  cString,
   ERRNO,
-  errno,
-  errnoText,
-  libc,
-  mapShared,
-  type SharedMapping,
-} from "../system/libc.ts";
+  FALLOC_FL_KEEP_SIZE,
+  FALLOC_FL_PUNCH_HOLE,
+  O_CLOEXEC,
+  O_CREAT,
+  O_RDWR,
+  SEEK_DATA,
+  SEEK_HOLE,
+} from "../system/linux.ts";
 
-const O_RDWR_CREAT_CLOEXEC = 0o2000102;
-const SEEK_DATA = 3;
-const SEEK_HOLE = 4;
-const FALLOC_FL_KEEP_SIZE = 0x01;
-const FALLOC_FL_PUNCH_HOLE = 0x02;
 const WINDOW_BYTES = 2 ** 30;
 
 /** Values of the page table: the file has a page's content, or nothing there but a hole. */
@@ -67,7 +64,7 @@ export class RamFile {
     keepContent: boolean,
     keepsRoom: boolean,
   ): RamFile {
-    const fd = libc().open(cString(path), O_RDWR_CREAT_CLOEXEC, 0o600);
+    const fd = libc().open(cString(path), O_RDWR | O_CREAT | O_CLOEXEC, 0o600);
     if (fd < 0) throw fileError(path, "cannot open the file", errno());
     const size = keepContent ? libc().lseek(fd, 0n, 2) : 0n;
     const failed = keepContent

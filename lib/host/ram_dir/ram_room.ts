@@ -1,17 +1,7 @@
 /** Whether a guest's RAM has room where it is to lie: {@link judgeRoom} decides, the rest looks. */
 import { statfsSync } from "node:fs";
 import { formatBytes } from "../../units.ts";
-
-/** Whether room is made sure of: `--ram-reserve`. */
-export type RamReserve = "full" | "none";
-
-/** Where a replica's RAM is, and what is sure of its room. */
-export interface RamStatus {
-  readonly folder: string;
-  readonly reserve: RamReserve;
-  /** Room that nobody else can take. */
-  readonly reservedBytes: number;
-}
+import type { RamReserve } from "../../control/receiver_status.ts";
 
 /** What is known when a replica is to be made. */
 export interface Room {

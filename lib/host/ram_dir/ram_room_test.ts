@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
-import { freeMemoryBytes, judgeRoom, type RamReserve, type Room } from "./ram_room.ts";
+import { freeMemoryBytes, judgeRoom, type Room } from "./ram_room.ts";
+import type { RamReserve } from "../../control/receiver_status.ts";
 
 const GIB = 2 ** 30;
 const ROOM: Room = {

@@ -1,8 +1,8 @@
 /** Room for files that are to be mapped: a page that the file system cannot hold ends whoever touches it. */
-import { cString, ERRNO, errno, libc } from "../system/libc.ts";
+import { cString, errno, libc } from "../system/libc.ts";
+import { ERRNO, O_CLOEXEC, O_RDWR } from "../system/linux.ts";
 import { fileError } from "./ram_file.ts";
 
-const O_RDWR_CLOEXEC = 0o2000002;
 /**
  * Reserved with one call; it ends between two. Measured on tmpfs: 512 MiB take 60 ms on a quiet
  * machine, since the kernel writes zeros, 64 GiB some 8 s: on another thread, as no heartbeat waits.
@@ -48,7 +48,7 @@ export class Reservation {
       return;
     }
     // A descriptor of its own: the file's may be closed meanwhile, and its number another file's.
-    const fd = libc().open(cString(path), O_RDWR_CLOEXEC, 0);
+    const fd = libc().open(cString(path), O_RDWR | O_CLOEXEC, 0);
     if (fd < 0) throw fileError(path, "cannot open the file", errno());
     try {
       // The C library would do it by writing where the system cannot: over what others write.

@@ -1,13 +1,9 @@
-/** Either end's status, and the one line that people see of it. */
-import type { TapStatus } from "../taps/tap_status.ts";
+/** The one line that people see of either end's status. */
 import { formatBytes } from "../../units.ts";
-import type { SenderStatus } from "./sender_status.ts";
-import type { ReceiverStatus } from "./receiver_status.ts";
-
-export type EndStatus = SenderStatus | ReceiverStatus;
+import type { EndStatus } from "../../control/status.ts";
 
 /** One line for people. */
-export function statusLine(status: EndStatus & { readonly taps?: TapStatus }): string {
+export function statusLine(status: EndStatus): string {
   const parts: string[] = [status.state];
   if (status.syncs > 0) {
     parts.push(

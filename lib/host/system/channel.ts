@@ -1,16 +1,28 @@
 /** Descriptors as byte channels: how each kind is read and written without ever blocking. */
 import { type Party, TransportError } from "../../errors.ts";
-import { cString, ERRNO, errno, errnoText, libc } from "./libc.ts";
+import { cString, errno, errnoText, libc } from "./libc.ts";
+import {
+  ERRNO,
+  F_GETFL,
+  F_SETFL,
+  F_SETPIPE_SZ,
+  O_ACCMODE,
+  O_APPEND,
+  O_CLOEXEC,
+  O_NONBLOCK,
+  O_RDONLY,
+  O_RDWR,
+  O_WRONLY,
+  POLLERR,
+  POLLHUP,
+  S_IFIFO,
+  S_IFMT,
+  S_IFREG,
+  S_IFSOCK,
+  SHUT_WR,
+} from "./linux.ts";
 
-const F_GETFL = 3;
-const F_SETFL = 4;
-const F_SETPIPE_SZ = 1031;
-const O_RDONLY_NONBLOCK_CLOEXEC = 0o2004000;
-const O_WRONLY_NONBLOCK_CLOEXEC = 0o2004001;
-const O_NONBLOCK = 0o4000;
-const O_APPEND = 0o2000;
 const PIPE_BYTES = 1 << 20;
-const SHUT_WR = 1;
 
 /** What a descriptor is. */
 export type DescriptorKind = "pipe" | "socket" | "file" | "other";
@@ -20,20 +32,17 @@ export function kindOf(fd: number): DescriptorKind {
   if (libc().fstat(fd, stat) < 0) return "other";
   // st_mode lies at byte 24 of struct stat on x86-64, at byte 16 on aarch64.
   const mode = new DataView(stat.buffer).getUint32(Deno.build.arch === "x86_64" ? 24 : 16, true);
-  switch (mode & 0o170000) {
-    case 0o010000:
+  switch (mode & S_IFMT) {
+    case S_IFIFO:
       return "pipe";
-    case 0o140000:
+    case S_IFSOCK:
       return "socket";
-    case 0o100000:
+    case S_IFREG:
       return "file";
     default:
       return "other";
   }
 }
-
-const O_ACCMODE = 3;
-const O_RDWR = 2;
 
 /**
  * Whether a standard stream was closed when we were started. The runtime opens /dev/null in its
@@ -48,14 +57,12 @@ export function wasClosed(fd: number): boolean {
   }
 }
 
-const POLLERR_POLLHUP = 0x18;
-
 /** Whether a pipe or socket has lost whoever read its other end. */
 export function isUnread(fd: number): boolean {
   const pollfd = new Uint8Array(8);
   const view = new DataView(pollfd.buffer);
   view.setInt32(0, fd, true);
-  return libc().poll(pollfd, 1n, 0) > 0 && (view.getInt16(6, true) & POLLERR_POLLHUP) !== 0;
+  return libc().poll(pollfd, 1n, 0) > 0 && (view.getInt16(6, true) & (POLLERR | POLLHUP)) !== 0;
 }
 
 /** Whether writes go to the end of the file, wherever its position is: the shell's `>>`. */
@@ -72,7 +79,9 @@ export function appends(fd: number): boolean {
 export function adopt(fd: number, direction: "read" | "write"): { fd: number; release(): void } {
   switch (kindOf(fd)) {
     case "pipe": {
-      const flags = direction === "read" ? O_RDONLY_NONBLOCK_CLOEXEC : O_WRONLY_NONBLOCK_CLOEXEC;
+      const flags = direction === "read"
+        ? O_RDONLY | O_NONBLOCK | O_CLOEXEC
+        : O_WRONLY | O_NONBLOCK | O_CLOEXEC;
       const own = libc().open(cString(`/proc/self/fd/${fd}`), flags, 0);
       libc().fcntl(fd, F_SETPIPE_SZ, BigInt(PIPE_BYTES));
       if (own >= 0) return { fd: own, release: () => void libc().close(own) };

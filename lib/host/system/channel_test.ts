@@ -3,13 +3,11 @@ import fc from "fast-check";
 import { TransportError } from "../../errors.ts";
 import { adopt, kindOf, OutputQueue, readSome } from "./channel.ts";
 import { cString, libc } from "./libc.ts";
-
-const O_NONBLOCK_CLOEXEC = 0o2004000;
-const F_SETPIPE_SZ = 1031;
+import { F_GETFL, F_SETPIPE_SZ, O_CLOEXEC, O_NONBLOCK } from "./linux.ts";
 
 function pipe(sizeBytes?: number): [number, number] {
   const fds = new Int32Array(2);
-  libc().pipe2(new Uint8Array(fds.buffer), O_NONBLOCK_CLOEXEC);
+  libc().pipe2(new Uint8Array(fds.buffer), O_NONBLOCK | O_CLOEXEC);
   if (sizeBytes !== undefined) libc().fcntl(fds[1], F_SETPIPE_SZ, BigInt(sizeBytes));
   return [fds[0], fds[1]];
 }
@@ -113,8 +111,6 @@ Deno.test("adopt leaves a shared pipe blocking for those who share it", () => {
   const fds = new Int32Array(2);
   libc().pipe2(new Uint8Array(fds.buffer), 0);
   const [read, write] = fds;
-  const F_GETFL = 3;
-  const O_NONBLOCK = 0o4000;
   const own = adopt(read, "read");
   assert.notEqual(own.fd, read);
   assert.equal(kindOf(own.fd), "pipe");

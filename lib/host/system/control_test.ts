@@ -1,9 +1,11 @@
 import assert from "node:assert/strict";
-import { TransportError, WireError } from "../../errors.ts";
-import { askControl, type ControlHandlers, ControlServer } from "./control.ts";
+import { EARLY_RECEIVER, EARLY_SENDER, PROTECT, SENDER } from "../../control/testing/statuses.ts";
+import { RelayedError, TransportError, WireError } from "../../errors.ts";
+import { askDurations, askFailover, askProtection, askStatus } from "./ask_control.ts";
+import { type ControlHandlers, ControlServer } from "./control.ts";
 import { Reactor } from "./reactor.ts";
-
-const never = new AbortController().signal;
+import { never } from "./never.ts";
+import { delay } from "./delay.ts";
 
 /** Serves the handlers on a socket for as long as `body` runs. */
 async function serving(handlers: ControlHandlers, body: (path: string) => Promise<void>) {
@@ -36,49 +38,76 @@ async function talk(path: string, text: string, lines: number): Promise<string> 
 }
 
 Deno.test("each request line gets its answer line", () =>
-  serving({ status: () => ({ role: "test", big: "x".repeat(300_000) }) }, async (path) => {
-    const status = await askControl(path, "status", never);
-    assert.equal((status.big as string).length, 300_000);
-    const refused = await askControl(path, "failover", never);
-    assert.match(String(refused.error), /this end is a sender/);
-    const unasked = await askControl(path, "durations", never);
-    assert.match(String(unasked.error), /no such command: durations/);
+  serving({ status: () => ({ ...SENDER, peer: "x".repeat(300_000) }) }, async (path) => {
+    const status = await askStatus(path, never);
+    assert.ok(status.role === "sender");
+    assert.equal(status.peer.length, 300_000);
+    await assert.rejects(askFailover(path, { signal: never }), (error) => {
+      assert.ok(error instanceof RelayedError && error.exitCode === 4);
+      return /this end is a sender/.test(error.message);
+    });
+    await assert.rejects(askDurations(path, never), /no such command: durations/);
     const two = '{"command":"none"}\n';
     assert.match(await talk(path, two, 1), /^\{"error":"no such command: none"\}\n$/);
     assert.match(await talk(path, "GET / HTTP/1.1\r\n\r\n", 1), /the request is not JSON/);
     assert.match(await talk(path, "null\n", 1), /no such command: undefined/);
+    assert.match(
+      await talk(path, '{"command":"failover","stale":1}\n', 1),
+      /^\{"error":".*stale must be true or false, and is 1 \(bad-value\)","exitCode":3\}\n$/,
+    );
     const both = await talk(path, two + two, 2);
     assert.equal(both, '{"error":"no such command: none"}\n'.repeat(2));
   }));
 
 Deno.test("a request without an end, and clients that go, do no harm", () =>
-  serving({ status: () => ({ ok: 1 }) }, async (path) => {
+  serving({ status: () => EARLY_SENDER }, async (path) => {
     assert.equal(await talk(path, "x".repeat(50_000), 1), "");
     for (let i = 0; i < 20; i++) {
       const connection = await Deno.connect({ transport: "unix", path });
       await connection.write(new TextEncoder().encode('{"command":"status"}\n'));
       connection.close();
     }
-    assert.deepEqual(await askControl(path, "status", never), { ok: 1 });
+    assert.deepEqual(await askStatus(path, never), EARLY_SENDER);
   }));
 
 Deno.test("failover answers when it is done, with its error and hint if it failed", async () => {
   let calls = 0;
-  const failover = async () => {
-    await new Promise((resolve) => setTimeout(resolve, 30));
+  const stales: boolean[] = [];
+  const failover = async (stale: boolean) => {
+    stales.push(stale);
+    await delay(30);
     if (++calls === 1) throw new TransportError("--fence", "spawn", "failed", { hint: "look" });
   };
-  await serving({ status: () => ({}), failover }, async (path) => {
-    assert.deepEqual(await askControl(path, "failover", never), {
-      error: "--fence: failed",
-      hint: "look",
-      exitCode: 4,
-    });
-    assert.deepEqual(await askControl(path, "failover", never), { ok: true });
+  await serving({ status: () => EARLY_RECEIVER, failover }, async (path) => {
+    const failed = '{"error":"--fence: failed","hint":"look","exitCode":4}\n';
+    assert.equal(await talk(path, '{"command":"failover"}\n', 1), failed);
+    assert.equal(await talk(path, '{"command":"failover"}\n', 1), '{"ok":true}\n');
+    await askFailover(path, { stale: true, signal: never });
     // Whoever asked has gone meanwhile.
     await talk(path, '{"command":"failover"}\n', 0);
-    await new Promise((resolve) => setTimeout(resolve, 60));
-    assert.deepEqual(await askControl(path, "failover", never), { ok: true });
+    await delay(60);
+    await askFailover(path, { signal: never });
+  });
+  assert.deepEqual(stales, [false, false, true, false, false]);
+});
+
+Deno.test("protect is handed what was asked for, and hears when whoever asks has gone", async () => {
+  let heard: unknown;
+  let isGone = false;
+  const protect: ControlHandlers["protect"] = async (request, gone) => {
+    heard = request;
+    await new Promise((resolve) => gone.addEventListener("abort", resolve));
+    isGone = true;
+  };
+  await serving({ status: () => EARLY_RECEIVER, protect }, async (path) => {
+    const given = new AbortController();
+    const asking = askProtection(path, PROTECT, given.signal);
+    setTimeout(() => given.abort(new Error("enough")), 50);
+    await assert.rejects(asking, /enough/);
+    assert.deepEqual(heard, PROTECT);
+    while (!isGone) await delay(5);
+    const refused = await talk(path, '{"command":"protect","settings":{}}\n', 1);
+    assert.match(refused, /the request to protect: software is missing .*"exitCode":3/);
   });
 });
 
@@ -95,13 +124,13 @@ Deno.test("a server that says nothing, or does not stop, is given up", async () 
     while (await endless.write(spaces).catch(() => 0) > 0);
   })();
   try {
-    await assert.rejects(askControl(path, "status", never, 50), (error) => {
+    await assert.rejects(askStatus(path, never, 50), (error) => {
       assert.ok(error instanceof TransportError && error.hint !== undefined);
       return /no answer in 50 ms/.test(error.message);
     });
-    await assert.rejects(askControl(path, "failover", never), (error) => {
+    await assert.rejects(askFailover(path, { signal: never }), (error) => {
       assert.ok(error instanceof WireError && error.fault === "too-large");
-      return /the answer does not end/.test(error.message);
+      return /no line break in 1048576 bytes/.test(error.message);
     });
   } finally {
     await serving;
@@ -126,7 +155,7 @@ Deno.test("asking where there is no socket, and where its kemari has ended, is t
   ] as const;
   try {
     for (const [path, message, hint] of cases) {
-      await assert.rejects(askControl(path, "status", never), (error) => {
+      await assert.rejects(askStatus(path, never), (error) => {
         assert.ok(error instanceof TransportError && error.exitCode === 4);
         assert.match(error.message, message);
         return hint.test(error.hint!);

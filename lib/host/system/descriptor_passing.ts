@@ -4,15 +4,18 @@
  * @see unix(7), SCM_RIGHTS; cmsg(3) for the layout, which is that of 64-bit Linux
  */
 import { TransportError } from "../../errors.ts";
-import { ERRNO, errno, errnoText, libc } from "./libc.ts";
-
-const AF_UNIX = 1;
-const SOCK_STREAM_CLOEXEC = 0o2000001;
-const SOL_SOCKET = 1;
-const SCM_RIGHTS = 1;
-const MSG_NOSIGNAL = 0x4000;
-const F_SETFL = 4;
-const O_NONBLOCK = 0o4000;
+import { errno, errnoText, libc } from "./libc.ts";
+import {
+  AF_UNIX,
+  ERRNO,
+  F_SETFL,
+  MSG_NOSIGNAL,
+  O_NONBLOCK,
+  SCM_RIGHTS,
+  SOCK_CLOEXEC,
+  SOCK_STREAM,
+  SOL_SOCKET,
+} from "./linux.ts";
 
 /** `struct cmsghdr`: `size_t` length, `int` level, `int` type; then one `int`, padded to 8 bytes. */
 const CONTROL_HEADER_BYTES = 16;
@@ -31,7 +34,7 @@ export interface SocketPair {
 /** @throws {TransportError} if there are no descriptors left. */
 export function openSocketPair(name: string): SocketPair {
   const fds = new Int32Array(2);
-  if (libc().socketpair(AF_UNIX, SOCK_STREAM_CLOEXEC, 0, new Uint8Array(fds.buffer)) < 0) {
+  if (libc().socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, new Uint8Array(fds.buffer)) < 0) {
     throw new TransportError(name, "connect", `no pair of sockets: ${errnoText(errno())}`);
   }
   libc().fcntl(fds[0], F_SETFL, BigInt(O_NONBLOCK));

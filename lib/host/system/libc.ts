@@ -6,6 +6,15 @@
  * 0.6–0.9 GB/s from a pipe, read(2) into one buffer 3–4 GB/s.
  */
 import { StateError } from "../../errors.ts";
+import {
+  ERRNO,
+  MADV_HUGEPAGE,
+  MAP_ANONYMOUS,
+  MAP_PRIVATE,
+  MAP_SHARED,
+  PROT_READ,
+  PROT_WRITE,
+} from "./linux.ts";
 
 const SYMBOLS = {
   poll: { parameters: ["buffer", "u64", "i32"], result: "i32" },
@@ -99,37 +108,6 @@ export function errno(): number {
   return errnoView[0];
 }
 
-export const ERRNO = {
-  EPERM: 1,
-  EINTR: 4,
-  EIO: 5,
-  ENXIO: 6,
-  ENOMEM: 12,
-  EINVAL: 22,
-  EROFS: 30,
-  EOPNOTSUPP: 95,
-  EAGAIN: 11,
-  EEXIST: 17,
-  ENOENT: 2,
-  EACCES: 13,
-  ENOSPC: 28,
-  EPIPE: 32,
-  EFBIG: 27,
-  ENOLCK: 37,
-  ENOSYS: 38,
-  EBUSY: 16,
-  EDQUOT: 122,
-  ECANCELED: 125,
-  EADDRINUSE: 98,
-  EADDRNOTAVAIL: 99,
-  ENETUNREACH: 101,
-  ECONNRESET: 104,
-  ETIMEDOUT: 110,
-  ECONNREFUSED: 111,
-  EHOSTUNREACH: 113,
-  EINPROGRESS: 115,
-} as const;
-
 const ERRNO_TEXT: Readonly<Record<number, string>> = {
   [ERRNO.EPERM]: "operation not permitted",
   [ERRNO.ENOENT]: "no such file",
@@ -169,11 +147,6 @@ export function cString(text: string): Uint8Array<ArrayBuffer> {
   return bytes;
 }
 
-const PROT_READ_WRITE = 3;
-const MAP_SHARED = 1;
-const MAP_PRIVATE_ANONYMOUS = 0x22;
-const MADV_HUGEPAGE = 14;
-
 /**
  * Allocates zeroed memory that huge pages may back, for slabs of guest pages. It is never given
  * back: slabs live as long as the process.
@@ -183,8 +156,8 @@ export function allocateSlab(bytes: number): Uint8Array {
   const reserved = libc().mmap(
     0n,
     BigInt(2 * bytes),
-    PROT_READ_WRITE,
-    MAP_PRIVATE_ANONYMOUS,
+    PROT_READ | PROT_WRITE,
+    MAP_PRIVATE | MAP_ANONYMOUS,
     -1,
     0n,
   );
@@ -218,7 +191,7 @@ export function mapShared(
   lengthBytes: number,
   windowBytes: number,
 ): SharedMapping | undefined {
-  const base = libc().mmap(0n, BigInt(lengthBytes), PROT_READ_WRITE, MAP_SHARED, fd, 0n);
+  const base = libc().mmap(0n, BigInt(lengthBytes), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0n);
   const address = BigInt(Deno.UnsafePointer.value(base));
   if (BigInt.asIntN(64, address) === -1n) return undefined;
   const windows: Uint8Array[] = [];

@@ -1,4 +1,5 @@
 import { libc } from "./libc.ts";
+import { O_CLOEXEC, O_NONBLOCK, POLLIN, POLLOUT } from "./linux.ts";
 
 /** What a watched descriptor waits for. Handlers run on the loop and must not block. */
 export interface WatchHandlers {
@@ -15,8 +16,6 @@ export interface Watch {
   stop(): void;
 }
 
-const POLLIN = 1;
-const POLLOUT = 4;
 const POLLFD_BYTES = 8;
 
 /** How long the loop sleeps in the system itself before it lets the runtime sleep instead. */
@@ -59,8 +58,8 @@ export class Reactor {
   #turnAt = performance.now();
 
   constructor() {
-    // O_NONBLOCK | O_CLOEXEC: its only use is to end a sleep.
-    libc().pipe2(new Uint8Array(this.#wake.buffer), 0o2004000);
+    // Its only use is to end a sleep.
+    libc().pipe2(new Uint8Array(this.#wake.buffer), O_NONBLOCK | O_CLOEXEC);
     const drain = new Uint8Array(64);
     this.watch(this.#wake[0], { readable: () => libc().read(this.#wake[0], drain, 64n) })
       .want(true, false);

@@ -1,15 +1,15 @@
 import assert from "node:assert/strict";
 import { InterruptedError } from "../../errors.ts";
-import { ERRNO, errno, libc } from "./libc.ts";
+import { errno, libc } from "./libc.ts";
+import { ERRNO, O_CLOEXEC, O_NONBLOCK } from "./linux.ts";
 import { Reactor } from "./reactor.ts";
-
-const never = new AbortController().signal;
+import { never } from "./never.ts";
 
 /** A pipe that is closed with the test. */
 class Pipe implements Disposable {
   readonly #fds = new Int32Array(2);
   constructor() {
-    libc().pipe2(new Uint8Array(this.#fds.buffer), 0o2004000);
+    libc().pipe2(new Uint8Array(this.#fds.buffer), O_NONBLOCK | O_CLOEXEC);
   }
   get read(): number {
     return this.#fds[0];
@@ -198,9 +198,9 @@ Deno.test("a failure that is forgotten does not end the next run", async () => {
     reactor.forgetFailure();
     let done = false;
     reactor.after(1, () => done = true);
-    await reactor.run(() => done, new AbortController().signal);
+    await reactor.run(() => done, never);
     reactor.fail(new Error("of this one"));
-    await assert.rejects(reactor.run(() => false, new AbortController().signal), /of this one/);
+    await assert.rejects(reactor.run(() => false, never), /of this one/);
   } finally {
     reactor.close();
   }

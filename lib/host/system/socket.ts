@@ -2,19 +2,23 @@
 import { lookup } from "node:dns/promises";
 import { type Party, TransportError, type TransportPhase } from "../../errors.ts";
 import type { Address } from "./address.ts";
-import { cString, ERRNO, errno, errnoText, libc } from "./libc.ts";
+import { cString, errno, errnoText, libc } from "./libc.ts";
+import {
+  AF_INET,
+  AF_INET6,
+  AF_UNIX,
+  ERRNO,
+  IPPROTO_TCP,
+  SO_ERROR,
+  SO_REUSEADDR,
+  SOCK_CLOEXEC,
+  SOCK_NONBLOCK,
+  SOCK_STREAM,
+  SOL_SOCKET,
+  TCP_NODELAY,
+} from "./linux.ts";
 import type { Reactor } from "./reactor.ts";
 
-const AF_UNIX = 1;
-const AF_INET = 2;
-const AF_INET6 = 10;
-const SOCK_STREAM_NONBLOCK_CLOEXEC = 0o2004001;
-const SOCK_NONBLOCK_CLOEXEC = 0o2004000;
-const SOL_SOCKET = 1;
-const SO_REUSEADDR = 2;
-const SO_ERROR = 4;
-const IPPROTO_TCP = 6;
-const TCP_NODELAY = 1;
 /** Connections that wait to be accepted: beyond them, a Unix socket refuses with EAGAIN. */
 const LISTEN_QUEUE = 128;
 const ONE = new Uint8Array([1, 0, 0, 0]);
@@ -161,7 +165,7 @@ function parseIpv6(text: string): Uint8Array {
 }
 
 function open(family: number, text: string, phase: TransportPhase): number {
-  const fd = libc().socket(family, SOCK_STREAM_NONBLOCK_CLOEXEC, 0);
+  const fd = libc().socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
   if (fd < 0) throw new TransportError(text, phase, `no socket: ${errnoText(errno())}`);
   return fd;
 }
@@ -313,7 +317,7 @@ export async function listenSocket(
     accept() {
       const none = new Uint8Array(128);
       const size = new Uint8Array(new Uint32Array([128]).buffer);
-      const peer = libc().accept4(fd, none, size, SOCK_NONBLOCK_CLOEXEC);
+      const peer = libc().accept4(fd, none, size, SOCK_NONBLOCK | SOCK_CLOEXEC);
       if (peer < 0) return undefined;
       setNoDelay(peer);
       return peer;

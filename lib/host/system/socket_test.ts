@@ -4,8 +4,7 @@ import { parseAddress } from "./address.ts";
 import { libc } from "./libc.ts";
 import { Reactor } from "./reactor.ts";
 import { connectSocket, listenSocket } from "./socket.ts";
-
-const never = new AbortController().signal;
+import { never } from "./never.ts";
 
 function socketAddress(text: string) {
   const address = parseAddress(text);

@@ -2,6 +2,7 @@ import { getLogger } from "@logtape/logtape";
 import { QemuError } from "../../errors.ts";
 import type { QmpClient } from "../vm/qmp_client.ts";
 import type { StandbyProcess } from "./standby_process.ts";
+import { delay } from "../system/delay.ts";
 
 const log = getLogger(["kemari", "standby"]);
 
@@ -42,7 +43,7 @@ export async function letRun(
     if (!runs) throw await process.failure("wait");
   } catch (error) {
     if (error instanceof QemuError && !process.hasEnded) return error;
-    await Promise.race([process.exitCode, new Promise((resolve) => setTimeout(resolve, END_MS))]);
+    await Promise.race([process.exitCode, delay(END_MS)]);
     if (process.hasEnded) throw await process.failure("wait");
     log.warn("the standby was told to run, and its QMP socket has closed since: {reason}", {
       reason: (error as Error).message,

@@ -1,8 +1,9 @@
 /** A device that is plugged while the secondary waits: it is told of before it is too late. */
 import assert from "node:assert/strict";
 import { BarePair } from "../../lab/testing/bare_pair.ts";
-import { failover, until } from "../../lab/testing/protected_pair.ts";
+import { failover } from "../../lab/testing/protected_pair.ts";
 import { QmpClient } from "../vm/qmp_client.ts";
+import { until } from "../../lab/program/until.ts";
 
 const PLUGGED = { driver: "virtio-rng-pci", addr: "0x10", id: "late" };
 const SAME_DEVICE = { args: ["-device", "virtio-rng-pci,addr=0x10,id=late"] };

@@ -18,6 +18,7 @@
  */
 import { getLogger } from "@logtape/logtape";
 import { StateError, TransportError } from "../../errors.ts";
+import type { StandbyStatus } from "../../control/receiver_status.ts";
 import type { LoadableState } from "../../replica/compose_replica.ts";
 import type { MachineShape } from "../../replica/machine_shape.ts";
 import { letRun } from "./let_run.ts";
@@ -40,17 +41,6 @@ const LOAD_MS = 5000;
 /** How long an activation waits for a standby that is just starting. */
 const READY_MS = 3000;
 const RESTART_MS = [100, 500, 2000, 10_000];
-
-/** What `kemari status` tells of it. */
-export interface StandbyStatus {
-  readonly state: "none" | "checking" | "starting" | "ready" | "loading" | "running" | "cold";
-  /** QEMU's process id, where one runs. */
-  readonly pid: number | null;
-  /** How often it has died and been started again. */
-  readonly restarts: number;
-  /** Why the last one died, or why activation will be cold. */
-  readonly reason: string | null;
-}
 
 /** When an activation's parts were over, in milliseconds of performance.now(). */
 export interface LoadTimes {
@@ -275,6 +265,7 @@ export class Standby {
       await this.#stop();
       if (told) {
         throw new RanAndEnded("--standby", "write", `it ended as it began to run: ${why.message}`, {
+          party: "standby",
           hint: "the guest may have run for a moment, so its memory is lost: start it anew",
         });
       }

@@ -1,10 +1,12 @@
 /** `kemari recv --standby` on real QEMU: what it takes over, and what may go wrong with it. */
 import assert from "node:assert/strict";
 import { BarePair } from "../../lab/testing/bare_pair.ts";
-import { failover, ProtectedPair, until } from "../../lab/testing/protected_pair.ts";
+import { failover, ProtectedPair } from "../../lab/testing/protected_pair.ts";
 import type { QemuVersion } from "../../lab/provision/qemu.ts";
 import type { KemariProcess } from "../../lab/program/watched_kemari.ts";
-import type { ReceiverStatus } from "../status/receiver_status.ts";
+import type { ReceiverStatus } from "../../control/receiver_status.ts";
+import { delay } from "../system/delay.ts";
+import { until } from "../../lab/program/until.ts";
 
 /** A guest without Linux, for what is not about one. */
 const BARE = { accelerator: "tcg", timer: "apic" } as const;
@@ -161,7 +163,7 @@ Deno.test("e2e: a standby killed while it loads: a cold start takes over from th
   const pid = standby!.pid!;
   Deno.kill(pid, "SIGSTOP");
   const done = failover(pair);
-  await new Promise((resolve) => setTimeout(resolve, 300));
+  await delay(300);
   Deno.kill(pid, "SIGKILL");
   await done;
   await pair.assertTakenOver(guest);

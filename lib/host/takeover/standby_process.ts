@@ -5,12 +5,12 @@ import { delay } from "../system/delay.ts";
 import { libc } from "../system/libc.ts";
 import { childrenOf } from "../link/peer.ts";
 import { QmpClient } from "../vm/qmp_client.ts";
+import { SIGKILL } from "../system/linux.ts";
 
 const START_MS = 20_000;
 const QMP_POLL_MS = 5;
 const LAST_WORDS = 2000;
 const KILL_MS = 5000;
-const SIGKILL = 9;
 
 /** What is said of one that ends as it starts, while it loads a state, and while it waits for one. */
 const FAILURES = {

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
-import { until } from "../../lab/testing/protected_pair.ts";
 import { shellQuote } from "../../lab/provision/cache_dir.ts";
 import { StandbyProcess } from "./standby_process.ts";
+import { until } from "../../lab/program/until.ts";
 
 interface Stat {
   readonly state: string;

@@ -9,6 +9,7 @@ import type { BlockFile } from "../ram_dir/file_pages.ts";
 import { RamDir } from "../ram_dir/ram_dir.ts";
 import { RanAndEnded, Standby } from "./standby.ts";
 import { quoteWord } from "./standby_command.ts";
+import { delay } from "../system/delay.ts";
 
 const FAKE = new URL("../../lab/testing/fake_qemu.ts", import.meta.url).pathname;
 const BLOCK_LIST = BLOCKS.map(([name, bytes]) => `${name}=${bytes}`).join(" ");
@@ -51,7 +52,7 @@ async function withStandby(options: readonly string[], body: (scene: Scene) => P
       async until(state) {
         for (const begun = performance.now(); standby.status.state !== state;) {
           assert.ok(performance.now() - begun < 20_000, JSON.stringify(standby.status));
-          await new Promise((resolve) => setTimeout(resolve, 5));
+          await delay(5);
         }
       },
     });
@@ -85,7 +86,7 @@ Deno.test("a standby is rehearsed, waits, loads and runs; nothing is left when i
     // The shell around it may have ended a moment earlier.
     for (const begun = performance.now(); isAlive(pid!);) {
       assert.ok(performance.now() - begun < 10_000, "it ends");
-      await new Promise((resolve) => setTimeout(resolve, 5));
+      await delay(5);
     }
   }));
 
@@ -132,7 +133,7 @@ for (const [fault, reason] of [["no-load", /load of migration failed/], ["killed
       const activation = standby.activate(replica, true);
       if (fault === "killed") {
         await until("loading");
-        await new Promise((resolve) => setTimeout(resolve, 100));
+        await delay(100);
         Deno.kill(pid, "SIGKILL");
       }
       assert.equal(await activation, undefined);
@@ -224,7 +225,7 @@ for (const moment of ["as it begins", "while it reads"]) {
       const checking = assert.rejects(standby.check(late, files), /not to be committed/);
       await until("checking");
       while (moment === "while it reads" && !happened()) {
-        await new Promise((resolve) => setTimeout(resolve, 5));
+        await delay(5);
       }
       const begun = performance.now();
       const vm = await standby.activate(replica, true);
@@ -314,7 +315,7 @@ await new Promise((resolve) => setTimeout(resolve, 600_000));`,
       // Who is to end does so in time; who is kept is there after a while.
       const end = performance.now() + (keep ? 300 : 20_000);
       while (performance.now() < end && (keep || isAlive(pid))) {
-        await new Promise((resolve) => setTimeout(resolve, 10));
+        await delay(10);
       }
       assert.equal(isAlive(pid), keep);
       if (keep) Deno.kill(-pid, "SIGKILL");

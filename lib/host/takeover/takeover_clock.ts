@@ -1,25 +1,6 @@
 /** How long each part of a takeover took. */
+import type { TakeoverStatus } from "../../control/receiver_status.ts";
 import type { TakeoverCause } from "../../decisions/takeover_plan.ts";
-
-/** What `kemari status` tells of a takeover. Times are milliseconds since it was decided on. */
-export interface TakeoverStatus {
-  readonly cause: TakeoverCause;
-  /** When the primary was found to be gone, or failover was asked for. ISO 8601. */
-  readonly detectedAt: string;
-  readonly transaction: number;
-  /** `warm`: a standby took device state alone; `cold`: a QEMU took the whole stream. */
-  readonly mode: "warm" | "cold" | null;
-  /** The primary is known to be dead, or to have stopped its VM. */
-  readonly fencedMs: number | null;
-  /** What was committed is applied: RAM, disks, held output. */
-  readonly appliedMs: number | null;
-  /** QEMU has the state; where a command or stdout takes it: has read it. */
-  readonly loadedMs: number | null;
-  /** The guest runs; null where only the command knows. */
-  readonly runningMs: number | null;
-  /** The first frame has come out of the VM, its announcement included. */
-  readonly firstPacketMs: number | null;
-}
 
 /** The phases of one takeover, in order. */
 export type Phase = "fenced" | "applied" | "loaded" | "running" | "firstPacket";

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import type { TakeoverFailure } from "../../decisions/takeover_plan.ts";
 import { InterruptedError, QemuError, StateError, TransportError } from "../../errors.ts";
-import { ERRNO } from "../system/libc.ts";
+import { ERRNO } from "../system/linux.ts";
 import { RanAndEnded } from "./standby.ts";
 import { takeoverFailure } from "./takeover_failure.ts";
 

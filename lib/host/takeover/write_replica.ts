@@ -2,15 +2,13 @@
 import { QemuError, TransportError } from "../../errors.ts";
 import type { Replica } from "../../replica/replica.ts";
 import { adopt, appends, kindOf, OutputQueue } from "../system/channel.ts";
-import { ERRNO, libc } from "../system/libc.ts";
+import { libc } from "../system/libc.ts";
+import { ERRNO, SEEK_CUR, SEEK_END, SEEK_SET } from "../system/linux.ts";
 import { endTree } from "../link/peer.ts";
 import { delay } from "../system/delay.ts";
 import type { Reactor } from "../system/reactor.ts";
 import { Successor } from "./successor.ts";
 
-const SEEK_SET = 0;
-const SEEK_CUR = 1;
-const SEEK_END = 2;
 /** How much of the composed stream is queued at a time. */
 const BATCH_BYTES = 1 << 20;
 

@@ -1,7 +1,9 @@
 import assert from "node:assert/strict";
-import { type Guest, until } from "../../lab/testing/protected_pair.ts";
+import type { Guest } from "../../lab/testing/protected_pair.ts";
 import { TappedPair } from "../../lab/testing/tapped_pair.ts";
 import { QmpClient } from "../vm/qmp_client.ts";
+import { delay } from "../system/delay.ts";
+import { until } from "../../lab/program/until.ts";
 
 for (const mode of ["replicated", "shared"] as const) {
   Deno.test(`e2e: a client keeps its connection through the primary's death, ${mode} disk`, async () => {
@@ -64,7 +66,7 @@ Deno.test("e2e: a VM stopped at the loss of its secondary keeps its taps, and go
   pair.recv.signal("SIGKILL");
   await pair.protect.waitFor(/the VM is paused[^]*serving the taps on/, 20_000);
   // Longer than taps are kept that nobody uses.
-  await new Promise((resolve) => setTimeout(resolve, 3000));
+  await delay(3000);
   await using qmp = await QmpClient.connect(pair.primary.spareQmpPath);
   await qmp.execute("cont");
   await pair.moreAnswers(20);

@@ -12,6 +12,7 @@ import { NetTap } from "../net/net_tap.ts";
 import type { Reactor } from "../system/reactor.ts";
 import type { NetTapAddress } from "../net/net_address.ts";
 import { storeOf } from "../disk/tapped_disk.ts";
+import { ERRNO } from "../system/linux.ts";
 
 const log = getLogger(["kemari", "tap"]);
 
@@ -23,7 +24,6 @@ export interface ReplaySettings {
   readonly input: boolean;
 }
 
-const EPERM = 1;
 /** How long the end waits for copies to take what is committed: then a stored replica is whole. */
 const FINISH_MS = 1500;
 /** A takeover that waits so long for storage says so, and again after as long. */
@@ -88,7 +88,7 @@ export class GatedDisk implements BlockBackend {
     done(
       new TransportError(this.name, "write", "the VM is not active on this host", {
         party: "disk",
-        cause: EPERM,
+        cause: ERRNO.EPERM,
       }),
     );
     return true;

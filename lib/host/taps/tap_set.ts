@@ -17,7 +17,8 @@ import type { Reactor } from "../system/reactor.ts";
 import type { ReplicaTapSet } from "./replica_tap_set.ts";
 import { type DiskQuestions, ResyncDriver } from "../disk/resync_driver.ts";
 import type { NetTapAddress } from "../net/net_address.ts";
-import type { HeldClass, RecentHolds, TapSettings, TapStatus } from "./tap_status.ts";
+import type { TapSettings } from "./tap_status.ts";
+import type { HeldClass, RecentHolds, TapStatus } from "../../control/tap_status.ts";
 
 const log = getLogger(["kemari", "tap"]);
 

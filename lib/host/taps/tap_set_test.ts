@@ -6,16 +6,8 @@ import { BLOCK, NbdWriter } from "../disk/testing/nbd_writer.ts";
 import { Reactor } from "../system/reactor.ts";
 import { parseNetTap } from "../net/net_address.ts";
 import { TapSet } from "./tap_set.ts";
-
-const never = new AbortController().signal;
-
-async function until(condition: () => boolean, what: string): Promise<void> {
-  const end = performance.now() + 20_000;
-  while (!condition()) {
-    if (performance.now() > end) assert.fail(what);
-    await new Promise((resolve) => setTimeout(resolve, 2));
-  }
-}
+import { never } from "../system/never.ts";
+import { until } from "../../lab/program/until.ts";
 
 /** Runs `act` beside two shared disks, `a` and `b`, each with a client. */
 async function withDisks(

@@ -7,6 +7,8 @@ import { libc } from "../system/libc.ts";
 import type { QmpClient } from "./qmp_client.ts";
 import type { Reactor } from "../system/reactor.ts";
 import { type Listener, listenSocket } from "../system/socket.ts";
+import { never } from "../system/never.ts";
+import { delay } from "../system/delay.ts";
 
 const log = getLogger(["kemari", "protect"]);
 
@@ -14,8 +16,6 @@ const log = getLogger(["kemari", "protect"]);
 const DESCRIPTOR = "kemari-migration";
 const CONNECT_MS = 10_000;
 const POLL_MS = 5;
-
-const uninterrupted = new AbortController().signal;
 
 /**
  * How QEMU's migrations come to us.
@@ -87,7 +87,7 @@ export class MigrationChannel {
 
   async #listen(givenUp: AbortSignal): Promise<number> {
     const address = { kind: "unix", path: this.#path, text: this.#path } as const;
-    const listener = this.#listener ??= await listenSocket(address, this.#reactor, uninterrupted);
+    const listener = this.#listener ??= await listenSocket(address, this.#reactor, never);
     let accepted: number | undefined;
     const watch = this.#reactor.watch(listener.fd, {
       readable: () => {
@@ -105,7 +105,7 @@ export class MigrationChannel {
         if (performance.now() > until) {
           throw new QemuError("migrate", "Timeout", "QEMU did not connect for its migration");
         }
-        await new Promise((resolve) => setTimeout(resolve, POLL_MS));
+        await delay(POLL_MS);
         givenUp.throwIfAborted();
       }
       return accepted;

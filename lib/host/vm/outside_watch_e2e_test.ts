@@ -1,12 +1,12 @@
 /** What a real QEMU's VM says past kemari is told by name: at the start, in the status, and later. */
 import assert from "node:assert/strict";
 import { BarePair } from "../../lab/testing/bare_pair.ts";
-import { until } from "../../lab/testing/kemari_pair.ts";
 import type { QemuVersion } from "../../lab/provision/qemu.ts";
 import { runKemari } from "../../lab/program/run_kemari.ts";
-import type { TappedStatus } from "../../lab/testing/tapped_pair.ts";
+import type { TappedStatus } from "../../lab/program/ask_end.ts";
 import { KemariProcess } from "../../lab/program/watched_kemari.ts";
 import { QmpClient } from "./qmp_client.ts";
+import { until } from "../../lab/program/until.ts";
 
 /** Two NICs of which one can go through kemari, a third to be plugged, and a channel. */
 async function boot(version: QemuVersion): Promise<BarePair & { readonly net: string }> {

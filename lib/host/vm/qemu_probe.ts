@@ -9,6 +9,7 @@ import {
   SUPPORT_QUERIES,
 } from "../../qmp/migration_support.ts";
 import { QmpClient } from "./qmp_client.ts";
+import { delay } from "../system/delay.ts";
 
 /** How long it may take until QMP answers, in milliseconds. */
 const START_MS = 15_000;
@@ -155,7 +156,7 @@ async function connect(
     } catch (error) {
       if (!isTooEarly(error)) throw error;
     }
-    await new Promise((resolve) => setTimeout(resolve, POLL_MS));
+    await delay(POLL_MS);
   }
   throw new TransportError(program, "spawn", `it opened no QMP socket in ${START_MS / 1000} s`);
 }

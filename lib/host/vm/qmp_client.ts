@@ -6,11 +6,11 @@ import { connectFailure } from "./qmp_failure.ts";
 import { openReactorLine, openRuntimeLine, type QmpLine, type QmpLineOwner } from "./qmp_line.ts";
 import type { Reactor } from "../system/reactor.ts";
 import { type QmpEvent, type QmpGreeting, QmpSession } from "../../qmp/session.ts";
+import { never } from "../system/never.ts";
 
 /** Events kept for a reader that does not read; the oldest go first. */
 const MAX_WAITING_EVENTS = 10_000;
 const DEFAULT_TIMEOUT_MS = 10_000;
-const never = new AbortController().signal;
 
 /** How to connect. */
 export interface ConnectOptions {

@@ -4,6 +4,7 @@ import { KemariError, QemuError, TransportError, WireError } from "../../errors.
 import { readMigrationSupport } from "./qemu_probe.ts";
 import { QmpClient } from "./qmp_client.ts";
 import { Reactor } from "../system/reactor.ts";
+import { never } from "../system/never.ts";
 
 const GREETING = '{"QMP": {"version": {"qemu": {"major": 11}}, "capabilities": ["oob"]}}\r\n';
 
@@ -88,8 +89,6 @@ function qemuWith(table: Record<string, unknown>): (qemu: FakeQemu) => Promise<v
     });
   };
 }
-
-const never = new AbortController().signal;
 
 /** A test on the runtime's sockets, and on a reactor. */
 function testLines(

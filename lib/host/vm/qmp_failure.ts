@@ -1,5 +1,5 @@
 import { TransportError } from "../../errors.ts";
-import { ERRNO } from "../system/libc.ts";
+import { ERRNO } from "../system/linux.ts";
 import type { QmpAddress } from "./qmp_address.ts";
 
 /** Why there is no connection to a QEMU's monitor, and what to do about it. */

@@ -5,8 +5,8 @@ import { libc } from "../system/libc.ts";
 import type { QmpAddress } from "./qmp_address.ts";
 import type { Reactor, Watch } from "../system/reactor.ts";
 import { connectSocket } from "../system/socket.ts";
+import { SHUT_RDWR } from "../system/linux.ts";
 
-const SHUT_RDWR = 2;
 const READ_BYTES = 64 * 1024;
 
 /** Whoever a line is for. */

@@ -10,6 +10,7 @@ import { decodeMigrationStatus, queryMigration } from "../../qmp/migration_statu
 import { WireError } from "../../errors.ts";
 import { mustStayInColo } from "../../qmp/run_state.ts";
 import type { QmpClient } from "./qmp_client.ts";
+import { delay } from "../system/delay.ts";
 
 /** Whether the VM goes on unprotected or stands still until somebody decides. */
 export type OnSecondaryLoss = "continue" | "stop";
@@ -73,7 +74,7 @@ export async function releaseVm(
       isStuck = status === "cancelling" && waitedMs > CANCEL_MS;
       if (isStuck || waitedMs > SETTLE_MS) break;
       if (phase === "colo" && before.phase !== "colo") await ignoring(client.run(lostHeartbeat()));
-      await new Promise((resolve) => setTimeout(resolve, POLL_MS));
+      await delay(POLL_MS);
     }
   }
   // QEMU's COLO thread lets the VM run when it has heard, also one that an operator had paused; a
@@ -102,7 +103,7 @@ async function settled(client: QmpClient, toStop: boolean): Promise<string> {
     const passes = PASSING_STATES.has(state);
     const limitMs = passes ? SETTLE_MS : toStop && state !== "running" ? WAKE_MS : 0;
     if (performance.now() - begun >= limitMs) return state;
-    await new Promise((resolve) => setTimeout(resolve, POLL_MS));
+    await delay(POLL_MS);
   }
 }
 
@@ -119,16 +120,4 @@ async function ignoring(task: Promise<unknown>): Promise<void> {
   } catch {
     // QEMU says so when there is nothing to yank or to fail over.
   }
-}
-
-/** Calls back whenever the VM stops, or goes on after that, until the connection ends. */
-export function followVm(
-  client: QmpClient,
-  onResume: () => void,
-  onStop: () => void = () => {},
-): void {
-  client.onEvent(({ name }) => {
-    if (name === "RESUME") onResume();
-    else if (name === "STOP") onStop();
-  });
 }

@@ -3,6 +3,7 @@ import type { QmpCommand } from "../../qmp/codec.ts";
 import { cString, libc } from "../system/libc.ts";
 import type { QmpClient } from "./qmp_client.ts";
 import { StillVm, wasStandingStill } from "./still_vm.ts";
+import { delay } from "../system/delay.ts";
 
 /** A VM of which only the commands are noted; each waits for its answer. */
 class Asked {
@@ -17,7 +18,7 @@ class Asked {
     });
   }
   async answer(): Promise<void> {
-    while (this.#answers.length === 0) await new Promise((resolve) => setTimeout(resolve, 1));
+    while (this.#answers.length === 0) await delay(1);
     this.#answers.shift()!();
   }
 }
@@ -72,7 +73,7 @@ Deno.test("a start that is given up begins nothing, and has stopped the VM or no
     let over = false;
     const givenUp = still.giveUp().then(() => over = true);
     await asked.answer();
-    await new Promise((resolve) => setTimeout(resolve, 5));
+    await delay(5);
     assert.equal(over, false);
     await asked.answer();
     await givenUp;

@@ -17,7 +17,7 @@ export class SupervisedLine {
   constructor(readonly qmp: QmpClient, reactor: Reactor) {
     this.#reactor = reactor;
     this.watch = new VmWatch(qmp);
-    this.watch.onShutdown = () => this.#tell();
+    this.watch.follow({ shutDown: () => this.#tell() });
     qmp.closed.then((cause) => {
       const reason = "the QMP connection ended: QEMU is gone";
       this.#ended = new TransportError("QEMU", "read", reason, { party: "qemu", cause });

@@ -6,6 +6,9 @@ import { VmEnded } from "./vm_watch.ts";
 
 const log = getLogger(["kemari", "protect"]);
 
+/** What is said of a VM that somebody has paused. */
+export const PAUSED = "the VM is paused, and is synchronized when it runs again";
+
 /** A fate in words, for the secondary and its operator; the reason of a LEAVE. */
 export function fateInWords(fate: VmFate | undefined): string {
   switch (fate?.kind) {

@@ -1,11 +1,11 @@
 /** What real QEMUs tell of their VMs. */
 import assert from "node:assert/strict";
-import { until } from "../../lab/testing/kemari_pair.ts";
 import { ensureQemu, type QemuVersion } from "../../lab/provision/qemu.ts";
 import { compareVms, type VmIdentity } from "../../decisions/whose_replica.ts";
 import { TransportError } from "../../errors.ts";
 import { QmpClient } from "./qmp_client.ts";
 import { readVmIdentity } from "./vm_identity.ts";
+import { until } from "../../lab/program/until.ts";
 
 const onProgress = (line: string) => console.error(line);
 

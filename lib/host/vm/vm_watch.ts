@@ -1,14 +1,15 @@
 /** What a VM's QEMU says of it unasked, kept for whoever has to judge what has become of it. */
 import type { VmEvidence } from "../../decisions/vm_fate.ts";
 import { queryStatus } from "../../qmp/migration.ts";
-import { queryMigration } from "../../qmp/migration_status.ts";
+import { decodeMigrationStatus, queryMigration } from "../../qmp/migration_status.ts";
+import type { QmpEvent } from "../../qmp/session.ts";
 import type { QmpClient } from "./qmp_client.ts";
 import type { Reactor } from "../system/reactor.ts";
+import { never } from "../system/never.ts";
+import { delay } from "../system/delay.ts";
 
 /** How long a QEMU whose stream has ended has to show that it lives. */
 const ALIVE_MS = 3000;
-
-const uninterrupted = new AbortController().signal;
 
 /** Of events that tell what QEMU does about something: it stops the VM. */
 const STOPPING_ACTIONS: ReadonlySet<unknown> = new Set(["pause", "stop"]);
@@ -47,9 +48,37 @@ export class GuestSleeps extends Error {
   }
 }
 
-/** Listens to one QEMU from its connection on. Everything is called in the turn that reads it. */
+/** What may be heard of a VM. Everything is called in the turn in which it is read; nothing may throw. */
+export interface VmFollower {
+  /** STOP: the VM stands still, whoever has stopped it. */
+  stopped?(): void;
+  /** RESUME: it runs again. */
+  resumed?(): void;
+  /** SUSPEND: the guest sleeps; QEMU does not call that a STOP. */
+  asleep?(): void;
+  /** WAKEUP: it sleeps no longer; QEMU does not call that a RESUME. */
+  awake?(): void;
+  /** RESET: the guest begins anew. */
+  reset?(): void;
+  /** The VM has been shut down; QEMU ends, unless it was told not to (`-no-shutdown`). */
+  shutDown?(reason: string): void;
+  /** QEMU has left the first pass of its migration behind, and is in COLO. */
+  inColo?(): void;
+}
+
+/**
+ * Listens to one QEMU from its connection on: keeps what it has said of its VM, and passes it on to
+ * whoever follows, in the order in which they came.
+ *
+ * ```text
+ * STOP, RESUME      BLOCK_IO_ERROR, WATCHDOG, GUEST_PANICKED ──► standsStill, until RESUME or RESET
+ * SUSPEND, WAKEUP   ──► isAsleep                  SHUTDOWN, a watchdog's poweroff ──► shutdown
+ * MIGRATION "colo"  ──► inColo                    RESET ──► all of it begins anew
+ * ```
+ */
 export class VmWatch {
   readonly #qmp: QmpClient;
+  readonly #followers = new Set<VmFollower>();
   #shutdown: string | undefined;
   #isAsleep = false;
   #standsStill: string | undefined;
@@ -57,44 +86,15 @@ export class VmWatch {
   /** By QEMU's own clock, see {@link QmpEvent.timestampMs}. */
   #resumedAtMs = -Infinity;
 
-  /** The VM has been shut down; QEMU ends, unless it was told not to (`-no-shutdown`). */
-  onShutdown: (reason: string) => void = () => {};
-  /** The guest sleeps; QEMU does not call that a STOP. */
-  onAsleep: () => void = () => {};
-
   constructor(qmp: QmpClient) {
     this.#qmp = qmp;
-    qmp.onEvent(({ name, data, timestampMs }) => {
-      switch (name) {
-        case "SHUTDOWN":
-          return this.#ends(typeof data.reason === "string" ? data.reason : "shutdown");
-        case "SUSPEND":
-          this.#isAsleep = true;
-          return this.onAsleep();
-        case "WAKEUP":
-          this.#isAsleep = false;
-          return;
-        case "GUEST_PANICKED":
-        case "WATCHDOG":
-        case "BLOCK_IO_ERROR":
-          // QEMU then exits at once, without SHUTDOWN (hw/watchdog/watchdog.c).
-          if (name === "WATCHDOG" && data.action === "poweroff") return this.#ends("watchdog");
-          if (STOPPING_ACTIONS.has(data.action) && !this.#isOutrun(timestampMs)) {
-            this.#standsStill = STATE_BEHIND[name];
-          }
-          return;
-        case "RESUME":
-          this.#resumes++;
-          this.#resumedAtMs = timestampMs ?? this.#resumedAtMs;
-          this.#standsStill = undefined;
-          return;
-        case "RESET":
-          // A VM that was kept behind its end begins anew.
-          this.#shutdown = undefined;
-          this.#isAsleep = false;
-          this.#standsStill = undefined;
-      }
-    });
+    qmp.onEvent((event) => this.#heard(event));
+  }
+
+  /** Passes on what is heard from now on, until what this returns is called. */
+  follow(follower: VmFollower): () => void {
+    this.#followers.add(follower);
+    return () => this.#followers.delete(follower);
   }
 
   /** Why the VM was shut down; undefined if it was not. */
@@ -140,10 +140,10 @@ export class VmWatch {
     try {
       while (found === undefined) {
         try {
-          await reactor.run(() => found !== undefined, uninterrupted);
+          await reactor.run(() => found !== undefined, never);
         } catch {
           // Whatever else fails meanwhile is not about the VM.
-          await new Promise((resolve) => setTimeout(resolve, 1));
+          await delay(1);
         }
       }
     } finally {
@@ -169,9 +169,51 @@ export class VmWatch {
     return timestampMs !== undefined && timestampMs < this.#resumedAtMs;
   }
 
+  #heard({ name, data, timestampMs }: QmpEvent): void {
+    switch (name) {
+      case "STOP":
+        return this.#tell((follower) => follower.stopped?.());
+      case "RESUME":
+        this.#resumes++;
+        this.#resumedAtMs = timestampMs ?? this.#resumedAtMs;
+        this.#standsStill = undefined;
+        return this.#tell((follower) => follower.resumed?.());
+      case "SUSPEND":
+        this.#isAsleep = true;
+        return this.#tell((follower) => follower.asleep?.());
+      case "WAKEUP":
+        this.#isAsleep = false;
+        return this.#tell((follower) => follower.awake?.());
+      case "SHUTDOWN":
+        return this.#ends(typeof data.reason === "string" ? data.reason : "shutdown");
+      case "GUEST_PANICKED":
+      case "WATCHDOG":
+      case "BLOCK_IO_ERROR":
+        // QEMU then exits at once, without SHUTDOWN (hw/watchdog/watchdog.c).
+        if (name === "WATCHDOG" && data.action === "poweroff") return this.#ends("watchdog");
+        if (STOPPING_ACTIONS.has(data.action) && !this.#isOutrun(timestampMs)) {
+          this.#standsStill = STATE_BEHIND[name];
+        }
+        return;
+      case "RESET":
+        // A VM that was kept behind its end begins anew.
+        this.#shutdown = undefined;
+        this.#isAsleep = false;
+        this.#standsStill = undefined;
+        return this.#tell((follower) => follower.reset?.());
+      case "MIGRATION":
+        if (decodeMigrationStatus(data).phase !== "colo") return;
+        return this.#tell((follower) => follower.inColo?.());
+    }
+  }
+
+  #tell(what: (follower: VmFollower) => void): void {
+    for (const follower of this.#followers) what(follower);
+  }
+
   #ends(reason: string): void {
     this.#shutdown = reason;
-    this.onShutdown(reason);
+    this.#tell((follower) => follower.shutDown?.(reason));
   }
 
   async #ask(): Promise<VmEvidence> {

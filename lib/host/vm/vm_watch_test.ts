@@ -71,7 +71,7 @@ Deno.test("a monitor is read to its end before a VM is called dead", async () =>
 Deno.test("a watchdog that powers a VM off is an orderly end: QEMU says no SHUTDOWN then", async () => {
   const heard: string[] = [];
   const { shutdown } = await watched({ status: "running", migration: "colo" }, (monitor, watch) => {
-    watch.onShutdown = (reason) => heard.push(reason);
+    watch.follow({ shutDown: (reason) => heard.push(reason) });
     monitor.says("WATCHDOG", { action: "reset" });
     assert.equal(watch.shutdown, undefined);
     monitor.says("WATCHDOG", { action: "poweroff" });

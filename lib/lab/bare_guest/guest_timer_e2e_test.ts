@@ -8,10 +8,10 @@ import { parseVmdesc } from "../../qemu/vmdesc.ts";
 import { GUEST_TIMER_QUERIES, judgeGuestTimer } from "../../qmp/guest_timer.ts";
 import { startMigration } from "../../qmp/migration.ts";
 import { decodeMigrationStatus, queryMigration } from "../../qmp/migration_status.ts";
-import { until } from "../testing/kemari_pair.ts";
 import { kvmTest } from "../vms/kvm.ts";
 import { ensureQemu, type QemuVersion } from "../provision/qemu.ts";
 import { type BareVm, type BareVmOptions, startBareVm } from "./bare_vm.ts";
+import { until } from "../program/until.ts";
 
 const VERSIONS: readonly QemuVersion[] = ["5.2", "7.2", "10.0", "11.1"];
 

@@ -7,6 +7,7 @@ import { ensureGuest } from "./guest.ts";
 import { ensureQemu } from "../provision/qemu.ts";
 import { migrateStopped, resumeArrived } from "../vms/stopped_migration.ts";
 import { startVm, type VmOptions } from "../vms/vm.ts";
+import { delay } from "../../host/system/delay.ts";
 
 const onProgress = (line: string) => console.error(line);
 
@@ -85,7 +86,7 @@ Deno.test("e2e: a disposed VM leaves no process and no folder", async () => {
   const vm = await startVm({ qemu, name: "gone", incoming: "exec:sleep 617" });
   // QEMU has greeted; its command's shell may not have become `sleep` yet.
   for (let i = 0; i < 500 && (await pidsOf(/^sleep 617 /)).length === 0; i++) {
-    await new Promise((resolve) => setTimeout(resolve, 10));
+    await delay(10);
   }
   assert.equal((await pidsOf(/^sleep 617 /)).length, 1);
   await vm.dispose();

@@ -5,18 +5,22 @@
  * side had it is answered by a DSACK (RFC 2883): what is left was lost on its way.
  */
 import { TransportError } from "../../errors.ts";
-import { ERRNO, errno, errnoText, libc } from "../../host/system/libc.ts";
+import { errno, errnoText, libc } from "../../host/system/libc.ts";
+import {
+  AF_INET,
+  ERRNO,
+  IPPROTO_TCP,
+  POLLIN,
+  POLLOUT,
+  SOCK_CLOEXEC,
+  SOCK_DGRAM,
+  SOCK_NONBLOCK,
+  SOCK_STREAM,
+  TCP_INFO,
+  TCP_NODELAY,
+} from "../../host/system/linux.ts";
 import { insideNamespace } from "./net_sniffer.ts";
 
-const AF_INET = 2;
-const SOCK_DGRAM_NONBLOCK_CLOEXEC = 0o2004002;
-const SOCK_STREAM_NONBLOCK_CLOEXEC = 0o2004001;
-const IPPROTO_TCP = 6;
-const TCP_NODELAY = 1;
-const TCP_INFO = 11;
-const EISCONN = 106;
-const POLLIN = 1;
-const POLLOUT = 4;
 const TIMEOUT_MS = 10_000;
 const SINK_BYTES = 64 * 1024;
 
@@ -48,7 +52,9 @@ export class CountedClient implements Disposable {
     host: string,
     port: number,
   ): CountedClient {
-    const type = kind === "tcp" ? SOCK_STREAM_NONBLOCK_CLOEXEC : SOCK_DGRAM_NONBLOCK_CLOEXEC;
+    const type = kind === "tcp"
+      ? SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC
+      : SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC;
     const fd = insideNamespace(namespace, () => libc().socket(AF_INET, type, 0));
     const client = new CountedClient(fd, `${kind}:${host}:${port}`);
     try {
@@ -121,7 +127,7 @@ export class CountedClient implements Disposable {
     if (errno() !== ERRNO.EINPROGRESS) throw this.#failed("connect");
     this.#wait(POLLOUT);
     // The second call tells how the first one ended.
-    if (libc().connect(this.fd, sockaddr, sockaddr.length) < 0 && errno() !== EISCONN) {
+    if (libc().connect(this.fd, sockaddr, sockaddr.length) < 0 && errno() !== ERRNO.EISCONN) {
       throw this.#failed("connect");
     }
   }

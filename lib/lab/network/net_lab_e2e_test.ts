@@ -9,6 +9,7 @@ import { parseMac } from "../../packet/ethernet.ts";
 import { CABLE_IP, CLIENT_IP, NetLab, netLabMissing } from "./net_lab.ts";
 import { insideNamespace, NetSniffer } from "./net_sniffer.ts";
 import { PortSniffer } from "./port_sniffer.ts";
+import { until } from "../program/until.ts";
 
 const missing = await netLabMissing();
 if (missing) console.error(`SKIP network tests: ${missing}`);
@@ -16,17 +17,6 @@ const MAC = parseMac("52:54:00:12:34:56")!;
 /** Asks the client who it is, as 10.77.0.2. */
 const QUESTION = encodeGratuitousArp(MAC, Uint8Array.of(10, 77, 0, 2));
 QUESTION.set([10, 77, 0, 1], 38);
-
-async function until(
-  done: () => boolean | Promise<boolean>,
-  timeoutMs = 5000,
-): Promise<void> {
-  const end = performance.now() + timeoutMs;
-  while (!await done()) {
-    assert.ok(performance.now() < end, "not within its time");
-    await new Promise((resolve) => setTimeout(resolve, 5));
-  }
-}
 
 function test(name: string, body: (lab: NetLab) => Promise<void>) {
   Deno.test({
@@ -45,7 +35,7 @@ test("a TAP at the lab's bridge talks to the client", async (lab) => {
   const tap = insideNamespace(lab.wire, () => TapDevice.open("kemA", { create: false }));
   try {
     using sniffer = NetSniffer.open(lab.client, "client0");
-    await until(() => tap.send(QUESTION));
+    await until(() => tap.send(QUESTION), "the TAP to take a frame");
     const answers: string[] = [];
     await until(() => {
       // The bridge port may need its moment before it forwards.
@@ -55,7 +45,7 @@ test("a TAP at the lab's bridge talks to the client", async (lab) => {
         if (arp) answers.push(ipv4Text(arp.senderIp));
       });
       return answers.includes(CLIENT_IP);
-    });
+    }, "the answer");
     const seen = sniffer.take().map((frame) => decodeArp(frame)?.operation);
     assert.ok(seen.includes(1) && seen.includes(2), String(seen));
   } finally {
@@ -121,11 +111,11 @@ Deno.test({
     const knock = `: < /dev/tcp/${CABLE_IP.secondary}/4000`;
     const isReached = async () =>
       (await lab.run("primary", "timeout", "1", "bash", "-c", knock)).code === 1;
-    await until(isReached);
+    await until(isReached, "the other host");
     await lab.setCable("cut");
     assert.equal(await isReached(), false);
     await lab.setCable("whole");
-    await until(isReached);
+    await until(isReached, "the other host");
     // Who sent what, in the order in which it passed at the client's side.
     using sniffer = PortSniffer.open(lab.wire, ["primary-port", "secondary-port"]);
     const hosts = ["primary", "secondary", "primary"] as const;
@@ -137,7 +127,7 @@ Deno.test({
         const frames = sniffer.take().filter(({ frame }) => decodeArp(frame)?.operation === 1);
         seen.push(...frames.map(({ port }) => port));
         return frames.length > 0;
-      });
+      }, `the question of the ${host}`);
       tap.close();
     }
     assert.equal(sniffer.missed, 0);
@@ -165,7 +155,7 @@ Deno.test({
   fn: async () => {
     const [one, two] = await Promise.all([NetLab.make(), NetLab.make()]);
     const sleeper = one.command("client", ["sleep", "613"]).spawn();
-    await until(async () => (await processesIn(one.client)).includes(sleeper.pid));
+    await until(async () => (await processesIn(one.client)).includes(sleeper.pid), "the sleeper");
     assert.notEqual(one.wire, two.wire);
     await one.dispose();
     assert.equal((await sleeper.status).signal, "SIGKILL");

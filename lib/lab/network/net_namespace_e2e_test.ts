@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
-import { ERRNO, errno, libc } from "../../host/system/libc.ts";
+import { errno, libc } from "../../host/system/libc.ts";
+import { AF_INET, ERRNO, SOCK_STREAM } from "../../host/system/linux.ts";
 import { NetLab, netLabMissing } from "./net_lab.ts";
 import { insideNamespace } from "./net_sniffer.ts";
 
@@ -10,7 +11,7 @@ if (missing !== undefined) console.error(`SKIP the network namespace tests: ${mi
 function connectTo(fd: number, port: number): number {
   const sockaddr = new Uint8Array(16);
   const view = new DataView(sockaddr.buffer);
-  view.setUint16(0, 2, true);
+  view.setUint16(0, AF_INET, true);
   view.setUint16(2, port);
   sockaddr.set([127, 0, 0, 1], 4);
   return libc().connect(fd, sockaddr, sockaddr.length) === 0 ? 0 : errno();
@@ -22,7 +23,7 @@ Deno.test({
   async fn() {
     await using lab = await NetLab.make();
     using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
-    const open = () => libc().socket(2, 1, 0);
+    const open = () => libc().socket(AF_INET, SOCK_STREAM, 0);
     const there = insideNamespace(lab.client, open);
     const here = open();
     try {

@@ -3,18 +3,23 @@
 import { QemuError } from "../../errors.ts";
 import { readSome } from "../../host/system/channel.ts";
 import { cString, errno, errnoText, libc } from "../../host/system/libc.ts";
+import {
+  AF_PACKET,
+  CLONE_NEWNET,
+  ETH_P_ALL_NETWORK_ORDER,
+  O_CLOEXEC,
+  O_RDONLY,
+  SIOCGIFINDEX,
+  SO_RCVBUFFORCE,
+  SOCK_CLOEXEC,
+  SOCK_NONBLOCK,
+  SOCK_RAW,
+  SOL_SOCKET,
+} from "../../host/system/linux.ts";
 
-const CLONE_NEWNET = 0x40000000;
-const AF_PACKET = 17;
-const SOCK_RAW_NONBLOCK_CLOEXEC = 0o2004003;
-const ETH_P_ALL_NETWORK_ORDER = 0x0300;
-const SOL_SOCKET = 1;
-const SO_RCVBUFFORCE = 33;
-const SIOCGIFINDEX = 0x8933n;
 const SOCKADDR_LL_BYTES = 20;
 const RECEIVE_BUFFER_BYTES = 64 << 20;
 const FRAME_BYTES = 68 * 1024;
-const O_RDONLY_CLOEXEC = 0o2000000;
 
 const SYMBOLS = { setns: { parameters: ["i32", "i32"], result: "i32" } } as const;
 
@@ -43,7 +48,7 @@ export function insideNamespace<T>(name: string, work: () => T): T {
 }
 
 function openNamespace(path: string): number {
-  const fd = libc().open(cString(path), O_RDONLY_CLOEXEC, 0);
+  const fd = libc().open(cString(path), O_RDONLY | O_CLOEXEC, 0);
   if (fd < 0) throw new QemuError("network lab", "NoNamespace", `${path}: ${errnoText(errno())}`);
   return fd;
 }
@@ -62,7 +67,11 @@ export class NetSniffer implements Disposable {
   /** @param namespace As `NetLab.client`. */
   static open(namespace: string, ifname: string): NetSniffer {
     return insideNamespace(namespace, () => {
-      const fd = libc().socket(AF_PACKET, SOCK_RAW_NONBLOCK_CLOEXEC, ETH_P_ALL_NETWORK_ORDER);
+      const fd = libc().socket(
+        AF_PACKET,
+        SOCK_RAW | SOCK_NONBLOCK | SOCK_CLOEXEC,
+        ETH_P_ALL_NETWORK_ORDER,
+      );
       if (fd < 0) throw new QemuError("sniffer", "NoSocket", errnoText(errno()));
       const size = new Uint8Array(new Int32Array([RECEIVE_BUFFER_BYTES]).buffer);
       libc().setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, size, 4);

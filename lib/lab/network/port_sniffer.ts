@@ -2,17 +2,20 @@
 import { QemuError } from "../../errors.ts";
 import { errno, errnoText, libc } from "../../host/system/libc.ts";
 import { insideNamespace } from "./net_sniffer.ts";
+import {
+  AF_PACKET,
+  ETH_P_ALL_NETWORK_ORDER,
+  PACKET_OUTGOING,
+  PACKET_STATISTICS,
+  SIOCGIFINDEX,
+  SO_RCVBUFFORCE,
+  SOCK_CLOEXEC,
+  SOCK_NONBLOCK,
+  SOCK_RAW,
+  SOL_PACKET,
+  SOL_SOCKET,
+} from "../../host/system/linux.ts";
 
-const AF_PACKET = 17;
-const SOCK_RAW_NONBLOCK_CLOEXEC = 0o2004003;
-const ETH_P_ALL_NETWORK_ORDER = 0x0300;
-const SOL_SOCKET = 1;
-const SO_RCVBUFFORCE = 33;
-const SOL_PACKET = 263;
-const PACKET_STATISTICS = 6;
-/** `sll_pkttype` of a frame that leaves by the interface. */
-const PACKET_OUTGOING = 4;
-const SIOCGIFINDEX = 0x8933n;
 const RECEIVE_BUFFER_BYTES = 64 << 20;
 const FRAME_BYTES = 68 * 1024;
 
@@ -47,7 +50,11 @@ export class PortSniffer implements Disposable {
   /** @param ports Names of interfaces. */
   static open(namespace: string, ports: readonly string[]): PortSniffer {
     return insideNamespace(namespace, () => {
-      const fd = libc().socket(AF_PACKET, SOCK_RAW_NONBLOCK_CLOEXEC, ETH_P_ALL_NETWORK_ORDER);
+      const fd = libc().socket(
+        AF_PACKET,
+        SOCK_RAW | SOCK_NONBLOCK | SOCK_CLOEXEC,
+        ETH_P_ALL_NETWORK_ORDER,
+      );
       if (fd < 0) throw new QemuError("sniffer", "NoSocket", errnoText(errno()));
       const size = new Uint8Array(new Int32Array([RECEIVE_BUFFER_BYTES]).buffer);
       libc().setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, size, 4);

@@ -1,8 +1,9 @@
 /** What both forms of the drill do with processes, guests and time. */
 import { KemariError, QemuError, TransportError } from "../../errors.ts";
-import { askControl } from "../../host/system/control.ts";
-import type { SenderStatus } from "../../host/status/sender_status.ts";
+import { askStatus } from "../../host/system/ask_control.ts";
+import type { SenderStatus } from "../../control/sender_status.ts";
 import type { RunningVm } from "../vms/standby_guest.ts";
+import { until } from "./until.ts";
 
 /** The longest that anything in a drill may take. */
 export const TIMEOUT_MS = 60_000;
@@ -34,10 +35,6 @@ export async function output(program: string, args: string[], signal: AbortSigna
   }
 }
 
-export async function ask<Status>(socket: string, signal: AbortSignal): Promise<Status> {
-  return await askControl(socket, "status", signal) as unknown as Status;
-}
-
 /** Waits until a kemari process serves its control socket. */
 export async function answers(
   socket: string,
@@ -45,7 +42,7 @@ export async function answers(
   signal: AbortSignal,
 ): Promise<void> {
   await whileAlive(child, "kemari recv", async () => {
-    const { state } = await ask<{ readonly state: string }>(socket, signal);
+    const { state } = await askStatus(socket, signal);
     return state !== "starting";
   }, signal);
 }
@@ -57,7 +54,7 @@ export async function protectedBy(
   signal: AbortSignal,
 ): Promise<void> {
   await whileAlive(child, "kemari protect", async () => {
-    const { syncs } = await ask<SenderStatus>(socket, signal);
+    const { syncs } = await askStatus(socket, signal);
     return syncs >= 2;
   }, signal);
 }
@@ -70,60 +67,21 @@ export async function whileAlive(
 ): Promise<void> {
   let ended: number | undefined;
   child.status.then(({ code }) => ended = code);
-  await until(async () => {
-    if (ended !== undefined) {
-      throw new TransportError(name, "spawn", `it ended with ${ended} before it was ready`);
-    }
-    try {
-      return await ready();
-    } catch (error) {
-      if (error instanceof KemariError) return false;
-      throw error;
-    }
-  }, signal);
-}
-
-export async function until(
-  condition: () => boolean | Promise<boolean>,
-  signal: AbortSignal,
-  limitMs = TIMEOUT_MS,
-): Promise<void> {
-  const end = performance.now() + limitMs;
-  while (!await condition()) {
-    signal.throwIfAborted();
-    if (performance.now() > end) {
-      throw new TransportError("drill", "read", `nothing came for ${limitMs / 1000} s`);
-    }
-    await delay(20, signal);
-  }
-}
-
-/** Waits for a condition as {@link until} does, and says what it was that did not come. */
-export async function expectSoon(
-  what: string,
-  condition: () => boolean | Promise<boolean>,
-  { signal, limitMs }: { readonly signal: AbortSignal; readonly limitMs?: number },
-): Promise<void> {
-  try {
-    await until(condition, signal, limitMs);
-  } catch (cause) {
-    signal.throwIfAborted();
-    throw new TransportError("drill", "read", `${what} did not happen in time`, { cause });
-  }
-}
-
-export function delay(ms: number, signal: AbortSignal): Promise<void> {
-  return new Promise((resolve, reject) => {
-    const abort = () => {
-      clearTimeout(timer);
-      reject(signal.reason);
-    };
-    const timer = setTimeout(() => {
-      signal.removeEventListener("abort", abort);
-      resolve();
-    }, ms);
-    signal.addEventListener("abort", abort, { once: true });
-  });
+  await until(
+    async () => {
+      if (ended !== undefined) {
+        throw new TransportError(name, "spawn", `it ended with ${ended} before it was ready`);
+      }
+      try {
+        return await ready();
+      } catch (error) {
+        if (error instanceof KemariError) return false;
+        throw error;
+      }
+    },
+    name,
+    { signal },
+  );
 }
 
 export function kill(pid: number): void {

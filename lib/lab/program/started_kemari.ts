@@ -1,8 +1,9 @@
 /** A kemari that an experiment runs, and what it says if it does not get ready. */
 import { TransportError } from "../../errors.ts";
-import { askControl } from "../../host/system/control.ts";
+import { askStatus } from "../../host/system/ask_control.ts";
 import { end, whileAlive } from "./lab_process.ts";
 import { atExit, endQuietly } from "./work_folder.ts";
+import { delay } from "../../host/system/delay.ts";
 
 const SAID_CHARACTERS = 2000;
 const LAST_WORDS_MS = 300;
@@ -30,8 +31,7 @@ export function startKemari(
     }
   })();
   // Its guardian has the same stderr, for a moment longer.
-  const heard = () =>
-    Promise.race([reading, new Promise((resolve) => setTimeout(resolve, LAST_WORDS_MS))]);
+  const heard = () => Promise.race([reading, delay(LAST_WORDS_MS)]);
   stack.defer(async () => {
     await end(child);
     forget();
@@ -64,7 +64,7 @@ export function isThere(path: string): boolean {
 /** Whether the `kemari recv` behind a control socket listens: it answers before that. */
 export async function listens(control: string, signal: AbortSignal): Promise<boolean> {
   try {
-    return (await askControl(control, "status", signal)).state !== "starting";
+    return (await askStatus(control, signal)).state !== "starting";
   } catch (error) {
     if (error instanceof TransportError) return false;
     throw error;

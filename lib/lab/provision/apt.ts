@@ -6,6 +6,7 @@
 import { createHash } from "node:crypto";
 import { InterruptedError, TransportError, UsageError } from "../../errors.ts";
 import { exists, findProgram, type ProvisionOptions } from "./cache_dir.ts";
+import { delay } from "../../host/system/delay.ts";
 
 const KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
@@ -230,7 +231,7 @@ export class AptArchive {
       if (result.code === 0) return result.stdout;
       if (/Could not get lock/.test(result.stderr) && Date.now() < deadlineMs) {
         this.options.onProgress?.("waiting for an apt-get of an earlier run");
-        await new Promise((resolve) => setTimeout(resolve, 500));
+        await delay(500);
         continue;
       }
       const reason = result.stderr.split("\n").filter((line) => /^[EW]:/.test(line)).slice(0, 3);

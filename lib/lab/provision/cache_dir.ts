@@ -1,6 +1,7 @@
 /** Where provisioned parts live, and the lock that keeps two runs from building the same part. */
 
 import { TransportError, UsageError } from "../../errors.ts";
+import { delay } from "../../host/system/delay.ts";
 
 /** Something to tell the person who waits. One line, without a newline. */
 export type OnProgress = (line: string) => void;
@@ -65,7 +66,7 @@ export async function withLock<T>(
         const owner = (await Deno.readTextFile(path)).trim();
         options.onProgress?.(`waiting for another setup to end (pid ${owner || "unknown"})`);
       }
-      await new Promise((resolve) => setTimeout(resolve, LOCK_POLL_MS));
+      await delay(LOCK_POLL_MS);
     }
     await file.truncate(0);
     await file.seek(0, Deno.SeekMode.Start);
@@ -100,7 +101,7 @@ export async function waitForPath(path: string, timeoutMs = 10_000): Promise<voi
     if (Date.now() > deadlineMs) {
       throw new TransportError(path, "connect", `it did not appear within ${timeoutMs} ms`);
     }
-    await new Promise((resolve) => setTimeout(resolve, 5));
+    await delay(5);
   }
 }
 

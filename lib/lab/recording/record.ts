@@ -15,6 +15,7 @@ import { type Capture, capture } from "./capture.ts";
 import { dirtyingBootSector } from "./boot_sector.ts";
 import { type Recording, RECORDINGS } from "./recordings.ts";
 import type { StoredBytes, StreamInfo } from "./streams.ts";
+import { delay } from "../../host/system/delay.ts";
 
 const FOLDER = new URL("../../../fixtures/streams/", import.meta.url);
 const BOOT_MS = 2500;
@@ -46,7 +47,7 @@ async function record(recording: Recording): Promise<StreamInfo> {
   }).spawn();
   try {
     await waitForPath(`${folder}/qmp`);
-    await sleep(BOOT_MS);
+    await delay(BOOT_MS);
     await using qmp = await QmpClient.connect(`${folder}/qmp`);
     await qmp.runAll(recording.before ?? []);
     const listener = Deno.listen({ transport: "unix", path: `${folder}/stream` });
@@ -68,7 +69,7 @@ async function record(recording: Recording): Promise<StreamInfo> {
     });
     await qmp.execute("migrate", { uri: `unix:${folder}/stream` });
     if (recording.finally) {
-      await sleep(recording.finally.slowMs);
+      await delay(recording.finally.slowMs);
       await qmp.execute("migrate-set-parameters", recording.finally.parameters);
     }
     const result = await taken;
@@ -144,10 +145,6 @@ async function readIndex(): Promise<StreamInfo[]> {
     if (error instanceof Deno.errors.NotFound) return [];
     throw error;
   }
-}
-
-function sleep(ms: number): Promise<void> {
-  return new Promise((resolve) => setTimeout(resolve, ms));
 }
 
 if (import.meta.main) {

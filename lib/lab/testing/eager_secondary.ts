@@ -1,6 +1,7 @@
 /** For tests: a secondary that takes over at a loss, and what shows that it did. */
-import { type KemariPair, PATIENCE, type ProtectableVm, until } from "./kemari_pair.ts";
+import { type KemariPair, PATIENCE, type ProtectableVm } from "./kemari_pair.ts";
 import { KemariProcess } from "../program/watched_kemari.ts";
+import { until } from "../program/until.ts";
 
 /** `kemari recv --on-loss activate`, whose fence makes a file; the VM that it starts is nobody's. */
 export class EagerSecondary {
@@ -11,10 +12,13 @@ export class EagerSecondary {
   }
 
   /** Starts it, owned by the pair; it listens when this returns. */
-  static async start(pair: KemariPair<ProtectableVm>): Promise<EagerSecondary> {
+  static async start(
+    pair: KemariPair<ProtectableVm>,
+    ...options: string[]
+  ): Promise<EagerSecondary> {
     const words = ["recv", pair.link, "--control", pair.recvControl, "--on-loss", "activate"];
     const fence = ["--fence", `touch ${pair.folder}/fenced`, "--exec", "cat >/dev/null"];
-    const recv = pair.own(new KemariProcess([...words, ...fence, ...PATIENCE]));
+    const recv = pair.own(new KemariProcess([...words, ...fence, ...PATIENCE, ...options]));
     await recv.listening();
     return new EagerSecondary(recv, pair.folder);
   }

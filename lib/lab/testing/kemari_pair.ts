@@ -1,10 +1,13 @@
 /** For tests on real QEMU: a VM to protect, kemari at both ends, and what their guests count. */
 import assert from "node:assert/strict";
-import { askControl } from "../../host/system/control.ts";
-import type { ReceiverStatus } from "../../host/status/receiver_status.ts";
-import type { SenderStatus } from "../../host/status/sender_status.ts";
+import { askFailover, askStatus } from "../../host/system/ask_control.ts";
+import { askReceiver, askSender } from "../program/ask_end.ts";
+import type { ReceiverStatus } from "../../control/receiver_status.ts";
+import type { SenderStatus } from "../../control/sender_status.ts";
 import { countsOf, type GuestConsole } from "../guest/guest_console.ts";
 import { KemariProcess } from "../program/watched_kemari.ts";
+import { never } from "../../host/system/never.ts";
+import { until } from "../program/until.ts";
 
 /** A VM as far as its guest can be heard counting. */
 export interface CountingVm {
@@ -17,10 +20,8 @@ export interface ProtectableVm extends CountingVm, AsyncDisposable {
   readonly qmpPath: string;
 }
 
-const TIMEOUT_MS = 60_000;
 /** A busy machine has been silent for 911 ms; who waits for a loss by silence says less. */
 export const PATIENCE = ["--grace", "3s"];
-const never = new AbortController().signal;
 
 /** What does not depend on the guest: whose VM it is, and how it is made, is a subclass's. */
 export abstract class KemariPair<V extends ProtectableVm> implements AsyncDisposable {
@@ -100,17 +101,22 @@ export abstract class KemariPair<V extends ProtectableVm> implements AsyncDispos
 
   /** Waits until the sender has committed so many transactions since it started. */
   syncs(count: number): Promise<SenderStatus> {
-    return this.#status<SenderStatus>(this.sendControl, ({ syncs }) => syncs >= count);
+    return this.#status<SenderStatus>(this.sendControl, askSender, ({ syncs }) => syncs >= count);
   }
 
   receiverStatus(
     accept: (status: ReceiverStatus) => boolean = ({ state }) => state !== "starting",
   ): Promise<ReceiverStatus> {
-    return this.#status<ReceiverStatus>(this.recvControl, accept);
+    return this.#status<ReceiverStatus>(this.recvControl, askReceiver, accept);
   }
 
   senderStatus(accept: (status: SenderStatus) => boolean): Promise<SenderStatus> {
-    return this.#status<SenderStatus>(this.sendControl, accept);
+    return this.#status<SenderStatus>(this.sendControl, askSender, accept);
+  }
+
+  /** Waits until the sender's side says that it is in this state, before its session or in it. */
+  async senderIs(state: SenderStatus["state"]): Promise<void> {
+    await this.#status(this.sendControl, askStatus, (status) => status.state === state);
   }
 
   /** The numbers that a VM's guest has said. */
@@ -151,11 +157,15 @@ export abstract class KemariPair<V extends ProtectableVm> implements AsyncDispos
     await Deno.remove(this.folder, { recursive: true });
   }
 
-  async #status<Status>(socket: string, accept: (status: Status) => boolean): Promise<Status> {
+  async #status<Status>(
+    socket: string,
+    ask: (socket: string, signal: AbortSignal) => Promise<Status>,
+    accept: (status: Status) => boolean,
+  ): Promise<Status> {
     let status: Status | undefined;
     await until(async () => {
       try {
-        status = await askControl(socket, "status", never) as unknown as Status;
+        status = await ask(socket, never);
       } catch {
         return false;
       }
@@ -165,19 +175,7 @@ export abstract class KemariPair<V extends ProtectableVm> implements AsyncDispos
   }
 }
 
-/** Waits for a condition, for a minute at most. */
-export async function until(
-  condition: () => boolean | Promise<boolean>,
-  what: string,
-): Promise<void> {
-  const end = performance.now() + TIMEOUT_MS;
-  while (!await condition()) {
-    if (performance.now() > end) assert.fail(`waited a minute for ${what}`);
-    await new Promise((resolve) => setTimeout(resolve, 20));
-  }
-}
-
 /** Asks a waiting receiver to activate. */
 export async function failover(pair: { readonly recvControl: string }): Promise<void> {
-  assert.deepEqual(await askControl(pair.recvControl, "failover", never), { ok: true });
+  await askFailover(pair.recvControl, { signal: never });
 }

@@ -1,6 +1,7 @@
 /** For tests: an experiment that is interrupted removes what it made. */
 import assert from "node:assert/strict";
 import { KemariProcess } from "../program/watched_kemari.ts";
+import { delay } from "../../host/system/delay.ts";
 
 /** How long it goes on after the pattern was seen: into the middle of whatever it does. */
 const INTO_IT_MS = 4000;
@@ -11,7 +12,7 @@ export async function leavesNothing(args: readonly string[], said: RegExp): Prom
   try {
     await using bench = new KemariProcess(args, { before: `export TMPDIR='${temporary}';` });
     await bench.waitFor(said, 120_000);
-    await new Promise((resolve) => setTimeout(resolve, INTO_IT_MS));
+    await delay(INTO_IT_MS);
     bench.signal("SIGINT");
     const { code, stderr } = await bench.ended(30_000);
     assert.equal(code, 130, stderr);

@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { QmpClient } from "../../host/vm/qmp_client.ts";
 import { BarePair } from "./bare_pair.ts";
-import { until } from "./kemari_pair.ts";
+import { until } from "../program/until.ts";
 
 /** What an operator has set, all of which a protection needs otherwise. */
 const CAPABILITIES = { "events": false, "multifd": true, "x-colo": false, "return-path": true };

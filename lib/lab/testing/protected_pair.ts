@@ -7,7 +7,7 @@ import { startBooted } from "../vms/booted_vm.ts";
 import { StandbyGuest } from "../vms/standby_guest.ts";
 import { startVm, type Vm } from "../vms/vm.ts";
 
-export { failover, until } from "./kemari_pair.ts";
+export { failover } from "./kemari_pair.ts";
 
 /** A VM as far as its guest can be heard and asked. */
 export type Guest = Pick<Vm, "name" | "console" | "run">;

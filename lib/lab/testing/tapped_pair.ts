@@ -1,23 +1,19 @@
 /** For tests on real QEMU: a VM whose disk and NIC go through kemari, and a client outside. */
 import assert from "node:assert/strict";
-import { askControl } from "../../host/system/control.ts";
-import type { ReceiverStatus } from "../../host/status/receiver_status.ts";
-import type { SenderStatus } from "../../host/status/sender_status.ts";
-import type { TapStatus } from "../../host/taps/tap_status.ts";
+import { askReceiver, askTappedSender, type TappedStatus } from "../program/ask_end.ts";
+import type { ReceiverStatus } from "../../control/receiver_status.ts";
 import { ensureGuest } from "../guest/guest.ts";
 import { NetLab } from "../network/net_lab.ts";
 import { PATIENCE } from "./kemari_pair.ts";
-import { type Guest, until } from "./protected_pair.ts";
+import { until } from "../program/until.ts";
+import type { Guest } from "./protected_pair.ts";
 import { cacheDir, exists, withLock } from "../provision/cache_dir.ts";
 import { ensureQemu } from "../provision/qemu.ts";
 import { startBooted } from "../vms/booted_vm.ts";
 import { StandbyGuest } from "../vms/standby_guest.ts";
 import { startVm, type Vm } from "../vms/vm.ts";
 import { FROM_SOURCE, KemariProcess, type StartOptions } from "../program/watched_kemari.ts";
-
-export type TappedStatus = SenderStatus & { readonly taps: TapStatus };
-
-const never = new AbortController().signal;
+import { never } from "../../host/system/never.ts";
 
 const SERVE =
   `mount -t ext4 /dev/vda /mnt && ip link set eth0 up && ip addr add 10.77.0.2/24 dev eth0
@@ -218,7 +214,7 @@ export class TappedPair implements AsyncDisposable {
     let status: ReceiverStatus | undefined;
     await until(async () => {
       try {
-        status = await askControl(control, "status", never) as unknown as ReceiverStatus;
+        status = await askReceiver(control, never);
       } catch {
         return false;
       }
@@ -347,11 +343,11 @@ export class TappedPair implements AsyncDisposable {
     let status: TappedStatus | undefined;
     await until(async () => {
       try {
-        status = await askControl(this.#control, "status", never) as unknown as TappedStatus;
+        status = await askTappedSender(this.#control, never);
       } catch {
         return false;
       }
-      return status.role === "sender" && status.syncs >= count;
+      return status.syncs >= count;
     }, `${count} syncs; ${this.#logs()}`);
     return status!;
   }

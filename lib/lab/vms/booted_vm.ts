@@ -9,14 +9,13 @@ import { cacheDir, exists, shellQuote, withLock } from "../provision/cache_dir.t
 import { saveVm } from "./save_vm.ts";
 import { resumeArrived } from "./stopped_migration.ts";
 import { startVm, type Vm, type VmOptions } from "./vm.ts";
+import { never } from "../../host/system/never.ts";
 
 /** What belongs to one boot, and not to the machine that goes on from it. */
 type Boot = Omit<VmOptions, "incoming" | "stdin">;
 
 /** How long a state is kept that nobody goes on from: a new kernel or QEMU leaves them behind. */
 const KEPT_MS = 7 * 24 * 3600 * 1000;
-
-const never = new AbortController().signal;
 
 /**
  * Starts a VM whose guest has booted and runs: its agent listens, and its console says nothing of

@@ -5,6 +5,7 @@ import { GuestConsole } from "../guest/guest_console.ts";
 import { GuestPort } from "../guest/guest_port.ts";
 import { shellQuote } from "../provision/cache_dir.ts";
 import { vmArguments, type VmOptions } from "./vm.ts";
+import { delay } from "../../host/system/delay.ts";
 
 /** A VM as far as it can be heard, asked and ended, whoever started it. */
 export interface RunningVm {
@@ -83,7 +84,7 @@ export class StandbyGuest implements RunningVm, AsyncDisposable {
     const { pid } = this;
     return (async () => {
       while (processesOf(this.folder, true).includes(pid)) {
-        await new Promise((resolve) => setTimeout(resolve, 20));
+        await delay(20);
       }
     })();
   }
@@ -91,7 +92,7 @@ export class StandbyGuest implements RunningVm, AsyncDisposable {
   async powerCut(): Promise<void> {
     for (const pid of processesOf(this.folder)) endQuietly(pid);
     while (processesOf(this.folder, true).length > 0) {
-      await new Promise((resolve) => setTimeout(resolve, 5));
+      await delay(5);
     }
   }
 

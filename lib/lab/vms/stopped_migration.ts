@@ -7,6 +7,7 @@ import { QemuError, TransportError } from "../../errors.ts";
 import { QmpClient } from "../../host/vm/qmp_client.ts";
 import { queryStatus, resumeVm, startMigration, stopVm } from "../../qmp/migration.ts";
 import type { Vm } from "./vm.ts";
+import { delay } from "../../host/system/delay.ts";
 
 const LOAD_MS = 60_000;
 const POLL_MS = 20;
@@ -36,7 +37,7 @@ export async function resumeArrived(vm: Vm, signal?: AbortSignal): Promise<void>
       if (status !== "inmigrate" || performance.now() > end) {
         throw new TransportError(vm.name, "read", `the VM is "${status}", not paused`);
       }
-      await new Promise((resolve) => setTimeout(resolve, POLL_MS));
+      await delay(POLL_MS);
     }
     await qmp.run(resumeVm());
   } catch (cause) {

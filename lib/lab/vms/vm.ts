@@ -9,6 +9,7 @@ import { GuestPort, type PortReader } from "../guest/guest_port.ts";
 import { READY_LINE } from "../guest/init_script.ts";
 import { shellQuote } from "../provision/cache_dir.ts";
 import { endTagged, forgetVm, rememberVm, VM_TAG } from "./vm_cleanup.ts";
+import { delay } from "../../host/system/delay.ts";
 
 /** How to start a VM. A pair that one migrates between must agree on all but name and incoming. */
 export interface VmOptions {
@@ -159,7 +160,7 @@ export class Vm implements AsyncDisposable {
       const stderrTail = new StreamTail(child.stderr);
       const gone = child.status.then(async (status) => {
         // What QEMU started may keep stderr open for longer than QEMU lives.
-        await Promise.race([stderrTail.ended, sleep(LAST_WORDS_MS)]);
+        await Promise.race([stderrTail.ended, delay(LAST_WORDS_MS)]);
         throw new QemuError(
           "start",
           "Exited",
@@ -306,10 +307,6 @@ async function pump(conn: Deno.Conn, sink: PortReader): Promise<void> {
 
 async function writeAll(conn: Deno.Conn, bytes: Uint8Array): Promise<void> {
   for (let done = 0; done < bytes.length;) done += await conn.write(bytes.subarray(done));
-}
-
-function sleep(ms: number): Promise<void> {
-  return new Promise((resolve) => setTimeout(resolve, ms));
 }
 
 function killQuietly(process: Deno.ChildProcess): void {

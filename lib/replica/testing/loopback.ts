@@ -4,8 +4,7 @@ import { createHash } from "node:crypto";
 import assert from "node:assert/strict";
 import { Carry } from "../../bytes/carry.ts";
 import { StreamParser } from "../../qemu/stream_parser.ts";
-import { TxnSender } from "../../txn/sender.ts";
-import { createPageDigest, DigestTable, type PageDigest } from "../page_digest.ts";
+import { createPageDigest, type PageDigest } from "../page_digest.ts";
 import { Primary, type PrimaryEvent, type PrimaryOptions } from "../primary.ts";
 import { Replica } from "../replica.ts";
 import { Secondary, type SecondaryCounters, type SecondaryEvent } from "../secondary.ts";
@@ -26,7 +25,6 @@ let digest: PageDigest | undefined;
 
 export class Loopback {
   now = 0;
-  readonly txn: TxnSender;
   readonly primary: Primary;
   readonly replica: Replica;
   readonly secondary: Secondary;
@@ -49,22 +47,15 @@ export class Loopback {
   readonly #toPrimary = new Carry();
   #held: Uint8Array[] = [];
   #unparsed: Uint8Array = new Uint8Array(0);
-  #table = new DigestTable();
-  #tableBlocks = new Map<string, number>();
 
   private constructor(options: LoopbackOptions) {
     this.#options = options;
     const clock = () => this.now;
-    this.txn = new TxnSender({
-      session: Uint8Array.from({ length: 16 }, (_, i) => i),
-      heartbeatMs: 1000,
-      graceMs: 5000,
-      software: "kemari test",
-      packingClock: options.compression?.treatments.some(({ pack }) => pack) ? clock : undefined,
-    }, 0);
+    const session = Uint8Array.from({ length: 16 }, (_, i) => i);
     this.primary = new Primary(
       { commit: "async", stream: "auto", maxInFlightBytes: 1e9, ...options },
-      this.txn,
+      { session, heartbeatMs: 1000, graceMs: 5000, software: "kemari test" },
+      0,
       clock,
     );
     const maxTransactionBytes = options.maxTransactionBytes ?? 1e9;
@@ -91,74 +82,72 @@ export class Loopback {
     const joined = new Uint8Array(this.#unparsed.length + bytes.length);
     joined.set(this.#unparsed);
     joined.set(bytes, this.#unparsed.length);
-    let at = 0;
-    while (at < joined.length) {
-      if (this.primary.wantsDigests(joined[at])) {
-        this.#table = new DigestTable();
-        this.#tableBlocks = new Map();
-        this.txn.queryDigests(...DIGEST_SEED);
-        this.pump();
-        if (this.#options.holdAnswers) this.answer();
-      }
-      const next = this.primary.receiveStream(joined, at, joined.length);
-      this.pump();
-      if (next === at) break;
-      at = next;
-    }
-    this.#unparsed = joined.slice(at);
+    this.#unparsed = joined;
+    this.#parse();
+    this.pump();
+    // Nothing of the stream goes on without them, also where a case withholds the ACKs.
+    while (this.primary.awaitsDigests && this.answer()) this.pump();
+  }
+
+  #parse(): void {
+    const bytes = this.#unparsed;
+    this.#unparsed = bytes.slice(this.primary.receiveStream(bytes, 0, bytes.length, this.now));
   }
 
   /** Ends QEMU's stream. */
   end(): void {
     try {
-      this.primary.endOfStream(this.#unparsed.length);
+      this.primary.endOfStream(this.#unparsed.length, this.now);
     } finally {
       this.pump();
     }
   }
 
+  /** Lets time pass, as far as `now` says. */
+  tick(): void {
+    this.primary.tick(this.now);
+    this.pump();
+  }
+
   /** Lets everything that is said be heard. */
   pump(): void {
-    for (let busy = true; busy;) {
-      busy = false;
-      // As SenderLink does: QEMU has its answer, then the checkpoint is forwarded.
-      this.replies.push(...this.primary.takeReplies());
-      this.primary.settle();
-      for (const output of this.primary.holding ? [] : this.txn.takeOutput()) {
-        busy = true;
-        const bytes = this.#options.tamper?.(output.slice()) ?? output.slice();
-        this.wire.push(bytes);
-        this.#toSecondary.feed(bytes, 0, bytes.length, (b, start, end) => {
-          return this.secondary.receive(b, start, end);
-        });
-      }
-      this.#secondaryActs();
-      if (!this.#options.holdAnswers && this.answer()) busy = true;
-    }
-    this.replies.push(...this.primary.takeReplies());
-    this.primaryEvents.push(...this.primary.takeEvents());
+    do this.#take(); while (!this.#options.holdAnswers && this.answer());
   }
 
   /** Lets the primary hear what the secondary has said. @returns whether it said anything. */
   answer(count = Infinity): boolean {
     this.#held.push(...this.secondary.takeOutput());
     const heard = this.#held.splice(0, count);
+    const waited = this.primary.awaitsDigests;
     for (const bytes of heard) {
       this.answers.push(bytes);
       this.#toPrimary.feed(bytes, 0, bytes.length, (b, start, end) => {
-        return this.txn.receive(b, start, end, this.now);
+        return this.primary.receivePeer(b, start, end, this.now);
       });
     }
-    for (const event of this.txn.takeEvents()) {
-      if (event.kind === "acked") this.primary.acked(event.transaction, event.roundTripMs);
-      if (event.kind === "handed-over") this.primary.handedOver();
-      if (event.kind !== "digests") continue;
-      this.#table.receive(event.payload, this.#tableBlocks);
-      if (event.last) this.primary.setDigests(this.#table, this.#tableBlocks, digest!);
-    }
-    this.replies.push(...this.primary.takeReplies());
-    this.primaryEvents.push(...this.primary.takeEvents());
+    if (waited && !this.primary.awaitsDigests) this.#parse();
+    this.#take();
     return heard.length > 0;
+  }
+
+  /** Takes what has come of what the primary was given, in the order that it says. */
+  #take(): void {
+    this.replies.push(...this.primary.takeReplies());
+    this.primary.repliesGiven();
+    for (const output of this.primary.takeOutput()) {
+      const bytes = this.#options.tamper?.(output.slice()) ?? output.slice();
+      this.wire.push(bytes);
+      this.#toSecondary.feed(bytes, 0, bytes.length, (b, start, end) => {
+        return this.secondary.receive(b, start, end);
+      });
+    }
+    this.#secondaryActs();
+    for (const event of this.primary.takeEvents()) {
+      if (event.kind === "wants-digests") {
+        this.primary.queryDigests(...DIGEST_SEED, digest!);
+        this.#take();
+      } else if (event.kind !== "ready") this.primaryEvents.push(event);
+    }
   }
 
   /** QEMU's return path so far, in hex; nothing is left in it. */

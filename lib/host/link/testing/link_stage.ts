@@ -16,14 +16,15 @@ import type { Replica } from "../../../replica/replica.ts";
 import { OutputQueue } from "../../system/channel.ts";
 import { cString, libc } from "../../system/libc.ts";
 import { socketConnection } from "../peer.ts";
+import { PeerOutput } from "../peer_output.ts";
 import { Reactor } from "../../system/reactor.ts";
 import { ReceiverHost, type ReceiverSettings } from "../receiver_host.ts";
 import type { SenderLinkOptions } from "../link_options.ts";
 import { SenderLink } from "../sender_link.ts";
 import { connectSocket } from "../../system/socket.ts";
+import { never } from "../../system/never.ts";
 
 /** A signal that never comes. */
-export const never = new AbortController().signal;
 
 /** What a replica would activate, as a hash. */
 export function contentOf(replica: Replica): string {
@@ -71,7 +72,11 @@ export class Stage implements AsyncDisposable {
   }
 
   /** Sends a stream until it is handed over, or to whatever error comes. */
-  async send(stream: Uint8Array, options: Partial<SenderLinkOptions> = {}): Promise<SenderLink> {
+  async send(
+    stream: Uint8Array,
+    options: Partial<SenderLinkOptions> = {},
+    openOutput?: ConstructorParameters<typeof SenderLink>[3],
+  ): Promise<SenderLink> {
     const file = `${this.folder}/stream`;
     Deno.writeFileSync(file, stream);
     const input = libc().open(cString(file), 0, 0);
@@ -87,6 +92,7 @@ export class Stage implements AsyncDisposable {
         software: "test",
         ...options,
       },
+      openOutput,
     );
     try {
       link.attach({ input, output: -1, name: "QEMU" });
@@ -146,19 +152,13 @@ export async function wireOf(
 ): Promise<Uint8Array> {
   await using stage = await Stage.open();
   const said: Uint8Array[] = [];
-  const write = OutputQueue.prototype.push;
-  let senderFd = -1;
-  // The link's own queue is the one whose first frame is HELLO and that begins a transaction.
-  OutputQueue.prototype.push = function (this: OutputQueue, pieces) {
-    if (senderFd < 0 && pieces.length > 0) senderFd = this.fd;
-    if (this.fd === senderFd) said.push(...pieces.map((piece) => piece.slice()));
-    write.call(this, pieces);
-  };
-  try {
-    await stage.send(stream, options);
-  } finally {
-    OutputQueue.prototype.push = write;
+  class HeardOutput extends PeerOutput {
+    override push(pieces: readonly Uint8Array[]): void {
+      said.push(...pieces.map((piece) => piece.slice()));
+      super.push(pieces);
+    }
   }
+  await stage.send(stream, options, (peer, input) => new HeardOutput(peer, input));
   return concat(said);
 }
 

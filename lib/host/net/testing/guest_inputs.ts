@@ -9,18 +9,17 @@ import {
 import { ensureGuest } from "../../../lab/guest/guest.ts";
 import { guestPrograms } from "../../../lab/guest/guest_programs.ts";
 import { NetLab, netLabMissing } from "../../../lab/network/net_lab.ts";
-import { until } from "../../../lab/testing/protected_pair.ts";
+import { until } from "../../../lab/program/until.ts";
 import { ensureQemu } from "../../../lab/provision/qemu.ts";
 import { startBooted } from "../../../lab/vms/booted_vm.ts";
 import type { Vm } from "../../../lab/vms/vm.ts";
 import { FROM_SOURCE, KemariProcess } from "../../../lab/program/watched_kemari.ts";
-import { askControl } from "../../system/control.ts";
-import type { SenderStatus } from "../../status/sender_status.ts";
+import { askStatus } from "../../system/ask_control.ts";
+import { never } from "../../system/never.ts";
 
 const missing = await netLabMissing();
 if (missing) console.error(`SKIP network tests: ${missing}`);
 
-const never = new AbortController().signal;
 const PORT = 7000;
 /** Sixty checkpoints a second, and those that the guest's answers ask for. */
 const INTERVAL_MS = 16;
@@ -97,7 +96,7 @@ class Scene implements AsyncDisposable {
   async syncs(): Promise<number> {
     try {
       const control = `${this.folder}/protect`;
-      return (await askControl(control, "status", never) as unknown as SenderStatus).syncs ?? 0;
+      return (await askStatus(control, never)).syncs;
     } catch {
       return 0;
     }

@@ -7,8 +7,8 @@ import type { NetTapEvents, NetTapOptions } from "../net_tap_events.ts";
 import { Reactor } from "../../system/reactor.ts";
 import { connectSocket, type Listener, listenSocket } from "../../system/socket.ts";
 import { parseNetTap, type UnixAddress } from "../net_address.ts";
+import { never } from "../../system/never.ts";
 
-export const never = new AbortController().signal;
 export const MAC = parseMac("52:54:00:12:34:56")!;
 
 export function unix(path: string): UnixAddress {

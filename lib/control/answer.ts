@@ -1,0 +1,101 @@
+/** What a control socket's client is answered: done, refused, or what it has asked for. */
+import { EXIT, exitCodeOf, KemariError, RelayedError, WireError } from "../errors.ts";
+import { type SenderDurations, senderDurations } from "./sender_status.ts";
+import {
+  anyNumber,
+  anyText,
+  checked,
+  isObject,
+  oneOf,
+  optional,
+  record,
+  type Shape,
+} from "./shape.ts";
+import { type EarlyEndStatus, type EndStatus, statusShape } from "./status.ts";
+
+/** The longest answer, in bytes: several times the status of a VM with a hundred taps. */
+export const MAX_ANSWER_BYTES = 1 << 20;
+
+/** What was asked for has been done. */
+export interface Done {
+  readonly ok: true;
+}
+
+/** It has not, or cannot be. */
+export interface Refusal {
+  readonly error: string;
+  /** What the reader can do about it. */
+  readonly hint?: string;
+  /** What the end would have exited with, had this been its own end. */
+  readonly exitCode?: number;
+}
+
+export type ControlAnswer = EndStatus | EarlyEndStatus | SenderDurations | Done | Refusal;
+
+export function encodeAnswer(answer: ControlAnswer): string {
+  return JSON.stringify(answer) + "\n";
+}
+
+/** What an error is answered as. */
+export function refusalOf(error: unknown): Refusal {
+  const { message } = error as Error;
+  const hint = error instanceof KemariError ? error.hint : undefined;
+  return { error: message, hint, exitCode: exitCodeOf(error) };
+}
+
+export function refuseCommand(command: unknown): Refusal {
+  return { error: `no such command: ${String(command)}` };
+}
+
+const done = record<Done>({ ok: oneOf(true) });
+const refusal = record<Refusal>({
+  error: anyText,
+  hint: optional(anyText),
+  exitCode: optional(anyNumber),
+});
+
+/**
+ * @param line The answer to `status`.
+ * @param from The control socket, for errors.
+ * @returns The answer itself, fields of later versions included.
+ * @throws {RelayedError} with that end's reason; {WireError} `bad-value`, saying what is no JSON,
+ *   missing or of another type.
+ */
+export function decodeStatus(line: string, from: string): EndStatus | EarlyEndStatus {
+  return decode(line, from, statusShape, "is no kemari status", "send, recv or protect");
+}
+
+/** The answer to `durations`; see {@link decodeStatus}. */
+export function decodeDurations(line: string, from: string): SenderDurations {
+  return decode(line, from, senderDurations, "is no kemari sender's", "send or protect");
+}
+
+/** The answer to `failover` or `protect`; see {@link decodeStatus}. */
+export function decodeDone(line: string, from: string): Done {
+  return decode(line, from, done, "is not kemari's", "recv");
+}
+
+function decode<T>(
+  line: string,
+  from: string,
+  shape: Shape<T>,
+  isNot: string,
+  commands: string,
+): T {
+  const hint = `name the socket that was given to kemari ${commands} as --control`;
+  let answer: unknown;
+  try {
+    answer = JSON.parse(line);
+  } catch {
+    throw new WireError("control", 0, "bad-value", `${from}: the answer is not JSON`, { hint });
+  }
+  const what = `${from}: the answer ${isNot}`;
+  if (!isObject(answer) || !Object.hasOwn(answer, "error")) {
+    return checked(answer, shape, what, hint);
+  }
+  const { error, hint: theirs, exitCode } = checked(answer, refusal, what, hint);
+  throw new RelayedError(exitCode ?? EXIT.connection, `${from}: ${error}`, {
+    party: "control",
+    hint: theirs,
+  });
+}

@@ -1,0 +1,98 @@
+/** What `kemari protect --via` asks of the kemari that has taken the VM over. */
+import {
+  anyBoolean,
+  anyNumber,
+  anyText,
+  checked,
+  listOf,
+  Mismatch,
+  oneOf,
+  optional,
+  record,
+  type Shape,
+} from "./shape.ts";
+import type { CompressMode } from "./sender_status.ts";
+import type { HeldClass } from "./tap_status.ts";
+
+/** As it was sent; `settings` of another program's request may be of any shape. */
+export interface ProtectRequest<Settings = ViaSettings> {
+  readonly command: "protect";
+  /** The program that asks: both are to be the same. */
+  readonly software: string;
+  readonly settings: Settings;
+}
+
+/** How to protect the VM; `protect`'s own options, with the paths made absolute. */
+export interface ViaSettings {
+  readonly target: string;
+  readonly qmp: string;
+  readonly mode: "auto" | "colo" | "snapshot";
+  readonly commit: "sync" | "async";
+  readonly maxInFlightBytes: number;
+  readonly syncIntervalMs: number;
+  readonly onSecondaryLoss: "continue" | "stop";
+  readonly retry: boolean;
+  readonly sessionName?: string;
+  /** What names the VM, in place of QEMU's UUID and name. */
+  readonly vm?: string;
+  /** The end that is asked has the taps: none are named. */
+  readonly taps: {
+    readonly nets: readonly never[];
+    readonly disks: readonly never[];
+    readonly diskSync: "full" | "none";
+  };
+  /** Without it, whoever has the taps knows what is best. */
+  readonly syncOn?: readonly HeldClass[];
+  readonly syncMinIntervalMs: number;
+  readonly heartbeatMs: number;
+  readonly graceMs: number;
+  readonly compress: CompressMode;
+  readonly dedup?: boolean;
+  readonly deltaCacheBytes: number;
+}
+
+const none: Shape<never> = (_value, path) => {
+  throw new Mismatch(`${path} must not be there: the end that is asked has the taps`);
+};
+
+export const protectRequest = record<ProtectRequest<unknown>>({
+  command: oneOf("protect"),
+  software: anyText,
+  settings: (settings) => settings,
+});
+
+const withSettings = record<{ readonly settings: ViaSettings }>({
+  settings: record<ViaSettings>({
+    target: anyText,
+    qmp: anyText,
+    mode: oneOf("auto", "colo", "snapshot"),
+    commit: oneOf("sync", "async"),
+    maxInFlightBytes: anyNumber,
+    syncIntervalMs: anyNumber,
+    onSecondaryLoss: oneOf("continue", "stop"),
+    retry: anyBoolean,
+    sessionName: optional(anyText),
+    vm: optional(anyText),
+    taps: record<ViaSettings["taps"]>({
+      nets: listOf(none),
+      disks: listOf(none),
+      diskSync: oneOf("full", "none"),
+    }),
+    syncOn: optional(listOf(oneOf("net", "disk"))),
+    syncMinIntervalMs: anyNumber,
+    heartbeatMs: anyNumber,
+    graceMs: anyNumber,
+    compress: oneOf("none", "zstd", "delta", "auto"),
+    dedup: optional(anyBoolean),
+    deltaCacheBytes: anyNumber,
+  }),
+});
+
+/**
+ * Checks the settings of a request, once it is known to be one of this program's own.
+ *
+ * @throws {WireError} `bad-value`, naming the field that is missing or of another type.
+ */
+export function decodeViaSettings({ settings }: ProtectRequest<unknown>): ViaSettings {
+  return checked({ settings }, withSettings, "the request to protect").settings;
+}

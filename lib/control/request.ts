@@ -1,0 +1,58 @@
+/**
+ * What is asked over a control socket, one JSON object a line.
+ *
+ * ```text
+ * {"command":"status"}                       → a status, see status.ts
+ * {"command":"durations"}                    → a sender's last thousands of each kind of duration
+ * {"command":"failover","stale":true}        → see answer.ts, when the VM's state has been handed on
+ * {"command":"protect","software":…,"settings":…}   → see answer.ts, when the protection ends
+ * ```
+ */
+import { type ProtectRequest, protectRequest } from "./protect_request.ts";
+import { anyBoolean, checked, isObject, optional, record } from "./shape.ts";
+import { type Refusal, refuseCommand } from "./answer.ts";
+
+/** The longest request, in bytes. */
+export const MAX_REQUEST_BYTES = 16_384;
+
+export type ControlRequest =
+  | { readonly command: "status" }
+  | { readonly command: "durations" }
+  /** `stale`: the replica is wanted however old it is known to be; false unless said. */
+  | { readonly command: "failover"; readonly stale: boolean }
+  | ProtectRequest<unknown>;
+
+const failoverRequest = record<{ readonly stale?: boolean }>({ stale: optional(anyBoolean) });
+
+export function encodeRequest(request: ControlRequest): string {
+  return JSON.stringify(request) + "\n";
+}
+
+/**
+ * Reads a request. Settings to protect with are left unchecked: see {@link decodeViaSettings}.
+ *
+ * @returns It; or what a line is to be answered that asks for nothing there is.
+ * @throws {WireError} `bad-value` if a field is missing or of another type.
+ */
+export function decodeRequest(line: string): ControlRequest | Refusal {
+  let value: unknown;
+  try {
+    value = JSON.parse(line);
+  } catch {
+    return { error: "the request is not JSON" };
+  }
+  const request = isObject(value) ? value : {};
+  switch (request.command) {
+    case "status":
+    case "durations":
+      return { command: request.command };
+    case "failover": {
+      const { stale = false } = checked(request, failoverRequest, "the request to fail over");
+      return { command: "failover", stale };
+    }
+    case "protect":
+      return checked(request, protectRequest, "the request to protect");
+    default:
+      return refuseCommand(request.command);
+  }
+}

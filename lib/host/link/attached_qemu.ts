@@ -1,0 +1,54 @@
+import { OutputQueue, type ReadResult, readSome } from "../system/channel.ts";
+import type { Reactor, Watch } from "../system/reactor.ts";
+import type { QemuChannel } from "./link_options.ts";
+
+/** QEMU's channel while a link reads its stream and answers it; the descriptors stay the caller's. */
+export class AttachedQemu {
+  readonly #channel: QemuChannel;
+  readonly #input: Watch;
+  readonly #output: Watch;
+  /** Undefined where the channel has no way back. */
+  readonly #replies: OutputQueue | undefined;
+  /** Every byte of the channel has been read. */
+  hasEnded = false;
+
+  constructor(
+    reactor: Reactor,
+    channel: QemuChannel,
+    handlers: { readonly readable: () => void; readonly writable: () => void },
+  ) {
+    const { input, output, name } = channel;
+    this.#channel = channel;
+    if (output >= 0) this.#replies = new OutputQueue(output, name, "qemu");
+    this.#input = reactor.watch(input, { readable: handlers.readable });
+    this.#output = reactor.watch(output, { writable: handlers.writable });
+  }
+
+  /** Whether QEMU can be answered. */
+  get hears(): boolean {
+    return this.#replies !== undefined;
+  }
+
+  /** @throws {TransportError} */
+  read(room: Uint8Array<ArrayBuffer>): ReadResult {
+    return readSome(this.#channel.input, room, this.#channel.name, "qemu");
+  }
+
+  /** Writes what can be written. @throws {TransportError} */
+  answer(replies: readonly Uint8Array[]): void {
+    this.#replies?.push(replies);
+    this.#replies?.flush();
+  }
+
+  /** Waits for what comes next, and for room where an answer was not taken whole. */
+  watch(mayRead: boolean): void {
+    this.#input.want(mayRead, false);
+    this.#output.want(false, (this.#replies?.pendingBytes ?? 0) > 0);
+  }
+
+  /** Waits for nothing any more. */
+  stop(): void {
+    this.#input.stop();
+    this.#output.stop();
+  }
+}

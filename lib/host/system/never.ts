@@ -1,0 +1,2 @@
+/** A signal that never comes: for what nobody may interrupt. */
+export const never: AbortSignal = new AbortController().signal;
