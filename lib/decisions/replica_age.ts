@@ -35,7 +35,7 @@ export class ReplicaAge {
     this.#behind = "returned";
   }
 
-  /** It has committed a transaction. */
+  /** The sender has committed a transaction. */
   committed(): void {
     this.#behind = undefined;
   }

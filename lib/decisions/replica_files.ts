@@ -6,7 +6,7 @@
  * nothing kept. A `recv` that fails or is killed leaves them to the next one.
  */
 export interface AtRecvEnd {
-  /** A VM has what is in them, or had it and has ended. */
+  /** A VM has what is in the files, or had that and has ended. */
   readonly isGiven: boolean;
   /** The last committed transaction; 0 if there is none. */
   readonly committed: number;
@@ -16,7 +16,7 @@ export interface AtRecvEnd {
   readonly isNamed: boolean;
 }
 
-/** Decides whether they stay for the next `recv`. */
+/** Decides whether the files stay for the next `recv`. */
 export function keepsFiles({ isGiven, committed, isAsked, isNamed }: AtRecvEnd): boolean {
   if (isGiven || committed === 0) return false;
   return isNamed || !isAsked;

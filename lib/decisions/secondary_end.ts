@@ -39,13 +39,13 @@ export type SessionEnd =
 export interface SeenEnd {
   /** `kemari failover` had told the sender that the VM is ours. */
   readonly wasTold: boolean;
-  /** It had said HELLO, and was let in. */
+  /** The sender had said HELLO, and was let in. */
   readonly wasAdmitted: boolean;
-  /** It was turned away for whose VM it is: what is here has not changed. */
+  /** The sender was turned away for whose VM it has: what is here has not changed. */
   readonly isStranger: boolean;
   /** What keeps our replica has failed. */
   readonly hasStorageFailed: boolean;
-  /** Its silence or its connection has ended the session; else we have, for what it sent. */
+  /** The sender's silence or its connection has ended the session; else we have, for what it sent. */
   readonly isGone: boolean;
 }
 

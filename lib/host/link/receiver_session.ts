@@ -48,7 +48,7 @@ type SessionState =
   | { readonly at: "open" }
   /** The sender is being told why it is given up. */
   | { readonly at: "refusing" }
-  /** It has been told, and may not have read it yet. */
+  /** The sender has been told, and may not have read that yet. */
   | { readonly at: "lingering"; cancel(): void; finish(): void }
   | { readonly at: "closed" };
 

@@ -18,7 +18,7 @@ export type Question = Extract<SecondaryEvent, { readonly kind: "digest-query" |
 export class SessionAnswers {
   readonly #reactor: Reactor;
   readonly #secondary: Secondary;
-  /** Has more be said, and what was said be written. */
+  /** Says more, and writes what was said. */
   readonly #pump: () => void;
   /** Answers that can be given; more are being prepared. */
   readonly #answers: Generator<Waits | void>[] = [];

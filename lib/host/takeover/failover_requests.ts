@@ -7,14 +7,14 @@ export class FailoverRequests {
     return new Promise((resolve, reject) => this.#waiting.push({ resolve, reject }));
   }
 
-  /** It has been. @returns Whether anybody has waited. */
+  /** The state has been handed over. @returns Whether anybody has waited. */
   resolve(): boolean {
     const waiting = this.#take();
     for (const { resolve } of waiting) resolve();
     return waiting.length > 0;
   }
 
-  /** It has not been, for this reason. @returns Whether anybody has waited. */
+  /** The state has not been handed over, for this reason. @returns Whether anybody has waited. */
   reject(error: unknown): boolean {
     const waiting = this.#take();
     for (const { reject } of waiting) reject(error);

@@ -10,7 +10,7 @@ const POLL_MS = 2;
 /** How long it is waited for, since the takeover was decided on. */
 const PATIENCE_MS = 30_000;
 
-/** Notes when the first frame has come out of the VM: a tap does not say so, and it is over soon. */
+/** Notes when the first frame has come out of the VM. Polls, as a tap does not tell, for a short time. */
 export function watchFirstPacket(
   takeover: TakeoverClock,
   taps: ReplicaTapSet,

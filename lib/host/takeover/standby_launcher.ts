@@ -60,7 +60,7 @@ export class StandbyLauncher {
     await Promise.all([...this.#processes].map((process) => process.kill()));
   }
 
-  /** Who must connect has, and none is started any more. */
+  /** Every QEMU that is left has its connections, and no other is started any more. */
   async removeSockets(): Promise<void> {
     await Deno.remove(this.#folder, { recursive: true }).catch(() => {});
   }

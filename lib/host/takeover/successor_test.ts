@@ -18,7 +18,7 @@ async function fateBeside(pid: number): Promise<string> {
   return new TextDecoder().decode(stderr).trim();
 }
 
-Deno.test("who has our stdout open too is its reader only where that is a pipe", async () => {
+Deno.test("a process that has the device open that our stdout is has not taken the VM's state", async () => {
   // Like a QEMU on the machine that was started with -incoming.
   const bystander = new Deno.Command("/bin/sh", {
     args: ["-c", `exec >${DEVICE}; echo; read word`, "sh", "-incoming", "defer"],
