@@ -286,7 +286,7 @@ Deno.test("SIGINT and SIGTERM: exit 130 soon, at any time, and nothing is left b
       const flagsToo = ["--control", control];
       await using writing = await bereaved(folder, flagsToo, { before: stuck }, long);
       const asking = failover(control);
-      await until(async () => (await status(control)).state === "activating", "the activation");
+      await until(async () => (await status(control)).state === "activating", "the takeover");
       writing.signal(signal);
       assert.equal((await writing.ended(SOON_MS)).code, 130);
       assert.equal((await asking).code, 4);

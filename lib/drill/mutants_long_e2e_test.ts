@@ -8,11 +8,11 @@ import type { Fault } from "./plan.ts";
 import { SeededRandom } from "./random.ts";
 import { rehearse } from "./rehearsal.ts";
 import type { DrillCheck } from "./report.ts";
+import { never } from "../host/system/never.ts";
 
 const missing = await netLabMissing();
 const MUTANT = new URL("../lab/testing/mutant.ts", import.meta.url);
-const { signal } = new AbortController();
-const booted = new BootedVms(signal);
+const booted = new BootedVms(never);
 Deno.test.afterAll(() => booted[Symbol.asyncDispose]());
 const KEPT = /everything of this run is kept in (.*)$/;
 
@@ -29,7 +29,7 @@ async function failures(mutant: string, fault: Fault, seed: number): Promise<Dri
     random: new SeededRandom(seed),
     narrate: (line) => said.push(line),
     booted,
-    signal,
+    signal: never,
     limitMs: 8000,
   });
   // A run that fails keeps its folder, for whoever is to find out why.

@@ -1,9 +1,9 @@
 /** How a protection ends, or does not: a QEMU that hangs, one that dies at work, an interruption. */
-import { delay } from "../system/delay.ts";
-import { until } from "../../lab/program/until.ts";
 import assert from "node:assert/strict";
 import { BarePair } from "../../lab/testing/bare_pair.ts";
 import { EagerSecondary } from "../../lab/testing/eager_secondary.ts";
+import { until } from "../../lab/program/until.ts";
+import { delay } from "../system/delay.ts";
 import type { QemuVersion } from "../../lab/provision/qemu.ts";
 import { QmpClient } from "../vm/qmp_client.ts";
 

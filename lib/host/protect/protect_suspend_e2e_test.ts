@@ -1,7 +1,7 @@
 /** Guests that suspend themselves to RAM (S3): QEMU cannot be in COLO, or migrate, with one of them. */
-import { delay } from "../system/delay.ts";
-import { until } from "../../lab/program/until.ts";
 import assert from "node:assert/strict";
+import { until } from "../../lab/program/until.ts";
+import { delay } from "../system/delay.ts";
 import { kvmTest } from "../../lab/vms/kvm.ts";
 import {
   A_WHILE_MS,

@@ -315,7 +315,7 @@ await new Promise((resolve) => setTimeout(resolve, 600_000));`,
       // Who is to end does so in time; who is kept is there after a while.
       const end = performance.now() + (keep ? 300 : 20_000);
       while (performance.now() < end && (keep || isAlive(pid))) {
-        await new Promise((resolve) => setTimeout(resolve, 10));
+        await delay(10);
       }
       assert.equal(isAlive(pid), keep);
       if (keep) Deno.kill(-pid, "SIGKILL");

@@ -6,6 +6,7 @@ import type { ReceiverStatus } from "../../control/receiver_status.ts";
 import { ensureGuest } from "../guest/guest.ts";
 import { NetLab } from "../network/net_lab.ts";
 import { PATIENCE } from "./kemari_pair.ts";
+import { until } from "../program/until.ts";
 import type { Guest } from "./protected_pair.ts";
 import { cacheDir, exists, withLock } from "../provision/cache_dir.ts";
 import { ensureQemu } from "../provision/qemu.ts";

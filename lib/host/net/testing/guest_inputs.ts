@@ -1,5 +1,4 @@
 /** For tests: traffic into a protected guest, of which nothing may be missing. */
-import { until } from "../../../lab/program/until.ts";
 import assert from "node:assert/strict";
 import { CountedClient, type SegmentCounters } from "../../../lab/network/counted_client.ts";
 import {
@@ -10,6 +9,7 @@ import {
 import { ensureGuest } from "../../../lab/guest/guest.ts";
 import { guestPrograms } from "../../../lab/guest/guest_programs.ts";
 import { NetLab, netLabMissing } from "../../../lab/network/net_lab.ts";
+import { until } from "../../../lab/program/until.ts";
 import { ensureQemu } from "../../../lab/provision/qemu.ts";
 import { startBooted } from "../../../lab/vms/booted_vm.ts";
 import type { Vm } from "../../../lab/vms/vm.ts";

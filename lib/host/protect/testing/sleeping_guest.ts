@@ -3,6 +3,8 @@ import { until } from "../../../lab/program/until.ts";
 import assert from "node:assert/strict";
 import { BarePair, type PairedMachine } from "../../../lab/testing/bare_pair.ts";
 import { EagerSecondary } from "../../../lab/testing/eager_secondary.ts";
+import { until } from "../../../lab/program/until.ts";
+import { delay } from "../../system/delay.ts";
 import type { QemuVersion } from "../../../lab/provision/qemu.ts";
 import { QmpClient } from "../../vm/qmp_client.ts";
 
@@ -58,7 +60,7 @@ export async function sleepsAndIsProtectedAgain(
       60_000,
     );
     await pair.senderStatus(({ state }) => state === "suspended");
-    await new Promise((resolve) => setTimeout(resolve, A_WHILE_MS));
+    await delay(A_WHILE_MS);
     assert.equal(await status(), "suspended");
     await wake(pair, qmp);
     await pair.senderStatus(({ state, syncs }) => state === "synchronizing" && syncs >= 2);
