@@ -1,5 +1,4 @@
 /** For tests on real QEMU: a VM whose disk and NIC go through kemari, and a client outside. */
-import { until } from "../program/until.ts";
 import assert from "node:assert/strict";
 import { askReceiver, askTappedSender, type TappedStatus } from "../program/ask_end.ts";
 import type { ReceiverStatus } from "../../control/receiver_status.ts";

@@ -1,5 +1,4 @@
 /** For tests: guests that suspend themselves to RAM (S3), and what must hold of their protection. */
-import { until } from "../../../lab/program/until.ts";
 import assert from "node:assert/strict";
 import { BarePair, type PairedMachine } from "../../../lab/testing/bare_pair.ts";
 import { EagerSecondary } from "../../../lab/testing/eager_secondary.ts";
