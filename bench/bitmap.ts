@@ -9,7 +9,7 @@
  * - _byte per page_: a loop over every byte, as then.
  * - _byte per page, memchr_: the same bytes, searched by the runtime's native `indexOf`.
  * - _bit per page, word skipping_: 32 pages a word, words of 0 skipped.
- * - _DirtyBitmap_: what the product has (lib/replica/dirty_bitmap.ts): above the words one bit for
+ * - _DirtyBitmap_: what the product has (lib/replica/pages/dirty_bitmap.ts): above the words one bit for
  *   each word, so that 1,024 pages are skipped at a time, and nothing is looked at behind the last
  *   dirty page.
  *
@@ -21,7 +21,7 @@
  * page and loses from 10 % on. A list of page numbers is faster still to travel (RamImage's commit
  * by 1 µs for 50 pages), but takes 32 times the memory when all is dirty, and is in no order.
  */
-import { DirtyBitmap } from "../lib/replica/dirty_bitmap.ts";
+import { DirtyBitmap } from "../lib/replica/pages/dirty_bitmap.ts";
 import type { BenchChart, BenchExperiment } from "../lib/report/bench_result.ts";
 import { median, pairedRatios } from "../lib/report/bench_statistics.ts";
 import type { BenchContext } from "./bench_context.ts";

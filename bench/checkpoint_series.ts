@@ -6,11 +6,11 @@
  * three kinds of guest.
  */
 import { randomFillSync } from "node:crypto";
-import { type KnownSection, sketchDeviceState } from "../lib/qemu/device_sketch.ts";
+import { type KnownSection, sketchDeviceState } from "../lib/qemu/devices/device_sketch.ts";
 import type { StreamVisitor } from "../lib/qemu/stream_events.ts";
 import { StreamParser } from "../lib/qemu/stream_parser.ts";
 import { COLO_MESSAGE, RAM_SAVE_FLAG, SECTION } from "../lib/qemu/wire.ts";
-import { encodeTapEvent } from "../lib/replica/tap_events.ts";
+import { encodeTapEvent } from "../lib/replica/events/tap_events.ts";
 import { plainStream, plainStreamShape } from "./plain_stream.ts";
 
 const RAM_BYTES = 16 * 2 ** 20;

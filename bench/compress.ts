@@ -21,10 +21,10 @@
 import { Carry } from "../lib/bytes/carry.ts";
 import { compressionOf } from "../lib/host/link/compression.ts";
 import type { CompressMode } from "../lib/control/sender_status.ts";
-import { Primary, type PrimaryTaps } from "../lib/replica/primary.ts";
-import { Replica } from "../lib/replica/replica.ts";
-import { ReplicaTaps } from "../lib/replica/replica_taps.ts";
-import { Secondary } from "../lib/replica/secondary.ts";
+import { Primary, type PrimaryTaps } from "../lib/replica/primary/primary.ts";
+import { Replica } from "../lib/replica/secondary/replica.ts";
+import { ReplicaTaps } from "../lib/replica/events/replica_taps.ts";
+import { Secondary } from "../lib/replica/secondary/secondary.ts";
 import { median, pairedRatios } from "../lib/report/bench_statistics.ts";
 import type { BenchExperiment, BenchGrid } from "../lib/report/bench_result.ts";
 import type { BenchContext } from "./bench_context.ts";

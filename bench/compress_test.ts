@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
-import type { Replica } from "../lib/replica/replica.ts";
+import type { Replica } from "../lib/replica/secondary/replica.ts";
 import { checkpointSeries, GUESTS } from "./checkpoint_series.ts";
 import { COMPRESS_MODES, runSeries } from "./compress.ts";
 

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { loadStream } from "../lib/lab/recording/streams.ts";
 import { StreamParser } from "../lib/qemu/stream_parser.ts";
-import { Replica } from "../lib/replica/replica.ts";
+import { Replica } from "../lib/replica/secondary/replica.ts";
 import { plainStream, plainStreamShape, writePlainStream } from "./plain_stream.ts";
 import machine from "./machine_state.json" with { type: "json" };
 

@@ -10,7 +10,7 @@ import type { Answer } from "../decisions/primary_end.ts";
 import type { VmFate } from "../decisions/vm_fate.ts";
 import type { VmIdentity } from "../decisions/whose_replica.ts";
 import { exitCodeOf, TransportError, WireError } from "../errors.ts";
-import type { PrimaryEvent } from "../replica/primary.ts";
+import type { PrimaryEvent } from "../replica/primary/primary.ts";
 import { formatBytes } from "../units.ts";
 import { ImageMarks } from "./image/image_marks.ts";
 import { compressionOf, type CompressSettings } from "./link/compression.ts";

@@ -1,5 +1,5 @@
-import type { DeviceLayout } from "./device_layout.ts";
-import type { KnownSection } from "./device_sketch.ts";
+import type { DeviceLayout } from "./devices/device_layout.ts";
+import type { KnownSection } from "./devices/device_sketch.ts";
 import type { RamContext } from "./ram_records.ts";
 
 /**

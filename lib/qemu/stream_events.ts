@@ -1,5 +1,5 @@
 /** What a migration stream says, as {@link StreamParser} reports it: the records and the visitor. */
-import type { DeviceSection, SectionName } from "./device_state.ts";
+import type { DeviceSection, SectionName } from "./devices/device_state.ts";
 import type { RamBlock } from "./wire.ts";
 
 /** CONFIGURATION: which machine the stream is of. */

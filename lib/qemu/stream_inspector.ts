@@ -2,9 +2,9 @@
  * What `kemari inspect` finds in a migration file: the parser's events as a flat list of sections,
  * each with its place, handed on as they come so that a file of any size takes bounded memory.
  */
-import type { DeviceField } from "./device_fields.ts";
-import { sketchDeviceState } from "./device_sketch.ts";
-import { commandBytes, type DeviceSection, walkIfFits } from "./device_state.ts";
+import type { DeviceField } from "./devices/device_fields.ts";
+import { sketchDeviceState } from "./devices/device_sketch.ts";
+import { commandBytes, type DeviceSection, walkIfFits } from "./devices/device_state.ts";
 import {
   type BlockCensus,
   emptyTally,
@@ -14,7 +14,7 @@ import {
   type PageTally,
 } from "./page_census.ts";
 import type { StreamEvent, StreamVisitor } from "./stream_events.ts";
-import { parseVmdesc, type Vmdesc } from "./vmdesc.ts";
+import { parseVmdesc, type Vmdesc } from "./devices/vmdesc.ts";
 import { COLO_MESSAGE, COMMAND, nameOf, type RamBlock, SECTION } from "./wire.ts";
 
 /** Where something stands in the file, in bytes. */

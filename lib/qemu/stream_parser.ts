@@ -1,9 +1,9 @@
 import { decodeCheckpointMessage, decodeVmstateSize } from "./colo_records.ts";
 import { decodeConfiguration, refuseCapabilities } from "./configuration.ts";
-import { DeviceCollector } from "./device_collector.ts";
-import type { DeviceSection } from "./device_state.ts";
-import { DeviceLayout } from "./device_layout.ts";
-import type { KnownSection } from "./device_sketch.ts";
+import { DeviceCollector } from "./devices/device_collector.ts";
+import type { DeviceSection } from "./devices/device_state.ts";
+import { DeviceLayout } from "./devices/device_layout.ts";
+import type { KnownSection } from "./devices/device_sketch.ts";
 import { emptyContext, fail, NEED_MORE, RamRecords } from "./ram_records.ts";
 import {
   decodeCommand,

@@ -3,12 +3,12 @@ import assert from "node:assert/strict";
 import { checkpoint, concat, fullStream, page, zero } from "../qemu/testing/synthetic_stream.ts";
 import { crc32 } from "node:zlib";
 import { HEADER_BYTES, TXN } from "../txn/wire.ts";
-import { encodeDiskQuery } from "./disk_digest.ts";
+import { encodeDiskQuery } from "./events/disk_digest.ts";
 import { FakeDisk } from "./testing/fake_disk.ts";
 import { Loopback } from "./testing/loopback.ts";
-import { createPageDigest } from "./page_digest.ts";
-import { Replica } from "./replica.ts";
-import { ReplicaTaps } from "./replica_taps.ts";
+import { createPageDigest } from "./pages/page_digest.ts";
+import { Replica } from "./secondary/replica.ts";
+import { ReplicaTaps } from "./events/replica_taps.ts";
 
 const TRANSCRIPT = new URL("../../fixtures/transcripts/small-session.txt", import.meta.url);
 const PROTOCOL = new URL("../../docs/PROTOCOL.md", import.meta.url);

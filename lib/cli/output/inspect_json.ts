@@ -21,7 +21,7 @@
  */
 import { type KemariError, WireError } from "../../errors.ts";
 import type { Inspection } from "../../host/inspect.ts";
-import type { DeviceField, FieldValue } from "../../qemu/device_fields.ts";
+import type { DeviceField, FieldValue } from "../../qemu/devices/device_fields.ts";
 import type { FindingSink, SectionFinding, StreamSummary } from "../../qemu/stream_inspector.ts";
 import { GatheredOutput } from "./gathered_output.ts";
 import { RamTotals } from "./inspect_totals.ts";

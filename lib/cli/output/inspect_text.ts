@@ -1,7 +1,7 @@
 /** `kemari inspect` for people: a line a section, a table of the RAM blocks, a summary. */
 import { WireError } from "../../errors.ts";
 import type { Inspection } from "../../host/inspect.ts";
-import type { DeviceField, FieldValue } from "../../qemu/device_fields.ts";
+import type { DeviceField, FieldValue } from "../../qemu/devices/device_fields.ts";
 import { pagesSent, type PageTally } from "../../qemu/page_census.ts";
 import type {
   FindingSink,

@@ -1,5 +1,5 @@
 import { UsageError } from "../../errors.ts";
-import type { DiskMode } from "../../replica/tap_events.ts";
+import type { DiskMode } from "../../replica/events/tap_events.ts";
 import { parseAddress } from "../system/address.ts";
 import type { ImageUse } from "../image/image_claim.ts";
 import type { UnixAddress } from "../net/net_address.ts";

@@ -2,7 +2,7 @@
 import type { TransportError } from "../../errors.ts";
 import type { ReadChunk } from "../../nbd/reply_writer.ts";
 import { NBD_ERROR, type NbdError } from "../../nbd/wire.ts";
-import { isZero } from "../../replica/disk_digest.ts";
+import { isZero } from "../../replica/events/disk_digest.ts";
 import { ERRNO } from "../system/linux.ts";
 
 /** Zeroes are looked for in runs of so many bytes. */

@@ -4,7 +4,7 @@ import type { Extent } from "../../nbd/reply_writer.ts";
 import type { NbdRequest } from "../../nbd/request.ts";
 import { NbdServerSession, type RequestVisitor } from "../../nbd/server_session.ts";
 import { MAX_EXTENTS, NBD_CMD_FLAG, NBD_ERROR } from "../../nbd/wire.ts";
-import type { Done } from "../../replica/done.ts";
+import type { Done } from "../../replica/events/done.ts";
 import type { BlockBackend } from "../image/block_backend.ts";
 import { OutputQueue, readSome } from "../system/channel.ts";
 import { libc } from "../system/libc.ts";

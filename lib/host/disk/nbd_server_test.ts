@@ -11,7 +11,7 @@ import {
   type Reply,
 } from "../../nbd/testing/client_messages.ts";
 import { CHUNK_HEADER_BYTES, NBD_CMD, NBD_ERROR, readU32 } from "../../nbd/wire.ts";
-import type { Done } from "../../replica/done.ts";
+import type { Done } from "../../replica/events/done.ts";
 import type { BlockBackend, StatusDone, ZeroOptions } from "../image/block_backend.ts";
 import { ERRNO } from "../system/linux.ts";
 import { NbdServer } from "./nbd_server.ts";

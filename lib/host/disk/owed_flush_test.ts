@@ -1,7 +1,7 @@
 /** What the guest was told is durable, while only the secondary's word stood behind that. */
 import assert from "node:assert/strict";
-import type { Done } from "../../replica/done.ts";
-import type { DiskMode } from "../../replica/tap_events.ts";
+import type { Done } from "../../replica/events/done.ts";
+import type { DiskMode } from "../../replica/events/tap_events.ts";
 import { TransportError } from "../../errors.ts";
 import { ImageFile } from "../image/image_file.ts";
 import { Reactor } from "../system/reactor.ts";

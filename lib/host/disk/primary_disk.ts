@@ -1,9 +1,9 @@
 import { getLogger } from "@logtape/logtape";
-import { DiskResync } from "../../replica/disk_resync.ts";
+import { DiskResync } from "../../replica/events/disk_resync.ts";
 import type { DiskStatus } from "../../control/tap_status.ts";
-import { DiskTap } from "../../replica/disk_tap.ts";
-import type { Done } from "../../replica/done.ts";
-import { WriteThrottle } from "../../replica/write_throttle.ts";
+import { DiskTap } from "../../replica/events/disk_tap.ts";
+import type { Done } from "../../replica/events/done.ts";
+import { WriteThrottle } from "../../replica/events/write_throttle.ts";
 import type { DiskTapAddress } from "./disk_address.ts";
 import type { MarkedDisk } from "../image/image_marks.ts";
 import type { ImageFile } from "../image/image_file.ts";

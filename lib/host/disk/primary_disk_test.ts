@@ -1,6 +1,6 @@
 /** A protected disk as its NBD client sees it: slowed down, refused, but never left waiting. */
 import assert from "node:assert/strict";
-import type { Done } from "../../replica/done.ts";
+import type { Done } from "../../replica/events/done.ts";
 import { parseDiskTap } from "./disk_address.ts";
 import { ERRNO } from "../system/linux.ts";
 import { ImageFile } from "../image/image_file.ts";

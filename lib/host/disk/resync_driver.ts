@@ -1,7 +1,7 @@
 import { getLogger } from "@logtape/logtape";
-import type { DiskResync, ResyncPlan } from "../../replica/disk_resync.ts";
+import type { DiskResync, ResyncPlan } from "../../replica/events/disk_resync.ts";
 import type { ResyncProgress } from "../../control/tap_status.ts";
-import { createPageDigest } from "../../replica/page_digest.ts";
+import { createPageDigest } from "../../replica/pages/page_digest.ts";
 import { formatBytes } from "../../units.ts";
 import type { PrimaryDisk } from "./primary_disk.ts";
 import type { Reactor } from "../system/reactor.ts";

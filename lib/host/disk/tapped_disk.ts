@@ -1,8 +1,8 @@
 import { NBD_STATE_ZERO } from "../../nbd/wire.ts";
-import type { DigestedDisk } from "../../replica/disk_digest.ts";
-import type { DiskStore, DiskTap } from "../../replica/disk_tap.ts";
-import type { Done } from "../../replica/done.ts";
-import type { WriteThrottle } from "../../replica/write_throttle.ts";
+import type { DigestedDisk } from "../../replica/events/disk_digest.ts";
+import type { DiskStore, DiskTap } from "../../replica/events/disk_tap.ts";
+import type { Done } from "../../replica/events/done.ts";
+import type { WriteThrottle } from "../../replica/events/write_throttle.ts";
 import type { BlockBackend, StatusDone, ZeroOptions } from "../image/block_backend.ts";
 
 /** An image as the event-tap's pure half wants it. */

@@ -1,5 +1,5 @@
 import type { Extent } from "../../nbd/reply_writer.ts";
-import type { Done } from "../../replica/done.ts";
+import type { Done } from "../../replica/events/done.ts";
 
 /** How zeroes may be written. */
 export interface ZeroOptions {

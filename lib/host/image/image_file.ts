@@ -1,7 +1,7 @@
 import { getLogger } from "@logtape/logtape";
 import { TransportError, type TransportPhase } from "../../errors.ts";
 import { NBD_STATE_HOLE, NBD_STATE_ZERO } from "../../nbd/wire.ts";
-import type { Done } from "../../replica/done.ts";
+import type { Done } from "../../replica/events/done.ts";
 import type { BlockBackend, StatusDone, ZeroOptions } from "./block_backend.ts";
 import { addressOf, IMAGE_FLAG, IMAGE_OP, type ImageResult, SHRUNK } from "./image_calls.ts";
 import { claimFlags, claimImage, claimRefusal, type ImageUse } from "./image_claim.ts";

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { Buffer } from "node:buffer";
 import { TransportError } from "../../errors.ts";
 import type { Extent } from "../../nbd/reply_writer.ts";
-import type { Done } from "../../replica/done.ts";
+import type { Done } from "../../replica/events/done.ts";
 import type { ZeroOptions } from "./block_backend.ts";
 import { ImageFile } from "./image_file.ts";
 import { ERRNO } from "../system/linux.ts";

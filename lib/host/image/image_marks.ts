@@ -23,8 +23,8 @@ import {
   type DiskMark,
   encodeDiskMark,
   MARK_BYTES,
-} from "../../replica/disk_marks.ts";
-import type { DiskMode } from "../../replica/tap_events.ts";
+} from "../../replica/events/disk_marks.ts";
+import type { DiskMode } from "../../replica/events/tap_events.ts";
 import type { HelloField } from "../../txn/hello_fields.ts";
 import type { Hello } from "../../txn/wire.ts";
 import { placeOf } from "./image_place.ts";

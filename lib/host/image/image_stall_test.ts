@@ -1,7 +1,7 @@
 /** An image on storage that stands still: a frozen file system, on which writes wait in the kernel. */
 import assert from "node:assert/strict";
 import { canFreeze, FrozenDisk, isHeld } from "../../lab/testing/frozen_disk.ts";
-import type { Done } from "../../replica/done.ts";
+import type { Done } from "../../replica/events/done.ts";
 import { ImageFile } from "./image_file.ts";
 import { Reactor } from "../system/reactor.ts";
 import { never } from "../system/never.ts";

@@ -2,8 +2,8 @@
 import { getLogger } from "@logtape/logtape";
 import { afterFailedCheck } from "../../decisions/failed_check.ts";
 import { KemariError } from "../../errors.ts";
-import type { LoadableState } from "../../replica/compose_replica.ts";
-import type { Replica } from "../../replica/replica.ts";
+import type { LoadableState } from "../../replica/secondary/compose_replica.ts";
+import type { Replica } from "../../replica/secondary/replica.ts";
 import type { CommitGate } from "./commit_gate.ts";
 import type { Reactor } from "../system/reactor.ts";
 import type { ReceiverSession } from "./receiver_session.ts";

@@ -1,5 +1,5 @@
 /** What a transaction must pass before it is committed and acknowledged. */
-import type { LoadableState } from "../../replica/compose_replica.ts";
+import type { LoadableState } from "../../replica/secondary/compose_replica.ts";
 
 /**
  * Holds transactions back: {@link mustHold}, then {@link check}, then {@link settle} if that passed.

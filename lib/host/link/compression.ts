@@ -1,6 +1,6 @@
 /** `--compress`, `--dedup` and `--delta-cache`: what they mean for a sender. */
-import type { Treatment } from "../../replica/compression_policy.ts";
-import type { PrimaryCompression } from "../../replica/primary_options.ts";
+import type { Treatment } from "../../replica/primary/compression_policy.ts";
+import type { PrimaryCompression } from "../../replica/primary/primary_options.ts";
 import type { CompressMode } from "../../control/sender_status.ts";
 
 export interface CompressSettings {

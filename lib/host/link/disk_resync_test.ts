@@ -2,7 +2,7 @@
 import { Buffer } from "node:buffer";
 import assert from "node:assert/strict";
 import { WireError } from "../../errors.ts";
-import { RESYNC_CHUNK_BYTES } from "../../replica/disk_resync.ts";
+import { RESYNC_CHUNK_BYTES } from "../../replica/events/disk_resync.ts";
 import { parseDiskTap } from "../disk/disk_address.ts";
 import { cString, libc } from "../system/libc.ts";
 import { Stage, tinyStream } from "./testing/link_stage.ts";

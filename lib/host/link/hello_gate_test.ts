@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { WireError } from "../../errors.ts";
 import { fullStream } from "../../qemu/testing/synthetic_stream.ts";
-import { decodeDiskMarks } from "../../replica/disk_marks.ts";
+import { decodeDiskMarks } from "../../replica/events/disk_marks.ts";
 import { ImageMarks, lookForSameImages, type MarkedDisk } from "../image/image_marks.ts";
 import { libc } from "../system/libc.ts";
 import { HelloGate } from "./hello_gate.ts";

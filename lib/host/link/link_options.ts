@@ -1,6 +1,6 @@
 /** How a link between the two ends behaves, and what is at its ends. */
 import type { VmIdentity } from "../../decisions/whose_replica.ts";
-import type { PrimaryOptions } from "../../replica/primary.ts";
+import type { PrimaryOptions } from "../../replica/primary/primary.ts";
 import { encodeVm } from "../../replica/vm_fields.ts";
 import type { HelloField } from "../../txn/hello_fields.ts";
 import type { ImageMarks } from "../image/image_marks.ts";

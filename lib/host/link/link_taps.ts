@@ -1,5 +1,5 @@
 import { TransportError } from "../../errors.ts";
-import type { Primary } from "../../replica/primary.ts";
+import type { Primary } from "../../replica/primary/primary.ts";
 import { FEATURE } from "../../txn/wire.ts";
 import type { Reactor } from "../system/reactor.ts";
 import type { TapSet } from "../taps/tap_set.ts";

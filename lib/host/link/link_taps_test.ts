@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import type { Primary } from "../../replica/primary.ts";
+import type { Primary } from "../../replica/primary/primary.ts";
 import { LinkTaps } from "./link_taps.ts";
 import type { Reactor } from "../system/reactor.ts";
 import type { TapSet } from "../taps/tap_set.ts";

@@ -1,5 +1,5 @@
 import { Carry } from "../../bytes/carry.ts";
-import type { Primary } from "../../replica/primary.ts";
+import type { Primary } from "../../replica/primary/primary.ts";
 import { readSome } from "../system/channel.ts";
 import type { PeerConnection } from "./peer.ts";
 

@@ -10,10 +10,10 @@ import {
 import type { TakeoverCause } from "../../decisions/takeover_plan.ts";
 import { type KemariError, TransportError } from "../../errors.ts";
 import type { Leave } from "../../txn/leave.ts";
-import { Replica } from "../../replica/replica.ts";
-import type { ReplicaStore } from "../../replica/page_store.ts";
-import type { ReplicaTaps } from "../../replica/replica_taps.ts";
-import type { SecondaryCounters, SecondaryEvent } from "../../replica/secondary.ts";
+import { Replica } from "../../replica/secondary/replica.ts";
+import type { ReplicaStore } from "../../replica/pages/page_store.ts";
+import type { ReplicaTaps } from "../../replica/events/replica_taps.ts";
+import type { SecondaryCounters, SecondaryEvent } from "../../replica/secondary/secondary.ts";
 import type { Address } from "../system/address.ts";
 import { CommitChecks } from "./commit_checks.ts";
 import type { CommitGate } from "./commit_gate.ts";

@@ -3,9 +3,13 @@ import { getLogger } from "@logtape/logtape";
 import { OwnPauses } from "../../decisions/own_pauses.ts";
 import { KemariError, StateError, TransportError } from "../../errors.ts";
 import { Carry } from "../../bytes/carry.ts";
-import type { Replica } from "../../replica/replica.ts";
-import type { ReplicaTaps } from "../../replica/replica_taps.ts";
-import { Secondary, type SecondaryCounters, type SecondaryEvent } from "../../replica/secondary.ts";
+import type { Replica } from "../../replica/secondary/replica.ts";
+import type { ReplicaTaps } from "../../replica/events/replica_taps.ts";
+import {
+  Secondary,
+  type SecondaryCounters,
+  type SecondaryEvent,
+} from "../../replica/secondary/secondary.ts";
 import { SessionAnswers } from "./session_answers.ts";
 import type { CommitGate } from "./commit_gate.ts";
 import { bootTimeMs } from "../system/boot_time.ts";

@@ -1,7 +1,7 @@
 import { randomBytes } from "node:crypto";
 import { StateError } from "../../errors.ts";
-import { createPageDigest } from "../../replica/page_digest.ts";
-import { Primary, type PrimaryEvent } from "../../replica/primary.ts";
+import { createPageDigest } from "../../replica/pages/page_digest.ts";
+import { Primary, type PrimaryEvent } from "../../replica/primary/primary.ts";
 import type { PackingCounters } from "../../txn/packing.ts";
 import type { SentBytes } from "../../txn/sender_options.ts";
 import type { LeaveReason } from "../../txn/leave.ts";

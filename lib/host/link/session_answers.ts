@@ -1,6 +1,6 @@
-import { createPageDigest, type PageDigest } from "../../replica/page_digest.ts";
-import type { Waits } from "../../replica/disk_digest.ts";
-import type { Secondary, SecondaryEvent } from "../../replica/secondary.ts";
+import { createPageDigest, type PageDigest } from "../../replica/pages/page_digest.ts";
+import type { Waits } from "../../replica/events/disk_digest.ts";
+import type { Secondary, SecondaryEvent } from "../../replica/secondary/secondary.ts";
 import type { Reactor } from "../system/reactor.ts";
 
 /** What a sender may ask. */

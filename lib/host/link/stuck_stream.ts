@@ -1,5 +1,5 @@
 import { getLogger } from "@logtape/logtape";
-import type { Primary } from "../../replica/primary.ts";
+import type { Primary } from "../../replica/primary/primary.ts";
 
 const log = getLogger(["kemari", "link"]);
 

@@ -1,4 +1,4 @@
-import { INPUT_BYTES_PER_EPOCH, MAX_INPUT_FRAME_BYTES } from "../../replica/tap_events.ts";
+import { INPUT_BYTES_PER_EPOCH, MAX_INPUT_FRAME_BYTES } from "../../replica/events/tap_events.ts";
 
 /** What the world sends to one guest: what of it is copied, and what the guest has missed. */
 export class GuestInputs {

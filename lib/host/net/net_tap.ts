@@ -1,6 +1,6 @@
 import { StateError } from "../../errors.ts";
 import { MAC_BYTES } from "../../packet/ethernet.ts";
-import { type HeldEpoch, HeldFrames, type HeldLimits } from "../../replica/held_frames.ts";
+import { type HeldEpoch, HeldFrames, type HeldLimits } from "../../replica/events/held_frames.ts";
 import type { RecentDurations } from "../../control/durations.ts";
 import { RECEIVE_BUDGET_BYTES } from "./frame_socket.ts";
 import { NetAnnouncer } from "./net_announcer.ts";

@@ -1,5 +1,5 @@
 import type { KemariError } from "../../errors.ts";
-import type { HeldLimits } from "../../replica/held_frames.ts";
+import type { HeldLimits } from "../../replica/events/held_frames.ts";
 import type { AnnouncedBy } from "./net_announcer.ts";
 
 /** What a tap tells its owner. Called on the loop; must not block. */

@@ -1,7 +1,7 @@
 /** What a net tap does before and behind a takeover. */
 import assert from "node:assert/strict";
 import { encodeRarpAnnouncement } from "../../packet/arp.ts";
-import { INPUT_BYTES_PER_EPOCH } from "../../replica/tap_events.ts";
+import { INPUT_BYTES_PER_EPOCH } from "../../replica/events/tap_events.ts";
 
 import { frame, MAC, numberOf, Scene } from "./testing/net_tap_scene.ts";
 

@@ -1,7 +1,7 @@
 import { TransportError } from "../../errors.ts";
 import type { RamBlock } from "../../qemu/wire.ts";
-import type { PageStore } from "../../replica/page_store.ts";
-import type { SlotPool } from "../../replica/slot_pool.ts";
+import type { PageStore } from "../../replica/pages/page_store.ts";
+import type { SlotPool } from "../../replica/pages/slot_pool.ts";
 import { RamFile } from "./ram_file.ts";
 import type { RamReserve } from "../../control/receiver_status.ts";
 import { Reservation } from "./reservation.ts";

@@ -20,9 +20,9 @@ import type { VmIdentity } from "../../decisions/whose_replica.ts";
 import { getLogger } from "@logtape/logtape";
 import { StateError, TransportError } from "../../errors.ts";
 import type { RamBlock } from "../../qemu/wire.ts";
-import type { MachineRecord, PageStore, ReplicaStore } from "../../replica/page_store.ts";
-import type { StoredReplica } from "../../replica/stored_replica.ts";
-import type { SlotPool } from "../../replica/slot_pool.ts";
+import type { MachineRecord, PageStore, ReplicaStore } from "../../replica/pages/page_store.ts";
+import type { StoredReplica } from "../../replica/secondary/stored_replica.ts";
+import type { SlotPool } from "../../replica/pages/slot_pool.ts";
 import {
   type BlockFile,
   blockPath,

@@ -15,9 +15,9 @@ import {
   zero,
 } from "../../qemu/testing/synthetic_stream.ts";
 import { fingerprint, Loopback } from "../../replica/testing/loopback.ts";
-import { Replica } from "../../replica/replica.ts";
-import { ReplicaTaps } from "../../replica/replica_taps.ts";
-import { Secondary } from "../../replica/secondary.ts";
+import { Replica } from "../../replica/secondary/replica.ts";
+import { ReplicaTaps } from "../../replica/events/replica_taps.ts";
+import { Secondary } from "../../replica/secondary/secondary.ts";
 import { testStore } from "../../lab/testing/store_conformance.ts";
 import { RamDir } from "./ram_dir.ts";
 import { commitNext } from "./testing/ram_dir_writer.ts";

@@ -1,5 +1,5 @@
 import { TransportError } from "../../errors.ts";
-import { PageTable } from "../../replica/page_table.ts";
+import { PageTable } from "../../replica/pages/page_table.ts";
 import { cString, errno, errnoText, libc, mapShared, type SharedMapping } from "../system/libc.ts";
 import {
   ERRNO,

@@ -1,7 +1,7 @@
 /** A standby's command started late: with all of the VM's RAM on its stdin. */
 import { getLogger } from "@logtape/logtape";
 import { QemuError } from "../../errors.ts";
-import type { Replica } from "../../replica/replica.ts";
+import type { Replica } from "../../replica/secondary/replica.ts";
 import { type OnProgress, type StreamConsumer, writeToCommand } from "./write_replica.ts";
 import { delay } from "../system/delay.ts";
 import { QmpClient } from "../vm/qmp_client.ts";

@@ -1,7 +1,11 @@
 /** Loading a state into a QEMU that is ended right after: whether it is the machine that it must be. */
 import { KemariError, QemuError, TransportError } from "../../errors.ts";
-import type { LoadableState } from "../../replica/compose_replica.ts";
-import { compareShapes, describeChange, type MachineShape } from "../../replica/machine_shape.ts";
+import type { LoadableState } from "../../replica/secondary/compose_replica.ts";
+import {
+  compareShapes,
+  describeChange,
+  type MachineShape,
+} from "../../replica/secondary/machine_shape.ts";
 import type { BlockFile } from "../ram_dir/file_pages.ts";
 import { delay } from "../system/delay.ts";
 import type { QmpClient } from "../vm/qmp_client.ts";

@@ -1,8 +1,12 @@
 /** What `kemari recv` asks of a transaction before it is committed. */
 import { getLogger } from "@logtape/logtape";
-import { describeChange, judgeShape, type MachineShape } from "../../replica/machine_shape.ts";
-import type { LoadableState } from "../../replica/compose_replica.ts";
-import type { Replica } from "../../replica/replica.ts";
+import {
+  describeChange,
+  judgeShape,
+  type MachineShape,
+} from "../../replica/secondary/machine_shape.ts";
+import type { LoadableState } from "../../replica/secondary/compose_replica.ts";
+import type { Replica } from "../../replica/secondary/replica.ts";
 import { FilePages } from "../ram_dir/file_pages.ts";
 import { formatBytes } from "../../units.ts";
 import { freeMemoryBytes } from "../ram_dir/ram_room.ts";

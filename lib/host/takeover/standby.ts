@@ -19,8 +19,8 @@
 import { getLogger } from "@logtape/logtape";
 import { StateError, TransportError } from "../../errors.ts";
 import type { StandbyStatus } from "../../control/receiver_status.ts";
-import type { LoadableState } from "../../replica/compose_replica.ts";
-import type { MachineShape } from "../../replica/machine_shape.ts";
+import type { LoadableState } from "../../replica/secondary/compose_replica.ts";
+import type { MachineShape } from "../../replica/secondary/machine_shape.ts";
 import { letRun } from "./let_run.ts";
 import type { StreamConsumer } from "./write_replica.ts";
 import type { BlockFile } from "../ram_dir/file_pages.ts";

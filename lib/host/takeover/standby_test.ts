@@ -2,9 +2,9 @@
 import assert from "node:assert/strict";
 import { QemuError } from "../../errors.ts";
 import { BLOCKS, fullStream } from "../../qemu/testing/synthetic_stream.ts";
-import { Replica } from "../../replica/replica.ts";
-import { ReplicaTaps } from "../../replica/replica_taps.ts";
-import type { LoadableState } from "../../replica/compose_replica.ts";
+import { Replica } from "../../replica/secondary/replica.ts";
+import { ReplicaTaps } from "../../replica/events/replica_taps.ts";
+import type { LoadableState } from "../../replica/secondary/compose_replica.ts";
 import type { BlockFile } from "../ram_dir/file_pages.ts";
 import { RamDir } from "../ram_dir/ram_dir.ts";
 import { RanAndEnded, Standby } from "./standby.ts";

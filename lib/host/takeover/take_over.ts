@@ -1,8 +1,8 @@
 /** From the decision to a VM that runs here: fence, finish, load, run. */
 import { getLogger } from "@logtape/logtape";
 import { planTakeover, type TakeoverPlan } from "../../decisions/takeover_plan.ts";
-import { runStateOf } from "../../qemu/global_state.ts";
-import type { Replica } from "../../replica/replica.ts";
+import { runStateOf } from "../../qemu/devices/global_state.ts";
+import type { Replica } from "../../replica/secondary/replica.ts";
 import { type StreamConsumer, writeToCommand, writeToStdout } from "./write_replica.ts";
 import { fence, isFence } from "./fence.ts";
 import { startCold } from "./cold_start.ts";

@@ -1,6 +1,6 @@
 /** The replica's stream, written to whoever is to take the VM over. */
 import { QemuError, TransportError } from "../../errors.ts";
-import type { Replica } from "../../replica/replica.ts";
+import type { Replica } from "../../replica/secondary/replica.ts";
 import { adopt, appends, kindOf, OutputQueue } from "../system/channel.ts";
 import { libc } from "../system/libc.ts";
 import { ERRNO, SEEK_CUR, SEEK_END, SEEK_SET } from "../system/linux.ts";

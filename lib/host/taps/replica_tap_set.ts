@@ -1,8 +1,8 @@
 import { getLogger } from "@logtape/logtape";
 import { TransportError } from "../../errors.ts";
-import { ReplicaTaps, type Unreleased } from "../../replica/replica_taps.ts";
-import type { ReplicaDisk } from "../../replica/disk_copy.ts";
-import type { Done } from "../../replica/done.ts";
+import { ReplicaTaps, type Unreleased } from "../../replica/events/replica_taps.ts";
+import type { ReplicaDisk } from "../../replica/events/disk_copy.ts";
+import type { Done } from "../../replica/events/done.ts";
 import type { BlockBackend, StatusDone, ZeroOptions } from "../image/block_backend.ts";
 import { type DiskTapAddress, imageUseOf } from "../disk/disk_address.ts";
 import { ImageFile } from "../image/image_file.ts";

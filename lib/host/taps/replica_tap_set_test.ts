@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
-import { encodeTapEvent, type TapEvent } from "../../replica/tap_events.ts";
-import type { Done } from "../../replica/done.ts";
+import { encodeTapEvent, type TapEvent } from "../../replica/events/tap_events.ts";
+import type { Done } from "../../replica/events/done.ts";
 import { ImageFile } from "../image/image_file.ts";
 import { parseDiskTap } from "../disk/disk_address.ts";
 import { FrameSocket } from "../net/frame_socket.ts";

@@ -1,9 +1,9 @@
 import type { HeldPaths } from "../../qmp/outside_output.ts";
 import { getLogger } from "@logtape/logtape";
-import { EventLatency } from "../../replica/event_latency.ts";
+import { EventLatency } from "../../replica/events/event_latency.ts";
 import { LatencyWindow } from "../../replica/latency.ts";
-import type { PrimaryTaps } from "../../replica/primary.ts";
-import { encodeTapEvent, encodeTapInput } from "../../replica/tap_events.ts";
+import type { PrimaryTaps } from "../../replica/primary/primary.ts";
+import { encodeTapEvent, encodeTapInput } from "../../replica/events/tap_events.ts";
 import { type DiskTapAddress, imageUseOf } from "../disk/disk_address.ts";
 import { ImageFile } from "../image/image_file.ts";
 import { refuseTwice } from "../image/image_lock.ts";

@@ -1,7 +1,11 @@
 /** The primary's view of its VM's devices: what a secondary's QEMU must have. */
 import { getLogger } from "@logtape/logtape";
-import type { SectionName } from "../../qemu/device_state.ts";
-import { compareShapes, describeChange, type MachineShape } from "../../replica/machine_shape.ts";
+import type { SectionName } from "../../qemu/devices/device_state.ts";
+import {
+  compareShapes,
+  describeChange,
+  type MachineShape,
+} from "../../replica/secondary/machine_shape.ts";
 
 const log = getLogger(["kemari", "protect"]);
 

@@ -2,9 +2,13 @@
 
 import assert from "node:assert/strict";
 import { QmpClient } from "../../host/vm/qmp_client.ts";
-import { FOOTER_BYTES, sectionHeaderBytes, walkDeviceState } from "../../qemu/device_state.ts";
+import {
+  FOOTER_BYTES,
+  sectionHeaderBytes,
+  walkDeviceState,
+} from "../../qemu/devices/device_state.ts";
 import { StreamParser } from "../../qemu/stream_parser.ts";
-import { parseVmdesc } from "../../qemu/vmdesc.ts";
+import { parseVmdesc } from "../../qemu/devices/vmdesc.ts";
 import { GUEST_TIMER_QUERIES, judgeGuestTimer } from "../../qmp/guest_timer.ts";
 import { startMigration } from "../../qmp/migration.ts";
 import { decodeMigrationStatus, queryMigration } from "../../qmp/migration_status.ts";

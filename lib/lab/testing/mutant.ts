@@ -4,9 +4,9 @@
  * `deno run --preload mutant.ts?breaks=PROMISE main.ts ARGS…`
  */
 import { QmpClient } from "../../host/vm/qmp_client.ts";
-import { DiskTap } from "../../replica/disk_tap.ts";
-import { HeldFrames } from "../../replica/held_frames.ts";
-import { MemoryPages } from "../../replica/page_store.ts";
+import { DiskTap } from "../../replica/events/disk_tap.ts";
+import { HeldFrames } from "../../replica/events/held_frames.ts";
+import { MemoryPages } from "../../replica/pages/page_store.ts";
 
 /** One in so many is forgotten. */
 const LOST_EVERY = 7;

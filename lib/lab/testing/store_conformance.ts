@@ -34,10 +34,10 @@ import {
   Loopback,
   type LoopbackOptions,
 } from "../../replica/testing/loopback.ts";
-import type { ReplicaStore } from "../../replica/page_store.ts";
-import { Replica } from "../../replica/replica.ts";
-import { ReplicaTaps } from "../../replica/replica_taps.ts";
-import { Secondary } from "../../replica/secondary.ts";
+import type { ReplicaStore } from "../../replica/pages/page_store.ts";
+import { Replica } from "../../replica/secondary/replica.ts";
+import { ReplicaTaps } from "../../replica/events/replica_taps.ts";
+import { Secondary } from "../../replica/secondary/secondary.ts";
 
 const LIMIT = 1e8;
 

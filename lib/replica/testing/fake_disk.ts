@@ -1,8 +1,8 @@
 /** For tests: a disk in memory that knows its holes, and can be made to refuse. */
 import { TransportError } from "../../errors.ts";
-import { type Done, raise } from "../done.ts";
-import type { DiskStore } from "../disk_tap.ts";
-import type { DiskCopy } from "../disk_copy.ts";
+import { type Done, raise } from "../events/done.ts";
+import type { DiskStore } from "../events/disk_tap.ts";
+import type { DiskCopy } from "../events/disk_copy.ts";
 
 const HOLE_BYTES = 4096;
 

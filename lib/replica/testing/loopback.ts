@@ -4,10 +4,10 @@ import { createHash } from "node:crypto";
 import assert from "node:assert/strict";
 import { Carry } from "../../bytes/carry.ts";
 import { StreamParser } from "../../qemu/stream_parser.ts";
-import { createPageDigest, type PageDigest } from "../page_digest.ts";
-import { Primary, type PrimaryEvent, type PrimaryOptions } from "../primary.ts";
-import { Replica } from "../replica.ts";
-import { Secondary, type SecondaryCounters, type SecondaryEvent } from "../secondary.ts";
+import { createPageDigest, type PageDigest } from "../pages/page_digest.ts";
+import { Primary, type PrimaryEvent, type PrimaryOptions } from "../primary/primary.ts";
+import { Replica } from "../secondary/replica.ts";
+import { Secondary, type SecondaryCounters, type SecondaryEvent } from "../secondary/secondary.ts";
 
 /** Settings that differ from case to case. */
 export interface LoopbackOptions extends Partial<PrimaryOptions> {

@@ -12,7 +12,7 @@ import {
   VMDESC,
   zero,
 } from "../../../qemu/testing/synthetic_stream.ts";
-import type { Replica } from "../../../replica/replica.ts";
+import type { Replica } from "../../../replica/secondary/replica.ts";
 import { OutputQueue } from "../../system/channel.ts";
 import { cString, libc } from "../../system/libc.ts";
 import { socketConnection } from "../peer.ts";

@@ -3,8 +3,8 @@
  * until it is killed. What it commits is known: {@link transactionOf}.
  */
 import { checkpointBody, fullStream, page, zero } from "../../../qemu/testing/synthetic_stream.ts";
-import { Replica } from "../../../replica/replica.ts";
-import { ReplicaTaps } from "../../../replica/replica_taps.ts";
+import { Replica } from "../../../replica/secondary/replica.ts";
+import { ReplicaTaps } from "../../../replica/events/replica_taps.ts";
 import { RamDir } from "../ram_dir.ts";
 
 /** The payload of transaction `number`: a full state first, then checkpoints. */

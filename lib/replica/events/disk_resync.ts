@@ -1,0 +1,328 @@
+import { Buffer } from "node:buffer";
+import { WireError } from "../../errors.ts";
+import { DIGEST_BYTES } from "../../txn/wire.ts";
+import {
+  decodeDigestRun,
+  type DigestedDisk,
+  type DiskDigestRun,
+  encodeDiskQuery,
+  endOfRun,
+  isZero,
+} from "./disk_digest.ts";
+import type { DiskTap } from "./disk_tap.ts";
+import type { PageDigest } from "../pages/page_digest.ts";
+import type { ResyncProgress } from "../../control/tap_status.ts";
+
+/** Compared, and sent, in one go. */
+export const RESYNC_CHUNK_BYTES = 256 * 1024;
+/** How far the secondary is asked ahead of what has been compared. */
+const AHEAD_BYTES = 32 * 2 ** 20;
+/** One query's range, unless it is one of zeros here: those cost nothing to compare. */
+const QUERY_BYTES = 16 * 2 ** 20;
+const MAX_QUERY_BYTES = 64 * 2 ** 30;
+/** Parts that are looked at in one step, whatever they cost. */
+const PARTS_PER_STEP = 256;
+
+/** What to do about a secondary's copy at the beginning of a session. */
+export type ResyncPlan =
+  /** It is known to be equal. */
+  | { readonly kind: "none" }
+  /** Nothing is known of it, and it cannot be asked: everything is sent. */
+  | { readonly kind: "copy" }
+  /** It is asked for digests under this seed, and what differs is sent. */
+  | {
+    readonly kind: "compare";
+    readonly seedLow: number;
+    readonly seedHigh: number;
+    readonly digest: PageDigest;
+  };
+
+/** Told how many bytes a part has read; `undefined` where nothing more can be done now. */
+type PartDone = (readBytes: number | undefined, error?: Error) => void;
+
+/**
+ * Brings a secondary's copy of a replicated disk in step, from the front to the back, while the VM
+ * runs and writes.
+ *
+ * The secondary tells digests of its chunks; those that differ from ours are sent. Wherever the
+ * copy stands when a session begins (half copied, once complete and left behind, the old primary's
+ * own disk) only that is sent. A chunk is compared and recorded in the moment in which it has been
+ * read, and the tap records the guest's writes in front of that place and not behind it. The image
+ * does in order what touches one place: a write that it did before that read is in what was read, and
+ * one that it did after is recorded, since it is done after. So for every byte either the secondary has it at that moment, or it is sent; and
+ * every later write travels, in order.
+ *
+ * ```text
+ * waiting ──begin()──► asking: takeQuery(), receive(), step() … ──► done, "copied" is recorded
+ * ```
+ */
+export class DiskResync {
+  readonly #tap: DiskTap;
+  readonly #image: DigestedDisk;
+  #plan: ResyncPlan | undefined;
+  #offset = 0;
+  #equalBytes = 0;
+  #sentBytes = 0;
+  #done = false;
+  /** Queries without a whole answer, oldest first. */
+  #asked: { readonly end: number }[] = [];
+  #askedTo = 0;
+  #answeredTo = 0;
+  #runs: DiskDigestRun[] = [];
+  #chunk = new Uint8Array(RESYNC_CHUNK_BYTES);
+  #isAsking = false;
+  #isStepping = false;
+
+  constructor(tap: DiskTap, image: DigestedDisk) {
+    this.#tap = tap;
+    this.#image = image;
+  }
+
+  get done(): boolean {
+    return this.#done;
+  }
+  get progress(): ResyncProgress {
+    return {
+      doneBytes: this.#offset,
+      equalBytes: this.#equalBytes,
+      sentBytes: this.#sentBytes,
+    };
+  }
+  /** True from the moment at which what is to be done is known. */
+  get begun(): boolean {
+    return this.#plan !== undefined;
+  }
+
+  /** Another secondary, or the same come back: nothing is known of its copy. */
+  reset(): void {
+    this.#plan = undefined;
+    this.#offset =
+      this.#askedTo =
+      this.#answeredTo =
+      this.#equalBytes =
+      this.#sentBytes =
+        0;
+    this.#asked = [];
+    this.#runs = [];
+    this.#done = this.#isAsking = this.#isStepping = false;
+    // What is being read belongs to the session before.
+    this.#chunk = new Uint8Array(RESYNC_CHUNK_BYTES);
+    this.#tap.recordBelow(0);
+  }
+
+  begin(plan: ResyncPlan): void {
+    this.#plan = plan;
+    if (plan.kind === "none") {
+      this.#offset = this.#equalBytes = this.#image.sizeBytes;
+      this.#finish();
+    }
+  }
+
+  /**
+   * Tells the next question for the secondary, as a DISK_QUERY payload, if it is time for one and none
+   * is being made. Its answer is to be given to {@link receive}, behind those of the questions before.
+   */
+  takeQuery(told: (query: Uint8Array) => void): void {
+    const plan = this.#plan;
+    const size = this.#image.sizeBytes;
+    if (plan?.kind !== "compare" || this.#askedTo === size || this.#isAsking) return;
+    if (this.#askedTo - this.#offset >= AHEAD_BYTES) return;
+    const left = size - this.#askedTo;
+    this.#isAsking = true;
+    const most = Math.min(left, MAX_QUERY_BYTES);
+    this.#image.zeroBytes(this.#askedTo, most, (zeros, error) => {
+      if (this.#plan !== plan) return;
+      this.#isAsking = false;
+      if (error !== undefined) throw error;
+      const wanted = Math.max(QUERY_BYTES, zeros - zeros % RESYNC_CHUNK_BYTES);
+      const lengthBytes = Math.min(left, wanted);
+      const query = encodeDiskQuery({
+        tap: this.#tap.name,
+        seedLow: plan.seedLow,
+        seedHigh: plan.seedHigh,
+        chunkBytes: RESYNC_CHUNK_BYTES,
+        offset: this.#askedTo,
+        lengthBytes,
+      });
+      this.#askedTo += lengthBytes;
+      this.#asked.push({ end: this.#askedTo });
+      told(query);
+    });
+  }
+
+  /**
+   * Takes the next part of the oldest answer.
+   *
+   * @throws {WireError} where it does not answer the question.
+   */
+  receive(payload: Uint8Array, last: boolean): void {
+    const end = this.#asked[0]?.end ?? this.#answeredTo;
+    const run = decodeDigestRun(payload, RESYNC_CHUNK_BYTES, this.#answeredTo, end);
+    const answeredTo = endOfRun(run, RESYNC_CHUNK_BYTES, end);
+    if (answeredTo === this.#answeredTo && !last) {
+      throw new WireError(
+        "transaction",
+        answeredTo,
+        "bad-value",
+        "a DISK_DIGEST that says nothing",
+      );
+    }
+    this.#answeredTo = answeredTo;
+    this.#runs.push(run);
+    if (last !== (this.#answeredTo === end)) {
+      throw new WireError(
+        "transaction",
+        this.#answeredTo,
+        "bad-value",
+        last ? `a DISK_DIGEST is the last one, and not at ${end}` : "a DISK_DIGEST without an end",
+      );
+    }
+    if (last) this.#asked.shift();
+  }
+
+  /**
+   * Reads, compares and records so many bytes, or a little more; what the image is waited for comes
+   * later. While one step goes on, another does nothing.
+   *
+   * @param stepped Told how many bytes were read; in the end, where all was done at once too.
+   * @throws what the image fails with, from here or from where that is noticed.
+   */
+  step(budgetBytes: number, stepped: (readBytes: number) => void = () => {}): void {
+    const plan = this.#plan;
+    if (plan === undefined || this.#done || this.#isStepping) return;
+    this.#isStepping = true;
+    let readBytes = 0;
+    let parts = 0;
+    let isAtOnce = false;
+    const isOver = () => parts >= PARTS_PER_STEP || readBytes >= budgetBytes;
+    const end = () => {
+      this.#isStepping = false;
+      stepped(readBytes);
+    };
+    const next = () => {
+      // Parts that are done at once follow each other here; the others go on where they end.
+      do {
+        if (isOver()) return end();
+        if (this.#offset === this.#image.sizeBytes) {
+          this.#finish();
+          return end();
+        }
+        parts++;
+        isAtOnce = false;
+        let isHere = true;
+        const part = plan.kind === "copy" ? this.#copyPart : this.#comparePart;
+        part.call(this, (read, error) => {
+          if (this.#plan !== plan) return;
+          if (error !== undefined) this.#isStepping = false;
+          if (error !== undefined) throw error;
+          if (read === undefined) return end();
+          readBytes += read;
+          if (isHere) isAtOnce = true;
+          else next();
+        });
+        isHere = false;
+      } while (isAtOnce);
+    };
+    next();
+  }
+
+  #copyPart(done: PartDone): void {
+    const left = this.#image.sizeBytes - this.#offset;
+    this.#image.zeroBytes(this.#offset, left, (zeros, error) => {
+      if (error !== undefined) return done(0, error);
+      if (zeros > 0) {
+        this.#send(zeros, undefined);
+        return done(0);
+      }
+      this.#read(done, (chunk) => this.#send(chunk.length, chunk));
+    });
+  }
+
+  /** Tells the bytes read, or `undefined` where the secondary has not told enough. */
+  #comparePart(done: PartDone): void {
+    let run = this.#runs[0];
+    const size = this.#image.sizeBytes;
+    while (run !== undefined && endOfRun(run, RESYNC_CHUNK_BYTES, size) <= this.#offset) {
+      this.#runs.shift();
+      run = this.#runs[0];
+    }
+    if (run === undefined) return done(undefined);
+    const firstChunk = run.offset + run.zeroBytes;
+    if (this.#offset < firstChunk) {
+      // Zeros there.
+      this.#image.zeroBytes(this.#offset, firstChunk - this.#offset, (zeros, error) => {
+        if (error !== undefined) return done(0, error);
+        if (zeros > 0) {
+          this.#same(zeros);
+          return done(0);
+        }
+        this.#read(done, (chunk) => {
+          if (isZero(chunk)) this.#same(chunk.length);
+          else this.#send(chunk.length, chunk);
+        }, firstChunk);
+      });
+      return;
+    }
+    const lengthBytes = Math.min(RESYNC_CHUNK_BYTES, size - this.#offset);
+    this.#image.zeroBytes(this.#offset, lengthBytes, (zeros, error) => {
+      if (error !== undefined) return done(0, error);
+      if (zeros === lengthBytes) {
+        // The secondary tells zeros as such: here it has something else.
+        this.#send(lengthBytes, undefined);
+        return done(0);
+      }
+      this.#read(done, (chunk) => {
+        const at = (this.#offset - firstChunk) / RESYNC_CHUNK_BYTES * DIGEST_BYTES;
+        const theirs = run.digests.subarray(at, at + DIGEST_BYTES);
+        const { digest } = this.#plan as Extract<ResyncPlan, { kind: "compare" }>;
+        if (Buffer.compare(digest(chunk), theirs) === 0) this.#same(chunk.length);
+        else this.#send(chunk.length, isZero(chunk) ? undefined : chunk);
+      });
+    });
+  }
+
+  /** Reads the chunk that the next byte to look at begins, as far as `end`, and has it judged. */
+  #read(
+    done: PartDone,
+    judge: (chunk: Uint8Array<ArrayBuffer>) => void,
+    end = this.#image.sizeBytes,
+  ): void {
+    const toBoundary = RESYNC_CHUNK_BYTES - this.#offset % RESYNC_CHUNK_BYTES;
+    const chunk = this.#chunk.subarray(0, Math.min(toBoundary, end - this.#offset));
+    const plan = this.#plan;
+    this.#image.read(chunk, this.#offset, (error) => {
+      if (this.#plan !== plan) return;
+      if (error !== undefined) return done(0, error);
+      judge(chunk);
+      done(chunk.length);
+    });
+  }
+
+  #same(lengthBytes: number): void {
+    this.#equalBytes += lengthBytes;
+    this.#advance(lengthBytes);
+  }
+
+  /** @param data Undefined for zeros. */
+  #send(lengthBytes: number, data: Uint8Array | undefined): void {
+    const tap = this.#tap.name;
+    const offset = this.#offset;
+    if (data === undefined) this.#tap.add({ kind: "zero", tap, offset, lengthBytes });
+    else {
+      this.#tap.add({ kind: "copy", tap, offset, data: data.slice() });
+      this.#sentBytes += lengthBytes;
+    }
+    this.#advance(lengthBytes);
+  }
+
+  #advance(lengthBytes: number): void {
+    this.#offset += lengthBytes;
+    this.#tap.recordBelow(this.#offset);
+  }
+
+  #finish(): void {
+    this.#done = true;
+    this.#tap.recordBelow(Infinity);
+    this.#tap.add({ kind: "copied", tap: this.#tap.name });
+  }
+}

@@ -1,0 +1,191 @@
+import { WireError } from "../../errors.ts";
+
+/**
+ * What the event-tap holds, and what travels of it in EVENT frames.
+ *
+ * Wire shape of a payload: `u8 kind, u8 n, n bytes tap name`, then by kind:
+ * PACKET: the Ethernet frame. WRITE and COPY: `u64 offset`, the data. ZERO: `u64 offset, u64 length`.
+ * DISK: `u64 size in bytes, u8 mode`. COPIED: nothing.
+ */
+export type TapEvent =
+  /** A frame from the guest. */
+  | { readonly kind: "packet"; readonly tap: string; readonly frame: Uint8Array }
+  /** The guest wrote. */
+  | {
+    readonly kind: "write";
+    readonly tap: string;
+    readonly offset: number;
+    readonly data: Uint8Array;
+  }
+  /** The guest trimmed, or wrote zeros. */
+  | {
+    readonly kind: "zero";
+    readonly tap: string;
+    readonly offset: number;
+    readonly lengthBytes: number;
+  }
+  /** Part of a disk's first copy; replayed like a write, but nothing that the guest did. */
+  | {
+    readonly kind: "copy";
+    readonly tap: string;
+    readonly offset: number;
+    readonly data: Uint8Array;
+  }
+  /** A disk that takes part, from here on. */
+  | {
+    readonly kind: "disk";
+    readonly tap: string;
+    readonly sizeBytes: number;
+    readonly mode: DiskMode;
+  }
+  /** The first copy of a disk is complete with this transaction. */
+  | { readonly kind: "copied"; readonly tap: string };
+
+/** Whether each side has a copy of its own, or both open the same image. */
+export type DiskMode = "replicated" | "shared";
+
+const KIND = { packet: 1, write: 2, zero: 3, copy: 4, disk: 5, copied: 6 } as const;
+const MODES: readonly DiskMode[] = ["replicated", "shared"];
+
+/** A frame that the world sent to the guest: INPUT's `u8 n, n bytes tap name`, then the frame. */
+export interface TapInput {
+  readonly tap: string;
+  readonly frame: Uint8Array;
+}
+
+/**
+ * Bytes of frames that a NIC's tap copies to the secondary in one epoch. Questions are small; of a
+ * bulk transfer, which has more, the beginning is as good as all of it.
+ */
+export const INPUT_BYTES_PER_EPOCH = 64 * 1024;
+/** Bytes of one such frame: an Ethernet header, and the longest that a TAP gives. */
+export const MIN_INPUT_FRAME_BYTES = 14;
+export const MAX_INPUT_FRAME_BYTES = 68 * 1024;
+
+/** Bytes of data in one event; longer writes are several. */
+export const MAX_EVENT_DATA_BYTES = 512 * 1024;
+/** Bytes of a tap's name. */
+export const MAX_TAP_NAME_BYTES = 64;
+
+/**
+ * Encodes an event as pieces of one EVENT payload.
+ *
+ * @returns The head, and the data itself where there is any: not copied.
+ */
+export function encodeTapEvent(event: TapEvent): Uint8Array[] {
+  const name = new TextEncoder().encode(event.tap);
+  const head = new Uint8Array(2 + name.length + fixedBytes(event));
+  const view = new DataView(head.buffer);
+  head[0] = KIND[event.kind];
+  head[1] = name.length;
+  head.set(name, 2);
+  const at = 2 + name.length;
+  switch (event.kind) {
+    case "packet":
+      return [head, event.frame];
+    case "write":
+    case "copy":
+      view.setBigUint64(at, BigInt(event.offset));
+      return [head, event.data];
+    case "zero":
+      view.setBigUint64(at, BigInt(event.offset));
+      view.setBigUint64(at + 8, BigInt(event.lengthBytes));
+      return [head];
+    case "disk":
+      view.setBigUint64(at, BigInt(event.sizeBytes));
+      head[at + 8] = MODES.indexOf(event.mode);
+      return [head];
+    case "copied":
+      return [head];
+  }
+}
+
+/**
+ * Encodes an input as pieces of one INPUT payload.
+ *
+ * @returns The head, and the frame itself: not copied.
+ */
+export function encodeTapInput({ tap, frame }: TapInput): Uint8Array[] {
+  const name = new TextEncoder().encode(tap);
+  const head = new Uint8Array(1 + name.length);
+  head[0] = name.length;
+  head.set(name, 1);
+  return [head, frame];
+}
+
+/**
+ * Decodes one INPUT payload; the frame is a view into it.
+ *
+ * @param offset Of the payload in the connection, for errors.
+ * @throws {WireError}
+ */
+export function decodeTapInput(payload: Uint8Array, offset: number): TapInput {
+  const at = 1 + (payload[0] ?? 0);
+  if (at > payload.length || payload[0] > MAX_TAP_NAME_BYTES) {
+    throw new WireError("transaction", offset, "bad-value", "an INPUT without a tap's name");
+  }
+  const frame = payload.subarray(at);
+  if (frame.length < MIN_INPUT_FRAME_BYTES || frame.length > MAX_INPUT_FRAME_BYTES) {
+    const what = `an INPUT with a frame of ${frame.length} bytes`;
+    throw new WireError("transaction", offset, "bad-length", what);
+  }
+  return { tap: new TextDecoder().decode(payload.subarray(1, at)), frame };
+}
+
+function fixedBytes(event: TapEvent): number {
+  switch (event.kind) {
+    case "write":
+    case "copy":
+      return 8;
+    case "zero":
+      return 16;
+    case "disk":
+      return 9;
+    default:
+      return 0;
+  }
+}
+
+/**
+ * Decodes one EVENT payload.
+ *
+ * @param payload Whole; the event's data are views into it.
+ * @param offset Of the payload in the connection, for errors.
+ * @throws {WireError}
+ */
+export function decodeTapEvent(payload: Uint8Array, offset: number): TapEvent {
+  const fail = (what: string): never => {
+    throw new WireError("transaction", offset, "bad-value", `an EVENT ${what}`);
+  };
+  const at = 2 + (payload[1] ?? 0);
+  if (payload.length < 2 || payload[1] > MAX_TAP_NAME_BYTES || at > payload.length) {
+    return fail("without a tap's name");
+  }
+  const tap = new TextDecoder().decode(payload.subarray(2, at));
+  const view = new DataView(payload.buffer, payload.byteOffset, payload.byteLength);
+  const u64 = (position: number): number => {
+    if (payload.length < position + 8) fail(`for ${tap} that is cut`);
+    const value = view.getBigUint64(position);
+    if (value > BigInt(Number.MAX_SAFE_INTEGER)) fail(`for ${tap} beyond 2^53`);
+    return Number(value);
+  };
+  switch (payload[0]) {
+    case KIND.packet:
+      return { kind: "packet", tap, frame: payload.subarray(at) };
+    case KIND.write:
+      return { kind: "write", tap, offset: u64(at), data: payload.subarray(at + 8) };
+    case KIND.copy:
+      return { kind: "copy", tap, offset: u64(at), data: payload.subarray(at + 8) };
+    case KIND.zero:
+      return { kind: "zero", tap, offset: u64(at), lengthBytes: u64(at + 8) };
+    case KIND.disk: {
+      const sizeBytes = u64(at);
+      const mode = MODES[payload[at + 8]] ?? fail(`for ${tap} with mode ${payload[at + 8]}`);
+      return { kind: "disk", tap, sizeBytes, mode };
+    }
+    case KIND.copied:
+      return { kind: "copied", tap };
+    default:
+      return fail(`of kind ${payload[0]}`);
+  }
+}

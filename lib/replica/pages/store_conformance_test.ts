@@ -1,0 +1,13 @@
+import { MemoryPages, type ReplicaStore } from "./page_store.ts";
+import { testStore } from "../../lab/testing/store_conformance.ts";
+
+testStore({
+  name: "in memory",
+  open: (): ReplicaStore => ({
+    create: (blocks, pool) => new MemoryPages(blocks, pool),
+    begin: () => {},
+    end: () => {},
+  }),
+  close: () => {},
+  cutEvery: 1,
+});

@@ -1,0 +1,56 @@
+import { DigestTable, type PageDigest } from "../pages/page_digest.ts";
+
+/** What the replica holds, page by page, as the secondary has told it. */
+export interface ReplicaDigests {
+  readonly table: DigestTable;
+  /** Page count by block name. */
+  readonly pages: ReadonlyMap<string, number>;
+  /** Computes digests under the seed that the table was made with. */
+  readonly digest: PageDigest;
+}
+
+type State =
+  | { readonly at: "idle" }
+  /** Whoever drives the primary has been told, and makes a seed and a digest. */
+  | { readonly at: "wanted" }
+  | {
+    readonly at: "asked";
+    readonly table: DigestTable;
+    readonly pages: Map<string, number>;
+    readonly digest: PageDigest;
+  };
+
+/**
+ * Has the secondary tell the digests of its replica's pages before a full stream.
+ *
+ * ```text
+ * idle ──want()──► wanted ──ask()──► asked ──the answer's last part──► idle
+ * ```
+ */
+export class DigestExchange {
+  #state: State = { at: "idle" };
+
+  /** True from {@link want} until all of the answer is there: QEMU's stream has to wait. */
+  get isPending(): boolean {
+    return this.#state.at !== "idle";
+  }
+
+  want(): void {
+    this.#state = { at: "wanted" };
+  }
+
+  /** The secondary is asked. @param digest Under the same seed. */
+  ask(digest: PageDigest): void {
+    this.#state = { at: "asked", table: new DigestTable(), pages: new Map(), digest };
+  }
+
+  /** Takes a part of the answer. @returns All of it, with the last part. */
+  receive(payload: Uint8Array, last: boolean): ReplicaDigests | undefined {
+    const state = this.#state;
+    if (state.at !== "asked") return undefined;
+    state.table.receive(payload, state.pages);
+    if (!last) return undefined;
+    this.#state = { at: "idle" };
+    return state;
+  }
+}

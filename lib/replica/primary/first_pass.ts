@@ -1,0 +1,158 @@
+import { WireError } from "../../errors.ts";
+import {
+  type DeviceSection,
+  FOOTER_BYTES,
+  sectionHeaderBytes,
+  type SectionName,
+} from "../../qemu/devices/device_state.ts";
+import type { StreamParser } from "../../qemu/stream_parser.ts";
+import type { PrimaryOptions } from "./primary_options.ts";
+import type { QemuDialogue } from "./qemu_dialogue.ts";
+
+/**
+ * For how long a QEMU that describes nothing must be silent behind a whole state before that is taken
+ * for all of it. It writes its state in one go; the VM stands still meanwhile, once for each session.
+ */
+const SILENCE_MS = 500;
+/** Time in which a QEMU in the middle of its device state says nothing until that is worth a word. */
+const STUCK_MS = 10_000;
+
+/**
+ * The end of a full state that may come without a description (`suppress-vmdesc=on`), while QEMU
+ * waits behind it for an answer and its channel stays open.
+ *
+ * ```text
+ *             VMDESCRIPTION
+ * open ──────────────────────────────────────────────────────► over
+ *   ├──enteredColo()──► told ──found empty, a whole state─────► over
+ *   │                     └─────found empty, anything else────► WireError
+ *   └──silent for SILENCE_MS, found empty, a whole state──────► over   (not where QEMU tells by QMP)
+ * ```
+ *
+ * {@link Primary} hands in when bytes came ({@link heard}). Whoever reads the channel looks into it when
+ * that is wanted ({@link wantsLook}: the reader may have stood still itself while QEMU went on), and
+ * says when nothing was there ({@link foundEmpty}).
+ */
+export class FirstPass {
+  readonly #parser: StreamParser;
+  readonly #dialogue: QemuDialogue;
+  readonly #options: PrimaryOptions;
+  #heardAt: number;
+  /** When the channel was last found empty, and the state no whole one. */
+  #lookedAt = -Infinity;
+  #told = false;
+  #isOver = false;
+  #stuckTold = false;
+  #sections: readonly SectionName[] | undefined;
+  #fieldsOf: (name: string) => Uint8Array | undefined = () => undefined;
+
+  constructor(
+    parser: StreamParser,
+    dialogue: QemuDialogue,
+    options: PrimaryOptions,
+    now: number,
+  ) {
+    this.#parser = parser;
+    this.#dialogue = dialogue;
+    this.#options = options;
+    this.#heardAt = now;
+  }
+
+  /** Another channel is read from now on. */
+  begin(now: number): void {
+    this.#told = false;
+    this.#isOver = false;
+    this.#stuckTold = false;
+    this.heard(now);
+  }
+
+  /** Bytes of the stream came. */
+  heard(now: number): void {
+    this.#heardAt = now;
+  }
+
+  /** A stream's first bytes have come; several may follow each other on one channel. */
+  opened(): void {
+    this.#isOver = false;
+  }
+
+  /** The parser has found the device state: it can be asked for a device's fields from now on. */
+  keep(state: Uint8Array, sections: readonly DeviceSection[], offset: number): void {
+    this.#sections = sections;
+    this.#fieldsOf = (name) => {
+      const section = sections.find((each) => each.name === name);
+      if (section === undefined) return undefined;
+      const start = section.offset - offset;
+      const end = start + section.sizeBytes - FOOTER_BYTES;
+      return state.subarray(start + sectionHeaderBytes(section.name.length), end);
+    };
+  }
+
+  /** The last full state's sections; `undefined` before the first. */
+  get sections(): readonly SectionName[] | undefined {
+    return this.#sections;
+  }
+
+  /**
+   * A device's fields as the last full state had them, without the section's header and footer.
+   *
+   * @returns A view, or `undefined` where there is no such device, or no state yet.
+   */
+  fieldsOf(name: string): Uint8Array | undefined {
+    return this.#fieldsOf(name);
+  }
+
+  /** The parser has found the state's end: what comes now is no part of it. */
+  completed(): void {
+    this.#isOver = true;
+  }
+
+  /** QEMU has said over QMP that it is in COLO: all of its first pass has been written by now. */
+  enteredColo(): void {
+    this.#told = true;
+  }
+
+  /** Whether the channel is to be looked into, to see whether it is empty. */
+  wantsLook(now: number): boolean {
+    if (this.#isOver) return false;
+    if (this.#told) return true;
+    const since = Math.max(this.#heardAt, this.#lookedAt);
+    return this.#awaitsSilence && now - since >= SILENCE_MS;
+  }
+
+  /**
+   * The channel was read, and nothing was there.
+   *
+   * @param unparsedBytes Bytes that came before, and that the parser has not taken.
+   * @throws {WireError} if QEMU is in COLO, and what it sent is no whole first pass.
+   */
+  foundEmpty(unparsedBytes: number, now: number): void {
+    if (!this.wantsLook(now)) return;
+    const mayEnd = unparsedBytes === 0 && this.#parser.mayEndHere;
+    if (mayEnd || this.#told && this.#parser.inDeviceState) return this.#parser.endState();
+    this.#lookedAt = now;
+    if (!this.#told) return;
+    throw new WireError(
+      "migration",
+      this.#parser.streamOffset + unparsedBytes,
+      "truncated",
+      `QEMU is in COLO, and its first pass has come only as far as ${this.#parser.place}`,
+    );
+  }
+
+  /**
+   * For how long QEMU has said nothing in the middle of its device state, in milliseconds, if that is
+   * long and was not asked before.
+   */
+  takeStuckMs(now: number): number | undefined {
+    const silentMs = now - this.#heardAt;
+    if (this.#stuckTold || !this.#parser.inDeviceState || silentMs < STUCK_MS) return undefined;
+    this.#stuckTold = true;
+    return silentMs;
+  }
+
+  get #awaitsSilence(): boolean {
+    return this.#options.firstPassEnd !== "told" && this.#parser.inDeviceState &&
+      this.#dialogue.isAwaited;
+  }
+}

@@ -1,0 +1,366 @@
+import type { Leave } from "../../txn/leave.ts";
+import type { PackingCounters } from "../../txn/packing.ts";
+import { TxnSender } from "../../txn/sender.ts";
+import type { InFlight, SenderOptions, SentBytes } from "../../txn/sender_options.ts";
+import type { Hello } from "../../txn/wire.ts";
+import type { DeltaCache } from "./delta_cache.ts";
+import type { FirstPass } from "./first_pass.ts";
+import { LatencyWindow } from "../latency.ts";
+import type { PageDigest } from "../pages/page_digest.ts";
+import type { PrimaryEvent, PrimaryOptions } from "./primary_options.ts";
+import { PrimaryStream } from "./primary_stream.ts";
+import { QemuDialogue } from "./qemu_dialogue.ts";
+import type { PrimaryCounters } from "./stream_forwarder.ts";
+export type { PrimaryCounters };
+export type { PrimaryEvent, PrimaryOptions, PrimaryTaps } from "./primary_options.ts";
+
+/** How the primary presents itself to its peer, and how patient it is. */
+export type PrimarySession = Omit<SenderOptions, "packingClock">;
+
+/**
+ * The primary's end of one session: QEMU's stream in, frames to the secondary and answers to QEMU out.
+ * No I/O and no clock.
+ *
+ * ```text
+ *           first bytes      VMDESCRIPTION, or QEMU's word   ACK
+ * idle ─────────────────► full ──────────────────► settled ─────► (SHUT) ──► idle, plain: EOF → handover
+ *   ▲ ▲                                                             └─(READY)─► colo
+ *   │ └── another "QEVM": a snapshot loop
+ * colo ──CHECKPOINT_REQUEST → REPLY──► VMSTATE_SEND → BEGIN ──state complete → COMMIT──► colo
+ *                                                     RECEIVED, LOADED: at once, or at ACK
+ * ```
+ *
+ * {@link PrimaryStream} makes transactions of the stream, {@link QemuDialogue} holds the conversation
+ * that this gives with QEMU, and {@link TxnSender} the one with the peer.
+ *
+ * **How it is driven.** What comes is handed in, as it comes:
+ *
+ * | call                                     | when                                                     |
+ * | ---------------------------------------- | -------------------------------------------------------- |
+ * | {@link beginChannel}                     | before the first byte of a channel of QEMU's             |
+ * | {@link receiveStream}                    | bytes of QEMU's stream have been read                    |
+ * | {@link foundEmpty}                       | {@link wantsLook}, and the channel had nothing           |
+ * | {@link endOfStream}                      | the channel has ended                                    |
+ * | {@link receivePeer}                      | bytes of the peer's have been read                       |
+ * | {@link tick}                             | at least every 50 ms, behind what the peer has said      |
+ *
+ * After each of these, and after any other call that says so, what has come of it is taken, in this
+ * order:
+ *
+ * 1. {@link takeReplies}, to be written to QEMU at once: its VM stands still until it has its answer.
+ *    Then {@link repliesGiven}.
+ * 2. {@link takeOutput}, to be written to the peer. This also does what was put off until QEMU has its
+ *    answer: a held checkpoint is forwarded.
+ * 3. {@link takeEvents}. `wants-digests` is to be answered with {@link queryDigests}; until
+ *    {@link awaitsDigests} is false again, QEMU's stream is left unread, and then what
+ *    {@link receiveStream} has left is handed in once more.
+ *
+ * Time is an argument, `now`: milliseconds of one clock that never goes back, of the moment in which
+ * what is handed in was read. Whatever is forwarded shares the memory given to {@link receiveStream},
+ * see {@link TxnSender}; it must not change before it is written, nor while {@link holding}.
+ */
+export class Primary {
+  readonly #options: PrimaryOptions;
+  readonly #txn: TxnSender;
+  readonly #stream: PrimaryStream;
+  /** What is said to QEMU beside its stream. */
+  readonly dialogue: QemuDialogue;
+  #events: PrimaryEvent[] = [];
+  /** A plain stream has ended whole: only then may the VM be given away. */
+  #mayHandOver = false;
+  /** COMMIT → ACK; counts from the checkpoint's last byte read. */
+  readonly roundTrip = new LatencyWindow();
+  /** When the last transaction was acknowledged. */
+  committedAt = 0;
+
+  /** @param stopwatch Measures how long packing and forwarding take; nothing is decided by it. */
+  constructor(
+    options: PrimaryOptions,
+    session: PrimarySession,
+    now: number,
+    stopwatch: () => number,
+  ) {
+    this.#options = options;
+    const packs = options.compression?.treatments.some(({ pack }) => pack);
+    this.#txn = new TxnSender({ ...session, packingClock: packs ? stopwatch : undefined }, now);
+    this.dialogue = new QemuDialogue(options, this.#txn);
+    const tell = (event: PrimaryEvent) => void this.#events.push(event);
+    this.#stream = new PrimaryStream(options, this.#txn, this.dialogue, tell, now, stopwatch);
+  }
+
+  /** What the peer said of itself, once it has. */
+  get peer(): Hello | undefined {
+    return this.#txn.peer;
+  }
+  /** True while a transaction is open. */
+  get open(): boolean {
+    return this.#txn.open;
+  }
+  /** The transaction that is open, or was last. */
+  get transaction(): number {
+    return this.#txn.transaction;
+  }
+  /** Transactions without an ACK, oldest first. */
+  get inFlight(): readonly InFlight[] {
+    return this.#txn.inFlight;
+  }
+  /** True from HANDOVER to its ACK: nobody here knows whose VM it is. */
+  get handingOver(): boolean {
+    return this.#txn.handingOver;
+  }
+  /** Whether the peer answers {@link leave} with a word, rather than by closing the connection. */
+  get answersLeave(): boolean {
+    return this.#txn.answersLeave;
+  }
+  /** Whether one more query of a disk may be sent. */
+  get mayQueryDisk(): boolean {
+    return this.#txn.mayQueryDisk;
+  }
+  /** Bytes made for the peer, by what they are for. */
+  get sent(): Readonly<SentBytes> {
+    return this.#txn.sent;
+  }
+  /** What packing has done; undefined where nothing is packed. */
+  get packed(): PackingCounters | undefined {
+    return this.#txn.packed;
+  }
+
+  get counters(): PrimaryCounters {
+    return this.#stream.counters;
+  }
+  /** Bytes of QEMU's stream taken so far. */
+  get streamOffset(): number {
+    return this.#stream.offset;
+  }
+  /** In words, what the stream is inside of. */
+  get place(): string {
+    return this.#stream.place;
+  }
+  /** How the end of a full state is known that nobody describes. */
+  get firstPass(): FirstPass {
+    return this.#stream.firstPass;
+  }
+  /** The copy of what the replica has, where one is kept. */
+  get cache(): DeltaCache | undefined {
+    return this.#stream.compression.cache;
+  }
+  get isColo(): boolean {
+    return this.dialogue.isColo;
+  }
+  get mayBeColo(): boolean {
+    return this.dialogue.mayBeColo;
+  }
+  /**
+   * Whether QEMU keeps memory for every checkpoint: one that wants a return path for COLO, which is
+   * 11 or later, goes on describing what it sends (measured, 11.1: 97 KB each for a default `pc`).
+   */
+  get hoards(): boolean {
+    return this.isColo && this.#stream.isDescribed && this.dialogue.hasReturnPath;
+  }
+  /** How long the VM stands still for a checkpoint, see {@link QemuDialogue.pause}. */
+  get pause(): LatencyWindow {
+    return this.dialogue.pause;
+  }
+  get receiving(): LatencyWindow {
+    return this.dialogue.receiving;
+  }
+  /** Checkpoint read → forwarded, where that is put off until QEMU has its answer. */
+  get settling(): LatencyWindow {
+    return this.#stream.settling;
+  }
+
+  // What comes:
+
+  /** QEMU's stream is read from another channel from now on. */
+  beginChannel(now: number): void {
+    this.firstPass.begin(now);
+  }
+
+  /**
+   * Takes bytes of QEMU's stream.
+   *
+   * @returns One past the last byte taken; the rest must be presented again, with more behind it or
+   *   once {@link awaitsDigests} is false.
+   * @throws {WireError} where the stream is at fault.
+   */
+  receiveStream(bytes: Uint8Array, start: number, end: number, now: number): number {
+    return this.#stream.receive(bytes, start, end, now);
+  }
+
+  /** Whether the channel is to be read, though nothing says that it can be, see {@link FirstPass}. */
+  wantsLook(now: number): boolean {
+    return this.firstPass.wantsLook(now);
+  }
+
+  /**
+   * Says that the channel was read, and nothing was there.
+   *
+   * @param unparsedBytes Bytes that came before, and were not taken.
+   * @throws {WireError} see {@link FirstPass.foundEmpty}.
+   */
+  foundEmpty(unparsedBytes: number, now: number): void {
+    this.#stream.foundEmpty(unparsedBytes, now);
+  }
+
+  /**
+   * Says that QEMU's stream ended.
+   *
+   * @param unparsedBytes Bytes that came before, and were not taken.
+   * @throws {WireError} `truncated` if it broke off inside a plain stream.
+   * @throws {TransportError} if it was a COLO stream, or may have been one: a loss.
+   */
+  endOfStream(unparsedBytes: number, now: number): void {
+    this.#stream.end(unparsedBytes, now);
+    this.#mayHandOver = !this.dialogue.isSnapshots;
+    this.#maybeHandover();
+  }
+
+  /**
+   * Takes bytes from the peer.
+   *
+   * @returns One past the last byte taken; the rest must be presented again.
+   * @throws {WireError} where the peer breaks the protocol, or refuses (`refused`, its reason).
+   */
+  receivePeer(bytes: Uint8Array, start: number, end: number, now: number): number {
+    const next = this.#txn.receive(bytes, start, end, now);
+    this.#heedPeer(now);
+    return next;
+  }
+
+  /** Lets time pass. The peer's silence is judged here: hand in all that it has said first. */
+  tick(now: number): void {
+    this.#stream.tick(now);
+    this.dialogue.tick(now);
+    this.#txn.tick(now);
+    this.#heedPeer(now);
+    this.#maybeHandover();
+  }
+
+  // What has come of it:
+
+  /** Takes what is to be written to QEMU's return path. */
+  takeReplies(): Uint8Array[] {
+    return this.dialogue.takeReplies();
+  }
+
+  /** Says that they were written. */
+  repliesGiven(): void {
+    this.dialogue.repliesGiven();
+  }
+
+  /**
+   * Takes what is to be written to the peer, in order; nothing while {@link holding}.
+   *
+   * @param pendingBytes How much waits for the peer already, see {@link CompressionControl.noteBacklog}.
+   */
+  takeOutput(pendingBytes = 0): Uint8Array[] {
+    this.#stream.settle();
+    if (this.#stream.holding) return [];
+    this.#stream.compression.noteBacklog(pendingBytes);
+    return this.#txn.takeOutput();
+  }
+
+  /** True while a checkpoint is read, or has been read, and not forwarded. */
+  get holding(): boolean {
+    return this.#stream.holding;
+  }
+
+  /** True while QEMU's stream has to wait for the digests of the replica's pages. */
+  get awaitsDigests(): boolean {
+    return this.#stream.digests.isPending;
+  }
+
+  takeEvents(): PrimaryEvent[] {
+    const events = this.#events;
+    if (events.length > 0) this.#events = [];
+    return events;
+  }
+
+  // What whoever drives it wants of it; all of these may leave something to be taken:
+
+  /**
+   * Asks for the digests of the replica's pages, as the event `wants-digests` has it.
+   *
+   * @param digest Computes them under this seed.
+   */
+  queryDigests(seedLow: number, seedHigh: number, digest: PageDigest): void {
+    this.#stream.digests.ask(digest);
+    this.#txn.queryDigests(seedLow, seedHigh);
+  }
+
+  /** Asks for the digests of a disk's chunks, where {@link mayQueryDisk}; see {@link TxnSender}. */
+  queryDisk(payload: Uint8Array): void {
+    this.#txn.queryDisk(payload);
+  }
+
+  /**
+   * Copies to the peer what the world sent to the guest, see {@link TxnSender.input}.
+   *
+   * @param inputs INPUT payloads in pieces, which stay the caller's.
+   * @returns Whether the peer takes them, now; if not, nothing was done.
+   */
+  forwardInputs(transaction: number, inputs: readonly (readonly Uint8Array[])[]): boolean {
+    if (!this.#txn.takesInputs) return false;
+    for (const pieces of inputs) this.#txn.input(transaction, pieces);
+    return true;
+  }
+
+  /** Says that all output held for this transaction, and for those before it, is out. */
+  released(transaction: number): void {
+    this.#txn.released(transaction);
+  }
+
+  /**
+   * Ends the session on purpose; what is open is cancelled, and no more of the stream is taken. The
+   * answer is the event `left`, see {@link answersLeave}.
+   *
+   * @returns Whether there was a session to end; if not, nothing was done.
+   */
+  leave(leave: Leave): boolean {
+    if (!this.#txn.ready && !this.#txn.open) return false;
+    this.#stream.cancel();
+    this.#txn.leave(leave);
+    return true;
+  }
+
+  /** Drops the open transaction, if there is one: the connection is about to be closed. */
+  cancel(): void {
+    this.#stream.cancel();
+  }
+
+  /** Does what the peer's words ask for, and passes on the rest. */
+  #heedPeer(now: number): void {
+    for (const event of this.#txn.takeEvents()) {
+      switch (event.kind) {
+        case "acked":
+          this.#acked(event.transaction, event.roundTripMs, now);
+          break;
+        case "digests":
+          this.#stream.receiveDigests(event.payload, event.last);
+          break;
+        case "handed-over":
+          this.#events.push({ kind: "handed-over", transaction: this.#txn.transaction });
+          break;
+        default:
+          this.#events.push(event);
+      }
+    }
+  }
+
+  #acked(transaction: number, roundTripMs: number, now: number): void {
+    this.counters.committed++;
+    this.committedAt = now;
+    this.roundTrip.add(roundTripMs);
+    this.#stream.compression.committed(transaction, now);
+    this.#events.push({ kind: "committed", transaction });
+    this.#options.taps?.release(transaction);
+    this.dialogue.acked(transaction, now);
+    this.#maybeHandover();
+  }
+
+  /** After EOF of a plain stream: once all is acknowledged, and out, the VM is given away. */
+  #maybeHandover(): void {
+    if (!this.#mayHandOver || this.#txn.inFlight.length > 0 || !this.#txn.ready) return;
+    if (!this.#options.taps?.isReleasing) this.#txn.handover();
+  }
+}

@@ -1,0 +1,321 @@
+import { WireError } from "../../errors.ts";
+import { composeNamedHeader } from "../../qemu/compose.ts";
+import { RAM_SAVE_FLAG, type RamBlock } from "../../qemu/wire.ts";
+import type { TxnSender } from "../../txn/sender.ts";
+import { type DeltaCache, DIFFERENCE } from "./delta_cache.ts";
+import type { DigestTable, PageDigest } from "../pages/page_digest.ts";
+import { RecordWriter } from "./record_writer.ts";
+
+/** Counters since the start. */
+export interface PrimaryCounters {
+  committed: number;
+  pages: number;
+  zeroPages: number;
+  /** Pages that were not sent because the replica has them. */
+  unchangedPages: number;
+  /** Bytes of complete transactions that are no RAM record: device state, and what frames it. */
+  stateBytes: number;
+  /** Pages of `pages` that were sent as what changed in them. */
+  deltaPages: number;
+  /** Bytes of QEMU's stream that transactions are made of. */
+  streamBytes: number;
+  /** Bytes of transactions' payload that were sent, before packing. */
+  payloadBytes: number;
+  lastPayloadBytes: number;
+}
+
+/** Bytes before a stream's block list, at the most: they are kept until it has come. */
+const MAX_PROLOGUE_BYTES = 4 * 2 ** 20;
+
+/** Pieces up to this size are copied rather than sent from where they are. */
+const MAX_JOINED_BYTES = 8192;
+
+/**
+ * Forwards a stream's bytes into transactions: as they are, but for pages that the replica has;
+ * with a {@link DeltaCache} also of pages that it has differently only the differences.
+ *
+ * What is forwarded shares the memory given to {@link open}. A record is left out by forwarding
+ * what stands before it and going on behind it; the one behind it may then have to be given the
+ * block name that it relied on.
+ */
+export class StreamForwarder {
+  readonly #txn: TxnSender;
+  readonly counters: PrimaryCounters;
+  /** The bytes being parsed and the stream offset of index 0. */
+  #bytes: Uint8Array = new Uint8Array(0);
+  #view: DataView | undefined;
+  #base = 0;
+  /** Stream offset from which bytes of the open transaction are still to be forwarded. */
+  #from = 0;
+  /** A full stream's bytes up to its block list, which decides how the transaction begins. */
+  #prologue: Uint8Array | undefined;
+  /** The block that the receiver takes CONTINUE for. */
+  #sentBlock = -1;
+  #blocks: readonly RamBlock[] = [];
+  #pageBytes = 0;
+
+  #digests: DigestTable | undefined;
+  #digestPages: ReadonlyMap<string, number> = new Map();
+  #digest: PageDigest | undefined;
+  #comparing = false;
+
+  readonly #cache: DeltaCache | undefined;
+  readonly #writer: RecordWriter | undefined;
+  #difference = new Uint8Array(0);
+  /** Whether the open transaction is a full stream on nothing. */
+  #fresh = false;
+  /** Whether pages are sent as differences, from the next transaction on. */
+  deltas = false;
+  /** Whether pages that the receiver has as they are, are left out. */
+  dedup = false;
+
+  constructor(txn: TxnSender, counters: PrimaryCounters, cache?: DeltaCache) {
+    this.#txn = txn;
+    this.counters = counters;
+    this.#cache = cache;
+    if (cache !== undefined) this.#writer = new RecordWriter((bytes) => this.#send(bytes));
+  }
+
+  /** Whether it is known what the replica holds. */
+  get comparable(): boolean {
+    return this.#digests !== undefined;
+  }
+
+  /** Says what the replica holds, see {@link Primary.setDigests}. */
+  setDigests(table: DigestTable, pages: ReadonlyMap<string, number>, digest: PageDigest): void {
+    this.#digests = table;
+    this.#digestPages = pages;
+    this.#digest = digest;
+  }
+
+  forgetDigests(): void {
+    this.#digests = undefined;
+  }
+
+  /** Bytes are about to be parsed. @param base Stream offset of `bytes[0]`. */
+  open(bytes: Uint8Array, base: number): void {
+    this.#base = base;
+    if (bytes === this.#bytes) return;
+    this.#bytes = bytes;
+    if (this.#cache === undefined) return;
+    this.#view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  }
+
+  /** They were parsed up to `bytes[next]`: nothing of them is needed any more. */
+  close(next: number): void {
+    const offset = this.#base + next;
+    if (this.#prologue !== undefined) this.#keepPrologue(offset);
+    else if (this.#txn.open) this.flush(offset);
+  }
+
+  /** A stream's header stands at `offset`. */
+  beginStream(offset: number): void {
+    this.#prologue = new Uint8Array(0);
+    this.#from = offset;
+  }
+
+  /** The block list has come: opens the transaction, on the replica if it has the same blocks. */
+  beginFull(blocks: readonly RamBlock[], pageBytes: number, endOffset: number): void {
+    const known = [...this.#digestPages];
+    const based = this.#digests !== undefined && blocks.length === known.length &&
+      blocks.every(({ name, lengthBytes }, i) =>
+        known[i][0] === name && known[i][1] === lengthBytes / pageBytes
+      );
+    // What the replica holds after this stream, the table does not say.
+    if (!based) this.#digests = undefined;
+    this.#comparing = based;
+    this.#blocks = blocks;
+    this.#pageBytes = pageBytes;
+    this.#sentBlock = -1;
+    // On the replica of an earlier session, nothing is known of what it has.
+    if (!based || !this.#cache?.begun) this.#cache?.begin(blocks, pageBytes);
+    this.#fresh = !based;
+    if (this.#cache !== undefined) this.#difference = new Uint8Array(pageBytes);
+    this.#txn.begin(based ? "full-on-replica" : "full");
+    this.#keepPrologue(endOffset);
+    this.counters.lastPayloadBytes = 0;
+    this.counters.streamBytes += this.#prologue!.length;
+    this.#send(this.#prologue!);
+    this.#prologue = undefined;
+  }
+
+  /** The transaction's last byte is at `endOffset`; it is the caller's to commit. */
+  end(endOffset: number): void {
+    this.flush(endOffset);
+    this.#writer?.flush();
+    this.#comparing = false;
+  }
+
+  /** A checkpoint begins at `offset`. */
+  beginCheckpoint(offset: number): void {
+    this.#txn.begin("checkpoint");
+    this.#fresh = false;
+    this.counters.lastPayloadBytes = 0;
+    this.#from = offset;
+  }
+
+  /** Drops what is open. Table and cache told of pages that the replica now does not get. */
+  cancel(): void {
+    if (this.#txn.open) this.#txn.cancel();
+    this.#prologue = undefined;
+    this.#comparing = false;
+    this.#digests = undefined;
+    this.#cache?.clear();
+    this.#writer?.drop();
+    // The receiver's idea of the last block is now the last committed transaction's.
+    this.#sentBlock = -1;
+  }
+
+  page(
+    block: number,
+    offset: number,
+    bytes: Uint8Array,
+    at: number,
+    recordOffset: number,
+    named: boolean,
+  ): void {
+    if (this.#comparing) {
+      const name = this.#blocks[block].name;
+      const pageBytes = this.#pageBytes;
+      const page = offset / pageBytes;
+      const digest = this.#digest!(bytes.subarray(at, at + pageBytes));
+      if (this.#digests!.matches(name, page, digest)) {
+        return this.#skip(recordOffset, this.#base + at + pageBytes);
+      }
+      this.#digests!.set(name, page, digest);
+    }
+    if (this.#cache !== undefined && this.#sendLess(block, offset, at, recordOffset)) return;
+    this.counters.pages++;
+    this.#keep(block, offset, RAM_SAVE_FLAG.PAGE, recordOffset, named);
+  }
+
+  /** Sends a page as a difference, or leaves it out. @returns Whether that was possible. */
+  #sendLess(block: number, offset: number, at: number, recordOffset: number): boolean {
+    const cache = this.#cache!;
+    const page = offset / this.#pageBytes;
+    // Of a first pass most pages are never sent again: copies of them would cost more than they save.
+    if (this.#fresh || !this.deltas && !this.dedup) {
+      cache.forget(block, page);
+      return false;
+    }
+    // More than that is hardly smaller than the page, and takes longer to apply.
+    const limit = this.deltas ? (3 * this.#pageBytes) >>> 2 : 0;
+    const lengthBytes = cache.difference(block, page, this.#view!, at, this.#difference, limit);
+    if (lengthBytes === DIFFERENCE.whole) return false;
+    const recordEnd = this.#base + at + this.#pageBytes;
+    if (lengthBytes === 0 && this.dedup) {
+      this.#skip(recordOffset, recordEnd);
+      return true;
+    }
+    this.flush(recordOffset);
+    const name = this.#sentBlock === block ? undefined : this.#blocks[block].name;
+    this.#writer!.xbzrle(name, offset, this.#difference, lengthBytes);
+    this.#sentBlock = block;
+    this.#from = recordEnd;
+    this.counters.streamBytes += recordEnd - recordOffset;
+    this.counters.pages++;
+    this.counters.deltaPages++;
+    return true;
+  }
+
+  fill(block: number, offset: number, value: number, recordOffset: number, named: boolean): void {
+    const name = this.#blocks[block].name;
+    const page = offset / this.#pageBytes;
+    const recordEnd = recordOffset + 8 + (named ? 1 + name.length : 0) + 1;
+    if (this.#comparing && value === 0) {
+      if (this.#digests!.isZero(name, page)) return this.#skip(recordOffset, recordEnd);
+      this.#digests!.setZero(name, page);
+    } else if (this.#comparing) this.#forget(block, offset);
+    if (this.#cache !== undefined) {
+      if (value !== 0) this.#cache.forget(block, page);
+      else if (this.#cache.setZeros(block, page) && this.dedup) {
+        return this.#skip(recordOffset, recordEnd);
+      }
+    }
+    this.counters.zeroPages++;
+    this.#keep(block, offset, RAM_SAVE_FLAG.ZERO, recordOffset, named);
+  }
+
+  xbzrle(
+    block: number,
+    offset: number,
+    recordOffset: number,
+    named: boolean,
+  ): void {
+    if (this.#comparing) this.#forget(block, offset);
+    this.#cache?.forget(block, offset / this.#pageBytes);
+    this.counters.pages++;
+    this.#keep(block, offset, RAM_SAVE_FLAG.XBZRLE, recordOffset, named);
+  }
+
+  /** Forwards what lies before `toOffset`. */
+  flush(toOffset: number): void {
+    if (toOffset <= this.#from) return;
+    const from = this.#from - this.#base;
+    const to = toOffset - this.#base;
+    this.counters.streamBytes += to - from;
+    this.#put(this.#bytes.subarray(from, to));
+    this.#from = toOffset;
+  }
+
+  /** Small pieces are joined, as each costs a frame and a part of a write; large ones stay where they are. */
+  #put(bytes: Uint8Array): void {
+    if (this.#writer === undefined) return this.#send(bytes);
+    if (bytes.length <= MAX_JOINED_BYTES) return this.#writer.copy(bytes);
+    this.#writer.flush();
+    this.#send(bytes);
+  }
+
+  #send(bytes: Uint8Array): void {
+    this.#txn.forward(bytes);
+    this.counters.payloadBytes += bytes.length;
+    this.counters.lastPayloadBytes += bytes.length;
+  }
+
+  #forget(block: number, offset: number): void {
+    this.#digests!.forget(this.#blocks[block].name, offset / this.#pageBytes);
+  }
+
+  /** Leaves a record out. */
+  #skip(recordOffset: number, recordEnd: number): void {
+    this.counters.unchangedPages++;
+    this.flush(recordOffset);
+    this.counters.streamBytes += recordEnd - recordOffset;
+    this.#from = recordEnd;
+  }
+
+  /** Lets a record pass; names its block where the record that did was left out. */
+  #keep(
+    block: number,
+    offset: number,
+    flag: number,
+    recordOffset: number,
+    named: boolean,
+  ): void {
+    if (named) this.#sentBlock = block;
+    else if (this.#sentBlock !== block) {
+      this.flush(recordOffset);
+      const header = composeNamedHeader(this.#blocks[block].name, offset, flag);
+      this.#put(header);
+      this.#from = recordOffset + 8;
+      this.#sentBlock = block;
+    }
+  }
+
+  #keepPrologue(toOffset: number): void {
+    const fresh = this.#bytes.subarray(this.#from - this.#base, toOffset - this.#base);
+    const joined = new Uint8Array(this.#prologue!.length + fresh.length);
+    if (joined.length > MAX_PROLOGUE_BYTES) {
+      throw new WireError(
+        "migration",
+        toOffset,
+        "too-large",
+        `no list of RAM blocks in the stream's first ${MAX_PROLOGUE_BYTES} bytes`,
+      );
+    }
+    joined.set(this.#prologue!);
+    joined.set(fresh, this.#prologue!.length);
+    this.#prologue = joined;
+    this.#from = toOffset;
+  }
+}

@@ -1,0 +1,400 @@
+import { StateError, WireError } from "../../errors.ts";
+import { asRunning } from "../../qemu/devices/global_state.ts";
+import type { StreamEvent, StreamVisitor } from "../../qemu/stream_events.ts";
+import { StreamParser } from "../../qemu/stream_parser.ts";
+import type { RamBlock } from "../../qemu/wire.ts";
+import { checkStaged, RamImage } from "../pages/ram_image.ts";
+import { composeReplica, composeStaged, type LoadableState } from "./compose_replica.ts";
+import { type MachineShape, sameBlocks, ShapeReader } from "./machine_shape.ts";
+import type { MachineState, StagedState, TransactionSize } from "./machine_state.ts";
+import {
+  type MachineRecord,
+  MEMORY_STORE,
+  type PageStore,
+  type ReplicaStore,
+} from "../pages/page_store.ts";
+import { type AllocateSlab, SlotPool } from "../pages/slot_pool.ts";
+import { ReplicaTaps } from "../events/replica_taps.ts";
+import { recognizeMachine, type StoredReplica } from "./stored_replica.ts";
+import type { StreamShape } from "../../decisions/whose_replica.ts";
+import { checkConfiguration, trailingBytes, unsupportedMark } from "../unsupported_stream.ts";
+import type { TransactionKind } from "../../txn/receiver.ts";
+import { Carry } from "../../bytes/carry.ts";
+
+const NOTHING = new Uint8Array(0);
+
+export type { TransactionSize } from "./machine_state.ts";
+
+/**
+ * The secondary's copy of the VM. It changes at {@link commit} and only then, completely.
+ *
+ * ```text
+ * idle ──begin()──► staging ──receive()…──► staging ──commit()──► idle (the transaction's state)
+ *                      └───────────abort()──────────────────────► idle (the last one's)
+ * ```
+ */
+export class Replica implements StreamVisitor, LoadableState {
+  readonly #maxTransactionBytes: number;
+  readonly #allocate: AllocateSlab | undefined;
+  readonly #store: ReplicaStore;
+  #pool: SlotPool | undefined;
+  #image: RamImage | undefined;
+  #machine: MachineState | undefined;
+  #committed = 0;
+  /** Whether the store has been told that what is committed is whole. */
+  #isWhole = true;
+
+  /**
+   * Looks at a whole stream's machine before any of its pages is kept, beside what is committed.
+   *
+   * @throws {WireError} for one that must not replace it.
+   */
+  admitStream: (coming: StreamShape, kept: StreamShape | undefined) => void = () => {};
+
+  #parser: StreamParser | undefined;
+  #carry = new Carry();
+  #kind: TransactionKind = { full: true, based: false };
+  #staging: RamImage | undefined;
+  #staged: { -readonly [K in keyof StagedState]?: StagedState[K] } = {};
+  readonly #shapes = new ShapeReader();
+  #complete = false;
+  #size = { pages: 0, zeroPages: 0, deviceStateBytes: 0 };
+
+  /**
+   * @param maxTransactionBytes Bytes of pages, and of events, that one transaction may stage.
+   * @param taps What the secondary serves beside the VM's own state; nothing by default.
+   * @param store Where committed pages live; this process's memory by default.
+   */
+  constructor(
+    maxTransactionBytes: number,
+    allocate?: AllocateSlab,
+    readonly taps = new ReplicaTaps(new Map(), new Set()),
+    store: ReplicaStore = MEMORY_STORE,
+  ) {
+    this.#store = store;
+    this.taps.onApplied = () => {
+      try {
+        this.#noteWhole();
+      } catch (error) {
+        this.taps.onRefused(error as Error);
+      }
+    };
+    this.#maxTransactionBytes = maxTransactionBytes;
+    this.#allocate = allocate;
+  }
+
+  /** The last committed transaction; 0 before the first. */
+  get committed(): number {
+    return this.#committed;
+  }
+  /** The machine type, once one is committed. */
+  get machine(): string | undefined {
+    return this.#machine?.shape.machine;
+  }
+  get store(): PageStore {
+    if (this.#image === undefined) throw new StateError("nothing was committed");
+    return this.#image.store;
+  }
+  /** What a QEMU must have in order to load what is committed. The same object while it is the same. */
+  get shape(): MachineShape {
+    if (this.#machine === undefined) throw new StateError("nothing was committed");
+    return this.#machine.shape;
+  }
+  get blocks(): readonly RamBlock[] {
+    return this.#image?.blocks ?? [];
+  }
+  /** The committed RAM. */
+  get image(): RamImage | undefined {
+    return this.#image;
+  }
+  /** True while a transaction is open. */
+  get staging(): boolean {
+    return this.#parser !== undefined;
+  }
+  /** Bytes of memory in use for pages, committed and staged. */
+  get memoryBytes(): number {
+    if (this.#pool === undefined) return 0;
+    const staging = this.#staging === this.#image ? 0 : this.#staging?.store.heldBytes ?? 0;
+    return this.#pool.live * this.#pool.pageBytes + (this.#image?.store.heldBytes ?? 0) + staging;
+  }
+  /** The last committed state, all but the RAM. */
+  get machineRecord(): MachineRecord | undefined {
+    return this.#machine;
+  }
+
+  /**
+   * Goes on with what an earlier process committed.
+   *
+   * @throws {WireError} if its state is none that QEMU would load: nothing has changed then.
+   */
+  adopt(stored: StoredReplica): void {
+    if (this.#committed !== 0) throw new StateError("a replica is adopted before any transaction");
+    const { shape, uuid, context } = recognizeMachine(stored);
+    const pool = new SlotPool(stored.pageBytes, this.#allocate);
+    this.#image = new RamImage(stored.blocks, pool, stored.open(pool), true);
+    this.#pool = pool;
+    const { configuration, device, vmdescription } = stored;
+    this.#machine = { configuration, device, vmdescription, shape, uuid, context };
+    this.#committed = stored.transaction;
+  }
+
+  /** Opens a transaction. */
+  begin(kind: TransactionKind): void {
+    if (this.#parser !== undefined) throw new StateError("a transaction is already open");
+    if (!kind.full && this.#machine === undefined) {
+      throw new WireError("transaction", 0, "bad-order", "a checkpoint before any full state");
+    }
+    this.#kind = kind;
+    this.#complete = false;
+    // A machine without CONFIGURATION is composed without one, whatever was committed before.
+    // One that describes nothing is not described by what came before it.
+    this.#staged = kind.full
+      ? { configuration: NOTHING, vmdescription: NOTHING, uuid: undefined }
+      : {};
+    this.#shapes.begin(this.#machine?.shape, kind.full);
+    this.#size = { pages: 0, zeroPages: 0, deviceStateBytes: 0 };
+    if (kind.full) this.#parser = new StreamParser(this);
+    else {
+      this.#parser = StreamParser.forCheckpoint(this, this.#machine!.context);
+      this.#staging = this.#image;
+    }
+  }
+
+  /** Takes a piece of the open transaction's payload; nothing of it shows before commit. */
+  receive(bytes: Uint8Array, at: number, end: number): void {
+    const parser = this.#parser;
+    if (parser === undefined) throw new StateError("payload without a transaction");
+    if (this.#complete && end > at) throw trailingBytes(parser.streamOffset);
+    this.#carry.feed(bytes, at, end, (buffer, start, stop) => {
+      const next = parser.parse(buffer, start, stop);
+      if (this.#complete && next < stop) throw trailingBytes(parser.streamOffset);
+      return next;
+    });
+  }
+
+  /** Takes one EVENT of the open transaction. @param payload Is the replica's from then on. */
+  receiveEvent(payload: Uint8Array, offset: number): void {
+    this.taps.stage(payload, offset);
+    if (this.taps.stagedBytes <= this.#maxTransactionBytes) return;
+    throw new WireError(
+      "transaction",
+      offset,
+      "too-large",
+      `the transaction holds more than ${this.#maxTransactionBytes} bytes of events`,
+    );
+  }
+
+  /**
+   * Checks that all of the transaction is here. What is committed is as it was.
+   *
+   * @returns What would be the replica's state; of use until the commit or the abort.
+   * @throws {WireError} if it is not complete.
+   */
+  complete(): LoadableState {
+    const parser = this.#parser;
+    if (parser === undefined) throw new StateError("commit without a transaction");
+    // COMMIT ends the state of a machine that describes nothing.
+    const unparsed = this.#carry.pendingBytes;
+    if (!this.#complete && unparsed === 0 && parser.mayEndHere) parser.endState();
+    if (!this.#complete) {
+      throw new WireError(
+        "migration",
+        parser.streamOffset + unparsed,
+        "truncated",
+        `the transaction ends inside ${parser.place}`,
+      );
+    }
+    const image = this.#staging!;
+    const record = { ...this.#machine, ...this.#staged } as MachineRecord;
+    const shape = this.#shapes.read(image.blocks);
+    return { shape, store: image.store, compose: (shared) => composeStaged(image, record, shared) };
+  }
+
+  /**
+   * Makes the transaction the replica's state, whole.
+   *
+   * @returns what it brought.
+   * @throws {WireError} if it is not complete: nothing has changed.
+   * @throws {TransportError} if there is no room for its pages: nothing has changed.
+   */
+  commit(transaction: number): TransactionSize {
+    const { shape } = this.complete();
+    const image = this.#staging!;
+    const machine = {
+      ...this.#machine,
+      ...this.#staged,
+      shape,
+      context: this.#parser!.checkpointContext,
+    } as MachineState;
+    image.prepare();
+    this.#store.begin(transaction, machine, image.store);
+    image.commit();
+    if (image !== this.#image) {
+      this.#image?.release();
+      this.#image = image;
+    }
+    this.#machine = machine;
+    this.#committed = transaction;
+    this.#close();
+    this.#isWhole = false;
+    this.taps.commit(transaction);
+    this.#noteWhole();
+    return this.#size;
+  }
+
+  /**
+   * Notes that the next process could go on with what is stored. What is pending for a disk's copy
+   * would be lost with this one: then the replica is not whole. Nor is it while a disk is being
+   * copied: the next process could not tell.
+   */
+  #noteWhole(): void {
+    if (this.#isWhole || this.#committed === 0) return;
+    if (this.taps.pendingWrites > 0 || this.taps.incomplete.length > 0) return;
+    this.#isWhole = true;
+    this.#store.end();
+  }
+
+  /** Drops the open transaction, if there is one. */
+  abort(): void {
+    if (this.#parser === undefined) return;
+    if (this.#staging !== this.#image) this.#staging?.release();
+    else this.#staging?.abort();
+    this.taps.abort();
+    this.#close();
+  }
+
+  #close(): void {
+    this.#parser = undefined;
+    this.#staging = undefined;
+    this.#staged = {};
+    this.#carry = new Carry();
+  }
+
+  /** Notes a VM that was noted as a paused one as one that runs: see {@link asRunning}. */
+  letRun(): void {
+    const machine = this.#machine;
+    if (machine !== undefined) this.#machine = { ...machine, device: asRunning(machine.device) };
+  }
+
+  /** The last committed state as one stream that QEMU loads. */
+  compose(shared?: ReadonlyMap<string, number>): Generator<Uint8Array> {
+    const image = this.#image;
+    const machine = this.#machine;
+    if (image === undefined || machine === undefined) {
+      throw new StateError("nothing was committed that could be activated");
+    }
+    return composeReplica(image, machine, shared);
+  }
+
+  // What the parser finds in a transaction:
+
+  event(event: StreamEvent): void {
+    // The parser would go on to the next checkpoint; a transaction has one.
+    if (this.#complete) throw trailingBytes(this.#parser!.streamOffset);
+    switch (event.kind) {
+      case "configuration":
+        this.#staged.configuration = event.configuration.raw;
+        this.#shapes.machine = event.configuration.machine;
+        this.#staged.uuid = event.configuration.uuid;
+        return checkConfiguration(event);
+      case "ram-blocks":
+        this.#beginImage(event.blocks, event.offset);
+        return;
+      case "device-state":
+        this.#stageDevice(event.state);
+        this.#shapes.sections = event.sections;
+        return;
+      case "vmdescription":
+        this.#staged.vmdescription = event.json;
+        return;
+      case "stream-complete":
+        this.#requireImage(event.offset);
+        this.#complete = true;
+        return;
+      case "checkpoint":
+        this.#stageDevice(event.state);
+        this.#shapes.sections = event.sections;
+        this.#complete = true;
+        return;
+    }
+  }
+
+  page(block: number, offset: number, bytes: Uint8Array, at: number, recordOffset: number): void {
+    const image = this.#requireImage(recordOffset);
+    image.stage(block, offset, bytes, at);
+    this.#size.pages++;
+    checkStaged(image, this.#maxTransactionBytes, recordOffset);
+  }
+
+  fill(block: number, offset: number, value: number, recordOffset: number): void {
+    const image = this.#requireImage(recordOffset);
+    image.stageFill(block, offset, value);
+    this.#size.zeroPages++;
+    if (value !== 0) checkStaged(image, this.#maxTransactionBytes, recordOffset);
+  }
+
+  xbzrle(
+    block: number,
+    offset: number,
+    bytes: Uint8Array,
+    at: number,
+    lengthBytes: number,
+    recordOffset: number,
+    named: boolean,
+  ): void {
+    const image = this.#requireImage(recordOffset);
+    const headerBytes = 8 + (named ? 1 + image.blocks[block].name.length : 0) + 3;
+    image.stageXbzrle(block, offset, bytes, at, lengthBytes, recordOffset + headerBytes);
+    this.#size.pages++;
+    checkStaged(image, this.#maxTransactionBytes, recordOffset);
+  }
+
+  mark(flag: number, recordOffset: number): void {
+    throw unsupportedMark(flag, recordOffset);
+  }
+
+  #stageDevice(state: Uint8Array): void {
+    this.#staged.device = state;
+    this.#size.deviceStateBytes = state.length;
+  }
+
+  #requireImage(offset: number): RamImage {
+    if (this.#staging !== undefined) return this.#staging;
+    throw new WireError("migration", offset, "bad-order", "RAM pages before the list of blocks");
+  }
+
+  #beginImage(blocks: readonly RamBlock[], offset: number): void {
+    if (!this.#kind.full) {
+      throw new WireError("migration", offset, "bad-order", "a block list inside a checkpoint");
+    }
+    this.admitStream(
+      { machine: this.#shapes.machine, uuid: this.#staged.uuid, blocks },
+      this.#machine && { ...this.#machine.shape, uuid: this.#machine.uuid },
+    );
+    if (this.#kind.based) {
+      const image = this.#image;
+      if (
+        image === undefined || image.pageBytes !== this.#parser!.pageBytes ||
+        !sameBlocks(image.blocks, blocks)
+      ) {
+        throw new WireError(
+          "migration",
+          offset,
+          "bad-value",
+          "the transaction builds on a replica with other RAM blocks",
+          { hint: "connect again: a new session starts from the replica as it is" },
+        );
+      }
+      this.#staging = image;
+      return;
+    }
+    const pageBytes = this.#parser!.pageBytes;
+    if (this.#pool === undefined || this.#pool.pageBytes !== pageBytes) {
+      if (this.#image !== undefined) {
+        throw new WireError("migration", offset, "bad-value", "another page size than before");
+      }
+      this.#pool = new SlotPool(pageBytes, this.#allocate);
+    }
+    this.#staging = new RamImage(blocks, this.#pool, this.#store.create(blocks, this.#pool));
+  }
+}

@@ -1,0 +1,389 @@
+import { KemariError, StateError, TransportError, WireError } from "../../errors.ts";
+import {
+  type ReceiverOptions,
+  type TransactionKind,
+  type TransactionVisitor,
+  TxnReceiver,
+} from "../../txn/receiver.ts";
+import type { Leave } from "../../txn/leave.ts";
+import type { Hello, NackReason } from "../../txn/wire.ts";
+import type { LoadableState } from "./compose_replica.ts";
+import { digestDisk, type DiskQuery, type Waits } from "../events/disk_digest.ts";
+import { HeldBack } from "./held_back.ts";
+import { LatencyWindow } from "../latency.ts";
+import { digestPayloads, type PageDigest } from "../pages/page_digest.ts";
+import type { Replica, TransactionSize } from "./replica.ts";
+import type { DiskCopy } from "../events/disk_copy.ts";
+
+/** What to do next, other than moving bytes. */
+export type SecondaryEvent =
+  | { readonly kind: "hello"; readonly hello: Hello }
+  | { readonly kind: "committed"; readonly transaction: number; readonly size: TransactionSize }
+  /** A transaction is complete, and waits for {@link Secondary.release}. */
+  | { readonly kind: "held"; readonly transaction: number; readonly state: LoadableState }
+  /** The sender dropped a transaction on purpose. */
+  | { readonly kind: "cancelled"; readonly transaction: number }
+  /** Answer with {@link Secondary.answerDigests}, by a digest under this seed. */
+  | { readonly kind: "digest-query"; readonly seedLow: number; readonly seedHigh: number }
+  /** Answer with {@link Secondary.answerDiskQuery}, in the order of the queries. */
+  | { readonly kind: "disk-query"; readonly query: DiskQuery; readonly copy: DiskCopy }
+  /** The VM is ours: activate once the output has been written. */
+  | { readonly kind: "handover"; readonly transaction: number }
+  /** The sender ended the session on purpose, and has been told that we know: ours must not run. */
+  | { readonly kind: "left"; readonly leave: Leave };
+
+/** Counters since the start, over all sessions. */
+export interface SecondaryCounters {
+  committed: number;
+  pages: number;
+  zeroPages: number;
+  payloadBytes: number;
+  lastPayloadBytes: number;
+}
+
+/**
+ * The secondary's end of one session: frames in, a replica that changes at COMMIT, answers out.
+ * No I/O, and the clock is handed in. The replica outlives the session.
+ *
+ * ```text
+ *        BEGIN            CONTINUE          COMMIT (checksum right, state complete)
+ * idle ────────► staging ─────────► staging ────────────────────► committed ─ACK─► idle
+ *                   └── CANCEL, loss, any fault: abort() ──► idle, the replica as it was
+ * ```
+ *
+ * What an ACK promises: this process has the whole transaction, and its VM can go on from there as
+ * long as this process lives. Its disk writes may still be on their way to the copies; the VM is not
+ * started before they are there, and a stored replica is not called whole before.
+ */
+export class Secondary implements TransactionVisitor {
+  readonly #replica: Replica;
+  readonly #clock: () => number;
+  readonly #receiver: TxnReceiver;
+  #events: SecondaryEvent[] = [];
+  #openBytes = 0;
+  #begunAt = 0;
+  #refused = false;
+  #storageFailed = false;
+  /** Answers that wait for the disks' copies. */
+  #held: (() => void)[] | undefined;
+  /** The transaction that waits for {@link release}; 0 if none does. */
+  #unchecked = 0;
+  /** What the sender has done since, in order. */
+  readonly #later = new HeldBack();
+  /** They wait until nothing is pending for the copies. */
+  #awaitsDisks = false;
+  readonly #mustHold: (state: LoadableState) => boolean;
+
+  /** COMMIT read → applied. */
+  readonly applying = new LatencyWindow();
+  /** BEGIN read → applied. */
+  readonly arriving = new LatencyWindow();
+
+  /**
+   * @param mustHold Asked when a transaction is complete; where it says so, the commit and all that
+   *   follows it wait for {@link release}. Until then the replica is what was acknowledged last.
+   */
+  constructor(
+    replica: Replica,
+    readonly counters: SecondaryCounters,
+    options: ReceiverOptions,
+    clock: () => number,
+    mustHold: (state: LoadableState) => boolean = () => false,
+  ) {
+    this.#mustHold = mustHold;
+    this.#replica = replica;
+    this.#clock = clock;
+    this.#receiver = new TxnReceiver(options, this, clock());
+  }
+
+  get peer(): Hello | undefined {
+    return this.#receiver.peer;
+  }
+  /**
+   * True once what this end keeps could not be stored or read: the session ended for our reasons,
+   * and says nothing about the sender.
+   */
+  get storageFailed(): boolean {
+    return this.#storageFailed;
+  }
+  /** The longest time in which nothing was heard, in milliseconds. */
+  get longestSilenceMs(): number {
+    return this.#receiver.longestSilenceMs;
+  }
+  /** True while a transaction is arriving. */
+  get open(): boolean {
+    return this.#receiver.open;
+  }
+
+  /**
+   * Takes bytes from the sender.
+   *
+   * @returns One past the last byte taken; the rest must be presented again.
+   * @throws {KemariError} when the session is over because of what the sender sent. The refusal
+   *   is in the output; write it, then close. The replica is as last committed.
+   */
+  receive(bytes: Uint8Array, start: number, end: number): number {
+    return this.#orRefuse(() => this.#receiver.receive(bytes, start, end, this.#clock()));
+  }
+
+  #orRefuse<T>(action: () => T): T {
+    try {
+      return action();
+    } catch (error) {
+      // There is no other transport in here than to what keeps the replica.
+      if (error instanceof TransportError) this.storageFault(error);
+      else this.refuse(error);
+      throw error;
+    }
+  }
+
+  /** Refuses because what keeps the replica has failed. */
+  storageFault(error: TransportError): void {
+    this.#storageFailed = true;
+    this.refuse(error, "storage");
+  }
+
+  /** Tells the sender why this end gives up, and drops the open transaction. */
+  refuse(error: unknown, reason: NackReason = reasonOf(error)): void {
+    if (this.#refused) return;
+    this.#refused = true;
+    const open = this.#receiver.open || this.#replica.staging;
+    const transaction = this.#unchecked || (open ? this.#receiver.transaction : 0);
+    this.abort();
+    const text = error instanceof Error ? error.message : String(error);
+    this.#receiver.nack(transaction, reason, text);
+  }
+
+  /** True while a transaction is complete and not committed: {@link release} is waited for. */
+  get awaitsCheck(): boolean {
+    return this.#unchecked !== 0;
+  }
+  /**
+   * False while what is committed is not acknowledged yet. What follows a transaction that is looked
+   * at is read all the same, up to a limit: it may be the connection's end.
+   */
+  get mayRead(): boolean {
+    return this.#held === undefined && !this.#later.isFull;
+  }
+
+  /**
+   * Commits what has been looked at, and does what the sender has asked for since; the next
+   * transaction may be held in turn.
+   *
+   * @throws {KemariError} as {@link receive}.
+   */
+  release(): void {
+    if (!this.mayRead) this.#receiver.listenFrom(this.#clock());
+    this.#unchecked = 0;
+    this.#orRefuse(() => this.#later.run(() => this.awaitsCheck));
+  }
+
+  /** Says what was held, where the disks' copies do not keep it any more. */
+  #catchUp(): void {
+    if (this.#held === undefined || this.#isBehind) return;
+    const held = this.#held;
+    this.#held = undefined;
+    this.#awaitsDisks = false;
+    // What the sender said meanwhile was not read.
+    this.#receiver.listenFrom(this.#clock());
+    for (const answer of held) answer();
+  }
+
+  /** Whether too much is pending for the disks' copies. */
+  get #isBehind(): boolean {
+    const { pendingBytes, mostPendingBytes } = this.#replica.taps;
+    return pendingBytes > (this.#awaitsDisks ? 0 : mostPendingBytes);
+  }
+
+  /** Drops what a lost connection leaves half-way. */
+  abort(): void {
+    this.#unchecked = 0;
+    this.#later.clear();
+    this.#replica.abort();
+  }
+
+  /** Lets time pass. @returns Milliseconds of silence beyond the grace time, or 0. */
+  tick(): number {
+    this.#catchUp();
+    const silentMs = this.#receiver.tick(this.#clock());
+    return this.mayRead ? silentMs : 0;
+  }
+
+  /** Takes what is to be written to the sender, in order. */
+  takeOutput(): Uint8Array[] {
+    return this.#receiver.takeOutput();
+  }
+
+  takeEvents(): SecondaryEvent[] {
+    const events = this.#events;
+    if (events.length > 0) this.#events = [];
+    return events;
+  }
+
+  /**
+   * Answers a digest query, a frame for each step, so that reading a large replica's RAM does not
+   * keep heartbeats waiting. The sender begins no transaction before it has the last one.
+   *
+   * @yields After every frame; write {@link takeOutput} then.
+   */
+  *answerDigests(digest: PageDigest): Generator<void> {
+    const image = this.#replica.image;
+    if (image !== undefined) {
+      for (const payload of digestPayloads(image, digest)) {
+        this.#receiver.digests(payload, false);
+        yield;
+      }
+    }
+    this.#receiver.digests(new Uint8Array(0), true);
+  }
+
+  /**
+   * Answers a query of a disk, a frame at a time at the most.
+   *
+   * @yields After a little reading; write {@link takeOutput} then. Or what is to be waited for before
+   *   it goes on.
+   * @throws what the disk fails with: give it to {@link storageFault}.
+   */
+  *answerDiskQuery(query: DiskQuery, copy: DiskCopy, digest: PageDigest): Generator<Waits | void> {
+    for (const part of digestDisk(copy, query, digest)) {
+      if (typeof part === "function") {
+        yield part;
+        continue;
+      }
+      if (part !== undefined) this.#receiver.diskDigests(part.payload, part.last);
+      yield;
+    }
+  }
+
+  // What the sender does:
+
+  hello(hello: Hello): void {
+    this.#replica.taps.sessionBegins();
+    this.#events.push({ kind: "hello", hello });
+  }
+
+  begin(_transaction: number, kind: TransactionKind): void {
+    const begunAt = this.#clock();
+    this.#inOrder(0, () => {
+      this.#openBytes = 0;
+      this.#begunAt = begunAt;
+      this.#replica.begin(kind);
+    });
+  }
+
+  payload(bytes: Uint8Array, at: number, end: number): void {
+    if (this.awaitsCheck) {
+      const copy = bytes.slice(at, end);
+      return this.#inOrder(copy.length, () => this.payload(copy, 0, copy.length));
+    }
+    this.#openBytes += end - at;
+    this.#replica.receive(bytes, at, end);
+  }
+
+  event(payload: Uint8Array, offset: number): void {
+    this.#inOrder(payload.length, () => {
+      this.#openBytes += payload.length;
+      this.#replica.receiveEvent(payload, offset);
+    });
+  }
+
+  released(transaction: number): void {
+    this.#replica.taps.released(transaction);
+  }
+
+  input(transaction: number, payload: Uint8Array, offset: number): void {
+    this.#replica.taps.input(transaction, payload, offset, this.#clock());
+  }
+
+  commit(transaction: number): void {
+    const commitAt = this.#clock();
+    this.#inOrder(0, () => {
+      const state = this.#replica.complete();
+      if (!this.#mustHold(state)) return this.#commit(transaction, commitAt);
+      this.#unchecked = transaction;
+      this.#inOrder(0, () => this.#commit(transaction, commitAt));
+      this.#events.push({ kind: "held", transaction, state });
+    });
+  }
+
+  #commit(transaction: number, commitAt: number): void {
+    const size = this.#replica.commit(transaction);
+    this.#replica.taps.forgetInputs(transaction, commitAt);
+    if (this.#isBehind) this.#held ??= [];
+    this.#answer(() => this.#receiver.ack(transaction));
+    const now = this.#clock();
+    this.applying.add(now - commitAt);
+    this.arriving.add(now - this.#begunAt);
+    this.counters.committed++;
+    this.counters.pages += size.pages;
+    this.counters.zeroPages += size.zeroPages;
+    this.counters.payloadBytes += this.#openBytes;
+    this.counters.lastPayloadBytes = this.#openBytes;
+    this.#events.push({ kind: "committed", transaction, size });
+  }
+
+  cancel(transaction: number): void {
+    this.#inOrder(0, () => {
+      this.#replica.abort();
+      this.#events.push({ kind: "cancelled", transaction });
+    });
+  }
+
+  handover(transaction: number): void {
+    this.#inOrder(0, () => {
+      // Refused, it stays the sender's VM.
+      this.#replica.taps.requireWhole();
+      // The VM is the sender's to keep until its disks are here too.
+      this.#awaitsDisks = true;
+      if (this.#isBehind) this.#held ??= [];
+      this.#answer(() => {
+        this.#receiver.ack(transaction);
+        this.#events.push({ kind: "handover", transaction });
+      });
+    });
+  }
+
+  leave(leave: Leave): void {
+    // What is being looked at is not committed any more: the VM goes on without us, or is gone.
+    this.#answer(() => {
+      this.#receiver.left();
+      this.#events.push({ kind: "left", leave });
+    });
+  }
+
+  #answer(say: () => void): void {
+    if (this.#held === undefined) say();
+    else this.#held.push(say);
+  }
+
+  digestQuery(seedLow: number, seedHigh: number): void {
+    this.#inOrder(0, () => this.#events.push({ kind: "digest-query", seedLow, seedHigh }));
+  }
+
+  diskQuery(payload: Uint8Array, offset: number): void {
+    const query = this.awaitsCheck ? payload.slice() : payload;
+    this.#inOrder(query.length, () => {
+      this.#events.push({ kind: "disk-query", ...this.#replica.taps.diskQuery(query, offset) });
+    });
+  }
+
+  /** Does it now, or behind what is being looked at. */
+  #inOrder(bytes: number, action: () => void): void {
+    if (this.awaitsCheck) this.#later.add(bytes, action);
+    else action();
+  }
+}
+
+function reasonOf(error: unknown): NackReason {
+  if (error instanceof WireError) {
+    if (error.fault === "bad-checksum") return "checksum";
+    if (error.fault === "other-vm" || error.fault === "same-image") return error.fault;
+    if (error.protocol === "transaction") {
+      if (error.fault === "bad-version" || error.fault === "unsupported") return "version";
+      return error.fault === "too-large" ? "too-large" : "protocol";
+    }
+    return "stream";
+  }
+  if (error instanceof StateError || !(error instanceof KemariError)) return "internal";
+  return "stopping";
+}
