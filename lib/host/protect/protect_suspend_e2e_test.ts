@@ -27,7 +27,7 @@ Deno.test("e2e: a guest that sleeps already is waited for", async () => {
     await suspend(pair, qmp);
     const protect = pair.protect("--mode", mode, "--sync-interval", "50");
     await protect.waitFor(/The guest sleeps \(suspended to RAM\): it is protected once it wakes/);
-    await pair.senderStatus(({ state }) => state === "suspended");
+    await pair.senderIs("suspended");
     assert.equal(await status(), "suspended");
     await wake(pair, qmp);
     await pair.syncs(3);
