@@ -5,7 +5,6 @@
  */
 import type { QmpCommand } from "./codec.ts";
 import type { MigrationSupport } from "./migration_support.ts";
-import { queryMigration } from "./migration_status.ts";
 
 /**
  * Capabilities that change the stream or its end in a way kemari does not follow. They are switched off.
@@ -112,11 +111,6 @@ export function yankMigration(): QmpCommand {
   };
 }
 
-/** Gives up a migration that has not reached COLO; the VM runs on. */
-export function cancelMigration(): QmpCommand {
-  return { execute: "migrate_cancel" };
-}
-
 /** Lets the VM run, as after a completed migration of the snapshot loop. */
 export function resumeVm(): QmpCommand {
   return { execute: "cont" };
@@ -130,22 +124,6 @@ export function stopVm(): QmpCommand {
 /** Asks whether the VM runs: `{ running, status }`. */
 export function queryStatus(): QmpCommand {
   return { execute: "query-status" };
-}
-
-/**
- * One round of the snapshot loop: give `start`; ask `poll` (or wait for a MIGRATION event) until
- * the phase is `completed`; give `resume`. On `failed` the VM still runs, unless it stopped at the
- * switchover: `resume` is right then too.
- */
-export interface SnapshotRound {
-  readonly start: readonly QmpCommand[];
-  readonly poll: QmpCommand;
-  readonly resume: readonly QmpCommand[];
-}
-
-/** The commands of one round of the snapshot loop. */
-export function snapshotRound(uri: string): SnapshotRound {
-  return { start: [startMigration(uri)], poll: queryMigration(), resume: [resumeVm()] };
 }
 
 /** One command: QEMU checks capabilities against each other, so they must change together. */
