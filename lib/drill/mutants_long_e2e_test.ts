@@ -84,8 +84,7 @@ const SETTINGS = {
 } as const;
 
 /** What a drill says of each: one of these checks, behind the fault. */
-const AFTER =
-  /^(answer \d+ did not happen|the client kept its connection|the .* acknowledged number)/;
+const AFTER = /^(answer \d+$|the client kept its connection|the .* acknowledged number)/;
 /** A guest that lacks a page may crash, or its shell may, before it is missed in what it answers. */
 const AFTER_OR_CRASH = new RegExp(
   `${AFTER.source}|^the guest did not crash$|secondary agent: .*the guest (did not finish|is gone)|` +
@@ -95,7 +94,7 @@ const NOTICED: readonly [mutant: string, fault: Fault, by: RegExp][] = [
   ["early-output", "primary", AFTER],
   ["lost-write", "primary", /^the replica's disk was the primary's/],
   ["lost-page", "primary", AFTER_OR_CRASH],
-  ["no-stop", "link", /^the primary's stop did not happen/],
+  ["no-stop", "link", /^the primary's stop$/],
 ];
 
 for (const [mutant, fault, by] of NOTICED) {
@@ -110,7 +109,7 @@ for (const [mutant, fault, by] of NOTICED) {
         const checks = await failures(mutant, fault, seed);
         failed.push(
           ...checks.map(({ name, detail }) =>
-            name === STUCK ? detail.replace(/^drill: /, "") : name
+            name === STUCK ? detail.replace(/^lab: waited \d+ s in vain: /, "") : name
           ),
         );
       }

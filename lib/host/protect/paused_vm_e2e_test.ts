@@ -63,7 +63,7 @@ Deno.test("e2e: a VM that was paused while it was protected stays so when the se
   const { recv, protect, qmp } = await protectedAndPaused(pair);
   recv.signal("SIGKILL");
   await recv.ended();
-  await pair.senderStatus(({ state }) => state === "unprotected");
+  await pair.senderIs("unprotected");
   await receiver(pair);
   await protect.waitFor(/The VM stands still \(paused\).*unprotected until then/);
   await pair.senderStatus(({ state }) => state === "waiting for the VM to run");

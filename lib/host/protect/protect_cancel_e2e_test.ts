@@ -50,7 +50,7 @@ async function isProtectedAgain(scene: Scene, times: number): Promise<void> {
     new RegExp(`(protected: (checkpoints|snapshots) follow[^]*){${times + 1}}`),
     60_000,
   );
-  await pair.senderStatus(({ state }) => state === "synchronizing");
+  await pair.senderIs("synchronizing");
   await pair.assertRunning(pair.primary);
   await pair.primary.kill9();
   await secondary.untilFenced();
@@ -251,7 +251,7 @@ Deno.test("e2e: an operator's migration goes on, whatever becomes of the seconda
     await scene.protect.waitFor(/A migration is under way already/, 30_000);
     if (what === "secondary") {
       next.recv.signal("SIGKILL");
-      await pair.senderStatus(({ state }) => state === "unprotected");
+      await pair.senderIs("unprotected");
     } else {
       scene.protect.signal("SIGKILL");
       await scene.protect.ended();

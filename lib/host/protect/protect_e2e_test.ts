@@ -46,7 +46,7 @@ Deno.test("e2e: a lost secondary does not stop the VM, and another one is protec
   const protect = pair.protect("--sync-interval", "20", "--commit", "sync");
   await pair.syncs(20);
   recv.signal("SIGKILL");
-  await pair.senderStatus(({ state }) => state === "unprotected");
+  await pair.senderIs("unprotected");
   await pair.assertRunning(pair.primary);
   await pair.recv();
   const secondary = await pair.secondary();

@@ -138,7 +138,7 @@ Deno.test("e2e: a VM that is shut down while it has no secondary ends its protec
   const { pair, secondary, protect } = await prepared("11.1", TCG);
   await using _pair = pair;
   secondary.recv.signal("SIGKILL");
-  await pair.senderStatus(({ state }) => state === "unprotected");
+  await pair.senderIs("unprotected");
   tell(pair, "poweroff");
   const { code, stderr } = await protect.ended();
   assert.equal(code, 0, stderr);

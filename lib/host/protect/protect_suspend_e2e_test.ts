@@ -27,7 +27,7 @@ Deno.test("e2e: a guest that sleeps already is waited for", async () => {
     await suspend(pair, qmp);
     const protect = pair.protect("--mode", mode, "--sync-interval", "50");
     await protect.waitFor(/The guest sleeps \(suspended to RAM\): it is protected once it wakes/);
-    await pair.senderStatus(({ state }) => state === "suspended");
+    await pair.senderIs("suspended");
     assert.equal(await status(), "suspended");
     await wake(pair, qmp);
     await pair.syncs(3);
@@ -41,7 +41,7 @@ Deno.test("e2e: a sleeping guest is not woken by an interruption of protect; its
   const protect = pair.protect("--sync-interval", "1s");
   await pair.syncs(3);
   await suspend(pair, qmp);
-  await pair.senderStatus(({ state }) => state === "suspended");
+  await pair.senderIs("suspended");
   protect.signal("SIGINT");
   // Its guardian has its stderr, and stays.
   await protect.waitFor(/interrupted by SIGINT/, 30_000);
@@ -61,7 +61,7 @@ Deno.test("e2e: a sleeping VM that is ended ends its protection well", async () 
   const protect = pair.protect("--sync-interval", "1s");
   await pair.syncs(3);
   await suspend(pair, qmp);
-  await pair.senderStatus(({ state }) => state === "suspended");
+  await pair.senderIs("suspended");
   await qmp.execute("quit").catch(() => {});
   const { code, stderr } = await protect.ended();
   assert.equal(code, 0, stderr);

@@ -182,7 +182,7 @@ Deno.test("e2e: a killed recv takes its waiting standby along; the next one goes
   recv.signal("SIGKILL");
   await recv.ended();
   await until(() => !isAlive(standby!.pid!), "the standby to end with its recv");
-  await pair.senderStatus(({ state }) => state === "unprotected");
+  await pair.senderIs("unprotected");
   const next = await pair.recvWithStandby(guest);
   await next.waitFor(/going on with transaction \d+/);
   const after = await pair.senderStatus(({ state, syncs }) =>

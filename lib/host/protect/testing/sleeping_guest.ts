@@ -58,7 +58,7 @@ export async function sleepsAndIsProtectedAgain(
       /the sender has ended the protection \(the guest sleeps, suspended to RAM\)/,
       60_000,
     );
-    await pair.senderStatus(({ state }) => state === "suspended");
+    await pair.senderIs("suspended");
     await delay(A_WHILE_MS);
     assert.equal(await status(), "suspended");
     await wake(pair, qmp);
