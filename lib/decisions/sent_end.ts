@@ -42,7 +42,7 @@ export interface AtSentEnd {
 /** Which LEAVE the secondary is sent. */
 export type SentFarewell = "goes-on" | "vm-ended" | "nothing";
 
-/** Fates of a VM that is here, in a QEMU that needs to be told nothing: it has ended the session itself. */
+/** Fates of a VM that is here, in a QEMU that has ended the session itself: it waits for nobody. */
 const HERE: ReadonlySet<VmFate["kind"] | undefined> = new Set<VmFate["kind"]>([
   "asleep",
   "cancelled",
@@ -95,8 +95,14 @@ export function afterSentFarewell(known: AtSentEnd, answer: Answer): SentEnd {
   return { ...ends, qemu: isPaused ? "stop" : "continue" };
 }
 
-/** Whether QEMU may wait in COLO for a word of ours. */
-function isToBeTold({ isLinked, vm, mayBeColo, hasMonitor }: AtSentEnd): boolean {
+/**
+ * Whether QEMU may wait in COLO for a word of ours. A COLO that was cancelled in the midst of a checkpoint
+ * leaves its VM standing still, too; one that an operator has stopped is left alone then, since QEMU 7.2
+ * stops each VM before it ends COLO.
+ */
+function isToBeTold({ isLinked, vm, mayBeColo, hasMonitor, isPaused }: AtSentEnd): boolean {
   // A QEMU that is stranded has no way out, whatever it is told: see `VmFate`.
-  return isLinked && hasMonitor && mayBeColo && !HERE.has(vm) && vm !== "stranded";
+  const mayStandStill = vm === "cancelled" && !isPaused;
+  const needsNothing = HERE.has(vm) && !mayStandStill || vm === "stranded";
+  return isLinked && hasMonitor && mayBeColo && !needsNothing;
 }

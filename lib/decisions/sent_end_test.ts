@@ -114,7 +114,19 @@ const TABLE: readonly (readonly [string, Partial<AtSentEnd>, Answer, string])[] 
     "unheard",
     "nothing; QEMU nothing; pass, serve on",
   ],
-  ...(["asleep", "cancelled", "failed", "alive"] as const).map((vm) =>
+  [
+    "QEMU's COLO was cancelled, maybe in a checkpoint",
+    { vm: "cancelled" },
+    "heard",
+    "goes-on; QEMU continue; pass, serve on; put back",
+  ],
+  [
+    "the same, of a paused VM",
+    { vm: "cancelled", isPaused: true },
+    "heard",
+    "goes-on; QEMU nothing; pass, serve on; put back",
+  ],
+  ...(["asleep", "failed", "alive"] as const).map((vm) =>
     [
       `QEMU has ended it, ${vm}`,
       { vm },

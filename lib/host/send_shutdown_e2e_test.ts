@@ -14,6 +14,11 @@ const ENDS: readonly (readonly [string, RegExp, (qmp: QmpClient) => Promise<unkn
     /the sender has ended the protection \(QEMU's migration was /,
     (qmp) => qmp.execute("x-colo-lost-heartbeat"),
   ],
+  [
+    "migrate_cancel",
+    /the sender has ended the protection \(QEMU's migration was /,
+    (qmp) => qmp.execute("migrate_cancel"),
+  ],
 ];
 
 for (const [what, words, end] of ENDS) {

@@ -139,7 +139,12 @@ export class Sending {
   /** @returns When the secondary is the VM's host. */
   async run(): Promise<void> {
     const link = this.#link!;
-    await this.#reactor.run(() => link.handedOver, this.#signal);
+    const hasLeft = () => this.#vm?.hasLeftColo === true && !link.handingOver;
+    await this.#reactor.run(() => link.handedOver || hasLeft(), this.#signal);
+    if (link.handedOver) return;
+    throw new TransportError("QEMU", "read", "QEMU has left COLO: no checkpoint follows", {
+      party: "qemu",
+    });
   }
 
   /**

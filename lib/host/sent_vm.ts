@@ -38,6 +38,7 @@ export class SentVm {
   readonly #reactor: Reactor;
   readonly #requests: CheckpointRequests;
   #delayMs: number | undefined;
+  #hasLeftColo = false;
 
   /** Listens from now on. */
   constructor(
@@ -59,6 +60,7 @@ export class SentVm {
     watch.follow({
       asleep: () => link.primary.dialogue.vmStopped(),
       awake: () => link.vmResumed(),
+      outOfColo: () => void this.#lookWhetherLeft(),
     });
   }
 
@@ -84,6 +86,14 @@ export class SentVm {
     return this.#link.primary.dialogue.isVmPaused && !isAsleep || standsStill !== undefined;
   }
 
+  /**
+   * Whether no checkpoint follows any more. QEMU's stream need not end by that: a `migrate_cancel` leaves
+   * the pipes of `exec:` open.
+   */
+  get hasLeftColo(): boolean {
+    return this.#hasLeftColo;
+  }
+
   /** The operator's time between two checkpoints, where asking for one has changed it. */
   get changedDelayMs(): number | undefined {
     return this.#delayMs;
@@ -102,6 +112,13 @@ export class SentVm {
   async fateBehind(error: unknown): Promise<VmFate | undefined> {
     if (!(error instanceof TransportError) || error.party !== "qemu") return undefined;
     return judgeFate({ ...await this.#watch.evidence(this.#reactor), waitsForUs: true });
+  }
+
+  /** QEMU leaves COLO also by an error of its own, and then waits in it for a word. */
+  async #lookWhetherLeft(): Promise<void> {
+    const reply = await this.#qmp.run(queryMigration()).catch(() => undefined);
+    this.#hasLeftColo = reply !== undefined && decodeMigrationStatus(reply).phase !== "colo";
+    this.#reactor.wake();
   }
 
   async #ask(intervalMs: number): Promise<void> {

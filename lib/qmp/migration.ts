@@ -121,6 +121,11 @@ export function stopVm(): QmpCommand {
   return { execute: "stop" };
 }
 
+/** Asks for every capability of QEMU's migrations: `[{ capability, state }]`. */
+export function queryCapabilities(): QmpCommand {
+  return { execute: "query-migrate-capabilities" };
+}
+
 /** Asks whether the VM runs: `{ running, status }`. */
 export function queryStatus(): QmpCommand {
   return { execute: "query-status" };

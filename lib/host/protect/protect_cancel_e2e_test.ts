@@ -98,10 +98,34 @@ kvmTest("e2e: migrate_cancel of a COLO is no loss, and protection begins again: 
   await isProtectedAgain(scene, 1);
 });
 
-async function neverEnds(version: QemuVersion, machine: PairedMachine): Promise<void> {
+/**
+ * Cancels COLO while its VM stands still in a checkpoint, which `protect` does not end meanwhile.
+ *
+ * @param signal What `protect` gets behind it.
+ */
+async function cancelInCheckpoint(
+  { protect, qmp, status }: Scene,
+  signal: Deno.Signal = "SIGCONT",
+): Promise<void> {
+  for (;;) {
+    protect.signal("SIGSTOP");
+    // What `protect` said last has arrived by the second look.
+    const isStill = await status() === "colo" && (await delay(30), await status() === "colo");
+    if (isStill) await qmp.execute("migrate_cancel");
+    protect.signal(isStill ? signal : "SIGCONT");
+    if (isStill) return;
+    await delay(1 + 20 * Math.random());
+  }
+}
+
+async function neverEnds(
+  version: QemuVersion,
+  machine: PairedMachine,
+  cancel: (scene: Scene) => Promise<unknown> = ({ qmp }) => qmp.execute("migrate_cancel"),
+): Promise<void> {
   const scene = await prepared(version, machine, "colo");
   await using _pair = scene.pair;
-  await scene.qmp.execute("migrate_cancel");
+  await cancel(scene);
   await isHere(scene);
   // QEMU's COLO waits for a word that QEMU refuses to take.
   await scene.protect.waitFor(/cancelled and has not ended .* started anew/, 30_000);
@@ -120,7 +144,22 @@ for (const version of ["10.0", "11.1"] as const) {
     `e2e: migrate_cancel of a COLO that QEMU never ends leaves the VM running here: ${version}, kvm`,
     () => neverEnds(version, KVM),
   );
+  kvmTest(
+    `e2e: migrate_cancel in the midst of a checkpoint leaves the VM running here: ${version}, kvm`,
+    () => neverEnds(version, KVM, (scene) => cancelInCheckpoint(scene)),
+  );
 }
+Deno.test("e2e: migrate_cancel in the midst of a checkpoint leaves the VM running here: 11.1, tcg", () =>
+  neverEnds("11.1", TCG, (scene) => cancelInCheckpoint(scene)));
+
+Deno.test("e2e: a protect that is killed behind a migrate_cancel leaves the VM running here, by its guardian", async () => {
+  const scene = await prepared("11.1", TCG, "colo");
+  await using pair = scene.pair;
+  await cancelInCheckpoint(scene, "SIGKILL");
+  await pair.assertRunning(pair.primary);
+  assert.equal(await scene.migration(), "cancelling");
+  assert.ok((await pair.primary.verify()).ok);
+});
 
 Deno.test("e2e: migrate_cancel of a snapshot is no loss, and protection begins again", async () => {
   for (const version of ["11.1", "7.2"] as const) {

@@ -1,16 +1,21 @@
 /** Sets a VM free from a migration whose other side is gone. */
+import { getLogger } from "@logtape/logtape";
 import {
   lostHeartbeat,
+  queryCapabilities,
   queryStatus,
   resumeVm,
   stopVm,
   yankMigration,
 } from "../../qmp/migration.ts";
 import { decodeMigrationStatus, queryMigration } from "../../qmp/migration_status.ts";
-import { WireError } from "../../errors.ts";
+import { QemuError, WireError } from "../../errors.ts";
 import { mustStayInColo } from "../../qmp/run_state.ts";
 import type { QmpClient } from "./qmp_client.ts";
+import { runByStub } from "./run_by_stub.ts";
 import { delay } from "../system/delay.ts";
+
+const log = getLogger(["kemari", "protect"]);
 
 /** Whether the VM goes on unprotected or stands still until somebody decides. */
 export type OnSecondaryLoss = "continue" | "stop";
@@ -31,6 +36,8 @@ const POLL_MS = 20;
 export const MOST_RELEASE_MS = SETTLE_MS + SETTLE_MS + WAKE_MS;
 /** A migration that is being cancelled has ended by then, or never does. */
 const CANCEL_MS = 1000;
+/** A VM that QEMU's gdb stub lets run does so by then. */
+const STUB_MS = 2000;
 
 /**
  * Whether QEMU is in COLO with a VM that COLO's end would harm: it is to be told later.
@@ -84,8 +91,76 @@ export async function releaseVm(
   const isHeld = HELD_STATES.has(state) || stoppedByUs && state === "paused";
   if (action === "stop") {
     if (state === "running" || isHeld) await client.run(stopVm());
-  } else if (isHeld) await client.run(resumeVm());
+  } else if (isHeld && isStuck) await resumeStuck(client);
+  else if (isHeld) await client.run(resumeVm());
   return await runState(client);
+}
+
+/**
+ * Lets a VM run whose COLO was cancelled and never ends. Was that in the midst of a checkpoint, the VM
+ * stands still in `colo`, and nobody leaves that state any more: QEMU refuses `cont` there ("COLO
+ * checkpoint in progress", 11.1; 10.0 does not), as each one does in `finish-migrate`, before COLO's
+ * first word ("Migration is not finalized yet"); `stop` changes nothing.
+ *
+ * @throws {QemuError | TransportError} if QEMU cannot be brought to it, or cannot be reached.
+ */
+async function resumeStuck(client: QmpClient): Promise<void> {
+  const begun = performance.now();
+  for (;;) {
+    const refusal = await client.run(resumeVm()).then(() => undefined, (error) => error);
+    if (refusal === undefined) return;
+    if (!(refusal instanceof QemuError)) throw refusal;
+    const state = await runState(client);
+    if (state === "running") return;
+    if (!PASSING_STATES.has(state)) throw refusal;
+    if (state === "colo") return await runAgainstRefusal(client, refusal);
+    // A migration that is cancelled leaves this state by itself, unless COLO holds it. Only COLO leaves the
+    // VM its disks there, without which it must not run.
+    if (performance.now() - begun > SETTLE_MS) {
+      if (!await isColoEnabled(client)) throw refusal;
+      return await runAgainstRefusal(client, refusal);
+    }
+    await delay(POLL_MS);
+  }
+}
+
+/** Whether a migration of this QEMU's becomes COLO. */
+async function isColoEnabled(client: QmpClient): Promise<boolean> {
+  const capabilities = await client.run(queryCapabilities());
+  return Array.isArray(capabilities) &&
+    capabilities.some(({ capability, state }) => capability === "x-colo" && state === true);
+}
+
+/** @param refusal What QEMU says to `cont`. */
+async function runAgainstRefusal(client: QmpClient, refusal: QemuError): Promise<void> {
+  log.warn(
+    "QEMU's COLO was cancelled, and refuses to let the VM run ({reason}): its gdb stub does",
+    {
+      reason: refusal.reason,
+    },
+  );
+  const runs = async () => {
+    const begun = performance.now();
+    while (PASSING_STATES.has(await runState(client))) {
+      if (performance.now() - begun > STUB_MS) throw refusal;
+      await delay(POLL_MS);
+    }
+  };
+  try {
+    await runByStub(client, runs);
+  } catch (error) {
+    if (!(error instanceof QemuError)) throw error;
+    const how = error === refusal ? "" : ` (${error.message})`;
+    throw new QemuError(
+      refusal.command,
+      refusal.errorClass,
+      `${refusal.reason}; QEMU's gdb stub did not let the VM run either${how}, and the VM stands still. ` +
+        "To let it run, say gdbserver tcp:127.0.0.1:1234 in QEMU's human monitor, then run gdb -batch " +
+        "-ex 'target remote 127.0.0.1:1234' -ex detach where QEMU runs; if that fails too, " +
+        "system_reset and cont start the guest anew",
+      { cause: error },
+    );
+  }
 }
 
 /** Run states that COLO leaves by itself, for a VM that runs. */

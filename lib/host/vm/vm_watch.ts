@@ -64,6 +64,8 @@ export interface VmFollower {
   shutDown?(reason: string): void;
   /** QEMU has left the first pass of its migration behind, and is in COLO. */
   inColo?(): void;
+  /** QEMU has left COLO, or waits to hear that it is alone: no checkpoint follows. */
+  outOfColo?(): void;
 }
 
 /**
@@ -74,6 +76,7 @@ export interface VmFollower {
  * STOP, RESUME      BLOCK_IO_ERROR, WATCHDOG, GUEST_PANICKED ──► standsStill, until RESUME or RESET
  * SUSPEND, WAKEUP   ──► isAsleep                  SHUTDOWN, a watchdog's poweroff ──► shutdown
  * MIGRATION "colo"  ──► inColo                    RESET ──► all of it begins anew
+ * COLO_EXIT         ──► outOfColo
  * ```
  */
 export class VmWatch {
@@ -204,6 +207,8 @@ export class VmWatch {
       case "MIGRATION":
         if (decodeMigrationStatus(data).phase !== "colo") return;
         return this.#tell((follower) => follower.inColo?.());
+      case "COLO_EXIT":
+        return this.#tell((follower) => follower.outOfColo?.());
     }
   }
 
