@@ -6,7 +6,7 @@
  * nothing kept. A `recv` that fails or is killed leaves them to the next one.
  */
 export interface AtRecvEnd {
-  /** A VM has what is in the files, or had that and has ended. */
+  /** A VM has what is in the files, or had that and has ended, or may have had it. */
   readonly isGiven: boolean;
   /** The last committed transaction; 0 if there is none. */
   readonly committed: number;

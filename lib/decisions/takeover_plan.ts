@@ -9,8 +9,14 @@
  * run here, since its replica is then of the past; nor where a reader of our stdout has had the stream,
  * whose end we do not see.
  *
- * **Why no acknowledged state is lost.** A takeover that failed leaves the replica as last committed.
- * `wait` keeps it in this process; `end` leaves it in its files, if it has any.
+ * **Why no acknowledged state is lost.** A takeover that failed leaves the replica as last committed,
+ * unless the VM may have run here. `wait` keeps it in this process; `end` leaves it in its files, if it
+ * has any.
+ *
+ * **Why no torn state is offered.** A guest that runs writes to its memory, which may be the replica's
+ * files, and to its disks. So from the moment when a QEMU can let the VM run until that QEMU is known to
+ * have refused, the replica is spent: whatever the failure is, and though this process is told to end
+ * before it knows more.
  */
 
 /** Why the secondary activates. */
@@ -49,6 +55,8 @@ export type TakeoverFailure =
 /** What is known then. */
 export interface AtFailedTakeover {
   readonly failure: TakeoverFailure;
+  /** Whether a QEMU was in a position to let the VM run, and is not known to have refused. */
+  readonly mayHaveRun: boolean;
   /** Whether the VM goes to a command of ours, which can be started anew; else to our stdout. */
   readonly isCommand: boolean;
   /** `--control`: whether anybody can ask for another try. */
@@ -57,9 +65,13 @@ export interface AtFailedTakeover {
   readonly isInterrupted: boolean;
 }
 
-/** Decides whether the replica waits for another try, or this process ends with the reason. */
-export function afterFailedTakeover(known: AtFailedTakeover): "wait" | "end" {
-  const { failure, isCommand, mayBeAskedAgain, isInterrupted } = known;
+/**
+ * Decides whether the replica waits for another try, or this process ends with the reason: `end` leaves
+ * the replica for the next process, `spent` lets nobody have it.
+ */
+export function afterFailedTakeover(known: AtFailedTakeover): "wait" | "end" | "spent" {
+  const { failure, mayHaveRun, isCommand, mayBeAskedAgain, isInterrupted } = known;
+  if (mayHaveRun || failure === "ran") return "spent";
   if (isInterrupted || !mayBeAskedAgain) return "end";
   switch (failure) {
     case "fence":
@@ -68,7 +80,6 @@ export function afterFailedTakeover(known: AtFailedTakeover): "wait" | "end" {
       return "wait";
     case "successor":
       return isCommand ? "wait" : "end";
-    case "ran":
     case "other":
       return "end";
   }

@@ -29,12 +29,13 @@ for (const [cause, hasFence, wanted] of PLANS) {
 /** One that an operator can ask for again. */
 const KNOWN: AtFailedTakeover = {
   failure: "fence",
+  mayHaveRun: false,
   isCommand: true,
   mayBeAskedAgain: true,
   isInterrupted: false,
 };
 
-const TABLE: readonly (readonly [string, Partial<AtFailedTakeover>, "wait" | "end"])[] = [
+const TABLE: readonly (readonly [string, Partial<AtFailedTakeover>, "wait" | "end" | "spent"])[] = [
   ["the fence fails", {}, "wait"],
   ["the same, for stdout", { isCommand: false }, "wait"],
   ["the same, and nobody can ask again", { mayBeAskedAgain: false }, "end"],
@@ -43,7 +44,15 @@ const TABLE: readonly (readonly [string, Partial<AtFailedTakeover>, "wait" | "en
   ["the file that stdout is has no room", { failure: "room", isCommand: false }, "wait"],
   ["the command ends with the state", { failure: "successor" }, "wait"],
   ["stdout's reader goes with a part", { failure: "successor", isCommand: false }, "end"],
-  ["the VM may have run", { failure: "ran" }, "end"],
+  ["the VM ran and has ended", { failure: "ran" }, "spent"],
+  ["the same, and we are to end", { failure: "ran", isInterrupted: true }, "spent"],
+  ["we are to end", { failure: "other", isInterrupted: true }, "end"],
+  [
+    "we are to end, and QEMU was told to run the VM",
+    { failure: "other", mayHaveRun: true, isInterrupted: true },
+    "spent",
+  ],
+  ["a disk fails, and QEMU was told to run the VM", { failure: "disk", mayHaveRun: true }, "spent"],
   ["a bug", { failure: "other" }, "end"],
 ];
 
@@ -56,12 +65,16 @@ for (const [what, known, wanted] of TABLE) {
 Deno.test("of all cases, a VM that may have run is never followed by another try", () => {
   let tries = 0;
   for (const failure of ["fence", "disk", "room", "ran", "successor", "other"] as const) {
-    for (let bits = 0; bits < 8; bits++) {
-      const [isCommand, mayBeAskedAgain, isInterrupted] = [1, 2, 4].map((bit) => (bits & bit) > 0);
-      const known = { failure, isCommand, mayBeAskedAgain, isInterrupted };
-      if (afterFailedTakeover(known) === "end") continue;
+    for (let bits = 0; bits < 16; bits++) {
+      const [isCommand, mayBeAskedAgain, isInterrupted, mayHaveRun] = [1, 2, 4, 8].map((bit) =>
+        (bits & bit) > 0
+      );
+      const known = { failure, mayHaveRun, isCommand, mayBeAskedAgain, isInterrupted };
+      const step = afterFailedTakeover(known);
+      assert.equal(step === "spent", mayHaveRun || failure === "ran");
+      if (step !== "wait") continue;
       tries++;
-      assert.ok(mayBeAskedAgain && !isInterrupted);
+      assert.ok(mayBeAskedAgain && !isInterrupted && !mayHaveRun);
       assert.ok(!(["ran", "other"] as readonly TakeoverFailure[]).includes(failure));
     }
   }

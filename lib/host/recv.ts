@@ -28,7 +28,7 @@ import { ReplicaGate } from "./takeover/replica_gate.ts";
 import { Standby } from "./takeover/standby.ts";
 import { takeOver } from "./takeover/take_over.ts";
 import { formatTakeover, TakeoverClock } from "./takeover/takeover_clock.ts";
-import { takeoverFailure, tellWithoutSecondTry } from "./takeover/takeover_failure.ts";
+import { takeoverFailure, tellSpent, tellWithoutSecondTry } from "./takeover/takeover_failure.ts";
 import type { StreamConsumer } from "./takeover/write_replica.ts";
 import { ReplicaTapSet } from "./taps/replica_tap_set.ts";
 
@@ -263,18 +263,22 @@ class Reception {
   /** Carries out what {@link afterFailedTakeover} says. @throws the error where that is the end. */
   async #notTakenOver({ receiver, taps, ...rest }: Side, error: unknown): Promise<void> {
     const failure = takeoverFailure(error);
+    const isTold = this.#standby?.giveUp() ?? false;
     const step = afterFailedTakeover({
       failure,
+      mayHaveRun: isTold || (this.#takeover?.isGiven ?? false),
       isCommand: !goesToStdout(this.#settings),
       mayBeAskedAgain: this.#settings.control !== undefined,
       isInterrupted: this.#signal.aborted,
     });
     const wasAsked = this.#failovers.reject(error);
-    if (failure === "ran") this.#state = { at: "spent", side: { receiver, taps, ...rest } };
+    if (step === "spent") this.#state = { at: "spent", side: { receiver, taps, ...rest } };
     else this.#home.takeBack();
-    if (step === "end") {
+    if (step !== "wait") {
+      // The wait below throws where this process is told to end.
+      if (step === "end") tellWithoutSecondTry(error, this.#home.dir?.path);
+      else if (failure !== "ran") tellSpent(error);
       if (wasAsked) await this.#letAnswersOut();
-      if (failure !== "ran") tellWithoutSecondTry(error, this.#home.dir?.path);
       throw error;
     }
     log.error("not activated: {reason}; keeping transaction {transaction}", {
@@ -335,7 +339,7 @@ class Reception {
   async #close(): Promise<void> {
     const state = this.#state;
     if (state.at === "active") state.consumer?.kill();
-    await this.#standby?.close();
+    await this.#standby?.close(state.at === "active");
     if (state.at !== "starting") {
       state.side.survivor.close();
       state.side.taps.close();

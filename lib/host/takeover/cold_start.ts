@@ -2,7 +2,12 @@
 import { getLogger } from "@logtape/logtape";
 import { QemuError } from "../../errors.ts";
 import type { Replica } from "../../replica/secondary/replica.ts";
-import { type OnProgress, type StreamConsumer, writeToCommand } from "./write_replica.ts";
+import {
+  type OnGiven,
+  type OnProgress,
+  type StreamConsumer,
+  writeToCommand,
+} from "./write_replica.ts";
 import { delay } from "../system/delay.ts";
 import { QmpClient } from "../vm/qmp_client.ts";
 import type { LoadTimes } from "./standby.ts";
@@ -25,6 +30,7 @@ export async function startCold(
   command: string,
   signal: AbortSignal,
   onProgress: OnProgress,
+  onGiven: OnGiven,
 ): Promise<StreamConsumer & LoadTimes> {
   const folder = await Deno.makeTempDir({ prefix: "kemari-cold-" });
   const qmp = `${folder}/qmp`;
@@ -35,6 +41,7 @@ export async function startCold(
       `${coldCommand(command, qmp)} >&2`,
       signal,
       onProgress,
+      onGiven,
     );
     let ended: number | undefined;
     consumer.exitCode.then((code) => ended = code);
@@ -62,6 +69,8 @@ export async function startCold(
     } finally {
       await client?.close();
     }
+    signal.throwIfAborted();
+    onGiven(false);
     throw new QemuError(
       "--standby",
       "Ended",

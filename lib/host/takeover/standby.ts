@@ -2,9 +2,9 @@
  * The warm standby: a QEMU that runs beside the replica, its RAM the replica's files.
  *
  * ```text
- * none ──image──► checking ──► starting ──► ready ──activation──► loading ──► running
- *  ▲               │    ▲         ▲           │ │ it dies              │
- *  └─the very first┘    └─────────┼──check────┘ │                      ▼
+ * none ──image──► checking ──► starting ──► ready ──activation──► loading ──► told ──► running
+ *  ▲               │    ▲         ▲           │ │ it dies              │   refuses│ it ends
+ *  └─the very first┘    └─────────┼──check────┘ │                      ▼ ◄────────┴──► spent
  *    check fails                  └─────────────┘               dead for certain: cold
  *                                                               close(): closed, from all of them
  * ```
@@ -33,6 +33,7 @@ import {
 } from "./rehearsal.ts";
 import { StandbyLauncher } from "./standby_launcher.ts";
 import { awaitState, sendState } from "./standby_process.ts";
+import { mayHaveRun, type StandbyState, statusOf } from "./standby_state.ts";
 
 const log = getLogger(["kemari", "standby"]);
 
@@ -51,23 +52,18 @@ export interface LoadTimes {
 /** The VM may have run already when it ended: its replica is no longer what was committed. */
 export class RanAndEnded extends TransportError {}
 
-/** Where a {@link Standby} is. */
-type StandbyState =
-  | { readonly at: "none" }
-  | { readonly at: "checking" }
-  /** @property tried Settles when a start has gone well or not, or the pause before it is over. */
-  | { readonly at: "starting"; readonly tried: Promise<void> }
-  | { readonly at: "ready" | "loading" | "running"; readonly instance: Instance }
-  /** Every activation is cold. */
-  | { readonly at: "cold" }
-  | { readonly at: "closed" };
-
 /** A look at a state that is to be committed. */
 interface Check {
   /** Nobody waits for it any more. */
   isAbandoned: boolean;
   /** When it is over, well or not. */
   done: Promise<void>;
+}
+
+/** An activation that was asked for. */
+interface Activation {
+  /** Nobody waits for it any more. */
+  isAbandoned: boolean;
 }
 
 /** A rehearsal that was started before there was a state to load. */
@@ -87,6 +83,7 @@ export class Standby {
   #checked: Rehearsed | undefined;
   #early: EarlyRehearsal | undefined;
   #check: Check | undefined;
+  #activation: Activation | undefined;
   /** Counts starts and stops: what was started before the last stop is not wanted. */
   #round = 0;
   #failures = 0;
@@ -102,10 +99,9 @@ export class Standby {
   }
 
   get status(): StandbyStatus {
-    const { at } = this.#state;
     const process = this.#instance?.process;
     return {
-      state: at === "closed" ? "none" : at,
+      state: statusOf(this.#state),
       pid: process === undefined || process.hasEnded ? null : process.pid,
       restarts: this.#restarts,
       reason: this.#reason,
@@ -227,9 +223,11 @@ export class Standby {
     replica: LoadableState,
     runs: boolean,
   ): Promise<StreamConsumer & LoadTimes | undefined> {
+    const activation: Activation = this.#activation = { isAbandoned: false };
     this.abandon();
     await this.#check?.done;
     const instance = await this.#ready();
+    if (activation.isAbandoned) return undefined;
     if (instance === undefined) {
       this.#goCold(this.#reason ?? "it is not running");
       await this.#stop();
@@ -237,17 +235,19 @@ export class Standby {
     }
     const { process, client, socket } = instance;
     this.#state = { at: "loading", instance };
-    let told = false;
     try {
       await sendState(client, socket, replica.compose(this.#current!.addresses), LOAD_MS);
       const loadedAt = performance.now();
       await process.keep();
+      throwIfAbandoned(activation);
       let runningAt = loadedAt;
       if (runs) {
-        told = true;
+        this.#state = { at: "told", instance };
         const refusal = await letRun(process, client);
-        told = refusal === undefined;
-        if (refusal !== undefined) throw refusal;
+        if (refusal !== undefined) {
+          if (!activation.isAbandoned) this.#state = { at: "loading", instance };
+          throw refusal;
+        }
         runningAt = performance.now();
       }
       this.#state = { at: "running", instance };
@@ -262,8 +262,9 @@ export class Standby {
       };
     } catch (error) {
       const why = await explainFailure(error, instance);
+      const ran = mayHaveRun(this.#state);
       await this.#stop();
-      if (told) {
+      if (ran) {
         throw new RanAndEnded("--standby", "write", `it ended as it began to run: ${why.message}`, {
           party: "standby",
           hint: "the guest may have run for a moment, so its memory is lost: start it anew",
@@ -274,10 +275,25 @@ export class Standby {
     }
   }
 
-  /** Ends every process, and removes the sockets. A VM that runs is its owner's to end. */
-  async close(): Promise<void> {
+  /**
+   * Nobody waits for an activation any more: a VM that has not been told to run never is.
+   *
+   * @returns Whether the VM may have run here.
+   */
+  giveUp(): boolean {
+    if (this.#activation !== undefined) this.#activation.isAbandoned = true;
+    return mayHaveRun(this.#state);
+  }
+
+  /**
+   * Ends every process, and removes the sockets.
+   *
+   * @param hasOwner Whether a VM that runs was handed to an owner, who is to end it.
+   */
+  async close(hasOwner = true): Promise<void> {
+    this.giveUp();
     const instance = this.#instance;
-    const mayStay = this.#state.at === "running";
+    const mayStay = this.#state.at === "running" && hasOwner;
     this.#state = { at: "closed" };
     await this.#early?.instance.catch(() => {});
     if (!mayStay) await this.#stop();
@@ -286,6 +302,7 @@ export class Standby {
   }
 
   #goCold(reason: string): void {
+    if (this.#state.at === "closed") return;
     this.#state = { at: "cold" };
     this.#reason = reason;
     log.warn("no warm standby, activation is cold: {reason}", { reason });
@@ -358,7 +375,7 @@ export class Standby {
     this.#round++;
     clearTimeout(this.#restartTimer);
     const instance = this.#instance;
-    if (instance !== undefined) this.#state = { at: "none" };
+    if (instance !== undefined) this.#state = { at: mayHaveRun(this.#state) ? "spent" : "none" };
     await instance?.client.close();
     await this.#qemus.killAll();
   }
@@ -373,6 +390,6 @@ function isSame(a: readonly BlockFile[], b: readonly BlockFile[]): boolean {
   return a.length === b.length && a.every(({ path }, i) => path === b[i].path);
 }
 
-function throwIfAbandoned(check: Check): void {
-  if (check.isAbandoned) throw new StateError("nobody waits for it");
+function throwIfAbandoned(asked: Check | Activation): void {
+  if (asked.isAbandoned) throw new StateError("nobody waits for it");
 }

@@ -152,6 +152,32 @@ Deno.test("a VM that ended after it was told to run has no second chance", () =>
     await until("ready");
     const pid = standby.status.pid!;
     await assert.rejects(standby.activate(replica, true), RanAndEnded);
+    assert.equal(standby.giveUp(), true);
+    assert.ok(!isAlive(pid));
+  }));
+
+Deno.test("an activation that is given up while it loads never tells the VM to run", () =>
+  withStandby(["--fault", "no-run"], async ({ replica, standby, check, until }) => {
+    await check();
+    await until("ready");
+    const pid = standby.status.pid!;
+    // It would fail otherwise: this standby ends when it is told to run.
+    const activation = standby.activate(replica, true);
+    while (standby.status.state === "ready") await Promise.resolve();
+    assert.equal(standby.giveUp(), false);
+    assert.equal(await activation, undefined);
+    assert.equal(standby.giveUp(), false);
+    assert.ok(!isAlive(pid), "no second VM may run beside it");
+  }));
+
+Deno.test("a VM that runs, and that nobody has taken over, ends with the standby", () =>
+  withStandby([], async ({ replica, standby, check, until }) => {
+    await check();
+    await until("ready");
+    const pid = standby.status.pid!;
+    await standby.activate(replica, true);
+    assert.equal(standby.giveUp(), true);
+    await standby.close(false);
     assert.ok(!isAlive(pid));
   }));
 

@@ -79,13 +79,17 @@ async function loadWarm(
 ): Promise<StreamConsumer | undefined> {
   if (standby === undefined) return undefined;
   clock.mode = "warm";
-  const record = replica.machineRecord!;
-  const runs = runsAlways || runStateOf(record.device) !== "paused";
+  const runs = willRun(replica, runsAlways);
   const warm = await reactor.during(standby.activate(replica, runs), signal);
   if (warm === undefined) return undefined;
   clock.over("loaded", warm.loadedAt);
   if (runs) clock.over("running", warm.runningAt);
   return warm;
+}
+
+/** Whether a VM that is loaded is to run, or was paused and stays so. */
+function willRun({ machineRecord }: Replica, runsAlways: boolean): boolean {
+  return runsAlways || runStateOf(machineRecord!.device) !== "paused";
 }
 
 /** @returns The command that has the VM; `undefined` where stdout got it. */
@@ -101,20 +105,22 @@ async function loadCold(
   const onProgress = (bytes: number) => {
     if (progress.isShown) progress.set(`activating, ${formatBytes(bytes)} to QEMU`);
   };
+  const runs = willRun(replica, runsAlways);
+  const onGiven = (isGiven: boolean) => clock.isGiven = isGiven && runs;
   if (settings.exec !== undefined) {
-    const writing = writeToCommand(replica, "--exec", settings.exec, signal, onProgress);
+    const writing = writeToCommand(replica, "--exec", settings.exec, signal, onProgress, onGiven);
     const consumer = await reactor.during(writing, signal);
     clock.over("loaded");
     return consumer;
   }
   if (settings.standby !== undefined) {
-    const starting = startCold(replica, settings.standby, signal, onProgress);
+    const starting = startCold(replica, settings.standby, signal, onProgress, onGiven);
     const cold = await reactor.during(starting, signal);
     clock.over("loaded", cold.loadedAt);
     clock.over("running", cold.runningAt);
     return cold;
   }
-  await writeToStdout(replica, reactor, signal, onProgress);
+  await writeToStdout(replica, reactor, signal, onProgress, onGiven);
   clock.over("loaded");
   return undefined;
 }

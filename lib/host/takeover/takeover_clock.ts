@@ -11,6 +11,8 @@ export class TakeoverClock {
   readonly #wallClock: string;
   readonly #at = new Map<Phase, number>();
   mode: TakeoverStatus["mode"] = null;
+  /** Whether a cold QEMU has all that it needs to run the VM, and is not known to have failed. */
+  isGiven = false;
 
   /** @param detectedAt Milliseconds of performance.now(). */
   constructor(

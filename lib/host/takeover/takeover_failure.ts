@@ -16,6 +16,15 @@ export function takeoverFailure(error: unknown): TakeoverFailure {
   return error.party === "fence" || error.party === "disk" ? error.party : "successor";
 }
 
+/** Says that the replica is of no more use, where the error itself is about something else. */
+export function tellSpent(error: unknown): void {
+  log.error(
+    "a QEMU may have let the VM run here before this end was stopped ({reason}), so the replica is " +
+      "not kept: unless the VM still runs somewhere, start the guest anew",
+    { reason: (error as Error).message },
+  );
+}
+
 /**
  * Says what it means that this process ends now, and what becomes of the replica.
  *

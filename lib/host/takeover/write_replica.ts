@@ -16,6 +16,12 @@ const BATCH_BYTES = 1 << 20;
 export type OnProgress = (bytes: number) => void;
 
 /**
+ * Told `true` before the last bytes go, behind which a QEMU may let the VM run; and `false` once it is
+ * known that no QEMU runs it.
+ */
+export type OnGiven = (isGiven: boolean) => void;
+
+/**
  * Writes the replica's stream to our stdout, all of it.
  *
  * A regular file that cannot take it all is cut back to what it was: half a stream looks like one.
@@ -29,6 +35,7 @@ export async function writeToStdout(
   reactor: Reactor,
   signal: AbortSignal,
   onProgress: OnProgress,
+  onGiven: OnGiven,
 ): Promise<number> {
   const isFile = kindOf(1) === "file";
   const start = isFile ? libc().lseek(1, 0n, appends(1) ? SEEK_END : SEEK_CUR) : 0n;
@@ -46,6 +53,7 @@ export async function writeToStdout(
         const next = stream.next();
         if (next.done) {
           ended = true;
+          onGiven(true);
           break;
         }
         queue.push([next.value]);
@@ -62,6 +70,7 @@ export async function writeToStdout(
     }
     const fate = await readers?.fate(() => undefined, (ms) => reactor.sleep(ms, signal));
     if (fate === "failed") {
+      onGiven(false);
       throw new QemuError(
         "stdout",
         "Ended",
@@ -79,6 +88,7 @@ export async function writeToStdout(
     if (isFile) {
       libc().ftruncate(1, start);
       libc().lseek(1, start, SEEK_SET);
+      onGiven(false);
     }
     throw error;
   } finally {
@@ -126,6 +136,7 @@ export async function writeToCommand(
   command: string,
   signal: AbortSignal,
   onProgress: OnProgress,
+  onGiven: OnGiven,
 ): Promise<StreamConsumer> {
   const party = option === "--exec" ? "successor" : "standby";
   let child: Deno.ChildProcess;
@@ -165,12 +176,16 @@ export async function writeToCommand(
       }
     }
     successor = Successor.ofCommand(child.pid);
+    signal.throwIfAborted();
+    onGiven(true);
     await writer.write(batch.subarray(0, used));
     await writer.close();
   } catch (cause) {
     signal.throwIfAborted();
     const code = await Promise.race([exitCode, delay(1000)]);
     kill();
+    // What it has not read to its end it cannot run.
+    onGiven(false);
     const what = `the command stopped reading after ${written} bytes`;
     const hint = option === "--exec"
       ? "does it start the same machine, with -incoming fd:0?"
@@ -181,6 +196,7 @@ export async function writeToCommand(
   const fate = await successor.fate(() => ended, delay);
   signal.throwIfAborted();
   if (fate === "failed") {
+    onGiven(false);
     throw new QemuError(
       option,
       "Ended",
