@@ -354,6 +354,7 @@ class Reception {
       committed: state.side.receiver.replica.committed,
       isAsked: this.#signal.aborted,
     });
+    await state.side.receiver.owner.close();
   }
 }
 

@@ -21,12 +21,30 @@ export interface CopyNote {
   readonly vm: VmIdentity;
 }
 
-/** The copies of one `recv`. Their storage is asked off the caller's thread. */
+/** How an image's note is written; only whether that succeeded is told, by 0. */
+export interface NoteCalls {
+  set(path: string, value: Uint8Array<ArrayBuffer>): Promise<number>;
+  remove(path: string): Promise<number>;
+}
+
+const SYSTEM: NoteCalls = {
+  set: (path, value) => libc().setxattr(cString(path), ATTRIBUTE, value, BigInt(value.length), 0),
+  remove: (path) => libc().removexattr(cString(path), ATTRIBUTE),
+};
+
+/**
+ * The copies of one `recv`. Their storage is asked off the caller's thread; what is written there is
+ * written in the order in which it was asked for.
+ */
 export class CopyOwner {
   readonly #disks: readonly MarkedDisk[];
+  readonly #calls: NoteCalls;
+  /** Settles when all that was asked for so far is written. */
+  #written: Promise<unknown> = Promise.resolve();
 
-  constructor(disks: readonly MarkedDisk[]) {
+  constructor(disks: readonly MarkedDisk[], calls = SYSTEM) {
     this.#disks = disks.filter(({ mode }) => mode === "replicated");
+    this.#calls = calls;
   }
 
   /** What is known of each copy's VM; nothing of those that bear no note. */
@@ -37,16 +55,28 @@ export class CopyOwner {
   /** A session is about to make the copies this VM's. */
   note(vm: VmIdentity): Promise<unknown> {
     const value = new TextEncoder().encode(JSON.stringify(vm));
-    return Promise.all(
-      this.#disks.map(({ path }) =>
-        libc().setxattr(cString(path), ATTRIBUTE, value, BigInt(value.length), 0)
-      ),
-    );
+    return this.#inTurn((path) => this.#calls.set(path, value));
   }
 
   /** They are copies no more: the VM runs on them. */
   clear(): Promise<unknown> {
-    return Promise.all(this.#disks.map(({ path }) => libc().removexattr(cString(path), ATTRIBUTE)));
+    return this.#inTurn((path) => this.#calls.remove(path));
+  }
+
+  /** Waits until all of it is written; of storage that hangs, no longer than `limitMs`. */
+  async settle(limitMs: number): Promise<void> {
+    let timer: ReturnType<typeof setTimeout> | undefined;
+    const late = new Promise<void>((resolve) => timer = setTimeout(resolve, limitMs));
+    await Promise.race([this.#written, late]);
+    clearTimeout(timer);
+  }
+
+  #inTurn(write: (path: string) => Promise<number>): Promise<unknown> {
+    const written = this.#written.then(() =>
+      Promise.all(this.#disks.map(({ path }) => write(path)))
+    );
+    this.#written = written.catch(() => {});
+    return written;
   }
 }
 

@@ -14,6 +14,9 @@ import { type CopyNote, CopyOwner } from "./copy_owner.ts";
 
 const log = getLogger(["kemari", "recv"]);
 
+/** How long an end waits for the disks' storage to take a note. */
+const NOTE_MS = 1000;
+
 /**
  * Whose VM the replica is: admits a session or refuses it, before anything of it is taken.
  *
@@ -150,6 +153,11 @@ export class ReplicaOwner {
   /** The VM runs here: its disks are no copies any more. */
   activated(): void {
     this.#copies.clear().catch(() => {});
+  }
+
+  /** Whose the copies are is being written: waits for that, no longer than a moment. */
+  async close(): Promise<void> {
+    await this.#copies.settle(NOTE_MS);
   }
 }
 
