@@ -95,6 +95,11 @@ export class ImageFile implements BlockBackend {
     return new ImageFile(reactor, fd, path, size, readOnly, isBlockDevice);
   }
 
+  /** See {@link ImageQueue.waitsShortly}: for an image that a guest reads and writes. */
+  set waitsShortly(does: boolean) {
+    this.#queue.waitsShortly = does;
+  }
+
   /** Requests that the storage has not answered yet. */
   get waiting(): number {
     return this.#queue.length;

@@ -69,6 +69,12 @@ export class ImageQueue {
   #closed = false;
   /** Whoever is told of an answer may ask for more: that is taken in its turn. */
   #isTaking = false;
+  #waitedTurn = -1;
+  /**
+   * Whether a request by itself may be waited for on the spot: `done` then comes before `submit`
+   * returns. Worth it where somebody waits for each answer, as a guest does.
+   */
+  waitsShortly = false;
 
   /** @param fd The image's; this object's to close. */
   constructor(reactor: Reactor, fd: number, sizeBytes: number) {
@@ -165,9 +171,15 @@ export class ImageQueue {
     this.#watch.want(true, false);
   }
 
-  /** Several requests at a time need nobody who waits: the thread has work, and so has the caller. */
+  /**
+   * Several requests at a time need nobody who waits: the thread has work, and so has the caller. So
+   * only the first of a turn is waited for: those that come behind it go on their way together, and
+   * a turn is no longer than one wait more.
+   */
   #waitShortly(op: number): void {
-    if (this.length > 1 || this.#isTaking) return;
+    if (!this.waitsShortly || this.length > 1 || this.#isTaking) return;
+    if (this.#waitedTurn === this.#reactor.turns) return;
+    this.#waitedTurn = this.#reactor.turns;
     this.#aloneAt = performance.now();
     if (this.#waitOf(op).until(() => this.#answered !== this.#ring.answered)) this.#take();
   }
@@ -211,6 +223,7 @@ export class ImageQueue {
   }
 
   #takeAll(): void {
+    let failure: { readonly error: unknown } | undefined;
     if (this.#answered !== this.#ring.answered) this.#progressAt = performance.now();
     while (!this.#closed && this.#answered !== this.#ring.answered) {
       const { memory, changes, done } = this.#calls[this.#head];
@@ -224,8 +237,14 @@ export class ImageQueue {
         this.#head = 0;
       }
       this.#fill();
-      done(result);
+      try {
+        done(result);
+      } catch (error) {
+        // The others are told all the same: nobody signals for them again.
+        failure ??= { error };
+      }
     }
+    if (failure !== undefined) throw failure.error;
   }
 }
 

@@ -54,6 +54,7 @@ export class Reactor {
   #closed = false;
   /** Tasks of the runtime that are waited for. */
   #tasks = 0;
+  #turns = 0;
   /** When the runtime last had its turn, which short runs must not put off for ever. */
   #turnAt = performance.now();
 
@@ -77,6 +78,11 @@ export class Reactor {
         this.#entries = this.#entries.filter((other) => other !== entry);
       },
     };
+  }
+
+  /** How often descriptors have been looked at so far: two calls with one number are of one turn. */
+  get turns(): number {
+    return this.#turns;
   }
 
   /** Calls back once. @returns A function that calls it off. */
@@ -148,6 +154,7 @@ export class Reactor {
           const timeout = Math.min(sleepMs, HOT_SLEEP_MS);
           ready = libc().poll(this.#pollfds, BigInt(count), timeout);
         }
+        this.#turns++;
         if (ready > 0) {
           this.#dispatch(entries, count);
           busyAt = performance.now();
