@@ -107,15 +107,24 @@ async function loadCold(
   };
   const runs = willRun(replica, runsAlways);
   const onGiven = (isGiven: boolean) => clock.isGiven = isGiven && runs;
+  // A command that nobody waits for any more must not get the VM behind our back.
+  const abandoned = new AbortController();
+  const either = AbortSignal.any([signal, abandoned.signal]);
+  const during = <T>(giving: Promise<T>) =>
+    reactor.during(giving, signal).catch((error) => {
+      abandoned.abort(error);
+      throw error;
+    });
   if (settings.exec !== undefined) {
-    const writing = writeToCommand(replica, "--exec", settings.exec, signal, onProgress, onGiven);
-    const consumer = await reactor.during(writing, signal);
+    const { exec } = settings;
+    const consumer = await during(
+      writeToCommand(replica, "--exec", exec, either, onProgress, onGiven),
+    );
     clock.over("loaded");
     return consumer;
   }
   if (settings.standby !== undefined) {
-    const starting = startCold(replica, settings.standby, signal, onProgress, onGiven);
-    const cold = await reactor.during(starting, signal);
+    const cold = await during(startCold(replica, settings.standby, either, onProgress, onGiven));
     clock.over("loaded", cold.loadedAt);
     clock.over("running", cold.runningAt);
     return cold;
