@@ -306,11 +306,18 @@ export class Sending {
   }
 
   /** The VM's disks and NICs are here: without us it would lose them too. */
-  async #serveOn({ taps: held, putsBack }: SentEnd, cause: unknown): Promise<void> {
+  async #serveOn(end: SentEnd, cause: unknown): Promise<void> {
+    const { taps: held, putsBack } = end;
     const taps = this.#taps;
     // Whoever interrupts us meanwhile does not want it either.
     if (!taps?.isUsed || this.#signal.aborted) return;
     this.#state = "serving-on";
+    // Where QEMU was told something, the link was let go of with that.
+    if (end.qemu === "nothing") {
+      // What else happens to a link that is watched would end the serving.
+      if (end.keepsConnection) this.#link?.quiesce();
+      else this.#link?.close();
+    }
     if (held === "pass") taps.passThrough();
     log.error("{reason}; serving the taps on, unprotected, until QEMU lets go of them", {
       reason: (cause as Error).message,

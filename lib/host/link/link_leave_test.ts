@@ -12,7 +12,8 @@ import type { SenderLinkOptions } from "./link_options.ts";
 import { socketConnection } from "./peer.ts";
 import { SenderLink } from "./sender_link.ts";
 import { Stage, tinyStream, wireOf } from "./testing/link_stage.ts";
-import { O_CLOEXEC, O_NONBLOCK } from "../system/linux.ts";
+import { O_CLOEXEC, O_NONBLOCK, O_WRONLY } from "../system/linux.ts";
+import { connectSocket } from "../system/socket.ts";
 import { never } from "../system/never.ts";
 
 const OPTIONS = {
@@ -162,4 +163,25 @@ Deno.test("of a VM that goes on or was shut down elsewhere, no plain failover ma
     stage.receiver.failover(true);
     assert.equal(await stage.receiver.receive(never), "failover");
   }
+});
+
+Deno.test("a secondary that has closed the connection is found gone once, and told nothing for long", async () => {
+  await using stage = await Stage.open();
+  const path = `${stage.folder}/silent`;
+  const listener = Deno.listen({ transport: "unix", path });
+  const fd = await connectSocket({ kind: "unix", path, text: path }, stage.reactor, 1000, never);
+  (await listener.accept()).close();
+  listener.close();
+  const peer = socketConnection(fd, "the socket");
+  // What is written gets out all the same, so that only the input tells of the end.
+  const output = libc().open(cString("/dev/null"), O_WRONLY | O_CLOEXEC, 0);
+  const link = new SenderLink(stage.reactor, { ...peer, output }, { ...OPTIONS, stream: "colo" });
+  await assert.rejects(stage.reactor.run(() => false, never), /the secondary closed/);
+  // Whoever serves its VM's disks on does that in the same reactor.
+  await stage.reactor.sleep(3 * OPTIONS.heartbeatMs, never);
+  const begun = performance.now();
+  assert.equal(await link.leave(), false);
+  assert.ok(performance.now() - begun < 1000, "a connection that has ended is not waited for");
+  link.close();
+  libc().close(output);
 });

@@ -11,10 +11,16 @@ export class PeerInput {
   readonly #primary: Primary;
   readonly #carry = new Carry();
   readonly #buffer = new Uint8Array(BUFFER_BYTES);
+  #hasEnded = false;
 
   constructor(peer: PeerConnection, primary: Primary) {
     this.#peer = peer;
     this.#primary = primary;
+  }
+
+  /** Whether the connection's end was read: nothing follows, however often it is read again. */
+  get hasEnded(): boolean {
+    return this.#hasEnded;
   }
 
   /**
@@ -28,7 +34,10 @@ export class PeerInput {
     for (;;) {
       const count = readSome(this.#peer.input, this.#buffer, this.#peer.name, "peer");
       if (count === undefined) return;
-      if (count === 0) return "ended";
+      if (count === 0) {
+        this.#hasEnded = true;
+        return "ended";
+      }
       this.#receive(count);
       if (count < this.#buffer.length) return;
     }

@@ -228,7 +228,7 @@ export class SenderLink {
     try {
       this.#pump();
       await this.#reactor.run(
-        () => late || this.state.at !== "leaving",
+        () => late || this.#peerInput.hasEnded || this.state.at !== "leaving",
         never,
       );
     } catch (error) {
@@ -355,7 +355,7 @@ export class SenderLink {
     const written = this.#output.flush(this.primary.dialogue.readingSince);
     if (!this.primary.holding) this.#segments.unhold(this.#output.queued);
     if (!written) this.#segments.pin(this.#output.queued);
-    this.#peerWatch.input.want(true, false);
+    this.#peerWatch.input.want(!this.#peerInput.hasEnded, false);
     this.#peerWatch.output.want(false, this.#output.wantsRoom);
     const mayRead = this.#mayRead();
     this.#qemu?.watch(mayRead);

@@ -1,0 +1,92 @@
+/** For tests: the QMP monitor of a VM that there is not. */
+
+/** Serves one client at a time, as QEMU does, and knows whether its VM runs. */
+export class FakeMonitor implements AsyncDisposable {
+  /** What clients have told it, queries aside. */
+  readonly told: string[] = [];
+  readonly #listener: Deno.Listener;
+  #client: Deno.Conn | undefined;
+  #isRunning = true;
+
+  private constructor(readonly path: string) {
+    this.#listener = Deno.listen({ transport: "unix", path });
+    void this.#accept();
+  }
+
+  static open(path: string): FakeMonitor {
+    return new FakeMonitor(path);
+  }
+
+  get isRunning(): boolean {
+    return this.#isRunning;
+  }
+
+  /** Whether there is a client. */
+  get isWatched(): boolean {
+    return this.#client !== undefined;
+  }
+
+  /** An operator, at another monitor, lets the VM run. */
+  async resume(): Promise<void> {
+    this.#isRunning = true;
+    if (this.#client !== undefined) await event(this.#client, "RESUME");
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    this.#listener.close();
+    try {
+      this.#client?.close();
+    } catch {
+      // Its other side has gone.
+    }
+    return Promise.resolve();
+  }
+
+  async #accept(): Promise<void> {
+    try {
+      for (;;) {
+        const client = this.#client = await this.#listener.accept();
+        await this.#serve(client).catch(() => {});
+        this.#client = undefined;
+      }
+    } catch {
+      // Disposed of.
+    }
+  }
+
+  async #serve(client: Deno.Conn): Promise<void> {
+    const version = { qemu: { major: 11, minor: 1, micro: 3 }, package: "" };
+    await say(client, { QMP: { version, capabilities: [] } });
+    let text = "";
+    for await (const piece of client.readable.pipeThrough(new TextDecoderStream())) {
+      const lines = (text + piece).split("\n");
+      text = lines.pop()!;
+      for (const line of lines) {
+        const { execute, id } = JSON.parse(line);
+        await say(client, { return: await this.#answer(execute, client), id });
+      }
+    }
+  }
+
+  async #answer(command: string, client: Deno.Conn): Promise<unknown> {
+    if (command === "query-status") {
+      const status = this.#isRunning ? "running" : "paused";
+      return { status, running: this.#isRunning };
+    }
+    if (!command.startsWith("query-") && command !== "qmp_capabilities") this.told.push(command);
+    if (command === "stop" && this.#isRunning) {
+      this.#isRunning = false;
+      await event(client, "STOP");
+    }
+    return {};
+  }
+}
+
+function event(client: Deno.Conn, name: string): Promise<void> {
+  return say(client, { event: name, data: {}, timestamp: { seconds: 1, microseconds: 0 } });
+}
+
+async function say(client: Deno.Conn, message: object): Promise<void> {
+  const bytes = new TextEncoder().encode(JSON.stringify(message) + "\r\n");
+  for (let at = 0; at < bytes.length;) at += await client.write(bytes.subarray(at));
+}
