@@ -5,9 +5,14 @@
  *
  * **Why no case makes two VMs run.** `send` starts nothing, and QEMU is told to let its VM run only where
  * it may stand still in COLO for a secondary that has neither said that the VM is its own nor that it has
- * given us up. The secondary's word for that comes before everything, also where it crosses our farewell: then QEMU stops its VM, and
- * the connection is kept until QEMU has, since the secondary waits for the connection's end. Whether the
- * secondary may take over behind a loss is what its fencing is for.
+ * given us up. The secondary's word for that comes before everything, also where it crosses our farewell:
+ * then QEMU stops its VM. Of a VM that is the secondary's, the connection is kept until QEMU has, since the
+ * secondary waits for the connection's end. Whether the secondary may take over behind a loss is what its
+ * fencing is for.
+ *
+ * **Why a VM may have its output again.** A secondary that has given us up may run the VM, or may not:
+ * somebody has to look, as with `protect` (`primary_end.ts`). Whoever then lets the VM run here has decided
+ * that it goes on here, unprotected. A VM that is the secondary's gets nothing out here any more.
  *
  * **Why nobody's pause is overruled.** COLO's end lets a VM run, also one that an operator, or QEMU, has
  * stopped. Such a VM is told to stop.
@@ -20,10 +25,10 @@ export interface AtSentEnd {
   /** Whether there was a session at all. */
   readonly isLinked: boolean;
   /**
-   * Whether the secondary has said that the VM is its own, or that it has given us up: then it may run
-   * the VM by now, and is not asked. See `primary_end.ts`.
+   * What the secondary has ended the session with: that the VM is its own, or that it has given us up. In
+   * both cases it may run the VM by now, and is not asked. See `primary_end.ts`.
    */
-  readonly isTheirs: boolean;
+  readonly said?: "taken-over" | "given-up";
   /** What has become of the VM, where QEMU has ended it and its monitor can be asked. */
   readonly vm?: VmFate["kind"];
   /** Whether QEMU's bytes are what is wrong. */
@@ -52,8 +57,8 @@ const HERE: ReadonlySet<VmFate["kind"] | undefined> = new Set<VmFate["kind"]>([
 
 /** Decides what the secondary is told. */
 export function sentFarewell(known: AtSentEnd): SentFarewell {
-  const { isLinked, isTheirs, vm, isStreamFault, wasInColo, isInterrupted } = known;
-  if (!isLinked || isTheirs) return "nothing";
+  const { isLinked, said, vm, isStreamFault, wasInColo, isInterrupted } = known;
+  if (!isLinked || said !== undefined) return "nothing";
   if (vm === "ended") return "vm-ended";
   if (HERE.has(vm)) return "goes-on";
   // QEMU finds us gone, its migration fails, and its VM goes on: nobody is to take over.
@@ -69,9 +74,15 @@ export interface SentEnd {
   readonly qemu: "continue" | "stop" | "nothing";
   /** Whether the connection lasts until QEMU was told: the secondary waits for its end. */
   readonly keepsConnection: boolean;
-  /** What the taps do with what is held, and with what comes. */
-  readonly taps: "pass" | "hold";
-  /** Whether what we changed in a QEMU that has ended its migration itself is put back. */
+  /**
+   * What the taps do with what is held, and with what comes. `hold-until-resumed`: somebody may let the VM,
+   * which was stopped, run again.
+   */
+  readonly taps: "pass" | "hold" | "hold-until-resumed";
+  /**
+   * Whether what we changed in a QEMU that has ended its migration itself is put back. A QEMU that is told
+   * to stop its VM has it back with that.
+   */
   readonly putsBack: boolean;
   /** Whether the taps are served on for a QEMU that uses them. */
   readonly servesOn: boolean;
@@ -80,17 +91,19 @@ export interface SentEnd {
 /** Decides what follows. */
 export function afterSentFarewell(known: AtSentEnd, answer: Answer): SentEnd {
   const { isLinked, vm, hasMonitor, isPaused, isInterrupted } = known;
-  const isTheirs = known.isTheirs || answer === "taken-over" || answer === "given-up";
+  const isTheirs = known.said === "taken-over" || answer === "taken-over";
+  const isGivenUp = !isTheirs && (known.said === "given-up" || answer === "given-up");
+  const mayBeTheirs = isTheirs || isGivenUp;
+  const stops = mayBeTheirs && isLinked && hasMonitor;
   const isGood = vm === "ended" && answer === "heard";
-  const taps = isTheirs ? "hold" : "pass";
   const ends = {
     isGood,
-    taps,
+    taps: isGivenUp && stops ? "hold-until-resumed" : mayBeTheirs ? "hold" : "pass",
     keepsConnection: isTheirs,
     putsBack: HERE.has(vm),
     servesOn: !isGood && !isInterrupted,
   } as const;
-  if (isTheirs && isLinked && hasMonitor) return { ...ends, qemu: "stop" };
+  if (stops) return { ...ends, qemu: "stop", putsBack: false };
   if (isGood || !isToBeTold(known)) return { ...ends, qemu: "nothing" };
   return { ...ends, qemu: isPaused ? "stop" : "continue" };
 }

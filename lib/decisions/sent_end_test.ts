@@ -5,7 +5,6 @@ import { afterSentFarewell, type AtSentEnd, sentFarewell } from "./sent_end.ts";
 /** A secondary that is lost in COLO, of a VM whose monitor we have. */
 const KNOWN: AtSentEnd = {
   isLinked: true,
-  isTheirs: false,
   isStreamFault: false,
   wasInColo: true,
   mayBeColo: true,
@@ -40,21 +39,45 @@ const TABLE: readonly (readonly [string, Partial<AtSentEnd>, Answer, string])[] 
   ["it was never there", { isLinked: false }, "unheard", "nothing; QEMU nothing; pass, serve on"],
   [
     "the VM is the secondary's",
-    { isTheirs: true },
+    { said: "taken-over" },
     "taken-over",
     "nothing; QEMU stop first; hold, serve on",
   ],
   [
     "the same, in the first pass",
-    { ...FIRST, isTheirs: true },
+    { ...FIRST, said: "taken-over" },
     "taken-over",
     "nothing; QEMU stop first; hold, serve on",
   ],
   [
     "the same, without a monitor",
-    { ...BLIND, isTheirs: true },
+    { ...BLIND, said: "taken-over" },
     "taken-over",
     "nothing; QEMU nothing first; hold, serve on",
+  ],
+  [
+    "the secondary has given us up",
+    { said: "given-up" },
+    "unheard",
+    "nothing; QEMU stop; hold-until-resumed, serve on",
+  ],
+  [
+    "the same, in the first pass",
+    { ...FIRST, said: "given-up" },
+    "unheard",
+    "nothing; QEMU stop; hold-until-resumed, serve on",
+  ],
+  [
+    "the same, without a monitor",
+    { ...BLIND, said: "given-up" },
+    "unheard",
+    "nothing; QEMU nothing; hold, serve on",
+  ],
+  [
+    "a stream that we do not take, of a secondary that has given us up",
+    { ...FIRST, isStreamFault: true },
+    "given-up",
+    "goes-on; QEMU stop; hold-until-resumed, serve on",
   ],
   ["an interruption", { isInterrupted: true }, "heard", "goes-on; QEMU continue; pass"],
   [
@@ -73,7 +96,7 @@ const TABLE: readonly (readonly [string, Partial<AtSentEnd>, Answer, string])[] 
     "the same, of a secondary that has given us up",
     { isInterrupted: true },
     "given-up",
-    "goes-on; QEMU stop first; hold",
+    "goes-on; QEMU stop; hold-until-resumed",
   ],
   [
     "an interruption without a monitor",
@@ -121,6 +144,12 @@ const TABLE: readonly (readonly [string, Partial<AtSentEnd>, Answer, string])[] 
     "goes-on; QEMU continue; pass, serve on; put back",
   ],
   [
+    "the same, of a secondary that has given us up",
+    { vm: "cancelled" },
+    "given-up",
+    "goes-on; QEMU stop; hold-until-resumed, serve on",
+  ],
+  [
     "the same, of a paused VM",
     { vm: "cancelled", isPaused: true },
     "heard",
@@ -143,17 +172,20 @@ for (const [what, known, answer, wanted] of TABLE) {
 }
 
 Deno.test("of all cases, none has a VM run that is the secondary's or paused, or lets its output go", () => {
-  const either = [false, true];
   for (const [, row] of TABLE) {
-    for (const isPaused of either) {
-      for (const isTheirs of either) {
+    for (const isPaused of [false, true]) {
+      for (const said of [undefined, "given-up", "taken-over"] as const) {
         for (const answer of ["heard", "unheard", "given-up", "taken-over"] as const) {
-          const known = { ...KNOWN, ...row, isPaused, isTheirs };
+          const known = { ...KNOWN, ...row, isPaused, said };
           const end = afterSentFarewell(known, answer);
-          const mayBeTheirs = isTheirs || answer === "taken-over" || answer === "given-up";
+          const isTheirs = said === "taken-over" || answer === "taken-over";
+          const mayBeTheirs = isTheirs || said === "given-up" || answer === "given-up";
           if (mayBeTheirs || isPaused) assert.notEqual(end.qemu, "continue");
-          assert.equal(end.taps, mayBeTheirs ? "hold" : "pass");
-          assert.equal(end.keepsConnection, mayBeTheirs);
+          assert.equal(end.taps === "pass", !mayBeTheirs);
+          if (isTheirs) assert.equal(end.taps, "hold");
+          // Only of a VM that was stopped does RESUME tell that somebody has decided.
+          if (end.taps === "hold-until-resumed") assert.equal(end.qemu, "stop");
+          assert.equal(end.keepsConnection, isTheirs);
         }
       }
     }

@@ -2,13 +2,18 @@
 import assert from "node:assert/strict";
 import { KemariProcess } from "../lab/program/watched_kemari.ts";
 import { until } from "../lab/program/until.ts";
-import { NbdWriter } from "./disk/testing/nbd_writer.ts";
+import { BLOCK, NbdWriter } from "./disk/testing/nbd_writer.ts";
 import { delay } from "./system/delay.ts";
 import { FakeMonitor } from "./vm/testing/fake_monitor.ts";
 
 /** Some ticks of a link, each of which used to find the secondary's end anew. */
 const TICKS_MS = 500;
 const IMAGE_BYTES = 1 << 20;
+
+/** Waits for a word of the process that serves on: the one that QEMU knows may have ended before it. */
+function hears(send: KemariProcess, pattern: RegExp): Promise<void> {
+  return until(() => pattern.test(send.stderr), `${pattern} on stderr`);
+}
 
 for (const hasMonitor of [false, true]) {
   const how = hasMonitor ? "in the first pass" : "without a monitor";
@@ -28,7 +33,7 @@ for (const hasMonitor of [false, true]) {
       const client = await NbdWriter.connect(`${folder}/disk`, "d");
       try {
         recv.signal("SIGKILL");
-        await send.waitFor(/serving the taps on, unprotected/);
+        await hears(send, /serving the taps on, unprotected/);
         await delay(TICKS_MS);
         await client.write(3);
         await until(() => client.answered === 3, "the disk's answers");
@@ -37,7 +42,7 @@ for (const hasMonitor of [false, true]) {
       }
       const { code, stderr } = await send.ended();
       assert.equal(code, 4, stderr);
-      assert.deepEqual((await Deno.readFile(`${folder}/image`))[2 * 4096], 3);
+      assert.deepEqual((await Deno.readFile(`${folder}/image`))[2 * BLOCK], 3);
     } finally {
       await Deno.remove(folder, { recursive: true });
     }

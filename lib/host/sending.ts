@@ -19,8 +19,8 @@ import { CONNECT_TIMEOUT_MS, connectPeer, type PeerConnection } from "./link/pee
 import { SenderLink } from "./link/sender_link.ts";
 import { inWordsOfCommand } from "./command_end.ts";
 import type { SendFront } from "./send_front.ts";
-import { hasGivenUsUp } from "./link/lost_secondary.ts";
-import { identityOfSent, putDelayBack, releaseSentVm, SentVm } from "./sent_vm.ts";
+import { givenUp, hasGivenUsUp } from "./link/lost_secondary.ts";
+import { identityOfSent, putDelayBack, releaseSentVm, SentVm, stopSentVm } from "./sent_vm.ts";
 import { senderDurations, senderStatus, vmStatus } from "./status/sender_status.ts";
 import { statusLine } from "./status/status_line.ts";
 import type { SenderStatus } from "../control/sender_status.ts";
@@ -175,9 +175,11 @@ export class Sending {
       this.#taps?.passThrough();
       return;
     }
-    if (end.qemu !== "nothing") await this.#tellQemu(end.qemu, end.keepsConnection, error);
-    if (end.servesOn) await this.#serveOn(end, error);
-    throw await inWordsOfCommand(error, this.#peer);
+    const isGivenUp = end.taps === "hold-until-resumed" && fate?.kind !== "ended";
+    const cause = isGivenUp ? givenUp(error) : error;
+    if (end.qemu !== "nothing") await this.#tellQemu(end.qemu, end, cause);
+    if (end.servesOn) await this.#serveOn(end, cause);
+    throw await inWordsOfCommand(cause, this.#peer);
   }
 
   async close(): Promise<void> {
@@ -268,7 +270,7 @@ export class Sending {
     const dialogue = this.#link?.primary.dialogue;
     return {
       isLinked: this.#link !== undefined,
-      isTheirs: isTheirs(error),
+      said: isTakenOver(error) ? "taken-over" : hasGivenUsUp(error) ? "given-up" : undefined,
       vm: fate?.kind,
       isStreamFault: isStreamFault(error),
       wasInColo: dialogue?.requested === true,
@@ -291,17 +293,24 @@ export class Sending {
 
   /**
    * Ends COLO. The taps go on meanwhile: QEMU may wait for its disk before it answers.
-   *
-   * @param isFirst The secondary waits for the connection's end before its VM runs: ours stops first.
    */
-  async #tellQemu(action: "continue" | "stop", isFirst: boolean, cause: unknown): Promise<void> {
-    if (isFirst) this.#link!.quiesce();
+  async #tellQemu(action: "continue" | "stop", end: SentEnd, cause: unknown): Promise<void> {
+    // The secondary waits for the connection's end before its VM runs: ours stops first.
+    if (end.keepsConnection) this.#link!.quiesce();
     else this.#link!.close();
     await this.#qmp?.close();
     // A QEMU that waits for its channel, or for the end of the command that it knows, hears nothing.
     this.#goOnAlone(cause);
-    const told = releaseSentVm(this.#settings.qmp!, action, this.#vm?.changedDelayMs);
-    await this.#reactor.during(told, never);
+    const { qmp } = this.#settings;
+    const delayMs = this.#vm?.changedDelayMs;
+    if (end.taps === "hold-until-resumed" && end.servesOn) {
+      const resumed = () => {
+        log.warn("the VM was let run here: what it says gets out, unprotected");
+        this.#taps?.passThrough();
+        this.#reactor.wake();
+      };
+      this.#qmp = await this.#reactor.during(stopSentVm(qmp!, delayMs, resumed), never);
+    } else await this.#reactor.during(releaseSentVm(qmp!, action, delayMs), never);
     this.#link!.close();
   }
 

@@ -177,17 +177,50 @@ export async function releaseSentVm(
   action: "continue" | "stop",
   delayMs: number | undefined,
 ): Promise<void> {
+  await using _ = await tellSentVm(qmp, action, delayMs);
+}
+
+/**
+ * Stops a VM whose secondary may run it, and listens on for somebody to let it run here all the same. QEMU
+ * greets nobody else at this monitor meanwhile.
+ *
+ * @param onResumed Called each time that the VM runs again, by the runtime.
+ * @returns Whose closing ends that; undefined where QEMU could not be told: nobody decides then.
+ */
+export async function stopSentVm(
+  qmp: string,
+  delayMs: number | undefined,
+  onResumed: () => void,
+): Promise<QmpClient | undefined> {
+  const client = await tellSentVm(qmp, "stop", delayMs);
+  if (client === undefined) return undefined;
+  new VmWatch(client).follow({ resumed: onResumed });
+  // Somebody may have been quicker than we were with listening; QEMU did stop it.
+  if (await runState(client).catch(() => undefined) === "running") onResumed();
+  return client;
+}
+
+/** @returns The monitor, the caller's to close; undefined where QEMU was not told, which was said loudly. */
+async function tellSentVm(
+  qmp: string,
+  action: "continue" | "stop",
+  delayMs: number | undefined,
+): Promise<QmpClient | undefined> {
+  let client: QmpClient | undefined;
   try {
     await untilToBeTold(qmp);
-    await using client = await QmpClient.connect(qmp, { timeoutMs: 2000 });
+    client = await QmpClient.connect(qmp, { timeoutMs: 2000 });
     const state = await releaseVm(client, action);
     // Only now: in COLO it would ask for another checkpoint.
     if (delayMs !== undefined) await client.run(triggerCheckpoint(delayMs));
     log.warn("the VM is {state}, unprotected", { state });
+    return client;
   } catch (error) {
     log.error("QEMU was not told that the secondary is lost: {reason}", {
       reason: (error as Error).message,
     });
+    await client?.close();
+    return undefined;
   }
 }
 

@@ -24,6 +24,15 @@ export function hasGivenUsUp(error: unknown): boolean {
   return error instanceof WireError && error.fault === "silence";
 }
 
+/** What a session has ended with whose secondary has given us up, where the VM was stopped for it. */
+export function givenUp(cause: unknown): WireError {
+  return new WireError("transaction", 0, "silence", "the secondary has given this primary up", {
+    hint: "the VM is stopped here, since the secondary may run it: see kemari status at the " +
+      "secondary, and let the VM go on (cont) only if it does not run there",
+    cause,
+  });
+}
+
 /** Why a secondary is given up that is there, and takes less than the guest writes. */
 export function tooSlow(peer: string, disk: string, heldBytes: number): TransportError {
   const held = formatBytes(heldBytes);

@@ -18,7 +18,7 @@ import type { QmpClient } from "../vm/qmp_client.ts";
 import type { Reactor } from "../system/reactor.ts";
 import { type OnSecondaryLoss, releaseVm, staysInColo } from "../vm/release_vm.ts";
 import { restoreSaved } from "../vm/saved_settings.ts";
-import { hasGivenUsUp } from "../link/lost_secondary.ts";
+import { givenUp, hasGivenUsUp } from "../link/lost_secondary.ts";
 import type { SenderLink } from "../link/sender_link.ts";
 import type { StillVm } from "../vm/still_vm.ts";
 import type { TapSet } from "../taps/tap_set.ts";
@@ -153,14 +153,6 @@ export async function partFromSecondary(
 function takenOver(cause: unknown): WireError {
   return new WireError("transaction", 0, "taken-over", "the VM is the secondary's by now", {
     hint: "the VM must not run here any more: end this QEMU",
-    cause,
-  });
-}
-
-function givenUp(cause: unknown): WireError {
-  return new WireError("transaction", 0, "silence", "the secondary has given this primary up", {
-    hint: "the VM is stopped here, since the secondary may run it: see kemari status at the " +
-      "secondary, and let the VM go on (cont) only if it does not run there",
     cause,
   });
 }

@@ -2,8 +2,8 @@
 
 /** Serves one client at a time, as QEMU does, and knows whether its VM runs. */
 export class FakeMonitor implements AsyncDisposable {
-  /** What clients have told it, queries aside. */
-  readonly told: string[] = [];
+  /** The commands of all clients. */
+  readonly heard: string[] = [];
   readonly #listener: Deno.Listener;
   #client: Deno.Conn | undefined;
   #isRunning = true;
@@ -73,7 +73,7 @@ export class FakeMonitor implements AsyncDisposable {
       const status = this.#isRunning ? "running" : "paused";
       return { status, running: this.#isRunning };
     }
-    if (!command.startsWith("query-") && command !== "qmp_capabilities") this.told.push(command);
+    this.heard.push(command);
     if (command === "stop" && this.#isRunning) {
       this.#isRunning = false;
       await event(client, "STOP");
