@@ -215,15 +215,25 @@ export class Sending {
     const { qmp: path } = this.#settings;
     if (path === undefined) return;
     const reactor = this.#reactor;
-    const qmp = await reactor.during(QmpClient.connect(path, { reactor }), this.#signal)
-      .catch((error) => unwatched(error, taps));
+    // What the link throws meanwhile is no fault of the monitor's, and ends the session.
+    const connecting = QmpClient.connect(path, { reactor });
+    const monitor = connecting.catch((error) => unwatched(error, taps));
+    let qmp: QmpClient | undefined;
+    try {
+      qmp = await reactor.during(monitor, this.#signal);
+    } catch (error) {
+      // QEMU greets one client at a time: whoever comes to tell it about the loss is not to wait for us.
+      void connecting.then((late) => late.close(), () => {});
+      throw error;
+    }
     if (qmp === undefined) return;
     this.#qmp = qmp;
     const vm = this.#vm = new SentVm(qmp, link, taps, this.#settings, reactor);
-    await reactor.during(vm.look(), this.#signal).catch((error) => {
+    const looked = vm.look().catch((error) => {
       // Behind a handover QEMU may go.
       if (!link.handedOver) unwatched(error, taps);
     });
+    await reactor.during(looked, this.#signal);
   }
 
   async #showStatus(link: SenderLink, taps: TapSet): Promise<void> {
