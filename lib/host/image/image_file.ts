@@ -95,9 +95,9 @@ export class ImageFile implements BlockBackend {
     return new ImageFile(reactor, fd, path, size, readOnly, isBlockDevice);
   }
 
-  /** See {@link ImageQueue.waitsShortly}: for an image that a guest reads and writes. */
-  set waitsShortly(does: boolean) {
-    this.#queue.waitsShortly = does;
+  /** See {@link ImageQueue.waitShortly}: for an image that a guest reads and writes. */
+  waitShortly(limitMs?: number): void {
+    this.#queue.waitShortly(limitMs);
   }
 
   /** Requests that the storage has not answered yet. */

@@ -70,11 +70,7 @@ export class ImageQueue {
   /** Whoever is told of an answer may ask for more: that is taken in its turn. */
   #isTaking = false;
   #waitedTurn = -1;
-  /**
-   * Whether a request by itself may be waited for on the spot: `done` then comes before `submit`
-   * returns. Worth it where somebody waits for each answer, as a guest does.
-   */
-  waitsShortly = false;
+  #waitMs = 0;
 
   /** @param fd The image's; this object's to close. */
   constructor(reactor: Reactor, fd: number, sizeBytes: number) {
@@ -94,6 +90,17 @@ export class ImageQueue {
   /** Bytes of memory that they keep. */
   get bytes(): number {
     return this.#bytes;
+  }
+
+  /**
+   * A request by itself may be waited for on the spot from now on: `done` then comes before `submit`
+   * returns. Worth it where somebody waits for each answer, as a guest does.
+   *
+   * @param limitMs For so long at the most; 0: never.
+   */
+  waitShortly(limitMs = SHORT_MS): void {
+    this.#waitMs = limitMs;
+    this.#waits.clear();
   }
 
   /** Whether something on its way changes what is in this range, or may. */
@@ -177,7 +184,7 @@ export class ImageQueue {
    * a turn is no longer than one wait more.
    */
   #waitShortly(op: number): void {
-    if (!this.waitsShortly || this.length > 1 || this.#isTaking) return;
+    if (this.#waitMs === 0 || this.length > 1 || this.#isTaking) return;
     if (this.#waitedTurn === this.#reactor.turns) return;
     this.#waitedTurn = this.#reactor.turns;
     this.#aloneAt = performance.now();
@@ -186,7 +193,7 @@ export class ImageQueue {
 
   #waitOf(op: number): ShortWait {
     let wait = this.#waits.get(op);
-    if (wait === undefined) this.#waits.set(op, wait = new ShortWait(SHORT_MS));
+    if (wait === undefined) this.#waits.set(op, wait = new ShortWait(this.#waitMs));
     return wait;
   }
 

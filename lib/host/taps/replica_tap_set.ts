@@ -254,7 +254,7 @@ export class ReplicaTapSet {
     for (const { gate, address } of this.#disks) {
       gate.isOpen = true;
       this.#makeGood(address.name, gate.image);
-      gate.image.waitsShortly = true;
+      gate.image.waitShortly();
     }
     this.#isActive = true;
     if (packets + writes.length + given > 0) {
@@ -322,7 +322,10 @@ export class ReplicaTapSet {
 
   /** No VM got them after all: they wait as before, and nothing of this activation is left. */
   deactivate(): void {
-    for (const { gate } of this.#disks) gate.isOpen = gate.image.waitsShortly = false;
+    for (const { gate } of this.#disks) {
+      gate.isOpen = false;
+      gate.image.waitShortly(0);
+    }
     for (const net of this.#nets) net.deafen();
     this.#isActive = false;
   }

@@ -333,7 +333,7 @@ export class TapSet implements PrimaryTaps {
 
   async #openDisk(address: DiskTapAddress, signal: AbortSignal): Promise<void> {
     const image = ImageFile.open(address.path, this.#reactor, imageUseOf(address));
-    image.waitsShortly = true;
+    image.waitShortly();
     const disk = this.#addDisk(address, image);
     disk.serve(
       await NbdServer.listen(
