@@ -2,7 +2,8 @@
 import assert from "node:assert/strict";
 import { concat, fullStream } from "../../qemu/testing/synthetic_stream.ts";
 import { encodeLeave } from "../../txn/leave.ts";
-import { decodeHello, encodeHeader, encodeHello, HEADER_BYTES, TXN } from "../../txn/wire.ts";
+import { decodeHello, encodeHello } from "../../txn/hello.ts";
+import { encodeHeader, HEADER_BYTES, TXN } from "../../txn/wire.ts";
 import { loadStream } from "../../lab/recording/streams.ts";
 import { OutputQueue } from "../system/channel.ts";
 import { cString, libc } from "../system/libc.ts";
