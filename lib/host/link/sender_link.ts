@@ -293,7 +293,9 @@ export class SenderLink {
     this.#peerWatch.want(false, this.#output.wantsRoom);
     const { at } = this.#state;
     if (at === "leaving") this.#state = { at: "left", by: "end" };
-    else if (at !== "left" && at !== "handed-over") throw closedBySecondary(this.#peer.transport.name);
+    else if (at !== "left" && at !== "handed-over") {
+      throw closedBySecondary(this.#peer.transport.name);
+    }
   }
 
   #readQemu(): void {
