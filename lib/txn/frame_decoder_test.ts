@@ -4,9 +4,12 @@ import { Carry } from "../bytes/carry.ts";
 import { WireError } from "../errors.ts";
 import { FrameDecoder } from "./frame_decoder.ts";
 import type { FrameVisitor } from "./frame_visitor.ts";
-import { encodeHeader, type FrameHeader, HEADER_BYTES, TXN } from "./wire.ts";
+import { encodeHeader, type FrameHeader } from "./frame_header.ts";
+import { HEADER_BYTES, TXN } from "./wire.ts";
 
 class Seen implements FrameVisitor {
+  readonly isOver = false;
+  check(): void {}
   readonly lines: string[] = [];
   #streamed = "";
   streamed(header: FrameHeader, offset: number): void {

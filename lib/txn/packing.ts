@@ -7,14 +7,8 @@
  * zstd of all PACKED frames of a connection is one stream.
  */
 import type { FrameVisitor } from "./frame_visitor.ts";
-import {
-  decodeHeader,
-  encodeHeader,
-  type FrameHeader,
-  HEADER_BYTES,
-  MAX_PACKED_BYTES,
-  TXN,
-} from "./wire.ts";
+import { decodeHeader, encodeHeader, type FrameHeader } from "./frame_header.ts";
+import { HEADER_BYTES, MAX_PACKED_BYTES, TXN } from "./wire.ts";
 import { refuse } from "./wire_fault.ts";
 import { compressBound, ZstdCompressor, ZstdDecompressor } from "./zstd_context.ts";
 
@@ -163,6 +157,7 @@ function handOn(
     if (header.command !== TXN.CONTINUE && header.command !== TXN.EVENT) {
       refuse(offset, "bad-order", `command ${header.command} inside a PACKED frame`);
     }
+    visitor.check(header, offset);
     visitor.streamed(header, offset);
     if (header.lengthBytes > 0) visitor.piece(frames, at + HEADER_BYTES, end);
     at = end;

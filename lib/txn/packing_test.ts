@@ -10,11 +10,14 @@ import { Desk, Link, OPTIONS, wireFault } from "./testing/session_pair.ts";
 import { TxnReceiver } from "./receiver.ts";
 import { TxnSender } from "./sender.ts";
 import { encodeHello, FEATURE, PROTOCOL_VERSION } from "./hello.ts";
-import { encodeHeader, HEADER_BYTES, MAX_PACKED_BYTES, TXN } from "./wire.ts";
+import { encodeHeader } from "./frame_header.ts";
+import { HEADER_BYTES, MAX_PACKED_BYTES, TXN } from "./wire.ts";
 import { compressBound, WINDOW_LOG, ZstdCompressor, ZstdDecompressor } from "./zstd_context.ts";
 
 /** What a decoder hands on: frames with their payload joined, whatever pieces they come in. */
 class Seen implements FrameVisitor {
+  readonly isOver = false;
+  check(): void {}
   readonly frames: string[] = [];
   #payload: number[] = [];
   #header = "";
@@ -110,6 +113,8 @@ Deno.test("packed frames come out as they went in, in any batches and pieces", (
           const piece = wire.slice(at, at + step);
           carry.feed(piece, 0, piece.length, (b, from, to) => {
             const next = decoder.decode(b, from, to, {
+              isOver: false,
+              check() {},
               streamed(header) {
                 seen.frames.push(`${header.command} ${header.sequence}: ${header.lengthBytes}`);
               },

@@ -1,5 +1,6 @@
 import { WireError } from "../errors.ts";
-import { encodeHeader, MAX_NACK_TEXT_BYTES, NACK_REASON, type NackReason, TXN } from "./wire.ts";
+import { encodeHeader } from "./frame_header.ts";
+import { MAX_NACK_TEXT_BYTES, NACK_REASON, type NackReason, TXN } from "./wire.ts";
 
 /** What a user can do about a refusal, by its reason. */
 const HINTS: Readonly<Record<string, string>> = {

@@ -2,11 +2,10 @@ import assert from "node:assert/strict";
 import fc from "fast-check";
 import { WireError, type WireFault } from "../errors.ts";
 import { decodeHello, encodeHello, FEATURE, type Hello, PROTOCOL_VERSION } from "./hello.ts";
+import { decodeHeader, encodeHeader } from "./frame_header.ts";
 import {
   BEGIN_FLAG,
-  decodeHeader,
   DIGEST_LAST,
-  encodeHeader,
   HEADER_BYTES,
   MAX_CONTROL_BYTES,
   MAX_PACKED_BYTES,

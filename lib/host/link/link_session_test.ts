@@ -2,7 +2,8 @@
 import assert from "node:assert/strict";
 import { TransportError, WireError } from "../../errors.ts";
 import { concat, fullStream, u64 } from "../../qemu/testing/synthetic_stream.ts";
-import { encodeHeader, NACK_REASON, TXN } from "../../txn/wire.ts";
+import { encodeHeader } from "../../txn/frame_header.ts";
+import { NACK_REASON, TXN } from "../../txn/wire.ts";
 import { libc } from "../system/libc.ts";
 import { Stage, tinyStream, wireOf } from "./testing/link_stage.ts";
 import { never } from "../system/never.ts";
