@@ -5,35 +5,33 @@ import { FrameDecoder } from "./frame_decoder.ts";
 import type { FrameVisitor } from "./frame_visitor.ts";
 import { FramePacker, MAX_BATCH_PAYLOAD_BYTES, type PackingCounters } from "./packing.ts";
 import { encodeLeave, type Leave } from "./leave.ts";
+import { PeerOffers } from "./peer_offers.ts";
 import { decodeRefusal } from "./refusal.ts";
-import type { InFlight, SenderEvent, SenderOptions, SentBytes } from "./sender_options.ts";
 import {
-  BEGIN_FLAG,
+  BEGIN_FLAGS,
+  helloOf,
+  type InFlight,
+  type SenderEvent,
+  type SenderOptions,
+  type SentBytes,
+} from "./sender_options.ts";
+import {
   decodeHello,
   encodeHeader,
   encodeHello,
-  FEATURE,
   type FrameHeader,
   HEADER_BYTES,
   heartbeatPeriodMs,
   type Hello,
   MAX_PAYLOAD_BYTES,
-  OFFERED_FEATURES,
-  PROTOCOL_VERSION,
   TXN,
 } from "./wire.ts";
 import { refuse } from "./wire_fault.ts";
+import { HAS_ZSTD } from "./zstd_context.ts";
 
 export type { SenderEvent, SenderOptions, SentBytes } from "./sender_options.ts";
 
 type State = "hello" | "ready" | "open" | "handover" | "leaving" | "done";
-
-/** BEGIN's flags: whether the transaction is a whole state, and whether it goes by the replica. */
-const BEGIN_FLAGS = {
-  "checkpoint": 0,
-  "full": BEGIN_FLAG.FULL,
-  "full-on-replica": BEGIN_FLAG.FULL | BEGIN_FLAG.BASED,
-} as const;
 
 /**
  * The sender's half of ft-transaction, without I/O or clock.
@@ -57,6 +55,7 @@ export class TxnSender implements FrameVisitor {
   #output: Uint8Array[] = [];
   #events: SenderEvent[] = [];
   #peer: Hello | undefined;
+  #offers = new PeerOffers();
   #transaction = 0;
   #sequence = 0;
   #payloadBytes = 0;
@@ -72,18 +71,7 @@ export class TxnSender implements FrameVisitor {
   constructor(options: SenderOptions, now: number) {
     this.#options = options;
     this.#now = this.#heardAt = this.#saidAt = now;
-    const hello = encodeHello({
-      version: PROTOCOL_VERSION,
-      features: OFFERED_FEATURES,
-      session: options.session,
-      heartbeatMs: options.heartbeatMs,
-      graceMs: options.graceMs,
-      committed: 0,
-      maxTransactionBytes: 0,
-      software: options.software,
-      fields: options.fields,
-    });
-    this.#frame(TXN.HELLO, 0, 0, hello);
+    this.#frame(TXN.HELLO, 0, 0, encodeHello(helloOf(options)));
   }
 
   /** What the peer said of itself, once it has. */
@@ -152,9 +140,11 @@ export class TxnSender implements FrameVisitor {
    *
    * @param pieces One EVENT payload of at most MAX_PAYLOAD_BYTES, in pieces; the caller's, as in
    *   {@link forward}.
+   * @throws {StateError} where the peer takes no events: with taps there is no session then.
    */
   event(pieces: readonly Uint8Array[]): void {
     this.#expect("open", "event");
+    this.#offers.require("events");
     let lengthBytes = 0;
     for (const piece of pieces) {
       this.#checksum = crc32(piece, this.#checksum);
@@ -169,8 +159,7 @@ export class TxnSender implements FrameVisitor {
 
   /** Whether the peer keeps what the world sends to the guest, and it may be said now. */
   get takesInputs(): boolean {
-    return (this.#state === "ready" || this.#state === "open") &&
-      (this.#peer!.features & FEATURE.inputs) !== 0;
+    return (this.#state === "ready" || this.#state === "open") && this.#offers.has("inputs");
   }
 
   /**
@@ -188,10 +177,14 @@ export class TxnSender implements FrameVisitor {
     for (const piece of pieces) this.#output.push(piece);
   }
 
-  /** Says that the output held for a transaction, and for all before it, has been let go. */
+  /**
+   * Says that the output held for a transaction, and for all before it, has been let go; nothing to a
+   * peer that keeps none of it.
+   */
   released(transaction: number): void {
     // Closed over unread bytes, the secondary's connection would cost us its answer to LEAVE.
     if (this.#state === "leaving" || this.#state === "done") return;
+    if (!this.#offers.has("events")) return;
     this.#frame(TXN.RELEASED, 0, transaction);
   }
 
@@ -240,19 +233,25 @@ export class TxnSender implements FrameVisitor {
 
   /** Whether the peer answers LEAVE. */
   get answersLeave(): boolean {
-    return ((this.#peer?.features ?? 0) & FEATURE.farewell) !== 0;
+    return this.#offers.has("farewell");
   }
 
-  /** Asks for the digests of the replica's pages, under a seed of two `u32`. */
+  /** Whether the peer tells the digests of the replica's pages. */
+  get answersDigests(): boolean {
+    return this.#offers.has("digests");
+  }
+
+  /** Asks for them, under a seed of two `u32`. @throws {StateError} unless {@link answersDigests}. */
   queryDigests(seedLow: number, seedHigh: number): void {
     this.#expect("ready", "query digests");
+    this.#offers.require("digests");
     this.#frame(TXN.DIGEST_QUERY, 0, 0, this.#queries.askPages(seedLow, seedHigh));
   }
 
-  /** Whether one more query of a disk may be sent: the peer is there, and not too many wait. */
+  /** Whether one more query of a disk may be sent: the peer answers them, and not too many wait. */
   get mayQueryDisk(): boolean {
     return (this.#state === "ready" || this.#state === "open") &&
-      this.#queries.mayQueryDisk;
+      this.#offers.has("diskDigests") && this.#queries.mayQueryDisk;
   }
 
   /**
@@ -331,9 +330,9 @@ export class TxnSender implements FrameVisitor {
       }
       this.#transaction = this.#peer.committed;
       const clock = this.#options.packingClock;
-      if (clock !== undefined && (this.#peer.features & OFFERED_FEATURES & FEATURE.packed) !== 0) {
-        this.#packer = new FramePacker(clock);
-      }
+      this.#offers = new PeerOffers(this.#peer.features);
+      const mayPack = HAS_ZSTD && this.#offers.has("packed");
+      if (clock !== undefined && mayPack) this.#packer = new FramePacker(clock);
       this.#state = "ready";
       this.#events.push({ kind: "ready", hello: this.#peer });
       return;
