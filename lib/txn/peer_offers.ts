@@ -1,5 +1,5 @@
 import { StateError } from "../errors.ts";
-import { FEATURE } from "./wire.ts";
+import { FEATURE } from "./hello.ts";
 
 /** What the other end has offered in its HELLO. What it has not offered it is never sent. */
 export class PeerOffers {

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { StateError } from "../errors.ts";
-import { decodeHeader, encodeHello, FEATURE, type FrameHeader, HEADER_BYTES, TXN } from "./wire.ts";
+import { encodeHello, FEATURE } from "./hello.ts";
+import { decodeHeader, type FrameHeader, HEADER_BYTES, TXN } from "./wire.ts";
 import { TxnSender } from "./sender.ts";
 import { HAS_ZSTD } from "./zstd_context.ts";
 import { feed, frame, OPTIONS, SESSION } from "./testing/session_pair.ts";

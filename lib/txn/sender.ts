@@ -3,35 +3,34 @@ import { StateError } from "../errors.ts";
 import { DigestQueries } from "./digest_queries.ts";
 import { FrameDecoder } from "./frame_decoder.ts";
 import type { FrameVisitor } from "./frame_visitor.ts";
-import { FramePacker, MAX_BATCH_PAYLOAD_BYTES, type PackingCounters } from "./packing.ts";
+import { FrameWriter } from "./frame_writer.ts";
+import type { PackingCounters } from "./packing.ts";
 import { encodeLeave, type Leave } from "./leave.ts";
 import { PeerOffers } from "./peer_offers.ts";
 import { decodeRefusal } from "./refusal.ts";
-import {
-  BEGIN_FLAGS,
-  helloOf,
-  type InFlight,
-  type SenderEvent,
-  type SenderOptions,
-  type SentBytes,
-} from "./sender_options.ts";
+import type { InFlight, SenderEvent, SenderOptions, SentBytes } from "./sender_options.ts";
 import {
   decodeHello,
-  encodeHeader,
   encodeHello,
-  type FrameHeader,
-  HEADER_BYTES,
   heartbeatPeriodMs,
   type Hello,
-  MAX_PAYLOAD_BYTES,
-  TXN,
-} from "./wire.ts";
+  OFFERED_FEATURES,
+  PROTOCOL_VERSION,
+} from "./hello.ts";
+import { BEGIN_FLAG, type FrameHeader, MAX_PAYLOAD_BYTES, TXN } from "./wire.ts";
 import { refuse } from "./wire_fault.ts";
 import { HAS_ZSTD } from "./zstd_context.ts";
 
 export type { SenderEvent, SenderOptions, SentBytes } from "./sender_options.ts";
 
 type State = "hello" | "ready" | "open" | "handover" | "leaving" | "done";
+
+/** BEGIN's flags: whether the transaction is a whole state, and whether it goes by the replica. */
+const BEGIN_FLAGS = {
+  "checkpoint": 0,
+  "full": BEGIN_FLAG.FULL,
+  "full-on-replica": BEGIN_FLAG.FULL | BEGIN_FLAG.BASED,
+} as const;
 
 /**
  * The sender's half of ft-transaction, without I/O or clock.
@@ -49,15 +48,11 @@ export class TxnSender implements FrameVisitor {
   readonly #options: SenderOptions;
   readonly #decoder = new FrameDecoder(false);
   #state: State = "hello";
-  /** The header of the last BEGIN. */
-  #begin: Uint8Array | undefined;
-  #packer: FramePacker | undefined;
-  #output: Uint8Array[] = [];
+  readonly #writer = new FrameWriter();
   #events: SenderEvent[] = [];
   #peer: Hello | undefined;
   #offers = new PeerOffers();
   #transaction = 0;
-  #sequence = 0;
   #payloadBytes = 0;
   #checksum = 0;
   #inFlight: InFlight[] = [];
@@ -66,12 +61,22 @@ export class TxnSender implements FrameVisitor {
   #now: number;
   #lost = false;
   readonly #queries = new DigestQueries();
-  readonly sent: SentBytes = { stream: 0, events: 0, framing: 0 };
 
   constructor(options: SenderOptions, now: number) {
     this.#options = options;
     this.#now = this.#heardAt = this.#saidAt = now;
-    this.#frame(TXN.HELLO, 0, 0, encodeHello(helloOf(options)));
+    const hello = encodeHello({
+      version: PROTOCOL_VERSION,
+      features: OFFERED_FEATURES,
+      session: options.session,
+      heartbeatMs: options.heartbeatMs,
+      graceMs: options.graceMs,
+      committed: 0,
+      maxTransactionBytes: 0,
+      software: options.software,
+      fields: options.fields,
+    });
+    this.#frame(TXN.HELLO, 0, 0, hello);
   }
 
   /** What the peer said of itself, once it has. */
@@ -98,15 +103,17 @@ export class TxnSender implements FrameVisitor {
     return this.#inFlight;
   }
 
+  /** Bytes made for the peer, by what they are for. */
+  get sent(): SentBytes {
+    return this.#writer.sent;
+  }
   /** Whether frames are packed from here on, if the peer takes packed ones at all. */
-  packing = true;
-
-  get #packs(): boolean {
-    return this.packing && this.#packer !== undefined;
+  set packing(packs: boolean) {
+    this.#writer.packing = packs;
   }
   /** What packing has done; undefined where the peer or this end does not pack. */
   get packed(): PackingCounters | undefined {
-    return this.#packer?.counters;
+    return this.#writer.packed;
   }
 
   /** Opens the next transaction. `base` says what pages that go unmentioned hold. */
@@ -114,23 +121,22 @@ export class TxnSender implements FrameVisitor {
     this.#expect("ready", "begin");
     this.#state = "open";
     this.#transaction++;
-    this.#sequence = 0;
     this.#payloadBytes = 0;
     this.#checksum = 0;
-    this.#frame(TXN.BEGIN, BEGIN_FLAGS[kind], this.#transaction);
-    this.#begin = this.#output.at(-1);
+    this.#writer.begin(BEGIN_FLAGS[kind], this.#transaction);
+    this.#saidAt = this.#now;
     return this.#transaction;
   }
 
   /** Sends bytes of the stream as they are; long ones in several frames. */
   forward(bytes: Uint8Array): void {
     this.#expect("open", "forward");
-    const most = this.#packs ? MAX_BATCH_PAYLOAD_BYTES : MAX_PAYLOAD_BYTES;
+    const most = this.#writer.mostPayloadBytes;
     for (let at = 0; at < bytes.length; at += most) {
       const piece = bytes.length <= most ? bytes : bytes.subarray(at, at + most);
       this.#checksum = crc32(piece, this.#checksum);
       this.#payloadBytes += piece.length;
-      this.sent.stream += piece.length;
+      this.#writer.sent.stream += piece.length;
       this.#frame(TXN.CONTINUE, 0, this.#transaction, piece);
     }
   }
@@ -152,9 +158,9 @@ export class TxnSender implements FrameVisitor {
     }
     if (lengthBytes > MAX_PAYLOAD_BYTES) throw new StateError(`an event of ${lengthBytes} bytes`);
     this.#payloadBytes += lengthBytes;
-    this.sent.events += lengthBytes;
+    this.#writer.sent.events += lengthBytes;
     this.#header(TXN.EVENT, 0, this.#transaction, lengthBytes);
-    for (const piece of pieces) if (piece.length > 0) this.#output.push(piece);
+    for (const piece of pieces) this.#writer.piece(piece);
   }
 
   /** Whether the peer keeps what the world sends to the guest, and it may be said now. */
@@ -172,9 +178,9 @@ export class TxnSender implements FrameVisitor {
   input(transaction: number, pieces: readonly Uint8Array[]): void {
     if (!this.takesInputs) throw new StateError(`input while ${this.#state}`);
     const lengthBytes = pieces.reduce((sum, { length }) => sum + length, 0);
-    this.sent.events += lengthBytes;
+    this.#writer.sent.events += lengthBytes;
     this.#header(TXN.INPUT, 0, transaction, lengthBytes);
-    for (const piece of pieces) this.#output.push(piece);
+    for (const piece of pieces) this.#writer.piece(piece);
   }
 
   /**
@@ -293,16 +299,9 @@ export class TxnSender implements FrameVisitor {
     }
   }
 
-  /**
-   * Takes what is to be written, in order. A BEGIN that stands alone waits for what follows it:
-   * the receiver would wake up to learn nothing, once for every checkpoint.
-   */
+  /** Takes what is to be written, in order, see {@link FrameWriter.take}. */
   takeOutput(): Uint8Array[] {
-    const output = this.#output;
-    const onlyBegin = output.length === 1 && output[0] === this.#begin;
-    if (output.length === 0 || onlyBegin) return [];
-    this.#output = [];
-    return this.#packs ? this.#packer!.pack(output) : output;
+    return this.#writer.take();
   }
 
   /** Takes what happened since the last call. */
@@ -331,8 +330,9 @@ export class TxnSender implements FrameVisitor {
       this.#transaction = this.#peer.committed;
       const clock = this.#options.packingClock;
       this.#offers = new PeerOffers(this.#peer.features);
-      const mayPack = HAS_ZSTD && this.#offers.has("packed");
-      if (clock !== undefined && mayPack) this.#packer = new FramePacker(clock);
+      if (clock !== undefined && HAS_ZSTD && this.#offers.has("packed")) {
+        this.#writer.mayPack(clock);
+      }
       this.#state = "ready";
       this.#events.push({ kind: "ready", hello: this.#peer });
       return;
@@ -379,17 +379,12 @@ export class TxnSender implements FrameVisitor {
   }
 
   #frame(command: number, flags: number, transaction: number, payload?: Uint8Array): void {
-    const lengthBytes = payload?.length ?? 0;
-    this.#header(command, flags, transaction, lengthBytes);
-    if (command !== TXN.CONTINUE) this.sent.framing += lengthBytes;
-    if (payload !== undefined && payload.length > 0) this.#output.push(payload);
+    this.#writer.frame(command, flags, transaction, payload);
+    this.#saidAt = this.#now;
   }
 
   #header(command: number, flags: number, transaction: number, lengthBytes: number): void {
-    const inTransaction = command >= TXN.BEGIN && command <= TXN.CANCEL || command === TXN.EVENT;
-    this.sent.framing += HEADER_BYTES;
-    const sequence = inTransaction ? this.#sequence++ : 0;
-    this.#output.push(encodeHeader({ command, flags, sequence, transaction, lengthBytes }));
+    this.#writer.header(command, flags, transaction, lengthBytes);
     this.#saidAt = this.#now;
   }
 
