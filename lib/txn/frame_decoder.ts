@@ -61,7 +61,7 @@ export class FrameDecoder {
       const next = body + header.lengthBytes;
       this.#consumed = base + next;
       if (header.command === TXN.PACKED && this.#unpacker !== undefined) {
-        this.#unpacker.unpack(header, bytes, body, next, base + at, visitor);
+        this.#unpacker.unpack(bytes, body, next, base + at, visitor);
         at = next;
         continue;
       }

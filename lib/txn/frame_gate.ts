@@ -102,10 +102,12 @@ function checkPayload({ command, lengthBytes }: FrameHeader, agreed: number, off
 }
 
 function whyNotHere(end: End, state: string, name: FrameName): string {
-  if (FRAME_RULES[name].takenIn[end] === undefined) {
+  const places = FRAME_RULES[name].takenIn[end];
+  if (places === undefined) {
     return `${name}, which no ${end === "sender" ? "receiver" : "sender"} sends`;
   }
-  return state === "hello" ? `${name} before HELLO` : `${name} while ${state}`;
+  if (state === "hello") return `${name} before HELLO`;
+  return `${name} while ${state}, where its place is in ${places.join(", ")}`;
 }
 
 const TRANSACTIONS = COMMANDS.map((name) => name && FRAME_RULES[name].transaction);

@@ -12,13 +12,15 @@ import {
   senderIn,
   type StoodEnd,
 } from "./testing/standing_ends.ts";
-import { frame } from "./testing/session_pair.ts";
 import { TXN } from "./wire.ts";
 
 const NAMES = Object.keys(TXN) as FrameName[];
 
 /** Makes an end that stands somewhere. */
 type Make = () => StoodEnd;
+
+/** Bits, and some of them together. */
+const FLAGS = [0, 1, 2, 3, 4, 5, 8, 16, 32, 64, 128, 255];
 
 const RECEIVERS: readonly Make[] = RECEIVER_STATES.map((state) => () => receiverIn(state));
 const SENDERS: readonly Make[] = SENDER_STATES.map((state) => () => senderIn(state));
@@ -112,7 +114,7 @@ for (const make of ENDS) {
   });
 
   Deno.test(`a ${end} in ${state}: each bit of the flags, and some together`, () => {
-    for (const flags of [0, 1, 2, 3, 4, 5, 8, 16, 32, 64, 128, 255]) {
+    for (const flags of FLAGS) {
       expectHeader(make, (header) => ({ ...header, flags }));
     }
   });
@@ -136,3 +138,64 @@ for (const make of ENDS) {
     }
   });
 }
+
+/** The features without which some frame is not taken. */
+const NEEDS = [
+  ...new Set(NAMES.flatMap((name) => {
+    const { needs, payloadNeeds } = FRAME_RULES[name];
+    return [needs ?? payloadNeeds ?? []].flat();
+  })),
+];
+
+for (const feature of NEEDS) {
+  const word = featureWord(feature);
+  const others = ALL_FEATURES.filter((name) => name !== feature);
+
+  Deno.test(`${word}, not offered: what needs it is refused in every state, at both ends`, () => {
+    const takes = feature !== "inputs";
+    // States that nothing leads to without it.
+    const unreached = { digests: ["telling", "asking"], farewell: ["done"] }[feature as string];
+    const isReached = (state: string) => !unreached?.includes(state);
+    const ends = [
+      ...RECEIVER_STATES.filter(isReached).map((state) => () => receiverIn(state, others, takes)),
+      ...SENDER_STATES.filter(isReached).map((state) => () => senderIn(state, others)),
+    ];
+    let refused = 0;
+    for (const make of ends) {
+      for (const name of NAMES) {
+        const { standing } = make();
+        const { header, payload } = rightFrame(name, standing);
+        const verdict = judge(standing, header);
+        const places: readonly string[] = FRAME_RULES[name].takenIn[standing.end] ?? [];
+        if (verdict.is === "refused" && places.includes(standing.state)) refused++;
+        expect(make, header, verdict, payload);
+        if (FRAME_RULES[name].payloadNeeds !== feature) continue;
+        const bare = { ...header, lengthBytes: 0 };
+        expect(make, bare, judge(standing, bare));
+      }
+    }
+    assert.ok(refused > 0, "something needs it");
+  });
+}
+
+Deno.test("a sender takes no answer to what it has not asked", () => {
+  for (const state of SENDER_STATES) {
+    const make = () => senderIn(state, ALL_FEATURES, false);
+    for (const name of NAMES) {
+      const { standing } = make();
+      const { header, payload } = rightFrame(name, standing);
+      expect(make, header, judge(standing, header), payload);
+    }
+  }
+});
+
+Deno.test("the rules are of all frames, and of all states of both ends", () => {
+  for (const name of NAMES) {
+    const { sentIn, takenIn, bytes: [least, most] } = FRAME_RULES[name];
+    assert.ok(least <= most, name);
+    for (const [from, to] of [["sender", "receiver"], ["receiver", "sender"]] as const) {
+      assert.equal(sentIn[from] === undefined, takenIn[to] === undefined, `${name} from ${from}`);
+    }
+  }
+  assert.ok(cases > 5000, `${cases} cases`);
+});

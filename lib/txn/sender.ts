@@ -30,8 +30,6 @@ import type { SenderState } from "./frame_rules.ts";
 import { MAX_EVENT_BYTES, TXN } from "./wire.ts";
 import { refuse } from "./wire_fault.ts";
 
-export type { SenderEvent, SenderOptions, SentBytes } from "./sender_options.ts";
-
 /**
  * The sender's half of ft-transaction, without I/O or clock.
  *
@@ -182,10 +180,8 @@ export class TxnSender implements FrameVisitor {
   }
 
   /**
-   * Says that the output held for a transaction, and for all before it, has been let go; nothing to a
-   * peer that keeps none of it, or is told nothing more.
-   *
-   * @param transaction An acknowledged one.
+   * Says that the output held for an acknowledged transaction, and for all before it, has been let go;
+   * nothing to a peer that keeps none of it, or is told nothing more.
    */
   released(transaction: number): void {
     if (!this.#may(TXN.RELEASED)) return;
@@ -365,11 +361,8 @@ export class TxnSender implements FrameVisitor {
     const handedOver = this.#state === "handover" ? this.#transaction : undefined;
     const awaited = this.#inFlight[0]?.transaction ?? handedOver;
     if (transaction === awaited) return;
-    refuse(
-      offset,
-      "bad-order",
-      `an ACK of transaction ${transaction}, awaited was ${awaited ?? "none"}`,
-    );
+    const found = `an ACK of transaction ${transaction}`;
+    refuse(offset, "bad-order", `${found}, awaited was ${awaited ?? "none"}`);
   }
 
   #acked(transaction: number): void {
@@ -399,9 +392,8 @@ export class TxnSender implements FrameVisitor {
   }
 
   #expect(command: number, what: string): void {
-    if (!maySend("sender", this.#state, command)) {
-      throw new StateError(`${what} while ${this.#state}`);
-    }
-    if (!isAgreed(command, this.#agreed)) throw new StateError(`${what} that was not offered`);
+    if (this.#may(command)) return;
+    const why = maySend("sender", this.#state, command) ? ", which was not offered," : "";
+    throw new StateError(`${what}${why} while ${this.#state}`);
   }
 }
