@@ -6,7 +6,7 @@ import type { FrameVisitor } from "./frame_visitor.ts";
 import { FramePacker, MAX_BATCH_PAYLOAD_BYTES, type PackingCounters } from "./packing.ts";
 import { encodeLeave, type Leave } from "./leave.ts";
 import { decodeRefusal } from "./refusal.ts";
-import type { InFlight, SenderEvent, SenderOptions, SentBytes } from "./sender_options.ts";
+import type { InFlight, SenderConfig, SenderEvent, SentBytes } from "./sender_config.ts";
 import {
   BEGIN_FLAG,
   decodeHello,
@@ -24,7 +24,7 @@ import {
 } from "./wire.ts";
 import { refuse } from "./wire_fault.ts";
 
-export type { SenderEvent, SenderOptions, SentBytes } from "./sender_options.ts";
+export type { SenderConfig, SenderEvent, SentBytes } from "./sender_config.ts";
 
 type State = "hello" | "ready" | "open" | "handover" | "leaving" | "done";
 
@@ -48,7 +48,7 @@ const BEGIN_FLAGS = {
  * stay the caller's and must not change until they have been written, or packed.
  */
 export class TxnSender implements FrameVisitor {
-  readonly #options: SenderOptions;
+  readonly #options: SenderConfig;
   readonly #decoder = new FrameDecoder(false);
   #state: State = "hello";
   /** The header of the last BEGIN. */
@@ -69,7 +69,7 @@ export class TxnSender implements FrameVisitor {
   readonly #queries = new DigestQueries();
   readonly sent: SentBytes = { stream: 0, events: 0, framing: 0 };
 
-  constructor(options: SenderOptions, now: number) {
+  constructor(options: SenderConfig, now: number) {
     this.#options = options;
     this.#now = this.#heardAt = this.#saidAt = now;
     const hello = encodeHello({

@@ -1,7 +1,7 @@
 import { Carry } from "../../bytes/carry.ts";
 import type { Primary } from "../../replica/primary/primary.ts";
 import { readSome } from "../system/channel.ts";
-import type { PeerConnection } from "./peer.ts";
+import type { PeerConnection } from "./peer_connection.ts";
 
 const BUFFER_BYTES = 256 * 1024;
 

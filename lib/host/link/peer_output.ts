@@ -1,5 +1,5 @@
 import { OutputQueue } from "../system/channel.ts";
-import type { PeerConnection } from "./peer.ts";
+import type { PeerConnection } from "./peer_connection.ts";
 import type { PeerInput } from "./peer_input.ts";
 
 /** How much of a checkpoint, and for how long, is gathered before the peer gets the first of it. */

@@ -4,7 +4,7 @@ import { OwnPauses } from "../../decisions/own_pauses.ts";
 import { KemariError, StateError, TransportError } from "../../errors.ts";
 import { Carry } from "../../bytes/carry.ts";
 import type { Replica } from "../../replica/secondary/replica.ts";
-import type { ReplicaTaps } from "../../replica/events/replica_taps.ts";
+import type { SecondaryTaps } from "../../replica/events/secondary_taps.ts";
 import {
   Secondary,
   type SecondaryCounters,
@@ -14,11 +14,11 @@ import { SessionAnswers } from "./session_answers.ts";
 import type { CommitGate } from "./commit_gate.ts";
 import { bootTimeMs } from "../system/boot_time.ts";
 import { OutputQueue, readSome, shutdownWrite } from "../system/channel.ts";
-import { closeAfterLastWords, LINGER_MS, YIELD_MS } from "./linger.ts";
-import type { PeerConnection } from "./peer.ts";
+import { closeAfterLastWords, LINGER_MS, YIELD_MS } from "./close_after_last_words.ts";
+import type { PeerConnection } from "./peer_connection.ts";
 import type { Reactor, Watch } from "../system/reactor.ts";
 import { HelloGate, type LookAtSender } from "./hello_gate.ts";
-import type { LinkTiming } from "./link_options.ts";
+import type { LinkTiming } from "./sender_link_settings.ts";
 import type { NackReason } from "../../txn/wire.ts";
 
 const log = getLogger(["kemari", "recv"]);
@@ -71,7 +71,7 @@ export class ReceiverSession {
   readonly #peer: PeerConnection;
   readonly #owner: SessionOwner;
   readonly secondary: Secondary;
-  readonly #taps: ReplicaTaps;
+  readonly #taps: SecondaryTaps;
   /** Who is told of what a disk's copy refuses while there is no session. */
   readonly #ownerOfRefusals: (error: Error) => void;
   readonly #output: OutputQueue;
@@ -96,16 +96,16 @@ export class ReceiverSession {
     peer: PeerConnection,
     replica: Replica,
     counters: SecondaryCounters,
-    options: SessionSettings,
+    settings: SessionSettings,
     owner: SessionOwner,
   ) {
     this.#reactor = reactor;
     this.#peer = peer;
     this.#owner = owner;
-    this.#yieldMs = options.yieldMs ?? YIELD_MS;
-    this.#bootTimeMs = options.bootTimeMs ?? bootTimeMs;
-    this.#pauses = new OwnPauses(this.#bootTimeMs(), options.graceMs);
-    this.#hello = new HelloGate(reactor, options, {
+    this.#yieldMs = settings.yieldMs ?? YIELD_MS;
+    this.#bootTimeMs = settings.bootTimeMs ?? bootTimeMs;
+    this.#pauses = new OwnPauses(this.#bootTimeMs(), settings.graceMs);
+    this.#hello = new HelloGate(reactor, settings, {
       opened: () => this.#guard(() => this.#take(0)),
       failed: (error) => this.fail(error),
     });
@@ -113,16 +113,16 @@ export class ReceiverSession {
       replica,
       counters,
       {
-        heartbeatMs: options.heartbeatMs,
-        graceMs: options.graceMs,
-        maxTransactionBytes: options.maxTransactionBytes,
+        heartbeatMs: settings.heartbeatMs,
+        graceMs: settings.graceMs,
+        maxTransactionBytes: settings.maxTransactionBytes,
         committed: replica.committed,
-        software: options.software,
+        software: settings.software,
         takesInputs: replica.taps.keepsInputs,
         admit: (_hello, offset) => this.#hello.admit(offset),
       },
       () => performance.now(),
-      (state) => options.gate?.mustHold(state) ?? false,
+      (state) => settings.gate?.mustHold(state) ?? false,
     );
     this.#answers = new SessionAnswers(
       reactor,
@@ -141,7 +141,7 @@ export class ReceiverSession {
     this.#writable = reactor.watch(peer.output, {
       writable: () => this.#guard(() => this.#pump()),
     });
-    const period = Math.max(1, Math.min(options.heartbeatMs / 4, 50));
+    const period = Math.max(1, Math.min(settings.heartbeatMs / 4, 50));
     this.#cancelTick = reactor.every(period, () => this.#guard(() => this.#tick()));
     this.#pump();
   }

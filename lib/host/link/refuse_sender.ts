@@ -1,8 +1,8 @@
 import { encodeConnectionRefusal } from "../../txn/refusal.ts";
 import { OutputQueue } from "../system/channel.ts";
 import type { Reactor } from "../system/reactor.ts";
-import { closeAfterLastWords } from "./linger.ts";
-import type { PeerConnection } from "./peer.ts";
+import { closeAfterLastWords } from "./close_after_last_words.ts";
+import type { PeerConnection } from "./peer_connection.ts";
 
 /** Why a sender is not wanted, in words. */
 const WHY_NOT = {
