@@ -3,7 +3,6 @@ import type { StreamEvent, StreamVisitor } from "../../qemu/stream_events.ts";
 import { StreamParser } from "../../qemu/stream_parser.ts";
 import { COLO_MESSAGE, COMMAND, QEMU_VM_FILE_MAGIC } from "../../qemu/wire.ts";
 import type { TxnSender } from "../../txn/sender.ts";
-import { FEATURE } from "../../txn/wire.ts";
 import { CompressionControl } from "./compression_control.ts";
 import { DigestExchange } from "./digest_exchange.ts";
 import { FirstPass } from "./first_pass.ts";
@@ -128,7 +127,7 @@ export class PrimaryStream implements StreamVisitor {
    */
   #wantsDigests(nextByte: number): boolean {
     return nextByte === FIRST_BYTE && this.#parser.atBoundary && !this.#forwarder.comparable &&
-      this.#txn.transaction > 0 && ((this.#txn.peer?.features ?? 0) & FEATURE.digests) !== 0;
+      this.#txn.transaction > 0 && this.#txn.answersDigests;
   }
 
   /** A part of the answer to what the replica holds. */
