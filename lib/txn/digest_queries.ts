@@ -1,4 +1,4 @@
-import type { SenderEvent } from "./sender_options.ts";
+import type { SenderEvent } from "./sender_config.ts";
 import type { FrameHeader } from "./frame_header.ts";
 import { DIGEST_LAST, MAX_DISK_QUERIES, TXN } from "./wire.ts";
 import { refuse } from "./wire_fault.ts";

@@ -1,5 +1,5 @@
 /** HELLO: what both ends say first, and the features that they offer with it. */
-import { decodeFields, encodeFields, type HelloField } from "./hello_fields.ts";
+import { decodeHelloFields, encodeHelloFields, type HelloField } from "./hello_fields.ts";
 import { MAX_SOFTWARE_BYTES, MIN_HELLO_BYTES } from "./wire.ts";
 import { refuse } from "./wire_fault.ts";
 import { HAS_ZSTD } from "./zstd_context.ts";
@@ -70,11 +70,11 @@ const HELLO_MAGIC = new TextEncoder().encode("KEMARI\r\n");
 
 /**
  * Encodes HELLO's payload: `8 bytes magic, u32 version, u32 features, 16 bytes session,
- * u32 heartbeat ms, u32 grace ms, u64 committed, u64 max transaction, u16 n, n bytes software`, then fields, see {@link encodeFields}.
+ * u32 heartbeat ms, u32 grace ms, u64 committed, u64 max transaction, u16 n, n bytes software`, then fields, see {@link encodeHelloFields}.
  */
 export function encodeHello(hello: Hello): Uint8Array {
   const software = new TextEncoder().encode(hello.software).subarray(0, MAX_SOFTWARE_BYTES);
-  const fields = encodeFields(hello.fields ?? []);
+  const fields = encodeHelloFields(hello.fields ?? []);
   const bytes = new Uint8Array(MIN_HELLO_BYTES + software.length + fields.length);
   const view = new DataView(bytes.buffer);
   bytes.set(HELLO_MAGIC);
@@ -131,7 +131,7 @@ export function decodeHello(payload: Uint8Array, offset: number): Hello {
   }
   const softwareEnd = MIN_HELLO_BYTES + softwareBytes;
   if (softwareEnd > payload.length) refuse(offset + 56, "bad-length", "HELLO ends in its name");
-  const fields = decodeFields(payload, softwareEnd, offset);
+  const fields = decodeHelloFields(payload, softwareEnd, offset);
   return {
     version,
     features,

@@ -21,7 +21,7 @@ import { BEGIN_FLAG, DIGEST_LAST, MAX_DISK_QUERIES, type NackReason, TXN } from 
 import { refuse } from "./wire_fault.ts";
 
 /** How a receiver presents itself, and how patient it is. */
-export interface ReceiverOptions {
+export interface ReceiverConfig {
   readonly heartbeatMs: number;
   readonly graceMs: number;
   readonly maxTransactionBytes: number;
@@ -49,7 +49,7 @@ export interface ReceiverOptions {
  * ```
  */
 export class TxnReceiver implements FrameVisitor {
-  readonly #options: ReceiverOptions;
+  readonly #options: ReceiverConfig;
   readonly #visitor: TransactionVisitor;
   readonly #decoder = new FrameDecoder(true);
   #state: ReceiverState = "hello";
@@ -68,7 +68,7 @@ export class TxnReceiver implements FrameVisitor {
   /** An EVENT's payload that has not all come. */
   #event: { readonly bytes: Uint8Array; filled: number; readonly offset: number } | undefined;
 
-  constructor(options: ReceiverOptions, visitor: TransactionVisitor, now: number) {
+  constructor(options: ReceiverConfig, visitor: TransactionVisitor, now: number) {
     this.#options = options;
     this.#visitor = visitor;
     this.#transaction = this.#acknowledged = options.committed;

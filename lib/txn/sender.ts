@@ -12,10 +12,10 @@ import {
   BEGIN_FLAGS,
   helloOf,
   type InFlight,
+  type SenderConfig,
   type SenderEvent,
-  type SenderOptions,
   type SentBytes,
-} from "./sender_options.ts";
+} from "./sender_config.ts";
 import {
   agreedFeatures,
   decodeHello,
@@ -44,7 +44,7 @@ import { refuse } from "./wire_fault.ts";
  * stay the caller's and must not change until they have been written, or packed.
  */
 export class TxnSender implements FrameVisitor {
-  readonly #options: SenderOptions;
+  readonly #options: SenderConfig;
   readonly #decoder = new FrameDecoder(false);
   #state: SenderState = "hello";
   readonly #writer = new FrameWriter();
@@ -60,7 +60,7 @@ export class TxnSender implements FrameVisitor {
   #isLost = false;
   readonly #queries = new DigestQueries();
 
-  constructor(options: SenderOptions, now: number) {
+  constructor(options: SenderConfig, now: number) {
     this.#options = options;
     this.#clock = new SessionClock(options, now);
     this.#frame(TXN.HELLO, 0, 0, encodeHello(helloOf(options)));
