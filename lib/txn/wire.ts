@@ -3,6 +3,7 @@
  *
  * docs/PROTOCOL.md describes it for someone who writes the other end.
  */
+import { foreignText } from "../foreign_text.ts";
 import { strayText } from "./stray_text.ts";
 import { decodeFields, encodeFields, type HelloField } from "./hello_fields.ts";
 import { HAS_ZSTD } from "./zstd_context.ts";
@@ -79,6 +80,8 @@ export const MAX_LEAVE_BYTES = 1 + 1024;
 export const MAX_DISK_QUERY_BYTES = 29 + 64;
 /** Queries of disks that may wait for their answers at the same time. */
 export const MAX_DISK_QUERIES = 8;
+/** Characters of a peer's software that are kept. */
+const MAX_SOFTWARE_CHARS = 255;
 /** Bytes of the digest of one page, or of one chunk of a disk. */
 export const DIGEST_BYTES = 16;
 
@@ -321,7 +324,7 @@ export function decodeHello(payload: Uint8Array, offset: number): Hello {
     graceMs: view.getUint32(36),
     committed: safeU64(view, 40, offset),
     maxTransactionBytes: safeU64(view, 48, offset),
-    software: new TextDecoder().decode(payload.subarray(HELLO_FIXED_BYTES, softwareEnd)),
+    software: foreignText(payload.subarray(HELLO_FIXED_BYTES, softwareEnd), MAX_SOFTWARE_CHARS),
     ...(fields.length > 0 ? { fields } : {}),
   };
 }
