@@ -1,9 +1,10 @@
 /** What a hostile peer, monitor or control socket says is shown, and obeyed by no terminal. */
 import assert from "node:assert/strict";
 import { concat, configuration, HEADER, name, u16, u32 } from "../qemu/testing/synthetic_stream.ts";
-import { encodeHeader, encodeHello, type FrameHeader, type Hello, TXN } from "../txn/wire.ts";
+import { encodeHello, type Hello } from "../txn/hello.ts";
+import { encodeHeader, type FrameHeader, TXN } from "../txn/wire.ts";
 import { runKemari } from "../lab/program/run_kemari.ts";
-import { KemariProcess } from "../lab/program/watched_kemari.ts";
+import { KemariProcess } from "../lab/program/kemari_process.ts";
 
 /** Moves the cursor, forges a line, turns the direction of reading, and is no UTF-8. */
 const WORDS = "x\x1b[2J\x9b1m\r\nkemari recv: FORGED\u202e\u2066\u2028\u200b\0";
