@@ -1,4 +1,5 @@
 /** HELLO: what both ends say first, and the features that they offer with it. */
+import { foreignText } from "../foreign_text.ts";
 import { decodeHelloFields, encodeHelloFields, type HelloField } from "./hello_fields.ts";
 import { MAX_SOFTWARE_BYTES, MIN_HELLO_BYTES } from "./wire.ts";
 import { refuse } from "./wire_fault.ts";
@@ -140,7 +141,7 @@ export function decodeHello(payload: Uint8Array, offset: number): Hello {
     graceMs: view.getUint32(36),
     committed: safeU64(view, 40, offset),
     maxTransactionBytes: safeU64(view, 48, offset),
-    software: new TextDecoder().decode(payload.subarray(MIN_HELLO_BYTES, softwareEnd)),
+    software: foreignText(payload.subarray(MIN_HELLO_BYTES, softwareEnd), MAX_SOFTWARE_BYTES),
     ...(fields.length > 0 ? { fields } : {}),
   };
 }
