@@ -137,7 +137,9 @@ export class EtcdStore implements ArbiterStore {
       if (text === undefined) return unknown(`an answer of more than ${MAX_ANSWER_BYTES} bytes`);
       const json = parseObject(text);
       if (response.status === 401) return { is: "unauthenticated" };
-      if (json === undefined) return unknown(`what answers is not etcd (status ${response.status})`);
+      if (json === undefined) {
+        return unknown(`what answers is not etcd (status ${response.status})`);
+      }
       if (!response.ok) {
         if (json.code === 16) return { is: "unauthenticated" };
         return unknown(errorOf(json) ?? `status ${response.status}`);
@@ -172,7 +174,9 @@ export class EtcdStore implements ArbiterStore {
     const [only] = Array.isArray(kvs) && kvs.length === 1 ? kvs : [];
     if (!isObject(only) || only.key !== this.#key) return strange;
     const text = typeof only.value === "string" ? textOf(only.value) : undefined;
-    if (text === undefined) return { is: "foreign", why: "what is in the register is not kemari's" };
+    if (text === undefined) {
+      return { is: "foreign", why: "what is in the register is not kemari's" };
+    }
     return registerAnswer(text);
   }
 }

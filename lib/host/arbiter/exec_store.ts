@@ -18,6 +18,7 @@
  */
 import type { Answer, Ask } from "../../arbiter/claim.ts";
 import { encodeRegister, isEqual, MAX_REGISTER_BYTES } from "../../arbiter/register.ts";
+import { endTree } from "../system/process_tree.ts";
 import type { ArbiterStore } from "./arbiter_store.ts";
 import { registerAnswer } from "./etcd_store.ts";
 
@@ -70,15 +71,18 @@ export class ExecStore implements ArbiterStore {
   ): Promise<{ code: number; why: string; text: string }> {
     const { command, vm, side, commandMs = COMMAND_MS } = this.#settings;
     const timeout = AbortSignal.timeout(commandMs);
+    const ended = AbortSignal.any([signal, timeout]);
     const child = new Deno.Command("/bin/sh", {
       args: ["-c", command],
       env: { ...env, KEMARI_ARBITER_VM: vm, KEMARI_ARBITER_SIDE: side },
       stdin: "null",
       stdout: "piped",
       stderr: "inherit",
-      signal: AbortSignal.any([signal, timeout]),
     }).spawn();
+    const kill = () => endTree(child.pid);
+    ended.addEventListener("abort", kill);
     const [text, status] = await Promise.all([readStart(child.stdout), child.status]);
+    ended.removeEventListener("abort", kill);
     signal.throwIfAborted();
     const why = timeout.aborted
       ? `the command took longer than ${commandMs} ms`
