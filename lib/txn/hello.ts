@@ -1,10 +1,14 @@
 /** HELLO: what both ends say first, and the features that they offer with it. */
+import { foreignText } from "../foreign_text.ts";
 import { decodeHelloFields, encodeHelloFields, type HelloField } from "./hello_fields.ts";
 import { refuse } from "./wire_fault.ts";
 import { HAS_ZSTD } from "./zstd_context.ts";
 
 /** Version of the protocol; a peer of another one is refused. */
 export const PROTOCOL_VERSION = 1;
+
+/** Characters of a peer's software that are kept. */
+const MAX_SOFTWARE_CHARS = 255;
 
 /** What both ends say first. */
 export interface Hello {
@@ -121,7 +125,7 @@ export function decodeHello(payload: Uint8Array, offset: number): Hello {
     graceMs: view.getUint32(36),
     committed: safeU64(view, 40, offset),
     maxTransactionBytes: safeU64(view, 48, offset),
-    software: new TextDecoder().decode(payload.subarray(HELLO_FIXED_BYTES, softwareEnd)),
+    software: foreignText(payload.subarray(HELLO_FIXED_BYTES, softwareEnd), MAX_SOFTWARE_CHARS),
     ...(fields.length > 0 ? { fields } : {}),
   };
 }

@@ -1,4 +1,5 @@
 import { WireError } from "../../errors.ts";
+import { foreignText } from "../../foreign_text.ts";
 
 /**
  * What the event-tap holds, and what travels of it in EVENT frames.
@@ -129,7 +130,12 @@ export function decodeTapInput(payload: Uint8Array, offset: number): TapInput {
     const what = `an INPUT with a frame of ${frame.length} bytes`;
     throw new WireError("transaction", offset, "bad-length", what);
   }
-  return { tap: new TextDecoder().decode(payload.subarray(1, at)), frame };
+  return { tap: decodeTapName(payload.subarray(1, at)), frame };
+}
+
+/** A tap's name as the peer has it, fit to be shown: none that a tap can have is changed by that. */
+export function decodeTapName(bytes: Uint8Array): string {
+  return foreignText(bytes, MAX_TAP_NAME_BYTES);
 }
 
 function fixedBytes(event: TapEvent): number {
@@ -161,7 +167,7 @@ export function decodeTapEvent(payload: Uint8Array, offset: number): TapEvent {
   if (payload.length < 2 || payload[1] > MAX_TAP_NAME_BYTES || at > payload.length) {
     return fail("without a tap's name");
   }
-  const tap = new TextDecoder().decode(payload.subarray(2, at));
+  const tap = decodeTapName(payload.subarray(2, at));
   const view = new DataView(payload.buffer, payload.byteOffset, payload.byteLength);
   const u64 = (position: number): number => {
     if (payload.length < position + 8) fail(`for ${tap} that is cut`);
