@@ -4,7 +4,7 @@
  * ```text
  * foreign_text ← errors, units ← bytes ← qemu, txn, nbd, qmp, packet, control, arbiter, decisions ← replica ← host ← lab ← drill, bench ← cli ← main.ts
  *                                      ← report ← bench, cli
- * host: system ← vm, ram_dir, net, image ← disk, home ← taps ← link ← takeover ← status ← protect ← the commands
+ * host: system ← vm, arbiter, ram_dir, net, image ← disk, home ← taps ← link ← takeover ← status ← protect ← the commands
  * ```
  *
  * Four rules:
@@ -54,6 +54,7 @@ const ROOMS: Readonly<Record<string, Room>> = {
 const HOST_RANKS: Readonly<Record<string, number>> = {
   system: 0,
   vm: 1,
+  arbiter: 1,
   ram_dir: 1,
   net: 1,
   image: 1,
