@@ -2,7 +2,8 @@
 import assert from "node:assert/strict";
 import { concat, configuration, HEADER, name, u16, u32 } from "../qemu/testing/synthetic_stream.ts";
 import { encodeHello, type Hello } from "../txn/hello.ts";
-import { encodeHeader, type FrameHeader, TXN } from "../txn/wire.ts";
+import { encodeHeader, type FrameHeader } from "../txn/frame_header.ts";
+import { TXN } from "../txn/wire.ts";
 import { runKemari } from "../lab/program/run_kemari.ts";
 import { KemariProcess } from "../lab/program/kemari_process.ts";
 

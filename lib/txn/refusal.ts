@@ -1,6 +1,7 @@
 import { foreignText } from "../foreign_text.ts";
 import { WireError } from "../errors.ts";
-import { encodeHeader, MAX_NACK_TEXT_BYTES, NACK_REASON, type NackReason, TXN } from "./wire.ts";
+import { encodeHeader } from "./frame_header.ts";
+import { MAX_NACK_TEXT_BYTES, NACK_REASON, type NackReason, TXN } from "./wire.ts";
 
 /** What a user can do about a refusal, by its reason. */
 const HINTS: Readonly<Record<string, string>> = {

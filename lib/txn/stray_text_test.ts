@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import fc from "fast-check";
 import { WireError } from "../errors.ts";
 import { strayText } from "./stray_text.ts";
-import { decodeHeader } from "./wire.ts";
+import { decodeHeader } from "./frame_header.ts";
 
 const bytesOf = (text: string) => new TextEncoder().encode(text);
 const shown = (text: string) => strayText(bytesOf(text), 0, bytesOf(text).length);

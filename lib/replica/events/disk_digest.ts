@@ -5,10 +5,10 @@
  */
 import { Buffer } from "node:buffer";
 import { StateError, WireError } from "../../errors.ts";
-import { DIGEST_BYTES, MAX_CONTROL_BYTES } from "../../txn/wire.ts";
+import { DIGEST_BYTES, MAX_CONTROL_BYTES, MAX_TAP_NAME_BYTES } from "../../txn/wire.ts";
 import type { Done } from "./done.ts";
 import type { PageDigest } from "../pages/page_digest.ts";
-import { decodeTapName, MAX_TAP_NAME_BYTES } from "./tap_events.ts";
+import { decodeTapName } from "./tap_events.ts";
 
 /** A disk that can be told about. Calls are done at once or later, in order; see `DiskStore`. */
 export interface DigestedDisk {

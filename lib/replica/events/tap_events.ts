@@ -1,5 +1,6 @@
 import { WireError } from "../../errors.ts";
 import { foreignText } from "../../foreign_text.ts";
+import { MAX_NET_FRAME_BYTES, MAX_TAP_NAME_BYTES, MIN_NET_FRAME_BYTES } from "../../txn/wire.ts";
 
 /**
  * What the event-tap holds, and what travels of it in EVENT frames.
@@ -59,14 +60,6 @@ export interface TapInput {
  * bulk transfer, which has more, the beginning is as good as all of it.
  */
 export const INPUT_BYTES_PER_EPOCH = 64 * 1024;
-/** Bytes of one such frame: an Ethernet header, and the longest that a TAP gives. */
-export const MIN_INPUT_FRAME_BYTES = 14;
-export const MAX_INPUT_FRAME_BYTES = 68 * 1024;
-
-/** Bytes of data in one event; longer writes are several. */
-export const MAX_EVENT_DATA_BYTES = 512 * 1024;
-/** Bytes of a tap's name. */
-export const MAX_TAP_NAME_BYTES = 64;
 
 /**
  * Encodes an event as pieces of one EVENT payload.
@@ -126,7 +119,7 @@ export function decodeTapInput(payload: Uint8Array, offset: number): TapInput {
     throw new WireError("transaction", offset, "bad-value", "an INPUT without a tap's name");
   }
   const frame = payload.subarray(at);
-  if (frame.length < MIN_INPUT_FRAME_BYTES || frame.length > MAX_INPUT_FRAME_BYTES) {
+  if (frame.length < MIN_NET_FRAME_BYTES || frame.length > MAX_NET_FRAME_BYTES) {
     const what = `an INPUT with a frame of ${frame.length} bytes`;
     throw new WireError("transaction", offset, "bad-length", what);
   }
