@@ -3,7 +3,7 @@ import { UsageError } from "../../errors.ts";
 import { defineCommand } from "../command.ts";
 import { flag, optionGroup, parsed } from "../options/option_group.ts";
 import { json, OUTPUT } from "../options/output.ts";
-import { parseCount, parseSizeBytes } from "../options/values.ts";
+import { parseCount, parseSizeBytes } from "../../units.ts";
 import { benchCompare } from "./bench_compare.ts";
 
 const extent = optionGroup(
