@@ -60,7 +60,7 @@ export const NACK_REASON = {
 export type NackReason = keyof typeof NACK_REASON;
 
 /** `u16` at the start of every frame: "KM". */
-export const FRAME_MAGIC = 0x4b4d;
+const FRAME_MAGIC = 0x4b4d;
 /** Bytes of a frame's header. */
 export const HEADER_BYTES = 20;
 /** Bytes of payload in one CONTINUE or EVENT frame, at the most. */
@@ -74,7 +74,7 @@ export const MAX_NACK_TEXT_BYTES = 4096;
 /** Bytes of LEAVE's payload, at the most: a reason and a text. */
 export const MAX_LEAVE_BYTES = 1 + 1024;
 /** Bytes of DISK_QUERY's payload, at the most: its numbers, and the name of a tap. */
-export const MAX_DISK_QUERY_BYTES = 29 + 64;
+const MAX_DISK_QUERY_BYTES = 29 + 64;
 /** Queries of disks that may wait for their answers at the same time. */
 export const MAX_DISK_QUERIES = 8;
 /** Bytes of the digest of one page, or of one chunk of a disk. */

@@ -62,7 +62,7 @@ export interface GuestExtras {
 }
 
 /** What kind of guest. */
-export interface GuestOptions extends ProvisionOptions {
+interface GuestOptions extends ProvisionOptions {
   /** `cloud` if absent. */
   readonly kernel?: GuestKernel;
   readonly extras?: GuestExtras;
