@@ -9,8 +9,8 @@ import {
   refusalOf,
 } from "./answer.ts";
 import { decodeRequest, encodeRequest, MAX_REQUEST_BYTES } from "./request.ts";
-import { decodeViaSettings } from "./protect_request.ts";
-import { isWhole } from "./status.ts";
+import { decodeViaConfig } from "./protect_request.ts";
+import { isWhole } from "./end_status.ts";
 import * as samples from "./testing/statuses.ts";
 
 interface Message {
@@ -25,7 +25,7 @@ interface Message {
 function decodeProtection(line: string): unknown {
   const request = decodeRequest(line);
   if (!("command" in request) || request.command !== "protect") return request;
-  return { ...request, settings: decodeViaSettings(request) };
+  return { ...request, settings: decodeViaConfig(request) };
 }
 
 const status = (line: string) => decodeStatus(line, "/run/ctl");
@@ -258,5 +258,20 @@ Deno.test("another program's request to protect says whose it is, whatever its s
   assert.match(
     faultOf(() => decodeProtection(JSON.stringify(request))).message,
     /the request to protect: settings must be an object, and is "later"/,
+  );
+});
+
+Deno.test("texts and names of fields are told, and taken, so that they can be shown", () => {
+  const words = "a\x1b[2J\u202e\n";
+  const shown = "a\\u{1b}[2J\\u{202e}\\n";
+  const hostile = { ...samples.RECEIVER, sender: words, [words]: [{ [words]: words }] };
+  const wanted = { ...samples.RECEIVER, sender: shown, [shown]: [{ [shown]: shown }] };
+  assert.deepEqual(decodeStatus(JSON.stringify(hostile), "/run/ctl"), wanted);
+  assert.deepEqual(JSON.parse(encodeAnswer(hostile)), wanted);
+  assert.throws(
+    () => decodeDone(JSON.stringify({ error: words, hint: words, exitCode: 3 }), "/run/ctl"),
+    (error) =>
+      error instanceof RelayedError && error.hint === shown &&
+      error.message === `/run/ctl: ${shown}`,
   );
 });

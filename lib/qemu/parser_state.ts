@@ -1,6 +1,6 @@
 import type { DeviceLayout } from "./devices/device_layout.ts";
 import type { KnownSection } from "./devices/device_sketch.ts";
-import type { RamContext } from "./ram_records.ts";
+import type { RamContext } from "./ram_parser.ts";
 
 /**
  * Where the parser stands:
@@ -50,7 +50,7 @@ export interface CheckpointContext {
 }
 
 /** What may be assumed of the streams. */
-export interface ParserOptions {
+export interface ParserConfig {
   /**
    * Whether a whole device state without a description ends where another stream, or a checkpoint,
    * follows it. Only for recordings: see `DeviceCollector.followed`.

@@ -21,18 +21,19 @@ import {
   zero,
 } from "../../qemu/testing/synthetic_stream.ts";
 
+import { blankRamRecord } from "../../qemu/ram_record.ts";
 import { RAM_SAVE_FLAG } from "../../qemu/wire.ts";
 import type { TxnSender } from "../../txn/sender.ts";
 import { TXN } from "../../txn/wire.ts";
 import { DeltaCache } from "./delta_cache.ts";
-import { composed, LoadedVm, Loopback, type LoopbackOptions } from "../testing/loopback.ts";
-import type { PrimaryCompression } from "./primary_options.ts";
+import { composed, LoadedVm, Loopback, type LoopbackConfig } from "../testing/loopback.ts";
+import type { PrimaryCompression } from "./primary_config.ts";
 import { StreamForwarder } from "./stream_forwarder.ts";
 
 const LARGE = 64 * PAGE_BYTES;
 const SMALL = 3 * PAGE_BYTES;
 
-const MODES: Readonly<Record<string, LoopbackOptions>> = {
+const MODES: Readonly<Record<string, LoopbackConfig>> = {
   none: {},
   zstd: {
     compression: { treatments: [{ delta: false, pack: true, dedup: false }], cacheBytes: LARGE },
@@ -382,7 +383,13 @@ Deno.test("what a cancelled transaction carried is not built upon, nor its block
     sent.length = 0;
     forwarder.open(bytes, 0);
     forwarder.beginCheckpoint(0);
-    forwarder.page(0, 0, bytes, 8, 0, false);
+    forwarder.page({
+      ...blankRamRecord(),
+      endOffset: bytes.length,
+      bytes,
+      at: 8,
+      lengthBytes: PAGE_BYTES,
+    });
     forwarder.end(bytes.length);
     return concat(...sent).length;
   };

@@ -1,23 +1,21 @@
 import { WireError } from "../../errors.ts";
+import type { RamRecord } from "../../qemu/ram_record.ts";
 import type { StreamEvent, StreamVisitor } from "../../qemu/stream_events.ts";
 import { StreamParser } from "../../qemu/stream_parser.ts";
 import { COLO_MESSAGE, COMMAND, QEMU_VM_FILE_MAGIC } from "../../qemu/wire.ts";
 import type { TxnSender } from "../../txn/sender.ts";
-import { FEATURE } from "../../txn/wire.ts";
 import { CompressionControl } from "./compression_control.ts";
 import { DigestExchange } from "./digest_exchange.ts";
 import { FirstPass } from "./first_pass.ts";
 import { HeldCheckpoint } from "./held_checkpoint.ts";
-import { LatencyWindow } from "../latency.ts";
-import type { PrimaryEvent, PrimaryOptions } from "./primary_options.ts";
+import { LatencyWindow } from "../latency_window.ts";
+import type { PrimaryConfig, PrimaryEvent } from "./primary_config.ts";
 import type { QemuDialogue } from "./qemu_dialogue.ts";
 import { StateCounter } from "./state_counter.ts";
 import type { PrimaryCounters, StreamForwarder } from "./stream_forwarder.ts";
 import { brokenOff, brokenSnapshot, noStream } from "./stream_loss.ts";
 import { checkConfiguration, unsupportedMark } from "../unsupported_stream.ts";
 
-/** Before an XBZRLE record's bytes: `u8 encoding, u16 length`. */
-const XBZRLE_HEADER_BYTES = 3;
 /** What a stream begins with, "QEVM". */
 const FIRST_BYTE = QEMU_VM_FILE_MAGIC >>> 24;
 
@@ -26,7 +24,7 @@ const FIRST_BYTE = QEMU_VM_FILE_MAGIC >>> 24;
  * {@link Primary}, which has the drawing, and says how both are driven.
  */
 export class PrimaryStream implements StreamVisitor {
-  readonly #options: PrimaryOptions;
+  readonly #config: PrimaryConfig;
   readonly #txn: TxnSender;
   readonly #dialogue: QemuDialogue;
   readonly #tell: (event: PrimaryEvent) => void;
@@ -64,23 +62,23 @@ export class PrimaryStream implements StreamVisitor {
    * @param stopwatch As {@link Primary}'s.
    */
   constructor(
-    options: PrimaryOptions,
+    config: PrimaryConfig,
     txn: TxnSender,
     dialogue: QemuDialogue,
     tell: (event: PrimaryEvent) => void,
     now: number,
     stopwatch: () => number,
   ) {
-    this.#options = options;
+    this.#config = config;
     this.#txn = txn;
     this.#dialogue = dialogue;
     this.#tell = tell;
     this.#now = now;
     this.#stopwatch = stopwatch;
-    this.compression = new CompressionControl(options.compression, txn, this.counters);
+    this.compression = new CompressionControl(config.compression, txn, this.counters);
     this.#forwarder = this.compression.forwarder;
-    this.#held = new HeldCheckpoint(this.#forwarder, options.maxInFlightBytes);
-    this.firstPass = new FirstPass(this.#parser, dialogue, options, now);
+    this.#held = new HeldCheckpoint(this.#forwarder, config.maxInFlightBytes);
+    this.firstPass = new FirstPass(this.#parser, dialogue, config, now);
   }
 
   /** Bytes of QEMU's stream taken so far. */
@@ -128,7 +126,7 @@ export class PrimaryStream implements StreamVisitor {
    */
   #wantsDigests(nextByte: number): boolean {
     return nextByte === FIRST_BYTE && this.#parser.atBoundary && !this.#forwarder.comparable &&
-      this.#txn.transaction > 0 && ((this.#txn.peer?.features ?? 0) & FEATURE.digests) !== 0;
+      this.#txn.transaction > 0 && this.#txn.answersDigests;
   }
 
   /** A part of the answer to what the replica holds. */
@@ -185,8 +183,8 @@ export class PrimaryStream implements StreamVisitor {
 
   /** Sends recorded events with the open transaction, if there is one. */
   #forwardEvents(): void {
-    if (this.#options.taps === undefined || !this.#txn.open) return;
-    for (const pieces of this.#options.taps.takeEvents()) this.#txn.event(pieces);
+    if (this.#config.taps === undefined || !this.#txn.open) return;
+    for (const pieces of this.#config.taps.takeEvents()) this.#txn.event(pieces);
   }
 
   /**
@@ -194,7 +192,7 @@ export class PrimaryStream implements StreamVisitor {
    * (behind VMSTATE_SEND) and a full stream (behind its last byte) come to this point.
    */
   #closeEpoch(): void {
-    const taps = this.#options.taps;
+    const taps = this.#config.taps;
     if (taps === undefined) return;
     taps.drain();
     taps.closeEpoch(this.#txn.transaction);
@@ -215,7 +213,6 @@ export class PrimaryStream implements StreamVisitor {
       case "command":
         return this.#command(event.command, event.data);
       case "ram-blocks":
-        this.#state.blocks(event.blocks);
         this.compression.beginFull();
         this.#forwarder.beginFull(event.blocks, this.#parser.pageBytes, event.endOffset);
         return this.#forwardEvents();
@@ -233,38 +230,13 @@ export class PrimaryStream implements StreamVisitor {
     }
   }
 
-  page(
-    block: number,
-    offset: number,
-    bytes: Uint8Array,
-    at: number,
-    recordOffset: number,
-    named: boolean,
-  ): void {
-    this.#state.record(block, named, this.#parser.pageBytes);
-    this.#held.page(block, offset, bytes, at, recordOffset, named);
+  page(record: RamRecord): void {
+    this.#state.record(record);
+    this.#held.page(record);
   }
 
-  fill(block: number, offset: number, value: number, recordOffset: number, named: boolean): void {
-    this.#state.record(block, named, 1);
-    this.#held.fill(block, offset, value, recordOffset, named);
-  }
-
-  xbzrle(
-    block: number,
-    offset: number,
-    _bytes: Uint8Array,
-    _at: number,
-    lengthBytes: number,
-    recordOffset: number,
-    named: boolean,
-  ): void {
-    this.#state.record(block, named, XBZRLE_HEADER_BYTES + lengthBytes);
-    this.#held.xbzrle(block, offset, recordOffset, named);
-  }
-
-  mark(flag: number, recordOffset: number): void {
-    throw unsupportedMark(flag, recordOffset);
+  mark(flag: number, offset: number): void {
+    throw unsupportedMark(flag, offset);
   }
 
   #command(command: number, data: Uint8Array): void {
@@ -303,7 +275,7 @@ export class PrimaryStream implements StreamVisitor {
         this.settle();
         const work = this.compression.beginCheckpoint(this.#now);
         this.#forwarder.beginCheckpoint(endOffset);
-        if (work && this.#options.commit === "async") {
+        if (work && this.#config.commit === "async") {
           this.#held.begin(endOffset, this.#now);
         }
         this.#closeEpoch();
@@ -318,13 +290,13 @@ export class PrimaryStream implements StreamVisitor {
     this.#dialogue.received(this.#now);
     this.#checkpointEnd = endOffset;
     if (!this.#held.complete(endOffset)) this.#commitCheckpoint();
-    if (this.#options.commit === "async") this.#dialogue.loaded(this.#now);
+    if (this.#config.commit === "async") this.#dialogue.loaded(this.#now);
   }
 
   #commitCheckpoint(): void {
     this.#forwarder.end(this.#checkpointEnd);
     const transaction = this.#txn.commit(this.#readAt);
     this.compression.sent(transaction);
-    if (this.#options.commit === "sync") this.#dialogue.loadedAtAck(transaction);
+    if (this.#config.commit === "sync") this.#dialogue.loadedAtAck(transaction);
   }
 }

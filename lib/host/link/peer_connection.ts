@@ -1,0 +1,148 @@
+/** The connection to the other end, whatever it is made of. */
+import { TransportError } from "../../errors.ts";
+import type { Address } from "../system/address.ts";
+import { endTree } from "../system/process_tree.ts";
+import { adopt } from "../system/channel.ts";
+import { errno, errnoText, libc } from "../system/libc.ts";
+import type { Reactor } from "../system/reactor.ts";
+import { connectSocket } from "../system/socket.ts";
+import { type Descriptors, PlainTransport, type Transport } from "../system/transport.ts";
+import { O_CLOEXEC, O_NONBLOCK } from "../system/linux.ts";
+
+/** A connection to the other end. */
+export interface PeerConnection {
+  readonly transport: Transport;
+  /** Where the other end is a command of ours. */
+  readonly command?: PeerCommand;
+}
+
+/** A command of ours that the other end is. */
+export interface PeerCommand {
+  /** What became of it. */
+  readonly exitCode: Promise<number>;
+  /** Ends it, as it turned out to be no kemari. */
+  kill(): void;
+}
+
+/** A connection over one socket. */
+export function socketConnection(fd: number, name: string): PeerConnection {
+  return connectionOver({
+    input: fd,
+    output: fd,
+    name,
+    isSocket: true,
+    close: () => void libc().close(fd),
+  });
+}
+
+/** A connection over these descriptors, which are closed with it. */
+export function connectionOver(descriptors: Descriptors, command?: PeerCommand): PeerConnection {
+  return { transport: new PlainTransport(descriptors, "peer"), command };
+}
+
+/**
+ * Opens the connection that an address stands for.
+ *
+ * @throws {TransportError}
+ */
+export async function connectPeer(
+  address: Address,
+  reactor: Reactor,
+  timeoutMs: number,
+  signal: AbortSignal,
+): Promise<PeerConnection> {
+  switch (address.kind) {
+    case "tcp":
+    case "unix":
+      return socketConnection(
+        await connectSocket(address, reactor, timeoutMs, signal, "peer"),
+        address.text,
+      );
+    case "stdio": {
+      const input = adopt(0, "read");
+      const output = adopt(1, "write");
+      return connectionOver({
+        input: input.fd,
+        output: output.fd,
+        name: "stdio",
+        isSocket: false,
+        close() {
+          input.release();
+          output.release();
+        },
+      });
+    }
+    case "exec":
+      return spawnPeer(address.command, address.text);
+  }
+}
+
+/**
+ * Starts a shell command with its stdin and stdout connected to us by pipes.
+ *
+ * The runtime hands out no descriptors of its children's pipes. The child opens ours by their
+ * names in /proc instead and then says so on the stdout that it got from the runtime.
+ *
+ * A `kemari recv` ends by itself when its connection does, or has a VM by then: it is not killed.
+ */
+async function spawnPeer(command: string, name: string): Promise<PeerConnection> {
+  const down = pipe(name);
+  const up = pipe(name);
+  const proc = `/proc/${Deno.pid}/fd`;
+  let child: Deno.ChildProcess;
+  try {
+    child = new Deno.Command("/bin/sh", {
+      args: [
+        "-c",
+        `exec 3>&1 <${proc}/${down.read} >${proc}/${up.write}; echo >&3; exec 3>&-; exec /bin/sh -c "$1"`,
+        "sh",
+        command,
+      ],
+      stdin: "null",
+      stdout: "piped",
+      stderr: "inherit",
+    }).spawn();
+    const opened = await child.stdout.getReader().read();
+    if (opened.done) throw new Error("the shell ended at once");
+  } catch (cause) {
+    for (const fd of [down.read, down.write, up.read, up.write]) libc().close(fd);
+    throw new TransportError(name, "spawn", "cannot start the command", {
+      party: "peer",
+      cause,
+    });
+  }
+  libc().close(down.read);
+  libc().close(up.write);
+  let ended = false;
+  const exitCode = child.status.then(({ code }) => {
+    ended = true;
+    return code;
+  });
+  const descriptors: Descriptors = {
+    input: up.read,
+    output: down.write,
+    name,
+    isSocket: false,
+    close() {
+      libc().close(up.read);
+      libc().close(down.write);
+    },
+  };
+  return connectionOver(descriptors, {
+    exitCode,
+    kill() {
+      if (!ended) endTree(child.pid);
+    },
+  });
+}
+
+function pipe(name: string): { read: number; write: number } {
+  const fds = new Int32Array(2);
+  if (libc().pipe2(new Uint8Array(fds.buffer), O_NONBLOCK | O_CLOEXEC) < 0) {
+    throw new TransportError(name, "spawn", `no pipe: ${errnoText(errno())}`, { party: "peer" });
+  }
+  return { read: fds[0], write: fds[1] };
+}
+
+/** How long a connection may take to come about. */
+export const CONNECT_TIMEOUT_MS = 10_000;
