@@ -29,7 +29,7 @@ const LEAVE_MS = 1500;
 const FULL_PENDING_BYTES = 8 * 2 ** 20;
 
 /** Where a link stands. */
-export type LinkState =
+type LinkState =
   /** Transactions go to the secondary, or are about to. */
   | { readonly at: "running" }
   /** The secondary is told that it is left. */
