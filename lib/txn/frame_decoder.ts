@@ -10,6 +10,7 @@ import type { FrameVisitor } from "./frame_visitor.ts";
 export class FrameDecoder {
   #consumed = 0;
   #pieceBytes = 0;
+  #isClosed = false;
   /** Where PACKED frames are taken. */
   readonly #unpacker: FrameUnpacker | undefined;
 
@@ -23,6 +24,11 @@ export class FrameDecoder {
     return this.#consumed;
   }
 
+  /** Nothing that follows means anything: it is taken, and not looked at. */
+  close(): void {
+    this.#isClosed = true;
+  }
+
   /** True between frames. */
   get atBoundary(): boolean {
     return this.#pieceBytes === 0;
@@ -32,7 +38,7 @@ export class FrameDecoder {
   decode(bytes: Uint8Array, start: number, end: number, visitor: FrameVisitor): number {
     let at = start;
     const base = this.#consumed - start;
-    while (at < end) {
+    while (at < end && !this.#isClosed) {
       if (this.#pieceBytes > 0) {
         const pieceEnd = Math.min(end, at + this.#pieceBytes);
         this.#pieceBytes -= pieceEnd - at;
@@ -62,7 +68,9 @@ export class FrameDecoder {
       visitor.frame(header, bytes.subarray(body, next), base + at);
       at = next;
     }
-    return at;
+    if (!this.#isClosed) return at;
+    this.#consumed = base + end;
+    return end;
   }
 
   /** Says that the connection ended; throws `truncated` if a frame was cut. */

@@ -2,7 +2,7 @@ import { crc32 } from "node:zlib";
 import { WireError } from "../errors.ts";
 import { FrameDecoder } from "./frame_decoder.ts";
 import type { FrameVisitor } from "./frame_visitor.ts";
-import { decodeLeave } from "./leave.ts";
+import { decodeLeave, type Leave } from "./leave.ts";
 import { encodeRefusal } from "./refusal.ts";
 import type { TransactionVisitor } from "./transaction_visitor.ts";
 import {
@@ -43,15 +43,19 @@ export interface ReceiverOptions {
   readonly admit?: (hello: Hello, offset: number) => void;
 }
 
-type State = "hello" | "idle" | "open" | "over";
+type State = "hello" | "idle" | "open" | "handover" | "leaving" | "over";
 
 /**
  * The receiver's half of ft-transaction, without I/O or clock.
  *
  * ```text
  * hello ──HELLO──► idle ──BEGIN──► open ──COMMIT/CANCEL──► idle
- *                    └──HANDOVER, LEAVE──► over
+ *                    ├──HANDOVER──► handover ──handedOver(): ACK──► over
+ *                    └──LEAVE──► leaving ──left(): LEFT──► over
  * ```
+ *
+ * HANDOVER and LEAVE are the last that a sender says. What stands behind them is taken and means
+ * nothing, whatever it is: it cannot undo them.
  */
 export class TxnReceiver implements FrameVisitor {
   readonly #options: ReceiverOptions;
@@ -60,6 +64,8 @@ export class TxnReceiver implements FrameVisitor {
   #state: State = "hello";
   #output: Uint8Array[] = [];
   #transaction: number;
+  /** Whether a transaction of this session has been committed. */
+  #hasCommitted = false;
   #sequence = 0;
   #payloadBytes = 0;
   #checksum = 0;
@@ -90,6 +96,10 @@ export class TxnReceiver implements FrameVisitor {
   /** The transaction that is open, or was last. */
   get transaction(): number {
     return this.#transaction;
+  }
+  /** True from HANDOVER to its ACK: nobody here knows whose VM it is. */
+  get handingOver(): boolean {
+    return this.#state === "handover";
   }
   get offset(): number {
     return this.#decoder.offset;
@@ -136,8 +146,15 @@ export class TxnReceiver implements FrameVisitor {
     this.#frame(TXN.ACK, 0, transaction);
   }
 
-  /** Tells the sender that its leaving is known, where it waits for that. */
+  /** Tells the sender that the VM is this end's; nothing more is said. */
+  handedOver(): void {
+    this.ack(this.#transaction);
+    this.#state = "over";
+  }
+
+  /** Tells the sender that its leaving is known, where it waits for that; nothing more is said. */
   left(): void {
+    this.#state = "over";
     if (((this.#peer?.features ?? 0) & FEATURE.farewell) !== 0) this.#frame(TXN.LEFT, 0, 0);
   }
 
@@ -192,7 +209,7 @@ export class TxnReceiver implements FrameVisitor {
       case TXN.RELEASED:
         return this.#visitor.released(header.transaction);
       case TXN.INPUT:
-        if (!this.#options.takesInputs || this.#state === "over") {
+        if (!this.#options.takesInputs) {
           refuse(offset, "bad-order", "an INPUT that was not asked for");
         }
         return this.#visitor.input(header.transaction, payload, offset);
@@ -211,12 +228,16 @@ export class TxnReceiver implements FrameVisitor {
           refuse(offset, "bad-order", `a HANDOVER of transaction ${header.transaction}`);
         }
         if (header.transaction === 0) refuse(offset, "bad-order", "a HANDOVER of nothing");
-        this.#state = "over";
+        if (!this.#hasCommitted) {
+          const what = `a HANDOVER of transaction ${header.transaction}, of an earlier session`;
+          refuse(offset, "bad-order", what);
+        }
+        this.#state = "handover";
+        this.#decoder.close();
         return this.#visitor.handover(header.transaction);
       case TXN.LEAVE:
         if (this.#state !== "idle") refuse(offset, "bad-order", `a LEAVE while ${this.#state}`);
-        this.#state = "over";
-        return this.#visitor.leave(decodeLeave(payload, offset));
+        return this.#leave(decodeLeave(payload, offset));
       case TXN.DIGEST_QUERY: {
         if (this.#state !== "idle") refuse(offset, "bad-order", "a DIGEST_QUERY in a transaction");
         if (payload.length !== 8) refuse(offset, "bad-length", "a DIGEST_QUERY without its seed");
@@ -224,7 +245,6 @@ export class TxnReceiver implements FrameVisitor {
         return this.#visitor.digestQuery(view.getUint32(0), view.getUint32(4));
       }
       case TXN.DISK_QUERY:
-        if (this.#state === "over") refuse(offset, "bad-order", "a DISK_QUERY behind the end");
         if (++this.#diskQueries > MAX_DISK_QUERIES) {
           refuse(offset, "bad-order", `more than ${MAX_DISK_QUERIES} queries of disks at a time`);
         }
@@ -232,6 +252,12 @@ export class TxnReceiver implements FrameVisitor {
       default:
         refuse(offset, "bad-order", `the sender sent command ${header.command}`);
     }
+  }
+
+  #leave(leave: Leave): void {
+    this.#state = "leaving";
+    this.#decoder.close();
+    this.#visitor.leave(leave);
   }
 
   #hello(header: FrameHeader, payload: Uint8Array, offset: number): void {
@@ -294,6 +320,7 @@ export class TxnReceiver implements FrameVisitor {
       );
     }
     this.#state = "idle";
+    this.#hasCommitted = true;
     this.#visitor.commit(this.#transaction);
   }
 

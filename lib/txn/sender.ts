@@ -8,22 +8,21 @@ import type { PackingCounters } from "./packing.ts";
 import { encodeLeave, type Leave } from "./leave.ts";
 import { PeerOffers } from "./peer_offers.ts";
 import { decodeRefusal } from "./refusal.ts";
-import type { InFlight, SenderEvent, SenderOptions, SentBytes } from "./sender_options.ts";
 import {
-  decodeHello,
-  encodeHello,
-  heartbeatPeriodMs,
-  type Hello,
-  OFFERED_FEATURES,
-  PROTOCOL_VERSION,
-} from "./hello.ts";
+  helloOf,
+  type InFlight,
+  type SenderEvent,
+  type SenderOptions,
+  type SentBytes,
+} from "./sender_options.ts";
+import { decodeHello, encodeHello, heartbeatPeriodMs, type Hello } from "./hello.ts";
 import { BEGIN_FLAG, type FrameHeader, MAX_PAYLOAD_BYTES, TXN } from "./wire.ts";
 import { refuse } from "./wire_fault.ts";
 import { HAS_ZSTD } from "./zstd_context.ts";
 
 export type { SenderEvent, SenderOptions, SentBytes } from "./sender_options.ts";
 
-type State = "hello" | "ready" | "open" | "handover" | "leaving" | "done";
+type State = "hello" | "ready" | "open" | "handover" | "refused" | "leaving" | "done";
 
 /** BEGIN's flags: whether the transaction is a whole state, and whether it goes by the replica. */
 const BEGIN_FLAGS = {
@@ -38,8 +37,11 @@ const BEGIN_FLAGS = {
  * ```text
  * hello ──HELLO──► ready ──begin()──► open ──commit()/cancel()──► ready
  *                    ├──handover()──► handover ──ACK──► done
+ *                    │                    └──NACK: the VM stays here──► refused
  *                    └──leave()──► leaving ──LEFT──► done
  * ```
+ *
+ * In `done` the session is over for good: what the peer says behind it is taken, and means nothing.
  *
  * Output is a list of views: headers of its own and the payloads given to {@link forward}, which
  * stay the caller's and must not change until they have been written, or packed.
@@ -65,18 +67,7 @@ export class TxnSender implements FrameVisitor {
   constructor(options: SenderOptions, now: number) {
     this.#options = options;
     this.#now = this.#heardAt = this.#saidAt = now;
-    const hello = encodeHello({
-      version: PROTOCOL_VERSION,
-      features: OFFERED_FEATURES,
-      session: options.session,
-      heartbeatMs: options.heartbeatMs,
-      graceMs: options.graceMs,
-      committed: 0,
-      maxTransactionBytes: 0,
-      software: options.software,
-      fields: options.fields,
-    });
-    this.#frame(TXN.HELLO, 0, 0, hello);
+    this.#frame(TXN.HELLO, 0, 0, encodeHello(helloOf(options)));
   }
 
   /** What the peer said of itself, once it has. */
@@ -93,6 +84,10 @@ export class TxnSender implements FrameVisitor {
   /** True from HANDOVER to its ACK: nobody here knows whose VM it is. */
   get handingOver(): boolean {
     return this.#state === "handover";
+  }
+  /** True once the session is over by the peer's word: the ACK of a HANDOVER, or LEFT. */
+  get isOver(): boolean {
+    return this.#state === "done";
   }
   /** The transaction that is open, or was last. */
   get transaction(): number {
@@ -189,7 +184,7 @@ export class TxnSender implements FrameVisitor {
    */
   released(transaction: number): void {
     // Closed over unread bytes, the secondary's connection would cost us its answer to LEAVE.
-    if (this.#state === "leaving" || this.#state === "done") return;
+    if (["handover", "leaving", "done"].includes(this.#state)) return;
     if (!this.#offers.has("events")) return;
     this.#frame(TXN.RELEASED, 0, transaction);
   }
@@ -286,7 +281,7 @@ export class TxnSender implements FrameVisitor {
   /** Lets time pass: heartbeats are sent, silence is noticed. Call it often. */
   tick(now: number): void {
     this.#now = now;
-    if (this.#state === "leaving" || this.#state === "done") return;
+    if (["refused", "leaving", "done"].includes(this.#state)) return;
     if (
       this.#state !== "hello" && now - this.#saidAt >= heartbeatPeriodMs(this.#options, this.#peer)
     ) {
@@ -318,7 +313,10 @@ export class TxnSender implements FrameVisitor {
   piece(): void {}
 
   frame(header: FrameHeader, payload: Uint8Array, offset: number): void {
-    if (header.command === TXN.NACK) throw decodeRefusal(payload, header.transaction, offset);
+    if (header.command === TXN.NACK) {
+      if (this.#state === "handover") this.#state = "refused";
+      throw decodeRefusal(payload, header.transaction, offset);
+    }
     if (this.#state === "hello") {
       if (header.command !== TXN.HELLO) {
         refuse(offset, "bad-order", `command ${header.command} before HELLO`);
@@ -344,9 +342,7 @@ export class TxnSender implements FrameVisitor {
         return this.#acked(header, offset);
       case TXN.LEFT:
         if (this.#state !== "leaving") refuse(offset, "bad-order", "a LEFT without a LEAVE");
-        this.#state = "done";
-        this.#events.push({ kind: "left" });
-        return;
+        return this.#over({ kind: "left" });
       case TXN.DIGEST:
         this.#events.push(this.#queries.pagesAnswered(header, payload, offset));
         return;
@@ -358,6 +354,12 @@ export class TxnSender implements FrameVisitor {
     }
   }
 
+  #over(event: SenderEvent): void {
+    this.#state = "done";
+    this.#decoder.close();
+    this.#events.push(event);
+  }
+
   #acked(header: FrameHeader, offset: number): void {
     const oldest = this.#inFlight.shift();
     if (oldest !== undefined && oldest.transaction === header.transaction) {
@@ -367,8 +369,7 @@ export class TxnSender implements FrameVisitor {
       oldest === undefined && this.#state === "handover" &&
       header.transaction === this.#transaction
     ) {
-      this.#state = "done";
-      this.#events.push({ kind: "handed-over" });
+      this.#over({ kind: "handed-over" });
     } else {
       refuse(
         offset,

@@ -1,6 +1,6 @@
 /** What the sender's half is told, and what it tells. */
 import type { HelloField } from "./hello_fields.ts";
-import type { Hello } from "./hello.ts";
+import { type Hello, OFFERED_FEATURES, PROTOCOL_VERSION } from "./hello.ts";
 
 /** How a sender presents itself, and how patient it is. */
 export interface SenderOptions {
@@ -13,6 +13,18 @@ export interface SenderOptions {
   readonly fields?: readonly HelloField[];
   /** Measures how long packing takes; without it nothing is packed. */
   readonly packingClock?: () => number;
+}
+
+/** What a sender says first. */
+export function helloOf(options: SenderOptions): Hello {
+  const { session, heartbeatMs, graceMs, software, fields } = options;
+  return {
+    version: PROTOCOL_VERSION,
+    features: OFFERED_FEATURES,
+    ...{ session, heartbeatMs, graceMs, software, fields },
+    committed: 0,
+    maxTransactionBytes: 0,
+  };
 }
 
 /** What the peer said, or failed to say. */

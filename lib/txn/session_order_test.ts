@@ -73,17 +73,6 @@ const ORDER: readonly (readonly [string, Uint8Array[][], WireFault, RegExp])[] =
     /HANDOVER of transaction 0/,
   ],
   [
-    "a BEGIN after the HANDOVER",
-    [
-      begin,
-      commitEmpty,
-      frame({ command: TXN.HANDOVER, transaction: 1 }),
-      frame({ command: TXN.BEGIN, transaction: 2 }),
-    ],
-    "bad-order",
-    /BEGIN while over/,
-  ],
-  [
     "a digest query in a transaction",
     [
       begin,
@@ -103,12 +92,6 @@ const ORDER: readonly (readonly [string, Uint8Array[][], WireFault, RegExp])[] =
     [begin, frame({ command: TXN.LEAVE })],
     "bad-order",
     /LEAVE while open/,
-  ],
-  [
-    "a BEGIN after LEAVE",
-    [frame({ command: TXN.LEAVE }), begin],
-    "bad-order",
-    /BEGIN while over/,
   ],
   ["an EVENT outside of a transaction", [frame({ command: TXN.EVENT })], "bad-order", /BEGIN/],
   [

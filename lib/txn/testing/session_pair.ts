@@ -52,7 +52,7 @@ export class Desk implements TransactionVisitor {
   }
   handover(transaction: number): void {
     this.log.push(`handover ${transaction}`);
-    if (this.answers) this.receiver.ack(transaction);
+    if (this.answers) this.receiver.handedOver();
   }
   leave({ reason, text }: Leave): void {
     this.log.push(`leave ${reason} ${text}`.trim());
