@@ -1,7 +1,7 @@
 /** `kemari send` and `kemari recv` when something stands behind the last frame of a session. */
 import assert from "node:assert/strict";
 import { rawFrame, RawPeer, rawTransaction } from "../lab/testing/raw_peer.ts";
-import { KemariProcess } from "../lab/program/watched_kemari.ts";
+import { KemariProcess } from "../lab/program/kemari_process.ts";
 import { loadStream } from "../lab/recording/streams.ts";
 import { vmStateOf } from "../lab/vms/vm_state.ts";
 import { encodeRefusal } from "../txn/refusal.ts";

@@ -1,7 +1,7 @@
 /** What a command refuses does not stand in its help as if the command took it. */
 import assert from "node:assert/strict";
 import { runKemari } from "../lab/program/run_kemari.ts";
-import { runProgram } from "./program.ts";
+import { runProgram } from "./run_program.ts";
 
 async function helpOf(command: string): Promise<string> {
   let help = "";

@@ -15,7 +15,7 @@ import type { CompressMode } from "./sender_status.ts";
 import type { HeldClass } from "./tap_status.ts";
 
 /** As it was sent; `settings` of another program's request may be of any shape. */
-export interface ProtectRequest<Settings = ViaSettings> {
+export interface ProtectRequest<Settings = ViaConfig> {
   readonly command: "protect";
   /** The program that asks: both are to be the same. */
   readonly software: string;
@@ -23,7 +23,7 @@ export interface ProtectRequest<Settings = ViaSettings> {
 }
 
 /** How to protect the VM; `protect`'s own options, with the paths made absolute. */
-export interface ViaSettings {
+export interface ViaConfig {
   readonly target: string;
   readonly qmp: string;
   readonly mode: "auto" | "colo" | "snapshot";
@@ -61,8 +61,8 @@ export const protectRequest = record<ProtectRequest<unknown>>({
   settings: (settings) => settings,
 });
 
-const withSettings = record<{ readonly settings: ViaSettings }>({
-  settings: record<ViaSettings>({
+const withSettings = record<{ readonly settings: ViaConfig }>({
+  settings: record<ViaConfig>({
     target: anyText,
     qmp: anyText,
     mode: oneOf("auto", "colo", "snapshot"),
@@ -73,7 +73,7 @@ const withSettings = record<{ readonly settings: ViaSettings }>({
     retry: anyBoolean,
     sessionName: optional(anyText),
     vm: optional(anyText),
-    taps: record<ViaSettings["taps"]>({
+    taps: record<ViaConfig["taps"]>({
       nets: listOf(none),
       disks: listOf(none),
       diskSync: oneOf("full", "none"),
@@ -93,6 +93,6 @@ const withSettings = record<{ readonly settings: ViaSettings }>({
  *
  * @throws {WireError} `bad-value`, naming the field that is missing or of another type.
  */
-export function decodeViaSettings({ settings }: ProtectRequest<unknown>): ViaSettings {
+export function decodeViaConfig({ settings }: ProtectRequest<unknown>): ViaConfig {
   return checked({ settings }, withSettings, "the request to protect").settings;
 }

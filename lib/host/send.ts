@@ -2,7 +2,7 @@ import { UsageError } from "../errors.ts";
 import type { SendFront } from "./send_front.ts";
 import { Sending, type SendSettings } from "./sending.ts";
 import { parseAddress } from "./system/address.ts";
-import { parseControlPath } from "./system/control_address.ts";
+import { parseControlPath } from "./system/control_path.ts";
 import type { ProgressLine } from "./system/progress_line.ts";
 import { parseQmpAddress } from "./vm/qmp_address.ts";
 

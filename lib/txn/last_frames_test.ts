@@ -5,7 +5,7 @@ import { encodeHello } from "./hello.ts";
 import { encodeRefusal } from "./refusal.ts";
 import type { TxnReceiver } from "./receiver.ts";
 import { TxnSender } from "./sender.ts";
-import type { SenderEvent } from "./sender_options.ts";
+import type { SenderEvent } from "./sender_config.ts";
 import { TXN } from "./wire.ts";
 import { feed, frame, Link, OPTIONS, SESSION, wireFault } from "./testing/session_pair.ts";
 

@@ -26,7 +26,7 @@ import {
 import { refuse } from "./wire_fault.ts";
 
 /** How a receiver presents itself, and how patient it is. */
-export interface ReceiverOptions {
+export interface ReceiverConfig {
   readonly heartbeatMs: number;
   readonly graceMs: number;
   readonly maxTransactionBytes: number;
@@ -58,7 +58,7 @@ type State = "hello" | "idle" | "open" | "handover" | "leaving" | "over";
  * nothing, whatever it is: it cannot undo them.
  */
 export class TxnReceiver implements FrameVisitor {
-  readonly #options: ReceiverOptions;
+  readonly #options: ReceiverConfig;
   readonly #visitor: TransactionVisitor;
   readonly #decoder = new FrameDecoder(true);
   #state: State = "hello";
@@ -79,7 +79,7 @@ export class TxnReceiver implements FrameVisitor {
   /** An EVENT's payload that has not all come. */
   #event: { readonly bytes: Uint8Array; filled: number; readonly offset: number } | undefined;
 
-  constructor(options: ReceiverOptions, visitor: TransactionVisitor, now: number) {
+  constructor(options: ReceiverConfig, visitor: TransactionVisitor, now: number) {
     this.#options = options;
     this.#visitor = visitor;
     this.#transaction = options.committed;

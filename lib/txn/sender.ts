@@ -11,16 +11,16 @@ import { decodeRefusal } from "./refusal.ts";
 import {
   helloOf,
   type InFlight,
+  type SenderConfig,
   type SenderEvent,
-  type SenderOptions,
   type SentBytes,
-} from "./sender_options.ts";
+} from "./sender_config.ts";
 import { decodeHello, encodeHello, heartbeatPeriodMs, type Hello } from "./hello.ts";
 import { BEGIN_FLAG, type FrameHeader, MAX_PAYLOAD_BYTES, TXN } from "./wire.ts";
 import { refuse } from "./wire_fault.ts";
 import { HAS_ZSTD } from "./zstd_context.ts";
 
-export type { SenderEvent, SenderOptions, SentBytes } from "./sender_options.ts";
+export type { SenderConfig, SenderEvent, SentBytes } from "./sender_config.ts";
 
 type State = "hello" | "ready" | "open" | "handover" | "refused" | "leaving" | "done";
 
@@ -47,7 +47,7 @@ const BEGIN_FLAGS = {
  * stay the caller's and must not change until they have been written, or packed.
  */
 export class TxnSender implements FrameVisitor {
-  readonly #options: SenderOptions;
+  readonly #options: SenderConfig;
   readonly #decoder = new FrameDecoder(false);
   #state: State = "hello";
   readonly #writer = new FrameWriter();
@@ -64,7 +64,7 @@ export class TxnSender implements FrameVisitor {
   #lost = false;
   readonly #queries = new DigestQueries();
 
-  constructor(options: SenderOptions, now: number) {
+  constructor(options: SenderConfig, now: number) {
     this.#options = options;
     this.#now = this.#heardAt = this.#saidAt = now;
     this.#frame(TXN.HELLO, 0, 0, encodeHello(helloOf(options)));

@@ -114,7 +114,7 @@ export const protect = defineCommand({
     },
   },
   async run([target], options, context) {
-    const { parsePrimaryTaps } = await import("../options/tap_settings.ts");
+    const { parsePrimaryTaps } = await import("../options/parse_taps.ts");
     const settings = { ...options, target, ...parsePrimaryTaps(options) };
     const { via, control, ...rest } = settings;
     if (via === undefined) {

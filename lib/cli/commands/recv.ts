@@ -177,7 +177,7 @@ export const recv = defineCommand({
     },
   },
   async run([listen], options, context) {
-    const { parseTaps, parseWords } = await import("../options/tap_settings.ts");
+    const { parseTaps, parseWords } = await import("../options/parse_taps.ts");
     const { recv } = await import("../../host/recv.ts");
     const words = parseWords("--replay", options.replay, ["net", "disk", "input"]);
     const replay = {

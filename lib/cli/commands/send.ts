@@ -59,7 +59,7 @@ export const send = defineCommand({
     },
   },
   async run([target], options, context) {
-    const { parsePrimaryTaps } = await import("../options/tap_settings.ts");
+    const { parsePrimaryTaps } = await import("../options/parse_taps.ts");
     const { SendFront, stayInFront } = await import("../../host/send_front.ts");
     const settings = { ...options, target, ...parsePrimaryTaps(options) };
     const { nets, disks } = settings.taps;

@@ -1,6 +1,6 @@
 /** NICs and disks that go through kemari. Their names are the same on both sides. */
 import { Option } from "@commander-js/extra-typings";
-import type { Note } from "../help.ts";
+import type { Note } from "../help_tail.ts";
 import { choice, optionGroup, type OptionsOf } from "./option_group.ts";
 
 const HEADING = "Disks and NICs";

@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { fullStream } from "../../qemu/testing/synthetic_stream.ts";
 import { rawFrame, rawHello, RawPeer, rawTransaction } from "../../lab/testing/raw_peer.ts";
 import { FakeDisk } from "../../replica/testing/fake_disk.ts";
-import { ReplicaTaps } from "../../replica/events/replica_taps.ts";
+import { SecondaryTaps } from "../../replica/events/secondary_taps.ts";
 import { encodeTapEvent, type TapEvent } from "../../replica/events/tap_events.ts";
 import { concat } from "../../qemu/testing/synthetic_stream.ts";
 import { decodeHello } from "../../txn/hello.ts";
@@ -11,7 +11,7 @@ import { HEADER_BYTES, TXN } from "../../txn/wire.ts";
 import { cString, libc } from "../system/libc.ts";
 import { O_CLOEXEC, O_NONBLOCK } from "../system/linux.ts";
 import { never } from "../system/never.ts";
-import { connectionOver } from "./peer.ts";
+import { connectionOver } from "./peer_connection.ts";
 import { SenderLink } from "./sender_link.ts";
 import { Stage } from "./testing/link_stage.ts";
 
@@ -22,7 +22,7 @@ const GARBAGE = new TextEncoder().encode("no frame at all, and longer than any h
 /** A receiver with one disk, whose copy's storage stalls once it has a first write; and its sender. */
 async function stalledStage() {
   const copy = new FakeDisk(8192);
-  const taps = new ReplicaTaps(new Map([["d", { mode: "replicated", copy }]]), new Set());
+  const taps = new SecondaryTaps(new Map([["d", { mode: "replicated", copy }]]), new Set());
   const stage = await Stage.open({ taps, onLoss: "wait", heartbeatMs: 20 });
   const events: TapEvent[] = [
     { kind: "disk", tap: "d", sizeBytes: 8192, mode: "replicated" },
