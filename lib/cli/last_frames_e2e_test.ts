@@ -23,7 +23,7 @@ async function inFolder(body: (folder: string) => Promise<void>) {
 const BEHIND: readonly (readonly [string, Uint8Array])[] = [
   ["garbage", GARBAGE],
   ["a BEGIN", rawFrame({ command: TXN.BEGIN, transaction: 2, flags: 1 })],
-  ["a LEAVE", rawFrame({ command: TXN.LEAVE })],
+  ["a LEAVE", rawFrame({ command: TXN.LEAVE }, Uint8Array.of(0))],
 ];
 
 for (const [what, bytes] of BEHIND) {

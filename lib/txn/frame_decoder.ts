@@ -1,5 +1,6 @@
 import { FrameUnpacker } from "./packing.ts";
-import { decodeHeader, HEADER_BYTES, TXN } from "./wire.ts";
+import { decodeHeader } from "./frame_header.ts";
+import { HEADER_BYTES, TXN } from "./wire.ts";
 import { refuse } from "./wire_fault.ts";
 import type { FrameVisitor } from "./frame_visitor.ts";
 
@@ -10,7 +11,6 @@ import type { FrameVisitor } from "./frame_visitor.ts";
 export class FrameDecoder {
   #consumed = 0;
   #pieceBytes = 0;
-  #isClosed = false;
   /** Where PACKED frames are taken. */
   readonly #unpacker: FrameUnpacker | undefined;
 
@@ -24,11 +24,6 @@ export class FrameDecoder {
     return this.#consumed;
   }
 
-  /** Nothing that follows means anything: it is taken, and not looked at. */
-  close(): void {
-    this.#isClosed = true;
-  }
-
   /** True between frames. */
   get atBoundary(): boolean {
     return this.#pieceBytes === 0;
@@ -38,7 +33,11 @@ export class FrameDecoder {
   decode(bytes: Uint8Array, start: number, end: number, visitor: FrameVisitor): number {
     let at = start;
     const base = this.#consumed - start;
-    while (at < end && !this.#isClosed) {
+    while (at < end) {
+      if (visitor.isOver) {
+        this.#consumed = base + end;
+        return end;
+      }
       if (this.#pieceBytes > 0) {
         const pieceEnd = Math.min(end, at + this.#pieceBytes);
         this.#pieceBytes -= pieceEnd - at;
@@ -49,6 +48,7 @@ export class FrameDecoder {
       }
       const header = decodeHeader(bytes, at, end, base + at);
       if (header === undefined) break;
+      visitor.check(header, base + at);
       const body = at + HEADER_BYTES;
       if (header.command === TXN.CONTINUE || header.command === TXN.EVENT) {
         this.#pieceBytes = header.lengthBytes;
@@ -61,16 +61,14 @@ export class FrameDecoder {
       const next = body + header.lengthBytes;
       this.#consumed = base + next;
       if (header.command === TXN.PACKED && this.#unpacker !== undefined) {
-        this.#unpacker.unpack(header, bytes, body, next, base + at, visitor);
+        this.#unpacker.unpack(bytes, body, next, base + at, visitor);
         at = next;
         continue;
       }
       visitor.frame(header, bytes.subarray(body, next), base + at);
       at = next;
     }
-    if (!this.#isClosed) return at;
-    this.#consumed = base + end;
-    return end;
+    return at;
   }
 
   /** Says that the connection ended; throws `truncated` if a frame was cut. */

@@ -1,6 +1,7 @@
 import { FramePacker, MAX_BATCH_PAYLOAD_BYTES, type PackingCounters } from "./packing.ts";
 import type { SentBytes } from "./sender_config.ts";
-import { encodeHeader, HEADER_BYTES, MAX_PAYLOAD_BYTES, TXN } from "./wire.ts";
+import { encodeHeader } from "./frame_header.ts";
+import { HEADER_BYTES, MAX_PAYLOAD_BYTES, TXN } from "./wire.ts";
 
 /**
  * A sender's frames on their way out: headers, the places of frames in their transaction, and

@@ -19,7 +19,7 @@ const BEHIND: readonly (readonly [string, Uint8Array])[] = [
   ["half a header", joined(frame({ command: TXN.HEARTBEAT })).subarray(0, 11)],
   ["a BEGIN", joined(frame({ command: TXN.BEGIN, transaction: 2, flags: 1 }))],
   ["an EVENT that is cut", joined(frame({ command: TXN.EVENT, lengthBytes: 1000 }))],
-  ["a LEAVE", joined(frame({ command: TXN.LEAVE }))],
+  ["a LEAVE", joined(frame({ command: TXN.LEAVE }, Uint8Array.of(0)))],
   ["a HANDOVER", joined(frame({ command: TXN.HANDOVER, transaction: 1 }))],
   ["a DISK_QUERY", joined(frame({ command: TXN.DISK_QUERY }, new Uint8Array(30)))],
   ["a HELLO", joined(frame({ command: TXN.HELLO }, GARBAGE))],
@@ -72,14 +72,14 @@ for (const [what, bytes] of BEHIND) {
     assert.deepEqual(commandsOf(receiver), [TXN.HEARTBEAT], "the sender must know that we live");
     assert.ok(receiver.tick(OPTIONS.graceMs + 1) > 0, "its silence is a loss until the ACK");
     receiver.takeOutput();
-    receiver.handedOver();
+    receiver.ack(1);
     assert.ok(!receiver.handingOver);
     assert.deepEqual(commandsOf(receiver), [TXN.ACK]);
   });
 
   Deno.test(`the receiver answers a LEAVE by LEFT, and says no more, with ${what} behind it`, () => {
     const { receiver, desk } = receiverOf();
-    const read = joined([...frame({ command: TXN.LEAVE }), bytes]);
+    const read = joined([...frame({ command: TXN.LEAVE }, Uint8Array.of(0)), bytes]);
     assert.equal(receiver.receive(read, 0, read.length, 0), read.length);
     assert.deepEqual(desk.log, ["leave goes-on"]);
     assert.deepEqual(commandsOf(receiver), [TXN.LEFT]);
@@ -137,7 +137,7 @@ Deno.test("a HANDOVER that is refused leaves nobody in doubt, one that is answer
     () => feed(refused, frame({ command: TXN.NACK }, encodeRefusal("storage", "no room"))),
     wireFault("storage", /no room/),
   );
-  assert.ok(!refused.handingOver && !refused.isOver && !refused.ready);
+  assert.ok(!refused.handingOver && !refused.isOver && !refused.ready && !refused.mayLeave);
   const doubtful = senderOf();
   doubtful.handover();
   assert.throws(() => doubtful.receive(GARBAGE, 0, GARBAGE.length, 0), WireError);

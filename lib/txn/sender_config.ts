@@ -1,6 +1,14 @@
 /** What the sender's half is told, and what it tells. */
 import type { HelloField } from "./hello_fields.ts";
 import { type Hello, OFFERED_FEATURES, PROTOCOL_VERSION } from "./hello.ts";
+import { BEGIN_FLAG } from "./wire.ts";
+
+/** BEGIN's flags: whether the transaction is a whole state, and whether it goes by the replica. */
+export const BEGIN_FLAGS = {
+  "checkpoint": 0,
+  "full": BEGIN_FLAG.FULL,
+  "full-on-replica": BEGIN_FLAG.FULL | BEGIN_FLAG.BASED,
+} as const;
 
 /** How a sender presents itself, and how patient it is. */
 export interface SenderConfig {

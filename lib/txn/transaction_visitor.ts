@@ -27,7 +27,7 @@ export interface TransactionVisitor {
   /** The payload is complete and its checksum right. Answer with ack() or nack(). */
   commit(transaction: number): void;
   cancel(transaction: number): void;
-  /** The VM is to be ours. Answer with handedOver() or nack(). */
+  /** The VM is ours from here on. Answer with ack(). */
   handover(transaction: number): void;
   /** The sender ends the session on purpose. Answer with left(). */
   leave(leave: Leave): void;

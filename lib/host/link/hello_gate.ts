@@ -1,7 +1,8 @@
 /** Keeps a sender waiting behind its HELLO, while storage is asked about it. */
 import { KemariError, TransportError } from "../../errors.ts";
 import { decodeHello, type Hello } from "../../txn/hello.ts";
-import { decodeHeader, HEADER_BYTES, TXN } from "../../txn/wire.ts";
+import { decodeHeader } from "../../txn/frame_header.ts";
+import { HEADER_BYTES, TXN } from "../../txn/wire.ts";
 import type { Reactor } from "../system/reactor.ts";
 
 /** Judges a sender by what was found. @throws {WireError} for one that is not to be admitted. */

@@ -45,7 +45,11 @@ export function startKemari(
       } catch (error) {
         signal.throwIfAborted();
         await heard();
-        throw new TransportError(name, "spawn", `${(error as Error).message}: ${said.trim()}`);
+        throw new TransportError(
+          name,
+          "spawn",
+          `${(error as Error).message}: ${said.trim().replaceAll("\n", " | ")}`,
+        );
       }
     },
   };

@@ -3,7 +3,8 @@ import assert from "node:assert/strict";
 import { crc32 } from "node:zlib";
 import { concat } from "../../qemu/testing/synthetic_stream.ts";
 import { decodeHello, encodeHello, type Hello, OFFERED_FEATURES } from "../../txn/hello.ts";
-import { decodeHeader, encodeHeader, type FrameHeader, HEADER_BYTES, TXN } from "../../txn/wire.ts";
+import { decodeHeader, encodeHeader, type FrameHeader } from "../../txn/frame_header.ts";
+import { HEADER_BYTES, TXN } from "../../txn/wire.ts";
 
 /** A frame as it was heard. */
 export interface RawFrame extends FrameHeader {

@@ -5,10 +5,10 @@
  */
 import { Buffer } from "node:buffer";
 import { StateError, WireError } from "../../errors.ts";
-import { DIGEST_BYTES, MAX_CONTROL_BYTES } from "../../txn/wire.ts";
+import { DIGEST_BYTES, MAX_CONTROL_BYTES, MAX_TAP_NAME_BYTES } from "../../txn/wire.ts";
 import type { Done } from "./done.ts";
 import type { PageDigest } from "../pages/page_digest.ts";
-import { MAX_TAP_NAME_BYTES } from "./tap_events.ts";
+import { decodeTapName } from "./tap_events.ts";
 
 /** A disk that can be told about. Calls are done at once or later, in order; see `DiskStore`. */
 export interface DigestedDisk {
@@ -103,7 +103,7 @@ export function decodeDiskQuery(payload: Uint8Array, offset: number): DiskQuery 
     return fail(`for ${length} bytes at ${start}: that is no row of chunks`);
   }
   return {
-    tap: new TextDecoder().decode(payload.subarray(QUERY_FIXED_BYTES)),
+    tap: decodeTapName(payload.subarray(QUERY_FIXED_BYTES)),
     seedLow: view.getUint32(0),
     seedHigh: view.getUint32(4),
     chunkBytes,

@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { MAX_NET_FRAME_BYTES, MIN_NET_FRAME_BYTES } from "../../txn/wire.ts";
 import fc from "fast-check";
 import { WireError } from "../../errors.ts";
 import { FakeDisk } from "../testing/fake_disk.ts";
@@ -9,8 +10,6 @@ import {
   encodeTapEvent,
   encodeTapInput,
   INPUT_BYTES_PER_EPOCH,
-  MAX_INPUT_FRAME_BYTES,
-  MIN_INPUT_FRAME_BYTES,
   type TapEvent,
 } from "./tap_events.ts";
 
@@ -179,14 +178,14 @@ const input = (frame: Uint8Array, tap = "n") => join(encodeTapInput({ tap, frame
 const inputsOf = (replica: SecondaryTaps) => replica.inputs.map(({ frame }) => frame[0]);
 
 Deno.test("an input survives its encoding; one that is cut, or no frame, is refused", () => {
-  const frame = fc.uint8Array({ minLength: MIN_INPUT_FRAME_BYTES, maxLength: 2000 });
+  const frame = fc.uint8Array({ minLength: MIN_NET_FRAME_BYTES, maxLength: 2000 });
   fc.assert(fc.property(fc.record({ tap: fc.string({ maxLength: 20 }), frame }), (each) => {
     assert.deepEqual(decodeTapInput(join(encodeTapInput(each)), 0), { ...each });
   }));
   for (const bytes of [[], [1], [65, ...new Uint8Array(100)]]) {
     assert.throws(() => decodeTapInput(Uint8Array.from(bytes), 7), /tap's name/);
   }
-  for (const length of [0, 13, MAX_INPUT_FRAME_BYTES + 1]) {
+  for (const length of [0, 13, MAX_NET_FRAME_BYTES + 1]) {
     assert.throws(() => decodeTapInput(input(new Uint8Array(length)), 7), /a frame of \d+ bytes/);
   }
 });

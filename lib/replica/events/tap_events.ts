@@ -1,4 +1,6 @@
 import { WireError } from "../../errors.ts";
+import { foreignText } from "../../foreign_text.ts";
+import { MAX_NET_FRAME_BYTES, MAX_TAP_NAME_BYTES, MIN_NET_FRAME_BYTES } from "../../txn/wire.ts";
 
 /**
  * What the event-tap holds, and what travels of it in EVENT frames.
@@ -58,14 +60,6 @@ export interface TapInput {
  * bulk transfer, which has more, the beginning is as good as all of it.
  */
 export const INPUT_BYTES_PER_EPOCH = 64 * 1024;
-/** Bytes of one such frame: an Ethernet header, and the longest that a TAP gives. */
-export const MIN_INPUT_FRAME_BYTES = 14;
-export const MAX_INPUT_FRAME_BYTES = 68 * 1024;
-
-/** Bytes of data in one event; longer writes are several. */
-export const MAX_EVENT_DATA_BYTES = 512 * 1024;
-/** Bytes of a tap's name. */
-export const MAX_TAP_NAME_BYTES = 64;
 
 /**
  * Encodes an event as pieces of one EVENT payload.
@@ -125,11 +119,16 @@ export function decodeTapInput(payload: Uint8Array, offset: number): TapInput {
     throw new WireError("transaction", offset, "bad-value", "an INPUT without a tap's name");
   }
   const frame = payload.subarray(at);
-  if (frame.length < MIN_INPUT_FRAME_BYTES || frame.length > MAX_INPUT_FRAME_BYTES) {
+  if (frame.length < MIN_NET_FRAME_BYTES || frame.length > MAX_NET_FRAME_BYTES) {
     const what = `an INPUT with a frame of ${frame.length} bytes`;
     throw new WireError("transaction", offset, "bad-length", what);
   }
-  return { tap: new TextDecoder().decode(payload.subarray(1, at)), frame };
+  return { tap: decodeTapName(payload.subarray(1, at)), frame };
+}
+
+/** A tap's name as the peer has it, fit to be shown: none that a tap can have is changed by that. */
+export function decodeTapName(bytes: Uint8Array): string {
+  return foreignText(bytes, MAX_TAP_NAME_BYTES);
 }
 
 function fixedBytes(event: TapEvent): number {
@@ -161,7 +160,7 @@ export function decodeTapEvent(payload: Uint8Array, offset: number): TapEvent {
   if (payload.length < 2 || payload[1] > MAX_TAP_NAME_BYTES || at > payload.length) {
     return fail("without a tap's name");
   }
-  const tap = new TextDecoder().decode(payload.subarray(2, at));
+  const tap = decodeTapName(payload.subarray(2, at));
   const view = new DataView(payload.buffer, payload.byteOffset, payload.byteLength);
   const u64 = (position: number): number => {
     if (payload.length < position + 8) fail(`for ${tap} that is cut`);

@@ -321,7 +321,7 @@ export class Primary {
    * @returns Whether there was a session to end; if not, nothing was done.
    */
   leave(leave: Leave): boolean {
-    if (!this.#txn.ready && !this.#txn.open) return false;
+    if (!this.#txn.mayLeave) return false;
     this.#stream.cancel();
     this.#txn.leave(leave);
     return true;

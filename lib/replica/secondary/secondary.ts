@@ -339,7 +339,7 @@ export class Secondary implements TransactionVisitor {
       this.#awaitsDisks = true;
       if (this.#isBehind) this.#held ??= [];
       this.#answer(() => {
-        this.#receiver.handedOver();
+        this.#receiver.ack(transaction);
         this.#events.push({ kind: "handover", transaction });
       });
     });

@@ -7,7 +7,8 @@ import {
   u16,
   xbzrle,
 } from "../../qemu/testing/synthetic_stream.ts";
-import { encodeHeader, HEADER_BYTES, NACK_REASON, type NackReason, TXN } from "../../txn/wire.ts";
+import { encodeHeader } from "../../txn/frame_header.ts";
+import { HEADER_BYTES, NACK_REASON, type NackReason, TXN } from "../../txn/wire.ts";
 import { fingerprint, Loopback } from "../testing/loopback.ts";
 
 /** The NACK in what a secondary said last: transaction, reason, text. */
