@@ -181,8 +181,6 @@ function makeMachine(): Machine {
       if (event.kind === "device-state") found.deviceState = event.state.slice();
     },
     page: nothing,
-    fill: nothing,
-    xbzrle: nothing,
     mark: nothing,
   };
   const parser = new StreamParser(visitor);

@@ -2,7 +2,7 @@ import { WireError } from "../../errors.ts";
 import { endsLikeDeviceState, partitionDeviceState } from "./device_partition.ts";
 import { type DeviceSection, FOOTER_BYTES, walkDeviceState } from "./device_state.ts";
 import { findDeviceStateEnd } from "./device_state_end.ts";
-import { fail } from "../ram_records.ts";
+import { fail } from "../ram_parser.ts";
 import { parseVmdesc } from "./vmdesc.ts";
 import { u32 } from "../section_records.ts";
 import {
