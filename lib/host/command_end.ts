@@ -9,18 +9,23 @@ export async function inWordsOfCommand(
   error: unknown,
   peer: PeerConnection | undefined,
 ): Promise<unknown> {
-  if (peer?.exitCode === undefined) return error;
+  if (peer?.command === undefined) return error;
   if (!(error instanceof TransportError) || error.party !== "peer") return error;
   let timer: ReturnType<typeof setTimeout> | undefined;
   const timeout = new Promise<undefined>((resolve) => {
     timer = setTimeout(() => resolve(undefined), EXIT_WAIT_MS);
   });
-  const code = await Promise.race([peer.exitCode, timeout]);
+  const code = await Promise.race([peer.command.exitCode, timeout]);
   clearTimeout(timer);
   if (code === undefined) return error;
-  return new TransportError(peer.name, error.phase, `the command ended with exit code ${code}`, {
-    party: "peer",
-    hint: "see what it says; it has to run `kemari recv stdio: --exec …` in the end",
-    cause: error,
-  });
+  return new TransportError(
+    peer.transport.name,
+    error.phase,
+    `the command ended with exit code ${code}`,
+    {
+      party: "peer",
+      hint: "see what it says; it has to run `kemari recv stdio: --exec …` in the end",
+      cause: error,
+    },
+  );
 }

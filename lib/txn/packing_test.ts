@@ -9,15 +9,8 @@ import { FramePacker, MAX_BATCH_PAYLOAD_BYTES } from "./packing.ts";
 import { Desk, Link, OPTIONS, wireFault } from "./testing/session_pair.ts";
 import { TxnReceiver } from "./receiver.ts";
 import { TxnSender } from "./sender.ts";
-import {
-  encodeHeader,
-  encodeHello,
-  FEATURE,
-  HEADER_BYTES,
-  MAX_PACKED_BYTES,
-  PROTOCOL_VERSION,
-  TXN,
-} from "./wire.ts";
+import { encodeHello, FEATURE, PROTOCOL_VERSION } from "./hello.ts";
+import { encodeHeader, HEADER_BYTES, MAX_PACKED_BYTES, TXN } from "./wire.ts";
 import { compressBound, WINDOW_LOG, ZstdCompressor, ZstdDecompressor } from "./zstd_context.ts";
 
 /** What a decoder hands on: frames with their payload joined, whatever pieces they come in. */

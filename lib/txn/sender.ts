@@ -3,25 +3,21 @@ import { StateError } from "../errors.ts";
 import { DigestQueries } from "./digest_queries.ts";
 import { FrameDecoder } from "./frame_decoder.ts";
 import type { FrameVisitor } from "./frame_visitor.ts";
-import { FramePacker, MAX_BATCH_PAYLOAD_BYTES, type PackingCounters } from "./packing.ts";
+import { FrameWriter } from "./frame_writer.ts";
+import type { PackingCounters } from "./packing.ts";
 import { encodeLeave, type Leave } from "./leave.ts";
 import { decodeRefusal } from "./refusal.ts";
 import type { InFlight, SenderEvent, SenderOptions, SentBytes } from "./sender_options.ts";
 import {
-  BEGIN_FLAG,
   decodeHello,
-  encodeHeader,
   encodeHello,
   FEATURE,
-  type FrameHeader,
-  HEADER_BYTES,
   heartbeatPeriodMs,
   type Hello,
-  MAX_PAYLOAD_BYTES,
   OFFERED_FEATURES,
   PROTOCOL_VERSION,
-  TXN,
-} from "./wire.ts";
+} from "./hello.ts";
+import { BEGIN_FLAG, type FrameHeader, MAX_PAYLOAD_BYTES, TXN } from "./wire.ts";
 import { refuse } from "./wire_fault.ts";
 
 export type { SenderEvent, SenderOptions, SentBytes } from "./sender_options.ts";
@@ -51,14 +47,10 @@ export class TxnSender implements FrameVisitor {
   readonly #options: SenderOptions;
   readonly #decoder = new FrameDecoder(false);
   #state: State = "hello";
-  /** The header of the last BEGIN. */
-  #begin: Uint8Array | undefined;
-  #packer: FramePacker | undefined;
-  #output: Uint8Array[] = [];
+  readonly #writer = new FrameWriter();
   #events: SenderEvent[] = [];
   #peer: Hello | undefined;
   #transaction = 0;
-  #sequence = 0;
   #payloadBytes = 0;
   #checksum = 0;
   #inFlight: InFlight[] = [];
@@ -67,7 +59,6 @@ export class TxnSender implements FrameVisitor {
   #now: number;
   #lost = false;
   readonly #queries = new DigestQueries();
-  readonly sent: SentBytes = { stream: 0, events: 0, framing: 0 };
 
   constructor(options: SenderOptions, now: number) {
     this.#options = options;
@@ -110,15 +101,17 @@ export class TxnSender implements FrameVisitor {
     return this.#inFlight;
   }
 
+  /** Bytes made for the peer, by what they are for. */
+  get sent(): SentBytes {
+    return this.#writer.sent;
+  }
   /** Whether frames are packed from here on, if the peer takes packed ones at all. */
-  packing = true;
-
-  get #packs(): boolean {
-    return this.packing && this.#packer !== undefined;
+  set packing(packs: boolean) {
+    this.#writer.packing = packs;
   }
   /** What packing has done; undefined where the peer or this end does not pack. */
   get packed(): PackingCounters | undefined {
-    return this.#packer?.counters;
+    return this.#writer.packed;
   }
 
   /** Opens the next transaction. `base` says what pages that go unmentioned hold. */
@@ -126,23 +119,22 @@ export class TxnSender implements FrameVisitor {
     this.#expect("ready", "begin");
     this.#state = "open";
     this.#transaction++;
-    this.#sequence = 0;
     this.#payloadBytes = 0;
     this.#checksum = 0;
-    this.#frame(TXN.BEGIN, BEGIN_FLAGS[kind], this.#transaction);
-    this.#begin = this.#output.at(-1);
+    this.#writer.begin(BEGIN_FLAGS[kind], this.#transaction);
+    this.#saidAt = this.#now;
     return this.#transaction;
   }
 
   /** Sends bytes of the stream as they are; long ones in several frames. */
   forward(bytes: Uint8Array): void {
     this.#expect("open", "forward");
-    const most = this.#packs ? MAX_BATCH_PAYLOAD_BYTES : MAX_PAYLOAD_BYTES;
+    const most = this.#writer.mostPayloadBytes;
     for (let at = 0; at < bytes.length; at += most) {
       const piece = bytes.length <= most ? bytes : bytes.subarray(at, at + most);
       this.#checksum = crc32(piece, this.#checksum);
       this.#payloadBytes += piece.length;
-      this.sent.stream += piece.length;
+      this.#writer.sent.stream += piece.length;
       this.#frame(TXN.CONTINUE, 0, this.#transaction, piece);
     }
   }
@@ -162,9 +154,9 @@ export class TxnSender implements FrameVisitor {
     }
     if (lengthBytes > MAX_PAYLOAD_BYTES) throw new StateError(`an event of ${lengthBytes} bytes`);
     this.#payloadBytes += lengthBytes;
-    this.sent.events += lengthBytes;
+    this.#writer.sent.events += lengthBytes;
     this.#header(TXN.EVENT, 0, this.#transaction, lengthBytes);
-    for (const piece of pieces) if (piece.length > 0) this.#output.push(piece);
+    for (const piece of pieces) this.#writer.piece(piece);
   }
 
   /** Whether the peer keeps what the world sends to the guest, and it may be said now. */
@@ -183,9 +175,9 @@ export class TxnSender implements FrameVisitor {
   input(transaction: number, pieces: readonly Uint8Array[]): void {
     if (!this.takesInputs) throw new StateError(`input while ${this.#state}`);
     const lengthBytes = pieces.reduce((sum, { length }) => sum + length, 0);
-    this.sent.events += lengthBytes;
+    this.#writer.sent.events += lengthBytes;
     this.#header(TXN.INPUT, 0, transaction, lengthBytes);
-    for (const piece of pieces) this.#output.push(piece);
+    for (const piece of pieces) this.#writer.piece(piece);
   }
 
   /** Says that the output held for a transaction, and for all before it, has been let go. */
@@ -294,16 +286,9 @@ export class TxnSender implements FrameVisitor {
     }
   }
 
-  /**
-   * Takes what is to be written, in order. A BEGIN that stands alone waits for what follows it:
-   * the receiver would wake up to learn nothing, once for every checkpoint.
-   */
+  /** Takes what is to be written, in order, see {@link FrameWriter.take}. */
   takeOutput(): Uint8Array[] {
-    const output = this.#output;
-    const onlyBegin = output.length === 1 && output[0] === this.#begin;
-    if (output.length === 0 || onlyBegin) return [];
-    this.#output = [];
-    return this.#packs ? this.#packer!.pack(output) : output;
+    return this.#writer.take();
   }
 
   /** Takes what happened since the last call. */
@@ -332,7 +317,7 @@ export class TxnSender implements FrameVisitor {
       this.#transaction = this.#peer.committed;
       const clock = this.#options.packingClock;
       if (clock !== undefined && (this.#peer.features & OFFERED_FEATURES & FEATURE.packed) !== 0) {
-        this.#packer = new FramePacker(clock);
+        this.#writer.mayPack(clock);
       }
       this.#state = "ready";
       this.#events.push({ kind: "ready", hello: this.#peer });
@@ -380,17 +365,12 @@ export class TxnSender implements FrameVisitor {
   }
 
   #frame(command: number, flags: number, transaction: number, payload?: Uint8Array): void {
-    const lengthBytes = payload?.length ?? 0;
-    this.#header(command, flags, transaction, lengthBytes);
-    if (command !== TXN.CONTINUE) this.sent.framing += lengthBytes;
-    if (payload !== undefined && payload.length > 0) this.#output.push(payload);
+    this.#writer.frame(command, flags, transaction, payload);
+    this.#saidAt = this.#now;
   }
 
   #header(command: number, flags: number, transaction: number, lengthBytes: number): void {
-    const inTransaction = command >= TXN.BEGIN && command <= TXN.CANCEL || command === TXN.EVENT;
-    this.sent.framing += HEADER_BYTES;
-    const sequence = inTransaction ? this.#sequence++ : 0;
-    this.#output.push(encodeHeader({ command, flags, sequence, transaction, lengthBytes }));
+    this.#writer.header(command, flags, transaction, lengthBytes);
     this.#saidAt = this.#now;
   }
 

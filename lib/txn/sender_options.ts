@@ -1,6 +1,6 @@
 /** What the sender's half is told, and what it tells. */
 import type { HelloField } from "./hello_fields.ts";
-import type { Hello } from "./wire.ts";
+import type { Hello } from "./hello.ts";
 
 /** How a sender presents itself, and how patient it is. */
 export interface SenderOptions {

@@ -2,7 +2,8 @@ import assert from "node:assert/strict";
 import { StateError, WireError, type WireFault } from "../errors.ts";
 import { TxnReceiver } from "./receiver.ts";
 import { TxnSender } from "./sender.ts";
-import { encodeHello, TXN } from "./wire.ts";
+import { encodeHello } from "./hello.ts";
+import { TXN } from "./wire.ts";
 
 import { Desk, feed, frame, Link, OPTIONS, SESSION, wireFault } from "./testing/session_pair.ts";
 

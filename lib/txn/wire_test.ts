@@ -1,20 +1,16 @@
 import assert from "node:assert/strict";
 import fc from "fast-check";
 import { WireError, type WireFault } from "../errors.ts";
+import { decodeHello, encodeHello, FEATURE, type Hello, PROTOCOL_VERSION } from "./hello.ts";
 import {
   BEGIN_FLAG,
   decodeHeader,
-  decodeHello,
   DIGEST_LAST,
   encodeHeader,
-  encodeHello,
-  FEATURE,
   HEADER_BYTES,
-  type Hello,
   MAX_CONTROL_BYTES,
   MAX_PACKED_BYTES,
   MAX_PAYLOAD_BYTES,
-  PROTOCOL_VERSION,
   TXN,
 } from "./wire.ts";
 

@@ -9,7 +9,7 @@ import {
 } from "../../decisions/whose_replica.ts";
 import { WireError } from "../../errors.ts";
 import { decodeVm } from "../../replica/vm_fields.ts";
-import type { Hello } from "../../txn/wire.ts";
+import type { Hello } from "../../txn/hello.ts";
 import { type CopyNote, CopyOwner } from "./copy_owner.ts";
 
 const log = getLogger(["kemari", "recv"]);

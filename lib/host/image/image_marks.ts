@@ -26,7 +26,7 @@ import {
 } from "../../replica/events/disk_marks.ts";
 import type { DiskMode } from "../../replica/events/tap_events.ts";
 import type { HelloField } from "../../txn/hello_fields.ts";
-import type { Hello } from "../../txn/wire.ts";
+import type { Hello } from "../../txn/hello.ts";
 import { placeOf } from "./image_place.ts";
 import { cString, libc } from "../system/libc.ts";
 

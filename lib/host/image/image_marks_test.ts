@@ -1,7 +1,7 @@
 /** One image at both ends, or two: what the primary's mark shows the secondary. */
 import assert from "node:assert/strict";
 import { WireError } from "../../errors.ts";
-import type { Hello } from "../../txn/wire.ts";
+import type { Hello } from "../../txn/hello.ts";
 import { ImageMarks, lookForSameImages, type MarkedDisk } from "./image_marks.ts";
 import { cString, libc } from "../system/libc.ts";
 

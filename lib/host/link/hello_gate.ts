@@ -1,6 +1,7 @@
 /** Keeps a sender waiting behind its HELLO, while storage is asked about it. */
 import { KemariError, TransportError } from "../../errors.ts";
-import { decodeHeader, decodeHello, HEADER_BYTES, type Hello, TXN } from "../../txn/wire.ts";
+import { decodeHello, type Hello } from "../../txn/hello.ts";
+import { decodeHeader, HEADER_BYTES, TXN } from "../../txn/wire.ts";
 import type { Reactor } from "../system/reactor.ts";
 
 /** Judges a sender by what was found. @throws {WireError} for one that is not to be admitted. */

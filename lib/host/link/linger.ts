@@ -1,7 +1,6 @@
-import { readSome, shutdownWrite } from "../system/channel.ts";
 import { MOST_RELEASE_MS } from "../vm/release_vm.ts";
-import type { PeerConnection } from "./peer.ts";
 import type { Reactor } from "../system/reactor.ts";
+import type { Transport } from "../system/transport.ts";
 
 /** Time for last words to reach a peer that is still sending. */
 export const LINGER_MS = 1000;
@@ -15,14 +14,14 @@ export const YIELD_MS = MOST_RELEASE_MS + 2000;
  * Closes a connection whose last words have been written, once the peer has closed its side: closed
  * over unread bytes, it would take them with it.
  */
-export function closeAfterLastWords(peer: PeerConnection, reactor: Reactor): void {
+export function closeAfterLastWords(peer: Transport, reactor: Reactor): void {
   if (!peer.isSocket) return peer.close();
-  shutdownWrite(peer.output);
+  peer.endOutput();
   const scrap = new Uint8Array(64 * 1024);
-  const watch = reactor.watch(peer.input, {
+  const watch = peer.watch(reactor, {
     readable: () => {
       try {
-        if (readSome(peer.input, scrap, peer.name, "peer") !== 0) return;
+        if (peer.read(scrap) !== 0) return;
       } catch {
         // It has gone: then there is nobody to hear us.
       }

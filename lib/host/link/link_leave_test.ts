@@ -2,14 +2,15 @@
 import assert from "node:assert/strict";
 import { concat, fullStream } from "../../qemu/testing/synthetic_stream.ts";
 import { encodeLeave } from "../../txn/leave.ts";
-import { decodeHello, encodeHeader, encodeHello, HEADER_BYTES, TXN } from "../../txn/wire.ts";
+import { decodeHello, encodeHello } from "../../txn/hello.ts";
+import { encodeHeader, HEADER_BYTES, TXN } from "../../txn/wire.ts";
 import { loadStream } from "../../lab/recording/streams.ts";
 import { OutputQueue } from "../system/channel.ts";
 import { cString, libc } from "../system/libc.ts";
 import type { Watch } from "../system/reactor.ts";
 import { compressionOf } from "./compression.ts";
 import type { SenderLinkOptions } from "./link_options.ts";
-import { socketConnection } from "./peer.ts";
+import { connectionOver, socketConnection } from "./peer.ts";
 import { SenderLink } from "./sender_link.ts";
 import { Stage, tinyStream, wireOf } from "./testing/link_stage.ts";
 import { O_CLOEXEC, O_NONBLOCK, O_WRONLY } from "../system/linux.ts";
@@ -130,7 +131,8 @@ Deno.test("a secondary that goes without a word has not heard that it is left", 
   await using stage = await Stage.open();
   const [up, down] = [new Int32Array(2), new Int32Array(2)];
   for (const pipe of [up, down]) libc().pipe2(new Uint8Array(pipe.buffer), O_NONBLOCK | O_CLOEXEC);
-  const peer = { input: up[0], output: down[1], name: "pipes", isSocket: false, close: () => {} };
+  const pipes = { input: up[0], output: down[1], name: "pipes", isSocket: false, close: () => {} };
+  const peer = connectionOver(pipes);
   const link = new SenderLink(stage.reactor, peer, { ...OPTIONS, stream: "auto" });
   const said = new Uint8Array(1000);
   const count = Number(libc().read(down[0], said, 1000n));
@@ -172,10 +174,11 @@ Deno.test("a secondary that has closed the connection is found gone once, and to
   const fd = await connectSocket({ kind: "unix", path, text: path }, stage.reactor, 1000, never);
   (await listener.accept()).close();
   listener.close();
-  const peer = socketConnection(fd, "the socket");
   // What is written gets out all the same, so that only the input tells of the end.
   const output = libc().open(cString("/dev/null"), O_WRONLY | O_CLOEXEC, 0);
-  const link = new SenderLink(stage.reactor, { ...peer, output }, { ...OPTIONS, stream: "colo" });
+  const close = () => void libc().close(fd);
+  const peer = connectionOver({ input: fd, output, name: "the socket", isSocket: true, close });
+  const link = new SenderLink(stage.reactor, peer, { ...OPTIONS, stream: "colo" });
   await assert.rejects(stage.reactor.run(() => false, never), /the secondary closed/);
   // Whoever serves its VM's disks on does that in the same reactor.
   await stage.reactor.sleep(3 * OPTIONS.heartbeatMs, never);

@@ -6,7 +6,7 @@ import { encodeHeader, NACK_REASON, TXN } from "../../txn/wire.ts";
 import { libc } from "../system/libc.ts";
 import { Stage, tinyStream, wireOf } from "./testing/link_stage.ts";
 import { never } from "../system/never.ts";
-import { socketConnection } from "./peer.ts";
+import { connectionOver, socketConnection } from "./peer.ts";
 import { isTakenOver } from "../vm/release_vm.ts";
 import { SenderLink } from "./sender_link.ts";
 import { connectSocket } from "../system/socket.ts";
@@ -213,7 +213,7 @@ Deno.test("a peer that refuses and goes before HELLO is written: its reason is t
     for (const fd of [up[0], down[1]]) libc().close(fd);
   };
   assert.throws(
-    () => new SenderLink(stage.reactor, { ...peer, close }, LINK),
+    () => new SenderLink(stage.reactor, connectionOver({ ...peer, close }), LINK),
     (error) => error instanceof WireError && /no room here/.test(error.message),
   );
   assert.equal(closed, 1);

@@ -1,6 +1,6 @@
 import { TransportError } from "../../errors.ts";
 import type { Primary } from "../../replica/primary/primary.ts";
-import { FEATURE } from "../../txn/wire.ts";
+import { FEATURE } from "../../txn/hello.ts";
 import type { Reactor } from "../system/reactor.ts";
 import type { TapSet } from "../taps/tap_set.ts";
 import { digestSeed } from "./digest_seed.ts";

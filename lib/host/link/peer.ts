@@ -5,26 +5,38 @@ import { adopt } from "../system/channel.ts";
 import { errno, errnoText, libc } from "../system/libc.ts";
 import type { Reactor } from "../system/reactor.ts";
 import { connectSocket } from "../system/socket.ts";
+import { type Descriptors, PlainTransport, type Transport } from "../system/transport.ts";
 import { O_CLOEXEC, O_NONBLOCK } from "../system/linux.ts";
 
-/** Two descriptors, which may be the same one. */
+/** A connection to the other end. */
 export interface PeerConnection {
-  readonly input: number;
-  readonly output: number;
-  /** As the user wrote it, for messages. */
-  readonly name: string;
-  /** True where output can be shut down while input goes on. */
-  readonly isSocket: boolean;
-  close(): void;
-  /** Where the other end is a command of ours: what became of it. */
-  readonly exitCode?: Promise<number>;
-  /** Where it is a command of ours: ends it, as it turned out to be no kemari. */
-  kill?(): void;
+  readonly transport: Transport;
+  /** Where the other end is a command of ours. */
+  readonly command?: PeerCommand;
+}
+
+/** A command of ours that the other end is. */
+export interface PeerCommand {
+  /** What became of it. */
+  readonly exitCode: Promise<number>;
+  /** Ends it, as it turned out to be no kemari. */
+  kill(): void;
 }
 
 /** A connection over one socket. */
 export function socketConnection(fd: number, name: string): PeerConnection {
-  return { input: fd, output: fd, name, isSocket: true, close: () => void libc().close(fd) };
+  return connectionOver({
+    input: fd,
+    output: fd,
+    name,
+    isSocket: true,
+    close: () => void libc().close(fd),
+  });
+}
+
+/** A connection over these descriptors, which are closed with it. */
+export function connectionOver(descriptors: Descriptors, command?: PeerCommand): PeerConnection {
+  return { transport: new PlainTransport(descriptors, "peer"), command };
 }
 
 /**
@@ -48,7 +60,7 @@ export async function connectPeer(
     case "stdio": {
       const input = adopt(0, "read");
       const output = adopt(1, "write");
-      return {
+      return connectionOver({
         input: input.fd,
         output: output.fd,
         name: "stdio",
@@ -57,7 +69,7 @@ export async function connectPeer(
           input.release();
           output.release();
         },
-      };
+      });
     }
     case "exec":
       return spawnPeer(address.command, address.text);
@@ -105,20 +117,22 @@ async function spawnPeer(command: string, name: string): Promise<PeerConnection>
     ended = true;
     return code;
   });
-  return {
+  const descriptors: Descriptors = {
     input: up.read,
     output: down.write,
     name,
     isSocket: false,
-    exitCode,
     close() {
       libc().close(up.read);
       libc().close(down.write);
     },
+  };
+  return connectionOver(descriptors, {
+    exitCode,
     kill() {
       if (!ended) endTree(child.pid);
     },
-  };
+  });
 }
 
 /** Ends a shell and what it has started; it may have become that itself. */

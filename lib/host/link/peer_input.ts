@@ -1,20 +1,19 @@
 import { Carry } from "../../bytes/carry.ts";
 import type { Primary } from "../../replica/primary/primary.ts";
-import { readSome } from "../system/channel.ts";
-import type { PeerConnection } from "./peer.ts";
+import type { Transport } from "../system/transport.ts";
 
 const BUFFER_BYTES = 256 * 1024;
 
 /** What the secondary says: read off its connection, and handed to the primary. */
 export class PeerInput {
-  readonly #peer: PeerConnection;
+  readonly #transport: Transport;
   readonly #primary: Primary;
   readonly #carry = new Carry();
   readonly #buffer = new Uint8Array(BUFFER_BYTES);
   #hasEnded = false;
 
-  constructor(peer: PeerConnection, primary: Primary) {
-    this.#peer = peer;
+  constructor(transport: Transport, primary: Primary) {
+    this.#transport = transport;
     this.#primary = primary;
   }
 
@@ -32,7 +31,7 @@ export class PeerInput {
    */
   take(): "ended" | undefined {
     for (;;) {
-      const count = readSome(this.#peer.input, this.#buffer, this.#peer.name, "peer");
+      const count = this.#transport.read(this.#buffer);
       if (count === undefined) return;
       if (count === 0) {
         this.#hasEnded = true;
@@ -48,7 +47,7 @@ export class PeerInput {
     for (;;) {
       let count: number | undefined;
       try {
-        count = readSome(this.#peer.input, this.#buffer, this.#peer.name, "peer");
+        count = this.#transport.read(this.#buffer);
       } catch {
         return;
       }

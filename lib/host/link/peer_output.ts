@@ -1,5 +1,4 @@
-import { OutputQueue } from "../system/channel.ts";
-import type { PeerConnection } from "./peer.ts";
+import type { Transport } from "../system/transport.ts";
 import type { PeerInput } from "./peer_input.ts";
 
 /** How much of a checkpoint, and for how long, is gathered before the peer gets the first of it. */
@@ -7,19 +6,36 @@ const GATHER_BYTES = 128 * 2 ** 10;
 const GATHER_MS = 10;
 
 /** What goes to the peer, and when it does. */
-export class PeerOutput extends OutputQueue {
+export class PeerOutput {
+  readonly #transport: Transport;
   readonly #input: PeerInput;
   #wantsRoom = false;
 
   /** @param input What the peer says: when it has gone, its last words are the reason. */
-  constructor(peer: PeerConnection, input: PeerInput) {
-    super(peer.output, peer.name, "peer");
+  constructor(transport: Transport, input: PeerInput) {
+    this.#transport = transport;
     this.#input = input;
+  }
+
+  /** Bytes ever queued. */
+  get queued(): number {
+    return this.#transport.queued;
+  }
+  /** Bytes ever written. */
+  get written(): number {
+    return this.#transport.written;
+  }
+  get pendingBytes(): number {
+    return this.#transport.pendingBytes;
   }
 
   /** Whether the connection is to be watched for room: it takes no more now. */
   get wantsRoom(): boolean {
     return this.#wantsRoom;
+  }
+
+  push(pieces: readonly Uint8Array[]): void {
+    this.#transport.push(pieces);
   }
 
   /**
@@ -31,7 +47,7 @@ export class PeerOutput extends OutputQueue {
    * @returns Whether all is written.
    * @throws {WireError | TransportError} the peer is gone; by its own words, if there were any.
    */
-  override flush(readingSince?: number): boolean {
+  flush(readingSince?: number): boolean {
     const gathers = readingSince !== undefined && this.pendingBytes < GATHER_BYTES &&
       performance.now() - readingSince < GATHER_MS;
     if (gathers) {
@@ -39,7 +55,7 @@ export class PeerOutput extends OutputQueue {
       return this.pendingBytes === 0;
     }
     try {
-      const written = super.flush();
+      const written = this.#transport.flush();
       this.#wantsRoom = !written;
       return written;
     } catch (error) {

@@ -2,15 +2,15 @@ import assert from "node:assert/strict";
 import { openSocketPair } from "../system/descriptor_passing.ts";
 import { readSome } from "../system/channel.ts";
 import { libc } from "../system/libc.ts";
-import type { PeerConnection } from "./peer.ts";
+import { socketConnection } from "./peer.ts";
 import type { PeerInput } from "./peer_input.ts";
 import { PeerOutput } from "./peer_output.ts";
 
 /** An output, and how many bytes its peer has got since the last look. */
 function connected(): { output: PeerOutput; got: () => number; close: () => void } {
   const { ours, theirs } = openSocketPair("test");
-  const peer = { output: theirs, name: "peer" } as PeerConnection;
-  const output = new PeerOutput(peer, { takeLastWords: () => {} } as unknown as PeerInput);
+  const { transport } = socketConnection(theirs, "peer");
+  const output = new PeerOutput(transport, { takeLastWords: () => {} } as unknown as PeerInput);
   const buffer = new Uint8Array(1 << 20);
   return {
     output,

@@ -245,22 +245,22 @@ export class ReceiverHost {
         return this.#begin(peer);
       case "active":
         log.warn("a sender connected, but the VM runs here: refused");
-        return refuseSender(peer, this.#reactor, "taken-over");
+        return refuseSender(peer.transport, this.#reactor, "taken-over");
       case "decided":
         // An activation may still fail: until it has succeeded the primary is not told to stop.
         log.warn("a sender connected in the middle of an activation: refused");
-        return refuseSender(peer, this.#reactor, "activating");
+        return refuseSender(peer.transport, this.#reactor, "activating");
       default:
         log.warn("another sender connected while one is served: refused");
-        return refuseSender(peer, this.#reactor, "busy");
+        return refuseSender(peer.transport, this.#reactor, "busy");
     }
   }
 
-  #begin(peer: PeerConnection): void {
+  #begin({ transport }: PeerConnection): void {
     this.#senders++;
     const session = new ReceiverSession(
       this.#reactor,
-      peer,
+      transport,
       this.replica,
       this.counters,
       { ...this.#settings, look: this.#look },

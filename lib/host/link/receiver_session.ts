@@ -13,10 +13,9 @@ import {
 import { SessionAnswers } from "./session_answers.ts";
 import type { CommitGate } from "./commit_gate.ts";
 import { bootTimeMs } from "../system/boot_time.ts";
-import { OutputQueue, readSome, shutdownWrite } from "../system/channel.ts";
 import { closeAfterLastWords, LINGER_MS, YIELD_MS } from "./linger.ts";
-import type { PeerConnection } from "./peer.ts";
 import type { Reactor, Watch } from "../system/reactor.ts";
+import type { Transport } from "../system/transport.ts";
 import { HelloGate, type LookAtSender } from "./hello_gate.ts";
 import type { LinkTiming } from "./link_options.ts";
 import type { NackReason } from "../../txn/wire.ts";
@@ -68,15 +67,13 @@ type SessionState =
  */
 export class ReceiverSession {
   readonly #reactor: Reactor;
-  readonly #peer: PeerConnection;
+  readonly #peer: Transport;
   readonly #owner: SessionOwner;
   readonly secondary: Secondary;
   readonly #taps: ReplicaTaps;
   /** Who is told of what a disk's copy refuses while there is no session. */
   readonly #ownerOfRefusals: (error: Error) => void;
-  readonly #output: OutputQueue;
-  readonly #input: Watch;
-  readonly #writable: Watch;
+  readonly #watch: Watch;
   readonly #carry = new Carry();
   readonly #buffer = new Uint8Array(512 * 1024);
   readonly #cancelTick: () => void;
@@ -93,7 +90,7 @@ export class ReceiverSession {
 
   constructor(
     reactor: Reactor,
-    peer: PeerConnection,
+    peer: Transport,
     replica: Replica,
     counters: SecondaryCounters,
     options: SessionSettings,
@@ -136,9 +133,8 @@ export class ReceiverSession {
         if (error instanceof TransportError) this.secondary.storageFault(error);
         throw error;
       });
-    this.#output = new OutputQueue(peer.output, peer.name, "peer");
-    this.#input = reactor.watch(peer.input, { readable: () => this.#guard(() => this.#read()) });
-    this.#writable = reactor.watch(peer.output, {
+    this.#watch = peer.watch(reactor, {
+      readable: () => this.#guard(() => this.#read()),
       writable: () => this.#guard(() => this.#pump()),
     });
     const period = Math.max(1, Math.min(options.heartbeatMs / 4, 50));
@@ -180,12 +176,11 @@ export class ReceiverSession {
     this.#hello.close();
     this.#taps.onRefused = this.#ownerOfRefusals;
     this.#cancelTick();
-    this.#input.stop();
-    this.#writable.stop();
+    this.#watch.stop();
     this.secondary.abort();
     try {
-      this.#output.push(this.secondary.takeOutput());
-      this.#output.flush();
+      this.#peer.push(this.secondary.takeOutput());
+      this.#peer.flush();
     } catch {
       // The sender is gone.
     }
@@ -259,12 +254,12 @@ export class ReceiverSession {
     this.#hello.close();
     this.#cancelTick();
     this.secondary.refuse(error, reason);
-    this.#output.push(this.secondary.takeOutput());
+    this.#peer.push(this.secondary.takeOutput());
     // Nobody waits for a silent sender to read it.
     let gone = reason === "silence" || error instanceof TransportError && reason === undefined &&
         !this.secondary.storageFailed;
     try {
-      this.#output.flush();
+      this.#peer.flush();
     } catch {
       gone = true;
     }
@@ -280,7 +275,6 @@ export class ReceiverSession {
     };
     const cancel = this.#reactor.after(this.#isYielding ? this.#yieldMs : LINGER_MS, late);
     this.#state = { at: "lingering", cancel, finish };
-    this.#input.want(true, false);
     this.#sayLastWords();
   }
 
@@ -288,18 +282,18 @@ export class ReceiverSession {
   #sayLastWords(): void {
     let written = true;
     try {
-      written = this.#output.flush();
+      written = this.#peer.flush();
     } catch {
       // The sender's end comes by the other way.
     }
-    this.#writable.want(false, !written);
-    if (written && this.#peer.isSocket) shutdownWrite(this.#peer.output);
+    this.#watch.want(true, !written);
+    if (written) this.#peer.endOutput();
   }
 
   #read(): void {
     let count: number | undefined;
     try {
-      count = readSome(this.#peer.input, this.#buffer, this.#peer.name, "peer");
+      count = this.#peer.read(this.#buffer);
     } catch (error) {
       if (this.#state.at === "lingering") return this.#state.finish();
       throw error;
@@ -358,11 +352,10 @@ export class ReceiverSession {
       this.#owner.event(event);
       if (this.#state.at === "closed") return;
     }
-    if (this.#output.pendingBytes < ANSWERS_PENDING_BYTES) this.#answer();
-    this.#output.push(this.secondary.takeOutput());
-    const written = this.#output.flush();
-    this.#input.want(this.secondary.mayRead && !this.#hello.isLooking, false);
-    this.#writable.want(false, !written);
+    if (this.#peer.pendingBytes < ANSWERS_PENDING_BYTES) this.#answer();
+    this.#peer.push(this.secondary.takeOutput());
+    const written = this.#peer.flush();
+    this.#watch.want(this.secondary.mayRead && !this.#hello.isLooking, !written);
     if (written) this.#answers.goOnSoon();
   }
 

@@ -1,8 +1,7 @@
 import { encodeConnectionRefusal } from "../../txn/refusal.ts";
-import { OutputQueue } from "../system/channel.ts";
 import type { Reactor } from "../system/reactor.ts";
 import { closeAfterLastWords } from "./linger.ts";
-import type { PeerConnection } from "./peer.ts";
+import type { Transport } from "../system/transport.ts";
 
 /** Why a sender is not wanted, in words. */
 const WHY_NOT = {
@@ -13,14 +12,13 @@ const WHY_NOT = {
 
 /** Tells a second sender why it is not wanted: the first, if there is one, is left alone. */
 export function refuseSender(
-  peer: PeerConnection,
+  peer: Transport,
   reactor: Reactor,
   reason: keyof typeof WHY_NOT,
 ): void {
-  const output = new OutputQueue(peer.output, peer.name, "peer");
   try {
-    output.push(encodeConnectionRefusal(reason, `${peer.name}: ${WHY_NOT[reason]}`));
-    output.flush();
+    peer.push(encodeConnectionRefusal(reason, `${peer.name}: ${WHY_NOT[reason]}`));
+    peer.flush();
   } catch {
     // It has given up by itself.
   }

@@ -19,6 +19,7 @@ import { PeerOutput } from "./peer_output.ts";
 import type { Reactor, Watch } from "../system/reactor.ts";
 import { isTakenOver } from "../vm/release_vm.ts";
 import { SegmentPool } from "../system/segment_pool.ts";
+import type { Transport } from "../system/transport.ts";
 import { tellStuck } from "./stuck_stream.ts";
 import { never } from "../system/never.ts";
 
@@ -59,7 +60,7 @@ export class SenderLink {
   readonly #peer: PeerConnection;
   readonly primary: Primary;
   readonly #output: PeerOutput;
-  readonly #peerWatch: { input: Watch; output: Watch };
+  readonly #peerWatch: Watch;
   readonly #peerInput: PeerInput;
   readonly #cancelTick: () => void;
   readonly #segments = new SegmentPool();
@@ -81,10 +82,10 @@ export class SenderLink {
     reactor: Reactor,
     peer: PeerConnection,
     options: SenderLinkOptions,
-    openOutput = (to: PeerConnection, input: PeerInput) => new PeerOutput(to, input),
+    openOutput = (to: Transport, input: PeerInput) => new PeerOutput(to, input),
   ) {
     this.#reactor = reactor;
-    this.#peer = peer;
+    const { transport } = this.#peer = peer;
     this.#ownSilence = new OwnSilence(options.bootTimeMs ?? bootTimeMs);
     const session = {
       session: randomBytes(16),
@@ -97,16 +98,16 @@ export class SenderLink {
     this.primary = new Primary(options, session, performance.now(), stopwatch);
     this.#marks = options.marks;
     this.#maxPendingBytes = options.maxInFlightBytes;
-    this.#taps = options.taps && new LinkTaps(options.taps, this.primary, peer.name, reactor, {
+    this.#taps = options.taps && new LinkTaps(options.taps, this.primary, transport.name, reactor, {
       pump: () => this.#pump(),
       isClosed: () => !this.#isOpen,
     });
-    this.#peerInput = new PeerInput(peer, this.primary);
-    this.#output = openOutput(peer, this.#peerInput);
-    this.#peerWatch = {
-      input: reactor.watch(peer.input, { readable: () => this.#readPeer() }),
-      output: reactor.watch(peer.output, { writable: () => this.#pump() }),
-    };
+    this.#peerInput = new PeerInput(transport, this.primary);
+    this.#output = openOutput(transport, this.#peerInput);
+    this.#peerWatch = transport.watch(reactor, {
+      readable: () => this.#readPeer(),
+      writable: () => this.#pump(),
+    });
     this.#cancelTick = reactor.every(Math.max(1, Math.min(options.heartbeatMs / 4, 50)), () => {
       const late = this.#ownSilence.tick(options.graceMs, this.primary.peer?.graceMs ?? 0);
       if (late) this.#readPeer();
@@ -239,7 +240,7 @@ export class SenderLink {
     }
     const { state } = this;
     if (state.at !== "left") return false;
-    return this.primary.answersLeave ? state.by === "answer" : this.#peer.isSocket;
+    return this.primary.answersLeave ? state.by === "answer" : this.#peer.transport.isSocket;
   }
 
   /** QEMU's VM runs again. */
@@ -260,8 +261,7 @@ export class SenderLink {
     this.#cancelTick();
     this.#marks?.remove();
     this.#taps?.inputsGoOut();
-    this.#peerWatch.input.stop();
-    this.#peerWatch.output.stop();
+    this.#peerWatch.stop();
   }
 
   /** Ends the session; what has been queued is given one chance to get out. */
@@ -276,8 +276,8 @@ export class SenderLink {
     } catch {
       // The peer is gone: it has nothing to be told.
     }
-    this.#peer.close();
-    if (!this.ready) this.#peer.kill?.();
+    this.#peer.transport.close();
+    if (!this.ready) this.#peer.command?.kill();
   }
 
   #readPeer(): void {
@@ -290,10 +290,12 @@ export class SenderLink {
   }
 
   #peerEnded(): void {
-    this.#peerWatch.input.want(false, false);
+    this.#peerWatch.want(false, this.#output.wantsRoom);
     const { at } = this.#state;
     if (at === "leaving") this.#state = { at: "left", by: "end" };
-    else if (at !== "left" && at !== "handed-over") throw closedBySecondary(this.#peer.name);
+    else if (at !== "left" && at !== "handed-over") {
+      throw closedBySecondary(this.#peer.transport.name);
+    }
   }
 
   #readQemu(): void {
@@ -355,8 +357,7 @@ export class SenderLink {
     const written = this.#output.flush(this.primary.dialogue.readingSince);
     if (!this.primary.holding) this.#segments.unhold(this.#output.queued);
     if (!written) this.#segments.pin(this.#output.queued);
-    this.#peerWatch.input.want(!this.#peerInput.hasEnded, false);
-    this.#peerWatch.output.want(false, this.#output.wantsRoom);
+    this.#peerWatch.want(!this.#peerInput.hasEnded, this.#output.wantsRoom);
     const mayRead = this.#mayRead();
     this.#qemu?.watch(mayRead);
     if (mayRead && this.primary.wantsLook(performance.now())) this.#readQemu();
@@ -385,7 +386,7 @@ export class SenderLink {
         this.#state = { at: "handed-over" };
         break;
       case "lost":
-        throw silentSecondary(this.#peer.name, event.silentMs);
+        throw silentSecondary(this.#peer.transport.name, event.silentMs);
     }
     this.onEvent(event);
   }

@@ -2,7 +2,7 @@ import type { Leave } from "../../txn/leave.ts";
 import type { PackingCounters } from "../../txn/packing.ts";
 import { TxnSender } from "../../txn/sender.ts";
 import type { InFlight, SenderOptions, SentBytes } from "../../txn/sender_options.ts";
-import type { Hello } from "../../txn/wire.ts";
+import type { Hello } from "../../txn/hello.ts";
 import type { DeltaCache } from "./delta_cache.ts";
 import type { FirstPass } from "./first_pass.ts";
 import { LatencyWindow } from "../latency.ts";

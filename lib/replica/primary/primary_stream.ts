@@ -4,7 +4,7 @@ import type { StreamEvent, StreamVisitor } from "../../qemu/stream_events.ts";
 import { StreamParser } from "../../qemu/stream_parser.ts";
 import { COLO_MESSAGE, COMMAND, QEMU_VM_FILE_MAGIC } from "../../qemu/wire.ts";
 import type { TxnSender } from "../../txn/sender.ts";
-import { FEATURE } from "../../txn/wire.ts";
+import { FEATURE } from "../../txn/hello.ts";
 import { CompressionControl } from "./compression_control.ts";
 import { DigestExchange } from "./digest_exchange.ts";
 import { FirstPass } from "./first_pass.ts";

@@ -19,7 +19,7 @@ import { ReplicaTaps } from "../events/replica_taps.ts";
 import { recognizeMachine, type StoredReplica } from "./stored_replica.ts";
 import type { StreamShape } from "../../decisions/whose_replica.ts";
 import { checkConfiguration, trailingBytes, unsupportedMark } from "../unsupported_stream.ts";
-import type { TransactionKind } from "../../txn/receiver.ts";
+import type { TransactionKind } from "../../txn/transaction_visitor.ts";
 import { Carry } from "../../bytes/carry.ts";
 
 const NOTHING = new Uint8Array(0);

@@ -1,12 +1,9 @@
 import { KemariError, StateError, TransportError, WireError } from "../../errors.ts";
-import {
-  type ReceiverOptions,
-  type TransactionKind,
-  type TransactionVisitor,
-  TxnReceiver,
-} from "../../txn/receiver.ts";
+import { type ReceiverOptions, TxnReceiver } from "../../txn/receiver.ts";
+import type { TransactionKind, TransactionVisitor } from "../../txn/transaction_visitor.ts";
 import type { Leave } from "../../txn/leave.ts";
-import type { Hello, NackReason } from "../../txn/wire.ts";
+import type { Hello } from "../../txn/hello.ts";
+import type { NackReason } from "../../txn/wire.ts";
 import type { LoadableState } from "./compose_replica.ts";
 import { digestDisk, type DiskQuery, type Waits } from "../events/disk_digest.ts";
 import { HeldBack } from "./held_back.ts";

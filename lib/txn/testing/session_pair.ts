@@ -3,7 +3,8 @@ import type { Leave } from "../leave.ts";
 import assert from "node:assert/strict";
 import { Carry } from "../../bytes/carry.ts";
 import { WireError, type WireFault } from "../../errors.ts";
-import { type ReceiverOptions, type TransactionVisitor, TxnReceiver } from "../receiver.ts";
+import { type ReceiverOptions, TxnReceiver } from "../receiver.ts";
+import type { TransactionVisitor } from "../transaction_visitor.ts";
 import { type SenderEvent, TxnSender } from "../sender.ts";
 import { encodeHeader, type FrameHeader } from "../wire.ts";
 

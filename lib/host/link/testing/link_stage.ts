@@ -158,7 +158,7 @@ export async function wireOf(
       super.push(pieces);
     }
   }
-  await stage.send(stream, options, (peer, input) => new HeardOutput(peer, input));
+  await stage.send(stream, options, (to, input) => new HeardOutput(to, input));
   return concat(said);
 }
 

@@ -1,0 +1,148 @@
+/** HELLO: what both ends say first, and the features that they offer with it. */
+import { decodeFields, encodeFields, type HelloField } from "./hello_fields.ts";
+import { refuse } from "./wire_fault.ts";
+import { HAS_ZSTD } from "./zstd_context.ts";
+
+/** Version of the protocol; a peer of another one is refused. */
+export const PROTOCOL_VERSION = 1;
+
+/** What both ends say first. */
+export interface Hello {
+  readonly version: number;
+  /** Bits of {@link FEATURE}; both ends use what both have. */
+  readonly features: number;
+  /** 16 random bytes that name the sender's session; the receiver answers with the sender's. */
+  readonly session: Uint8Array;
+  readonly heartbeatMs: number;
+  readonly graceMs: number;
+  /** Last committed transaction of the receiver's replica; 0 if it has none. */
+  readonly committed: number;
+  /** Bytes one transaction may hold at the receiver; 0 from the sender. */
+  readonly maxTransactionBytes: number;
+  /** Name and version, for logs. */
+  readonly software: string;
+  /** What else is said; what it means is not this room's. */
+  readonly fields?: readonly HelloField[];
+}
+
+/**
+ * Parts of the protocol beyond its version. The low 16 bits offer: both ends use what both offer.
+ * The high 16 bits demand: an end that does not know one refuses the peer.
+ */
+export const FEATURE = {
+  /** DIGEST_QUERY is answered. */
+  digests: 0x1,
+  /** EVENT is taken, and RELEASED is understood. */
+  events: 0x2,
+  /** PACKED is taken. */
+  packed: 0x4,
+  /** DISK_QUERY is answered. */
+  diskDigests: 0x8,
+  /** INPUT is taken: only a receiver says so, if it has a use for it. */
+  inputs: 0x10,
+  /** LEAVE has a payload, and is answered by LEFT. */
+  farewell: 0x20,
+} as const;
+/** What this version offers, at either end. */
+export const OFFERED_FEATURES = FEATURE.digests | FEATURE.events | FEATURE.diskDigests |
+  FEATURE.farewell |
+  (HAS_ZSTD ? FEATURE.packed : 0);
+const DEMANDED_FEATURES = 0xffff_0000;
+
+/** "KEMARI", CR, LF: a transfer that mangles line ends shows at once. */
+const HELLO_MAGIC = new TextEncoder().encode("KEMARI\r\n");
+const HELLO_FIXED_BYTES = 8 + 4 + 4 + 16 + 4 + 4 + 8 + 8 + 2;
+
+/**
+ * Encodes HELLO's payload: `8 bytes magic, u32 version, u32 features, 16 bytes session,
+ * u32 heartbeat ms, u32 grace ms, u64 committed, u64 max transaction, u16 n, n bytes software`, then fields, see {@link encodeFields}.
+ */
+export function encodeHello(hello: Hello): Uint8Array {
+  const software = new TextEncoder().encode(hello.software).subarray(0, 255);
+  const fields = encodeFields(hello.fields ?? []);
+  const bytes = new Uint8Array(HELLO_FIXED_BYTES + software.length + fields.length);
+  const view = new DataView(bytes.buffer);
+  bytes.set(HELLO_MAGIC);
+  view.setUint32(8, hello.version);
+  view.setUint32(12, hello.features);
+  bytes.set(hello.session, 16);
+  view.setUint32(32, hello.heartbeatMs);
+  view.setUint32(36, hello.graceMs);
+  view.setBigUint64(40, BigInt(hello.committed));
+  view.setBigUint64(48, BigInt(hello.maxTransactionBytes));
+  view.setUint16(56, software.length);
+  bytes.set(software, HELLO_FIXED_BYTES);
+  bytes.set(fields, HELLO_FIXED_BYTES + software.length);
+  return bytes;
+}
+
+/**
+ * Decodes HELLO's payload. Fields that are not known are kept and ignored: later versions may add.
+ *
+ * @throws {WireError} `bad-magic`, `bad-version`, `bad-length`, `bad-value`, or `unsupported` for a
+ *   demanded feature.
+ */
+export function decodeHello(payload: Uint8Array, offset: number): Hello {
+  if (HELLO_MAGIC.some((byte, i) => payload[i] !== byte)) {
+    refuse(offset, "bad-magic", "HELLO without its magic");
+  }
+  if (payload.length < 12) refuse(offset, "bad-length", `HELLO of ${payload.length} bytes`);
+  const view = new DataView(payload.buffer, payload.byteOffset, payload.byteLength);
+  const version = view.getUint32(8);
+  if (version !== PROTOCOL_VERSION) {
+    refuse(
+      offset + 8,
+      "bad-version",
+      `the peer speaks version ${version} of the protocol, this end version ${PROTOCOL_VERSION}`,
+      "run the same kemari on both hosts",
+    );
+  }
+  if (payload.length < HELLO_FIXED_BYTES) {
+    refuse(offset, "bad-length", `HELLO of ${payload.length} bytes`);
+  }
+  const features = view.getUint32(12);
+  const demanded = (features & DEMANDED_FEATURES) >>> 0;
+  if (demanded !== 0) {
+    refuse(
+      offset + 12,
+      "unsupported",
+      `the peer demands features 0x${demanded.toString(16)}, which this end does not have`,
+      "run the same kemari on both hosts",
+    );
+  }
+  const softwareEnd = HELLO_FIXED_BYTES + view.getUint16(56);
+  if (softwareEnd > payload.length) refuse(offset + 56, "bad-length", "HELLO ends in its name");
+  const fields = decodeFields(payload, softwareEnd, offset);
+  return {
+    version,
+    features,
+    session: payload.slice(16, 32),
+    heartbeatMs: view.getUint32(32),
+    graceMs: view.getUint32(36),
+    committed: safeU64(view, 40, offset),
+    maxTransactionBytes: safeU64(view, 48, offset),
+    software: new TextDecoder().decode(payload.subarray(HELLO_FIXED_BYTES, softwareEnd)),
+    ...(fields.length > 0 ? { fields } : {}),
+  };
+}
+
+function safeU64(view: DataView, at: number, offset: number): number {
+  const value = view.getBigUint64(at);
+  if (value > BigInt(Number.MAX_SAFE_INTEGER)) {
+    refuse(offset + at, "bad-value", `HELLO with ${value}, over 2^53`);
+  }
+  return Number(value);
+}
+
+/**
+ * How long an end may be silent: what it was told, but never so long that its peer, whose grace
+ * time may be shorter than ours, takes it for dead.
+ */
+export function heartbeatPeriodMs(
+  own: { readonly heartbeatMs: number },
+  peer: { readonly graceMs: number } | undefined,
+): number {
+  return peer === undefined || peer.graceMs === 0
+    ? own.heartbeatMs
+    : Math.min(own.heartbeatMs, peer.graceMs / 3);
+}
