@@ -8,39 +8,26 @@ import type { LeaveReason } from "../../txn/leave.ts";
 import { AttachedQemu } from "./attached_qemu.ts";
 import { digestSeed } from "./digest_seed.ts";
 import { bootTimeMs } from "../system/boot_time.ts";
+import type { LinkState } from "./link_state.ts";
 import { helloFields, type QemuChannel, type SenderLinkSettings } from "./sender_link_settings.ts";
 import type { ImageMarks } from "../image/image_marks.ts";
-import { closedBySecondary, hasGivenUsUp, silentSecondary } from "./lost_secondary.ts";
+import { closedBySecondary, hasGivenUsUp, isPeers, silentSecondary } from "./lost_secondary.ts";
 import { SenderLinkTaps } from "./sender_link_taps.ts";
 import { OwnSilence } from "./own_silence.ts";
 import type { PeerConnection } from "./peer_connection.ts";
 import { PeerInput } from "./peer_input.ts";
 import { PeerOutput } from "./peer_output.ts";
+import { besides } from "../system/failure_beside.ts";
 import type { Reactor, Watch } from "../system/reactor.ts";
 import { isTakenOver } from "../vm/release_vm.ts";
 import { SegmentPool } from "../system/segment_pool.ts";
 import type { Transport } from "../system/transport.ts";
 import { tellStuck } from "./stuck_stream.ts";
-import { never } from "../system/never.ts";
 
 /** Time for a secondary to hear that it is left. */
 const LEAVE_MS = 1500;
 /** How many bytes of a full stream wait for the peer before QEMU has to. */
 const FULL_PENDING_BYTES = 8 * 2 ** 20;
-
-/** Where a link stands. */
-export type LinkState =
-  /** Transactions go to the secondary, or are about to. */
-  | { readonly at: "running" }
-  /** The secondary is told that it is left. */
-  | { readonly at: "leaving" }
-  /** The secondary has said that it knows, or has closed the connection. */
-  | { readonly at: "left"; readonly by: "answer" | "end" }
-  /** The secondary is the VM's host. */
-  | { readonly at: "handed-over" }
-  /** Nothing is done any more; the connection is kept, since its end tells the secondary something. */
-  | { readonly at: "quiet" }
-  | { readonly at: "closed" };
 
 /**
  * Runs a {@link Primary} on real descriptors, in the order that its documentation has: QEMU's stream is
@@ -225,23 +212,34 @@ export class SenderLink {
     if (!this.#isOpen || !this.primary.leave({ reason, text })) return false;
     this.detach();
     this.#state = { at: "leaving" };
-    let late = false;
-    const cancel = this.#reactor.after(LEAVE_MS, () => late = true);
+    // Late, or the peer is gone, which has nothing to be told then.
+    let isOver = false;
+    const cancel = this.#reactor.after(LEAVE_MS, () => isOver = true);
+    const beside = besides("the secondary is told that it is left");
+    const heed = (failure: unknown) => {
+      if (isTakenOver(failure) || hasGivenUsUp(failure)) throw failure;
+      if (isPeers(failure)) isOver = true;
+      else beside(failure);
+    };
+    const isDone = () => isOver || this.#peerInput.hasEnded || this.state.at !== "leaving";
     try {
-      this.#pump();
-      await this.#reactor.run(
-        () => late || this.#peerInput.hasEnded || this.state.at !== "leaving",
-        never,
-      );
-    } catch (error) {
-      if (isTakenOver(error) || hasGivenUsUp(error)) throw error;
-      // The peer is gone: it has nothing to be told.
+      try {
+        this.#pump();
+      } catch (failure) {
+        heed(failure);
+      }
+      await this.#reactor.runOn(isDone, heed);
     } finally {
       cancel();
     }
     const { state } = this;
     if (state.at !== "left") return false;
     return this.primary.answersLeave ? state.by === "answer" : this.#peer.transport.isSocket;
+  }
+
+  /** Behind {@link close}, for a process that ends: waits until the images bear no mark of ours. */
+  async unmark(): Promise<void> {
+    await this.#marks?.remove();
   }
 
   /** QEMU's VM runs again. */
