@@ -126,10 +126,10 @@ for (const make of ENDS) {
   });
 
   Deno.test(`a ${end} in ${state}: transactions that are right, next to it, and far off`, () => {
-    for (const  of of["transaction", "acknowledged"] as const) {
+    for (const field of ["transaction", "acknowledged"] as const) {
       for (const more of [-2, -1, 0, 1, 2]) {
         expectHeader(make, (header, at) => {
-          return { ...header, transaction: Math.max(0, at[of] + more) };
+          return { ...header, transaction: Math.max(0, at[field] + more) };
         });
       }
     }
