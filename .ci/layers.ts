@@ -2,7 +2,7 @@
  * A `deno lint` plugin that holds the import arrows of ARCHITECTURE.md.
  *
  * ```text
- * foreign_text ← errors, units ← bytes ← qemu, txn, nbd, qmp, packet, control, arbiter, decisions ← replica ← host ← lab ← drill, bench ← cli ← main.ts
+ * foreign_text ← errors ← units, bytes ← qemu, txn, nbd, qmp, packet, control, arbiter, decisions ← replica ← host ← lab ← drill, bench ← cli ← main.ts
  *                                      ← report ← bench, cli
  * host: system ← vm, arbiter, ram_dir, net, image ← disk, home ← taps ← link ← takeover ← status ← protect ← the commands
  * ```
@@ -29,7 +29,7 @@ interface Room {
 const ROOMS: Readonly<Record<string, Room>> = {
   foreign_text: { rank: -1, io: false },
   errors: { rank: 0, io: false },
-  units: { rank: 0, io: false },
+  units: { rank: 1, io: false },
   bytes: { rank: 1, io: false },
   qemu: { rank: 2, io: false },
   txn: { rank: 2, io: false },

@@ -42,7 +42,7 @@ const WARM_UP = 40;
 const CACHE_BYTES = 256 * 2 ** 20;
 
 /** What one series through both ends came to, without its first checkpoints. */
-export interface CompressRun {
+interface CompressRun {
   readonly wireBytes: number;
   readonly pages: number;
   readonly streamBytes: number;

@@ -45,7 +45,7 @@ export interface AtSentEnd {
 }
 
 /** Which LEAVE the secondary is sent. */
-export type SentFarewell = "goes-on" | "vm-ended" | "nothing";
+type SentFarewell = "goes-on" | "vm-ended" | "nothing";
 
 /** Fates of a VM that is here, in a QEMU that has ended the session itself: it waits for nobody. */
 const HERE: ReadonlySet<VmFate["kind"] | undefined> = new Set<VmFate["kind"]>([

@@ -63,7 +63,7 @@ export interface SendSettings
 }
 
 /** Where a {@link Sending} stands. */
-export type SendingState = "connecting" | "linked" | "parting" | "serving-on" | "closed";
+type SendingState = "connecting" | "linked" | "parting" | "serving-on" | "closed";
 
 /**
  * One `kemari send`: a session with the secondary, of a stream that QEMU gives to this process.

@@ -6,7 +6,7 @@ import { HELLO_FIELD, type HelloField } from "../txn/hello_fields.ts";
 import { refuse } from "../txn/wire_fault.ts";
 
 /** Bytes of a VM's name that are told and kept. */
-export const MAX_VM_NAME_BYTES = 200;
+const MAX_VM_NAME_BYTES = 200;
 
 const BINARY: readonly [keyof VmIdentity, number][] = [
   ["uuid", HELLO_FIELD.vmUuid],

@@ -3,7 +3,7 @@ import { defineCommand } from "../command.ts";
 import { connection, LISTENERS } from "../options/connection.ts";
 import { choice, optionGroup, parsed } from "../options/option_group.ts";
 import { IMAGES, taps } from "../options/taps.ts";
-import { parseDurationMs, parseSizeBytes } from "../options/values.ts";
+import { parseDurationMs, parseSizeBytes } from "../../units.ts";
 
 const loss = optionGroup(
   "Loss of the primary",

@@ -17,7 +17,7 @@ export interface PeerConnection {
 }
 
 /** A command of ours that the other end is. */
-export interface PeerCommand {
+interface PeerCommand {
   /** What became of it. */
   readonly exitCode: Promise<number>;
   /** Ends it, as it turned out to be no kemari. */

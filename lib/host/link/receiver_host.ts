@@ -54,7 +54,7 @@ export interface ReceiverSettings extends SessionSettings {
 }
 
 /** Why a secondary does not receive any more; it ends with nothing to do where the VM was shut down. */
-export type ReceiverVerdict = TakeoverCause | "vm-ended";
+type ReceiverVerdict = TakeoverCause | "vm-ended";
 
 /** A step that keeps the replica. */
 type Keeping = Extract<SecondaryStep, { readonly do: "wait" | "end" }>;

@@ -40,7 +40,7 @@ const HELLO_MS = 500;
 const ANSWERS_PENDING_BYTES = 1 << 20;
 
 /** What a session tells its owner. */
-export interface SessionOwner {
+interface SessionOwner {
   event(event: SecondaryEvent): void;
   /** The session is over for this reason; the replica is as last committed. */
   ended(error: KemariError): void;

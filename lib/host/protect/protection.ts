@@ -32,7 +32,7 @@ import { Retries } from "./retries.ts";
 const log = getLogger(["kemari", "protect"]);
 
 /** Where a {@link Protection} stands. */
-export type ProtectionState =
+type ProtectionState =
   /** There was no session yet. */
   | { readonly at: "connecting" }
   /** There is one, which may have to wait for the VM. */

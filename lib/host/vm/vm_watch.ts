@@ -47,7 +47,7 @@ export class GuestSleeps extends Error {
 }
 
 /** What may be heard of a VM. Everything is called in the turn in which it is read; nothing may throw. */
-export interface VmFollower {
+interface VmFollower {
   /** STOP: the VM stands still, whoever has stopped it. */
   stopped?(): void;
   /** RESUME: it runs again. */

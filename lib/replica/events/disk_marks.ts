@@ -5,7 +5,7 @@ import { refuse } from "../../txn/wire_fault.ts";
 /** Bytes of a session's mark. */
 export const MARK_BYTES = 16;
 /** Characters of a place, all of them ASCII, at the most. */
-export const MAX_PLACE_LENGTH = 2000;
+const MAX_PLACE_LENGTH = 2000;
 
 /** Says where the primary's image of a disk is, see `lib/decisions/same_image.ts`. */
 export interface DiskMark {

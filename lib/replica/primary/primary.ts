@@ -15,7 +15,7 @@ export type { PrimaryCounters };
 export type { PrimaryConfig, PrimaryEvent, PrimaryTaps } from "./primary_config.ts";
 
 /** How the primary presents itself to its peer, and how patient it is. */
-export type PrimarySession = Omit<SenderConfig, "packingClock">;
+type PrimarySession = Omit<SenderConfig, "packingClock">;
 
 /**
  * The primary's end of one session: QEMU's stream in, frames to the secondary and answers to QEMU out.
