@@ -8,24 +8,21 @@ import type { LeaveReason } from "../../txn/leave.ts";
 import { AttachedQemu } from "./attached_qemu.ts";
 import { digestSeed } from "./digest_seed.ts";
 import { bootTimeMs } from "../system/boot_time.ts";
-import type { LinkState } from "./link_state.ts";
 import { helloFields, type QemuChannel, type SenderLinkSettings } from "./sender_link_settings.ts";
 import type { ImageMarks } from "../image/image_marks.ts";
-import { closedBySecondary, hasGivenUsUp, isPeers, silentSecondary } from "./lost_secondary.ts";
+import { closedBySecondary, silentSecondary } from "./lost_secondary.ts";
+import type { LinkState } from "./link_state.ts";
 import { SenderLinkTaps } from "./sender_link_taps.ts";
 import { OwnSilence } from "./own_silence.ts";
 import type { PeerConnection } from "./peer_connection.ts";
 import { PeerInput } from "./peer_input.ts";
 import { PeerOutput } from "./peer_output.ts";
-import { besides } from "../system/failure_beside.ts";
 import type { Reactor, Watch } from "../system/reactor.ts";
-import { isTakenOver } from "../vm/release_vm.ts";
 import { SegmentPool } from "../system/segment_pool.ts";
 import type { Transport } from "../system/transport.ts";
 import { tellStuck } from "./stuck_stream.ts";
+import { untilLeft } from "./until_left.ts";
 
-/** Time for a secondary to hear that it is left. */
-const LEAVE_MS = 1500;
 /** How many bytes of a full stream wait for the peer before QEMU has to. */
 const FULL_PENDING_BYTES = 8 * 2 ** 20;
 
@@ -212,26 +209,8 @@ export class SenderLink {
     if (!this.#isOpen || !this.primary.leave({ reason, text })) return false;
     this.detach();
     this.#state = { at: "leaving" };
-    // Late, or the peer is gone, which has nothing to be told then.
-    let isOver = false;
-    const cancel = this.#reactor.after(LEAVE_MS, () => isOver = true);
-    const beside = besides("the secondary is told that it is left");
-    const heed = (failure: unknown) => {
-      if (isTakenOver(failure) || hasGivenUsUp(failure)) throw failure;
-      if (isPeers(failure)) isOver = true;
-      else beside(failure);
-    };
-    const isDone = () => isOver || this.#peerInput.hasEnded || this.state.at !== "leaving";
-    try {
-      try {
-        this.#pump();
-      } catch (failure) {
-        heed(failure);
-      }
-      await this.#reactor.runOn(isDone, heed);
-    } finally {
-      cancel();
-    }
+    const hasHeard = () => this.#peerInput.hasEnded || this.state.at !== "leaving";
+    await untilLeft(this.#reactor, () => this.#pump(), hasHeard);
     const { state } = this;
     if (state.at !== "left") return false;
     return this.primary.answersLeave ? state.by === "answer" : this.#peer.transport.isSocket;
@@ -351,15 +330,22 @@ export class SenderLink {
     if (this.primary.holding) this.#segments.hold();
     this.#taps?.inputsGoOut();
     // Before the peer is written to: a peer that has said its last word may be gone by now.
-    for (const event of this.primary.takeEvents()) this.#heed(event);
+    this.#heedEvents();
     if (!this.#isOpen) return;
     const written = this.#output.flush(this.primary.dialogue.readingSince);
+    // What a peer that has gone had said last.
+    if (this.primary.isOver) this.#heedEvents();
     if (!this.primary.holding) this.#segments.unhold(this.#output.queued);
     if (!written) this.#segments.pin(this.#output.queued);
-    this.#peerWatch.want(!this.#peerInput.hasEnded, this.#output.wantsRoom);
+    const { hasEnded, isOver } = this.#peerInput;
+    this.#peerWatch.want(!hasEnded && !isOver, !isOver && this.#output.wantsRoom);
     const mayRead = this.#mayRead();
     this.#qemu?.watch(mayRead);
     if (mayRead && this.primary.wantsLook(performance.now())) this.#readQemu();
+  }
+
+  #heedEvents(): void {
+    for (const event of this.primary.takeEvents()) this.#heed(event);
   }
 
   #heed(event: PrimaryEvent): void {
