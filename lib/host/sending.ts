@@ -9,7 +9,7 @@ import {
 import type { Answer } from "../decisions/primary_end.ts";
 import type { VmFate } from "../decisions/vm_fate.ts";
 import type { VmIdentity } from "../decisions/whose_replica.ts";
-import { exitCodeOf, TransportError, WireError } from "../errors.ts";
+import { exitCodeOf, InterruptedError, TransportError, WireError } from "../errors.ts";
 import type { PrimaryEvent } from "../replica/primary/primary.ts";
 import { formatBytes } from "../units.ts";
 import { ImageMarks } from "./image/image_marks.ts";
@@ -19,7 +19,7 @@ import { CONNECT_TIMEOUT_MS, connectPeer, type PeerConnection } from "./link/pee
 import { SenderLink } from "./link/sender_link.ts";
 import { inWordsOfCommand } from "./command_end.ts";
 import type { SendFront } from "./send_front.ts";
-import { givenUp, hasGivenUsUp } from "./link/lost_secondary.ts";
+import { givenUp, handoverInDoubt, hasGivenUsUp } from "./link/lost_secondary.ts";
 import { identityOfSent, putDelayBack, releaseSentVm, SentVm, stopSentVm } from "./sent_vm.ts";
 import { readDurations, senderStatus, vmStatus } from "./status/sender_status.ts";
 import { summarizeStatus } from "./status/summarize_status.ts";
@@ -152,21 +152,18 @@ export class Sending {
    * until QEMU lets go of them.
    *
    * @param error What has ended it.
-   * @returns If the VM was shut down, and the secondary knows it.
+   * @returns If the VM is the secondary's by a HANDOVER, or was shut down, and the secondary knows it.
    * @throws what has ended it, in all other cases.
    */
   async part(error: unknown): Promise<void> {
+    const link = this.#link;
+    // The VM is the secondary's: what happens behind that is no news to anybody.
+    if (link?.handedOver) return;
     this.#state = "parting";
     this.#vm?.rest();
-    const link = this.#link;
-    if (link?.handingOver) {
-      log.error(
-        "the handover broke off: the secondary may run the VM. Make sure that it does not " +
-          "(kemari status there) before the VM goes on here",
-      );
-    }
+    const isInDoubt = link?.handingOver === true;
     const fate = isTheirs(error) ? undefined : await this.#vm?.fateBehind(error);
-    const known = this.#atEnd(error, fate);
+    const known = { ...this.#atEnd(error, fate), isInDoubt };
     const end = afterSentFarewell(known, await this.#sayFarewell(known, fate));
     if (end.isGood) {
       log.info("the VM has ended: {reason}; the secondary knows, and starts nothing", {
@@ -176,10 +173,21 @@ export class Sending {
       return;
     }
     const isGivenUp = end.taps === "hold-until-resumed" && fate?.kind !== "ended";
-    const cause = isGivenUp ? givenUp(error) : error;
+    const cause = isGivenUp ? givenUp(error) : await this.#causeOf(error, isInDoubt);
     if (end.qemu !== "nothing") await this.#tellQemu(end.qemu, end, cause);
     if (end.servesOn) await this.#serveOn(end, cause);
-    throw await inWordsOfCommand(cause, this.#peer);
+    throw cause;
+  }
+
+  /** What is said of the end: a handover in doubt comes before whatever has brought it about. */
+  async #causeOf(error: unknown, isInDoubt: boolean): Promise<unknown> {
+    const cause = await inWordsOfCommand(error, this.#peer);
+    if (!isInDoubt || isTheirs(error)) return cause;
+    const doubt = handoverInDoubt(this.#target.text, cause);
+    if (!(error instanceof InterruptedError)) return doubt;
+    // Whoever interrupts is told by exit status that it was done, and must know this all the same.
+    log.error("{reason}; {hint}", { reason: doubt.message, hint: doubt.hint });
+    return error;
   }
 
   async close(): Promise<void> {
@@ -276,7 +284,7 @@ export class Sending {
     }
   }
 
-  #atEnd(error: unknown, fate: VmFate | undefined): AtSentEnd {
+  #atEnd(error: unknown, fate: VmFate | undefined): Omit<AtSentEnd, "isInDoubt"> {
     const dialogue = this.#link?.primary.dialogue;
     return {
       isLinked: this.#link !== undefined,

@@ -58,7 +58,7 @@ export type TransactionRule =
   | "open"
   /** One that has been acknowledged. */
   | "acknowledged"
-  /** The last committed one, which has been acknowledged. */
+  /** The last committed one, which has been acknowledged, and in this session. */
   | "last"
   /** The oldest that was committed and is not acknowledged; or the one that was handed over. */
   | "oldest"
@@ -163,7 +163,7 @@ export const FRAME_RULES: Readonly<Record<FrameName, FrameRule>> = {
     },
     takenIn: {
       sender: ["ready", "asking", "open", "handover", "leaving"],
-      receiver: ["idle", "telling", "open", "handover"],
+      receiver: ["idle", "telling", "open"],
     },
     bytes: EMPTY,
   },

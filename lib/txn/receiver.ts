@@ -47,6 +47,9 @@ export interface ReceiverConfig {
  *                    ├──HANDOVER──► handover ──ACK──► over
  *                    └──LEAVE, in telling too──► over
  * ```
+ *
+ * HANDOVER and LEAVE are the last that a sender says. What stands behind them is taken and means
+ * nothing, whatever it is: it cannot undo them.
  */
 export class TxnReceiver implements FrameVisitor {
   readonly #options: ReceiverConfig;
@@ -85,6 +88,10 @@ export class TxnReceiver implements FrameVisitor {
   /** The transaction that is open, or was last. */
   get transaction(): number {
     return this.#transaction;
+  }
+  /** True from HANDOVER to its ACK: the VM is not ours yet. */
+  get handingOver(): boolean {
+    return this.#state === "handover";
   }
   get offset(): number {
     return this.#decoder.offset;
@@ -163,12 +170,17 @@ export class TxnReceiver implements FrameVisitor {
   }
 
   get isOver(): boolean {
-    return this.#state === "over";
+    return this.#state === "handover" || this.#state === "over";
   }
 
   check(header: FrameHeader, offset: number): void {
     checkPlace("receiver", this.#state, header, this.#agreed, offset);
     checkNumbers(header, this.#transaction, this.#acknowledged, this.#sequence, offset);
+    // That VM may have run since.
+    if (header.command === TXN.HANDOVER && header.transaction === this.#options.committed) {
+      const what = `HANDOVER of transaction ${header.transaction}, of an earlier session`;
+      refuse(offset + 8, "bad-order", what);
+    }
   }
 
   streamed(header: FrameHeader, offset: number): void {

@@ -33,6 +33,29 @@ export function givenUp(cause: unknown): WireError {
   });
 }
 
+/**
+ * What a session has ended with whose HANDOVER was not answered: nobody here knows whose VM it is.
+ *
+ * @param cause What has ended it.
+ */
+export function handoverInDoubt(name: string, cause: unknown): TransportError {
+  const reason = cause instanceof Error ? cause.message : String(cause);
+  return new TransportError(
+    name,
+    "read",
+    `the handover broke off before it was acknowledged, so the secondary may run the VM (${reason})`,
+    {
+      party: "peer",
+      hint:
+        "start the VM nowhere before you have looked at the secondary. It runs there, or is about " +
+        "to, if kemari status says active or activating there, or if its recv has ended with 0 or a " +
+        "QEMU runs there that recv gave the VM to. If none of this is so, end that recv first, and " +
+        "only then let the VM go on here (cont)",
+      cause,
+    },
+  );
+}
+
 /** Why a secondary is given up that is there, and takes less than the guest writes. */
 export function tooSlow(peer: string, disk: string, heldBytes: number): TransportError {
   const held = formatBytes(heldBytes);

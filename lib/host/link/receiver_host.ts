@@ -297,7 +297,7 @@ export class ReceiverHost {
         return this.#checks!.check(this.session!, event.state);
       case "handover":
         log.info("handover after transaction {transaction}", { transaction: event.transaction });
-        this.#endSession();
+        this.#takeSession()!.partFromSender();
         this.#decide("handover");
         return;
       case "left":

@@ -165,7 +165,7 @@ export class ReceiverSession {
     return this.#state.at !== "open";
   }
 
-  /** Ends the session with a sender that has left, and may still be reading our last words. */
+  /** Ends a session that is over, by LEAVE or HANDOVER: the sender may still be reading our last words. */
   partFromSender(): void {
     this.close(() => closeAfterLastWords(this.#peer, this.#reactor));
   }
@@ -305,14 +305,10 @@ export class ReceiverSession {
       return;
     }
     if (count === 0) {
-      throw new TransportError(
-        this.#peer.name,
-        "read",
-        this.secondary.open
-          ? "the sender closed the connection inside a transaction"
-          : "the sender closed the connection",
-        { party: "peer" },
-      );
+      const { open, handingOver } = this.secondary;
+      const where = open ? " inside a transaction" : handingOver ? " before its ACK" : "";
+      const reason = `the sender closed the connection${where}`;
+      throw new TransportError(this.#peer.name, "read", reason, { party: "peer" });
     }
     this.#readBytes += count;
     this.#take(count);

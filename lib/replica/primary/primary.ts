@@ -108,6 +108,10 @@ export class Primary {
   get handingOver(): boolean {
     return this.#txn.handingOver;
   }
+  /** True once the session is over by the peer's word: handed over, or left. Nothing undoes that. */
+  get isOver(): boolean {
+    return this.#txn.isOver;
+  }
   /** Whether the peer answers {@link leave} with a word, rather than by closing the connection. */
   get answersLeave(): boolean {
     return this.#txn.answersLeave;

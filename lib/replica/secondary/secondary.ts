@@ -113,6 +113,10 @@ export class Secondary implements TransactionVisitor {
   get longestSilenceMs(): number {
     return this.#receiver.longestSilenceMs;
   }
+  /** True from HANDOVER to its ACK, which waits for the disks, or for a look at its transaction. */
+  get handingOver(): boolean {
+    return this.#receiver.handingOver;
+  }
   /** True while a transaction is arriving. */
   get open(): boolean {
     return this.#receiver.open;
@@ -164,10 +168,11 @@ export class Secondary implements TransactionVisitor {
   }
   /**
    * False while what is committed is not acknowledged yet. What follows a transaction that is looked
-   * at is read all the same, up to a limit: it may be the connection's end.
+   * at is read all the same, up to a limit: it may be the connection's end. So is what follows a
+   * HANDOVER that waits for its ACK: it means nothing, but its end is a loss.
    */
   get mayRead(): boolean {
-    return this.#held === undefined && !this.#later.isFull;
+    return this.#receiver.handingOver || this.#held === undefined && !this.#later.isFull;
   }
 
   /**
@@ -355,11 +360,11 @@ export class Secondary implements TransactionVisitor {
   }
 
   leave(leave: Leave): void {
-    // What is being looked at is not committed any more: the VM goes on without us, or is gone.
-    this.#answer(() => {
-      this.#receiver.left();
-      this.#events.push({ kind: "left", leave });
-    });
+    // What is being looked at is not committed any more: the VM goes on without us, or is gone. What
+    // waits to be acknowledged need not be, and what happens from here on changes nothing.
+    this.#held = undefined;
+    this.#receiver.left();
+    this.#events.push({ kind: "left", leave });
   }
 
   #answer(say: () => void): void {

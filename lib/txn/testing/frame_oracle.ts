@@ -32,10 +32,15 @@ export type Verdict =
   /** The session ends. A receiver says why in a NACK; a sender closes. */
   | { readonly is: "refused"; readonly fault: WireFault; readonly nack: NackReason };
 
+/** Whether nothing that comes means anything any more. */
+export function isOver({ end, state }: Standing): boolean {
+  return state === "over" || state === "done" || end === "receiver" && state === "handover";
+}
+
 /** Judges a header; what is in the payload is another question. */
 export function judge(standing: Standing, header: FrameHeader): Verdict {
   const { end, state, agreed } = standing;
-  if (state === "over" || state === "done") return { is: "passed over" };
+  if (isOver(standing)) return { is: "passed over" };
   const refused = (fault: WireFault): Verdict => ({ is: "refused", fault, nack: "protocol" });
   const name = frameName(header.command);
   if (name === undefined) return refused("bad-value");
