@@ -87,7 +87,7 @@ export function decodeDiskQuery(payload: Uint8Array, offset: number): DiskQuery 
   };
   const nameBytes = payload[28] ?? 0;
   if (
-    payload.length < QUERY_FIXED_BYTES || nameBytes > MAX_TAP_NAME_BYTES ||
+    payload.length < QUERY_FIXED_BYTES || nameBytes === 0 || nameBytes > MAX_TAP_NAME_BYTES ||
     payload.length !== QUERY_FIXED_BYTES + nameBytes
   ) return fail(`of ${payload.length} bytes`);
   const view = new DataView(payload.buffer, payload.byteOffset, payload.byteLength);

@@ -1,5 +1,6 @@
 /** The marks on disks' images as fields of HELLO. */
 import { HELLO_FIELD, type HelloField } from "../../txn/hello_fields.ts";
+import { MAX_TAP_NAME_BYTES } from "../../txn/wire.ts";
 import { refuse } from "../../txn/wire_fault.ts";
 
 /** Bytes of a session's mark. */
@@ -42,7 +43,10 @@ export function decodeDiskMarks(fields: readonly HelloField[] = [], offset: numb
     if (tag !== HELLO_FIELD.diskMark) continue;
     const nameEnd = 1 + (bytes[0] ?? 0);
     const markEnd = nameEnd + MARK_BYTES;
-    if (bytes.length <= markEnd || bytes.length > markEnd + MAX_PLACE_LENGTH) {
+    if (
+      nameEnd > 1 + MAX_TAP_NAME_BYTES || bytes.length <= markEnd ||
+      bytes.length > markEnd + MAX_PLACE_LENGTH
+    ) {
       refuse(offset, "bad-length", `HELLO with a disk's mark of ${bytes.length} bytes`);
     }
     const text = new TextDecoder();
