@@ -1,4 +1,3 @@
-import { never } from "./system/never.ts";
 import { getLogger } from "@logtape/logtape";
 import {
   afterSentFarewell,
@@ -12,11 +11,11 @@ import type { VmIdentity } from "../decisions/whose_replica.ts";
 import { exitCodeOf, InterruptedError, TransportError, WireError } from "../errors.ts";
 import type { PrimaryEvent } from "../replica/primary/primary.ts";
 import { formatBytes } from "../units.ts";
-import { ImageMarks } from "./image/image_marks.ts";
 import { compressionOf, type CompressSettings } from "./link/compress_settings.ts";
 import type { SenderLinkSettings } from "./link/sender_link_settings.ts";
 import { CONNECT_TIMEOUT_MS, connectPeer, type PeerConnection } from "./link/peer_connection.ts";
-import { SenderLink } from "./link/sender_link.ts";
+import { openLink } from "./link/open_link.ts";
+import type { SenderLink } from "./link/sender_link.ts";
 import { inWordsOfCommand } from "./command_end.ts";
 import type { SendFront } from "./send_front.ts";
 import { givenUp, handoverInDoubt, hasGivenUsUp } from "./link/lost_secondary.ts";
@@ -27,6 +26,7 @@ import type { SenderStatus } from "../control/sender_status.ts";
 import type { Address } from "./system/address.ts";
 import { adopt } from "./system/channel.ts";
 import { ControlServer } from "./system/control_server.ts";
+import { besides } from "./system/failure_beside.ts";
 import type { ProgressLine } from "./system/progress_line.ts";
 import { RateMeter } from "./system/rate_meter.ts";
 import { Reactor } from "./system/reactor.ts";
@@ -195,6 +195,7 @@ export class Sending {
     this.#taps?.close();
     await this.#qmp?.close();
     this.#link?.close();
+    await this.#link?.unmark();
     this.#control?.close();
     this.#closeChannel();
     this.#reactor.close();
@@ -209,14 +210,14 @@ export class Sending {
       CONNECT_TIMEOUT_MS,
       this.#signal,
     );
-    return this.#link = new SenderLink(reactor, peer, {
+    const options = {
       ...settings,
-      marks: await reactor.during(ImageMarks.place(taps.images), this.#signal),
       vm: this.#identity,
       compression: compressionOf(settings),
       taps,
       software: settings.sessionName ? `${SOFTWARE} (${settings.sessionName})` : SOFTWARE,
-    });
+    };
+    return this.#link = await openLink(reactor, peer, options, taps.images, this.#signal);
   }
 
   async #connectMonitor(link: SenderLink, taps: PrimaryTapDevices): Promise<void> {
@@ -321,14 +322,15 @@ export class Sending {
     this.#goOnAlone(cause);
     const { qmp } = this.#settings;
     const delayMs = this.#vm?.changedDelayMs;
+    const beside = besides("QEMU is told that its secondary is lost");
     if (end.taps === "hold-until-resumed" && end.servesOn) {
       const resumed = () => {
         log.warn("the VM was let run here: what it says gets out, unprotected");
         this.#taps?.passThrough();
         this.#reactor.wake();
       };
-      this.#qmp = await this.#reactor.during(stopSentVm(qmp!, delayMs, resumed), never);
-    } else await this.#reactor.during(releaseSentVm(qmp!, action, delayMs), never);
+      this.#qmp = await this.#reactor.seeThrough(stopSentVm(qmp!, delayMs, resumed), beside);
+    } else await this.#reactor.seeThrough(releaseSentVm(qmp!, action, delayMs), beside);
     this.#link!.close();
   }
 

@@ -119,6 +119,7 @@ export class ReceiverSession {
         storesPages: replica.storesPages,
         admit: (_hello, offset) => this.#hello.admit(offset),
       },
+      performance.now(),
       () => performance.now(),
       (state) => settings.gate?.mustHold(state) ?? false,
     );
@@ -221,7 +222,7 @@ export class ReceiverSession {
   /** What was held is committed and acknowledged. */
   confirm(): void {
     this.#guard(() => {
-      this.secondary.release();
+      this.secondary.release(performance.now());
       this.#pump();
     });
   }
@@ -318,19 +319,19 @@ export class ReceiverSession {
   #take(count: number): void {
     const read = this.#hello.take(this.#buffer.subarray(0, count));
     this.#carry.feed(read, 0, read.length, (bytes, start, end) => {
-      return this.secondary.receive(bytes, start, end);
+      return this.secondary.receive(bytes, start, end, performance.now());
     });
     this.#pump();
   }
 
   #tick(): void {
     this.#pauses.tick(this.#bootTimeMs(), this.secondary.peer?.graceMs);
-    let silentMs = this.secondary.tick();
+    let silentMs = this.secondary.tick(performance.now());
     if (silentMs > 0) {
       // We may have been stopped ourselves: what the sender said meanwhile lies in the socket.
       this.#read();
       if (this.#state.at === "closed") return;
-      silentMs = this.secondary.tick();
+      silentMs = this.secondary.tick(performance.now());
     }
     if (silentMs > 0) {
       const reason = `nothing was heard from the sender for ${Math.round(silentMs)} ms`;

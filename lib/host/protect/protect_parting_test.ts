@@ -117,3 +117,16 @@ Deno.test("a primary that was given up unawares learns it from its own LEAVE, an
   assert.match((error as Error).message, /has given this primary up/);
   libc().close(input);
 });
+
+Deno.test("a secondary that is asked is heard, whatever else fails meanwhile", async () => {
+  await using stage = await Stage.open();
+  const target: Address = { kind: "unix", path: stage.path, text: "the socket" };
+  const gone = new TransportError("tap0", "read", "the interface is gone", { party: "net" });
+  stage.reactor.fail(gone);
+  const cancel = stage.reactor.every(1, () => {
+    throw gone;
+  });
+  assert.equal(await askSecondary(target, OPTIONS, stage.reactor), "heard");
+  cancel();
+  await stage.quiet();
+});

@@ -62,14 +62,20 @@ export class Loopback {
     );
     const maxTransactionBytes = config.maxTransactionBytes ?? 1e9;
     this.replica = config.replica ?? new Replica(maxTransactionBytes);
-    this.secondary = new Secondary(this.replica, this.counters, {
-      heartbeatMs: 1000,
-      graceMs: 5000,
-      maxTransactionBytes: config.hidesLimit ? 0 : maxTransactionBytes,
-      storesPages: this.replica.storesPages,
-      committed: this.replica.committed,
-      software: "kemari test",
-    }, clock);
+    this.secondary = new Secondary(
+      this.replica,
+      this.counters,
+      {
+        heartbeatMs: 1000,
+        graceMs: 5000,
+        maxTransactionBytes: config.hidesLimit ? 0 : maxTransactionBytes,
+        storesPages: this.replica.storesPages,
+        committed: this.replica.committed,
+        software: "kemari test",
+      },
+      0,
+      clock,
+    );
   }
 
   static async open(config: LoopbackConfig = {}): Promise<Loopback> {
@@ -141,7 +147,7 @@ export class Loopback {
       const bytes = this.#config.tamper?.(output.slice()) ?? output.slice();
       this.wire.push(bytes);
       this.#toSecondary.feed(bytes, 0, bytes.length, (b, start, end) => {
-        return this.secondary.receive(b, start, end);
+        return this.secondary.receive(b, start, end, this.now);
       });
     }
     this.#secondaryActs();
