@@ -2,9 +2,9 @@
  * A `deno lint` plugin that holds the import arrows of ARCHITECTURE.md.
  *
  * ```text
- * errors, units ← bytes ← qemu, txn, nbd, qmp, packet, control, decisions ← replica ← host ← lab ← drill, bench ← cli ← main.ts
+ * errors, units ← bytes ← qemu, txn, nbd, qmp, packet, control, keys, decisions ← replica ← host ← lab ← drill, bench ← cli ← main.ts
  *                       ← report ← bench, cli
- * host: system ← vm, ram_dir, net, image ← disk, home ← taps ← link ← takeover ← status ← protect ← the commands
+ * host: system ← vm, tls, ram_dir, net, image ← disk, home ← taps ← link ← takeover ← status ← protect ← the commands
  * ```
  *
  * Four rules:
@@ -37,6 +37,7 @@ const ROOMS: Readonly<Record<string, Room>> = {
   packet: { rank: 2, io: false },
   control: { rank: 2, io: false },
   decisions: { rank: 2, io: false },
+  keys: { rank: 2, io: false },
   report: { rank: 2, io: false },
   replica: { rank: 3, io: false },
   host: { rank: 4, io: true },
@@ -53,6 +54,7 @@ const HOST_RANKS: Readonly<Record<string, number>> = {
   system: 0,
   vm: 1,
   ram_dir: 1,
+  tls: 1,
   net: 1,
   image: 1,
   disk: 2,

@@ -31,7 +31,11 @@ async function runLine(line: string, options: { isTerminal?: boolean; exitCode?:
 }
 
 const log = { logFormat: "text", quiet: false, progress: "auto" };
-const link = { heartbeatMs: 100, graceMs: 3000 };
+const link = {
+  heartbeatMs: 100,
+  graceMs: 3000,
+  security: { kind: "plain", crossesNetworks: false },
+};
 const send = {
   commit: "async",
   maxInFlightBytes: 64 * 2 ** 20,

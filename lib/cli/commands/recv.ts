@@ -2,6 +2,7 @@ import { UsageError } from "../../errors.ts";
 import { defineCommand } from "../command.ts";
 import { connection, LISTENERS } from "../options/connection.ts";
 import { choice, optionGroup, parsed } from "../options/option_group.ts";
+import { SECURITY, security } from "../options/security.ts";
 import { IMAGES, taps } from "../options/taps.ts";
 import { parseDurationMs, parseSizeBytes } from "../options/values.ts";
 
@@ -74,7 +75,7 @@ export const recv = defineCommand({
   name: "recv",
   summary: "take transactions; on activation write one migration stream to stdout, and exit",
   arguments: (command) => command.argument("<listen>", "where to listen for the primary"),
-  groups: [loss, activation, replica, connection, taps],
+  groups: [loss, activation, replica, connection, security, taps],
   help: {
     examples: [
       `kemari recv 0.0.0.0:4000 | qemu-system-x86_64 … -incoming fd:0`,
@@ -88,6 +89,7 @@ export const recv = defineCommand({
     ],
     notes: [
       LISTENERS,
+      SECURITY,
       {
         title: "On loss",
         parts: [

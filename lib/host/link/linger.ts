@@ -11,12 +11,11 @@ export const LINGER_MS = 1000;
 export const YIELD_MS = MOST_RELEASE_MS + 2000;
 
 /**
- * Closes a connection whose last words have been written, once the peer has closed its side: closed
- * over unread bytes, it would take them with it.
+ * Closes a connection whose last words have been pushed, once they are written and the peer has closed
+ * its side: closed over unread bytes, it would take them with it.
  */
 export function closeAfterLastWords(peer: Transport, reactor: Reactor): void {
   if (!peer.isSocket) return peer.close();
-  peer.endOutput();
   const scrap = new Uint8Array(64 * 1024);
   const watch = peer.watch(reactor, {
     readable: () => {
@@ -27,6 +26,7 @@ export function closeAfterLastWords(peer: Transport, reactor: Reactor): void {
       }
       finish();
     },
+    writable: () => say(),
   });
   const cancel = reactor.after(LINGER_MS, () => finish());
   const finish = () => {
@@ -34,5 +34,15 @@ export function closeAfterLastWords(peer: Transport, reactor: Reactor): void {
     watch.stop();
     peer.close();
   };
-  watch.want(true, false);
+  const say = () => {
+    let said = true;
+    try {
+      said = peer.flush();
+    } catch {
+      // Its end comes by the other way.
+    }
+    if (said) peer.endOutput();
+    watch.want(true, !said);
+  };
+  say();
 }

@@ -7,6 +7,7 @@ import { CONNECT_TIMEOUT_MS, connectPeer } from "../link/peer.ts";
 import type { Reactor } from "../system/reactor.ts";
 import { isTakenOver } from "../vm/release_vm.ts";
 import { SenderLink } from "../link/sender_link.ts";
+import type { LinkGuard } from "../tls/link_guard.ts";
 import { never } from "../system/never.ts";
 
 const log = getLogger(["kemari", "protect"]);
@@ -25,6 +26,7 @@ const POLL_MS = 250;
  */
 export async function askSecondary(
   target: Address,
+  guard: LinkGuard,
   options: SenderLinkOptions,
   reactor: Reactor,
 ): Promise<Answer> {
@@ -35,7 +37,7 @@ export async function askSecondary(
   for (;;) {
     let link: SenderLink | undefined;
     try {
-      const peer = await connectPeer(target, reactor, CONNECT_TIMEOUT_MS, never);
+      const peer = await connectPeer(target, guard, reactor, CONNECT_TIMEOUT_MS, never);
       const asking = link = new SenderLink(reactor, peer, { ...options, taps: undefined });
       await reactor.run(() => asking.ready, never);
       return await link.leave("goes-on") ? "heard" : "unheard";

@@ -5,6 +5,7 @@ import type { Address } from "../system/address.ts";
 import { cString, libc } from "../system/libc.ts";
 import { tooSlow } from "../link/lost_secondary.ts";
 import { socketConnection } from "../link/peer.ts";
+import { LinkGuard } from "../tls/link_guard.ts";
 import { SenderLink } from "../link/sender_link.ts";
 import type { Watch } from "../system/reactor.ts";
 import { Stage, tinyStream } from "../link/testing/link_stage.ts";
@@ -45,6 +46,7 @@ async function protectedPair({ graceMs = 2000, isMute = false } = {}) {
   await stage.reactor.run(() => link.primary.counters.committed === 1, never);
   link.detach();
   const target: Address = { kind: "unix", path: stage.path, text: "the socket" };
+  const guard = LinkGuard.open({ kind: "plain", crossesNetworks: false }, "sender", target);
   let asked = 0;
   const parting = {
     qmp: { isOpen: false, run: () => Promise.reject(new TransportError("/qmp", "read", "gone")) },
@@ -57,7 +59,7 @@ async function protectedPair({ graceMs = 2000, isMute = false } = {}) {
     onSecondaryLoss: "continue",
     ask: () => {
       asked++;
-      return askSecondary(target, OPTIONS, stage.reactor);
+      return askSecondary(target, guard, OPTIONS, stage.reactor);
     },
     signal: never,
   } as unknown as Parting;
