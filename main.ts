@@ -5,9 +5,9 @@
  */
 import manifest from "./deno.json" with { type: "json" };
 import { EXIT, exitCodeOf, InterruptedError } from "./lib/errors.ts";
-import type { ProcessIo } from "./lib/cli/context.ts";
-import { formatFailure, wantedLogFormat } from "./lib/cli/failure.ts";
-import { runProgram } from "./lib/cli/program.ts";
+import type { ProcessIo } from "./lib/cli/command_context.ts";
+import { formatFailure, wantedLogFormat } from "./lib/cli/format_failure.ts";
+import { runProgram } from "./lib/cli/run_program.ts";
 
 /** How long a command may take to wind up after a signal, in milliseconds. */
 const WIND_UP_MS = 5000;

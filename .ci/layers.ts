@@ -2,7 +2,7 @@
  * A `deno lint` plugin that holds the import arrows of ARCHITECTURE.md.
  *
  * ```text
- * errors, units ← bytes ← qemu, txn, nbd, qmp, packet, control, keys, decisions ← replica ← host ← lab ← drill, bench ← cli ← main.ts
+ * errors, units ← bytes ← qemu, txn, nbd, qmp, packet, control, keys, arbiter, decisions ← replica ← host ← lab ← drill, bench ← cli ← main.ts
  *                       ← report ← bench, cli
  * host: system ← vm, tls, ram_dir, net, image ← disk, home ← taps ← link ← takeover ← status ← protect ← the commands
  * ```
@@ -36,6 +36,7 @@ const ROOMS: Readonly<Record<string, Room>> = {
   qmp: { rank: 2, io: false },
   packet: { rank: 2, io: false },
   control: { rank: 2, io: false },
+  arbiter: { rank: 2, io: false },
   decisions: { rank: 2, io: false },
   keys: { rank: 2, io: false },
   report: { rank: 2, io: false },

@@ -19,11 +19,11 @@
  *   CPU time, see `zstd_context.ts`.
  */
 import { Carry } from "../lib/bytes/carry.ts";
-import { compressionOf } from "../lib/host/link/compression.ts";
+import { compressionOf } from "../lib/host/link/compress_settings.ts";
 import type { CompressMode } from "../lib/control/sender_status.ts";
 import { Primary, type PrimaryTaps } from "../lib/replica/primary/primary.ts";
 import { Replica } from "../lib/replica/secondary/replica.ts";
-import { ReplicaTaps } from "../lib/replica/events/replica_taps.ts";
+import { SecondaryTaps } from "../lib/replica/events/secondary_taps.ts";
 import { Secondary } from "../lib/replica/secondary/secondary.ts";
 import { median, pairedRatios } from "../lib/report/bench_statistics.ts";
 import type { BenchExperiment, BenchGrid } from "../lib/report/bench_result.ts";
@@ -79,7 +79,7 @@ export function runSeries(series: CheckpointSeries, compress: CompressMode): Com
   const replica = new Replica(
     2 ** 30,
     undefined,
-    new ReplicaTaps(
+    new SecondaryTaps(
       new Map([[DISK, {
         mode: "replicated",
         copy: { sizeBytes: 2 ** 40, write() {}, zero() {}, read() {}, zeroBytes: () => 0 },

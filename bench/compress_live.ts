@@ -24,7 +24,7 @@
  *   CPU's cache emptied before each: the rest is that both ends, QEMU and others share two cores.
  */
 import type { CompressMode } from "../lib/control/sender_status.ts";
-import type { RecentDurations } from "../lib/control/durations.ts";
+import type { RecentDurations } from "../lib/control/recent_durations.ts";
 import { median, pairedRatios } from "../lib/report/bench_statistics.ts";
 import type { BenchExperiment, BenchGrid, BenchSeries } from "../lib/report/bench_result.ts";
 import type { BenchContext, LinkRate } from "./bench_context.ts";

@@ -6,10 +6,10 @@ import type { ReceiverStatus } from "../lib/control/receiver_status.ts";
 import type { SenderDurations } from "../lib/control/sender_status.ts";
 import { QmpClient } from "../lib/host/vm/qmp_client.ts";
 import { migrateStopped } from "../lib/lab/vms/stopped_migration.ts";
-import { startBooted } from "../lib/lab/vms/booted_vm.ts";
+import { startBooted } from "../lib/lab/vms/start_booted.ts";
 import { startVm, type Vm, type VmOptions } from "../lib/lab/vms/vm.ts";
 import { undescribed } from "./colo/colo_vm.ts";
-import { enableColo, inColo } from "./colo/enter_colo.ts";
+import { inColo, prepareColo } from "./colo/enter_colo.ts";
 import { say } from "../lib/lab/program/lab_process.ts";
 import { GUEST_MEMORY_MIB, type GuestLab } from "./guest_lab.ts";
 import { type GuestSetup, SYNC_INTERVAL_MS } from "./guest_setups.ts";
@@ -205,10 +205,10 @@ async function startPlain(
     ? `unix:${folder}/pair`
     : `tcp:${lab.secondaryAddress()}`;
   await using other = await QmpClient.connect(secondary.qmpPath);
-  await enableColo(other, SYNC_INTERVAL_MS);
+  await prepareColo(other, SYNC_INTERVAL_MS);
   await other.execute("migrate-incoming", { uri });
   await using client = await QmpClient.connect(vm.qmpPath);
-  await enableColo(client, SYNC_INTERVAL_MS);
+  await prepareColo(client, SYNC_INTERVAL_MS);
   await migrateStopped(client, uri);
   await inColo(client, signal);
   return { vm };

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { KemariProcess } from "../lib/lab/program/watched_kemari.ts";
+import { KemariProcess } from "../lib/lab/program/kemari_process.ts";
 import { decodeBenchReport } from "../lib/report/bench_result.ts";
 import {
   KEMARI_2010,

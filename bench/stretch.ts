@@ -1,5 +1,5 @@
 /** A stretch of time in which a guest does one thing: what went on, over time and in sum. */
-import type { RecentDurations } from "../lib/control/durations.ts";
+import type { RecentDurations } from "../lib/control/recent_durations.ts";
 import type { SentParts } from "../lib/control/sender_status.ts";
 import type { GuestRun } from "./guest_run.ts";
 import type { TappedStatus } from "../lib/lab/program/ask_end.ts";

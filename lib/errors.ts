@@ -51,6 +51,8 @@ export type Party =
   | "replica"
   /** A control socket, or who answers there. */
   | "control"
+  /** The store that says which side may run the VM. */
+  | "arbiter"
   /** The system that this end runs on, or this end itself. */
   | "host";
 
@@ -92,7 +94,8 @@ export type WireProtocol =
   | "qmp"
   | "nbd"
   | "packet"
-  | "control";
+  | "control"
+  | "arbiter";
 
 /** Who speaks each of them to us. */
 const SPEAKERS: Readonly<Record<WireProtocol, Party>> = {
@@ -104,6 +107,7 @@ const SPEAKERS: Readonly<Record<WireProtocol, Party>> = {
   nbd: "disk",
   packet: "net",
   control: "control",
+  arbiter: "arbiter",
 };
 
 /** What is wrong with the bytes. Scripts may match on it; it never changes meaning. */

@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { netLabMissing } from "../../lib/lab/network/net_lab.ts";
 import { ensureQemu } from "../../lib/lab/provision/qemu.ts";
-import { FROM_SOURCE, KemariProcess } from "../../lib/lab/program/watched_kemari.ts";
+import { FROM_SOURCE, KemariProcess } from "../../lib/lab/program/kemari_process.ts";
 import { decodeBenchReport } from "../../lib/report/bench_result.ts";
 import type { BenchContext } from "../bench_context.ts";
 import { leavesNothing } from "../../lib/lab/testing/leaves_nothing.ts";

@@ -6,7 +6,7 @@
  * Under KVM the timer that wakes such a guest is QEMU's own (`kernel-irqchip=split`): the kernel's is
  * set anew at every resume, and checkpoints that come more often than its ticks stop the guest.
  */
-import { ensureQemu, type QemuVersion } from "../../lib/lab/provision/qemu.ts";
+import { ensureQemu, type QemuSeries } from "../../lib/lab/provision/qemu.ts";
 import { dirtyingBootSector } from "../../lib/lab/recording/boot_sector.ts";
 import type { Vm } from "../../lib/lab/vms/vm.ts";
 import { KemariError } from "../../lib/errors.ts";
@@ -19,7 +19,7 @@ import { protectedVm } from "./colo_vm.ts";
 import { until } from "../../lib/lab/program/until.ts";
 
 /** The QEMUs that stand in the table. */
-const QEMUS: readonly QemuVersion[] = ["5.2", "7.2", "10.0", "11.1"];
+const QEMUS: readonly QemuSeries[] = ["5.2", "7.2", "10.0", "11.1"];
 const ACCELERATORS = ["kvm", "tcg"] as const;
 const MODES = ["colo", "snapshot"] as const;
 
@@ -28,7 +28,7 @@ type Mode = typeof MODES[number];
 
 /** One place in the table. */
 export interface TableCell {
-  readonly version: QemuVersion;
+  readonly version: QemuSeries;
   readonly accelerator: Accelerator;
   readonly mode: Mode;
 }
@@ -143,7 +143,7 @@ function saysItsFirstDot(vm: Vm, signal: AbortSignal): Promise<void> {
 }
 
 function gridsOf(
-  versions: readonly QemuVersion[],
+  versions: readonly QemuSeries[],
   measured: ReadonlyMap<TableCell, readonly KeptMemory[]>,
 ): BenchGrid[] {
   const rows = versions.flatMap((version) =>

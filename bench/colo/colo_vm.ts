@@ -13,7 +13,7 @@ import { quoteWord } from "../../lib/host/takeover/standby_command.ts";
 import { listens, startKemari } from "../../lib/lab/program/started_kemari.ts";
 import { StopWatch } from "../../lib/lab/vms/stop_watch.ts";
 import { WorkFolder } from "../../lib/lab/program/work_folder.ts";
-import { enableColo, inColo } from "./enter_colo.ts";
+import { inColo, prepareColo } from "./enter_colo.ts";
 import { StandIn } from "./stand_in.ts";
 import { until } from "../../lib/lab/program/until.ts";
 
@@ -113,7 +113,7 @@ export async function sentVm(setup: ColoSetup, stack: AsyncDisposableStack): Pro
   const receiver = await startRecv(setup, address, folder, stack);
   const vm = await boot(setup, "primary", stack);
   const stops = stack.use(await StopWatch.attach(vm.spareQmpPath));
-  await enableColo(stops.client, setup.intervalMs);
+  await prepareColo(stops.client, setup.intervalMs);
   const control = `${folder}/send`;
   const send = [...kemari, "send", address, "--control", control, "--stream", "colo", ...QUIET];
   const command = `echo $$ > ${folder}/pid; exec ${send.map(quoteWord).join(" ")}`;
@@ -149,10 +149,10 @@ export async function pairedVm(setup: BareSetup, stack: AsyncDisposableStack): P
   const secondary = stack.use(await startVm(incoming));
   const vm = await boot({ ...setup, machine }, "primary", stack);
   await using other = await QmpClient.connect(secondary.qmpPath);
-  await enableColo(other, intervalMs);
+  await prepareColo(other, intervalMs);
   await other.execute("migrate-incoming", { uri });
   const stops = stack.use(await StopWatch.attach(vm.spareQmpPath));
-  await enableColo(stops.client, intervalMs);
+  await prepareColo(stops.client, intervalMs);
   await migrateStopped(stops.client, uri);
   await inColo(stops.client, signal);
   return { vm, stops };
@@ -169,7 +169,7 @@ export async function unkeptVm(setup: BareSetup, stack: AsyncDisposableStack): P
   const standIn = stack.use(new StandIn(path));
   const vm = await boot({ ...setup, machine: machineOf(setup) }, "primary", stack);
   const stops = stack.use(await StopWatch.attach(vm.spareQmpPath));
-  await enableColo(stops.client, setup.intervalMs);
+  await prepareColo(stops.client, setup.intervalMs);
   await migrateStopped(stops.client, `unix:${path}`);
   await until(
     async () => {

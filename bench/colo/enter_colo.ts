@@ -7,7 +7,7 @@ const COLO_TIMEOUT_MS = 30_000;
 const POLL_MS = 50;
 
 /** Makes the next migration, of either side, a COLO one. */
-export async function enableColo(client: QmpClient, checkpointDelayMs: number): Promise<void> {
+export async function prepareColo(client: QmpClient, checkpointDelayMs: number): Promise<void> {
   await client.execute("migrate-set-capabilities", {
     capabilities: [
       { capability: "return-path", state: true },

@@ -1,7 +1,7 @@
 /** For tests: an experiment of `workload_rounds.ts`, as short as it can be, as a user runs it. */
 import assert from "node:assert/strict";
 import { netLabMissing } from "../../lib/lab/network/net_lab.ts";
-import { KemariProcess } from "../../lib/lab/program/watched_kemari.ts";
+import { KemariProcess } from "../../lib/lab/program/kemari_process.ts";
 import { type BenchExperiment, decodeBenchReport } from "../../lib/report/bench_result.ts";
 
 /** Whether guests have a network of their own here. */

@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { BarePair } from "../lab/testing/bare_pair.ts";
 import { runKemari } from "../lab/program/run_kemari.ts";
-import { KemariProcess } from "../lab/program/watched_kemari.ts";
+import { KemariProcess } from "../lab/program/kemari_process.ts";
 
 Deno.test("e2e: unix:PATH for --qmp and --control, at every command that takes one", async () => {
   await using pair = await BarePair.boot("11.1", {

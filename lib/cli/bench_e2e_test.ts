@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { runKemari, startKemari } from "../lab/program/run_kemari.ts";
+import { runKemari, spawnKemari } from "../lab/program/run_kemari.ts";
 import { decodeBenchReport } from "../report/bench_result.ts";
 
 /** Command lines of all processes that name a path. */
@@ -48,7 +48,7 @@ Deno.test("bench: an interrupted run leaves what it had, and no process", async 
   const folder = await Deno.makeTempDir({ prefix: "kemari-bench-test-" });
   try {
     const out = `${folder}/out`;
-    const child = startKemari(
+    const child = spawnKemari(
       ["bench", "bitmap", "writev", "stream", "--quick", "--out", out, "--progress", "always"],
       { TMPDIR: folder },
     );

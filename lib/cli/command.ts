@@ -1,7 +1,7 @@
 /** What a command's file declares, and how that becomes a part of the grammar. */
 import type { Command } from "@commander-js/extra-typings";
-import type { CommandContext } from "./context.ts";
-import { formatTail, type HelpTail } from "./help.ts";
+import type { CommandContext } from "./command_context.ts";
+import { formatTail, type HelpTail } from "./help_tail.ts";
 import { logging, type LogOptions } from "./options/logging.ts";
 import type { OptionGroup, OptionsOf } from "./options/option_group.ts";
 

@@ -1,9 +1,9 @@
 import assert from "node:assert/strict";
-import { ensureQemu, type QemuVersion } from "../lab/provision/qemu.ts";
+import { ensureQemu, type QemuSeries } from "../lab/provision/qemu.ts";
 import { runKemari } from "../lab/program/run_kemari.ts";
 import { startVm } from "../lab/vms/vm.ts";
 
-const MODES: readonly (readonly [QemuVersion, string])[] = [
+const MODES: readonly (readonly [QemuSeries, string])[] = [
   ["11.1", "colo"],
   ["10.0", "snapshot"],
   ["7.2", "snapshot"],

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { KemariProcess } from "../lab/program/watched_kemari.ts";
+import { KemariProcess } from "../lab/program/kemari_process.ts";
 import { interruptDrill, runDrill, testWithClient } from "./testing/run_drill.ts";
 
 Deno.test("e2e: the drill holds without a client", async () => {

@@ -1,7 +1,7 @@
 /** What stands before the first frame on a pipe: a login shell's greeting. */
 import assert from "node:assert/strict";
 import { loadStream } from "../lab/recording/streams.ts";
-import { FROM_SOURCE_WORDS, KemariProcess } from "../lab/program/watched_kemari.ts";
+import { FROM_SOURCE_WORDS, KemariProcess } from "../lab/program/kemari_process.ts";
 
 Deno.test("a login shell's greeting in front of kemari's bytes is shown, with what to do about it", async () => {
   const folder = await Deno.makeTempDir({ prefix: "kemari-greeting-" });

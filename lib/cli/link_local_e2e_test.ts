@@ -5,7 +5,7 @@ import { ensureQemu } from "../lab/provision/qemu.ts";
 import { loadStream } from "../lab/recording/streams.ts";
 import { startVm } from "../lab/vms/vm.ts";
 import { vmStateOf } from "../lab/vms/vm_state.ts";
-import { FROM_SOURCE, KemariProcess } from "../lab/program/watched_kemari.ts";
+import { FROM_SOURCE, KemariProcess } from "../lab/program/kemari_process.ts";
 
 const missing = await netLabMissing();
 if (missing) console.error(`SKIP link-local tests: ${missing}`);

@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { loadStream } from "../lab/recording/streams.ts";
 import { vmStateOf } from "../lab/vms/vm_state.ts";
-import { FROM_SOURCE, KemariProcess } from "../lab/program/watched_kemari.ts";
+import { FROM_SOURCE, KemariProcess } from "../lab/program/kemari_process.ts";
 import { delay } from "../host/system/delay.ts";
 import { until } from "../lab/program/until.ts";
 

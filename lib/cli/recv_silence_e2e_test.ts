@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { loadStream } from "../lab/recording/streams.ts";
 import { vmStateOf } from "../lab/vms/vm_state.ts";
-import { KemariProcess } from "../lab/program/watched_kemari.ts";
+import { KemariProcess } from "../lab/program/kemari_process.ts";
 import { delay } from "../host/system/delay.ts";
 
 const STREAM = loadStream("plain-11.1-bios");

@@ -1,7 +1,7 @@
 /** `--vm` and `--replace`, with a recorded VM. */
 import assert from "node:assert/strict";
 import { loadStream } from "../lab/recording/streams.ts";
-import { KemariProcess } from "../lab/program/watched_kemari.ts";
+import { KemariProcess } from "../lab/program/kemari_process.ts";
 import { askReceiver } from "../lab/program/ask_end.ts";
 import { never } from "../host/system/never.ts";
 

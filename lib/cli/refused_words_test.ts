@@ -1,7 +1,7 @@
 /** What a command refuses does not stand in its help as if the command took it. */
 import assert from "node:assert/strict";
 import { runKemari } from "../lab/program/run_kemari.ts";
-import { runProgram } from "./program.ts";
+import { runProgram } from "./run_program.ts";
 
 async function helpOf(command: string): Promise<string> {
   let help = "";
@@ -25,7 +25,7 @@ const FORMS: Readonly<Record<string, { readonly target: string; readonly listen:
 const COMMANDS: Readonly<Record<string, (form: typeof FORMS[string]) => string[]>> = {
   send: ({ target }) => [target],
   protect: ({ target }) => [target, "--qmp", "/nonexistent/qmp", "--no-retry"],
-  recv: ({ listen }) => [listen, "--on-loss", "exit", "--exec", "cat"],
+  recv: ({ listen }) => [listen, "--plain", "--on-loss", "exit", "--exec", "cat"],
 };
 
 for (const [command, argsFor] of Object.entries(COMMANDS)) {

@@ -1,6 +1,6 @@
 /** `kemari recv` when it activates, or is told not to: stdout, fences, signals, control socket. */
 import assert from "node:assert/strict";
-import { KemariProcess, type StartOptions } from "../lab/program/watched_kemari.ts";
+import { KemariProcess, type StartOptions } from "../lab/program/kemari_process.ts";
 import { loadStream } from "../lab/recording/streams.ts";
 import { vmStateOf } from "../lab/vms/vm_state.ts";
 import {

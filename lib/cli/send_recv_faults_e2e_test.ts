@@ -1,6 +1,6 @@
 /** `kemari send` and `kemari recv` as a shell sees them: everything that can go wrong between them. */
 import assert from "node:assert/strict";
-import { KemariProcess } from "../lab/program/watched_kemari.ts";
+import { KemariProcess } from "../lab/program/kemari_process.ts";
 import { loadStream } from "../lab/recording/streams.ts";
 import { vmStateOf } from "../lab/vms/vm_state.ts";
 import { Carry } from "../bytes/carry.ts";

@@ -5,7 +5,7 @@ import {
   FROM_SOURCE_WORDS,
   KemariProcess,
   type StartOptions,
-} from "../lab/program/watched_kemari.ts";
+} from "../lab/program/kemari_process.ts";
 import { loadStream } from "../lab/recording/streams.ts";
 import { vmStateOf, vmStatesOf } from "../lab/vms/vm_state.ts";
 import { concat } from "../qemu/testing/synthetic_stream.ts";

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { runKemari, startKemari } from "../lab/program/run_kemari.ts";
+import { runKemari, spawnKemari } from "../lab/program/run_kemari.ts";
 
 const LATENCY = { count: 40, p50: 1.234, p99: 12.34, max: 100 };
 
@@ -189,7 +189,7 @@ Deno.test("kemari status --json prints the answer as it came", () =>
 
 Deno.test("kemari status --watch --json prints a line a second until the signal, then exits 130", () =>
   withControl((round) => line({ ...SENDER, syncs: round }), async (socket) => {
-    const child = startKemari(["status", "--watch", "--json", socket]);
+    const child = spawnKemari(["status", "--watch", "--json", socket]);
     await child.stdin.close();
     let text = "";
     for await (const piece of child.stdout.pipeThrough(new TextDecoderStream())) {
@@ -207,7 +207,7 @@ Deno.test("kemari status --watch --json prints a line a second until the signal,
 Deno.test("kemari status --watch ends with 4 when the end it watches does", async () => {
   const folder = await Deno.makeTempDir({ prefix: "kemari-status-" });
   const listener = Deno.listen({ transport: "unix", path: `${folder}/ctl` });
-  const child = startKemari(["status", "--watch", `${folder}/ctl`]);
+  const child = spawnKemari(["status", "--watch", `${folder}/ctl`]);
   await child.stdin.close();
   const connection = await listener.accept();
   await connection.read(new Uint8Array(4096));

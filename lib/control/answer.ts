@@ -11,13 +11,13 @@ import {
   record,
   type Shape,
 } from "./shape.ts";
-import { type EarlyEndStatus, type EndStatus, statusShape } from "./status.ts";
+import { type EarlyEndStatus, type EndStatus, statusShape } from "./end_status.ts";
 
 /** The longest answer, in bytes: several times the status of a VM with a hundred taps. */
 export const MAX_ANSWER_BYTES = 1 << 20;
 
 /** What was asked for has been done. */
-export interface Done {
+export interface DoneAnswer {
   readonly ok: true;
 }
 
@@ -30,7 +30,7 @@ export interface Refusal {
   readonly exitCode?: number;
 }
 
-export type ControlAnswer = EndStatus | EarlyEndStatus | SenderDurations | Done | Refusal;
+export type ControlAnswer = EndStatus | EarlyEndStatus | SenderDurations | DoneAnswer | Refusal;
 
 export function encodeAnswer(answer: ControlAnswer): string {
   return JSON.stringify(answer) + "\n";
@@ -47,7 +47,7 @@ export function refuseCommand(command: unknown): Refusal {
   return { error: `no such command: ${String(command)}` };
 }
 
-const done = record<Done>({ ok: oneOf(true) });
+const done = record<DoneAnswer>({ ok: oneOf(true) });
 const refusal = record<Refusal>({
   error: anyText,
   hint: optional(anyText),
@@ -71,7 +71,7 @@ export function decodeDurations(line: string, from: string): SenderDurations {
 }
 
 /** The answer to `failover` or `protect`; see {@link decodeStatus}. */
-export function decodeDone(line: string, from: string): Done {
+export function decodeDone(line: string, from: string): DoneAnswer {
   return decode(line, from, done, "is not kemari's", "recv");
 }
 

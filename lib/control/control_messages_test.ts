@@ -9,8 +9,8 @@ import {
   refusalOf,
 } from "./answer.ts";
 import { decodeRequest, encodeRequest, MAX_REQUEST_BYTES } from "./request.ts";
-import { decodeViaSettings } from "./protect_request.ts";
-import { isWhole } from "./status.ts";
+import { decodeViaConfig } from "./protect_request.ts";
+import { isWhole } from "./end_status.ts";
 import * as samples from "./testing/statuses.ts";
 
 interface Message {
@@ -25,7 +25,7 @@ interface Message {
 function decodeProtection(line: string): unknown {
   const request = decodeRequest(line);
   if (!("command" in request) || request.command !== "protect") return request;
-  return { ...request, settings: decodeViaSettings(request) };
+  return { ...request, settings: decodeViaConfig(request) };
 }
 
 const status = (line: string) => decodeStatus(line, "/run/ctl");
@@ -60,6 +60,7 @@ const MESSAGES: readonly Message[] = [
     value: samples.PROTECT,
     decode: decodeProtection,
     optional: [
+      "settings.security.key",
       "settings.sessionName",
       "settings.vm",
       "settings.syncOn",

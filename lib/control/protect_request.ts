@@ -15,7 +15,7 @@ import type { CompressMode } from "./sender_status.ts";
 import type { HeldClass } from "./tap_status.ts";
 
 /** As it was sent; `settings` of another program's request may be of any shape. */
-export interface ProtectRequest<Settings = ViaSettings> {
+export interface ProtectRequest<Settings = ViaConfig> {
   readonly command: "protect";
   /** The program that asks: both are to be the same. */
   readonly software: string;
@@ -31,7 +31,7 @@ export interface ViaSecurity {
 }
 
 /** How to protect the VM; `protect`'s own options, with the paths made absolute. */
-export interface ViaSettings {
+export interface ViaConfig {
   readonly target: string;
   /** Without one of these, the link may not cross a network. */
   readonly security: ViaSecurity;
@@ -71,8 +71,8 @@ export const protectRequest = record<ProtectRequest<unknown>>({
   settings: (settings) => settings,
 });
 
-const withSettings = record<{ readonly settings: ViaSettings }>({
-  settings: record<ViaSettings>({
+const withSettings = record<{ readonly settings: ViaConfig }>({
+  settings: record<ViaConfig>({
     target: anyText,
     security: record<ViaSecurity>({
       key: optional(anyText),
@@ -89,7 +89,7 @@ const withSettings = record<{ readonly settings: ViaSettings }>({
     retry: anyBoolean,
     sessionName: optional(anyText),
     vm: optional(anyText),
-    taps: record<ViaSettings["taps"]>({
+    taps: record<ViaConfig["taps"]>({
       nets: listOf(none),
       disks: listOf(none),
       diskSync: oneOf("full", "none"),
@@ -109,6 +109,6 @@ const withSettings = record<{ readonly settings: ViaSettings }>({
  *
  * @throws {WireError} `bad-value`, naming the field that is missing or of another type.
  */
-export function decodeViaSettings({ settings }: ProtectRequest<unknown>): ViaSettings {
+export function decodeViaConfig({ settings }: ProtectRequest<unknown>): ViaConfig {
   return checked({ settings }, withSettings, "the request to protect").settings;
 }

@@ -1,6 +1,6 @@
 /** What a receiver tells of itself; the JSON is a contract. */
 import { COMMON_FIELDS, type CommonStatus, vmShape, type VmStatus } from "./common_status.ts";
-import { type LatencySummary, latencySummary } from "./durations.ts";
+import { type LatencySummary, latencySummary } from "./recent_durations.ts";
 import {
   anyBoolean,
   anyNumber,

@@ -29,7 +29,7 @@ export function encodeRequest(request: ControlRequest): string {
 }
 
 /**
- * Reads a request. Settings to protect with are left unchecked: see {@link decodeViaSettings}.
+ * Reads a request. Settings to protect with are left unchecked: see {@link decodeViaConfig}.
  *
  * @returns It; or what a line is to be answered that asks for nothing there is.
  * @throws {WireError} `bad-value` if a field is missing or of another type.

@@ -5,7 +5,7 @@ import {
   latencySummary,
   type RecentDurations,
   recentDurations,
-} from "./durations.ts";
+} from "./recent_durations.ts";
 import {
   anyNumber,
   anyText,

@@ -4,7 +4,7 @@ import {
   latencySummary,
   type RecentDurations,
   recentDurations,
-} from "./durations.ts";
+} from "./recent_durations.ts";
 import { anyBoolean, anyNumber, anyText, listOf, mapOf, nullable, oneOf, record } from "./shape.ts";
 
 /** Where the time goes that output of one class is held, in ms. */

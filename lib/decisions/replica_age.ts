@@ -1,5 +1,5 @@
 import type { Behind } from "./failover.ts";
-import type { SessionEnd } from "./secondary_end.ts";
+import type { SecondaryEnd } from "./secondary_end.ts";
 
 /**
  * Whether a replica is the last state of its VM, over all sessions of one `recv`.
@@ -45,7 +45,7 @@ export class ReplicaAge {
    *
    * @param stoodStill Whether the sender may have given us up because this process stood still.
    */
-  ended(end: SessionEnd, stoodStill: boolean): void {
+  ended(end: SecondaryEnd, stoodStill: boolean): void {
     const before = this.#before;
     this.#before = undefined;
     switch (end) {

@@ -1,8 +1,8 @@
 import assert from "node:assert/strict";
 import { ReplicaAge } from "./replica_age.ts";
-import type { SessionEnd } from "./secondary_end.ts";
+import type { SecondaryEnd } from "./secondary_end.ts";
 
-type Step = "comes" | "commits" | SessionEnd | "lost, we stood still" | "yielded, we stood still";
+type Step = "comes" | "commits" | SecondaryEnd | "lost, we stood still" | "yielded, we stood still";
 
 /** What happens, in order, and why the replica is not the VM's last state then. */
 const TABLE: readonly (readonly [readonly Step[], string])[] = [
@@ -39,7 +39,7 @@ for (const [steps, wanted] of TABLE) {
       if (step === "comes") age.senderCame();
       else if (step === "commits") age.committed();
       else {
-        const [end, stoodStill] = step.split(", ") as [SessionEnd, string | undefined];
+        const [end, stoodStill] = step.split(", ") as [SecondaryEnd, string | undefined];
         age.ended(end, stoodStill !== undefined);
       }
     }

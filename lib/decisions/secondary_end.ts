@@ -1,5 +1,5 @@
 /**
- * What a secondary does when a session with a sender has ended: {@link afterSession}.
+ * What a secondary does when a session with a sender has ended: {@link afterSecondarySession}.
  *
  * **Why no case makes two VMs run.** The VM is started here only by `activate`. That is answered in
  * two cases. *Asked*: an operator, or an HA stack, has said `kemari failover`, and the sender has
@@ -19,7 +19,7 @@
  */
 
 /** How a session ended. */
-export type SessionEnd =
+export type SecondaryEnd =
   /** Without a word, by silence or by the end of its connection. */
   | "lost"
   /** It said that it leaves, and that the VM goes on at its side. */
@@ -36,7 +36,7 @@ export type SessionEnd =
   | "yielded";
 
 /** What is seen when a session ends without LEAVE. */
-export interface SeenEnd {
+export interface SeenSecondaryEnd {
   /** `kemari failover` had told the sender that the VM is ours. */
   readonly wasTold: boolean;
   /** The sender had said HELLO, and was let in. */
@@ -50,7 +50,7 @@ export interface SeenEnd {
 }
 
 /** Judges how a session ended. Our own failing speaks for the sender's life before anything else. */
-export function judgeSessionEnd(seen: SeenEnd): SessionEnd {
+export function judgeSecondaryEnd(seen: SeenSecondaryEnd): SecondaryEnd {
   if (seen.wasTold) return "yielded";
   if (!seen.wasAdmitted || seen.isStranger) return "no-sender";
   if (seen.hasStorageFailed) return "storage";
@@ -58,8 +58,8 @@ export function judgeSessionEnd(seen: SeenEnd): SessionEnd {
 }
 
 /** What a secondary knows then. */
-export interface AtSessionEnd {
-  readonly end: SessionEnd;
+export interface AtSecondaryEnd {
+  readonly end: SecondaryEnd;
   /** `--on-loss`. */
   readonly onLoss: "wait" | "activate" | "exit";
   /** The last committed transaction; 0 if there is none. */
@@ -97,7 +97,7 @@ export type WaitReason =
   | "lost";
 
 /** Decides what a secondary does at a session's end. */
-export function afterSession(known: AtSessionEnd): SecondaryStep {
+export function afterSecondarySession(known: AtSecondaryEnd): SecondaryStep {
   const { end, onLoss, committed, isCurrent, isWhole, mayComeBack } = known;
   if (end === "yielded") return { do: "activate", why: "asked" };
   if (end === "no-sender" && mayComeBack) return { do: "nothing", why: "no-sender" };

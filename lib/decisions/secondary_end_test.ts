@@ -1,14 +1,14 @@
 import assert from "node:assert/strict";
 import {
-  afterSession,
-  type AtSessionEnd,
-  judgeSessionEnd,
+  afterSecondarySession,
+  type AtSecondaryEnd,
+  judgeSecondaryEnd,
   type SecondaryStep,
-  type SeenEnd,
+  type SeenSecondaryEnd,
 } from "./secondary_end.ts";
 
 /** A secondary that is to take over, and may: what differs from it is what a row is about. */
-const READY: AtSessionEnd = {
+const READY: AtSecondaryEnd = {
   end: "lost",
   onLoss: "activate",
   committed: 7,
@@ -21,7 +21,7 @@ const short = (step: SecondaryStep) =>
   `${step.do}: ${step.why}${"isLoud" in step && step.isLoud ? "!" : ""}`;
 
 /** What happens, what is known of it, and what is to be done. */
-const TABLE: readonly (readonly [string, Partial<AtSessionEnd>, string])[] = [
+const TABLE: readonly (readonly [string, Partial<AtSecondaryEnd>, string])[] = [
   ["the primary's host dies", {}, "activate: lost"],
   ["the same, where nobody can reach us again", { mayComeBack: false }, "activate: lost"],
   ["the same, to wait on loss", { onLoss: "wait" }, "wait: lost"],
@@ -59,7 +59,7 @@ const TABLE: readonly (readonly [string, Partial<AtSessionEnd>, string])[] = [
 
 for (const [what, known, wanted] of TABLE) {
   Deno.test(`secondary: ${what}: ${wanted}`, () => {
-    assert.equal(short(afterSession({ ...READY, ...known })), wanted);
+    assert.equal(short(afterSecondarySession({ ...READY, ...known })), wanted);
   });
 }
 
@@ -71,7 +71,7 @@ Deno.test("of all cases, only two ways lead to a VM that runs here", () => {
       for (let bits = 0; bits < 16; bits++) {
         const [some, isCurrent, isWhole, mayComeBack] = [1, 2, 4, 8].map((bit) => (bits & bit) > 0);
         const known = { end, onLoss, committed: some ? 1 : 0, isCurrent, isWhole, mayComeBack };
-        const step = afterSession(known);
+        const step = afterSecondarySession(known);
         if (step.do !== "activate") continue;
         activated++;
         assert.deepEqual(
@@ -86,7 +86,7 @@ Deno.test("of all cases, only two ways lead to a VM that runs here", () => {
 });
 
 /** A sender of this VM that we refuse: what differs from it is what a row is about. */
-const SEEN: SeenEnd = {
+const SEEN: SeenSecondaryEnd = {
   wasTold: false,
   wasAdmitted: true,
   isStranger: false,
@@ -94,7 +94,7 @@ const SEEN: SeenEnd = {
   isGone: false,
 };
 
-const ENDS: readonly (readonly [string, Partial<SeenEnd>, string])[] = [
+const ENDS: readonly (readonly [string, Partial<SeenSecondaryEnd>, string])[] = [
   ["bytes at fault", {}, "refused"],
   ["silence, or the end of its connection", { isGone: true }, "lost"],
   ["our disk is full", { hasStorageFailed: true }, "storage"],
@@ -109,6 +109,6 @@ const ENDS: readonly (readonly [string, Partial<SeenEnd>, string])[] = [
 
 for (const [what, seen, wanted] of ENDS) {
   Deno.test(`a session's end: ${what}: ${wanted}`, () => {
-    assert.equal(judgeSessionEnd({ ...SEEN, ...seen }), wanted);
+    assert.equal(judgeSecondaryEnd({ ...SEEN, ...seen }), wanted);
   });
 }

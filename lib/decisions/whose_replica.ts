@@ -25,13 +25,13 @@ export interface VmIdentity {
 }
 
 /** How two identities compare, and by what. */
-export interface Comparison {
+export interface VmComparison {
   readonly is: "same" | "other" | "unknown";
   readonly by: "uuid" | "name" | "process" | "shape" | "nothing";
 }
 
 /** Compares what is kept with what comes. */
-export function compareVms(kept: VmIdentity, coming: VmIdentity): Comparison {
+export function compareVms(kept: VmIdentity, coming: VmIdentity): VmComparison {
   for (const by of ["uuid", "name"] as const) {
     if (kept[by] === undefined || coming[by] === undefined) continue;
     return { is: kept[by] === coming[by] ? "same" : "other", by };
@@ -53,7 +53,7 @@ export type Admission =
   | { readonly do: "accept-unknown" }
   /** It is another one, and the operator has asked for that. */
   | { readonly do: "replace" }
-  | { readonly do: "refuse"; readonly by: Comparison["by"] };
+  | { readonly do: "refuse"; readonly by: VmComparison["by"] };
 
 /** What a receiver knows. */
 export interface AtHello {

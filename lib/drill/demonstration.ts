@@ -5,7 +5,7 @@
  */
 import assert from "node:assert/strict";
 import { replayColo } from "../lab/recording/colo_replay.ts";
-import { KemariProcess } from "../lab/program/watched_kemari.ts";
+import { KemariProcess } from "../lab/program/kemari_process.ts";
 import { streamInfo } from "../lab/recording/streams.ts";
 import { vmStateOf, vmStatesOf } from "../lab/vms/vm_state.ts";
 

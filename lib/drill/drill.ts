@@ -8,11 +8,11 @@ import { netLabMissing } from "../lab/network/net_lab.ts";
 import { ensureQemu } from "../lab/provision/qemu.ts";
 import { leaveSignalsToCaller } from "../lab/vms/vm_cleanup.ts";
 import { BootedVms } from "./booted_vms.ts";
-import { inParallel } from "./jobs.ts";
-import { drillMemoryOnce } from "./memory.ts";
+import { inParallel } from "./in_parallel.ts";
+import { drillMemory } from "./drill_memory.ts";
 import { DEVICE_MODELS, FAULT_TEXT } from "./plan.ts";
-import { SeededRandom } from "./random.ts";
-import { rehearse, stuck } from "./rehearsal.ts";
+import { SeededRandom } from "./seeded_random.ts";
+import { rehearseFault, stuck } from "./rehearse_fault.ts";
 import { ProgressClock } from "../lab/program/progress_clock.ts";
 import type {
   DrillCase,
@@ -75,8 +75,8 @@ export async function drill(
     const random = new SeededRandom(settings.seed + run - 1);
     const context: RunContext = { qemu, guests, settings, booted, random, narrate: own, signal };
     const done = plan === undefined
-      ? [await drillMemoryOnce(run, context)]
-      : await rehearse(run, plan, context).catch((error) => {
+      ? [await drillMemory(run, context)]
+      : await rehearseFault(run, plan, context).catch((error) => {
         // Hosts could be made before: worth a line in the report, and not the end of a long drill.
         if (runs.length === 0 || signal.aborted || !(error instanceof KemariError)) throw error;
         return [stuck(run, plan, error)];

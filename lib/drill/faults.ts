@@ -34,7 +34,7 @@ export interface FaultOutcome {
 }
 
 /** A run under way. */
-export interface Rehearsal {
+export interface FaultRehearsal {
   readonly hosts: DrillHosts;
   readonly client: DrillClient;
   readonly wire: DrillWire;
@@ -42,7 +42,7 @@ export interface Rehearsal {
   readonly context: RunContext;
 }
 
-export const PERFORM: Readonly<Record<Fault, (run: Rehearsal) => Promise<FaultOutcome>>> = {
+export const PERFORM: Readonly<Record<Fault, (run: FaultRehearsal) => Promise<FaultOutcome>>> = {
   primary: killPrimary,
   sender: killSender,
   link: cutLink,
@@ -67,14 +67,14 @@ export async function connectClient(
 }
 
 /** Lets everything run for the time asked, and looks at both ends. */
-export async function synchronize({ hosts, context }: Rehearsal) {
+export async function synchronize({ hosts, context }: FaultRehearsal) {
   const { settings, random, signal } = context;
   await delay(settings.seconds * 1000 + random.below(RANDOM_MS), signal);
   return { sender: await hosts.senderStatus(), receiver: await hosts.receiverStatus() };
 }
 
 /** Both ends are as they were; the fault comes now. */
-async function killPrimary(run: Rehearsal): Promise<FaultOutcome> {
+async function killPrimary(run: FaultRehearsal): Promise<FaultOutcome> {
   const before = await synchronize(run);
   const { hosts, context } = run;
   const wanted = context.random.pick(context.settings.phases);
@@ -86,7 +86,7 @@ async function killPrimary(run: Rehearsal): Promise<FaultOutcome> {
   return await takenOver(run, { ...before, receiver }, at, phase, []);
 }
 
-async function killSender(run: Rehearsal): Promise<FaultOutcome> {
+async function killSender(run: FaultRehearsal): Promise<FaultOutcome> {
   const before = await synchronize(run);
   const { hosts, context } = run;
   const wanted = context.random.pick(context.settings.phases);
@@ -105,7 +105,7 @@ async function killSender(run: Rehearsal): Promise<FaultOutcome> {
   }]);
 }
 
-async function cutLink(run: Rehearsal): Promise<FaultOutcome> {
+async function cutLink(run: FaultRehearsal): Promise<FaultOutcome> {
   const before = await synchronize(run);
   const { hosts, context } = run;
   const { narrate } = context;
@@ -140,7 +140,7 @@ async function cutLink(run: Rehearsal): Promise<FaultOutcome> {
   }]);
 }
 
-async function killReceiver(run: Rehearsal): Promise<FaultOutcome> {
+async function killReceiver(run: FaultRehearsal): Promise<FaultOutcome> {
   const { sender } = await synchronize(run);
   const { hosts, client, wire, context } = run;
   const { narrate, signal, random } = context;
@@ -172,7 +172,7 @@ async function killReceiver(run: Rehearsal): Promise<FaultOutcome> {
   }]);
 }
 
-async function killInCopy(run: Rehearsal): Promise<FaultOutcome> {
+async function killInCopy(run: FaultRehearsal): Promise<FaultOutcome> {
   const { hosts, client, wire, context } = run;
   const { narrate, random, signal } = context;
   narrate("the secondary appears: the disk is copied to it");
@@ -229,7 +229,7 @@ const BULK = "while [ ! -e /mem/stop ]; do dd if=/dev/urandom of=/mnt/bulk bs=64
   "conv=fsync 2>/dev/null; done > /dev/null 2>&1 &";
 const APPLY_LIMIT_MS = 20_000;
 
-async function killInApply(run: Rehearsal): Promise<FaultOutcome> {
+async function killInApply(run: FaultRehearsal): Promise<FaultOutcome> {
   const { hosts, context } = run;
   const { narrate, random, signal } = context;
   await say(hosts.primary, BULK);
@@ -247,7 +247,7 @@ async function killInApply(run: Rehearsal): Promise<FaultOutcome> {
 }
 
 /** Waits for so many answers more. @throws {TransportError} if they do not come. */
-export async function moreAnswers({ client, context }: Rehearsal): Promise<void> {
+export async function moreAnswers({ client, context }: FaultRehearsal): Promise<void> {
   const wanted = client.acked.length + ANSWERS_AFTER;
   await until(
     () => client.acked.length >= wanted || client.error !== undefined,
@@ -258,7 +258,7 @@ export async function moreAnswers({ client, context }: Rehearsal): Promise<void>
 
 /** The VM must go on at the secondary: sees to it that it does, and checks everything. */
 export async function takenOver(
-  run: Rehearsal,
+  run: FaultRehearsal,
   before: {
     sender: TappedStatus;
     receiver: { lastCommitted: number; lastCommittedAgeMs: number | null };

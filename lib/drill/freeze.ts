@@ -2,7 +2,7 @@
 import { TransportError } from "../errors.ts";
 import type { DrillHosts } from "./hosts.ts";
 import type { Phase } from "./plan.ts";
-import type { SeededRandom } from "./random.ts";
+import type { SeededRandom } from "./seeded_random.ts";
 import { delay } from "../host/system/delay.ts";
 
 const TRIES = 40;

@@ -2,11 +2,11 @@ import assert from "node:assert/strict";
 import { ensureGuest } from "../lab/guest/guest.ts";
 import { netLabMissing } from "../lab/network/net_lab.ts";
 import { ensureQemu } from "../lab/provision/qemu.ts";
-import { FROM_SOURCE } from "../lab/program/watched_kemari.ts";
+import { FROM_SOURCE } from "../lab/program/kemari_process.ts";
 import { BootedVms } from "./booted_vms.ts";
 import type { Fault } from "./plan.ts";
-import { SeededRandom } from "./random.ts";
-import { rehearse } from "./rehearsal.ts";
+import { SeededRandom } from "./seeded_random.ts";
+import { rehearseFault } from "./rehearse_fault.ts";
 import type { DrillCheck } from "./report.ts";
 import { never } from "../host/system/never.ts";
 
@@ -19,7 +19,7 @@ const KEPT = /everything of this run is kept in (.*)$/;
 /** Rehearses a fault on a kemari that breaks a promise. @returns What did not hold, if anything. */
 async function failures(mutant: string, fault: Fault, seed: number): Promise<DrillCheck[]> {
   const said: string[] = [];
-  const runs = await rehearse(1, { ...CASE, fault }, {
+  const runs = await rehearseFault(1, { ...CASE, fault }, {
     qemu: await ensureQemu("11.1"),
     guests: { cloud: await ensureGuest({ kernel: "cloud" }) },
     kemari: FROM_SOURCE.flatMap((word) =>

@@ -6,8 +6,8 @@
 import { checkConnection } from "./checks.ts";
 import {
   type FaultOutcome,
+  type FaultRehearsal,
   moreAnswers,
-  type Rehearsal,
   synchronize,
   takenOver,
 } from "./faults.ts";
@@ -18,7 +18,7 @@ import { freezeSender } from "./freeze.ts";
  *
  * @returns One outcome each; the last one has the checks that end the VM.
  */
-export async function pingPong(run: Rehearsal, takeovers: number): Promise<FaultOutcome[]> {
+export async function pingPong(run: FaultRehearsal, takeovers: number): Promise<FaultOutcome[]> {
   const { hosts, client, wire, context } = run;
   const { narrate, random, signal } = context;
   const outcomes: FaultOutcome[] = [];

@@ -6,7 +6,7 @@ import { netLabMissing } from "../lab/network/net_lab.ts";
 import { ensureQemu } from "../lab/provision/qemu.ts";
 import { ensureTool } from "../lab/provision/tools.ts";
 import type { RunningVm } from "../lab/vms/standby_guest.ts";
-import { FROM_SOURCE } from "../lab/program/watched_kemari.ts";
+import { FROM_SOURCE } from "../lab/program/kemari_process.ts";
 import { checkReplicaDisk } from "./checks.ts";
 import { DrillHosts } from "./hosts.ts";
 import { never } from "../host/system/never.ts";

@@ -4,7 +4,7 @@ import type { QemuInstall } from "../lab/provision/qemu.ts";
 import type { TakeoverStatus } from "../control/receiver_status.ts";
 import type { BootedVms } from "./booted_vms.ts";
 import type { Devices, DiskMode, Fault, Phase } from "./plan.ts";
-import type { SeededRandom } from "./random.ts";
+import type { SeededRandom } from "./seeded_random.ts";
 
 /**
  * `memory`: the guest counts on its console and in memory. `client`: a client outside talks TCP to a

@@ -1,5 +1,5 @@
 import { TransportError } from "../errors.ts";
-import type { PeerConnection } from "./link/peer.ts";
+import type { PeerConnection } from "./link/peer_connection.ts";
 
 /** How long the end of a command may come after the end of its output. */
 const EXIT_WAIT_MS = 500;

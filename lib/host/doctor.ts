@@ -7,7 +7,7 @@ import type { OutsideOutput } from "../qmp/outside_output.ts";
 import { formatBytes } from "../units.ts";
 import { libc } from "./system/libc.ts";
 import { askOutside } from "./vm/outside_watch.ts";
-import { readGuestTimer, readMigrationSupport } from "./vm/qemu_probe.ts";
+import { readGuestTimer, readMigrationSupport } from "./vm/probe_qemu.ts";
 import { QmpClient } from "./vm/qmp_client.ts";
 
 /** One thing looked at on this host. */

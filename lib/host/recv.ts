@@ -10,27 +10,27 @@ import { freeMemoryBytes } from "./ram_dir/ram_room.ts";
 import { checkRecvSettings, goesToStdout, type RecvSettings } from "./recv_settings.ts";
 import type { ProtectRequest } from "../control/protect_request.ts";
 import type { ReceiverStatus } from "../control/receiver_status.ts";
-import type { EarlyEndStatus, EndStatus } from "../control/status.ts";
+import type { EarlyEndStatus, EndStatus } from "../control/end_status.ts";
 import { receiverStatus } from "./status/receiver_status.ts";
-import { statusLine } from "./status/status_line.ts";
+import { summarizeStatus } from "./status/summarize_status.ts";
 import { Survivor } from "./survivor.ts";
 import type { Address } from "./system/address.ts";
 import { isUnread } from "./system/channel.ts";
-import { ControlServer } from "./system/control.ts";
+import { ControlServer } from "./system/control_server.ts";
 import type { ProgressLine } from "./system/progress_line.ts";
 import { RateMeter } from "./system/rate_meter.ts";
 import { Reactor } from "./system/reactor.ts";
 import { SOFTWARE } from "./system/software.ts";
 import { FailoverRequests } from "./takeover/failover_requests.ts";
 import { isFence } from "./takeover/fence.ts";
-import { watchFirstPacket } from "./takeover/first_packet.ts";
+import { watchFirstPacket } from "./takeover/watch_first_packet.ts";
 import { ReplicaGate } from "./takeover/replica_gate.ts";
 import { Standby } from "./takeover/standby.ts";
 import { takeOver } from "./takeover/take_over.ts";
 import { formatTakeover, TakeoverClock } from "./takeover/takeover_clock.ts";
 import { takeoverFailure, tellSpent, tellWithoutSecondTry } from "./takeover/takeover_failure.ts";
 import type { StreamConsumer } from "./takeover/write_replica.ts";
-import { ReplicaTapSet } from "./taps/replica_tap_set.ts";
+import { SecondaryTapDevices } from "./taps/secondary_tap_devices.ts";
 import { LinkGuard } from "./tls/link_guard.ts";
 
 const log = getLogger(["kemari", "recv"]);
@@ -58,7 +58,7 @@ export async function recv(
 
 /** What is open as soon as the taps are. */
 interface Side {
-  readonly taps: ReplicaTapSet;
+  readonly taps: SecondaryTapDevices;
   readonly receiver: ReceiverHost;
   readonly survivor: Survivor;
 }
@@ -164,7 +164,7 @@ class Reception {
         signal,
       );
     }
-    const taps = await ReplicaTapSet.open(nets, disks, reactor, signal, replay.input);
+    const taps = await SecondaryTapDevices.open(nets, disks, reactor, signal, replay.input);
     const receiver = this.#receiverWith(taps);
     const side = { taps, receiver, survivor: new Survivor(reactor, taps, this.#progress) };
     this.#state = { at: "recovering", side };
@@ -175,11 +175,11 @@ class Reception {
     return side;
   }
 
-  #receiverWith(taps: ReplicaTapSet): ReceiverHost {
+  #receiverWith(taps: SecondaryTapDevices): ReceiverHost {
     const { replace, disks, maxTransactionBytes, control, fence } = this.#settings;
     const receiver = new ReceiverHost(this.#reactor, {
       ...this.#settings,
-      taps: taps.replicaTaps,
+      taps: taps.secondaryTaps,
       store: this.#home.store,
       look: (hello) => lookForSameImages(hello, disks),
       owner: new ReplicaOwner(replace, new CopyOwner(disks)),
@@ -217,7 +217,7 @@ class Reception {
         }),
       );
     }
-    if (this.#progress.isShown) this.#progress.set(statusLine(this.#ownStatus(receiver)));
+    if (this.#progress.isShown) this.#progress.set(summarizeStatus(this.#ownStatus(receiver)));
   }
 
   /** @returns Who has the VM; `undefined` where nobody has, and the replica waits for another try. */

@@ -1,7 +1,7 @@
 /** `kemari recv` that is told to end in the middle of a takeover: what the next one finds. */
 import assert from "node:assert/strict";
 import { BLOCKS, fullStream } from "../qemu/testing/synthetic_stream.ts";
-import { ReplicaTaps } from "../replica/events/replica_taps.ts";
+import { SecondaryTaps } from "../replica/events/secondary_taps.ts";
 import { Replica } from "../replica/secondary/replica.ts";
 import { RamDir } from "./ram_dir/ram_dir.ts";
 import { delay } from "./system/delay.ts";
@@ -15,7 +15,7 @@ const BLOCK_LIST = BLOCKS.map(([name, bytes]) => `${name}=${bytes}`).join(" ");
 /** Leaves transaction 1 in a folder, as an earlier recv would. */
 function leaveReplica(path: string): void {
   using dir = RamDir.open(path);
-  const replica = new Replica(1e8, undefined, new ReplicaTaps(new Map(), new Set()), dir);
+  const replica = new Replica(1e8, undefined, new SecondaryTaps(new Map(), new Set()), dir);
   const full = fullStream(1);
   replica.begin({ full: true, based: false });
   replica.receive(full, 0, full.length);

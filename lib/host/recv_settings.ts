@@ -1,12 +1,12 @@
 import type { LinkSecurity } from "../decisions/link_security.ts";
 import { UsageError } from "../errors.ts";
-import type { DiskTapAddress } from "./disk/disk_address.ts";
-import type { LinkTiming } from "./link/link_options.ts";
-import type { NetTapAddress } from "./net/net_address.ts";
+import type { DiskTapAddress } from "./disk/disk_tap_address.ts";
+import type { LinkTiming } from "./link/sender_link_settings.ts";
+import type { NetTapAddress } from "./net/net_tap_address.ts";
 import { type Address, parseAddress } from "./system/address.ts";
 import { wasClosed } from "./system/channel.ts";
 import { checkStandbyCommand } from "./takeover/standby_command.ts";
-import type { ReplaySettings } from "./taps/replica_tap_set.ts";
+import type { ReplaySettings } from "./taps/secondary_tap_devices.ts";
 import type { RamReserve } from "../control/receiver_status.ts";
 
 /** How `kemari recv` behaves. */

@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { BarePair } from "../lab/testing/bare_pair.ts";
 import { EagerSecondary } from "../lab/testing/eager_secondary.ts";
-import { FROM_SOURCE } from "../lab/program/watched_kemari.ts";
+import { FROM_SOURCE } from "../lab/program/kemari_process.ts";
 import { migrateStopped } from "../lab/vms/stopped_migration.ts";
 import { QmpClient } from "./vm/qmp_client.ts";
 import { until } from "../lab/program/until.ts";

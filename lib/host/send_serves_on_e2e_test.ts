@@ -1,6 +1,6 @@
 /** `kemari send` behind its secondary's end: whoever uses the VM's disks keeps them. */
 import assert from "node:assert/strict";
-import { KemariProcess } from "../lab/program/watched_kemari.ts";
+import { KemariProcess } from "../lab/program/kemari_process.ts";
 import { until } from "../lab/program/until.ts";
 import { BLOCK, NbdWriter } from "./disk/testing/nbd_writer.ts";
 import { delay } from "./system/delay.ts";

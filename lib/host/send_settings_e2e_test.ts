@@ -1,7 +1,7 @@
 /** What `kemari send` changes in a QEMU whose migration is the operator's own. */
 import assert from "node:assert/strict";
 import { BarePair } from "../lab/testing/bare_pair.ts";
-import { FROM_SOURCE, KemariProcess } from "../lab/program/watched_kemari.ts";
+import { FROM_SOURCE, KemariProcess } from "../lab/program/kemari_process.ts";
 import { QmpClient } from "./vm/qmp_client.ts";
 import { until } from "../lab/program/until.ts";
 

@@ -14,27 +14,27 @@ import { exitCodeOf, TransportError, WireError } from "../errors.ts";
 import type { PrimaryEvent } from "../replica/primary/primary.ts";
 import { formatBytes } from "../units.ts";
 import { ImageMarks } from "./image/image_marks.ts";
-import { compressionOf, type CompressSettings } from "./link/compression.ts";
-import type { SenderLinkOptions } from "./link/link_options.ts";
-import { CONNECT_TIMEOUT_MS, connectPeer, type PeerConnection } from "./link/peer.ts";
+import { compressionOf, type CompressSettings } from "./link/compress_settings.ts";
+import type { SenderLinkSettings } from "./link/sender_link_settings.ts";
+import { CONNECT_TIMEOUT_MS, connectPeer, type PeerConnection } from "./link/peer_connection.ts";
 import { SenderLink } from "./link/sender_link.ts";
 import { inWordsOfCommand } from "./command_end.ts";
 import type { SendFront } from "./send_front.ts";
 import { givenUp, hasGivenUsUp } from "./link/lost_secondary.ts";
 import { identityOfSent, putDelayBack, releaseSentVm, SentVm, stopSentVm } from "./sent_vm.ts";
-import { senderDurations, senderStatus, vmStatus } from "./status/sender_status.ts";
-import { statusLine } from "./status/status_line.ts";
+import { readDurations, senderStatus, vmStatus } from "./status/sender_status.ts";
+import { summarizeStatus } from "./status/summarize_status.ts";
 import type { SenderStatus } from "../control/sender_status.ts";
 import type { Address } from "./system/address.ts";
 import { adopt } from "./system/channel.ts";
-import { ControlServer } from "./system/control.ts";
+import { ControlServer } from "./system/control_server.ts";
 import type { ProgressLine } from "./system/progress_line.ts";
 import { RateMeter } from "./system/rate_meter.ts";
 import { Reactor } from "./system/reactor.ts";
 import { SOFTWARE } from "./system/software.ts";
-import { serveUntilUnused } from "./taps/serve_taps.ts";
-import { TapSet } from "./taps/tap_set.ts";
-import type { SyncOn, TapSettings } from "./taps/tap_status.ts";
+import { serveUntilUnused } from "./taps/serve_until_unused.ts";
+import { PrimaryTapDevices } from "./taps/primary_tap_devices.ts";
+import type { SyncOn, TapSettings } from "./taps/tap_settings.ts";
 import type { LinkGuard } from "./tls/link_guard.ts";
 import { QmpClient } from "./vm/qmp_client.ts";
 import { isTakenOver } from "./vm/release_vm.ts";
@@ -48,7 +48,7 @@ const HOARDS = "QEMU goes on describing its state, and keeps 50 to 100 KB of mem
 
 export interface SendSettings
   extends
-    Omit<SenderLinkOptions, "software" | "taps" | "compression" | "vm" | "marks">,
+    Omit<SenderLinkSettings, "software" | "taps" | "compression" | "vm" | "marks">,
     CompressSettings {
   readonly target: string;
   readonly security: LinkSecurity;
@@ -93,7 +93,7 @@ export class Sending {
   readonly #rate = new RateMeter();
   #state: SendingState = "connecting";
   #hasChannel = true;
-  #taps: TapSet | undefined;
+  #taps: PrimaryTapDevices | undefined;
   #peer: PeerConnection | undefined;
   #link: SenderLink | undefined;
   #identity: VmIdentity = {};
@@ -131,7 +131,7 @@ export class Sending {
   async connect(): Promise<void> {
     const reactor = this.#reactor;
     const signal = this.#signal;
-    const taps = this.#taps = await TapSet.open(this.#settings.taps, reactor, signal);
+    const taps = this.#taps = await PrimaryTapDevices.open(this.#settings.taps, reactor, signal);
     this.#identity = await reactor.during(identityOfSent(this.#settings), signal);
     const link = await this.#connectSecondary(taps);
     await this.#showStatus(link, taps);
@@ -198,7 +198,7 @@ export class Sending {
     this.#reactor.close();
   }
 
-  async #connectSecondary(taps: TapSet): Promise<SenderLink> {
+  async #connectSecondary(taps: PrimaryTapDevices): Promise<SenderLink> {
     const reactor = this.#reactor;
     const settings = this.#settings;
     const peer = this.#peer = await connectPeer(
@@ -218,7 +218,7 @@ export class Sending {
     });
   }
 
-  async #connectMonitor(link: SenderLink, taps: TapSet): Promise<void> {
+  async #connectMonitor(link: SenderLink, taps: PrimaryTapDevices): Promise<void> {
     const { qmp: path } = this.#settings;
     if (path === undefined) return;
     const reactor = this.#reactor;
@@ -243,21 +243,21 @@ export class Sending {
     await reactor.during(looked, this.#signal);
   }
 
-  async #showStatus(link: SenderLink, taps: TapSet): Promise<void> {
+  async #showStatus(link: SenderLink, taps: PrimaryTapDevices): Promise<void> {
     const status = () => this.#status(link, taps);
     const { control } = this.#settings;
     if (control !== undefined) {
-      const durations = () => senderDurations(link, taps.recentHolds());
+      const durations = () => readDurations(link, taps.recentHolds());
       const handlers = { status, durations };
       this.#control = await ControlServer.open(control, handlers, this.#reactor, this.#signal);
     }
     this.#reactor.every(250, () => {
       this.#rate.update(link.primary.counters.committed);
-      if (this.#progress.isShown) this.#progress.set(statusLine(status()));
+      if (this.#progress.isShown) this.#progress.set(summarizeStatus(status()));
     });
   }
 
-  #status(link: SenderLink, taps: TapSet): SenderStatus {
+  #status(link: SenderLink, taps: PrimaryTapDevices): SenderStatus {
     const { compress } = this.#settings;
     return {
       ...senderStatus(link, undefined, undefined, this.#target.text, this.#rate, compress),
@@ -380,7 +380,7 @@ function isTheirs(error: unknown): boolean {
 }
 
 /** Without taps the monitor is of use at the end only, and its one place may be an operator's. */
-function unwatched(error: unknown, taps: TapSet): undefined {
+function unwatched(error: unknown, taps: PrimaryTapDevices): undefined {
   if (!(error instanceof TransportError) || !taps.isEmpty) throw error;
   log.warn("{reason}: the secondary will take an orderly end of the VM for a death", {
     reason: error.message,

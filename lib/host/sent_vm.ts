@@ -4,11 +4,11 @@ import { TransportError } from "../errors.ts";
 import { triggerCheckpoint } from "../qmp/migration.ts";
 import { decodeMigrationStatus, queryMigration } from "../qmp/migration_status.ts";
 import { CheckpointRequests } from "./protect/checkpoint_requests.ts";
-import type { TapSet } from "./taps/tap_set.ts";
-import type { SyncOn } from "./taps/tap_status.ts";
+import type { PrimaryTapDevices } from "./taps/primary_tap_devices.ts";
+import type { SyncOn } from "./taps/tap_settings.ts";
 import { QmpClient } from "./vm/qmp_client.ts";
 import { releaseVm, runState, staysInColo } from "./vm/release_vm.ts";
-import { namedVm, readVmIdentity } from "./vm/vm_identity.ts";
+import { namedVm, readVmIdentity } from "./vm/read_vm_identity.ts";
 import type { VmIdentity } from "../decisions/whose_replica.ts";
 import type { Reactor } from "./system/reactor.ts";
 import type { SenderLink } from "./link/sender_link.ts";
@@ -44,7 +44,7 @@ export class SentVm {
   constructor(
     qmp: QmpClient,
     link: SenderLink,
-    taps: TapSet,
+    taps: PrimaryTapDevices,
     settings: SentVmSettings,
     reactor: Reactor,
   ) {

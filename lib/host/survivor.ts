@@ -4,26 +4,26 @@ import { TransportError, UsageError } from "../errors.ts";
 import type { StreamConsumer } from "./takeover/write_replica.ts";
 import { parseAddress } from "./system/address.ts";
 import {
-  decodeViaSettings,
+  decodeViaConfig,
   type ProtectRequest,
-  type ViaSettings,
+  type ViaConfig,
 } from "../control/protect_request.ts";
 import type { EarlyStatus, SenderStatus } from "../control/sender_status.ts";
 import { protectTapped } from "./protect/protect.ts";
 import { ProtectBoard } from "./protect/protect_board.ts";
 import type { Reactor } from "./system/reactor.ts";
-import type { ReplicaTapSet } from "./taps/replica_tap_set.ts";
+import type { SecondaryTapDevices } from "./taps/secondary_tap_devices.ts";
 import type { ProgressLine } from "./system/progress_line.ts";
-import { UNUSED_MS } from "./taps/serve_taps.ts";
+import { UNUSED_MS } from "./taps/serve_until_unused.ts";
 import { SOFTWARE } from "./system/software.ts";
-import { TapSet } from "./taps/tap_set.ts";
+import { PrimaryTapDevices } from "./taps/primary_tap_devices.ts";
+import { defaultSyncOn, type SyncOn } from "./taps/tap_settings.ts";
 import { LinkGuard } from "./tls/link_guard.ts";
-import { defaultSyncOn, type SyncOn } from "./taps/tap_status.ts";
 
 const log = getLogger(["kemari", "recv"]);
 
 interface Asked {
-  readonly settings: ViaSettings;
+  readonly settings: ViaConfig;
   readonly gone: AbortSignal;
   resolve(): void;
   reject(error: unknown): void;
@@ -50,16 +50,16 @@ type SurvivorState =
  */
 export class Survivor {
   readonly #reactor: Reactor;
-  readonly #replicaTaps: ReplicaTapSet;
+  readonly #secondaryTaps: SecondaryTapDevices;
   readonly #progress: ProgressLine;
   /** The taps as a primary's, from the first protection on. */
-  #taps: TapSet | undefined;
+  #taps: PrimaryTapDevices | undefined;
   #syncOn: SyncOn = [];
   #state: SurvivorState = { at: "serving" };
 
-  constructor(reactor: Reactor, taps: ReplicaTapSet, progress: ProgressLine) {
+  constructor(reactor: Reactor, taps: SecondaryTapDevices, progress: ProgressLine) {
     this.#reactor = reactor;
-    this.#replicaTaps = taps;
+    this.#secondaryTaps = taps;
     this.#progress = progress;
   }
 
@@ -86,7 +86,7 @@ export class Survivor {
         hint: "see kemari status",
       });
     }
-    const settings = decodeViaSettings(request);
+    const settings = decodeViaConfig(request);
     return new Promise((resolve, reject) => {
       this.#state = { at: "asked", asked: { settings, gone, resolve, reject } };
       this.#reactor.wake();
@@ -107,12 +107,12 @@ export class Survivor {
     });
     let unusedSince = performance.now();
     const cancel = this.#reactor.every(UNUSED_MS / 10, () => {
-      if ((this.#taps ?? this.#replicaTaps).isUsed) unusedSince = performance.now();
+      if ((this.#taps ?? this.#secondaryTaps).isUsed) unusedSince = performance.now();
     });
     const isOver = () =>
       consumer === undefined ? performance.now() - unusedSince >= UNUSED_MS : code !== undefined;
     try {
-      if (consumer === undefined && this.#replicaTaps.isEmpty) return 0;
+      if (consumer === undefined && this.#secondaryTaps.isEmpty) return 0;
       if (consumer === undefined) log.info("serving the taps until QEMU lets go of them");
       for (;;) {
         await this.#reactor.run(() => isOver() || this.#state.at === "asked", signal);
@@ -144,13 +144,15 @@ export class Survivor {
       const target = parseAddress(settings.target);
       const security = chooseSecurity(settings.security);
       log.info("asked to protect the VM: towards {target}", { target: target.text });
+      const guard = LinkGuard.open(security, "sender", target);
+      await guard.admitTarget(target, both);
       const taps = this.#takeTaps(settings);
       const board = new ProtectBoard(target.text);
       this.#state = { at: "protecting", asked, board };
       await protectTapped(
         { ...settings, security, syncOn: settings.syncOn ?? this.#syncOn },
         target,
-        LinkGuard.open(security, "sender", target),
+        guard,
         this.#reactor,
         taps,
         this.#progress,
@@ -168,10 +170,10 @@ export class Survivor {
     }
   }
 
-  #takeTaps({ taps: settings }: ViaSettings): TapSet {
+  #takeTaps({ taps: settings }: ViaConfig): PrimaryTapDevices {
     if (this.#taps !== undefined) return this.#taps.configure(settings);
-    const given = this.#replicaTaps.surrender();
+    const given = this.#secondaryTaps.surrender();
     this.#syncOn = defaultSyncOn(given.disks.map(({ address }) => address));
-    return this.#taps = TapSet.adopt(settings, given, this.#reactor);
+    return this.#taps = PrimaryTapDevices.adopt(settings, given, this.#reactor);
   }
 }

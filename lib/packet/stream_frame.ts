@@ -36,7 +36,7 @@ export function encodeFrame(frame: Uint8Array): Uint8Array<ArrayBuffer> {
  * A frame's length is checked before room is made for it, so what is carried over is less than
  * one longest frame.
  */
-export class FrameDecoder {
+export class StreamFrameDecoder {
   readonly #carry = new Carry();
   readonly #maxFrameBytes: number;
   #onFrame: (frame: Uint8Array) => void = () => {};

@@ -1,7 +1,12 @@
 import assert from "node:assert/strict";
 import fc from "fast-check";
 import { WireError, type WireFault } from "../errors.ts";
-import { encodeFrame, FrameDecoder, MAX_FRAME_BYTES, MIN_FRAME_BYTES } from "./stream_frame.ts";
+import {
+  encodeFrame,
+  MAX_FRAME_BYTES,
+  MIN_FRAME_BYTES,
+  StreamFrameDecoder,
+} from "./stream_frame.ts";
 
 const frames = fc.array(
   fc.oneof(
@@ -22,7 +27,11 @@ function concat(pieces: readonly Uint8Array[]): Uint8Array {
 }
 
 /** Decodes `bytes` cut at `cuts`; frames are copied, since views do not last. */
-function decode(bytes: Uint8Array, cuts: readonly number[] = [], decoder = new FrameDecoder()) {
+function decode(
+  bytes: Uint8Array,
+  cuts: readonly number[] = [],
+  decoder = new StreamFrameDecoder(),
+) {
   const found: Uint8Array[] = [];
   const ends = [...cuts, bytes.length].sort((a, b) => a - b);
   let start = 0;
@@ -52,7 +61,7 @@ Deno.test("frames come out as they went in, cut at every single point", () => {
 Deno.test("frames come out as they went in, for any frames and cuts", () => {
   fc.assert(fc.property(frames, fc.array(fc.nat()), (sent, cuts) => {
     const bytes = concat(sent.map(encodeFrame));
-    const decoder = new FrameDecoder();
+    const decoder = new StreamFrameDecoder();
     assert.deepEqual(decode(bytes, cuts.map((cut) => cut % (bytes.length + 1)), decoder), sent);
     assert.equal(decoder.frames, sent.length);
     decoder.end();
@@ -63,7 +72,7 @@ Deno.test("an end inside a frame is truncated, at every prefix", () => {
   const first = encodeFrame(new Uint8Array(20));
   const bytes = concat([first, encodeFrame(new Uint8Array(30))]);
   for (let end = 0; end <= bytes.length; end++) {
-    const decoder = new FrameDecoder();
+    const decoder = new StreamFrameDecoder();
     decode(bytes.subarray(0, end), [], decoder);
     if (end === 0 || end === first.length || end === bytes.length) decoder.end();
     else {
@@ -89,7 +98,7 @@ Deno.test("a lying length is refused before room is made for it", () => {
     const good = encodeFrame(new Uint8Array(64));
     const header = new Uint8Array(4);
     new DataView(header.buffer).setUint32(0, length);
-    const decoder = new FrameDecoder();
+    const decoder = new StreamFrameDecoder();
     assert.equal(decode(good, [], decoder).length, 1);
     assert.throws(
       () => decode(header, [1], decoder),
@@ -104,7 +113,7 @@ Deno.test("a lying length is refused before room is made for it", () => {
 Deno.test("the longest frame passes, and a smaller limit holds", () => {
   const longest = new Uint8Array(MAX_FRAME_BYTES).fill(9);
   assert.deepEqual(decode(encodeFrame(longest), [5, 40000]), [longest]);
-  const small = () => new FrameDecoder(1514);
+  const small = () => new StreamFrameDecoder(1514);
   assert.equal(decode(encodeFrame(new Uint8Array(1514)), [], small()).length, 1);
   assert.throws(() => decode(encodeFrame(new Uint8Array(1515)), [], small()), WireError);
 });

@@ -50,7 +50,7 @@ export interface CheckpointContext {
 }
 
 /** What may be assumed of the streams. */
-export interface ParserOptions {
+export interface ParserConfig {
   /**
    * Whether a whole device state without a description ends where another stream, or a checkpoint,
    * follows it. Only for recordings: see `DeviceCollector.followed`.

@@ -15,7 +15,7 @@ import {
 } from "./section_records.ts";
 import {
   type CheckpointContext,
-  type ParserOptions,
+  type ParserConfig,
   type ParserState,
   PLACES,
 } from "./parser_state.ts";
@@ -58,7 +58,7 @@ export class StreamParser {
   #endedByWord = false;
   readonly #isRecording: boolean;
 
-  constructor(visitor: StreamVisitor, { isRecording = false }: ParserOptions = {}) {
+  constructor(visitor: StreamVisitor, { isRecording = false }: ParserConfig = {}) {
     this.#visitor = visitor;
     this.#isRecording = isRecording;
   }

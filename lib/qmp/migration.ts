@@ -43,7 +43,7 @@ export const CHANGED_PARAMETERS: readonly string[] = ["max-bandwidth", "x-checkp
 const UNLIMITED_BANDWIDTH = 2 ** 40;
 
 /** What to set before a continuous migration. */
-export interface ColoSettings {
+export interface ColoConfig {
   /** Between checkpoints when nothing else asks for one. */
   readonly checkpointDelayMs: number;
   /**
@@ -54,7 +54,7 @@ export interface ColoSettings {
 }
 
 /** Sets QEMU up for checkpoint after checkpoint. */
-export function enableColo(support: MigrationSupport, settings: ColoSettings): QmpCommand[] {
+export function enableColo(support: MigrationSupport, settings: ColoConfig): QmpCommand[] {
   return [
     setCapabilities(support, { "x-colo": true, "return-path": settings.returnPath }),
     setParameters({

@@ -8,7 +8,7 @@ import { FakeDisk } from "./testing/fake_disk.ts";
 import { Loopback } from "./testing/loopback.ts";
 import { createPageDigest } from "./pages/page_digest.ts";
 import { Replica } from "./secondary/replica.ts";
-import { ReplicaTaps } from "./events/replica_taps.ts";
+import { SecondaryTaps } from "./events/secondary_taps.ts";
 
 const TRANSCRIPT = new URL("../../fixtures/transcripts/small-session.txt", import.meta.url);
 const PROTOCOL = new URL("../../docs/PROTOCOL.md", import.meta.url);
@@ -34,7 +34,7 @@ function lines(who: "sender" | "receiver", wire: readonly Uint8Array[]): string[
 async function session(): Promise<string> {
   const copy = new FakeDisk(4 * 4096);
   copy.write(2 * 4096, new Uint8Array(4096).fill(1));
-  const taps = new ReplicaTaps(new Map([["disk0", { mode: "replicated", copy }]]), new Set());
+  const taps = new SecondaryTaps(new Map([["disk0", { mode: "replicated", copy }]]), new Set());
   const link = await Loopback.open({ replica: new Replica(1e9, undefined, taps) });
   const transcript: string[] = [];
   const say = () => {

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { WireError } from "../errors.ts";
-import { decodeFields, encodeFields, HELLO_FIELD } from "../txn/hello_fields.ts";
+import { decodeHelloFields, encodeHelloFields, HELLO_FIELD } from "../txn/hello_fields.ts";
 import { decodeVm, encodeVm, plainVmName } from "./vm_fields.ts";
 
 const digits = (digit: string) => digit.repeat(32);
@@ -9,8 +9,8 @@ const WHOLE = { uuid: digits("a"), name: "väm 1", process: digits("b"), shape: 
 Deno.test("a VM's identity survives HELLO, whatever of it is known", () => {
   for (let known = 0; known < 16; known++) {
     const vm = Object.fromEntries(Object.entries(WHOLE).filter((_, i) => known >> i & 1));
-    const bytes = encodeFields(encodeVm(vm));
-    assert.deepEqual(decodeVm(decodeFields(bytes, 0, 0), 0), vm);
+    const bytes = encodeHelloFields(encodeVm(vm));
+    assert.deepEqual(decodeVm(decodeHelloFields(bytes, 0, 0), 0), vm);
   }
 });
 
@@ -21,14 +21,14 @@ Deno.test("fields that a later version adds are passed over", () => {
 
 Deno.test("fields that are cut anywhere are refused, and so are those that are none", () => {
   const fields = encodeVm(WHOLE);
-  const bytes = encodeFields(fields);
+  const bytes = encodeHelloFields(fields);
   const ends = new Set([0]);
   for (let end = 0, i = 0; i < fields.length; i++) ends.add(end += 4 + fields[i].bytes.length);
   for (let length = 0; length <= bytes.length; length++) {
-    if (ends.has(length)) decodeFields(bytes.subarray(0, length), 0, 0);
+    if (ends.has(length)) decodeHelloFields(bytes.subarray(0, length), 0, 0);
     else {
       assert.throws(
-        () => decodeFields(bytes.subarray(0, length), 0, 100),
+        () => decodeHelloFields(bytes.subarray(0, length), 0, 100),
         (error) =>
           error instanceof WireError && error.fault === "bad-length" && error.offset >= 100,
         `${length}`,

@@ -1,4 +1,4 @@
-import type { SenderEvent } from "./sender_options.ts";
+import type { SenderEvent } from "./sender_config.ts";
 import { DIGEST_LAST, type FrameHeader, MAX_DISK_QUERIES } from "./wire.ts";
 import { refuse } from "./wire_fault.ts";
 

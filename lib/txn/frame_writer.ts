@@ -1,5 +1,5 @@
 import { FramePacker, MAX_BATCH_PAYLOAD_BYTES, type PackingCounters } from "./packing.ts";
-import type { SentBytes } from "./sender_options.ts";
+import type { SentBytes } from "./sender_config.ts";
 import { encodeHeader, HEADER_BYTES, MAX_PAYLOAD_BYTES, TXN } from "./wire.ts";
 
 /**

@@ -1,5 +1,5 @@
 /** HELLO: what both ends say first, and the features that they offer with it. */
-import { decodeFields, encodeFields, type HelloField } from "./hello_fields.ts";
+import { decodeHelloFields, encodeHelloFields, type HelloField } from "./hello_fields.ts";
 import { refuse } from "./wire_fault.ts";
 import { HAS_ZSTD } from "./zstd_context.ts";
 
@@ -55,11 +55,11 @@ const HELLO_FIXED_BYTES = 8 + 4 + 4 + 16 + 4 + 4 + 8 + 8 + 2;
 
 /**
  * Encodes HELLO's payload: `8 bytes magic, u32 version, u32 features, 16 bytes session,
- * u32 heartbeat ms, u32 grace ms, u64 committed, u64 max transaction, u16 n, n bytes software`, then fields, see {@link encodeFields}.
+ * u32 heartbeat ms, u32 grace ms, u64 committed, u64 max transaction, u16 n, n bytes software`, then fields, see {@link encodeHelloFields}.
  */
 export function encodeHello(hello: Hello): Uint8Array {
   const software = new TextEncoder().encode(hello.software).subarray(0, 255);
-  const fields = encodeFields(hello.fields ?? []);
+  const fields = encodeHelloFields(hello.fields ?? []);
   const bytes = new Uint8Array(HELLO_FIXED_BYTES + software.length + fields.length);
   const view = new DataView(bytes.buffer);
   bytes.set(HELLO_MAGIC);
@@ -112,7 +112,7 @@ export function decodeHello(payload: Uint8Array, offset: number): Hello {
   }
   const softwareEnd = HELLO_FIXED_BYTES + view.getUint16(56);
   if (softwareEnd > payload.length) refuse(offset + 56, "bad-length", "HELLO ends in its name");
-  const fields = decodeFields(payload, softwareEnd, offset);
+  const fields = decodeHelloFields(payload, softwareEnd, offset);
   return {
     version,
     features,

@@ -22,7 +22,7 @@ export const HELLO_FIELD = {
 } as const;
 
 /** Encodes fields: `u16 tag, u16 n, n bytes` each. */
-export function encodeFields(fields: readonly HelloField[]): Uint8Array {
+export function encodeHelloFields(fields: readonly HelloField[]): Uint8Array {
   const bytes = new Uint8Array(fields.reduce((sum, field) => sum + 4 + field.bytes.length, 0));
   const view = new DataView(bytes.buffer);
   let at = 0;
@@ -42,7 +42,7 @@ export function encodeFields(fields: readonly HelloField[]): Uint8Array {
  * @returns All of them, known or not; their bytes are copies.
  * @throws {WireError} `bad-length` where one is cut.
  */
-export function decodeFields(bytes: Uint8Array, at: number, offset: number): HelloField[] {
+export function decodeHelloFields(bytes: Uint8Array, at: number, offset: number): HelloField[] {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   const fields: HelloField[] = [];
   while (at < bytes.length) {

@@ -26,7 +26,7 @@ import {
 import { refuse } from "./wire_fault.ts";
 
 /** How a receiver presents itself, and how patient it is. */
-export interface ReceiverOptions {
+export interface ReceiverConfig {
   readonly heartbeatMs: number;
   readonly graceMs: number;
   readonly maxTransactionBytes: number;
@@ -54,7 +54,7 @@ type State = "hello" | "idle" | "open" | "over";
  * ```
  */
 export class TxnReceiver implements FrameVisitor {
-  readonly #options: ReceiverOptions;
+  readonly #options: ReceiverConfig;
   readonly #visitor: TransactionVisitor;
   readonly #decoder = new FrameDecoder(true);
   #state: State = "hello";
@@ -73,7 +73,7 @@ export class TxnReceiver implements FrameVisitor {
   /** An EVENT's payload that has not all come. */
   #event: { readonly bytes: Uint8Array; filled: number; readonly offset: number } | undefined;
 
-  constructor(options: ReceiverOptions, visitor: TransactionVisitor, now: number) {
+  constructor(options: ReceiverConfig, visitor: TransactionVisitor, now: number) {
     this.#options = options;
     this.#visitor = visitor;
     this.#transaction = options.committed;

@@ -8,7 +8,7 @@ import type { PackingCounters } from "./packing.ts";
 import { encodeLeave, type Leave } from "./leave.ts";
 import { PeerOffers } from "./peer_offers.ts";
 import { decodeRefusal } from "./refusal.ts";
-import type { InFlight, SenderEvent, SenderOptions, SentBytes } from "./sender_options.ts";
+import type { InFlight, SenderConfig, SenderEvent, SentBytes } from "./sender_config.ts";
 import {
   decodeHello,
   encodeHello,
@@ -21,7 +21,7 @@ import { BEGIN_FLAG, type FrameHeader, MAX_PAYLOAD_BYTES, TXN } from "./wire.ts"
 import { refuse } from "./wire_fault.ts";
 import { HAS_ZSTD } from "./zstd_context.ts";
 
-export type { SenderEvent, SenderOptions, SentBytes } from "./sender_options.ts";
+export type { SenderConfig, SenderEvent, SentBytes } from "./sender_config.ts";
 
 type State = "hello" | "ready" | "open" | "handover" | "leaving" | "done";
 
@@ -45,7 +45,7 @@ const BEGIN_FLAGS = {
  * stay the caller's and must not change until they have been written, or packed.
  */
 export class TxnSender implements FrameVisitor {
-  readonly #options: SenderOptions;
+  readonly #options: SenderConfig;
   readonly #decoder = new FrameDecoder(false);
   #state: State = "hello";
   readonly #writer = new FrameWriter();
@@ -62,7 +62,7 @@ export class TxnSender implements FrameVisitor {
   #lost = false;
   readonly #queries = new DigestQueries();
 
-  constructor(options: SenderOptions, now: number) {
+  constructor(options: SenderConfig, now: number) {
     this.#options = options;
     this.#now = this.#heardAt = this.#saidAt = now;
     const hello = encodeHello({

@@ -40,7 +40,7 @@ export const doctor = defineCommand({
   /** Prints what was found, and ends with an error if nothing here can be protected. */
   async run(_args, options, context) {
     const { examineHost, examineVm, findQemu } = await import("../../host/doctor.ts");
-    const { probeQemu } = await import("../../host/vm/qemu_probe.ts");
+    const { probeQemu } = await import("../../host/vm/probe_qemu.ts");
     const { diagnose } = await import("../output/diagnosis.ts");
     const { formatDoctor } = await import("../output/doctor_text.ts");
     const { signal, status } = context;

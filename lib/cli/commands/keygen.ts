@@ -15,7 +15,7 @@ export const keygen = defineCommand({
   groups: [key],
   help: {
     examples: [
-      `kemari keygen /etc/kemari.key && scp -p /etc/kemari.key secondary:/etc/`,
+      `kemari keygen /etc/kemari.key  # then scp -p /etc/kemari.key secondary:/etc/`,
     ],
     notes: [
       {

@@ -61,13 +61,13 @@ export const protect = defineCommand({
   ],
   help: {
     examples: [
-      `kemari protect secondary:4000 --qmp /run/vm/qmp.sock`,
-      `kemari protect secondary:4000 --qmp /run/vm/qmp.sock \\
-      --commit sync --on-secondary-loss stop`,
-      `kemari protect secondary:4000 --qmp /run/vm/qmp.sock \\
-      --compress delta --delta-cache 1G`,
-      `kemari protect repaired:4000 --qmp /run/vm/qmp.sock \\
-      --via /run/kemari-recv.ctl`,
+      `kemari protect secondary:4000 --key /etc/kemari.key --qmp /run/vm/qmp.sock`,
+      `kemari protect secondary:4000 --key /etc/kemari.key \\
+      --qmp /run/vm/qmp.sock --commit sync --on-secondary-loss stop`,
+      `kemari protect secondary:4000 --tls-dir /etc/pki/qemu \\
+      --qmp /run/vm/qmp.sock --compress delta --delta-cache 1G`,
+      `kemari protect repaired:4000 --key /etc/kemari.key \\
+      --qmp /run/vm/qmp.sock --via /run/kemari-recv.ctl`,
     ],
     notes: [
       TARGETS,
@@ -126,7 +126,7 @@ export const protect = defineCommand({
     },
   },
   async run([target], options, context) {
-    const { parsePrimaryTaps } = await import("../options/tap_settings.ts");
+    const { parsePrimaryTaps } = await import("../options/parse_taps.ts");
     const settings = { ...options, target, ...parsePrimaryTaps(options) };
     const { via, control, ...rest } = settings;
     if (via === undefined) {

@@ -78,13 +78,16 @@ export const recv = defineCommand({
   groups: [loss, activation, replica, connection, security, taps],
   help: {
     examples: [
-      `kemari recv 0.0.0.0:4000 | qemu-system-x86_64 … -incoming fd:0`,
+      `kemari recv 0.0.0.0:4000 --key /etc/kemari.key | qemu-system-x86_64 … \\
+      -incoming fd:0`,
       `kemari recv unix:/run/kemari.sock > vm.stream`,
-      `kemari recv 0.0.0.0:4000 --on-loss activate --fence "…" \\
+      `kemari recv 0.0.0.0:4000 --tls-dir /etc/pki/qemu --on-loss activate \\
+      --fence "…" \\
       --standby "qemu-system-x86_64 -machine q35 -m 4096 …same devices…"`,
-      `kemari recv 0.0.0.0:4000 --ram-dir /dev/shm/vm \\
+      `kemari recv 10.0.0.2:4000 --plain --ram-dir /dev/shm/vm \\
       --control /run/kemari.ctl > vm.stream`,
-      `kemari recv 0.0.0.0:4000 --on-loss activate --fence "ipmitool … power off" \\
+      `kemari recv 0.0.0.0:4000 --key /etc/kemari.key --on-loss activate \\
+      --fence "ipmitool … power off" \\
       --exec "qemu-system-x86_64 … -incoming fd:0"`,
     ],
     notes: [
@@ -179,7 +182,7 @@ export const recv = defineCommand({
     },
   },
   async run([listen], options, context) {
-    const { parseTaps, parseWords } = await import("../options/tap_settings.ts");
+    const { parseTaps, parseWords } = await import("../options/parse_taps.ts");
     const { recv } = await import("../../host/recv.ts");
     const words = parseWords("--replay", options.replay, ["net", "disk", "input"]);
     const replay = {

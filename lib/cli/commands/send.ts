@@ -31,7 +31,7 @@ export const send = defineCommand({
   groups: [qemu, vmName, connection, security, synchronization, taps, primaryDisks, compression],
   help: {
     examples: [
-      `migrate "exec:kemari send secondary:4000"      # typed into QEMU's monitor`,
+      `migrate "exec:kemari send secondary:4000 --key KEY"  # into QEMU's monitor`,
       `kemari send unix:/run/kemari.sock < vm.stream`,
       `kemari send "exec:ssh secondary kemari recv stdio: --exec ./start-vm" \\
       < vm.stream`,
@@ -61,7 +61,7 @@ export const send = defineCommand({
     },
   },
   async run([target], options, context) {
-    const { parsePrimaryTaps } = await import("../options/tap_settings.ts");
+    const { parsePrimaryTaps } = await import("../options/parse_taps.ts");
     const { SendFront, stayInFront } = await import("../../host/send_front.ts");
     const settings = { ...options, target, ...parsePrimaryTaps(options) };
     const { nets, disks } = settings.taps;

@@ -1,5 +1,5 @@
 import { Option } from "@commander-js/extra-typings";
-import type { Note } from "../help.ts";
+import type { Note } from "../help_tail.ts";
 import { choice, optionGroup, parsed } from "./option_group.ts";
 import { parseSizeBytes } from "./values.ts";
 

@@ -1,5 +1,5 @@
 import { UsageError } from "../../errors.ts";
-import type { Note } from "../help.ts";
+import type { Note } from "../help_tail.ts";
 import { optionGroup, parsed } from "./option_group.ts";
 import { parseDurationMs } from "./values.ts";
 

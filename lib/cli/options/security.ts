@@ -1,5 +1,5 @@
 import { chooseSecurity } from "../../decisions/link_security.ts";
-import type { Note } from "../help.ts";
+import type { Note } from "../help_tail.ts";
 import { optionGroup, repeatable } from "./option_group.ts";
 
 /** Who may be at the other end of the link, and who may hear what is said on it. */

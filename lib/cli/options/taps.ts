@@ -1,5 +1,5 @@
 /** NICs and disks that go through kemari. Their names are the same on both sides. */
-import type { Note } from "../help.ts";
+import type { Note } from "../help_tail.ts";
 import { choice, optionGroup, type OptionsOf, repeatable } from "./option_group.ts";
 
 const HEADING = "Disks and NICs";

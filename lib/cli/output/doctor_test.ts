@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { judgeOutside } from "../../qmp/outside_output.ts";
-import { runKemari, startKemari } from "../../lab/program/run_kemari.ts";
+import { runKemari, spawnKemari } from "../../lab/program/run_kemari.ts";
 import type { HostCheck } from "../../host/doctor.ts";
 import { probeCapabilities, type SupportReplies } from "../../qmp/migration_support.ts";
 import { diagnose, type QemuFindings } from "./diagnosis.ts";
@@ -245,7 +245,7 @@ Deno.test("kemari doctor passes on what a QEMU says that cannot start", () =>
 
 Deno.test("kemari doctor interrupted leaves no QEMU and no folder behind", () =>
   withScript(`echo $$ > "\${0%/*}/pid"; exec sleep 60`, async (program, folder) => {
-    const child = startKemari(["doctor", "--qemu", program], { TMPDIR: folder });
+    const child = spawnKemari(["doctor", "--qemu", program], { TMPDIR: folder });
     await child.stdin.close();
     let pid = "";
     while (!pid.endsWith("\n")) {

@@ -24,7 +24,7 @@ import type { Inspection } from "../../host/inspect.ts";
 import type { DeviceField, FieldValue } from "../../qemu/devices/device_fields.ts";
 import type { FindingSink, SectionFinding, StreamSummary } from "../../qemu/stream_inspector.ts";
 import { GatheredOutput } from "./gathered_output.ts";
-import { RamTotals } from "./inspect_totals.ts";
+import { RamTotals } from "./ram_totals.ts";
 
 /** Writes the document; {@link end} completes it, whatever happened. */
 export class InspectJson implements FindingSink {

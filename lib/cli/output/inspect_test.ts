@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { runKemari, startKemari } from "../../lab/program/run_kemari.ts";
+import { runKemari, spawnKemari } from "../../lab/program/run_kemari.ts";
 import { listStreams, loadStream } from "../../lab/recording/streams.ts";
 import { Carry } from "../../bytes/carry.ts";
 import { KemariError } from "../../errors.ts";
@@ -260,7 +260,7 @@ Deno.test("kemari inspect of what cannot be read exits with 4 and prints nothing
 });
 
 Deno.test("kemari inspect interrupted while it waits ends its document and exits with 130", async () => {
-  const child = startKemari(["inspect", "--json", "--progress", "always", "-"]);
+  const child = spawnKemari(["inspect", "--json", "--progress", "always", "-"]);
   const writer = child.stdin.getWriter();
   await writer.write(recorded.slice(0, 3000));
   // The first progress line shows that it has read what there is.

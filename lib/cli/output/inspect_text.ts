@@ -11,7 +11,7 @@ import type {
 } from "../../qemu/stream_inspector.ts";
 import { type Column, formatTable } from "../../report/text_table.ts";
 import { GatheredOutput } from "./gathered_output.ts";
-import { RamTotals } from "./inspect_totals.ts";
+import { RamTotals } from "./ram_totals.ts";
 
 /** Width of offsets: 10 GB are 11 digits. */
 const OFFSET_WIDTH = 12;

@@ -1,12 +1,12 @@
 /** `kemari status` for people: a small block with units. */
-import { type EarlyEndStatus, type EndStatus, isWhole } from "../../control/status.ts";
+import { type EarlyEndStatus, type EndStatus, isWhole } from "../../control/end_status.ts";
 import type {
   CompressionStatus,
   OutsideStatus,
   SenderStatus,
 } from "../../control/sender_status.ts";
 import type { VmStatus } from "../../control/common_status.ts";
-import type { LatencySummary } from "../../control/durations.ts";
+import type { LatencySummary } from "../../control/recent_durations.ts";
 import { formatBytes } from "../../units.ts";
 import type { RamStatus, ReceiverStatus, StandbyStatus } from "../../control/receiver_status.ts";
 import { formatTakeover } from "../../host/takeover/takeover_clock.ts";

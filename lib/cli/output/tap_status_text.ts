@@ -1,7 +1,7 @@
 /** The taps' part of `kemari status` for people. */
 import { formatBytes } from "../../units.ts";
 import type { DiskStatus, TapStatus } from "../../control/tap_status.ts";
-import type { LatencySummary } from "../../control/durations.ts";
+import type { LatencySummary } from "../../control/recent_durations.ts";
 
 /** One or a few lines for each disk, and where the time goes that output is held. */
 export function tapPairs(taps: TapStatus): [string, string][] {

@@ -4,7 +4,7 @@ import type { DrillReport } from "../../drill/drill.ts";
 import { netLabMissing } from "../../lab/network/net_lab.ts";
 import { PATIENCE } from "../../lab/testing/kemari_pair.ts";
 import { namespacesOf } from "../../lab/testing/leaves_nothing.ts";
-import { KemariProcess } from "../../lab/program/watched_kemari.ts";
+import { KemariProcess } from "../../lab/program/kemari_process.ts";
 
 /** Runs a drill that must hold. @returns Its report, and what it said meanwhile. */
 export async function runDrill(

@@ -34,7 +34,7 @@ export interface NbdServerEvents {
 }
 
 /** Where and what to serve. */
-export interface NbdServerOptions extends NbdServerEvents {
+export interface NbdServerSettings extends NbdServerEvents {
   readonly address: Extract<Address, { kind: "tcp" | "unix" }>;
   readonly exports: readonly NbdExport[];
   /**
@@ -62,10 +62,10 @@ export class NbdServer implements ConnectionHost {
   private constructor(
     readonly reactor: Reactor,
     readonly listener: Listener,
-    readonly options: NbdServerOptions,
+    readonly settings: NbdServerSettings,
   ) {
-    this.mostPendingBytes = options.mostPendingBytes ?? MOST_PENDING_BYTES;
-    for (const { name, backend, description, minimumBlockBytes } of options.exports) {
+    this.mostPendingBytes = settings.mostPendingBytes ?? MOST_PENDING_BYTES;
+    for (const { name, backend, description, minimumBlockBytes } of settings.exports) {
       const info: ExportInfo = {
         name,
         sizeBytes: backend.sizeBytes,
@@ -93,19 +93,19 @@ export class NbdServer implements ConnectionHost {
 
   /** @throws {UsageError} for names that do not do. @throws {TransportError} */
   static async listen(
-    options: NbdServerOptions,
+    settings: NbdServerSettings,
     reactor: Reactor,
     signal: AbortSignal,
   ): Promise<NbdServer> {
     const names = new Set<string>();
-    for (const { name } of options.exports) {
+    for (const { name } of settings.exports) {
       if (names.has(name)) throw new UsageError(`two disks are called "${name}"`);
       if (name.includes("\0") || new TextEncoder().encode(name).length > MAX_STRING_BYTES) {
         throw new UsageError(`"${name}" cannot be a disk's name`);
       }
       names.add(name);
     }
-    return new NbdServer(reactor, await listenSocket(options.address, reactor, signal), options);
+    return new NbdServer(reactor, await listenSocket(settings.address, reactor, signal), settings);
   }
 
   /** Clients connected now. */
@@ -141,11 +141,11 @@ export class NbdServer implements ConnectionHost {
 
   ended(connection: NbdConnection, error?: KemariError): void {
     this.#connections.delete(connection);
-    this.options.onDisconnect?.(connection.name, error);
+    this.settings.onDisconnect?.(connection.name, error);
   }
 
   failed({ info }: ServedExport, error: TransportError): void {
-    this.options.onFailure?.(info.name, error);
+    this.settings.onFailure?.(info.name, error);
   }
 
   #accept(): void {

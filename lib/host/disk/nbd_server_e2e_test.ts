@@ -4,7 +4,7 @@ import { Buffer } from "node:buffer";
 import { ensureGuest } from "../../lab/guest/guest.ts";
 import { ensureQemu } from "../../lab/provision/qemu.ts";
 import { ensureTool, toolEnv } from "../../lab/provision/tools.ts";
-import { startBooted } from "../../lab/vms/booted_vm.ts";
+import { startBooted } from "../../lab/vms/start_booted.ts";
 import { ImageFile } from "../image/image_file.ts";
 import { NbdServer } from "./nbd_server.ts";
 import { Reactor } from "../system/reactor.ts";

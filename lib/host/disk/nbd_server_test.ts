@@ -12,7 +12,7 @@ import {
 } from "../../nbd/testing/client_messages.ts";
 import { CHUNK_HEADER_BYTES, NBD_CMD, NBD_ERROR, readU32 } from "../../nbd/wire.ts";
 import type { Done } from "../../replica/events/done.ts";
-import type { BlockBackend, StatusDone, ZeroOptions } from "../image/block_backend.ts";
+import type { BlockBackend, StatusDone, ZeroFlags } from "../image/block_backend.ts";
 import { ERRNO } from "../system/linux.ts";
 import { NbdServer } from "./nbd_server.ts";
 import { Reactor } from "../system/reactor.ts";
@@ -54,7 +54,7 @@ class MemoryBackend implements BlockBackend {
   trim(_offset: number, _lengthBytes: number, _fua: boolean, done: Done): void {
     done();
   }
-  zero(offset: number, lengthBytes: number, _options: ZeroOptions, done: Done): void {
+  zero(offset: number, lengthBytes: number, _options: ZeroFlags, done: Done): void {
     this.content.fill(0, offset, offset + lengthBytes);
     done();
   }

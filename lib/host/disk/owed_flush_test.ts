@@ -5,7 +5,7 @@ import type { DiskMode } from "../../replica/events/tap_events.ts";
 import { TransportError } from "../../errors.ts";
 import { ImageFile } from "../image/image_file.ts";
 import { Reactor } from "../system/reactor.ts";
-import { parseDiskTap } from "./disk_address.ts";
+import { parseDiskTap } from "./disk_tap_address.ts";
 import { PrimaryDisk } from "./primary_disk.ts";
 import { never } from "../system/never.ts";
 
@@ -63,8 +63,8 @@ function ended(start: (done: Done) => void): Promise<void> {
 
 /** A guest that is told on credit that something is durable. */
 async function credit({ disk }: Pick<Lab, "disk">, how: "FUA" | "flush"): Promise<void> {
-  await ended((done) => disk.tapped.write(BYTES, 0, how === "FUA", done));
-  if (how === "flush") await ended((done) => disk.tapped.flush(done));
+  await ended((done) => disk.backend.write(BYTES, 0, how === "FUA", done));
+  if (how === "flush") await ended((done) => disk.backend.flush(done));
 }
 
 for (const mode of ["replicated", "shared"] as const) {
@@ -103,8 +103,8 @@ for (const mode of ["replicated", "shared"] as const) {
       disk.begin(0);
       await credit({ disk }, "flush");
       assert.equal(flushes(), 2, "while the first state travels");
-      await ended((done) => disk.tapped.zero(0, 512, { ...ZEROS, fua: true }, done));
-      await ended((done) => disk.tapped.trim(0, 512, true, done));
+      await ended((done) => disk.backend.zero(0, 512, { ...ZEROS, fua: true }, done));
+      await ended((done) => disk.backend.trim(0, 512, true, done));
       assert.equal(flushes(), 4, "zeros and discards have FUA too");
       disk.tap.hold();
       await credit({ disk }, "FUA");
@@ -132,10 +132,10 @@ Deno.test("what could not be made good fails the guest's next flushes, protected
     disk.passThrough();
     assert.equal(unanswered.length, 1);
     unanswered[0](new TransportError("image", "write", "cannot flush: I/O error"));
-    await assert.rejects(ended((done) => disk.tapped.flush(done)), /I\/O error/);
+    await assert.rejects(ended((done) => disk.backend.flush(done)), /I\/O error/);
     disk.begin(0);
     disk.tap.hold();
-    await assert.rejects(ended((done) => disk.tapped.flush(done)), /I\/O error/);
+    await assert.rejects(ended((done) => disk.backend.flush(done)), /I\/O error/);
     await assert.rejects(credit({ disk }, "FUA"), /I\/O error/);
   }));
 
@@ -149,11 +149,11 @@ Deno.test("the credit of a new session is not made good by the flush of the one 
     disk.tap.hold();
     await credit({ disk }, "flush");
     unanswered[0]();
-    assert.ok(disk.tapped.owesFlush);
+    assert.ok(disk.backend.owesFlush);
     disk.passThrough();
     assert.equal(unanswered.length, 2);
     unanswered[1]();
-    assert.ok(!disk.tapped.owesFlush);
+    assert.ok(!disk.backend.owesFlush);
   }));
 
 Deno.test("a shared image has what the secondary forgets on stable storage first", () =>
@@ -186,7 +186,7 @@ Deno.test("a shared image has what the secondary forgets on stable storage first
     await settled();
     unanswered[2](new TransportError("image", "write", "cannot flush: I/O error"));
     assert.deepEqual(told, [1, 2, 4, 5]);
-    await assert.rejects(ended((done) => disk.tapped.flush(done)), /I\/O error/);
+    await assert.rejects(ended((done) => disk.backend.flush(done)), /I\/O error/);
   }));
 
 Deno.test("what is let go while an earlier transaction is written has a flush of its own", () =>
@@ -216,7 +216,7 @@ Deno.test("a flush of an earlier session lets nothing go in the next one", () =>
     disk.begin(0);
     disk.tap.hold();
     const letGo = async (transaction: number) => {
-      await ended((done) => disk.tapped.write(BYTES, 0, false, done));
+      await ended((done) => disk.backend.write(BYTES, 0, false, done));
       disk.tap.closeEpoch(transaction);
       disk.release(transaction);
       await settled();

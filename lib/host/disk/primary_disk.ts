@@ -1,15 +1,16 @@
 import { getLogger } from "@logtape/logtape";
 import { DiskResync } from "../../replica/events/disk_resync.ts";
 import type { DiskStatus } from "../../control/tap_status.ts";
-import { DiskTap } from "../../replica/events/disk_tap.ts";
+import { PrimaryDiskTap } from "../../replica/events/primary_disk_tap.ts";
 import type { Done } from "../../replica/events/done.ts";
 import { WriteThrottle } from "../../replica/events/write_throttle.ts";
-import type { DiskTapAddress } from "./disk_address.ts";
+import type { DiskTapAddress } from "./disk_tap_address.ts";
 import type { MarkedDisk } from "../image/image_marks.ts";
 import type { ImageFile } from "../image/image_file.ts";
 import type { NbdServer } from "./nbd_server.ts";
 import type { Reactor } from "../system/reactor.ts";
-import { storeOf, TappedDisk } from "./tapped_disk.ts";
+import { imageStore } from "./image_store.ts";
+import { PrimaryDiskBackend } from "./primary_disk_backend.ts";
 
 const log = getLogger(["kemari", "tap"]);
 
@@ -28,10 +29,10 @@ const RETRY_MS = 1000;
 
 /** One disk of the protected VM: its image, who serves it, and what is held of it. */
 export class PrimaryDisk {
-  readonly tap: DiskTap;
+  readonly tap: PrimaryDiskTap;
   readonly resync: DiskResync;
   /** What the guest's requests are served from. */
-  readonly tapped: TappedDisk;
+  readonly backend: PrimaryDiskBackend;
   readonly #throttle: WriteThrottle;
   #server: NbdServer | undefined;
   #left = 0;
@@ -57,12 +58,12 @@ export class PrimaryDisk {
     private readonly reactor: Reactor,
     limitBytes: number = HELD_LIMITS.throttle,
   ) {
-    const store = storeOf(image);
-    this.tap = new DiskTap(address.name, address.mode, store);
+    const store = imageStore(image);
+    this.tap = new PrimaryDiskTap(address.name, address.mode, store);
     this.resync = new DiskResync(this.tap, store);
     this.#throttle = new WriteThrottle(limitBytes);
-    this.tapped = new TappedDisk(address.path, this.tap, image, this.#throttle);
-    this.tapped.onBlocked = (untilMs) => this.#wait(untilMs);
+    this.backend = new PrimaryDiskBackend(address.path, this.tap, image, this.#throttle);
+    this.backend.onBlocked = (untilMs) => this.#wait(untilMs);
     image.onRoom = () => this.#server?.resume();
   }
 
@@ -183,14 +184,14 @@ export class PrimaryDisk {
 
   /** What the guest was told is durable has to be so, now that nobody else has it. */
   #makeGood(): void {
-    if (this.#isGivenUp || !this.tapped.owesFlush) return;
-    this.tapped.makeGood((error) => {
+    if (this.#isGivenUp || !this.backend.owesFlush) return;
+    this.backend.makeGood((error) => {
       if (error !== undefined) this.#lostFlush(error);
     });
   }
 
   #lostFlush(error: Error): void {
-    if (!this.tapped.fail(error)) return;
+    if (!this.backend.fail(error)) return;
     log.error(
       "disk {name}: what the guest was told is durable may not be: {reason}; its next flush fails",
       { name: this.tap.name, reason: error.message },
@@ -221,7 +222,7 @@ export class PrimaryDisk {
         stuck,
       });
     }
-    if (!this.#isGivenUp && this.tapped.owesFlush && this.image.waiting > 0) {
+    if (!this.#isGivenUp && this.backend.owesFlush && this.image.waiting > 0) {
       log.error(
         "disk {name}: what the guest was told is durable may not be: the image's storage does not answer",
         { name: this.tap.name },

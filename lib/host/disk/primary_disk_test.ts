@@ -1,7 +1,7 @@
 /** A protected disk as its NBD client sees it: slowed down, refused, but never left waiting. */
 import assert from "node:assert/strict";
 import type { Done } from "../../replica/events/done.ts";
-import { parseDiskTap } from "./disk_address.ts";
+import { parseDiskTap } from "./disk_tap_address.ts";
 import { ERRNO } from "../system/linux.ts";
 import { ImageFile } from "../image/image_file.ts";
 import { NbdServer } from "./nbd_server.ts";
@@ -32,7 +32,7 @@ async function withDisk(
   const reactor = new Reactor();
   const address = parseDiskTap(`disk=${path},unix:${folder}/nbd,mode=${mode}`);
   const disk = new PrimaryDisk(address, ImageFile.open(path, reactor), reactor, LIMIT);
-  const exports = [{ name: "disk", backend: disk.tapped }];
+  const exports = [{ name: "disk", backend: disk.backend }];
   disk.serve(await NbdServer.listen({ address: address.socket, exports }, reactor, never));
   const writers: NbdWriter[] = [];
   const write = async (count: number) => {
@@ -110,17 +110,17 @@ Deno.test("nothing is said to be flushed that a shared image refuses, once there
   withDisk("shared", async ({ disk, path, write }) => {
     const answered = await write(1);
     await until(() => answered() === 1, "a held write is answered at once");
-    await ended((done) => disk.tapped.flush(done));
+    await ended((done) => disk.backend.flush(done));
     const { image } = disk;
     const take = image.write.bind(image);
     image.write = (_data, _offset, _fua, done) =>
       done(new TransportError(path, "write", "no room", { cause: ERRNO.ENOSPC }));
     disk.passThrough();
-    await assert.rejects(ended((done) => disk.tapped.flush(done)), /no room/);
+    await assert.rejects(ended((done) => disk.backend.flush(done)), /no room/);
     const byte = new Uint8Array(1);
-    await assert.rejects(ended((done) => disk.tapped.write(byte, 0, false, done)), /no room/);
+    await assert.rejects(ended((done) => disk.backend.write(byte, 0, false, done)), /no room/);
     image.write = take;
-    await ended((done) => disk.tapped.flush(done));
+    await ended((done) => disk.backend.flush(done));
     assert.equal(Deno.readFileSync(path)[0], 1);
   }));
 
@@ -130,7 +130,7 @@ Deno.test("an image that shrank: whoever reads there is told, and a resync does 
   const resyncing = withDisk("replicated", async ({ disk, path, reactor }) => {
     await Deno.truncate(path, 2 ** 20);
     const bytes = new Uint8Array(BLOCK);
-    await assert.rejects(ended((done) => disk.tapped.read(bytes, 2 ** 21, done)), /image ends at/);
+    await assert.rejects(ended((done) => disk.backend.read(bytes, 2 ** 21, done)), /image ends at/);
     await ended((done) => disk.tap.read(bytes, 0, done));
     disk.resync.reset();
     disk.resync.begin({ kind: "copy" });

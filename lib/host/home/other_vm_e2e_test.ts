@@ -4,7 +4,7 @@ import { BarePair } from "../../lab/testing/bare_pair.ts";
 import { startBareVm } from "../../lab/bare_guest/bare_vm.ts";
 import { failover } from "../../lab/testing/kemari_pair.ts";
 import { ensureQemu } from "../../lab/provision/qemu.ts";
-import { KemariProcess } from "../../lab/program/watched_kemari.ts";
+import { KemariProcess } from "../../lab/program/kemari_process.ts";
 
 Deno.test("e2e: another VM's protect is refused once, by name, and the replica stays whose it is", async () => {
   const machine = { accelerator: "tcg", timer: "apic", pages: 2 } as const;

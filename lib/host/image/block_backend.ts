@@ -2,7 +2,7 @@ import type { Extent } from "../../nbd/reply_writer.ts";
 import type { Done } from "../../replica/events/done.ts";
 
 /** How zeroes may be written. */
-export interface ZeroOptions {
+export interface ZeroFlags {
   /** Done only when they are on stable storage. */
   readonly fua: boolean;
   /** A hole will do. */
@@ -37,7 +37,7 @@ export interface BlockBackend {
   /** The range is no longer needed; what it reads as is left open. */
   trim(offset: number, lengthBytes: number, fua: boolean, done: Done): void;
   /** The range reads as zeroes from now on. */
-  zero(offset: number, lengthBytes: number, options: ZeroOptions, done: Done): void;
+  zero(offset: number, lengthBytes: number, options: ZeroFlags, done: Done): void;
   /**
    * What is known about a range, from its front on: at least one extent, and no more than
    * `mostExtents`; they may end before the range does.

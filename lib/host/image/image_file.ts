@@ -2,9 +2,9 @@ import { getLogger } from "@logtape/logtape";
 import { TransportError, type TransportPhase } from "../../errors.ts";
 import { NBD_STATE_HOLE, NBD_STATE_ZERO } from "../../nbd/wire.ts";
 import type { Done } from "../../replica/events/done.ts";
-import type { BlockBackend, StatusDone, ZeroOptions } from "./block_backend.ts";
+import type { BlockBackend, StatusDone, ZeroFlags } from "./block_backend.ts";
 import { addressOf, IMAGE_FLAG, IMAGE_OP, type ImageResult, SHRUNK } from "./image_calls.ts";
-import { claimFlags, claimImage, claimRefusal, type ImageUse } from "./image_claim.ts";
+import { claimFlags, claimImage, claimRefusal, type ImageUse } from "./claim_image.ts";
 import { ImageQueue } from "./image_queue.ts";
 import { cString, errno, errnoText, libc } from "../system/libc.ts";
 import { ERRNO, O_CLOEXEC, O_RDONLY, O_RDWR, RWF_NOWAIT, SEEK_END } from "../system/linux.ts";
@@ -134,7 +134,7 @@ export class ImageFile implements BlockBackend {
     this.#submit(IMAGE_OP.TRIM, flags, offset, lengthBytes, done, undefined, "cannot trim");
   }
 
-  zero(offset: number, lengthBytes: number, options: ZeroOptions, done: Done): void {
+  zero(offset: number, lengthBytes: number, options: ZeroFlags, done: Done): void {
     const flags = (options.fua ? IMAGE_FLAG.FUA : 0) | (options.mayUnmap ? IMAGE_FLAG.UNMAP : 0) |
       (options.fast ? IMAGE_FLAG.FAST : 0) | this.#deviceFlag;
     this.#submit(IMAGE_OP.ZERO, flags, offset, lengthBytes, done, undefined, "cannot zero");

@@ -3,7 +3,7 @@ import { Buffer } from "node:buffer";
 import { TransportError } from "../../errors.ts";
 import type { Extent } from "../../nbd/reply_writer.ts";
 import type { Done } from "../../replica/events/done.ts";
-import type { ZeroOptions } from "./block_backend.ts";
+import type { ZeroFlags } from "./block_backend.ts";
 import { ImageFile } from "./image_file.ts";
 import { ERRNO } from "../system/linux.ts";
 import { Reactor } from "../system/reactor.ts";
@@ -39,7 +39,7 @@ class Scene implements Disposable {
   write(data: Uint8Array, offset: number, fua = false): Promise<void> {
     return this.ended((done) => this.image.write(data, offset, fua, done));
   }
-  zero(offset: number, lengthBytes: number, options: ZeroOptions): Promise<void> {
+  zero(offset: number, lengthBytes: number, options: ZeroFlags): Promise<void> {
     return this.ended((done) => this.image.zero(offset, lengthBytes, options, done));
   }
   flush(): Promise<void> {

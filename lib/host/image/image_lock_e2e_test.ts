@@ -1,9 +1,9 @@
 /** Images that QEMU and its tools have open, or another kemari; and whom kemari keeps from them. */
 import assert from "node:assert/strict";
 import { ensureQemu, type QemuInstall } from "../../lab/provision/qemu.ts";
-import { KemariProcess } from "../../lab/program/watched_kemari.ts";
+import { KemariProcess } from "../../lab/program/kemari_process.ts";
 import { TransportError } from "../../errors.ts";
-import type { ImageUse } from "./image_claim.ts";
+import type { ImageUse } from "./claim_image.ts";
 import { ImageFile } from "./image_file.ts";
 import { QmpClient } from "../vm/qmp_client.ts";
 import { Reactor } from "../system/reactor.ts";

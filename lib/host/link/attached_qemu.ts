@@ -1,6 +1,6 @@
 import { OutputQueue, type ReadResult, readSome } from "../system/channel.ts";
 import type { Reactor, Watch } from "../system/reactor.ts";
-import type { QemuChannel } from "./link_options.ts";
+import type { QemuChannel } from "./sender_link_settings.ts";
 
 /** QEMU's channel while a link reads its stream and answers it; the descriptors stay the caller's. */
 export class AttachedQemu {

@@ -3,14 +3,14 @@ import { Buffer } from "node:buffer";
 import assert from "node:assert/strict";
 import { WireError } from "../../errors.ts";
 import { RESYNC_CHUNK_BYTES } from "../../replica/events/disk_resync.ts";
-import { parseDiskTap } from "../disk/disk_address.ts";
+import { parseDiskTap } from "../disk/disk_tap_address.ts";
 import { cString, libc } from "../system/libc.ts";
 import { Stage, tinyStream } from "./testing/link_stage.ts";
 import { never } from "../system/never.ts";
-import { socketConnection } from "./peer.ts";
-import { ReplicaTapSet } from "../taps/replica_tap_set.ts";
+import { socketConnection } from "./peer_connection.ts";
+import { SecondaryTapDevices } from "../taps/secondary_tap_devices.ts";
 import { SenderLink } from "./sender_link.ts";
-import { TapSet } from "../taps/tap_set.ts";
+import { PrimaryTapDevices } from "../taps/primary_tap_devices.ts";
 
 const SIZE = 40 * RESYNC_CHUNK_BYTES + 512;
 
@@ -20,8 +20,8 @@ class Scene implements AsyncDisposable {
 
   private constructor(
     readonly stage: Stage,
-    readonly taps: TapSet,
-    readonly replica: ReplicaTapSet,
+    readonly taps: PrimaryTapDevices,
+    readonly replica: SecondaryTapDevices,
     readonly images: Readonly<Record<"ours" | "theirs", string>>,
   ) {}
 
@@ -34,13 +34,13 @@ class Scene implements AsyncDisposable {
     Deno.truncateSync(images.theirs, ours.length);
     const disk = (path: string) => parseDiskTap(`d=${path},unix:${folder}/${path.at(-5)}.nbd`);
     // The receiver's taps must be there before the receiver, and run on its reactor.
-    let replica!: ReplicaTapSet;
+    let replica!: SecondaryTapDevices;
     const stage = await Stage.open({}, async (reactor) => {
-      replica = await ReplicaTapSet.open([], [disk(images.theirs)], reactor, never);
-      return replica.replicaTaps;
+      replica = await SecondaryTapDevices.open([], [disk(images.theirs)], reactor, never);
+      return replica.secondaryTaps;
     });
     const settings = { nets: [], disks: [disk(images.ours)], diskSync: "full" as const };
-    const taps = await TapSet.open(settings, stage.reactor, never);
+    const taps = await PrimaryTapDevices.open(settings, stage.reactor, never);
     return new Scene(stage, taps, replica, images);
   }
 
@@ -84,9 +84,9 @@ class Scene implements AsyncDisposable {
     }
     await this.snapshot(link);
     // A transaction is acknowledged from memory; the copy's own thread writes it when it can.
-    const written = () => this.replica.replicaTaps.pendingWrites === 0;
+    const written = () => this.replica.secondaryTaps.pendingWrites === 0;
     await this.stage.reactor.run(written, AbortSignal.timeout(30_000));
-    assert.deepEqual(this.replica.replicaTaps.incomplete, []);
+    assert.deepEqual(this.replica.secondaryTaps.incomplete, []);
   }
 
   lose(link: SenderLink): Promise<void> {
@@ -198,7 +198,7 @@ Deno.test({
         "waiting",
         "the replica is kept, and nobody activated",
       );
-      assert.ok(scene.replica.replicaTaps.pendingWrites > 0);
+      assert.ok(scene.replica.secondaryTaps.pendingWrites > 0);
       await assert.rejects(
         scene.replica.activate({ net: true, disk: true, input: true }, never),
         /does not go with/,

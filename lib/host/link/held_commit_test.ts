@@ -6,7 +6,7 @@ import type { CommitGate } from "./commit_gate.ts";
 import { libc } from "../system/libc.ts";
 import { Stage } from "./testing/link_stage.ts";
 import { never } from "../system/never.ts";
-import { socketConnection } from "./peer.ts";
+import { socketConnection } from "./peer_connection.ts";
 import { SenderLink } from "./sender_link.ts";
 import { delay } from "../system/delay.ts";
 

@@ -2,12 +2,12 @@
 import assert from "node:assert/strict";
 import { loadStream } from "../../lab/recording/streams.ts";
 import { OutputQueue } from "../system/channel.ts";
-import { compressionOf } from "./compression.ts";
+import { compressionOf } from "./compress_settings.ts";
 import type { CompressMode } from "../../control/sender_status.ts";
 import { libc } from "../system/libc.ts";
 import { contentOf, Stage } from "./testing/link_stage.ts";
 import { never } from "../system/never.ts";
-import { socketConnection } from "./peer.ts";
+import { socketConnection } from "./peer_connection.ts";
 import { SenderLink } from "./sender_link.ts";
 import { O_CLOEXEC, O_NONBLOCK } from "../system/linux.ts";
 

@@ -8,9 +8,9 @@ import { loadStream } from "../../lab/recording/streams.ts";
 import { OutputQueue } from "../system/channel.ts";
 import { cString, libc } from "../system/libc.ts";
 import type { Watch } from "../system/reactor.ts";
-import { compressionOf } from "./compression.ts";
-import type { SenderLinkOptions } from "./link_options.ts";
-import { connectionOver, socketConnection } from "./peer.ts";
+import { compressionOf } from "./compress_settings.ts";
+import type { SenderLinkSettings } from "./sender_link_settings.ts";
+import { connectionOver, socketConnection } from "./peer_connection.ts";
 import { SenderLink } from "./sender_link.ts";
 import { Stage, tinyStream, wireOf } from "./testing/link_stage.ts";
 import { O_CLOEXEC, O_NONBLOCK, O_WRONLY } from "../system/linux.ts";
@@ -92,7 +92,7 @@ Deno.test("digests that come behind LEAVE begin nothing", async () => {
 });
 
 /** A link that is given a file for QEMU's stream. */
-async function linkTo(stage: Stage, file: string, options: SenderLinkOptions) {
+async function linkTo(stage: Stage, file: string, options: SenderLinkSettings) {
   const input = libc().open(cString(file), 0, 0);
   const peer = socketConnection(await stage.connect(), "the socket");
   const link = new SenderLink(stage.reactor, peer, options);

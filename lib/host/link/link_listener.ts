@@ -4,7 +4,7 @@ import type { Reactor, Watch } from "../system/reactor.ts";
 import { type Listener, listenSocket, type SocketAddress } from "../system/socket.ts";
 import type { Transport } from "../system/transport.ts";
 import type { LinkGuard } from "../tls/link_guard.ts";
-import { socketDescriptors } from "./peer.ts";
+import { socketDescriptors } from "./peer_connection.ts";
 
 const log = getLogger(["kemari", "recv"]);
 

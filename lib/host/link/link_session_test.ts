@@ -6,7 +6,7 @@ import { encodeHeader, NACK_REASON, TXN } from "../../txn/wire.ts";
 import { libc } from "../system/libc.ts";
 import { Stage, tinyStream, wireOf } from "./testing/link_stage.ts";
 import { never } from "../system/never.ts";
-import { connectionOver, socketConnection } from "./peer.ts";
+import { connectionOver, socketConnection } from "./peer_connection.ts";
 import { isTakenOver } from "../vm/release_vm.ts";
 import { SenderLink } from "./sender_link.ts";
 import { connectSocket } from "../system/socket.ts";

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { openSocketPair } from "../system/descriptor_passing.ts";
 import { readSome } from "../system/channel.ts";
 import { libc } from "../system/libc.ts";
-import { socketConnection } from "./peer.ts";
+import { socketConnection } from "./peer_connection.ts";
 import type { PeerInput } from "./peer_input.ts";
 import { PeerOutput } from "./peer_output.ts";
 

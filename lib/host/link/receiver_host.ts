@@ -2,24 +2,24 @@ import { getLogger } from "@logtape/logtape";
 import { mayFailOver } from "../../decisions/failover.ts";
 import { ReplicaAge } from "../../decisions/replica_age.ts";
 import {
-  afterSession,
-  judgeSessionEnd,
+  afterSecondarySession,
+  judgeSecondaryEnd,
+  type SecondaryEnd,
   type SecondaryStep,
-  type SessionEnd,
 } from "../../decisions/secondary_end.ts";
 import type { TakeoverCause } from "../../decisions/takeover_plan.ts";
 import { type KemariError, TransportError } from "../../errors.ts";
 import type { Leave } from "../../txn/leave.ts";
 import { Replica } from "../../replica/secondary/replica.ts";
 import type { ReplicaStore } from "../../replica/pages/page_store.ts";
-import type { ReplicaTaps } from "../../replica/events/replica_taps.ts";
+import type { SecondaryTaps } from "../../replica/events/secondary_taps.ts";
 import type { SecondaryCounters, SecondaryEvent } from "../../replica/secondary/secondary.ts";
 import type { Address } from "../system/address.ts";
 import { CommitChecks } from "./commit_checks.ts";
 import type { CommitGate } from "./commit_gate.ts";
 import { allocateSlab } from "../system/libc.ts";
 import { LinkListener } from "./link_listener.ts";
-import { connectPeer } from "./peer.ts";
+import { connectPeer } from "./peer_connection.ts";
 import type { Reactor } from "../system/reactor.ts";
 import { ReplicaOwner } from "../home/replica_owner.ts";
 import { ReceiverSession, type SessionSettings } from "./receiver_session.ts";
@@ -47,7 +47,7 @@ export interface ReceiverSettings extends SessionSettings {
   /** Whether a command makes sure that the primary is dead; else it is asked to stop its VM. */
   readonly fenced: boolean;
   /** What of the event-tap the replica keeps; nothing by default. */
-  readonly taps?: ReplicaTaps;
+  readonly taps?: SecondaryTaps;
   /** Whose the replica is; nobody's yet by default. */
   readonly owner?: ReplicaOwner;
   /** Where the replica's pages live; in memory by default. */
@@ -57,7 +57,7 @@ export interface ReceiverSettings extends SessionSettings {
 }
 
 /** Why a secondary does not receive any more; it ends with nothing to do where the VM was shut down. */
-export type Verdict = TakeoverCause | "vm-ended";
+export type ReceiverVerdict = TakeoverCause | "vm-ended";
 
 /** A step that keeps the replica. */
 type Keeping = Extract<SecondaryStep, { readonly do: "wait" | "end" }>;
@@ -70,7 +70,7 @@ type ReceiverState =
   /** `kemari failover` was obeyed, and the sender is told to stop its VM. */
   | { readonly at: "yielding"; readonly session: ReceiverSession }
   /** @property decidedAt In milliseconds of performance.now(). */
-  | { readonly at: "decided"; readonly verdict: Verdict; readonly decidedAt: number }
+  | { readonly at: "decided"; readonly verdict: ReceiverVerdict; readonly decidedAt: number }
   /** The VM runs here. */
   | { readonly at: "active" }
   /** This process is about to end: what becomes of the session is no news any more. */
@@ -179,7 +179,7 @@ export class ReceiverHost {
    *
    * @throws {KemariError} on loss where the options say `exit`, or where nobody can come back.
    */
-  async receive(signal: AbortSignal): Promise<Verdict> {
+  async receive(signal: AbortSignal): Promise<ReceiverVerdict> {
     const verdict = () => this.#state.at === "decided" ? this.#state.verdict : undefined;
     await this.#reactor.run(() => verdict() !== undefined, signal);
     return verdict()!;
@@ -230,7 +230,7 @@ export class ReceiverHost {
     this.#listener = undefined;
   }
 
-  #decide(verdict: Verdict): void {
+  #decide(verdict: ReceiverVerdict): void {
     this.#state = { at: "decided", verdict, decidedAt: performance.now() };
     this.#reactor.wake();
   }
@@ -316,7 +316,7 @@ export class ReceiverHost {
     const { secondary, stoodStill } = session;
     session.close();
     if (at === "ending") return;
-    const end = judgeSessionEnd({
+    const end = judgeSecondaryEnd({
       wasTold: at === "yielding",
       wasAdmitted: secondary.peer !== undefined,
       isStranger: isStranger(error),
@@ -340,11 +340,11 @@ export class ReceiverHost {
     return session;
   }
 
-  /** Carries out what {@link afterSession} says. */
-  #after(end: SessionEnd, error: KemariError, stoodStill = false): void {
+  /** Carries out what {@link afterSecondarySession} says. */
+  #after(end: SecondaryEnd, error: KemariError, stoodStill = false): void {
     this.#age.ended(end, stoodStill);
     if (end !== "no-sender" && end !== "yielded") this.#lastLoss = error;
-    const step = afterSession({
+    const step = afterSecondarySession({
       end,
       onLoss: this.#settings.onLoss,
       committed: this.replica.committed,

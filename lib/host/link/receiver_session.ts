@@ -4,7 +4,7 @@ import { OwnPauses } from "../../decisions/own_pauses.ts";
 import { KemariError, StateError, TransportError } from "../../errors.ts";
 import { Carry } from "../../bytes/carry.ts";
 import type { Replica } from "../../replica/secondary/replica.ts";
-import type { ReplicaTaps } from "../../replica/events/replica_taps.ts";
+import type { SecondaryTaps } from "../../replica/events/secondary_taps.ts";
 import {
   Secondary,
   type SecondaryCounters,
@@ -13,11 +13,11 @@ import {
 import { SessionAnswers } from "./session_answers.ts";
 import type { CommitGate } from "./commit_gate.ts";
 import { bootTimeMs } from "../system/boot_time.ts";
-import { closeAfterLastWords, LINGER_MS, YIELD_MS } from "./linger.ts";
+import { closeAfterLastWords, LINGER_MS, YIELD_MS } from "./close_after_last_words.ts";
 import type { Reactor, Watch } from "../system/reactor.ts";
 import type { Transport } from "../system/transport.ts";
 import { HelloGate, type LookAtSender } from "./hello_gate.ts";
-import type { LinkTiming } from "./link_options.ts";
+import type { LinkTiming } from "./sender_link_settings.ts";
 import type { NackReason } from "../../txn/wire.ts";
 
 const log = getLogger(["kemari", "recv"]);
@@ -70,7 +70,7 @@ export class ReceiverSession {
   readonly #peer: Transport;
   readonly #owner: SessionOwner;
   readonly secondary: Secondary;
-  readonly #taps: ReplicaTaps;
+  readonly #taps: SecondaryTaps;
   /** Who is told of what a disk's copy refuses while there is no session. */
   readonly #ownerOfRefusals: (error: Error) => void;
   readonly #watch: Watch;
@@ -93,16 +93,16 @@ export class ReceiverSession {
     peer: Transport,
     replica: Replica,
     counters: SecondaryCounters,
-    options: SessionSettings,
+    settings: SessionSettings,
     owner: SessionOwner,
   ) {
     this.#reactor = reactor;
     this.#peer = peer;
     this.#owner = owner;
-    this.#yieldMs = options.yieldMs ?? YIELD_MS;
-    this.#bootTimeMs = options.bootTimeMs ?? bootTimeMs;
-    this.#pauses = new OwnPauses(this.#bootTimeMs(), options.graceMs);
-    this.#hello = new HelloGate(reactor, options, {
+    this.#yieldMs = settings.yieldMs ?? YIELD_MS;
+    this.#bootTimeMs = settings.bootTimeMs ?? bootTimeMs;
+    this.#pauses = new OwnPauses(this.#bootTimeMs(), settings.graceMs);
+    this.#hello = new HelloGate(reactor, settings, {
       opened: () => this.#guard(() => this.#take(0)),
       failed: (error) => this.fail(error),
     });
@@ -110,16 +110,16 @@ export class ReceiverSession {
       replica,
       counters,
       {
-        heartbeatMs: options.heartbeatMs,
-        graceMs: options.graceMs,
-        maxTransactionBytes: options.maxTransactionBytes,
+        heartbeatMs: settings.heartbeatMs,
+        graceMs: settings.graceMs,
+        maxTransactionBytes: settings.maxTransactionBytes,
         committed: replica.committed,
-        software: options.software,
+        software: settings.software,
         takesInputs: replica.taps.keepsInputs,
         admit: (_hello, offset) => this.#hello.admit(offset),
       },
       () => performance.now(),
-      (state) => options.gate?.mustHold(state) ?? false,
+      (state) => settings.gate?.mustHold(state) ?? false,
     );
     this.#answers = new SessionAnswers(
       reactor,
@@ -137,7 +137,7 @@ export class ReceiverSession {
       readable: () => this.#guard(() => this.#read()),
       writable: () => this.#guard(() => this.#pump()),
     });
-    const period = Math.max(1, Math.min(options.heartbeatMs / 4, 50));
+    const period = Math.max(1, Math.min(settings.heartbeatMs / 4, 50));
     this.#cancelTick = reactor.every(period, () => this.#guard(() => this.#tick()));
     this.#pump();
   }

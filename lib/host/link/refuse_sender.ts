@@ -1,6 +1,6 @@
 import { encodeConnectionRefusal } from "../../txn/refusal.ts";
 import type { Reactor } from "../system/reactor.ts";
-import { closeAfterLastWords } from "./linger.ts";
+import { closeAfterLastWords } from "./close_after_last_words.ts";
 import type { Transport } from "../system/transport.ts";
 
 /** Why a sender is not wanted, in words. */

@@ -3,17 +3,17 @@ import { StateError } from "../../errors.ts";
 import { createPageDigest } from "../../replica/pages/page_digest.ts";
 import { Primary, type PrimaryEvent } from "../../replica/primary/primary.ts";
 import type { PackingCounters } from "../../txn/packing.ts";
-import type { SentBytes } from "../../txn/sender_options.ts";
+import type { SentBytes } from "../../txn/sender_config.ts";
 import type { LeaveReason } from "../../txn/leave.ts";
 import { AttachedQemu } from "./attached_qemu.ts";
 import { digestSeed } from "./digest_seed.ts";
 import { bootTimeMs } from "../system/boot_time.ts";
-import { helloFields, type QemuChannel, type SenderLinkOptions } from "./link_options.ts";
+import { helloFields, type QemuChannel, type SenderLinkSettings } from "./sender_link_settings.ts";
 import type { ImageMarks } from "../image/image_marks.ts";
 import { closedBySecondary, hasGivenUsUp, silentSecondary } from "./lost_secondary.ts";
-import { LinkTaps } from "./link_taps.ts";
+import { SenderLinkTaps } from "./sender_link_taps.ts";
 import { OwnSilence } from "./own_silence.ts";
-import type { PeerConnection } from "./peer.ts";
+import type { PeerConnection } from "./peer_connection.ts";
 import { PeerInput } from "./peer_input.ts";
 import { PeerOutput } from "./peer_output.ts";
 import type { Reactor, Watch } from "../system/reactor.ts";
@@ -65,7 +65,7 @@ export class SenderLink {
   readonly #cancelTick: () => void;
   readonly #segments = new SegmentPool();
   readonly #maxPendingBytes: number;
-  readonly #taps: LinkTaps | undefined;
+  readonly #taps: SenderLinkTaps | undefined;
   readonly #ownSilence: OwnSilence;
   readonly #marks: ImageMarks | undefined;
   #qemu: AttachedQemu | undefined;
@@ -81,35 +81,36 @@ export class SenderLink {
   constructor(
     reactor: Reactor,
     peer: PeerConnection,
-    options: SenderLinkOptions,
+    settings: SenderLinkSettings,
     openOutput = (to: Transport, input: PeerInput) => new PeerOutput(to, input),
   ) {
     this.#reactor = reactor;
     const { transport } = this.#peer = peer;
-    this.#ownSilence = new OwnSilence(options.bootTimeMs ?? bootTimeMs);
+    this.#ownSilence = new OwnSilence(settings.bootTimeMs ?? bootTimeMs);
     const session = {
       session: randomBytes(16),
-      heartbeatMs: options.heartbeatMs,
-      graceMs: options.graceMs,
-      software: options.software,
-      fields: helloFields(options),
+      heartbeatMs: settings.heartbeatMs,
+      graceMs: settings.graceMs,
+      software: settings.software,
+      fields: helloFields(settings),
     };
     const stopwatch = () => performance.now();
-    this.primary = new Primary(options, session, performance.now(), stopwatch);
-    this.#marks = options.marks;
-    this.#maxPendingBytes = options.maxInFlightBytes;
-    this.#taps = options.taps && new LinkTaps(options.taps, this.primary, transport.name, reactor, {
-      pump: () => this.#pump(),
-      isClosed: () => !this.#isOpen,
-    });
+    this.primary = new Primary(settings, session, performance.now(), stopwatch);
+    this.#marks = settings.marks;
+    this.#maxPendingBytes = settings.maxInFlightBytes;
+    this.#taps = settings.taps &&
+      new SenderLinkTaps(settings.taps, this.primary, transport.name, reactor, {
+        pump: () => this.#pump(),
+        isClosed: () => !this.#isOpen,
+      });
     this.#peerInput = new PeerInput(transport, this.primary);
     this.#output = openOutput(transport, this.#peerInput);
     this.#peerWatch = transport.watch(reactor, {
       readable: () => this.#readPeer(),
       writable: () => this.#pump(),
     });
-    this.#cancelTick = reactor.every(Math.max(1, Math.min(options.heartbeatMs / 4, 50)), () => {
-      const late = this.#ownSilence.tick(options.graceMs, this.primary.peer?.graceMs ?? 0);
+    this.#cancelTick = reactor.every(Math.max(1, Math.min(settings.heartbeatMs / 4, 50)), () => {
+      const late = this.#ownSilence.tick(settings.graceMs, this.primary.peer?.graceMs ?? 0);
       if (late) this.#readPeer();
       this.primary.tick(performance.now());
       this.#pump();

@@ -1,5 +1,9 @@
 import { TransportError } from "../../errors.ts";
-import { encodeFrameHeader, FRAME_HEADER_BYTES, FrameDecoder } from "../../packet/stream_frame.ts";
+import {
+  encodeFrameHeader,
+  FRAME_HEADER_BYTES,
+  StreamFrameDecoder,
+} from "../../packet/stream_frame.ts";
 import { readSome } from "../system/channel.ts";
 import type { FramePort } from "./frame_port.ts";
 import { errno, errnoText, libc } from "../system/libc.ts";
@@ -25,7 +29,7 @@ export const RECEIVE_BUDGET_BYTES = 128 * 1024;
 export class FrameSocket implements FramePort {
   readonly retryMs = undefined;
   readonly refusedFrames = 0;
-  readonly #decoder: FrameDecoder;
+  readonly #decoder: StreamFrameDecoder;
   readonly #batch = new Uint8Array(BATCH_BYTES);
   #start = 0;
   #end = 0;
@@ -38,7 +42,7 @@ export class FrameSocket implements FramePort {
    * @param maxFrameBytes Longer frames from the other side are a fault.
    */
   constructor(readonly fd: number, readonly name: string, maxFrameBytes?: number) {
-    this.#decoder = new FrameDecoder(maxFrameBytes);
+    this.#decoder = new StreamFrameDecoder(maxFrameBytes);
   }
 
   send(frame: Uint8Array): boolean {

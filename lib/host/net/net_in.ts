@@ -4,7 +4,7 @@ import { GuestInputs } from "./guest_inputs.ts";
 import { libc } from "../system/libc.ts";
 import type { Reactor, Watch } from "../system/reactor.ts";
 import type { Listener } from "../system/socket.ts";
-import type { UnixAddress } from "./net_address.ts";
+import type { UnixAddress } from "./net_tap_address.ts";
 
 /** After so many frames QEMU is asked whether it has room for more, see {@link NetIn.areInputsTaken}. */
 const PROBE_FRAMES = 32;

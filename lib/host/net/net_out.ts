@@ -4,7 +4,7 @@ import { FrameSocket } from "./frame_socket.ts";
 import type { Reactor, Watch } from "../system/reactor.ts";
 import { connectSocket } from "../system/socket.ts";
 import { TapDevice } from "./tap_device.ts";
-import type { NetOutAddress } from "./net_address.ts";
+import type { NetOutAddress } from "./net_tap_address.ts";
 
 const CONNECT_TIMEOUT_MS = 1000;
 /** An OUT that has taken nothing for so long is stuck. */

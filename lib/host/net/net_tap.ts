@@ -1,16 +1,16 @@
 import { StateError } from "../../errors.ts";
 import { MAC_BYTES } from "../../packet/ethernet.ts";
 import { type HeldEpoch, HeldFrames, type HeldLimits } from "../../replica/events/held_frames.ts";
-import type { RecentDurations } from "../../control/durations.ts";
+import type { RecentDurations } from "../../control/recent_durations.ts";
 import { RECEIVE_BUDGET_BYTES } from "./frame_socket.ts";
 import { NetAnnouncer } from "./net_announcer.ts";
 import { NetIn } from "./net_in.ts";
 import { NetOut } from "./net_out.ts";
-import type { NetTapEvents, NetTapOptions } from "./net_tap_events.ts";
+import type { NetTapEvents, NetTapSettings } from "./net_tap_events.ts";
 import type { NetTapCounters } from "../../control/tap_status.ts";
 import type { Reactor } from "../system/reactor.ts";
 import { type Listener, listenSocket } from "../system/socket.ts";
-import type { NetTapAddress } from "./net_address.ts";
+import type { NetTapAddress } from "./net_tap_address.ts";
 
 const DEFAULT_LIMITS: HeldLimits = { maxFrames: 16_384, maxBytes: 64 << 20 };
 /** What is read in one turn, so that the other descriptors are heard too. */
@@ -41,18 +41,18 @@ export class NetTap {
     reactor: Reactor,
     listener: Listener,
     readonly out: NetOut,
-    options: NetTapOptions,
+    settings: NetTapSettings,
   ) {
-    this.#events = options.events ?? {};
-    this.#held = new HeldFrames(options.limits ?? DEFAULT_LIMITS);
-    if (options.holdFrames) this.#held.hold();
-    this.#guest = new NetIn(address.in, reactor, listener, options.maxFrameBytes, {
+    this.#events = settings.events ?? {};
+    this.#held = new HeldFrames(settings.limits ?? DEFAULT_LIMITS);
+    if (settings.holdFrames) this.#held.hold();
+    this.#guest = new NetIn(address.in, reactor, listener, settings.maxFrameBytes, {
       readable: () => this.#onGuestReadable(),
       changed: () => this.#updateWants(),
       guest: (isConnected) => this.#events.guest?.(isConnected),
       fault: (error) => this.#events.fault?.(error),
       inputs: (frames) => this.#events.inputs?.(frames),
-    }, options.isDeaf ?? false);
+    }, settings.isDeaf ?? false);
     this.#announcer = new NetAnnouncer(
       reactor,
       (frame) => {
@@ -71,15 +71,15 @@ export class NetTap {
   static async open(
     address: NetTapAddress,
     reactor: Reactor,
-    options: NetTapOptions,
+    settings: NetTapSettings,
     signal: AbortSignal,
   ): Promise<NetTap> {
     let tap: NetTap | undefined;
-    const out = await NetOut.open(address.out, reactor, options.maxFrameBytes, {
+    const out = await NetOut.open(address.out, reactor, settings.maxFrameBytes, {
       readable: () => void (tap && tap.#onOutReadable()),
       writable: () => void (tap && tap.#pump()),
-      fault: (error) => (tap === undefined ? options.events : tap.#events)?.fault?.(error),
-      restored: () => (tap === undefined ? options.events : tap.#events)?.restored?.(),
+      fault: (error) => (tap === undefined ? settings.events : tap.#events)?.fault?.(error),
+      restored: () => (tap === undefined ? settings.events : tap.#events)?.restored?.(),
     }, signal);
     try {
       return tap = new NetTap(
@@ -87,7 +87,7 @@ export class NetTap {
         reactor,
         await listenSocket(address.in, reactor, signal),
         out,
-        options,
+        settings,
       );
     } catch (error) {
       out.close();

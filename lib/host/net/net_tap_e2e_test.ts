@@ -6,7 +6,7 @@ import { NetLab, netLabMissing } from "../../lab/network/net_lab.ts";
 import { insideNamespace, NetSniffer } from "../../lab/network/net_sniffer.ts";
 import { cacheDir } from "../../lab/provision/cache_dir.ts";
 import { ensureQemu } from "../../lab/provision/qemu.ts";
-import { startBooted } from "../../lab/vms/booted_vm.ts";
+import { startBooted } from "../../lab/vms/start_booted.ts";
 import type { Vm } from "../../lab/vms/vm.ts";
 import type { KemariError } from "../../errors.ts";
 import { describeFrame } from "../../packet/describe_frame.ts";
@@ -15,7 +15,7 @@ import { decodeIpv4, IP_PROTOCOL } from "../../packet/ipv4.ts";
 import { NetTap } from "./net_tap.ts";
 import type { NetTapEvents } from "./net_tap_events.ts";
 import { Reactor } from "../system/reactor.ts";
-import { parseNetTap } from "./net_address.ts";
+import { parseNetTap } from "./net_tap_address.ts";
 import { until } from "../../lab/program/until.ts";
 
 const missing = await netLabMissing();

@@ -29,7 +29,7 @@ export interface NetTapEvents {
 }
 
 /** How a tap behaves; all optional. */
-export interface NetTapOptions {
+export interface NetTapSettings {
   readonly events?: NetTapEvents;
   /** Default: 16,384 frames, 64 MiB. */
   readonly limits?: HeldLimits;

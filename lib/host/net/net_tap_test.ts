@@ -3,7 +3,7 @@ import { TransportError, WireError } from "../../errors.ts";
 import { macText } from "../../packet/ethernet.ts";
 import { encodeFrame } from "../../packet/stream_frame.ts";
 import { NetTap } from "./net_tap.ts";
-import { parseNetTap } from "./net_address.ts";
+import { parseNetTap } from "./net_tap_address.ts";
 
 import { frame, numberOf, Scene } from "./testing/net_tap_scene.ts";
 import { never } from "../system/never.ts";

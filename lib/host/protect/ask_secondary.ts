@@ -2,8 +2,8 @@ import { getLogger } from "@logtape/logtape";
 import type { Answer } from "../../decisions/primary_end.ts";
 import { WireError } from "../../errors.ts";
 import type { Address } from "../system/address.ts";
-import type { SenderLinkOptions } from "../link/link_options.ts";
-import { CONNECT_TIMEOUT_MS, connectPeer } from "../link/peer.ts";
+import type { SenderLinkSettings } from "../link/sender_link_settings.ts";
+import { CONNECT_TIMEOUT_MS, connectPeer } from "../link/peer_connection.ts";
 import type { Reactor } from "../system/reactor.ts";
 import { isTakenOver } from "../vm/release_vm.ts";
 import { SenderLink } from "../link/sender_link.ts";
@@ -27,7 +27,7 @@ const POLL_MS = 250;
 export async function askSecondary(
   target: Address,
   guard: LinkGuard,
-  options: SenderLinkOptions,
+  options: SenderLinkSettings,
   reactor: Reactor,
 ): Promise<Answer> {
   if (target.kind !== "tcp" && target.kind !== "unix") return "unheard";

@@ -1,8 +1,8 @@
 import { tooSlow } from "../link/lost_secondary.ts";
 import type { SenderLink } from "../link/sender_link.ts";
 import type { Reactor } from "../system/reactor.ts";
-import type { TapSet } from "../taps/tap_set.ts";
-import type { SyncOn } from "../taps/tap_status.ts";
+import type { PrimaryTapDevices } from "../taps/primary_tap_devices.ts";
+import type { SyncOn } from "../taps/tap_settings.ts";
 import type { VmWatch } from "../vm/vm_watch.ts";
 import { SyncTrigger } from "./sync_trigger.ts";
 
@@ -10,7 +10,7 @@ import { SyncTrigger } from "./sync_trigger.ts";
 export interface CheckpointRequestParts {
   readonly reactor: Reactor;
   readonly watch: VmWatch;
-  readonly taps: TapSet;
+  readonly taps: PrimaryTapDevices;
   readonly settings: { readonly syncOn: SyncOn; readonly syncMinIntervalMs: number };
   /** The secondary, as errors name it. */
   readonly peer: string;

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import type { QmpEvent } from "../../qmp/session.ts";
 import type { SenderLink } from "../link/sender_link.ts";
 import { Reactor } from "../system/reactor.ts";
-import type { TapSet } from "../taps/tap_set.ts";
+import type { PrimaryTapDevices } from "../taps/primary_tap_devices.ts";
 import type { QmpClient } from "../vm/qmp_client.ts";
 import { VmWatch } from "../vm/vm_watch.ts";
 import { CheckpointRequests } from "./checkpoint_requests.ts";
@@ -22,7 +22,7 @@ function scene(syncOn: readonly ("net" | "disk")[] = ["net"]) {
     triggered: () => {},
     vmStops: () => void done.push("taps stop"),
     vmRuns: () => void done.push("taps run"),
-  } as unknown as TapSet;
+  } as unknown as PrimaryTapDevices;
   const requests = new CheckpointRequests({
     ...{ reactor, taps, settings: { syncOn, syncMinIntervalMs: 0 }, peer: "peer" },
     watch: new VmWatch(qmp as unknown as QmpClient),

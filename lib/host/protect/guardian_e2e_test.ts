@@ -1,8 +1,8 @@
 /** Signals to `kemari protect` and to its guardian: a service that is stopped signals both. */
 import assert from "node:assert/strict";
 import { BarePair } from "../../lab/testing/bare_pair.ts";
-import { guardians } from "../../lab/testing/guardians.ts";
-import { KemariProcess } from "../../lab/program/watched_kemari.ts";
+import { guardianPids } from "../../lab/testing/guardian_pids.ts";
+import { KemariProcess } from "../../lab/program/kemari_process.ts";
 import { QmpClient } from "../vm/qmp_client.ts";
 import { delay } from "../system/delay.ts";
 import { until } from "../../lab/program/until.ts";
@@ -14,7 +14,7 @@ async function protectedPair() {
   await recv.listening();
   const protect = pair.protect("--sync-interval", "20");
   await pair.syncs(5);
-  await until(() => guardians(pair.primary).some(listens), "the guardian to be there");
+  await until(() => guardianPids(pair.primary).some(listens), "the guardian to be there");
   return { pair, recv, protect };
 }
 
@@ -27,7 +27,7 @@ function listens(pid: number): boolean {
 Deno.test("e2e: a guardian outlives the signals that end its protect, and frees a VM that answers late", async () => {
   const { pair, protect } = await protectedPair();
   await using _ = pair;
-  const [guardian] = guardians(pair.primary);
+  const [guardian] = guardianPids(pair.primary);
   Deno.kill(pair.primary.pid, "SIGSTOP");
   try {
     // As systemctl stop does: both at once, and again.
@@ -38,7 +38,7 @@ Deno.test("e2e: a guardian outlives the signals that end its protect, and frees 
     await protect.waitFor(/guardian waits to tell it/, 30_000);
     // A command that winds up has five seconds, a guardian has not.
     await delay(6000);
-    assert.deepEqual(guardians(pair.primary), [guardian]);
+    assert.deepEqual(guardianPids(pair.primary), [guardian]);
   } finally {
     Deno.kill(pair.primary.pid, "SIGCONT");
   }
@@ -48,33 +48,33 @@ Deno.test("e2e: a guardian outlives the signals that end its protect, and frees 
     const { status } = await qmp.execute("query-migrate") as { status: string };
     return status !== "colo";
   }, "COLO to end");
-  await until(() => guardians(pair.primary).length === 0, "the guardian to end");
+  await until(() => guardianPids(pair.primary).length === 0, "the guardian to end");
 });
 
 Deno.test("e2e: a guardian that is killed is followed by another, which acts when protect is killed", async () => {
   const { pair, protect } = await protectedPair();
   await using _ = pair;
-  const [first] = guardians(pair.primary);
+  const [first] = guardianPids(pair.primary);
   Deno.kill(first, "SIGKILL");
   await protect.waitFor(/the guardian has ended \(SIGKILL\): another one is started/);
   await until(
-    () => guardians(pair.primary).length === 1 && guardians(pair.primary)[0] !== first,
+    () => guardianPids(pair.primary).length === 1 && guardianPids(pair.primary)[0] !== first,
     "another one",
   );
   protect.signal("SIGKILL");
   await pair.assertRunning(pair.primary);
-  await until(() => guardians(pair.primary).length === 0, "the guardian to end");
+  await until(() => guardianPids(pair.primary).length === 0, "the guardian to end");
 });
 
 Deno.test("e2e: SIGUSR1 and SIGUSR2, which log rotation may send, end nothing", async () => {
   const { pair, recv, protect } = await protectedPair();
   await using _ = pair;
-  const [guardian] = guardians(pair.primary);
+  const [guardian] = guardianPids(pair.primary);
   for (const signal of ["SIGUSR1", "SIGUSR2"] as const) {
     for (const pid of [protect.pid, recv.pid, guardian]) Deno.kill(pid, signal);
   }
   const { syncs } = await pair.syncs(1);
   await pair.syncs(syncs + 20);
-  assert.deepEqual(guardians(pair.primary), [guardian]);
+  assert.deepEqual(guardianPids(pair.primary), [guardian]);
   await pair.receiverStatus(({ state }) => state === "receiving");
 });

@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { BarePair, type PairedMachine } from "../../lab/testing/bare_pair.ts";
 import { kvmTest } from "../../lab/vms/kvm.ts";
-import { KemariProcess } from "../../lab/program/watched_kemari.ts";
+import { KemariProcess } from "../../lab/program/kemari_process.ts";
 import { delay } from "../system/delay.ts";
 
 const WARNING =

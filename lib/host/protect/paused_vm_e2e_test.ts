@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { BarePair } from "../../lab/testing/bare_pair.ts";
 import { ProtectedPair } from "../../lab/testing/protected_pair.ts";
-import { KemariProcess } from "../../lab/program/watched_kemari.ts";
+import { KemariProcess } from "../../lab/program/kemari_process.ts";
 import { QmpClient } from "../vm/qmp_client.ts";
 import { delay } from "../system/delay.ts";
 import { until } from "../../lab/program/until.ts";

@@ -1,7 +1,7 @@
 import { getLogger } from "@logtape/logtape";
 import { UsageError } from "../../errors.ts";
 import { type Address, parseAddress } from "../system/address.ts";
-import { ControlServer } from "../system/control.ts";
+import { ControlServer } from "../system/control_server.ts";
 import { ProtectBoard } from "./protect_board.ts";
 import type { ProtectParts, ProtectSettings } from "./protect_context.ts";
 import { findProtectableVm } from "./protectable_vm.ts";
@@ -10,9 +10,9 @@ import { connectQemu } from "./protect_waits.ts";
 import { parseQmpAddress } from "../vm/qmp_address.ts";
 import { Reactor } from "../system/reactor.ts";
 import type { ProgressLine } from "../system/progress_line.ts";
-import { serveUntilUnused } from "../taps/serve_taps.ts";
+import { serveUntilUnused } from "../taps/serve_until_unused.ts";
 import { SupervisedLine } from "../vm/supervised_line.ts";
-import { TapSet } from "../taps/tap_set.ts";
+import { PrimaryTapDevices } from "../taps/primary_tap_devices.ts";
 import { LinkGuard } from "../tls/link_guard.ts";
 import { VmEnded, type VmWatch } from "../vm/vm_watch.ts";
 
@@ -48,15 +48,16 @@ export async function protect(
   }
   parseQmpAddress(settings.qmp);
   const guard = LinkGuard.open(settings.security, "sender", target);
+  await guard.admitTarget(target, signal);
   const reactor = new Reactor();
   const board = new ProtectBoard(target.text);
   let control: ControlServer | undefined;
-  let taps: TapSet | undefined;
+  let taps: PrimaryTapDevices | undefined;
   try {
     if (settings.control !== undefined) {
       control = await ControlServer.open(settings.control, board.handlers, reactor, signal);
     }
-    const opened = taps = await TapSet.open(settings.taps, reactor, signal);
+    const opened = taps = await PrimaryTapDevices.open(settings.taps, reactor, signal);
     await protectTapped(settings, target, guard, reactor, opened, progress, signal, board, {
       afterwards: (error, watch) => serveOn(error, watch, opened, reactor, signal),
       atEnd: () => serveToTheEnd(opened, reactor, signal),
@@ -72,7 +73,11 @@ export async function protect(
  * QEMU flushes its disks on its way out, or stands there for long (-no-shutdown); and what the guest
  * wrote last has just been let go.
  */
-async function serveToTheEnd(taps: TapSet, reactor: Reactor, signal: AbortSignal): Promise<void> {
+async function serveToTheEnd(
+  taps: PrimaryTapDevices,
+  reactor: Reactor,
+  signal: AbortSignal,
+): Promise<void> {
   const isNeeded = () => taps.isUsed || taps.isWriting;
   if (isNeeded()) {
     await serveUntilUnused(
@@ -101,7 +106,7 @@ export async function protectTapped(
   target: Address,
   guard: LinkGuard,
   reactor: Reactor,
-  taps: TapSet,
+  taps: PrimaryTapDevices,
   progress: ProgressLine,
   signal: AbortSignal,
   board: ProtectBoard,
@@ -140,7 +145,7 @@ async function runProtection(parts: ProtectParts): Promise<never> {
 async function serveOn(
   error: unknown,
   watch: VmWatch,
-  taps: TapSet,
+  taps: PrimaryTapDevices,
   reactor: Reactor,
   signal: AbortSignal,
 ): Promise<void> {

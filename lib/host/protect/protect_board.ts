@@ -1,5 +1,5 @@
-import type { ControlHandlers } from "../system/control.ts";
-import { senderDurations } from "../status/sender_status.ts";
+import type { ControlHandlers } from "../system/control_server.ts";
+import { readDurations } from "../status/sender_status.ts";
 import type { SenderDurations, SenderStatus } from "../../control/sender_status.ts";
 import type { EarlyStatus } from "../../control/sender_status.ts";
 
@@ -8,7 +8,7 @@ export class ProtectBoard {
   readonly #peer: string;
   #status: () => SenderStatus | EarlyStatus;
   #durations: () => SenderDurations = () =>
-    senderDurations(undefined, { netHold: {}, diskHold: { count: 0, ms: [] } });
+    readDurations(undefined, { netHold: {}, diskHold: { count: 0, ms: [] } });
 
   constructor(peer: string) {
     this.#peer = peer;

@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { BarePair, type PairedMachine } from "../../lab/testing/bare_pair.ts";
 import { EagerSecondary } from "../../lab/testing/eager_secondary.ts";
 import { kvmTest } from "../../lab/vms/kvm.ts";
-import type { QemuVersion } from "../../lab/provision/qemu.ts";
+import type { QemuSeries } from "../../lab/provision/qemu.ts";
 import { QmpClient } from "../vm/qmp_client.ts";
 import { delay } from "../system/delay.ts";
 
@@ -14,7 +14,7 @@ type Mode = "colo" | "snapshot";
 
 /** A protected VM, whose secondary takes over at a loss, and a monitor of the test's own. */
 async function prepared(
-  version: QemuVersion,
+  version: QemuSeries,
   machine: PairedMachine,
   mode: Mode,
   ...options: string[]
@@ -119,7 +119,7 @@ async function cancelInCheckpoint(
 }
 
 async function neverEnds(
-  version: QemuVersion,
+  version: QemuSeries,
   machine: PairedMachine,
   cancel: (scene: Scene) => Promise<unknown> = ({ qmp }) => qmp.execute("migrate_cancel"),
 ): Promise<void> {

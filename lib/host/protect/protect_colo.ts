@@ -8,7 +8,7 @@ import { wantsReturnPath } from "../../qmp/qemu_texts.ts";
 import { libc } from "../system/libc.ts";
 import { failIfFailed } from "../vm/migration_channel.ts";
 import type { ProtectContext } from "./protect_context.ts";
-import { readGuestTimer } from "../vm/qemu_probe.ts";
+import { readGuestTimer } from "../vm/probe_qemu.ts";
 import type { QmpClient } from "../vm/qmp_client.ts";
 import { saveSettings } from "../vm/saved_settings.ts";
 import { PAUSED } from "../vm/vm_end_words.ts";

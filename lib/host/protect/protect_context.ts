@@ -1,8 +1,8 @@
 /** What `kemari protect` is asked for, and what its modes work with. */
 import type { LinkSecurity } from "../../decisions/link_security.ts";
 import type { MigrationSupport } from "../../qmp/migration_support.ts";
-import type { CompressSettings } from "../link/compression.ts";
-import type { LinkTiming } from "../link/link_options.ts";
+import type { CompressSettings } from "../link/compress_settings.ts";
+import type { LinkTiming } from "../link/sender_link_settings.ts";
 import type { MigrationChannel } from "../vm/migration_channel.ts";
 import type { QmpClient } from "../vm/qmp_client.ts";
 import type { Reactor } from "../system/reactor.ts";
@@ -13,10 +13,10 @@ import type { SyncTrigger } from "./sync_trigger.ts";
 import type { Address } from "../system/address.ts";
 import type { ProgressLine } from "../system/progress_line.ts";
 import type { SupervisedLine } from "../vm/supervised_line.ts";
-import type { TapSet } from "../taps/tap_set.ts";
+import type { PrimaryTapDevices } from "../taps/primary_tap_devices.ts";
 import type { LinkGuard } from "../tls/link_guard.ts";
 import type { ProtectBoard } from "./protect_board.ts";
-import type { SyncOn, TapSettings } from "../taps/tap_status.ts";
+import type { SyncOn, TapSettings } from "../taps/tap_settings.ts";
 import type { VmWatch } from "../vm/vm_watch.ts";
 
 export interface ProtectSettings extends LinkTiming, CompressSettings {
@@ -46,7 +46,7 @@ export interface ProtectParts {
   readonly target: Address;
   readonly guard: LinkGuard;
   readonly reactor: Reactor;
-  readonly taps: TapSet;
+  readonly taps: PrimaryTapDevices;
   readonly progress: ProgressLine;
   readonly signal: AbortSignal;
   readonly board: ProtectBoard;

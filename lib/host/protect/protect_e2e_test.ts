@@ -5,7 +5,7 @@ import type { BareVm } from "../../lab/bare_guest/bare_vm.ts";
 import type { KemariPair } from "../../lab/testing/kemari_pair.ts";
 import type { Vm } from "../../lab/vms/vm.ts";
 import { migrateStopped, resumeArrived } from "../../lab/vms/stopped_migration.ts";
-import { FROM_SOURCE } from "../../lab/program/watched_kemari.ts";
+import { FROM_SOURCE } from "../../lab/program/kemari_process.ts";
 import { QmpClient } from "../vm/qmp_client.ts";
 import { delay } from "../system/delay.ts";
 import { until } from "../../lab/program/until.ts";

@@ -4,7 +4,7 @@ import { BarePair } from "../../lab/testing/bare_pair.ts";
 import { EagerSecondary } from "../../lab/testing/eager_secondary.ts";
 import { until } from "../../lab/program/until.ts";
 import { delay } from "../system/delay.ts";
-import type { QemuVersion } from "../../lab/provision/qemu.ts";
+import type { QemuSeries } from "../../lab/provision/qemu.ts";
 import { QmpClient } from "../vm/qmp_client.ts";
 
 /** Longer than any command to QEMU may take. */
@@ -13,7 +13,7 @@ const SILENCE_MS = 11_000;
 const A_WHILE_MS = 3500;
 
 /** A VM, and a secondary that takes over at a loss. */
-async function prepared(version: QemuVersion = "11.1") {
+async function prepared(version: QemuSeries = "11.1") {
   const pair = await BarePair.boot(version, { accelerator: "tcg", timer: "apic" });
   return { pair, secondary: await EagerSecondary.start(pair) };
 }

@@ -1,7 +1,7 @@
 /** A protect that stood still for longer than its secondary waits: it was taken for dead. */
 import assert from "node:assert/strict";
 import { BarePair } from "../../lab/testing/bare_pair.ts";
-import { KemariProcess } from "../../lab/program/watched_kemari.ts";
+import { KemariProcess } from "../../lab/program/kemari_process.ts";
 import { QmpClient } from "../vm/qmp_client.ts";
 import { until } from "../../lab/program/until.ts";
 

@@ -4,13 +4,13 @@ import { TransportError } from "../../errors.ts";
 import type { Address } from "../system/address.ts";
 import { cString, libc } from "../system/libc.ts";
 import { tooSlow } from "../link/lost_secondary.ts";
-import { socketConnection } from "../link/peer.ts";
+import { socketConnection } from "../link/peer_connection.ts";
 import { LinkGuard } from "../tls/link_guard.ts";
 import { SenderLink } from "../link/sender_link.ts";
 import type { Watch } from "../system/reactor.ts";
 import { Stage, tinyStream } from "../link/testing/link_stage.ts";
 import { askSecondary } from "./ask_secondary.ts";
-import { type Parted, partFromSecondary, type Parting } from "./protect_loss.ts";
+import { type Parted, partFromSecondary, type Parting } from "./parting.ts";
 import { never } from "../system/never.ts";
 
 /** The stage's grace is 2000 ms: after half of that in silence, a primary may have been taken for dead. */

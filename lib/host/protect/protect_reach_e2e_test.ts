@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { BarePair, type PairedMachine } from "../../lab/testing/bare_pair.ts";
 import { failover } from "../../lab/testing/kemari_pair.ts";
 import { QmpRelay } from "../../lab/testing/qmp_relay.ts";
-import { KemariProcess } from "../../lab/program/watched_kemari.ts";
+import { KemariProcess } from "../../lab/program/kemari_process.ts";
 import { QmpClient } from "../vm/qmp_client.ts";
 
 const MACHINE = { accelerator: "tcg", timer: "apic" } as const;

@@ -9,7 +9,7 @@ import {
 } from "../../lab/testing/operator_settings.ts";
 import { failover } from "../../lab/testing/kemari_pair.ts";
 import { QmpRelay } from "../../lab/testing/qmp_relay.ts";
-import { FROM_SOURCE, KemariProcess } from "../../lab/program/watched_kemari.ts";
+import { FROM_SOURCE, KemariProcess } from "../../lab/program/kemari_process.ts";
 import { QmpClient } from "../vm/qmp_client.ts";
 import { until } from "../../lab/program/until.ts";
 

@@ -1,6 +1,6 @@
 /** Every way out of a protection that the other settings test does not take. */
 import assert from "node:assert/strict";
-import { guardians } from "../../lab/testing/guardians.ts";
+import { guardianPids } from "../../lab/testing/guardian_pids.ts";
 import {
   AS_SET,
   assertPutBack,
@@ -9,7 +9,7 @@ import {
 } from "../../lab/testing/operator_settings.ts";
 import { failover } from "../../lab/testing/kemari_pair.ts";
 import { QmpRelay } from "../../lab/testing/qmp_relay.ts";
-import { KemariProcess } from "../../lab/program/watched_kemari.ts";
+import { KemariProcess } from "../../lab/program/kemari_process.ts";
 import type { QmpClient } from "../vm/qmp_client.ts";
 import { until } from "../../lab/program/until.ts";
 
@@ -90,7 +90,7 @@ Deno.test("e2e: settings stay as they are where protect is killed between two se
   await qmp.execute("migrate-set-parameters", parameters);
   protect.signal("SIGKILL");
   await protect.ended();
-  await until(() => guardians(pair.primary).length === 0, "the guardian to end");
+  await until(() => guardianPids(pair.primary).length === 0, "the guardian to end");
   assert.equal(await runStateOf(qmp), "running");
   assert.deepEqual(await settingsOf(qmp), { ...AS_SET, parameters });
 });

@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { BarePair, type PairedMachine } from "../../lab/testing/bare_pair.ts";
 import { EagerSecondary } from "../../lab/testing/eager_secondary.ts";
 import { kvmTest } from "../../lab/vms/kvm.ts";
-import type { QemuVersion } from "../../lab/provision/qemu.ts";
+import type { QemuSeries } from "../../lab/provision/qemu.ts";
 import { QmpClient } from "../vm/qmp_client.ts";
 import { until } from "../../lab/program/until.ts";
 
@@ -13,7 +13,7 @@ const KVM: PairedMachine = { ...COMMON, accelerator: "kvm" };
 
 /** A protected VM, whose secondary takes over at a loss, and a monitor of the test's own. */
 async function prepared(
-  version: QemuVersion,
+  version: QemuSeries,
   machine: PairedMachine,
   mode: "colo" | "snapshot" | "auto" = "auto",
   ...options: string[]

@@ -1,10 +1,10 @@
 import { getLogger } from "@logtape/logtape";
 import { securityOptions } from "../../decisions/link_security.ts";
 import { parseAddress } from "../system/address.ts";
-import { isWhole } from "../../control/status.ts";
+import { isWhole } from "../../control/end_status.ts";
 import { askProtection, askStatus } from "../system/ask_control.ts";
-import { statusLine } from "../status/status_line.ts";
-import type { ViaSettings } from "../../control/protect_request.ts";
+import { summarizeStatus } from "../status/summarize_status.ts";
+import type { ViaConfig } from "../../control/protect_request.ts";
 import type { ProtectSettings } from "./protect_context.ts";
 import type { ProgressLine } from "../system/progress_line.ts";
 import { parseQmpAddress } from "../vm/qmp_address.ts";
@@ -16,7 +16,7 @@ const log = getLogger(["kemari", "protect"]);
 const STATUS_PERIOD_MS = 500;
 
 /** What the kemari behind the control socket is asked for; it has the taps, and its own control. */
-export type ViaOptions = Omit<ProtectSettings, "syncOn" | "control"> & Pick<ViaSettings, "syncOn">;
+export type ViaSettings = Omit<ProtectSettings, "syncOn" | "control"> & Pick<ViaConfig, "syncOn">;
 
 /**
  * `kemari protect --via SOCK`: has the kemari that took a VM over, and serves its disks and NICs,
@@ -28,7 +28,7 @@ export type ViaOptions = Omit<ProtectSettings, "syncOn" | "control"> & Pick<ViaS
  */
 export async function protectVia(
   via: string,
-  settings: ViaOptions,
+  settings: ViaSettings,
   progress: ProgressLine,
   signal: AbortSignal,
 ): Promise<void> {
@@ -59,7 +59,7 @@ async function watchStatus(
     try {
       const status = await askStatus(via, signal);
       if (status.role !== "sender") continue;
-      if (progress.isShown && isWhole(status)) progress.set(statusLine(status));
+      if (progress.isShown && isWhole(status)) progress.set(summarizeStatus(status));
       const state = status.syncs > 0 && status.state === "synchronizing"
         ? "protected: checkpoints follow"
         : status.state;
@@ -72,7 +72,7 @@ async function watchStatus(
 }
 
 /** The other process stands in another folder. */
-function fromAnywhere(settings: ViaOptions): ViaSettings {
+function fromAnywhere(settings: ViaSettings): ViaConfig {
   const absolute = (path: string) => path.startsWith("/") ? path : `${Deno.cwd()}/${path}`;
   const security = securityOptions(settings.security);
   const target = parseAddress(settings.target);

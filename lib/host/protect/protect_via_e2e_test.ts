@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { TappedPair } from "../../lab/testing/tapped_pair.ts";
-import { KemariProcess } from "../../lab/program/watched_kemari.ts";
+import { KemariProcess } from "../../lab/program/kemari_process.ts";
 
 Deno.test("e2e: the pair is made whole again, and the roles change twice under one connection", async () => {
   await using pair = await TappedPair.make("replicated");

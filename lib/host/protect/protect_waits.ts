@@ -4,14 +4,14 @@ import { TransportError } from "../../errors.ts";
 import { type MigrationSupport, refusalOf } from "../../qmp/migration_support.ts";
 import { atStart } from "../../qmp/run_state.ts";
 import type { Address } from "../system/address.ts";
-import { CONNECT_TIMEOUT_MS, connectPeer } from "../link/peer.ts";
+import { CONNECT_TIMEOUT_MS, connectPeer } from "../link/peer_connection.ts";
 import type { ProtectBoard } from "./protect_board.ts";
-import { readMigrationSupport } from "../vm/qemu_probe.ts";
+import { readMigrationSupport } from "../vm/probe_qemu.ts";
 import { QmpClient } from "../vm/qmp_client.ts";
 import type { Reactor } from "../system/reactor.ts";
 import { staysInColo } from "../vm/release_vm.ts";
 import type { SupervisedLine } from "../vm/supervised_line.ts";
-import type { TapSet } from "../taps/tap_set.ts";
+import type { PrimaryTapDevices } from "../taps/primary_tap_devices.ts";
 import type { LinkGuard } from "../tls/link_guard.ts";
 import { VmEnded, type VmWatch } from "../vm/vm_watch.ts";
 
@@ -24,7 +24,7 @@ const QEMU_POLL_MS = 100;
 /** Connects to QEMU. One whose disks and NICs we serve is waited for: it starts after us. */
 export async function connectQemu(
   path: string,
-  taps: TapSet,
+  taps: PrimaryTapDevices,
   reactor: Reactor,
   board: ProtectBoard,
   signal: AbortSignal,

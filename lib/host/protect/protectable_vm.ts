@@ -3,8 +3,8 @@ import type { VmIdentity } from "../../decisions/whose_replica.ts";
 import { QemuError } from "../../errors.ts";
 import { type MigrationSupport, refusalOf } from "../../qmp/migration_support.ts";
 import { OutsideWatch } from "../vm/outside_watch.ts";
-import { readMigrationSupport } from "../vm/qemu_probe.ts";
-import { readVmIdentity } from "../vm/vm_identity.ts";
+import { readMigrationSupport } from "../vm/probe_qemu.ts";
+import { readVmIdentity } from "../vm/read_vm_identity.ts";
 import type { ProtectParts } from "./protect_context.ts";
 import { untilProtectable, waitsFor } from "./protect_waits.ts";
 

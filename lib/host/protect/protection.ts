@@ -1,11 +1,11 @@
 import { getLogger } from "@logtape/logtape";
-import { afterSession, type NextStep } from "../../decisions/after_session.ts";
+import { afterPrimarySession, type NextStep } from "../../decisions/after_primary_session.ts";
 import { waitAfterCancel } from "../../decisions/vm_fate.ts";
 import { triggerCheckpoint } from "../../qmp/migration.ts";
 import type { MigrationSupport } from "../../qmp/migration_support.ts";
 import { ImageMarks } from "../image/image_marks.ts";
-import { compressionOf } from "../link/compression.ts";
-import type { SenderLinkOptions } from "../link/link_options.ts";
+import { compressionOf } from "../link/compress_settings.ts";
+import type { SenderLinkSettings } from "../link/sender_link_settings.ts";
 import { SenderLink } from "../link/sender_link.ts";
 import { SOFTWARE } from "../system/software.ts";
 import { MigrationChannel } from "../vm/migration_channel.ts";
@@ -16,7 +16,7 @@ import { CheckpointRequests } from "./checkpoint_requests.ts";
 import { type Guardian, startGuardian } from "./guardian.ts";
 import { protectByColo } from "./protect_colo.ts";
 import type { ProtectContext, ProtectParts } from "./protect_context.ts";
-import { letGo, type Parted, partFromSecondary, type Parting } from "./protect_loss.ts";
+import { letGo, type Parted, partFromSecondary, type Parting } from "./parting.ts";
 import { protectBySnapshots } from "./protect_snapshots.ts";
 import {
   connectSecondary,
@@ -27,7 +27,7 @@ import {
 } from "./protect_waits.ts";
 import type { ProtectableVm } from "./protectable_vm.ts";
 import { ProtectionStatus } from "./protection_status.ts";
-import { Refusals } from "./refusals.ts";
+import { Retries } from "./retries.ts";
 
 const log = getLogger(["kemari", "protect"]);
 
@@ -71,9 +71,9 @@ export class Protection {
   readonly #still: StillVm;
   readonly #channel: MigrationChannel;
   readonly #requests: CheckpointRequests;
-  readonly #refusals: Refusals;
+  readonly #retries: Retries;
   readonly #status: ProtectionStatus;
-  readonly #linkOptions: SenderLinkOptions;
+  readonly #linkSettings: SenderLinkSettings;
   /** Between two checkpoints that nothing else asks for. */
   readonly #interval: { ms: number };
   #support: MigrationSupport;
@@ -95,8 +95,8 @@ export class Protection {
     this.#still = new StillVm(qmp, vm.support, folder);
     this.#channel = new MigrationChannel(reactor, qmp, folder);
     this.#interval = { ms: settings.syncIntervalMs };
-    this.#refusals = new Refusals(target.text);
-    this.#linkOptions = {
+    this.#retries = new Retries(target.text);
+    this.#linkSettings = {
       ...settings,
       vm: vm.identity,
       compression: compressionOf(settings),
@@ -160,13 +160,13 @@ export class Protection {
     const { target, guard, reactor, signal, taps, settings } = this.#parts;
     const peer = await connectSecondary(target, guard, reactor, signal, isFirst || !settings.retry);
     const marks = await reactor.during(ImageMarks.place(taps.images), signal);
-    const link = new SenderLink(reactor, peer, { ...this.#linkOptions, marks });
+    const link = new SenderLink(reactor, peer, { ...this.#linkSettings, marks });
     this.#state = { at: "linked", link };
     this.#status.show(link);
     this.#requests.begin(link);
-    link.onFirstCommit = () => this.#refusals.over();
+    link.onFirstCommit = () => this.#retries.over();
     await reactor.run(() => link.ready, signal);
-    this.#refusals.connected(link.peerSoftware);
+    this.#retries.connected(link.peerSoftware);
     return link;
   }
 
@@ -201,7 +201,7 @@ export class Protection {
     const parted = await partFromSecondary(error, link, this.#parting());
     this.#isTold = parted.told === true;
     this.#state = { at: "unprotected" };
-    const step = afterSession({
+    const step = afterPrimarySession({
       known: parted.known,
       fate: parted.fate,
       tries: { retry: settings.retry, wasLinked, isFirst, hasTaps: !taps.isEmpty },
@@ -224,7 +224,7 @@ export class Protection {
     switch (step.when) {
       case "again":
       case "again-later":
-        return await this.#refusals.wait(step.when, parted.known.end, error, reactor, signal);
+        return await this.#retries.wait(step.when, parted.known.end, error, reactor, signal);
       case "left-alone":
         this.#cancelWaitMs = waitAfterCancel(
           this.#cancelWaitMs,
@@ -296,8 +296,8 @@ export class Protection {
       folder: this.#folder,
       still: this.#still,
       guardian: this.#guardian,
-      ask: () => askSecondary(target, guard, this.#linkOptions, reactor),
-      isQuiet: this.#refusals.isFull,
+      ask: () => askSecondary(target, guard, this.#linkSettings, reactor),
+      isQuiet: this.#retries.isFull,
     };
   }
 }

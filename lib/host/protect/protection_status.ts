@@ -1,6 +1,6 @@
 import type { SenderLink } from "../link/sender_link.ts";
-import { senderDurations, senderStatus, vmStatus } from "../status/sender_status.ts";
-import { statusLine } from "../status/status_line.ts";
+import { readDurations, senderStatus, vmStatus } from "../status/sender_status.ts";
+import { summarizeStatus } from "../status/summarize_status.ts";
 import { RateMeter } from "../system/rate_meter.ts";
 import { DeviceWatch } from "../vm/device_watch.ts";
 import type { EarlyStatus, SenderStatus } from "../../control/sender_status.ts";
@@ -34,13 +34,13 @@ export class ProtectionStatus {
 
   begin(): void {
     const { board, taps, reactor, progress } = this.#parts;
-    board.show(() => this.#read(), () => senderDurations(this.#last, taps.recentHolds()));
+    board.show(() => this.#read(), () => readDurations(this.#last, taps.recentHolds()));
     this.#vm.outside.begin(reactor);
     this.#stopMeter = reactor.every(METER_MS, () => {
       this.lookAtDevices();
       this.#rate.update(this.#last?.primary.counters.committed ?? 0);
       if (progress.isShown && this.#last !== undefined) {
-        progress.set(statusLine(this.#ofSession(this.#last)));
+        progress.set(summarizeStatus(this.#ofSession(this.#last)));
       }
     });
   }

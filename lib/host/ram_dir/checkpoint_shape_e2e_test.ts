@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { failover, ProtectedPair } from "../../lab/testing/protected_pair.ts";
-import { KemariProcess } from "../../lab/program/watched_kemari.ts";
+import { KemariProcess } from "../../lab/program/kemari_process.ts";
 import { QmpClient } from "../vm/qmp_client.ts";
 
 /** A folder for RAM that goes with the pair. */

@@ -16,7 +16,7 @@ import {
 } from "../../qemu/testing/synthetic_stream.ts";
 import { fingerprint, Loopback } from "../../replica/testing/loopback.ts";
 import { Replica } from "../../replica/secondary/replica.ts";
-import { ReplicaTaps } from "../../replica/events/replica_taps.ts";
+import { SecondaryTaps } from "../../replica/events/secondary_taps.ts";
 import { Secondary } from "../../replica/secondary/secondary.ts";
 import { testStore } from "../../lab/testing/store_conformance.ts";
 import { RamDir } from "./ram_dir.ts";
@@ -47,7 +47,7 @@ async function inFolder(body: (path: string) => void | Promise<void>, parent = "
 }
 
 function replicaIn(dir: RamDir): Replica {
-  return new Replica(1e8, undefined, new ReplicaTaps(new Map(), new Set()), dir);
+  return new Replica(1e8, undefined, new SecondaryTaps(new Map(), new Set()), dir);
 }
 
 function apply(replica: Replica, full: boolean, bytes: Uint8Array): void {

@@ -4,7 +4,7 @@ import { TransportError } from "../../errors.ts";
 import { checkpointBody, fullStream, page, zero } from "../../qemu/testing/synthetic_stream.ts";
 import { fingerprint } from "../../replica/testing/loopback.ts";
 import { Replica } from "../../replica/secondary/replica.ts";
-import { ReplicaTaps } from "../../replica/events/replica_taps.ts";
+import { SecondaryTaps } from "../../replica/events/secondary_taps.ts";
 import type { FilePages } from "./file_pages.ts";
 import { RamDir } from "./ram_dir.ts";
 import { Reservation } from "./reservation.ts";
@@ -90,7 +90,7 @@ Deno.test({
       );
       assert.equal(reservation.isDone, false);
       using dir = RamDir.open(`${folder}/none`, "none");
-      const replica = new Replica(1e8, undefined, new ReplicaTaps(new Map(), new Set()), dir);
+      const replica = new Replica(1e8, undefined, new SecondaryTaps(new Map(), new Set()), dir);
       const truth = new Replica(1e8);
       const full = fullStream(1);
       const changes = [checkpointBody(4, page(5, 4, "pc.ram"), page(2, 9, "rom"))];
@@ -116,7 +116,7 @@ Deno.test("a replica says what is reserved for it, the next one's room included"
   const path = Deno.makeTempDirSync({ prefix: "kemari-ram-", dir: "/dev/shm" });
   try {
     using dir = RamDir.open(path, "full");
-    const replica = new Replica(1e8, undefined, new ReplicaTaps(new Map(), new Set()), dir);
+    const replica = new Replica(1e8, undefined, new SecondaryTaps(new Map(), new Set()), dir);
     const full = fullStream(1);
     const bytes = 11 * 1024;
     assert.deepEqual(dir.status, { folder: path, reserve: "full", reservedBytes: 0 });
@@ -133,7 +133,7 @@ Deno.test("a replica says what is reserved for it, the next one's room included"
     using next = RamDir.open(path, "full");
     const found = next.recover();
     assert.ok(!("nothing" in found));
-    const again = new Replica(1e8, undefined, new ReplicaTaps(new Map(), new Set()), next);
+    const again = new Replica(1e8, undefined, new SecondaryTaps(new Map(), new Set()), next);
     again.adopt(found);
     await next.pages!.reserved();
     assert.equal(next.status.reservedBytes, bytes);

@@ -1,6 +1,6 @@
 /** What `kemari status` tells of a sender; the JSON is a contract. */
 import { formatUuid, type VmIdentity } from "../../decisions/whose_replica.ts";
-import type { LatencyWindow } from "../../replica/latency.ts";
+import type { LatencyWindow } from "../../replica/latency_window.ts";
 import type {
   CompressionStatus,
   CompressMode,
@@ -66,7 +66,7 @@ export function senderStatus(
 }
 
 /** @param link The session, if there is one. */
-export function senderDurations(
+export function readDurations(
   link: SenderLink | undefined,
   taps: RecentHolds,
 ): SenderDurations {

@@ -9,9 +9,9 @@ import { LineDecoder } from "../../control/line_decoder.ts";
 import type { ProtectRequest } from "../../control/protect_request.ts";
 import { type ControlRequest, encodeRequest } from "../../control/request.ts";
 import type { SenderDurations } from "../../control/sender_status.ts";
-import type { EarlyEndStatus, EndStatus } from "../../control/status.ts";
+import type { EarlyEndStatus, EndStatus } from "../../control/end_status.ts";
 import { TransportError, WireError } from "../../errors.ts";
-import { parseControlPath } from "./control_address.ts";
+import { parseControlPath } from "./control_path.ts";
 
 /** How long a status may take: whoever serves it does nothing else that takes longer. */
 const STATUS_TIMEOUT_MS = 5000;

@@ -116,6 +116,23 @@ function interfaceIndex(zone: string): number | undefined {
     : Number(zone);
 }
 
+/**
+ * Asks of every address that a host's name stands for, before anything is done there. A name that
+ * cannot be looked up yet is asked of when it is connected to.
+ *
+ * @throws what `admit` throws.
+ */
+export async function admitAddress(
+  address: Address,
+  signal: AbortSignal,
+  admit: AdmitIp,
+): Promise<void> {
+  if (address.kind !== "tcp") return;
+  const found = await resolve(address, signal, "host").catch(() => []);
+  signal.throwIfAborted();
+  for (const { ip } of found) if (ip !== undefined) admit(ip);
+}
+
 /** A name server may take long to say nothing; a signal does not wait for it. */
 function unlessAborted<T>(task: Promise<T>, signal: AbortSignal): Promise<T> {
   return new Promise<T>((resolve, reject) => {

@@ -9,7 +9,12 @@ import {
 import type { BlockFile } from "../ram_dir/file_pages.ts";
 import { delay } from "../system/delay.ts";
 import type { QmpClient } from "../vm/qmp_client.ts";
-import { compareBlocks, mismatch, parseBlockAddresses, parseRamBlocks } from "./standby_command.ts";
+import {
+  compareBlocks,
+  parseBlockAddresses,
+  parseRamBlocks,
+  standbyMismatch,
+} from "./standby_command.ts";
 import { awaitState, sendState, type StandbyProcess } from "./standby_process.ts";
 
 const REHEARSAL_MS = 30_000;
@@ -48,7 +53,7 @@ export async function rehearse(
   const type = await client.execute("qom-get", { path: "/machine", property: "type" });
   const machine = String(type).replace(/-machine$/, "");
   if (shape.machine !== "unnamed" && machine !== shape.machine) {
-    throw mismatch(`its machine type is ${machine}, and the primary's is ${shape.machine}`);
+    throw standbyMismatch(`its machine type is ${machine}, and the primary's is ${shape.machine}`);
   }
   const hmp = async (line: string) =>
     String(await client.execute("human-monitor-command", { "command-line": line }));

@@ -68,7 +68,7 @@ export function planStandby(
     const id = fields.find((field) => field.startsWith("id="))?.slice(3);
     const file = files.find(({ name }) => name === id || name === `/objects/${id}`);
     if (id === undefined || file === undefined) {
-      throw mismatch(
+      throw standbyMismatch(
         `its RAM back end ${id ?? "without an id"} is none of the primary's (${names})`,
       );
     }
@@ -78,7 +78,7 @@ export function planStandby(
   if (shared.length === 0) {
     const file = files.find(({ name }) => MAIN_RAM.test(name));
     if (file === undefined) {
-      throw mismatch(`it has no RAM back end, and the primary's RAM is in ${names}`);
+      throw standbyMismatch(`it has no RAM back end, and the primary's RAM is in ${names}`);
     }
     shared.push(file);
     text += ` ${backend(file.name, file, launch.share, [])} -machine memory-backend=${file.name}`;
@@ -105,7 +105,7 @@ export function coldCommand(command: string, qmpPath: string): string {
 }
 
 /** The error for a standby that is another machine than the primary. */
-export function mismatch(what: string): QemuError {
+export function standbyMismatch(what: string): QemuError {
   return new QemuError("standby", "Mismatch", `this is not the primary's machine: ${what}`, {
     party: "standby",
     hint: "give --standby the primary's own -machine, -m, -smp, RAM back ends and devices",
@@ -158,15 +158,17 @@ export function compareBlocks(
   for (const { name, lengthBytes } of primary) {
     const found = standby.find((block) => block.name === name);
     if (found === undefined) {
-      throw mismatch(`the primary has RAM ${name}, which belongs to a device that is missing here`);
+      throw standbyMismatch(
+        `the primary has RAM ${name}, which belongs to a device that is missing here`,
+      );
     }
     const { usedBytes, totalBytes } = found;
     if (usedBytes === lengthBytes || totalBytes > usedBytes && lengthBytes <= totalBytes) continue;
-    throw mismatch(`RAM ${name} has ${lengthBytes} bytes there and ${usedBytes} here`);
+    throw standbyMismatch(`RAM ${name} has ${lengthBytes} bytes there and ${usedBytes} here`);
   }
   const extra = standby.find(({ name }) => !primary.some((block) => block.name === name));
   if (extra !== undefined) {
-    throw mismatch(`it has RAM ${extra.name}, which the primary has not: a device too many`);
+    throw standbyMismatch(`it has RAM ${extra.name}, which the primary has not: a device too many`);
   }
 }
 

@@ -2,8 +2,8 @@
 import assert from "node:assert/strict";
 import { BarePair } from "../../lab/testing/bare_pair.ts";
 import { failover, ProtectedPair } from "../../lab/testing/protected_pair.ts";
-import type { QemuVersion } from "../../lab/provision/qemu.ts";
-import type { KemariProcess } from "../../lab/program/watched_kemari.ts";
+import type { QemuSeries } from "../../lab/provision/qemu.ts";
+import type { KemariProcess } from "../../lab/program/kemari_process.ts";
 import type { ReceiverStatus } from "../../control/receiver_status.ts";
 import { delay } from "../system/delay.ts";
 import { until } from "../../lab/program/until.ts";
@@ -17,7 +17,7 @@ const NULL_DISK = ["-blockdev", "driver=null-co,node-name=d,size=67108864,read-z
 const NETS = ["-netdev", "hubport,id=n0,hubid=0", "-netdev", "hubport,id=n1,hubid=1"];
 
 interface TestedMachine {
-  readonly version?: QemuVersion;
+  readonly version?: QemuSeries;
   readonly machine?: string;
   readonly args: readonly string[];
 }

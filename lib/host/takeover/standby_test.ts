@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { QemuError } from "../../errors.ts";
 import { BLOCKS, fullStream } from "../../qemu/testing/synthetic_stream.ts";
 import { Replica } from "../../replica/secondary/replica.ts";
-import { ReplicaTaps } from "../../replica/events/replica_taps.ts";
+import { SecondaryTaps } from "../../replica/events/secondary_taps.ts";
 import type { LoadableState } from "../../replica/secondary/compose_replica.ts";
 import type { BlockFile } from "../ram_dir/file_pages.ts";
 import { RamDir } from "../ram_dir/ram_dir.ts";
@@ -34,7 +34,7 @@ async function withStandby(options: readonly string[], body: (scene: Scene) => P
   const dir = RamDir.open(`${folder}/ram`);
   const standby = new Standby(command, dir.makeSocketFolder());
   dir.onImage = (files) => standby.image(files);
-  const replica = new Replica(1e8, undefined, new ReplicaTaps(new Map(), new Set()), dir);
+  const replica = new Replica(1e8, undefined, new SecondaryTaps(new Map(), new Set()), dir);
   const full = fullStream(1);
   try {
     replica.begin({ full: true, based: false });
@@ -293,7 +293,7 @@ Deno.test("another machine, other blocks, and a QEMU that does not start are tol
       if (!options.includes("--blocks")) words.push("--blocks", BLOCK_LIST);
       const other = new Standby(words.map(quoteWord).join(" "), dir.makeSocketFolder());
       dir.onImage = (files) => other.image(files);
-      const copy = new Replica(1e8, undefined, new ReplicaTaps(new Map(), new Set()), dir);
+      const copy = new Replica(1e8, undefined, new SecondaryTaps(new Map(), new Set()), dir);
       const full = fullStream(1);
       copy.begin({ full: true, based: false });
       copy.receive(full, 0, full.length);

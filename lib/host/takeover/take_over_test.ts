@@ -1,13 +1,13 @@
 import assert from "node:assert/strict";
 import { TransportError } from "../../errors.ts";
 import { fullStream } from "../../qemu/testing/synthetic_stream.ts";
-import { ReplicaTaps } from "../../replica/events/replica_taps.ts";
+import { SecondaryTaps } from "../../replica/events/secondary_taps.ts";
 import { Replica } from "../../replica/secondary/replica.ts";
 import { ReplicaHome } from "../home/replica_home.ts";
 import { delay } from "../system/delay.ts";
 import { never } from "../system/never.ts";
 import { Reactor } from "../system/reactor.ts";
-import { ReplicaTapSet } from "../taps/replica_tap_set.ts";
+import { SecondaryTapDevices } from "../taps/secondary_tap_devices.ts";
 import { quoteWord } from "./standby_command.ts";
 import { takeOver } from "./take_over.ts";
 import { TakeoverClock } from "./takeover_clock.ts";
@@ -23,13 +23,13 @@ function isAlive(pid: number): boolean {
 Deno.test("a command that a failed takeover has started is ended: nobody waits for it", async () => {
   const folder = Deno.makeTempDirSync({ prefix: "kemari-take-over-" });
   const reactor = new Reactor();
-  const replica = new Replica(1e8, undefined, new ReplicaTaps(new Map(), new Set()));
+  const replica = new Replica(1e8, undefined, new SecondaryTaps(new Map(), new Set()));
   const full = fullStream(1);
   replica.begin({ full: true, based: false });
   replica.receive(full, 0, full.length);
   replica.commit(1);
   const replay = { net: false, disk: false, input: false };
-  const taps = await ReplicaTapSet.open([], [], reactor, never, false);
+  const taps = await SecondaryTapDevices.open([], [], reactor, never, false);
   const note = `${folder}/pid`;
   // As a QEMU that has not taken its state yet: the end of its stdin is waited for.
   const exec = `echo $$ >${quoteWord(note)}; exec /bin/sh -c 'sleep 60; :' -incoming`;

@@ -3,13 +3,13 @@ import type { TakeoverStatus } from "../../control/receiver_status.ts";
 import type { TakeoverCause } from "../../decisions/takeover_plan.ts";
 
 /** The phases of one takeover, in order. */
-export type Phase = "fenced" | "applied" | "loaded" | "running" | "firstPacket";
+export type TakeoverPhase = "fenced" | "applied" | "loaded" | "running" | "firstPacket";
 
 /** Notes when each phase of a takeover was over. */
 export class TakeoverClock {
   readonly #detectedAt: number;
   readonly #wallClock: string;
-  readonly #at = new Map<Phase, number>();
+  readonly #at = new Map<TakeoverPhase, number>();
   mode: TakeoverStatus["mode"] = null;
   /** Whether a cold QEMU has all that it needs to run the VM, and is not known to have failed. */
   isGiven = false;
@@ -25,12 +25,12 @@ export class TakeoverClock {
   }
 
   /** @param at Milliseconds of performance.now(); now by default. A phase is over once. */
-  over(phase: Phase, at = performance.now()): void {
+  over(phase: TakeoverPhase, at = performance.now()): void {
     if (!this.#at.has(phase)) this.#at.set(phase, at);
   }
 
   /** Forgets phases that are to be gone through again. */
-  again(...phases: readonly Phase[]): void {
+  again(...phases: readonly TakeoverPhase[]): void {
     for (const phase of phases) this.#at.delete(phase);
   }
 
@@ -40,7 +40,7 @@ export class TakeoverClock {
   }
 
   get status(): TakeoverStatus {
-    const since = (phase: Phase) => {
+    const since = (phase: TakeoverPhase) => {
       const at = this.#at.get(phase);
       return at === undefined ? null : at - this.#detectedAt;
     };

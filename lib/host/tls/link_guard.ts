@@ -3,6 +3,7 @@ import { expectedNames, type LinkSecurity, mayBePlain } from "../../decisions/li
 import { UsageError } from "../../errors.ts";
 import { parsePskFile } from "../../keys/psk_file.ts";
 import type { Address } from "../system/address.ts";
+import { admitAddress } from "../system/socket.ts";
 import { type Descriptors, PlainTransport, type Transport } from "../system/transport.ts";
 import { certificateFiles, checkCertificates } from "./certificate_files.ts";
 import { checkFile, stampOf } from "./private_file.ts";
@@ -60,6 +61,15 @@ export class LinkGuard {
         "give both ends --key FILE (kemari keygen makes one) or --tls-dir DIR; or --plain, where " +
         "nobody else can reach that network",
     });
+  }
+
+  /**
+   * Lets a target through, by its name, so that the user hears of it before anything is done.
+   *
+   * @throws {UsageError} as {@link admit}.
+   */
+  async admitTarget(target: Address, signal: AbortSignal): Promise<void> {
+    await admitAddress(target, signal, (ip) => this.admit(ip, target.text));
   }
 
   /**

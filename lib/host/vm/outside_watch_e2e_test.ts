@@ -1,15 +1,15 @@
 /** What a real QEMU's VM says past kemari is told by name: at the start, in the status, and later. */
 import assert from "node:assert/strict";
 import { BarePair } from "../../lab/testing/bare_pair.ts";
-import type { QemuVersion } from "../../lab/provision/qemu.ts";
+import type { QemuSeries } from "../../lab/provision/qemu.ts";
 import { runKemari } from "../../lab/program/run_kemari.ts";
 import type { TappedStatus } from "../../lab/program/ask_end.ts";
-import { KemariProcess } from "../../lab/program/watched_kemari.ts";
+import { KemariProcess } from "../../lab/program/kemari_process.ts";
 import { QmpClient } from "./qmp_client.ts";
 import { until } from "../../lab/program/until.ts";
 
 /** Two NICs of which one can go through kemari, a third to be plugged, and a channel. */
-async function boot(version: QemuVersion): Promise<BarePair & { readonly net: string }> {
+async function boot(version: QemuSeries): Promise<BarePair & { readonly net: string }> {
   const net = await Deno.makeTempFile({ prefix: "kemari-net-" });
   await Deno.remove(net);
   const again = version === "11.1" ? "reconnect-ms=50" : "reconnect=1";

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { UsageError } from "../../errors.ts";
-import { parseControlPath } from "../system/control_address.ts";
+import { parseControlPath } from "../system/control_path.ts";
 import { parseQmpAddress } from "./qmp_address.ts";
 
 Deno.test("a monitor's address is read as QEMU was given it", () => {

@@ -13,13 +13,13 @@ const MAX_WAITING_EVENTS = 10_000;
 const DEFAULT_TIMEOUT_MS = 10_000;
 
 /** How to connect. */
-export interface ConnectOptions {
+export interface ConnectSettings {
   readonly timeoutMs?: number;
   readonly reactor?: Reactor;
 }
 
 /** How long to wait, and how to send. */
-export interface ExecuteOptions {
+export interface ExecuteSettings {
   /** Default: {@link QmpClient.patienceMs}. */
   readonly timeoutMs?: number;
   /** Ahead of commands that still run, where QEMU offers it. */
@@ -61,13 +61,13 @@ export class QmpClient implements AsyncDisposable {
    * Connects and negotiates.
    *
    * @param path QEMU's QMP socket, see {@link parseQmpAddress}.
-   * @param options `timeoutMs` for all of it; default 10,000. With `reactor` the connection is
+   * @param settings `timeoutMs` for all of it; default 10,000. With `reactor` the connection is
    *   served by it: it then has to run for anything to be answered.
    * @throws {TransportError} If there is no such socket, or no greeting in time.
    * @throws {WireError} If what answers is not QMP.
    */
-  static async connect(path: string, options: ConnectOptions = {}): Promise<QmpClient> {
-    const { reactor, timeoutMs = DEFAULT_TIMEOUT_MS } = options;
+  static async connect(path: string, settings: ConnectSettings = {}): Promise<QmpClient> {
+    const { reactor, timeoutMs = DEFAULT_TIMEOUT_MS } = settings;
     const address = parseQmpAddress(path);
     const client = new QmpClient(address);
     const owner: QmpLineOwner = {
@@ -84,7 +84,7 @@ export class QmpClient implements AsyncDisposable {
     try {
       await client.#inTime(
         client.#ready.promise,
-        options.timeoutMs,
+        settings.timeoutMs,
         () =>
           new TransportError(address.text, "connect", "QEMU sends no QMP greeting", {
             party: "qemu",
@@ -132,30 +132,30 @@ export class QmpClient implements AsyncDisposable {
    * @throws {QemuError} If QEMU refuses it.
    * @throws {TransportError} If the connection ends, or there is no answer in time.
    */
-  execute(command: string, args?: JsonObject, options: ExecuteOptions = {}): Promise<unknown> {
+  execute(command: string, args?: JsonObject, settings: ExecuteSettings = {}): Promise<unknown> {
     return this.run(
-      { execute: command, arguments: args, outOfBand: options.outOfBand },
-      options,
+      { execute: command, arguments: args, outOfBand: settings.outOfBand },
+      settings,
     );
   }
 
   /**
    * Executes a command that comes as data; otherwise as {@link execute}.
    *
-   * @param options.fd Given to QEMU with the command, where {@link passesDescriptors}; stays the
+   * @param settings.fd Given to QEMU with the command, where {@link passesDescriptors}; stays the
    *   caller's.
    */
   async run(
     command: QmpCommand,
-    options: { timeoutMs?: number; fd?: number } = {},
+    settings: { timeoutMs?: number; fd?: number } = {},
   ): Promise<unknown> {
     if (this.#failure !== undefined) throw this.#failure;
     if (this.#isClosing) throw this.#ended("the connection was closed");
     const id = this.#session.command(command);
     const { promise, resolve, reject } = Promise.withResolvers<unknown>();
     this.#waiting.set(id, { resolve, reject });
-    this.#flush(options.fd);
-    const { timeoutMs = this.patienceMs } = options;
+    this.#flush(settings.fd);
+    const { timeoutMs = this.patienceMs } = settings;
     try {
       return await this.#inTime(
         promise,
@@ -172,8 +172,8 @@ export class QmpClient implements AsyncDisposable {
   }
 
   /** Executes commands one after another; the first that fails ends it. */
-  async runAll(commands: Iterable<QmpCommand>, options: { timeoutMs?: number } = {}) {
-    for (const command of commands) await this.run(command, options);
+  async runAll(commands: Iterable<QmpCommand>, settings: { timeoutMs?: number } = {}) {
+    for (const command of commands) await this.run(command, settings);
   }
 
   /**

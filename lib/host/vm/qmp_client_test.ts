@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import { KemariError, QemuError, TransportError, WireError } from "../../errors.ts";
-import { readMigrationSupport } from "./qemu_probe.ts";
+import { readMigrationSupport } from "./probe_qemu.ts";
 import { QmpClient } from "./qmp_client.ts";
 import { Reactor } from "../system/reactor.ts";
 import { never } from "../system/never.ts";

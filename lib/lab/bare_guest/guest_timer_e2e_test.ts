@@ -13,14 +13,14 @@ import { GUEST_TIMER_QUERIES, judgeGuestTimer } from "../../qmp/guest_timer.ts";
 import { startMigration } from "../../qmp/migration.ts";
 import { decodeMigrationStatus, queryMigration } from "../../qmp/migration_status.ts";
 import { kvmTest } from "../vms/kvm.ts";
-import { ensureQemu, type QemuVersion } from "../provision/qemu.ts";
+import { ensureQemu, type QemuSeries } from "../provision/qemu.ts";
 import { type BareVm, type BareVmOptions, startBareVm } from "./bare_vm.ts";
 import { until } from "../program/until.ts";
 
-const VERSIONS: readonly QemuVersion[] = ["5.2", "7.2", "10.0", "11.1"];
+const VERSIONS: readonly QemuSeries[] = ["5.2", "7.2", "10.0", "11.1"];
 
 /** Boots, and asks; `judge` may be called while the VM runs, `judgeStream` once. */
-async function boot(version: QemuVersion, options: Omit<BareVmOptions, "name" | "qemu">) {
+async function boot(version: QemuSeries, options: Omit<BareVmOptions, "name" | "qemu">) {
   const { program: qemu } = await ensureQemu(version);
   const stack = new AsyncDisposableStack();
   const vm: BareVm = stack.use(await startBareVm({ ...options, qemu, name: "timer" }));

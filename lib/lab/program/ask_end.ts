@@ -1,7 +1,7 @@
 /** Statuses of running kemaris, of one kind each: labs know whom they ask. */
 import type { ReceiverStatus } from "../../control/receiver_status.ts";
 import type { SenderStatus } from "../../control/sender_status.ts";
-import { isWhole } from "../../control/status.ts";
+import { isWhole } from "../../control/end_status.ts";
 import type { TapStatus } from "../../control/tap_status.ts";
 import { TransportError } from "../../errors.ts";
 import { askStatus } from "../../host/system/ask_control.ts";

@@ -15,7 +15,7 @@ export interface KemariInput {
 }
 
 /** Starts kemari with all three streams piped. The caller ends it, or awaits its end. */
-export function startKemari(
+export function spawnKemari(
   args: readonly string[],
   env: Readonly<Record<string, string>> = {},
 ): Deno.ChildProcess {
@@ -34,7 +34,7 @@ export async function runKemari(
   args: readonly string[],
   input: KemariInput = {},
 ): Promise<KemariResult> {
-  const child = startKemari(args, input.env);
+  const child = spawnKemari(args, input.env);
   const writing = feed(child.stdin, input.stdin);
   const { code, stdout, stderr } = await child.output();
   await writing;

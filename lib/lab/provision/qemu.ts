@@ -6,7 +6,7 @@ import type { ProvisionOptions } from "./cache_dir.ts";
 import { ensurePrefix, type PrefixPlan } from "./prefix.ts";
 
 /** The versions that can be provisioned. 11.1 is the one that continuous mode needs. */
-export type QemuVersion = "11.1" | "10.0" | "7.2" | "5.2";
+export type QemuSeries = "11.1" | "10.0" | "7.2" | "5.2";
 
 /** A QEMU that can be started. */
 export interface QemuInstall {
@@ -22,7 +22,7 @@ export interface QemuInstall {
   readonly prefix?: string;
 }
 
-const SUITES: Record<QemuVersion, readonly string[]> = {
+const SUITES: Record<QemuSeries, readonly string[]> = {
   "11.1": ["trixie", "trixie-backports"],
   "10.0": ["trixie"],
   "7.2": ["bookworm"],
@@ -32,7 +32,7 @@ const SUITES: Record<QemuVersion, readonly string[]> = {
 /** Written once the program has run, so that later runs need not start it. */
 const VERSION_FILE = ".version";
 
-function planOf(version: QemuVersion): PrefixPlan {
+function planOf(version: QemuSeries): PrefixPlan {
   const args = ["-L", "PREFIX/usr/share/qemu", "-L", "PREFIX/usr/share/seabios"];
   return {
     name: `qemu-${version}`,
@@ -83,7 +83,7 @@ export async function qemuVersionOf(program: string): Promise<string> {
  * @throws {TransportError} If the archive cannot be reached, or the cache cannot be written.
  */
 export async function ensureQemu(
-  version: QemuVersion,
+  version: QemuSeries,
   options: ProvisionOptions = {},
 ): Promise<QemuInstall> {
   const own = Deno.env.get("KEMARI_QEMU");

@@ -1,13 +1,13 @@
 /** Which streams are recorded, and of what machines. */
 
 import type { JsonObject, QmpCommand } from "../../qmp/codec.ts";
-import type { QemuVersion } from "../provision/qemu.ts";
+import type { QemuSeries } from "../provision/qemu.ts";
 
 /** One recording to make. */
 export interface Recording {
   readonly name: string;
   readonly kind: "plain" | "colo";
-  readonly qemu: QemuVersion;
+  readonly qemu: QemuSeries;
   readonly about: string;
   /** QEMU's arguments; `DISK` stands for a raw image that begins with the dirtying boot sector. */
   readonly args: readonly string[];
@@ -77,7 +77,7 @@ const DIRTYING = [...BARE, "-serial", "null", ...DISK, "-device", "ide-hd,drive=
 const SLOW = { "max-bandwidth": 800_000, "downtime-limit": 100 };
 const FAST = { "max-bandwidth": 10_000_000_000, "downtime-limit": 2000 };
 
-function plain(qemu: QemuVersion): Recording[] {
+function plain(qemu: QemuSeries): Recording[] {
   const kind = "plain";
   return [
     { name: `plain-${qemu}-bios`, kind, qemu, about: "a pc that only runs its BIOS", args: BARE },

@@ -1,7 +1,7 @@
 /** For tests: the bare guest on a QEMU, under TCG and KVM. */
 import assert from "node:assert/strict";
 import { type BareVmOptions, startBareVm } from "../bare_guest/bare_vm.ts";
-import { ensureQemu, type QemuVersion } from "../provision/qemu.ts";
+import { ensureQemu, type QemuSeries } from "../provision/qemu.ts";
 import { kvmTest } from "../vms/kvm.ts";
 
 const onProgress = (line: string) => console.error(line);
@@ -16,7 +16,7 @@ const BOOTS: readonly Boot[] = [
 
 /** Boots a bare guest. */
 export async function bootBare(
-  version: QemuVersion,
+  version: QemuSeries,
   options: Omit<BareVmOptions, "name" | "qemu">,
 ) {
   const { program: qemu } = await ensureQemu(version, { onProgress });
@@ -24,7 +24,7 @@ export async function bootBare(
 }
 
 async function countsAndVerifies(
-  version: QemuVersion,
+  version: QemuSeries,
   options: Omit<BareVmOptions, "name" | "qemu">,
 ): Promise<void> {
   await using vm = await bootBare(version, options);
@@ -47,7 +47,7 @@ async function countsAndVerifies(
 }
 
 /** Boots, and has each timer tick, each vCPU count, and all memory checked, under TCG and KVM. */
-export function testBareGuest(version: QemuVersion): void {
+export function testBareGuest(version: QemuSeries): void {
   for (const options of BOOTS) {
     const what = `QEMU ${version}, ${options.machine}, ${options.cpus} vCPU`;
     Deno.test(`e2e: the bare guest counts and verifies: tcg, ${what}`, () => {

@@ -1,7 +1,7 @@
 /** For tests on real QEMU, under TCG or KVM: a bare guest to protect, and what must hold. */
 import assert from "node:assert/strict";
 import { KemariPair } from "./kemari_pair.ts";
-import { ensureQemu, type QemuVersion } from "../provision/qemu.ts";
+import { ensureQemu, type QemuSeries } from "../provision/qemu.ts";
 import type { StandbyGuest } from "../vms/standby_guest.ts";
 import {
   type BareVm,
@@ -32,7 +32,7 @@ export class BarePair extends KemariPair<BareVm> {
    * @param options.waits It is started stopped: its guest is not waited for.
    */
   static async boot(
-    version: QemuVersion,
+    version: QemuSeries,
     settings: PairedMachine,
     { waits = false } = {},
   ): Promise<BarePair> {

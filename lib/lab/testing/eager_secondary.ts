@@ -1,6 +1,6 @@
 /** For tests: a secondary that takes over at a loss, and what shows that it did. */
-import { type KemariPair, PATIENCE, type ProtectableVm } from "./kemari_pair.ts";
-import { KemariProcess } from "../program/watched_kemari.ts";
+import { type KemariPair, type PairedVm, PATIENCE } from "./kemari_pair.ts";
+import { KemariProcess } from "../program/kemari_process.ts";
 import { until } from "../program/until.ts";
 
 /** `kemari recv --on-loss activate`, whose fence makes a file; the VM that it starts is nobody's. */
@@ -13,7 +13,7 @@ export class EagerSecondary {
 
   /** Starts it, owned by the pair; it listens when this returns. */
   static async start(
-    pair: KemariPair<ProtectableVm>,
+    pair: KemariPair<PairedVm>,
     ...options: string[]
   ): Promise<EagerSecondary> {
     const words = ["recv", pair.link, "--control", pair.recvControl, "--on-loss", "activate"];

@@ -5,7 +5,7 @@ import { askReceiver, askSender } from "../program/ask_end.ts";
 import type { ReceiverStatus } from "../../control/receiver_status.ts";
 import type { SenderStatus } from "../../control/sender_status.ts";
 import { countsOf, type GuestConsole } from "../guest/guest_console.ts";
-import { KemariProcess } from "../program/watched_kemari.ts";
+import { KemariProcess } from "../program/kemari_process.ts";
 import { never } from "../../host/system/never.ts";
 import { until } from "../program/until.ts";
 
@@ -16,7 +16,7 @@ export interface CountingVm {
 }
 
 /** A VM that can be protected. */
-export interface ProtectableVm extends CountingVm, AsyncDisposable {
+export interface PairedVm extends CountingVm, AsyncDisposable {
   readonly qmpPath: string;
 }
 
@@ -24,7 +24,7 @@ export interface ProtectableVm extends CountingVm, AsyncDisposable {
 export const PATIENCE = ["--grace", "3s"];
 
 /** What does not depend on the guest: whose VM it is, and how it is made, is a subclass's. */
-export abstract class KemariPair<V extends ProtectableVm> implements AsyncDisposable {
+export abstract class KemariPair<V extends PairedVm> implements AsyncDisposable {
   readonly #owned: AsyncDisposable[] = [];
   #fifo = "";
 

@@ -5,19 +5,19 @@ import { QmpClient } from "../../host/vm/qmp_client.ts";
 import { startMigration } from "../../qmp/migration.ts";
 import { failover } from "./kemari_pair.ts";
 import { kvmTest } from "../vms/kvm.ts";
-import { ensureQemu, type QemuVersion } from "../provision/qemu.ts";
-import { FROM_SOURCE } from "../program/watched_kemari.ts";
+import { ensureQemu, type QemuSeries } from "../provision/qemu.ts";
+import { FROM_SOURCE } from "../program/kemari_process.ts";
 import { BarePair, type PairedMachine } from "./bare_pair.ts";
 import type { BareVm, HostVm } from "../bare_guest/bare_vm.ts";
 
 /** Every QEMU whose COLO kemari uses under KVM; the scenes are shared out among them. */
-export const VERSIONS: readonly QemuVersion[] = ["11.1", "10.0", "7.2", "5.2"];
+export const VERSIONS: readonly QemuSeries[] = ["11.1", "10.0", "7.2", "5.2"];
 
 /**
  * Those whose COLO gets along with the dirty ring: 7.2 and 10.0 abort at their first checkpoint
  * (measured: kvm_dirty_ring_flush() wants the lock that COLO does not hold), and 5.2 has no ring.
  */
-const WITH_RING: readonly QemuVersion[] = ["11.1"];
+const WITH_RING: readonly QemuSeries[] = ["11.1"];
 
 const INTERVAL_MS = 2;
 
@@ -74,7 +74,7 @@ function scene(
   return { machine, timer, cpus, dirty, takeover, by, dies };
 }
 
-function machineOf(version: QemuVersion, { machine, timer, cpus, dirty }: Scene): PairedMachine {
+function machineOf(version: QemuSeries, { machine, timer, cpus, dirty }: Scene): PairedMachine {
   const split = timer === "pit" ? { kernelIrqchip: "split" } as const : {};
   const common = { machine, timer, cpus, ...split };
   if (dirty === "bitmap" || !WITH_RING.includes(version)) return { ...common, accelerator: "kvm" };
@@ -96,7 +96,7 @@ async function receive(pair: BarePair, takeover: Scene["takeover"]): Promise<Bar
 }
 
 /** Has QEMU start `kemari send` itself. */
-async function migrateToSend(pair: BarePair, version: QemuVersion): Promise<void> {
+async function migrateToSend(pair: BarePair, version: QemuSeries): Promise<void> {
   const { fullVersion } = await ensureQemu(version);
   await using qmp = await QmpClient.connect(pair.primary.qmpPath);
   // Where COLO does not insist on a return path, it does not work with one.
@@ -110,7 +110,7 @@ async function migrateToSend(pair: BarePair, version: QemuVersion): Promise<void
 }
 
 async function protectsAndTakesOver(
-  version: QemuVersion,
+  version: QemuSeries,
   scene: Scene,
   checkpoints: number,
 ): Promise<void> {
@@ -151,7 +151,7 @@ async function protectsAndTakesOver(
  *
  * @param checkpoints Of each half: a guest that is running is looked at between them.
  */
-export function testKvmScenes(version: QemuVersion, checkpoints: number): void {
+export function testKvmScenes(version: QemuSeries, checkpoints: number): void {
   const number = VERSIONS.indexOf(version);
   for (const scene of SCENES.filter((_, i) => i % VERSIONS.length === number).flat()) {
     const { machine, timer, cpus, takeover, by, dies } = scene;

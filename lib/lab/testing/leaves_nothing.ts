@@ -1,6 +1,6 @@
 /** For tests: an experiment that is interrupted removes what it made. */
 import assert from "node:assert/strict";
-import { KemariProcess } from "../program/watched_kemari.ts";
+import { KemariProcess } from "../program/kemari_process.ts";
 import { delay } from "../../host/system/delay.ts";
 
 /** How long it goes on after the pattern was seen: into the middle of whatever it does. */

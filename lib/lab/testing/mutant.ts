@@ -4,7 +4,7 @@
  * `deno run --preload mutant.ts?breaks=PROMISE main.ts ARGS…`
  */
 import { QmpClient } from "../../host/vm/qmp_client.ts";
-import { DiskTap } from "../../replica/events/disk_tap.ts";
+import { PrimaryDiskTap } from "../../replica/events/primary_disk_tap.ts";
 import { HeldFrames } from "../../replica/events/held_frames.ts";
 import { MemoryPages } from "../../replica/pages/page_store.ts";
 
@@ -19,9 +19,9 @@ const MUTANTS: Readonly<Record<string, () => void>> = {
   },
   /** Every write is at the secondary when its transaction is. */
   "lost-write": () => {
-    const take = DiskTap.prototype.takeEvents;
+    const take = PrimaryDiskTap.prototype.takeEvents;
     let seen = 0;
-    DiskTap.prototype.takeEvents = function () {
+    PrimaryDiskTap.prototype.takeEvents = function () {
       return take.call(this).filter(({ kind }) => kind !== "write" || ++seen % LOST_EVERY !== 0);
     };
   },

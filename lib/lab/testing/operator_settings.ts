@@ -8,13 +8,13 @@ import { until } from "../program/until.ts";
 const CAPABILITIES = { "events": false, "multifd": true, "x-colo": false, "return-path": true };
 const PARAMETERS = { "max-bandwidth": 123_456_789, "x-checkpoint-delay": 4321 };
 
-export interface Settings {
+export interface OperatorSettings {
   readonly capabilities: Readonly<Record<string, boolean>>;
   readonly parameters: Readonly<Record<string, number>>;
   readonly suppressVmdesc: unknown;
 }
 
-export async function settingsOf(qmp: QmpClient): Promise<Settings> {
+export async function settingsOf(qmp: QmpClient): Promise<OperatorSettings> {
   const list = await qmp.execute("query-migrate-capabilities") as {
     capability: string;
     state: boolean;
@@ -34,7 +34,7 @@ export async function settingsOf(qmp: QmpClient): Promise<Settings> {
   };
 }
 
-export const AS_SET: Settings = {
+export const AS_SET: OperatorSettings = {
   capabilities: CAPABILITIES,
   parameters: PARAMETERS,
   suppressVmdesc: false,
@@ -58,7 +58,7 @@ export async function prepared() {
 }
 
 export async function assertPutBack(qmp: QmpClient): Promise<void> {
-  let found: Settings | undefined;
+  let found: OperatorSettings | undefined;
   const isBack = async () => {
     found = await settingsOf(qmp);
     return JSON.stringify(found) === JSON.stringify(AS_SET);

@@ -2,8 +2,8 @@
 import assert from "node:assert/strict";
 import { ensureGuest } from "../guest/guest.ts";
 import { KemariPair } from "./kemari_pair.ts";
-import { ensureQemu, type QemuVersion } from "../provision/qemu.ts";
-import { startBooted } from "../vms/booted_vm.ts";
+import { ensureQemu, type QemuSeries } from "../provision/qemu.ts";
+import { startBooted } from "../vms/start_booted.ts";
 import { StandbyGuest } from "../vms/standby_guest.ts";
 import { startVm, type Vm } from "../vms/vm.ts";
 
@@ -34,7 +34,7 @@ export class ProtectedPair extends KemariPair<Vm> {
    *   others have made.
    */
   static async boot(
-    version: QemuVersion,
+    version: QemuSeries,
     args: readonly string[] = [],
     machineType?: string,
   ): Promise<ProtectedPair> {
@@ -51,13 +51,13 @@ export class ProtectedPair extends KemariPair<Vm> {
   }
 
   /** One that boots by itself, which {@link booted} waits for. */
-  static start(version: QemuVersion, args: readonly string[] = []): Promise<ProtectedPair> {
+  static start(version: QemuSeries, args: readonly string[] = []): Promise<ProtectedPair> {
     return ProtectedPair.#make(startVm, version, args);
   }
 
   static async #make(
     startPrimary: typeof startVm,
-    version: QemuVersion,
+    version: QemuSeries,
     args: readonly string[],
     machineType?: string,
   ): Promise<ProtectedPair> {

@@ -32,11 +32,11 @@ import {
   fingerprint,
   LoadedVm,
   Loopback,
-  type LoopbackOptions,
+  type LoopbackConfig,
 } from "../../replica/testing/loopback.ts";
 import type { ReplicaStore } from "../../replica/pages/page_store.ts";
 import { Replica } from "../../replica/secondary/replica.ts";
-import { ReplicaTaps } from "../../replica/events/replica_taps.ts";
+import { SecondaryTaps } from "../../replica/events/secondary_taps.ts";
 import { Secondary } from "../../replica/secondary/secondary.ts";
 
 const LIMIT = 1e8;
@@ -60,7 +60,7 @@ async function withReplica(
 ): Promise<void> {
   const store = kind.open();
   try {
-    await body(new Replica(LIMIT, allocate, new ReplicaTaps(new Map(), new Set()), store));
+    await body(new Replica(LIMIT, allocate, new SecondaryTaps(new Map(), new Set()), store));
   } finally {
     kind.close(store);
   }
@@ -93,7 +93,7 @@ function receiver(replica: Replica): Secondary {
 async function session(
   pieces: readonly Uint8Array[],
   replica: Replica,
-  options: LoopbackOptions = {},
+  options: LoopbackConfig = {},
 ) {
   const link = await Loopback.open({ ...options, replica });
   const states = ["nothing"];
@@ -128,7 +128,7 @@ const SESSION = [
 ];
 
 /** In which ways the same session is sent. */
-const WAYS: Readonly<Record<string, LoopbackOptions>> = {
+const WAYS: Readonly<Record<string, LoopbackConfig>> = {
   "": {},
   ", less of it": {
     compression: { treatments: [{ delta: true, pack: false, dedup: true }], cacheBytes: 2 ** 20 },

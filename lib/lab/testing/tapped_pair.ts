@@ -9,10 +9,10 @@ import { until } from "../program/until.ts";
 import type { Guest } from "./protected_pair.ts";
 import { cacheDir, exists, withLock } from "../provision/cache_dir.ts";
 import { ensureQemu } from "../provision/qemu.ts";
-import { startBooted } from "../vms/booted_vm.ts";
+import { startBooted } from "../vms/start_booted.ts";
 import { StandbyGuest } from "../vms/standby_guest.ts";
 import { startVm, type Vm } from "../vms/vm.ts";
-import { FROM_SOURCE, KemariProcess, type StartOptions } from "../program/watched_kemari.ts";
+import { FROM_SOURCE, KemariProcess, type StartOptions } from "../program/kemari_process.ts";
 import { never } from "../../host/system/never.ts";
 
 const SERVE =

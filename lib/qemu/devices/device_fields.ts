@@ -47,7 +47,7 @@ export interface DeviceField {
  * @param position Where the struct begins in `state`.
  * @param streamOffset Where `state` begins in the stream.
  */
-export function* decodeFields(
+export function* decodeDeviceFields(
   state: Uint8Array,
   struct: VmdescStruct,
   position: number,
@@ -102,7 +102,7 @@ function structValue(
   position: number,
   streamOffset: number,
 ): StructValue {
-  return { kind: "struct", fields: [...decodeFields(state, struct, position, streamOffset)] };
+  return { kind: "struct", fields: [...decodeDeviceFields(state, struct, position, streamOffset)] };
 }
 
 function plainValue(bytes: Uint8Array, field: VmdescField): FieldValue {

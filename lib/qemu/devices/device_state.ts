@@ -12,7 +12,7 @@
  * @see QEMU migration/savevm.c, migration/vmstate.c
  */
 import { WireError, type WireFault } from "../../errors.ts";
-import { decodeFields, type DeviceField } from "./device_fields.ts";
+import { decodeDeviceFields, type DeviceField } from "./device_fields.ts";
 import {
   deviceKey,
   quote,
@@ -114,7 +114,7 @@ export function walkDeviceState(
       sectionId: header.sectionId,
       offset: streamOffset + start,
       sizeBytes: position - start,
-      fields: () => decodeFields(state, device.struct, payload, streamOffset),
+      fields: () => decodeDeviceFields(state, device.struct, payload, streamOffset),
     });
   }
   if (position !== state.length - 1) {

@@ -12,7 +12,7 @@ export interface DiskCopy extends DigestedDisk {
 }
 
 /** A disk that the secondary was told of on its command line. */
-export interface ReplicaDisk {
+export interface SecondaryDiskConfig {
   readonly mode: DiskMode;
   /** The copy to keep; the shared image is not touched before activation. */
   readonly copy?: DiskCopy;

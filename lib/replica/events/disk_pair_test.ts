@@ -8,10 +8,10 @@ import { Buffer } from "node:buffer";
 import fc from "fast-check";
 import { decodeDiskQuery, digestDisk } from "./disk_digest.ts";
 import { DiskResync, RESYNC_CHUNK_BYTES } from "./disk_resync.ts";
-import { DiskTap } from "./disk_tap.ts";
+import { PrimaryDiskTap } from "./primary_disk_tap.ts";
 import { FakeDisk } from "../testing/fake_disk.ts";
 import { createPageDigest } from "../pages/page_digest.ts";
-import { ReplicaTaps } from "./replica_taps.ts";
+import { SecondaryTaps } from "./secondary_taps.ts";
 import { type DiskMode, encodeTapEvent } from "./tap_events.ts";
 
 const SIZE = 3 * RESYNC_CHUNK_BYTES + 4096 + 512;
@@ -33,9 +33,9 @@ type Answer =
 class Scene {
   readonly image: FakeDisk;
   readonly theirs: FakeDisk;
-  readonly tap: DiskTap;
+  readonly tap: PrimaryDiskTap;
   readonly resync: DiskResync;
-  taps!: ReplicaTaps;
+  taps!: SecondaryTaps;
   /** What the guest would read, at each transaction's end. */
   readonly views = new Map<number, Uint8Array>();
   readonly guest: Uint8Array;
@@ -54,7 +54,7 @@ class Scene {
     this.image = new FakeDisk(ours);
     this.theirs = new FakeDisk(theirs);
     this.guest = ours.slice();
-    this.tap = new DiskTap("d", mode, this.image);
+    this.tap = new PrimaryDiskTap("d", mode, this.image);
     this.resync = new DiskResync(this.tap, this.image);
     this.newSecondary();
   }
@@ -64,7 +64,7 @@ class Scene {
     this.lose();
     const copy = this.mode === "replicated" ? this.theirs : undefined;
     this.theirs.forgetCalls();
-    this.taps = new ReplicaTaps(new Map([["d", { mode: this.mode, copy }]]), new Set());
+    this.taps = new SecondaryTaps(new Map([["d", { mode: this.mode, copy }]]), new Set());
     // A full disk: the session is over.
     this.taps.onRefused = () => this.lose();
     this.committed = 0;

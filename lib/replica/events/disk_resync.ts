@@ -9,7 +9,7 @@ import {
   endOfRun,
   isZero,
 } from "./disk_digest.ts";
-import type { DiskTap } from "./disk_tap.ts";
+import type { PrimaryDiskTap } from "./primary_disk_tap.ts";
 import type { PageDigest } from "../pages/page_digest.ts";
 import type { ResyncProgress } from "../../control/tap_status.ts";
 
@@ -57,7 +57,7 @@ type PartDone = (readBytes: number | undefined, error?: Error) => void;
  * ```
  */
 export class DiskResync {
-  readonly #tap: DiskTap;
+  readonly #tap: PrimaryDiskTap;
   readonly #image: DigestedDisk;
   #plan: ResyncPlan | undefined;
   #offset = 0;
@@ -73,7 +73,7 @@ export class DiskResync {
   #isAsking = false;
   #isStepping = false;
 
-  constructor(tap: DiskTap, image: DigestedDisk) {
+  constructor(tap: PrimaryDiskTap, image: DigestedDisk) {
     this.#tap = tap;
     this.#image = image;
   }

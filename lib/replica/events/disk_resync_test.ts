@@ -11,7 +11,7 @@ import {
   partsAtOnce,
 } from "./disk_digest.ts";
 import { DiskResync, RESYNC_CHUNK_BYTES } from "./disk_resync.ts";
-import { DiskTap } from "./disk_tap.ts";
+import { PrimaryDiskTap } from "./primary_disk_tap.ts";
 import { FakeDisk } from "../testing/fake_disk.ts";
 import { createPageDigest } from "../pages/page_digest.ts";
 import type { TapEvent } from "./tap_events.ts";
@@ -22,12 +22,12 @@ const digest = await createPageDigest(SEED.seedLow, SEED.seedHigh);
 
 /** A primary's disk and a secondary's, and what goes between them at once. */
 class Pair {
-  readonly tap: DiskTap;
+  readonly tap: PrimaryDiskTap;
   readonly resync: DiskResync;
   sent: TapEvent[] = [];
 
   constructor(readonly ours: FakeDisk, readonly theirs: FakeDisk) {
-    this.tap = new DiskTap("d", "replicated", ours);
+    this.tap = new PrimaryDiskTap("d", "replicated", ours);
     this.resync = new DiskResync(this.tap, ours);
     this.tap.start();
     this.tap.takeEvents();
@@ -151,7 +151,10 @@ Deno.test("whatever both hold and the guest writes meanwhile, the copies end equ
   const differences = fc.array(write, { maxLength: 4 });
   fc.assert(
     fc.property(differences, differences, fc.array(turn), (before, after, turns) => {
-      const put = (disk: FakeDisk | DiskTap, { offset, lengthBytes, zero, seed }: typeof each) => {
+      const put = (
+        disk: FakeDisk | PrimaryDiskTap,
+        { offset, lengthBytes, zero, seed }: typeof each,
+      ) => {
         const length = Math.min(lengthBytes, SIZE - offset);
         if (zero) disk.zero(offset, length);
         else disk.write(offset, noise(seed, length));

@@ -1,4 +1,4 @@
-import { LatencyWindow } from "../latency.ts";
+import { LatencyWindow } from "../latency_window.ts";
 import type { EventLatencySummary } from "../../control/tap_status.ts";
 
 interface Epoch {

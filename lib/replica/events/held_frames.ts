@@ -1,5 +1,5 @@
 import { StateError } from "../../errors.ts";
-import { LatencyWindow } from "../latency.ts";
+import { LatencyWindow } from "../latency_window.ts";
 
 /** How much may wait. */
 export interface HeldLimits {

@@ -1,7 +1,7 @@
 import type { TxnSender } from "../../txn/sender.ts";
 import { CompressionPolicy, isWork, type Treatment } from "./compression_policy.ts";
 import { DeltaCache } from "./delta_cache.ts";
-import type { PrimaryCompression } from "./primary_options.ts";
+import type { PrimaryCompression } from "./primary_config.ts";
 import { type PrimaryCounters, StreamForwarder } from "./stream_forwarder.ts";
 
 /** How many bytes wait when it is the link that everything waits for. */

@@ -25,14 +25,14 @@ import { RAM_SAVE_FLAG } from "../../qemu/wire.ts";
 import type { TxnSender } from "../../txn/sender.ts";
 import { TXN } from "../../txn/wire.ts";
 import { DeltaCache } from "./delta_cache.ts";
-import { composed, LoadedVm, Loopback, type LoopbackOptions } from "../testing/loopback.ts";
-import type { PrimaryCompression } from "./primary_options.ts";
+import { composed, LoadedVm, Loopback, type LoopbackConfig } from "../testing/loopback.ts";
+import type { PrimaryCompression } from "./primary_config.ts";
 import { StreamForwarder } from "./stream_forwarder.ts";
 
 const LARGE = 64 * PAGE_BYTES;
 const SMALL = 3 * PAGE_BYTES;
 
-const MODES: Readonly<Record<string, LoopbackOptions>> = {
+const MODES: Readonly<Record<string, LoopbackConfig>> = {
   none: {},
   zstd: {
     compression: { treatments: [{ delta: false, pack: true, dedup: false }], cacheBytes: LARGE },

@@ -6,7 +6,7 @@ import {
   type SectionName,
 } from "../../qemu/devices/device_state.ts";
 import type { StreamParser } from "../../qemu/stream_parser.ts";
-import type { PrimaryOptions } from "./primary_options.ts";
+import type { PrimaryConfig } from "./primary_config.ts";
 import type { QemuDialogue } from "./qemu_dialogue.ts";
 
 /**
@@ -36,7 +36,7 @@ const STUCK_MS = 10_000;
 export class FirstPass {
   readonly #parser: StreamParser;
   readonly #dialogue: QemuDialogue;
-  readonly #options: PrimaryOptions;
+  readonly #config: PrimaryConfig;
   #heardAt: number;
   /** When the channel was last found empty, and the state no whole one. */
   #lookedAt = -Infinity;
@@ -49,12 +49,12 @@ export class FirstPass {
   constructor(
     parser: StreamParser,
     dialogue: QemuDialogue,
-    options: PrimaryOptions,
+    config: PrimaryConfig,
     now: number,
   ) {
     this.#parser = parser;
     this.#dialogue = dialogue;
-    this.#options = options;
+    this.#config = config;
     this.#heardAt = now;
   }
 
@@ -152,7 +152,7 @@ export class FirstPass {
   }
 
   get #awaitsSilence(): boolean {
-    return this.#options.firstPassEnd !== "told" && this.#parser.inDeviceState &&
+    return this.#config.firstPassEnd !== "told" && this.#parser.inDeviceState &&
       this.#dialogue.isAwaited;
   }
 }

@@ -1,21 +1,21 @@
 import type { Leave } from "../../txn/leave.ts";
 import type { PackingCounters } from "../../txn/packing.ts";
 import { TxnSender } from "../../txn/sender.ts";
-import type { InFlight, SenderOptions, SentBytes } from "../../txn/sender_options.ts";
+import type { InFlight, SenderConfig, SentBytes } from "../../txn/sender_config.ts";
 import type { Hello } from "../../txn/hello.ts";
 import type { DeltaCache } from "./delta_cache.ts";
 import type { FirstPass } from "./first_pass.ts";
-import { LatencyWindow } from "../latency.ts";
+import { LatencyWindow } from "../latency_window.ts";
 import type { PageDigest } from "../pages/page_digest.ts";
-import type { PrimaryEvent, PrimaryOptions } from "./primary_options.ts";
+import type { PrimaryConfig, PrimaryEvent } from "./primary_config.ts";
 import { PrimaryStream } from "./primary_stream.ts";
 import { QemuDialogue } from "./qemu_dialogue.ts";
 import type { PrimaryCounters } from "./stream_forwarder.ts";
 export type { PrimaryCounters };
-export type { PrimaryEvent, PrimaryOptions, PrimaryTaps } from "./primary_options.ts";
+export type { PrimaryConfig, PrimaryEvent, PrimaryTaps } from "./primary_config.ts";
 
 /** How the primary presents itself to its peer, and how patient it is. */
-export type PrimarySession = Omit<SenderOptions, "packingClock">;
+export type PrimarySession = Omit<SenderConfig, "packingClock">;
 
 /**
  * The primary's end of one session: QEMU's stream in, frames to the secondary and answers to QEMU out.
@@ -60,7 +60,7 @@ export type PrimarySession = Omit<SenderOptions, "packingClock">;
  * see {@link TxnSender}; it must not change before it is written, nor while {@link holding}.
  */
 export class Primary {
-  readonly #options: PrimaryOptions;
+  readonly #config: PrimaryConfig;
   readonly #txn: TxnSender;
   readonly #stream: PrimaryStream;
   /** What is said to QEMU beside its stream. */
@@ -75,17 +75,17 @@ export class Primary {
 
   /** @param stopwatch Measures how long packing and forwarding take; nothing is decided by it. */
   constructor(
-    options: PrimaryOptions,
+    config: PrimaryConfig,
     session: PrimarySession,
     now: number,
     stopwatch: () => number,
   ) {
-    this.#options = options;
-    const packs = options.compression?.treatments.some(({ pack }) => pack);
+    this.#config = config;
+    const packs = config.compression?.treatments.some(({ pack }) => pack);
     this.#txn = new TxnSender({ ...session, packingClock: packs ? stopwatch : undefined }, now);
-    this.dialogue = new QemuDialogue(options, this.#txn);
+    this.dialogue = new QemuDialogue(config, this.#txn);
     const tell = (event: PrimaryEvent) => void this.#events.push(event);
-    this.#stream = new PrimaryStream(options, this.#txn, this.dialogue, tell, now, stopwatch);
+    this.#stream = new PrimaryStream(config, this.#txn, this.dialogue, tell, now, stopwatch);
   }
 
   /** What the peer said of itself, once it has. */
@@ -353,7 +353,7 @@ export class Primary {
     this.roundTrip.add(roundTripMs);
     this.#stream.compression.committed(transaction, now);
     this.#events.push({ kind: "committed", transaction });
-    this.#options.taps?.release(transaction);
+    this.#config.taps?.release(transaction);
     this.dialogue.acked(transaction, now);
     this.#maybeHandover();
   }
@@ -361,6 +361,6 @@ export class Primary {
   /** After EOF of a plain stream: once all is acknowledged, and out, the VM is given away. */
   #maybeHandover(): void {
     if (!this.#mayHandOver || this.#txn.inFlight.length > 0 || !this.#txn.ready) return;
-    if (!this.#options.taps?.isReleasing) this.#txn.handover();
+    if (!this.#config.taps?.isReleasing) this.#txn.handover();
   }
 }

@@ -7,8 +7,8 @@ import { CompressionControl } from "./compression_control.ts";
 import { DigestExchange } from "./digest_exchange.ts";
 import { FirstPass } from "./first_pass.ts";
 import { HeldCheckpoint } from "./held_checkpoint.ts";
-import { LatencyWindow } from "../latency.ts";
-import type { PrimaryEvent, PrimaryOptions } from "./primary_options.ts";
+import { LatencyWindow } from "../latency_window.ts";
+import type { PrimaryConfig, PrimaryEvent } from "./primary_config.ts";
 import type { QemuDialogue } from "./qemu_dialogue.ts";
 import { StateCounter } from "./state_counter.ts";
 import type { PrimaryCounters, StreamForwarder } from "./stream_forwarder.ts";
@@ -25,7 +25,7 @@ const FIRST_BYTE = QEMU_VM_FILE_MAGIC >>> 24;
  * {@link Primary}, which has the drawing, and says how both are driven.
  */
 export class PrimaryStream implements StreamVisitor {
-  readonly #options: PrimaryOptions;
+  readonly #config: PrimaryConfig;
   readonly #txn: TxnSender;
   readonly #dialogue: QemuDialogue;
   readonly #tell: (event: PrimaryEvent) => void;
@@ -63,23 +63,23 @@ export class PrimaryStream implements StreamVisitor {
    * @param stopwatch As {@link Primary}'s.
    */
   constructor(
-    options: PrimaryOptions,
+    config: PrimaryConfig,
     txn: TxnSender,
     dialogue: QemuDialogue,
     tell: (event: PrimaryEvent) => void,
     now: number,
     stopwatch: () => number,
   ) {
-    this.#options = options;
+    this.#config = config;
     this.#txn = txn;
     this.#dialogue = dialogue;
     this.#tell = tell;
     this.#now = now;
     this.#stopwatch = stopwatch;
-    this.compression = new CompressionControl(options.compression, txn, this.counters);
+    this.compression = new CompressionControl(config.compression, txn, this.counters);
     this.#forwarder = this.compression.forwarder;
-    this.#held = new HeldCheckpoint(this.#forwarder, options.maxInFlightBytes);
-    this.firstPass = new FirstPass(this.#parser, dialogue, options, now);
+    this.#held = new HeldCheckpoint(this.#forwarder, config.maxInFlightBytes);
+    this.firstPass = new FirstPass(this.#parser, dialogue, config, now);
   }
 
   /** Bytes of QEMU's stream taken so far. */
@@ -184,8 +184,8 @@ export class PrimaryStream implements StreamVisitor {
 
   /** Sends recorded events with the open transaction, if there is one. */
   #forwardEvents(): void {
-    if (this.#options.taps === undefined || !this.#txn.open) return;
-    for (const pieces of this.#options.taps.takeEvents()) this.#txn.event(pieces);
+    if (this.#config.taps === undefined || !this.#txn.open) return;
+    for (const pieces of this.#config.taps.takeEvents()) this.#txn.event(pieces);
   }
 
   /**
@@ -193,7 +193,7 @@ export class PrimaryStream implements StreamVisitor {
    * (behind VMSTATE_SEND) and a full stream (behind its last byte) come to this point.
    */
   #closeEpoch(): void {
-    const taps = this.#options.taps;
+    const taps = this.#config.taps;
     if (taps === undefined) return;
     taps.drain();
     taps.closeEpoch(this.#txn.transaction);
@@ -302,7 +302,7 @@ export class PrimaryStream implements StreamVisitor {
         this.settle();
         const work = this.compression.beginCheckpoint(this.#now);
         this.#forwarder.beginCheckpoint(endOffset);
-        if (work && this.#options.commit === "async") {
+        if (work && this.#config.commit === "async") {
           this.#held.begin(endOffset, this.#now);
         }
         this.#closeEpoch();
@@ -317,13 +317,13 @@ export class PrimaryStream implements StreamVisitor {
     this.#dialogue.received(this.#now);
     this.#checkpointEnd = endOffset;
     if (!this.#held.complete(endOffset)) this.#commitCheckpoint();
-    if (this.#options.commit === "async") this.#dialogue.loaded(this.#now);
+    if (this.#config.commit === "async") this.#dialogue.loaded(this.#now);
   }
 
   #commitCheckpoint(): void {
     this.#forwarder.end(this.#checkpointEnd);
     const transaction = this.#txn.commit(this.#readAt);
     this.compression.sent(transaction);
-    if (this.#options.commit === "sync") this.#dialogue.loadedAtAck(transaction);
+    if (this.#config.commit === "sync") this.#dialogue.loadedAtAck(transaction);
   }
 }

@@ -1,7 +1,7 @@
 import { encodeColoMessage, encodePong, encodeShut } from "../../qemu/return_path.ts";
 import type { TxnSender } from "../../txn/sender.ts";
-import { LatencyWindow } from "../latency.ts";
-import type { PrimaryOptions } from "./primary_options.ts";
+import { LatencyWindow } from "../latency_window.ts";
+import type { PrimaryConfig } from "./primary_config.ts";
 
 /**
  * How long to wait, with SHUT sent and CHECKPOINT_READY held back, for a stream that opened a
@@ -72,7 +72,7 @@ type Checkpoint =
  * full. No I/O; the time is handed in, in milliseconds on the clock of {@link Primary}.
  */
 export class QemuDialogue {
-  readonly #options: PrimaryOptions;
+  readonly #config: PrimaryConfig;
   readonly #txn: Pick<TxnSender, "inFlight">;
   #replies: Uint8Array[] = [];
   /** VMSTATE_LOADED is in what {@link takeReplies} gave, or will give. */
@@ -94,10 +94,10 @@ export class QemuDialogue {
   readonly receiving = new LatencyWindow();
 
   /** @param txn Says how much is in flight: QEMU's next checkpoint may have to wait for it. */
-  constructor(options: PrimaryOptions, txn: Pick<TxnSender, "inFlight">) {
-    this.#options = options;
+  constructor(config: PrimaryConfig, txn: Pick<TxnSender, "inFlight">) {
+    this.#config = config;
     this.#txn = txn;
-    this.#kind = options.stream === "auto" ? "unknown" : options.stream;
+    this.#kind = config.stream === "auto" ? "unknown" : config.stream;
   }
 
   get isColo(): boolean {
@@ -137,7 +137,7 @@ export class QemuDialogue {
   /** @param data PING's, which PONG repeats. */
   ping(data: Uint8Array): void {
     this.#replies.push(encodePong(data));
-    if (this.isColo && this.#options.firstPassEnd === "told") this.#shut();
+    if (this.isColo && this.#config.firstPassEnd === "told") this.#shut();
   }
 
   /** QEMU says that what follows its full state is COLO. */
@@ -154,7 +154,7 @@ export class QemuDialogue {
   request(): void {
     this.#requested = true;
     this.#kind = "colo";
-    this.#options.taps?.checkpointRequested();
+    this.#config.taps?.checkpointRequested();
     this.#checkpoint = { at: "asked" };
     this.#replyIfMay();
   }
@@ -170,7 +170,7 @@ export class QemuDialogue {
     if (this.#mayReply()) this.#reply();
     else {
       this.#checkpoint = { at: "asked" };
-      this.#options.taps?.giveInputs();
+      this.#config.taps?.giveInputs();
     }
     return true;
   }
@@ -269,7 +269,7 @@ export class QemuDialogue {
   repliesGiven(): void {
     if (!this.#saysLoaded) return;
     this.#saysLoaded = false;
-    this.#options.taps?.giveInputs();
+    this.#config.taps?.giveInputs();
   }
 
   /** The secondary has the full state: lets a plain migration end, or COLO begin. */
@@ -303,13 +303,13 @@ export class QemuDialogue {
     if (this.#txn.inFlight.length === 0) return true;
     let bytes = 0;
     for (const transaction of this.#txn.inFlight) bytes += transaction.bytes;
-    return bytes < this.#options.maxInFlightBytes;
+    return bytes < this.#config.maxInFlightBytes;
   }
 
   /** @returns Whether QEMU is to be told so. */
   #replyIfMay(): boolean {
     if (this.#checkpoint.at !== "asked" || !this.#mayReply()) return false;
-    if (this.#options.taps?.holdInputs() === false) {
+    if (this.#config.taps?.holdInputs() === false) {
       this.#checkpoint = { at: "draining" };
       return false;
     }
@@ -320,7 +320,7 @@ export class QemuDialogue {
   #reply(): void {
     this.#checkpoint = { at: "stopping" };
     this.#stopsAwaited++;
-    this.#options.taps?.vmStops();
+    this.#config.taps?.vmStops();
     this.#replies.push(encodeColoMessage("CHECKPOINT_REPLY"));
   }
 }

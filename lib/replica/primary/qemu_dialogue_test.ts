@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
-import type { InFlight } from "../../txn/sender_options.ts";
-import type { PrimaryTaps } from "./primary_options.ts";
+import type { InFlight } from "../../txn/sender_config.ts";
+import type { PrimaryTaps } from "./primary_config.ts";
 import { QemuDialogue } from "./qemu_dialogue.ts";
 
 /** A dialogue with a QEMU in COLO, and what it has been told since the last look. */

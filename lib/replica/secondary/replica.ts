@@ -14,7 +14,7 @@ import {
   type ReplicaStore,
 } from "../pages/page_store.ts";
 import { type AllocateSlab, SlotPool } from "../pages/slot_pool.ts";
-import { ReplicaTaps } from "../events/replica_taps.ts";
+import { SecondaryTaps } from "../events/secondary_taps.ts";
 import { recognizeMachine, type StoredReplica } from "./stored_replica.ts";
 import type { StreamShape } from "../../decisions/whose_replica.ts";
 import { checkConfiguration, trailingBytes, unsupportedMark } from "../unsupported_stream.ts";
@@ -68,7 +68,7 @@ export class Replica implements StreamVisitor, LoadableState {
   constructor(
     maxTransactionBytes: number,
     allocate?: AllocateSlab,
-    readonly taps = new ReplicaTaps(new Map(), new Set()),
+    readonly taps = new SecondaryTaps(new Map(), new Set()),
     store: ReplicaStore = MEMORY_STORE,
   ) {
     this.#store = store;

@@ -1,5 +1,5 @@
 import { KemariError, StateError, TransportError, WireError } from "../../errors.ts";
-import { type ReceiverOptions, TxnReceiver } from "../../txn/receiver.ts";
+import { type ReceiverConfig, TxnReceiver } from "../../txn/receiver.ts";
 import type { TransactionKind, TransactionVisitor } from "../../txn/transaction_visitor.ts";
 import type { Leave } from "../../txn/leave.ts";
 import type { Hello } from "../../txn/hello.ts";
@@ -7,7 +7,7 @@ import type { NackReason } from "../../txn/wire.ts";
 import type { LoadableState } from "./compose_replica.ts";
 import { digestDisk, type DiskQuery, type Waits } from "../events/disk_digest.ts";
 import { HeldBack } from "./held_back.ts";
-import { LatencyWindow } from "../latency.ts";
+import { LatencyWindow } from "../latency_window.ts";
 import { digestPayloads, type PageDigest } from "../pages/page_digest.ts";
 import type { Replica, TransactionSize } from "./replica.ts";
 import type { DiskCopy } from "../events/disk_copy.ts";
@@ -83,14 +83,14 @@ export class Secondary implements TransactionVisitor {
   constructor(
     replica: Replica,
     readonly counters: SecondaryCounters,
-    options: ReceiverOptions,
+    config: ReceiverConfig,
     clock: () => number,
     mustHold: (state: LoadableState) => boolean = () => false,
   ) {
     this.#mustHold = mustHold;
     this.#replica = replica;
     this.#clock = clock;
-    this.#receiver = new TxnReceiver(options, this, clock());
+    this.#receiver = new TxnReceiver(config, this, clock());
   }
 
   get peer(): Hello | undefined {

@@ -6,9 +6,9 @@ import { encodeTapEvent, type TapEvent } from "../events/tap_events.ts";
 import { FakeDisk } from "../testing/fake_disk.ts";
 import { Loopback } from "../testing/loopback.ts";
 import { MEMORY_STORE } from "../pages/page_store.ts";
-import type { PrimaryTaps } from "../primary/primary_options.ts";
+import type { PrimaryTaps } from "../primary/primary_config.ts";
 import { Replica } from "./replica.ts";
-import { ReplicaTaps } from "../events/replica_taps.ts";
+import { SecondaryTaps } from "../events/secondary_taps.ts";
 
 /** Puts events into the next transaction. */
 class Script implements PrimaryTaps {
@@ -39,7 +39,7 @@ const write = (offset: number, value: number): TapEvent => {
 
 function secondary(store = MEMORY_STORE) {
   const copy = new FakeDisk(8192);
-  const taps = new ReplicaTaps(new Map([["d", { mode: "replicated", copy }]]), new Set());
+  const taps = new SecondaryTaps(new Map([["d", { mode: "replicated", copy }]]), new Set());
   return { copy, replica: new Replica(1e9, undefined, taps, store) };
 }
 

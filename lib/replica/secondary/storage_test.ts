@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import fc from "fast-check";
 import { StateError } from "../../errors.ts";
-import { LatencyWindow } from "../latency.ts";
+import { LatencyWindow } from "../latency_window.ts";
 import { PageTable } from "../pages/page_table.ts";
 import { SlotPool } from "../pages/slot_pool.ts";
 

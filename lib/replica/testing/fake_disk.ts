@@ -1,7 +1,7 @@
 /** For tests: a disk in memory that knows its holes, and can be made to refuse. */
 import { TransportError } from "../../errors.ts";
 import { type Done, raise } from "../events/done.ts";
-import type { DiskStore } from "../events/disk_tap.ts";
+import type { DiskStore } from "../events/primary_disk_tap.ts";
 import type { DiskCopy } from "../events/disk_copy.ts";
 
 const HOLE_BYTES = 4096;

@@ -5,12 +5,12 @@ import assert from "node:assert/strict";
 import { Carry } from "../../bytes/carry.ts";
 import { StreamParser } from "../../qemu/stream_parser.ts";
 import { createPageDigest, type PageDigest } from "../pages/page_digest.ts";
-import { Primary, type PrimaryEvent, type PrimaryOptions } from "../primary/primary.ts";
+import { Primary, type PrimaryConfig, type PrimaryEvent } from "../primary/primary.ts";
 import { Replica } from "../secondary/replica.ts";
 import { Secondary, type SecondaryCounters, type SecondaryEvent } from "../secondary/secondary.ts";
 
 /** Settings that differ from case to case. */
-export interface LoopbackOptions extends Partial<PrimaryOptions> {
+export interface LoopbackConfig extends Partial<PrimaryConfig> {
   readonly maxTransactionBytes?: number;
   /** Goes on with this replica, as a new session does. */
   readonly replica?: Replica;
@@ -42,24 +42,24 @@ export class Loopback {
   readonly wire: Uint8Array[] = [];
   /** Everything that the secondary said. */
   readonly answers: Uint8Array[] = [];
-  readonly #options: LoopbackOptions;
+  readonly #config: LoopbackConfig;
   readonly #toSecondary = new Carry();
   readonly #toPrimary = new Carry();
   #held: Uint8Array[] = [];
   #unparsed: Uint8Array = new Uint8Array(0);
 
-  private constructor(options: LoopbackOptions) {
-    this.#options = options;
+  private constructor(config: LoopbackConfig) {
+    this.#config = config;
     const clock = () => this.now;
     const session = Uint8Array.from({ length: 16 }, (_, i) => i);
     this.primary = new Primary(
-      { commit: "async", stream: "auto", maxInFlightBytes: 1e9, ...options },
+      { commit: "async", stream: "auto", maxInFlightBytes: 1e9, ...config },
       { session, heartbeatMs: 1000, graceMs: 5000, software: "kemari test" },
       0,
       clock,
     );
-    const maxTransactionBytes = options.maxTransactionBytes ?? 1e9;
-    this.replica = options.replica ?? new Replica(maxTransactionBytes);
+    const maxTransactionBytes = config.maxTransactionBytes ?? 1e9;
+    this.replica = config.replica ?? new Replica(maxTransactionBytes);
     this.secondary = new Secondary(this.replica, this.counters, {
       heartbeatMs: 1000,
       graceMs: 5000,
@@ -69,11 +69,11 @@ export class Loopback {
     }, clock);
   }
 
-  static async open(options: LoopbackOptions = {}): Promise<Loopback> {
+  static async open(config: LoopbackConfig = {}): Promise<Loopback> {
     digest ??= await createPageDigest(...DIGEST_SEED);
-    const loopback = new Loopback(options);
+    const loopback = new Loopback(config);
     loopback.pump();
-    if (options.holdAnswers) loopback.answer();
+    if (config.holdAnswers) loopback.answer();
     return loopback;
   }
 
@@ -111,7 +111,7 @@ export class Loopback {
 
   /** Lets everything that is said be heard. */
   pump(): void {
-    do this.#take(); while (!this.#options.holdAnswers && this.answer());
+    do this.#take(); while (!this.#config.holdAnswers && this.answer());
   }
 
   /** Lets the primary hear what the secondary has said. @returns whether it said anything. */
@@ -135,7 +135,7 @@ export class Loopback {
     this.replies.push(...this.primary.takeReplies());
     this.primary.repliesGiven();
     for (const output of this.primary.takeOutput()) {
-      const bytes = this.#options.tamper?.(output.slice()) ?? output.slice();
+      const bytes = this.#config.tamper?.(output.slice()) ?? output.slice();
       this.wire.push(bytes);
       this.#toSecondary.feed(bytes, 0, bytes.length, (b, start, end) => {
         return this.secondary.receive(b, start, end);

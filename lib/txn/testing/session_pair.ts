@@ -3,13 +3,13 @@ import type { Leave } from "../leave.ts";
 import assert from "node:assert/strict";
 import { Carry } from "../../bytes/carry.ts";
 import { WireError, type WireFault } from "../../errors.ts";
-import { type ReceiverOptions, TxnReceiver } from "../receiver.ts";
+import { type ReceiverConfig, TxnReceiver } from "../receiver.ts";
 import type { TransactionVisitor } from "../transaction_visitor.ts";
 import { type SenderEvent, TxnSender } from "../sender.ts";
 import { encodeHeader, type FrameHeader } from "../wire.ts";
 
 export const SESSION = Uint8Array.from({ length: 16 }, (_, i) => 0xf0 + i);
-export const OPTIONS: ReceiverOptions = {
+export const OPTIONS: ReceiverConfig = {
   heartbeatMs: 100,
   graceMs: 500,
   maxTransactionBytes: 1e6,
@@ -77,7 +77,7 @@ export class Link {
   readonly events: SenderEvent[] = [];
   up = true;
 
-  constructor(readonly delayMs = 0, options: Partial<ReceiverOptions> = {}) {
+  constructor(readonly delayMs = 0, options: Partial<ReceiverConfig> = {}) {
     this.sender = new TxnSender(
       { session: SESSION, heartbeatMs: 100, graceMs: 500, software: "sender" },
       0,

@@ -15,11 +15,11 @@ import {
 import type { Replica } from "../../../replica/secondary/replica.ts";
 import { OutputQueue } from "../../system/channel.ts";
 import { cString, libc } from "../../system/libc.ts";
-import { socketConnection } from "../peer.ts";
+import { socketConnection } from "../peer_connection.ts";
 import { PeerOutput } from "../peer_output.ts";
 import { Reactor } from "../../system/reactor.ts";
 import { ReceiverHost, type ReceiverSettings } from "../receiver_host.ts";
-import type { SenderLinkOptions } from "../link_options.ts";
+import type { SenderLinkSettings } from "../sender_link_settings.ts";
 import { SenderLink } from "../sender_link.ts";
 import { connectSocket } from "../../system/socket.ts";
 import { never } from "../../system/never.ts";
@@ -78,7 +78,7 @@ export class Stage implements AsyncDisposable {
   /** Sends a stream until it is handed over, or to whatever error comes. */
   async send(
     stream: Uint8Array,
-    options: Partial<SenderLinkOptions> = {},
+    options: Partial<SenderLinkSettings> = {},
     openOutput?: ConstructorParameters<typeof SenderLink>[3],
   ): Promise<SenderLink> {
     const file = `${this.folder}/stream`;
@@ -152,7 +152,7 @@ export class Stage implements AsyncDisposable {
 /** Everything that a sender says for a stream, from HELLO to HANDOVER. */
 export async function wireOf(
   stream: Uint8Array,
-  options: Partial<SenderLinkOptions> = {},
+  options: Partial<SenderLinkSettings> = {},
 ): Promise<Uint8Array> {
   await using stage = await Stage.open();
   const said: Uint8Array[] = [];

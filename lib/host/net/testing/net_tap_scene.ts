@@ -3,10 +3,10 @@ import assert from "node:assert/strict";
 import { parseMac } from "../../../packet/ethernet.ts";
 import { FrameSocket } from "../frame_socket.ts";
 import { NetTap } from "../net_tap.ts";
-import type { NetTapEvents, NetTapOptions } from "../net_tap_events.ts";
+import type { NetTapEvents, NetTapSettings } from "../net_tap_events.ts";
 import { Reactor } from "../../system/reactor.ts";
 import { connectSocket, type Listener, listenSocket } from "../../system/socket.ts";
-import { parseNetTap, type UnixAddress } from "../net_address.ts";
+import { parseNetTap, type UnixAddress } from "../net_tap_address.ts";
 import { never } from "../../system/never.ts";
 
 export const MAC = parseMac("52:54:00:12:34:56")!;
@@ -57,7 +57,7 @@ export class Scene implements AsyncDisposable {
 
   private constructor(readonly folder: string, readonly reactor: Reactor) {}
 
-  static async open(options: NetTapOptions = {}): Promise<Scene> {
+  static async open(options: NetTapSettings = {}): Promise<Scene> {
     const scene = new Scene(await Deno.makeTempDir({ prefix: "kemari-tap-" }), new Reactor());
     scene.listener = await listenSocket(unix(`${scene.folder}/out`), scene.reactor, never);
     const events: NetTapEvents = {

@@ -4,7 +4,7 @@ import { BarePair, type PairedMachine } from "../../../lab/testing/bare_pair.ts"
 import { EagerSecondary } from "../../../lab/testing/eager_secondary.ts";
 import { until } from "../../../lab/program/until.ts";
 import { delay } from "../../system/delay.ts";
-import type { QemuVersion } from "../../../lab/provision/qemu.ts";
+import type { QemuSeries } from "../../../lab/provision/qemu.ts";
 import { QmpClient } from "../../vm/qmp_client.ts";
 
 export const TCG: PairedMachine = { timer: "apic", accelerator: "tcg" };
@@ -14,7 +14,7 @@ export const KVM: PairedMachine = { timer: "apic", accelerator: "kvm" };
 export type Mode = "colo" | "snapshot";
 
 /** A VM, a secondary that takes over at a loss, and a monitor of the test's own. */
-export async function prepared(version: QemuVersion, machine: PairedMachine) {
+export async function prepared(version: QemuSeries, machine: PairedMachine) {
   const pair = await BarePair.boot(version, machine);
   const secondary = await EagerSecondary.start(pair);
   const qmp = pair.own(await QmpClient.connect(pair.primary.spareQmpPath));
@@ -44,7 +44,7 @@ export const A_WHILE_MS = 1500;
 
 /** Two nights, with a protection before, between and behind them. */
 export async function sleepsAndIsProtectedAgain(
-  version: QemuVersion,
+  version: QemuSeries,
   machine: PairedMachine,
   mode: Mode,
 ): Promise<void> {

@@ -4,7 +4,7 @@
  */
 import { checkpointBody, fullStream, page, zero } from "../../../qemu/testing/synthetic_stream.ts";
 import { Replica } from "../../../replica/secondary/replica.ts";
-import { ReplicaTaps } from "../../../replica/events/replica_taps.ts";
+import { SecondaryTaps } from "../../../replica/events/secondary_taps.ts";
 import { RamDir } from "../ram_dir.ts";
 
 /** The payload of transaction `number`: a full state first, then checkpoints. */
@@ -29,7 +29,7 @@ if (import.meta.main) {
   const replica = new Replica(
     1e8,
     undefined,
-    new ReplicaTaps(new Map(), new Set()),
+    new SecondaryTaps(new Map(), new Set()),
     RamDir.open(Deno.args[0]),
   );
   commitNext(replica);

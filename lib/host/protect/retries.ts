@@ -1,0 +1,78 @@
+import { getLogger, type Logger } from "@logtape/logtape";
+import { type NextTry, type PrimaryEnd, retryDelayMs } from "../../decisions/primary_end.ts";
+import type { Reactor } from "../system/reactor.ts";
+
+/** Where it is said. */
+export type Say = Pick<Logger, "info" | "warn">;
+
+/**
+ * What is said of a secondary that is lost, or that refuses again and again, and how long the next
+ * try waits: each reason is told once, and once that it is over.
+ */
+export class Retries {
+  readonly #peer: string;
+  /** Why the last tries failed; empty when the last one did not. */
+  #reason = "";
+  #count = 0;
+  #since = 0;
+  readonly #log: Say;
+
+  constructor(peer: string, say: Say = getLogger(["kemari", "protect"])) {
+    this.#peer = peer;
+    this.#log = say;
+  }
+
+  /** Whether the secondary has no room: what every try says anew has been said. */
+  get isFull(): boolean {
+    return this.#reason === "storage";
+  }
+
+  /** A secondary has said who it is. */
+  connected(software: string): void {
+    // One that is full answers every try.
+    if (this.isFull) return;
+    this.#log.info("connected to {peer}: {software}", { peer: this.#peer, software });
+  }
+
+  /** The VM is protected. */
+  over(): void {
+    if (this.isFull) {
+      this.#log.info("{peer} takes the VM's state again, after {tries} tries in {seconds} s", {
+        peer: this.#peer,
+        tries: this.#count,
+        seconds: Math.round((performance.now() - this.#since) / 1000),
+      });
+    }
+    this.#reason = "";
+    this.#count = 0;
+  }
+
+  /** Tells of a try that failed, and waits before the next. */
+  async wait(
+    next: Exclude<NextTry, "never">,
+    end: PrimaryEnd,
+    error: unknown,
+    reactor: Pick<Reactor, "sleep">,
+    signal: AbortSignal,
+  ): Promise<void> {
+    const words = (error as Error).message;
+    if (next === "again") {
+      const what = end === "secondary-lost" ? "secondary lost: " : "";
+      this.#log.warn(`${what}{reason}; the VM goes on unprotected, trying again`, {
+        reason: words,
+      });
+      this.#reason = "";
+      return;
+    }
+    const isFull = end === "storage";
+    const reason = isFull ? end : words;
+    if (reason !== this.#reason) {
+      this.#count = 0;
+      this.#since = performance.now();
+      this.#log.warn("{reason}; the VM is unprotected, trying again", { reason: words });
+    }
+    this.#reason = reason;
+    this.#count++;
+    await reactor.sleep(retryDelayMs(this.#count, !isFull), signal);
+  }
+}

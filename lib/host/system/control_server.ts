@@ -1,0 +1,182 @@
+/**
+ * The control socket: one JSON line in, one JSON line out. lib/control/ has what they say; requests
+ * of one client are answered in their order, when they are done.
+ */
+import {
+  type ControlAnswer,
+  encodeAnswer,
+  type Refusal,
+  refusalOf,
+  refuseCommand,
+} from "../../control/answer.ts";
+import { LineDecoder } from "../../control/line_decoder.ts";
+import type { ProtectRequest } from "../../control/protect_request.ts";
+import { decodeRequest, MAX_REQUEST_BYTES } from "../../control/request.ts";
+import type { SenderDurations } from "../../control/sender_status.ts";
+import type { EarlyEndStatus, EndStatus } from "../../control/end_status.ts";
+import { parseControlPath } from "./control_path.ts";
+import { libc } from "./libc.ts";
+import { OutputQueue, readSome } from "./channel.ts";
+import type { Reactor, Watch } from "./reactor.ts";
+import { type Listener, listenSocket } from "./socket.ts";
+
+/** What a running end lets others ask of it. */
+export interface ControlHandlers {
+  status(): EndStatus | EarlyEndStatus;
+  /** The last durations of each kind; a sender only. */
+  durations?(): SenderDurations;
+  /**
+   * Resolves when it is done, rejects with the reason it cannot be.
+   *
+   * @param stale Whether the replica is wanted however old it is known to be.
+   */
+  failover?(stale: boolean): Promise<void>;
+  /**
+   * Protects the VM that this end has taken over, until that ends; see {@link Survivor}.
+   *
+   * @param gone Aborted when whoever asked is gone.
+   */
+  protect?(request: ProtectRequest<unknown>, gone: AbortSignal): Promise<void>;
+}
+
+/** Serves a control socket on the reactor. */
+export class ControlServer {
+  readonly #reactor: Reactor;
+  readonly #listener: Listener;
+  readonly #handlers: ControlHandlers;
+  readonly #watch: Watch;
+  readonly #clients = new Set<ControlClient>();
+
+  /**
+   * @param path See {@link parseControlPath}.
+   * @throws {TransportError} if the path cannot be used.
+   */
+  static async open(
+    path: string,
+    handlers: ControlHandlers,
+    reactor: Reactor,
+    signal: AbortSignal,
+  ): Promise<ControlServer> {
+    const plain = parseControlPath(path);
+    const address = { kind: "unix", path: plain, text: plain } as const;
+    return new ControlServer(await listenSocket(address, reactor, signal), handlers, reactor);
+  }
+
+  private constructor(listener: Listener, handlers: ControlHandlers, reactor: Reactor) {
+    this.#listener = listener;
+    this.#handlers = handlers;
+    this.#reactor = reactor;
+    this.#watch = reactor.watch(listener.fd, {
+      readable: () => {
+        const fd = this.#listener.accept();
+        if (fd === undefined) return;
+        const client = new ControlClient(fd, this.#reactor, this.#handlers, () => {
+          this.#clients.delete(client);
+        });
+        this.#clients.add(client);
+      },
+    });
+    this.#watch.want(true, false);
+  }
+
+  close(): void {
+    for (const client of this.#clients) client.close();
+    this.#watch.stop();
+    this.#listener.close();
+  }
+}
+
+class ControlClient {
+  readonly #fd: number;
+  readonly #handlers: ControlHandlers;
+  readonly #output: OutputQueue;
+  readonly #watch: Watch;
+  readonly #onClose: () => void;
+  readonly #requests = new LineDecoder(MAX_REQUEST_BYTES, "control socket");
+  #answered: Promise<void> = Promise.resolve();
+  readonly #gone = new AbortController();
+  #closed = false;
+
+  constructor(fd: number, reactor: Reactor, handlers: ControlHandlers, onClose: () => void) {
+    this.#fd = fd;
+    this.#handlers = handlers;
+    this.#onClose = onClose;
+    this.#output = new OutputQueue(fd, "control socket", "control");
+    this.#watch = reactor.watch(fd, {
+      readable: () => this.#guard(() => this.#read()),
+      writable: () => this.#guard(() => this.#flush()),
+    });
+    this.#watch.want(true, false);
+  }
+
+  close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.#watch.stop();
+    libc().close(this.#fd);
+    this.#gone.abort();
+    this.#onClose();
+  }
+
+  /** A client's connection failing is the client's affair. */
+  #guard(action: () => void): void {
+    try {
+      action();
+    } catch {
+      this.close();
+    }
+  }
+
+  #read(): void {
+    const buffer = new Uint8Array(MAX_REQUEST_BYTES);
+    const count = readSome(this.#fd, buffer, "control socket", "control");
+    if (count === undefined) return;
+    if (count === 0) return this.close();
+    for (const line of this.#requests.receive(buffer.subarray(0, count))) {
+      // In the order of the requests: a failover takes its time, a status behind it waits.
+      this.#answered = this.#answered.then(() => this.#answer(line)).then((reply) =>
+        this.#guard(() => {
+          if (this.#closed) return;
+          this.#output.push([new TextEncoder().encode(encodeAnswer(reply))]);
+          this.#flush();
+        })
+      );
+    }
+  }
+
+  async #answer(line: string): Promise<ControlAnswer> {
+    const { status, durations, failover, protect } = this.#handlers;
+    try {
+      const request = decodeRequest(line);
+      if (!("command" in request)) return request;
+      switch (request.command) {
+        case "status":
+          return status();
+        case "durations":
+          return durations === undefined ? refuseCommand(request.command) : durations();
+        case "failover":
+          if (failover === undefined) {
+            return refuse("a sender: it cannot take over", "ask the secondary's kemari recv");
+          }
+          await failover(request.stale);
+          return { ok: true };
+        case "protect":
+          if (protect === undefined) {
+            return refuse("a sender: it protects a VM already", "run kemari protect without --via");
+          }
+          await protect(request, this.#gone.signal);
+          return { ok: true };
+      }
+    } catch (error) {
+      return refusalOf(error);
+    }
+  }
+
+  #flush(): void {
+    this.#watch.want(true, !this.#output.flush());
+  }
+}
+
+function refuse(what: string, hint: string): Refusal {
+  return { error: `this end is ${what}`, hint };
+}

@@ -1,0 +1,284 @@
+import { getLogger } from "@logtape/logtape";
+import { SecondaryTaps, type Unreleased } from "../../replica/events/secondary_taps.ts";
+import type { SecondaryDiskConfig } from "../../replica/events/disk_copy.ts";
+import type { Done } from "../../replica/events/done.ts";
+import { type DiskTapAddress, imageUseOf } from "../disk/disk_tap_address.ts";
+import { ImageFile } from "../image/image_file.ts";
+import { refuseTwice } from "../image/lock_image.ts";
+import { NbdServer } from "../disk/nbd_server.ts";
+import { NetTap } from "../net/net_tap.ts";
+import type { Reactor } from "../system/reactor.ts";
+import type { NetTapAddress } from "../net/net_tap_address.ts";
+import { imageStore } from "../disk/image_store.ts";
+import { SecondaryDiskBackend } from "../disk/secondary_disk_backend.ts";
+
+const log = getLogger(["kemari", "tap"]);
+
+/** What `--replay` lets be said again on activation. */
+export interface ReplaySettings {
+  readonly net: boolean;
+  readonly disk: boolean;
+  /** What the world sent to the guest since the last commit, to the guest. */
+  readonly input: boolean;
+}
+
+/** How long the end waits for copies to take what is committed: then a stored replica is whole. */
+const FINISH_MS = 1500;
+/** A takeover that waits so long for storage says so, and again after as long. */
+const SLOW_MS = 5000;
+
+/** A disk that is served, with what it takes to serve it. */
+export interface SecondaryDisk {
+  readonly address: DiskTapAddress;
+  readonly gate: SecondaryDiskBackend;
+  readonly server: NbdServer;
+}
+
+/**
+ * The secondary's taps: the same NICs and disks, offered to the QEMU that goes on. Until then disks
+ * can be read and not written, and NICs are silent because their guest stands still.
+ */
+export class SecondaryTapDevices {
+  #disks: SecondaryDisk[] = [];
+  #nets: NetTap[] = [];
+  readonly secondaryTaps: SecondaryTaps;
+  #isActive = false;
+
+  readonly #reactor: Reactor;
+
+  private constructor(
+    reactor: Reactor,
+    disks: SecondaryDisk[],
+    nets: NetTap[],
+    keepsInputs: boolean,
+  ) {
+    this.#disks = disks;
+    this.#nets = nets;
+    const secondaryDisks = disks.map(({ address, gate }): [string, SecondaryDiskConfig] => {
+      const { name, mode } = address;
+      return [name, {
+        mode,
+        copy: mode === "replicated" ? imageStore(gate.image) : undefined,
+      }];
+    });
+    this.secondaryTaps = new SecondaryTaps(
+      new Map(secondaryDisks),
+      new Set(nets.map(({ name }) => name)),
+      keepsInputs && nets.length > 0,
+    );
+    this.#reactor = reactor;
+    this.secondaryTaps.onRefused = (error) =>
+      log.error("{reason}; what it lacks is kept in memory", { reason: error.message });
+  }
+
+  /** @throws {TransportError} if an image, a socket or a TAP cannot be opened; nothing is left open. */
+  static async open(
+    nets: readonly NetTapAddress[],
+    disks: readonly DiskTapAddress[],
+    reactor: Reactor,
+    signal: AbortSignal,
+    keepsInputs = true,
+  ): Promise<SecondaryTapDevices> {
+    const openDisks: SecondaryDisk[] = [];
+    const openNets: NetTap[] = [];
+    try {
+      refuseTwice(disks);
+      for (const address of disks) {
+        const gate = new SecondaryDiskBackend(
+          ImageFile.open(address.path, reactor, imageUseOf(address)),
+        );
+        try {
+          const server = await NbdServer.listen(
+            {
+              address: address.socket,
+              exports: [{ name: address.name, backend: gate }],
+              onFailure: (name, error) =>
+                log.error("disk {name}: {reason}", { name, reason: error.message }),
+            },
+            reactor,
+            signal,
+          );
+          gate.image.onRoom = () => server.resume();
+          openDisks.push({ address, gate, server });
+        } catch (error) {
+          gate.image.close();
+          throw error;
+        }
+      }
+      for (const address of nets) {
+        const fault = (error: Error) =>
+          log.error("net {name}: {reason}", { name: address.name, reason: error.message });
+        openNets.push(
+          await NetTap.open(
+            address,
+            reactor,
+            { events: { fault }, isDeaf: true },
+            signal,
+          ),
+        );
+      }
+      return new SecondaryTapDevices(reactor, openDisks, openNets, keepsInputs);
+    } catch (error) {
+      openNets.forEach((net) => net.close());
+      openDisks.forEach(({ gate, server }) => {
+        server.close();
+        gate.image.close();
+      });
+      throw error;
+    }
+  }
+
+  get isEmpty(): boolean {
+    return this.#disks.length + this.#nets.length === 0;
+  }
+  /** Whether a QEMU uses any of the taps. */
+  get isUsed(): boolean {
+    return this.#disks.some(({ server }) => server.connections > 0) ||
+      this.#nets.some((net) => net.counters.guestConnected);
+  }
+
+  /** Frames that have come out of the VM and left. */
+  get packetsOut(): number {
+    return this.#nets.reduce((sum, { counters }) => sum + counters.passedOut, 0);
+  }
+
+  /**
+   * Finishes what was committed: what may fail is to fail before the primary is fenced. Waits for the
+   * disks' storage as long as that takes.
+   *
+   * @throws {TransportError} if a disk is no whole copy, or refuses a committed write.
+   */
+  async prepare(signal: AbortSignal): Promise<void> {
+    this.secondaryTaps.requireWhole();
+    await this.#storage((done) => this.secondaryTaps.finishPending(done), signal);
+  }
+
+  /**
+   * Makes the taps the VM's own: finishes what was committed, lets go again what the primary may
+   * not have, and opens the disks.
+   *
+   * @throws {TransportError} if a disk is no whole copy, or refuses a committed write.
+   */
+  async activate(replay: ReplaySettings, signal: AbortSignal): Promise<void> {
+    if (this.#isActive) return;
+    const taps = this.secondaryTaps;
+    await this.prepare(signal);
+    const frames = new Map<string, Uint8Array[]>();
+    const macs = taps.macs;
+    const writes: Unreleased["event"][] = [];
+    for (const { event } of taps.unreleased) {
+      if (event.kind === "packet") {
+        frames.set(event.tap, [...frames.get(event.tap) ?? [], event.frame]);
+      } else if (replay.disk) writes.push(event);
+    }
+    await this.#storage((done) => this.#replayWrites(writes, done), signal);
+    let packets = 0;
+    let given = 0;
+    for (const net of this.#nets) {
+      const held = frames.get(net.name) ?? [];
+      if (replay.net) {
+        net.replay(held);
+        packets += held.length;
+      }
+      const inputs = replay.input ? taps.inputs.filter(({ tap }) => tap === net.name) : [];
+      given += net.hear(inputs.map(({ frame }) => frame));
+      const mac = macs.get(net.name);
+      if (mac !== undefined) net.announce(mac);
+    }
+    for (const { gate, address } of this.#disks) {
+      gate.isOpen = true;
+      this.#makeGood(address.name, gate.image);
+      gate.image.waitShortly();
+    }
+    this.#isActive = true;
+    if (packets + writes.length + given > 0) {
+      log.info(
+        "replayed {packets} packets and {writes} disk writes, and {given} packets to the guest",
+        { packets, writes: writes.length, given },
+      );
+    }
+  }
+
+  /** Writes to the shared disks what the primary may not have written, in order. */
+  #replayWrites(writes: readonly Unreleased["event"][], done: Done): void {
+    let left = writes.length + 1;
+    let failure: Error | undefined;
+    const one: Done = (error) => {
+      failure ??= error;
+      if (--left === 0) done(failure);
+    };
+    for (const event of writes) {
+      const { gate } = this.#disks.find(({ address }) => address.name === event.tap)!;
+      const store = imageStore(gate.image);
+      if (event.kind === "write") store.write(event.offset, event.data, one);
+      else if (event.kind === "zero") store.zero(event.offset, event.lengthBytes, one);
+      else one();
+    }
+    one();
+  }
+
+  /**
+   * What the guest was told is durable at the primary has to be so here, now that nobody else has it.
+   * Nobody waits for that: where it fails the image says so to the guest's next flush.
+   */
+  #makeGood(name: string, image: ImageFile): void {
+    image.flush((error) => {
+      if (error === undefined) return;
+      log.error(
+        "disk {name}: what the guest was told is durable may not be: {reason}; its next flush fails",
+        { name, reason: error.message },
+      );
+    });
+  }
+
+  /** Has the disks do something, and serves whatever else there is until they have. */
+  async #storage(act: (done: Done) => void, signal: AbortSignal): Promise<void> {
+    let isDone = false;
+    let failure: Error | undefined;
+    act((error) => {
+      isDone = true;
+      failure = error;
+    });
+    const cancel = this.#reactor.every(
+      SLOW_MS,
+      () =>
+        log.warn("waiting for the storage of the disks: {count} requests are not done", {
+          count: this.#disks.reduce((sum, { gate }) => sum + gate.image.waiting, 0),
+        }),
+    );
+    try {
+      await this.#reactor.run(() => isDone, signal);
+    } finally {
+      cancel();
+    }
+    if (failure !== undefined) throw failure;
+  }
+
+  /** No VM got them after all: they wait as before, and nothing of this activation is left. */
+  deactivate(): void {
+    for (const { gate } of this.#disks) {
+      gate.isOpen = false;
+      gate.image.waitShortly(0);
+    }
+    for (const net of this.#nets) net.deafen();
+    this.#isActive = false;
+  }
+
+  /** Gives all taps away, open as they are: the VM runs here, and is to be protected again. */
+  surrender(): { readonly disks: readonly SecondaryDisk[]; readonly nets: readonly NetTap[] } {
+    const given = { disks: this.#disks, nets: this.#nets };
+    this.#disks = [];
+    this.#nets = [];
+    return given;
+  }
+
+  close(): void {
+    for (const net of this.#nets) net.close();
+    const until = performance.now() + FINISH_MS;
+    for (const { server, gate } of this.#disks) {
+      server.close();
+      gate.image.finish(until);
+      gate.image.close();
+    }
+  }
+}

@@ -1,0 +1,365 @@
+import { TransportError, WireError } from "../../errors.ts";
+import { decodeDiskQuery, type DiskQuery } from "./disk_digest.ts";
+import { type Done, raise } from "./done.ts";
+import { PendingWrites } from "./pending_writes.ts";
+import {
+  decodeTapEvent,
+  decodeTapInput,
+  INPUT_BYTES_PER_EPOCH,
+  type TapEvent,
+  type TapInput,
+} from "./tap_events.ts";
+import type { DiskCopy, SecondaryDiskConfig } from "./disk_copy.ts";
+
+/** A packet or a write to a shared disk that the primary may not have let go. */
+export interface Unreleased {
+  readonly transaction: number;
+  readonly event: TapEvent;
+}
+
+/** Bytes kept of what came for a NIC: some epochs' worth. */
+const KEPT_INPUT_BYTES = 4 * INPUT_BYTES_PER_EPOCH;
+/** What a kept frame takes beside itself, at the most. */
+const INPUT_OVERHEAD_BYTES = 128;
+/** What came so short a time before a commit may have been on its way through QEMU when it began. */
+const ON_ITS_WAY_MS = 100;
+
+/**
+ * Committed writes that may wait in memory for the storage of the copies: a stall of so many bytes'
+ * length costs the primary nothing.
+ */
+const MOST_PENDING_BYTES = 256 * 2 ** 20;
+
+/** A frame for the guest. */
+interface KeptInput extends TapInput {
+  /** The transaction whose state has it, unless it was still on its way then. */
+  readonly transaction: number;
+  readonly atMs: number;
+}
+
+/**
+ * The secondary's share of the event-tap: what travelled in EVENT and INPUT frames.
+ *
+ * ```text
+ * EVENT ─stage()─► staged ─commit(n)─► replicated writes: applied, in order
+ *                    │                 packets, shared writes: kept until released(n)
+ *                    └─abort()─► gone
+ * INPUT ──input()─► kept until a commit that has it: forgetInputs()
+ * ```
+ *
+ * Applying is separate from committing: the copy's storage may take its time, and the transaction is
+ * committed, and may be acknowledged, while this object's memory has what the copy has not. A disk
+ * that refuses a write leaves it and the rest pending, and {@link applyPending} tries again. The VM
+ * must not run here before nothing is pending.
+ */
+export class SecondaryTaps {
+  readonly #disks: ReadonlyMap<string, SecondaryDiskConfig>;
+  readonly #nets: ReadonlySet<string>;
+  #staged: TapEvent[] = [];
+  #stagedBytes = 0;
+  /** What is committed and not in the copies, by disk. */
+  readonly #pending = new Map<string, PendingWrites>();
+  /** Who waits until nothing is on its way to a copy. */
+  #waiting: Done[] = [];
+  #unreleased: Unreleased[] = [];
+  /** Replicated disks whose first copy is complete in a committed transaction. */
+  readonly #copied = new Set<string>();
+  /** Those of which the copy may have a part only in this object's memory. */
+  readonly #filling = new Set<string>();
+  readonly #announced = new Set<string>();
+  /** Shared disks that the primary has gone on with, since the last commit here. */
+  readonly #outrun = new Set<string>();
+  readonly #macs = new Map<string, Uint8Array>();
+  #inputs: KeptInput[] = [];
+  #inputBytes = 0;
+
+  /** How much may be pending when a transaction is acknowledged: beyond it acknowledgements wait. */
+  mostPendingBytes = MOST_PENDING_BYTES;
+  /** A copy has refused what was committed. Nothing is on its way to it now. */
+  onRefused: (error: Error) => void = raise;
+  /** Nothing is pending any more. */
+  onApplied: () => void = () => {};
+
+  /** @param keepsInputs Whether frames for the guest are kept, where the sender copies them. */
+  constructor(
+    disks: ReadonlyMap<string, SecondaryDiskConfig>,
+    nets: ReadonlySet<string>,
+    readonly keepsInputs = nets.size > 0,
+  ) {
+    this.#disks = disks;
+    this.#nets = nets;
+    for (const [name, { copy }] of disks) {
+      if (copy === undefined) continue;
+      this.#pending.set(name, new PendingWrites(copy, (failure) => this.#settled(failure)));
+    }
+  }
+
+  /** Bytes of events in the open transaction. */
+  get stagedBytes(): number {
+    return this.#stagedBytes;
+  }
+  /** Writes that are committed and not applied yet. */
+  get pendingWrites(): number {
+    return sum(this.#pending.values(), ({ count }) => count);
+  }
+  /** Bytes of memory that they take. */
+  get pendingBytes(): number {
+    return sum(this.#pending.values(), ({ bytes }) => bytes);
+  }
+  get unreleased(): readonly Unreleased[] {
+    return this.#unreleased;
+  }
+  /**
+   * What the world sent to the guest since a little before the committed state, in order: the guest
+   * may not have had it by then, and lost it with the primary if it had it later.
+   */
+  get inputs(): readonly TapInput[] {
+    return this.#inputs;
+  }
+  /** The hardware address that each NIC last sent from, by tap. */
+  get macs(): ReadonlyMap<string, Uint8Array> {
+    return this.#macs;
+  }
+  /**
+   * Disks that do not go with the committed state: replicated ones that are no complete copy yet,
+   * and shared ones that the primary has gone on with alone.
+   */
+  get incomplete(): readonly string[] {
+    return [...this.#announced].filter((name) =>
+      this.#disks.get(name)?.mode === "replicated"
+        ? !this.#copied.has(name) || this.#isHalfCopied(name)
+        : this.#outrun.has(name)
+    );
+  }
+
+  /** Whether a copy has refused a part of its first filling: it waits for more than a moment. */
+  #isHalfCopied(name: string): boolean {
+    return this.#filling.has(name) && this.#pending.get(name)?.failure !== undefined;
+  }
+
+  /** Why the VM cannot go on here: a disk does not go with the committed state. */
+  get unfit(): TransportError | undefined {
+    if (this.incomplete.length === 0) return undefined;
+    return new TransportError(
+      `disk ${this.incomplete.join(", ")}`,
+      "write",
+      "it does not go with the VM's state here: its copy is not complete, or the primary has gone " +
+        "on with it since",
+      {
+        party: "disk",
+        hint: "let the VM run at the primary until kemari status there says `in step`",
+      },
+    );
+  }
+
+  /** @throws {TransportError} see {@link unfit}. */
+  requireWhole(): void {
+    const unfit = this.unfit;
+    if (unfit !== undefined) throw unfit;
+  }
+
+  /**
+   * A sender is there again: it has gone on without us since the last session, and so have its
+   * disks. What was committed goes to the copies before anything of the new session.
+   */
+  sessionBegins(): void {
+    this.applyPending();
+    this.#inputs = [];
+    this.#inputBytes = 0;
+    for (const name of this.#announced) {
+      if (this.#disks.get(name)?.mode === "shared") this.#outrun.add(name);
+    }
+  }
+
+  /**
+   * Takes one INPUT payload, which is copied.
+   *
+   * @param transaction Whose state will have it.
+   * @throws {WireError}
+   */
+  input(transaction: number, payload: Uint8Array, offset: number, nowMs: number): void {
+    const { tap, frame } = decodeTapInput(payload.slice(), offset);
+    this.#requireNet(tap, "an input", offset);
+    this.#inputs.push({ tap, frame, transaction, atMs: nowMs });
+    this.#inputBytes += frame.length + INPUT_OVERHEAD_BYTES;
+    while (this.#inputBytes > KEPT_INPUT_BYTES * this.#nets.size) {
+      this.#inputBytes -= this.#inputs.shift()!.frame.length + INPUT_OVERHEAD_BYTES;
+    }
+  }
+
+  /** Forgets the inputs that the state of a transaction has, which has been committed. */
+  forgetInputs(transaction: number, nowMs: number): void {
+    if (this.#inputs.length === 0) return;
+    this.#inputs = this.#inputs.filter((each) =>
+      each.transaction > transaction || nowMs - each.atMs < ON_ITS_WAY_MS
+    );
+    this.#inputBytes = this.#inputs.reduce(
+      (sum, { frame }) => sum + frame.length + INPUT_OVERHEAD_BYTES,
+      0,
+    );
+  }
+
+  /** Takes one EVENT payload, which is this object's from then on. @throws {WireError} */
+  stage(payload: Uint8Array, offset: number): void {
+    const event = decodeTapEvent(payload, offset);
+    this.#check(event, offset);
+    this.#staged.push(event);
+    this.#stagedBytes += payload.length;
+  }
+
+  /**
+   * Takes a DISK_QUERY payload.
+   *
+   * @returns What is asked, and of which copy; that may be told as it is at any moment from now on,
+   *   since all that was committed before has been given to it.
+   * @throws {WireError} if there is no such copy, or it is not as long as that.
+   */
+  diskQuery(payload: Uint8Array, offset: number): { query: DiskQuery; copy: DiskCopy } {
+    const query = decodeDiskQuery(payload, offset);
+    const copy = this.#disks.get(query.tap)?.copy;
+    const end = query.offset + query.lengthBytes;
+    const size = copy?.sizeBytes ?? 0;
+    if (copy === undefined || end > size || end < size && end % query.chunkBytes !== 0) {
+      const what = copy === undefined
+        ? `no replicated disk ${query.tap}`
+        : `disk ${query.tap} with ${size} bytes, not chunks up to ${end}`;
+      throw new WireError("transaction", offset, "bad-value", `a DISK_QUERY: here is ${what}`, {
+        hint: `give both sides --disk ${query.tap}=… with images of the same size`,
+      });
+    }
+    return { query, copy };
+  }
+
+  /**
+   * Makes the staged events part of the committed state.
+   * Their writes are given to the copies, and may be pending for a while: {@link onApplied} and
+   * {@link onRefused} tell.
+   */
+  commit(transaction: number): void {
+    for (const event of this.#staged) {
+      switch (event.kind) {
+        case "packet":
+          this.#unreleased.push({ transaction, event });
+          this.#macs.set(event.tap, event.frame.subarray(6, 12));
+          break;
+        case "disk":
+          this.#announced.add(event.tap);
+          // What an earlier session left unreleased, the primary has written by itself.
+          this.#unreleased = this.#unreleased.filter((each) =>
+            each.transaction === transaction || each.event.tap !== event.tap
+          );
+          this.#copied.delete(event.tap);
+          this.#outrun.delete(event.tap);
+          break;
+        case "copied":
+          this.#copied.add(event.tap);
+          this.#filling.add(event.tap);
+          break;
+        default:
+          if (this.#disks.get(event.tap)!.mode === "shared") {
+            this.#unreleased.push({ transaction, event });
+          } else this.#pending.get(event.tap)?.add(event);
+      }
+    }
+    this.abort();
+    this.applyPending();
+  }
+
+  /** Drops what the open transaction staged. */
+  abort(): void {
+    this.#staged = [];
+    this.#stagedBytes = 0;
+  }
+
+  /** The primary let go everything up to this transaction. */
+  released(transaction: number): void {
+    let kept = 0;
+    while (
+      kept < this.#unreleased.length && this.#unreleased[kept].transaction <= transaction
+    ) kept++;
+    if (kept > 0) this.#unreleased = this.#unreleased.slice(kept);
+  }
+
+  /** Gives the copies what they have not been given, in order, and once more what they refused. */
+  applyPending(): void {
+    for (const pending of this.#pending.values()) pending.apply();
+    this.#forgetFilled();
+  }
+
+  #forgetFilled(): void {
+    for (const name of this.#filling) {
+      if (this.#pending.get(name)?.count === 0) this.#filling.delete(name);
+    }
+  }
+
+  /**
+   * Finishes what is committed: after it nothing is pending, or a copy has refused.
+   *
+   * @param done Called at once, or when the copies' storage has answered.
+   */
+  finishPending(done: Done): void {
+    if (this.pendingWrites === 0) return done();
+    this.#waiting.push(done);
+    this.applyPending();
+  }
+
+  /** One copy has nothing on its way any more. */
+  #settled(failure: Error | undefined): void {
+    this.#forgetFilled();
+    const isDone = this.pendingWrites === 0;
+    if (!isDone && failure === undefined) return;
+    const waiting = this.#waiting;
+    this.#waiting = [];
+    for (const done of waiting) done(failure);
+    if (isDone) this.onApplied();
+    // Whoever has waited knows.
+    else if (waiting.length === 0) this.onRefused(failure!);
+  }
+
+  #requireNet(tap: string, what: string, offset: number): void {
+    if (this.#nets.has(tap)) return;
+    throw new WireError("transaction", offset, "bad-value", `${what} of net tap ${tap}`, {
+      hint: `give recv --net ${tap}=IN,OUT`,
+    });
+  }
+
+  #check(event: TapEvent, offset: number): void {
+    const fail = (what: string, hint: string): never => {
+      throw new WireError("transaction", offset, "bad-value", what, { hint });
+    };
+    if (event.kind === "packet") return this.#requireNet(event.tap, "a packet", offset);
+    const disk = this.#disks.get(event.tap);
+    if (disk === undefined) {
+      return fail(
+        `a write to disk tap ${event.tap}`,
+        `give recv --disk ${event.tap}=PATH,unix:SOCK`,
+      );
+    }
+    if (event.kind === "disk") {
+      if (event.mode !== disk.mode) {
+        fail(
+          `disk ${event.tap} is ${event.mode} at the primary and ${disk.mode} here`,
+          "give both sides the same mode=",
+        );
+      }
+      if (disk.copy !== undefined && disk.copy.sizeBytes !== event.sizeBytes) {
+        fail(
+          `disk ${event.tap} has ${event.sizeBytes} bytes at the primary and ${disk.copy.sizeBytes} here`,
+          `truncate -s ${event.sizeBytes} the image here`,
+        );
+      }
+      return;
+    }
+    if (event.kind === "copied" || disk.copy === undefined) return;
+    const length = event.kind === "zero" ? event.lengthBytes : event.data.length;
+    if (event.offset + length > disk.copy.sizeBytes) {
+      fail(`a write beyond disk ${event.tap}, at ${event.offset}`, "the images differ in size");
+    }
+  }
+}
+
+function sum<T>(items: Iterable<T>, of: (item: T) => number): number {
+  let total = 0;
+  for (const item of items) total += of(item);
+  return total;
+}
