@@ -14,6 +14,7 @@
  *
  * A message says what could not be done and what was found; the hint says what to do.
  */
+import { foreignText } from "./foreign_text.ts";
 
 /** Exit codes of every command; main.ts alone exits with them. */
 export const EXIT = {
@@ -56,6 +57,9 @@ export type Party =
   /** The system that this end runs on, or this end itself. */
   | "host";
 
+/** Characters of a message or a hint, at the most: much of what is quoted in it may be a peer's. */
+const MAX_MESSAGE_CHARS = 4000;
+
 /** Options every kemari error takes. */
 export interface ErrorDetails {
   /** Instead of the party that the error's class stands for. */
@@ -65,16 +69,19 @@ export interface ErrorDetails {
   readonly cause?: unknown;
 }
 
-/** The root: everything kemari itself throws. */
+/** The root: everything kemari itself throws. Message and hint can be shown as they are. */
 export abstract class KemariError extends Error {
   abstract readonly exitCode: number;
   readonly hint?: string;
   readonly party: Party;
 
   constructor(message: string, details: ErrorDetails = {}) {
-    super(message, details.cause === undefined ? undefined : { cause: details.cause });
+    super(
+      foreignText(message, MAX_MESSAGE_CHARS),
+      details.cause === undefined ? undefined : { cause: details.cause },
+    );
     this.name = new.target.name;
-    this.hint = details.hint;
+    this.hint = details.hint && foreignText(details.hint, MAX_MESSAGE_CHARS);
     this.party = details.party ?? "host";
   }
 }

@@ -5,21 +5,30 @@
  * command: `getLogger(["kemari", "send"]).info("connected to {peer}", { peer })`.
  */
 import { configure, type LogRecord } from "@logtape/logtape";
+import { foreignText } from "../foreign_text.ts";
 import type { LogOptions } from "./options/logging.ts";
 
-/** A value inside a message: strings as they are, the rest as JSON. */
+/** Characters of one value in a line, at the most. */
+const MAX_VALUE_CHARS = 4000;
+
+/** A value inside a message: strings as they can be shown, the rest as JSON. */
 function sayValue(value: unknown): string {
-  if (typeof value === "string") return value;
-  if (value instanceof Error) return value.message;
-  return JSON.stringify(value, replaceUnsayable) ?? String(value);
+  const plain = replaceUnsayable("", value);
+  return typeof plain === "string"
+    ? plain
+    : JSON.stringify(plain, replaceUnsayable) ?? String(plain);
 }
 
-/** u64 counters are bigint, which JSON lacks; errors would come out as `{}`. */
+/**
+ * u64 counters are bigint, which JSON lacks; errors would come out as `{}`. Much of what is said comes
+ * from others: QEMU's names, a peer's words.
+ */
 function replaceUnsayable(_key: string, value: unknown): unknown {
   if (typeof value === "bigint") {
     return value <= Number.MAX_SAFE_INTEGER ? Number(value) : `${value}`;
   }
-  return value instanceof Error ? value.message : value;
+  const said = value instanceof Error ? value.message : value;
+  return typeof said === "string" ? foreignText(said, MAX_VALUE_CHARS) : said;
 }
 
 /** The message with its values filled in. */
@@ -28,7 +37,7 @@ function messageOf(record: LogRecord): string {
 }
 
 /** `kemari send: connected to tcp:10.0.0.2:4000`; warnings and errors also name their level. */
-export function formatText(record: LogRecord): string {
+function formatText(record: LogRecord): string {
   const severity = record.level === "info" ? "" : `${record.level}: `;
   return `${record.category.join(" ")}: ${severity}${messageOf(record)}\n`;
 }
@@ -37,7 +46,7 @@ export function formatText(record: LogRecord): string {
  * One JSON object: `time` (ISO 8601), `level`, `logger` (`kemari.send`), `message`, then the
  * record's own properties. A property of one of those four names is left out.
  */
-export function formatJson(record: LogRecord): string {
+function formatJson(record: LogRecord): string {
   const line = {
     time: new Date(record.timestamp).toISOString(),
     level: record.level,

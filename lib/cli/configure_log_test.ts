@@ -62,3 +62,21 @@ Deno.test("a log line in JSON carries the properties beside the message", async 
     error: "why",
   });
 });
+
+Deno.test("what a value says is shown, and not obeyed", async () => {
+  const words = "a\x1b[2J\nkemari send: primary\u2028\u202e";
+  const shown = "a\\u{1b}[2J\\nkemari send: primary\\u{2028}\\u{202e}";
+  for (const format of ["text", "json"] as const) {
+    const text = await written(format, false, (log) => {
+      log.info("{name} {list} {error}", {
+        name: words,
+        list: [words],
+        error: new Error(words),
+      });
+    });
+    assert.equal(text.indexOf("\n"), text.length - 1);
+    assert.doesNotMatch(text.slice(0, -1), /[\p{C}\p{Zl}]/u);
+    if (format === "json") assert.equal(JSON.parse(text).name, shown);
+    else assert.ok(text.startsWith(`kemari send: ${shown} ["`), text);
+  }
+});

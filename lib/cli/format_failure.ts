@@ -1,4 +1,5 @@
 /** The lines on stderr for an error that ends a command. */
+import { foreignText } from "../foreign_text.ts";
 import { EXIT, exitCodeOf, KemariError } from "../errors.ts";
 import { asksForJsonLog } from "../host/system/self_command.ts";
 import type { LogFormat } from "./options/logging.ts";
@@ -15,9 +16,18 @@ const DETAILS = [
   "errorClass",
 ];
 
+/** Characters of a message, at the most. */
+const MAX_CHARS = 4000;
+
 /** A property of an unknown value, if it has it. */
 function field(error: unknown, name: string): unknown {
   return typeof error === "object" && error !== null ? Reflect.get(error, name) : undefined;
+}
+
+/** The lines of a stack; the first of them has the message of whatever was thrown. */
+function plainStack(stack: unknown): string | undefined {
+  if (stack === undefined) return undefined;
+  return String(stack).split("\n").map((line) => foreignText(line, MAX_CHARS)).join("\n");
 }
 
 /**
@@ -39,9 +49,9 @@ export function wantedLogFormat(args: readonly string[]): LogFormat {
 export function formatFailure(error: unknown, format: LogFormat, timeMs: number): string {
   const exitCode = exitCodeOf(error);
   const isBug = exitCode === EXIT.bug;
-  const message = error instanceof Error ? error.message : String(error);
+  const message = foreignText(error instanceof Error ? error.message : String(error), MAX_CHARS);
   const hint = error instanceof KemariError ? error.hint : undefined;
-  const stack = isBug ? field(error, "stack") : undefined;
+  const stack = isBug ? plainStack(field(error, "stack")) : undefined;
   if (format === "json") {
     const line: Record<string, unknown> = {
       time: new Date(timeMs).toISOString(),
@@ -54,14 +64,15 @@ export function formatFailure(error: unknown, format: LogFormat, timeMs: number)
     };
     for (const name of DETAILS) {
       const value = field(error, name);
-      if (typeof value === "string" || typeof value === "number") line[name] = value;
+      if (typeof value === "string") line[name] = foreignText(value);
+      if (typeof value === "number") line[name] = value;
     }
     return JSON.stringify({ ...line, stack }) + "\n";
   }
   const lines = [`kemari: ${message}`];
   if (hint !== undefined) lines.push(`hint: ${hint}`);
   if (isBug) {
-    lines.push(String(stack ?? ""));
+    lines.push(stack ?? "");
     lines.push(
       "This is a bug in kemari. Please report it, with these lines and `kemari --version`.",
     );

@@ -21,7 +21,7 @@ Deno.test("a failure in JSON is one line with what scripts match on", () => {
     time: "1970-01-01T00:00:00.000Z",
     level: "error",
     logger: "kemari",
-    message: "migration stream, offset 12: found 0x00\nexpected QEVM (bad-magic)",
+    message: "migration stream, offset 12: found 0x00\\nexpected QEVM (bad-magic)",
     hint: "send a migration stream",
     error: "WireError",
     exitCode: 3,
@@ -57,4 +57,18 @@ Deno.test("the log format is found even where the rest makes no sense", () => {
   assert.equal(wantedLogFormat(["send", "--log-format", "text"]), "text");
   assert.equal(wantedLogFormat(["send", "--log-format"]), "text");
   assert.equal(wantedLogFormat([]), "text");
+});
+
+Deno.test("whatever was thrown, its words move no cursor and forge no line", () => {
+  const words = "no\x1b[2J\u202e\nkemari: all is well";
+  const shown = "no\\u{1b}[2J\\u{202e}\\nkemari: all is well";
+  for (const error of [new UsageError(words, { hint: words }), new TypeError(words), words]) {
+    const text = formatFailure(error, "text", 0);
+    assert.ok(text.startsWith(`kemari: ${shown}\n`), text);
+    assert.doesNotMatch(text.replaceAll("\n", ""), /[\p{C}\u202e]/u);
+    const line = JSON.parse(formatFailure(error, "json", 0));
+    assert.equal(line.message, shown);
+  }
+  const { hint } = new UsageError("x", { hint: words });
+  assert.equal(hint, shown);
 });

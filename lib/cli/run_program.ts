@@ -12,7 +12,7 @@ import { StatusLine, type StatusMode } from "./status_line.ts";
 const MAX_HELP_WIDTH = 100;
 
 /** Carries out a command line that was understood; tests put another in its place. */
-export type CarryOut = (call: Call, context: CommandContext) => Promise<number | void>;
+type CarryOut = (call: Call, context: CommandContext) => Promise<number | void>;
 
 /** What `--log-format`, `--quiet` and `--progress` make of the status line. */
 function statusMode(options: LogOptions, isTerminal: boolean): StatusMode {

@@ -1,4 +1,5 @@
 /** One line at the bottom of the terminal that is redrawn in place. */
+import { foreignText } from "../foreign_text.ts";
 import type { Terminal } from "./terminal.ts";
 
 /** How the line is shown: redrawn in place, as lines of their own, or not at all. */
@@ -42,7 +43,7 @@ export class StatusLine {
   /** Replaces the text; call it as often as you like. Line breaks become spaces. */
   set(text: string): void {
     if (this.#mode === "off") return;
-    this.#text = text.replaceAll(/\s*[\r\n]+\s*/g, " ");
+    this.#text = foreignText(text.replaceAll(/\s*[\r\n]+\s*/g, " "));
     if (this.#nowMs() - this.#drawnAtMs < DRAW_INTERVAL_MS[this.#mode]) return;
     if (this.#mode === "redraw") return this.#terminal.write(this.#drawing());
     this.#drawnAtMs = this.#nowMs();

@@ -1,4 +1,5 @@
 /** What a control socket's client is answered: done, refused, or what it has asked for. */
+import { foreignText } from "../foreign_text.ts";
 import { EXIT, exitCodeOf, KemariError, RelayedError, WireError } from "../errors.ts";
 import { type SenderDurations, senderDurations } from "./sender_status.ts";
 import {
@@ -17,7 +18,7 @@ import { type EarlyEndStatus, type EndStatus, statusShape } from "./end_status.t
 export const MAX_ANSWER_BYTES = 1 << 20;
 
 /** What was asked for has been done. */
-export interface DoneAnswer {
+interface DoneAnswer {
   readonly ok: true;
 }
 
@@ -32,8 +33,16 @@ export interface Refusal {
 
 export type ControlAnswer = EndStatus | EarlyEndStatus | SenderDurations | DoneAnswer | Refusal;
 
+/** Texts in an answer are for people, and many of them are another's: a peer's words, QEMU's names. */
 export function encodeAnswer(answer: ControlAnswer): string {
-  return JSON.stringify(answer) + "\n";
+  return JSON.stringify(answer, plain) + "\n";
+}
+
+/** Texts, and the names of fields, as they can be shown. */
+function plain(_key: string, value: unknown): unknown {
+  if (typeof value === "string") return foreignText(value);
+  if (!isObject(value) || Object.keys(value).every((key) => key === foreignText(key))) return value;
+  return Object.fromEntries(Object.entries(value).map(([key, each]) => [foreignText(key), each]));
 }
 
 /** What an error is answered as. */
@@ -85,7 +94,7 @@ function decode<T>(
   const hint = `name the socket that was given to kemari ${commands} as --control`;
   let answer: unknown;
   try {
-    answer = JSON.parse(line);
+    answer = JSON.parse(line, plain);
   } catch {
     throw new WireError("control", 0, "bad-value", `${from}: the answer is not JSON`, { hint });
   }

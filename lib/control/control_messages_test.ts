@@ -261,3 +261,18 @@ Deno.test("another program's request to protect says whose it is, whatever its s
     /the request to protect: settings must be an object, and is "later"/,
   );
 });
+
+Deno.test("texts and names of fields are told, and taken, so that they can be shown", () => {
+  const words = "a\x1b[2J\u202e\n";
+  const shown = "a\\u{1b}[2J\\u{202e}\\n";
+  const hostile = { ...samples.RECEIVER, sender: words, [words]: [{ [words]: words }] };
+  const wanted = { ...samples.RECEIVER, sender: shown, [shown]: [{ [shown]: shown }] };
+  assert.deepEqual(decodeStatus(JSON.stringify(hostile), "/run/ctl"), wanted);
+  assert.deepEqual(JSON.parse(encodeAnswer(hostile)), wanted);
+  assert.throws(
+    () => decodeDone(JSON.stringify({ error: words, hint: words, exitCode: 3 }), "/run/ctl"),
+    (error) =>
+      error instanceof RelayedError && error.hint === shown &&
+      error.message === `/run/ctl: ${shown}`,
+  );
+});

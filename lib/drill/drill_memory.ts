@@ -2,6 +2,7 @@
  * The drill's small form, for a host that allows no networks: the guest counts on its console and
  * in memory, and goes on in a second QEMU.
  */
+import { formatWholeMs } from "../units.ts";
 import { askReceiver, askSender } from "../lab/program/ask_end.ts";
 import type { TakeoverStatus } from "../control/receiver_status.ts";
 import { makeKeyFile } from "../host/keygen.ts";
@@ -121,7 +122,7 @@ export async function drillMemory(
     );
     const first = await secondary.console.waitFor(/count (\d+)/, { timeoutMs: TIMEOUT_MS });
     const outageMs = first.atMs - killedAt;
-    narrate(`the secondary runs: "${first.text}" ${outageMs.toFixed(0)} ms after the kill`);
+    narrate(`the secondary runs: "${first.text}" ${formatWholeMs(outageMs)} after the kill`);
     await until(() => counts(secondary).length >= COUNTS_AFTER, "the secondary's count", {
       signal,
     });

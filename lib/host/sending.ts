@@ -1,4 +1,3 @@
-import { never } from "./system/never.ts";
 import { getLogger } from "@logtape/logtape";
 import {
   afterSentFarewell,
@@ -10,17 +9,17 @@ import type { LinkSecurity } from "../decisions/link_security.ts";
 import type { Answer } from "../decisions/primary_end.ts";
 import type { VmFate } from "../decisions/vm_fate.ts";
 import type { VmIdentity } from "../decisions/whose_replica.ts";
-import { exitCodeOf, TransportError, WireError } from "../errors.ts";
+import { exitCodeOf, InterruptedError, TransportError, WireError } from "../errors.ts";
 import type { PrimaryEvent } from "../replica/primary/primary.ts";
 import { formatBytes } from "../units.ts";
-import { ImageMarks } from "./image/image_marks.ts";
 import { compressionOf, type CompressSettings } from "./link/compress_settings.ts";
 import type { SenderLinkSettings } from "./link/sender_link_settings.ts";
 import { CONNECT_TIMEOUT_MS, connectPeer, type PeerConnection } from "./link/peer_connection.ts";
-import { SenderLink } from "./link/sender_link.ts";
+import { openLink } from "./link/open_link.ts";
+import type { SenderLink } from "./link/sender_link.ts";
 import { inWordsOfCommand } from "./command_end.ts";
 import type { SendFront } from "./send_front.ts";
-import { givenUp, hasGivenUsUp } from "./link/lost_secondary.ts";
+import { givenUp, handoverInDoubt, hasGivenUsUp } from "./link/lost_secondary.ts";
 import { identityOfSent, putDelayBack, releaseSentVm, SentVm, stopSentVm } from "./sent_vm.ts";
 import { readDurations, senderStatus, vmStatus } from "./status/sender_status.ts";
 import { summarizeStatus } from "./status/summarize_status.ts";
@@ -28,6 +27,7 @@ import type { SenderStatus } from "../control/sender_status.ts";
 import type { Address } from "./system/address.ts";
 import { adopt } from "./system/channel.ts";
 import { ControlServer } from "./system/control_server.ts";
+import { besides } from "./system/failure_beside.ts";
 import type { ProgressLine } from "./system/progress_line.ts";
 import { RateMeter } from "./system/rate_meter.ts";
 import { Reactor } from "./system/reactor.ts";
@@ -66,7 +66,7 @@ export interface SendSettings
 }
 
 /** Where a {@link Sending} stands. */
-export type SendingState = "connecting" | "linked" | "parting" | "serving-on" | "closed";
+type SendingState = "connecting" | "linked" | "parting" | "serving-on" | "closed";
 
 /**
  * One `kemari send`: a session with the secondary, of a stream that QEMU gives to this process.
@@ -158,21 +158,18 @@ export class Sending {
    * until QEMU lets go of them.
    *
    * @param error What has ended it.
-   * @returns If the VM was shut down, and the secondary knows it.
+   * @returns If the VM is the secondary's by a HANDOVER, or was shut down, and the secondary knows it.
    * @throws what has ended it, in all other cases.
    */
   async part(error: unknown): Promise<void> {
+    const link = this.#link;
+    // The VM is the secondary's: what happens behind that is no news to anybody.
+    if (link?.handedOver) return;
     this.#state = "parting";
     this.#vm?.rest();
-    const link = this.#link;
-    if (link?.handingOver) {
-      log.error(
-        "the handover broke off: the secondary may run the VM. Make sure that it does not " +
-          "(kemari status there) before the VM goes on here",
-      );
-    }
+    const isInDoubt = link?.handingOver === true;
     const fate = isTheirs(error) ? undefined : await this.#vm?.fateBehind(error);
-    const known = this.#atEnd(error, fate);
+    const known = { ...this.#atEnd(error, fate), isInDoubt };
     const end = afterSentFarewell(known, await this.#sayFarewell(known, fate));
     if (end.isGood) {
       log.info("the VM has ended: {reason}; the secondary knows, and starts nothing", {
@@ -182,10 +179,21 @@ export class Sending {
       return;
     }
     const isGivenUp = end.taps === "hold-until-resumed" && fate?.kind !== "ended";
-    const cause = isGivenUp ? givenUp(error) : error;
+    const cause = isGivenUp ? givenUp(error) : await this.#causeOf(error, isInDoubt);
     if (end.qemu !== "nothing") await this.#tellQemu(end.qemu, end, cause);
     if (end.servesOn) await this.#serveOn(end, cause);
-    throw await inWordsOfCommand(cause, this.#peer);
+    throw cause;
+  }
+
+  /** What is said of the end: a handover in doubt comes before whatever has brought it about. */
+  async #causeOf(error: unknown, isInDoubt: boolean): Promise<unknown> {
+    const cause = await inWordsOfCommand(error, this.#peer);
+    if (!isInDoubt || isTheirs(error)) return cause;
+    const doubt = handoverInDoubt(this.#target.text, cause);
+    if (!(error instanceof InterruptedError)) return doubt;
+    // Whoever interrupts is told by exit status that it was done, and must know this all the same.
+    log.error("{reason}; {hint}", { reason: doubt.message, hint: doubt.hint });
+    return error;
   }
 
   async close(): Promise<void> {
@@ -193,6 +201,7 @@ export class Sending {
     this.#taps?.close();
     await this.#qmp?.close();
     this.#link?.close();
+    await this.#link?.unmark();
     this.#control?.close();
     this.#closeChannel();
     this.#reactor.close();
@@ -208,14 +217,14 @@ export class Sending {
       CONNECT_TIMEOUT_MS,
       this.#signal,
     );
-    return this.#link = new SenderLink(reactor, peer, {
+    const options = {
       ...settings,
-      marks: await reactor.during(ImageMarks.place(taps.images), this.#signal),
       vm: this.#identity,
       compression: compressionOf(settings),
       taps,
       software: settings.sessionName ? `${SOFTWARE} (${settings.sessionName})` : SOFTWARE,
-    });
+    };
+    return this.#link = await openLink(reactor, peer, options, taps.images, this.#signal);
   }
 
   async #connectMonitor(link: SenderLink, taps: PrimaryTapDevices): Promise<void> {
@@ -283,7 +292,7 @@ export class Sending {
     }
   }
 
-  #atEnd(error: unknown, fate: VmFate | undefined): AtSentEnd {
+  #atEnd(error: unknown, fate: VmFate | undefined): Omit<AtSentEnd, "isInDoubt"> {
     const dialogue = this.#link?.primary.dialogue;
     return {
       isLinked: this.#link !== undefined,
@@ -320,14 +329,15 @@ export class Sending {
     this.#goOnAlone(cause);
     const { qmp } = this.#settings;
     const delayMs = this.#vm?.changedDelayMs;
+    const beside = besides("QEMU is told that its secondary is lost");
     if (end.taps === "hold-until-resumed" && end.servesOn) {
       const resumed = () => {
         log.warn("the VM was let run here: what it says gets out, unprotected");
         this.#taps?.passThrough();
         this.#reactor.wake();
       };
-      this.#qmp = await this.#reactor.during(stopSentVm(qmp!, delayMs, resumed), never);
-    } else await this.#reactor.during(releaseSentVm(qmp!, action, delayMs), never);
+      this.#qmp = await this.#reactor.seeThrough(stopSentVm(qmp!, delayMs, resumed), beside);
+    } else await this.#reactor.seeThrough(releaseSentVm(qmp!, action, delayMs), beside);
     this.#link!.close();
   }
 

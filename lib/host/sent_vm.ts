@@ -17,7 +17,7 @@ import { VmWatch } from "./vm/vm_watch.ts";
 const log = getLogger(["kemari", "send"]);
 
 /** What {@link SentVm} needs to know of `kemari send`'s settings. */
-export interface SentVmSettings {
+interface SentVmSettings {
   readonly syncOn: SyncOn;
   readonly syncMinIntervalMs: number;
   /** What QEMU's own timer is set to whenever a synchronization is asked for. */

@@ -1,4 +1,4 @@
-import { ascii, fail, NEED_MORE } from "./ram_records.ts";
+import { ascii, fail, NEED_MORE } from "./ram_parser.ts";
 import type { Configuration } from "./stream_events.ts";
 import { LIMITS, SECTION } from "./wire.ts";
 

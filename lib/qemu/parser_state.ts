@@ -1,6 +1,6 @@
 import type { DeviceLayout } from "./devices/device_layout.ts";
 import type { KnownSection } from "./devices/device_sketch.ts";
-import type { RamContext } from "./ram_records.ts";
+import type { RamContext } from "./ram_parser.ts";
 
 /**
  * Where the parser stands:

@@ -6,7 +6,7 @@
  *
  * @see QEMU migration/savevm.c, qemu_loadvm_state_main()
  */
-import { ascii, fail } from "./ram_records.ts";
+import { ascii, fail } from "./ram_parser.ts";
 import { COMMAND, nameOf, QEMU_VM_FILE_MAGIC, QEMU_VM_FILE_VERSION, SECTION } from "./wire.ts";
 
 /** The only version of the `ram` section since 2011. */
@@ -173,7 +173,7 @@ export function refuseEarlyDevice(
 }
 
 /** The big-endian `u16` at `bytes[at]`. */
-export function u16(bytes: Uint8Array, at: number): number {
+function u16(bytes: Uint8Array, at: number): number {
   return bytes[at] << 8 | bytes[at + 1];
 }
 

@@ -1,5 +1,6 @@
 /** What a migration stream says, as {@link StreamParser} reports it: the records and the visitor. */
 import type { DeviceSection, SectionName } from "./devices/device_state.ts";
+import type { RamRecord } from "./ram_record.ts";
 import type { RamBlock } from "./wire.ts";
 
 /** CONFIGURATION: which machine the stream is of. */
@@ -64,37 +65,12 @@ export type StreamEvent =
     }
   );
 
-/**
- * Takes the RAM records, one call each, while the parser runs.
- *
- * `bytes` is the caller's own buffer and valid during the call only. `recordOffset` is the
- * stream offset of the record's header; `named` tells that the header carries the block's name
- * (the records behind it may rely on that).
- */
+/** Takes what `ram` sections say, one call for each record, while the parser runs. */
 export interface RamVisitor {
-  /** A whole page at `bytes[at, at + pageBytes)`. */
-  page(
-    block: number,
-    offset: number,
-    bytes: Uint8Array,
-    at: number,
-    recordOffset: number,
-    named: boolean,
-  ): void;
-  /** A page filled with one byte, nearly always 0. */
-  fill(block: number, offset: number, value: number, recordOffset: number, named: boolean): void;
-  /** A page as XBZRLE difference to its last content: `bytes[at, at + lengthBytes)`. */
-  xbzrle(
-    block: number,
-    offset: number,
-    bytes: Uint8Array,
-    at: number,
-    lengthBytes: number,
-    recordOffset: number,
-    named: boolean,
-  ): void;
-  /** HOOK or MULTIFD_FLUSH: marks whose content travels on other channels. */
-  mark(flag: number, recordOffset: number): void;
+  /** A page. @param record Valid during the call only, as {@link RamRecord} says. */
+  page(record: RamRecord): void;
+  /** HOOK or MULTIFD_FLUSH at stream offset `offset`: marks whose content travels on other channels. */
+  mark(flag: number, offset: number): void;
 }
 
 /** Takes what the parser finds. A throw from it ends the parsing. */

@@ -53,7 +53,7 @@ function mutate(stream: Uint8Array, list: readonly Mutation[]): Uint8Array {
 
 /** Parses in two pieces; a {@link WireError} is an outcome, anything else is not. */
 function survives(stream: Uint8Array, pieceBytes: number): "parsed" | "refused" {
-  const parser = new StreamParser(new FoundLog(() => 0));
+  const parser = new StreamParser(new FoundLog());
   const carry = new Carry();
   try {
     for (let at = 0; at < stream.length; at += pieceBytes) {

@@ -13,6 +13,7 @@ import {
   pagesSent,
   type PageTally,
 } from "./page_census.ts";
+import type { RamRecord } from "./ram_record.ts";
 import type { StreamEvent, StreamVisitor } from "./stream_events.ts";
 import { parseVmdesc, type Vmdesc } from "./devices/vmdesc.ts";
 import { COLO_MESSAGE, COMMAND, nameOf, type RamBlock, SECTION } from "./wire.ts";
@@ -40,7 +41,7 @@ export interface RamSection extends Placed, Readonly<PageTally> {
 }
 
 /** A device's section. */
-export interface DeviceFinding extends Placed {
+interface DeviceFinding extends Placed {
   readonly kind: "device";
   readonly name: string;
   readonly instance: number;
@@ -106,7 +107,7 @@ export interface FindingSink {
 }
 
 /** What the inspector asks of the parser that drives it. */
-export interface ParserView {
+interface ParserView {
   readonly pageBytes: number;
   readonly streamOffset: number;
   readonly place: string;
@@ -156,17 +157,16 @@ export class StreamInspector implements StreamVisitor {
     return this.#allCheckpoints;
   }
 
-  page(block: number, offset: number): void {
-    this.#count(block, offset, "pages");
-  }
-
-  fill(block: number, offset: number, value: number): void {
-    this.#count(block, offset, value === 0 ? "zeroPages" : "fillPages");
-  }
-
-  xbzrle(block: number, offset: number, _bytes: Uint8Array, _at: number, length: number): void {
-    this.#count(block, offset, "xbzrlePages");
-    this.#xbzrleBytes += length;
+  page({ kind, block, pageOffset, bytes, at, lengthBytes }: RamRecord): void {
+    switch (kind) {
+      case "page":
+        return this.#count(block, pageOffset, "pages");
+      case "fill":
+        return this.#count(block, pageOffset, bytes[at] === 0 ? "zeroPages" : "fillPages");
+      case "xbzrle":
+        this.#xbzrleBytes += lengthBytes;
+        return this.#count(block, pageOffset, "xbzrlePages");
+    }
   }
 
   mark(): void {

@@ -4,7 +4,7 @@ import { DeviceCollector } from "./devices/device_collector.ts";
 import type { DeviceSection } from "./devices/device_state.ts";
 import { DeviceLayout } from "./devices/device_layout.ts";
 import type { KnownSection } from "./devices/device_sketch.ts";
-import { emptyContext, fail, NEED_MORE, RamRecords } from "./ram_records.ts";
+import { emptyContext, fail, NEED_MORE, RamParser } from "./ram_parser.ts";
 import {
   decodeCommand,
   decodeFooter,
@@ -48,7 +48,7 @@ export class StreamParser {
   #requested = false;
   #afterHeader = false;
   #ramEnded = false;
-  #ram = new RamRecords(emptyContext(DEFAULT_PAGE_BYTES, false));
+  #ram = new RamParser(emptyContext(DEFAULT_PAGE_BYTES, false));
   #ramSectionId = NEED_MORE;
   #section = { type: 0, offset: 0 };
   readonly #device = new DeviceCollector();
@@ -66,7 +66,7 @@ export class StreamParser {
   /** A parser that stands where a checkpoint's RAM begins, just behind VMSTATE_SEND. */
   static forCheckpoint(visitor: StreamVisitor, context: CheckpointContext): StreamParser {
     const parser = new StreamParser(visitor);
-    parser.#ram = new RamRecords(context.ram);
+    parser.#ram = new RamParser(context.ram);
     parser.#ramSectionId = context.ramSectionId;
     parser.#known = context.sections;
     parser.#layout = context.layout;
@@ -196,7 +196,7 @@ export class StreamParser {
     this.#afterHeader = true;
     this.#ramEnded = false;
     this.#ramSectionId = NEED_MORE;
-    this.#ram = new RamRecords(emptyContext(DEFAULT_PAGE_BYTES, false));
+    this.#ram = new RamParser(emptyContext(DEFAULT_PAGE_BYTES, false));
     this.#visitor.event({ kind: "header", offset: base + at, endOffset: base + next, version });
     return next;
   }
@@ -251,7 +251,7 @@ export class StreamParser {
     if (decoded === undefined) return NEED_MORE;
     const { configuration, next } = decoded;
     refuseCapabilities(configuration, base + at);
-    this.#ram = new RamRecords(emptyContext(
+    this.#ram = new RamParser(emptyContext(
       configuration.targetPageBits === undefined
         ? DEFAULT_PAGE_BYTES
         : 2 ** configuration.targetPageBits,
@@ -271,7 +271,7 @@ export class StreamParser {
       if (this.#ram.context.addressed) {
         fail(base + at, "unsupported", "postcopy together with x-ignore-shared");
       }
-      this.#ram = new RamRecords({ ...this.#ram.context, postcopyAdvised: true });
+      this.#ram = new RamParser({ ...this.#ram.context, postcopyAdvised: true });
     }
     this.#afterHeader = false;
     const place = { offset: base + at, endOffset: base + next };

@@ -22,8 +22,8 @@ const TOY = concat(fullStream(1, [PING]), checkpoint(9), checkpoint(20));
 
 /** Parses pieces, as far as they go, and ends. */
 function found(pieces: Iterable<Uint8Array>, ends = true): string[] {
-  const log: FoundLog = new FoundLog((): number => parser.pageBytes);
-  const parser: StreamParser = new StreamParser(log);
+  const log = new FoundLog();
+  const parser = new StreamParser(log);
   const carry = new Carry();
   for (const piece of pieces) {
     carry.feed(piece, 0, piece.length, (bytes, start, end) => parser.parse(bytes, start, end));
@@ -170,7 +170,7 @@ const SILENT = fullStream(1, [PING]).subarray(0, -VMDESC.length);
 
 Deno.test("a stream without a description ends with its input", () => {
   const stream = loadStream("plain-11.1-no-vmdesc");
-  const log = new FoundLog(() => 4096);
+  const log = new FoundLog();
   const parser = new StreamParser(log);
   assert.equal(parser.parse(stream, 0, stream.length), stream.length);
   assert.ok(parser.inDeviceState && parser.mayEndHere);
@@ -246,7 +246,7 @@ Deno.test("only in a recording does what follows a state end it", () => {
 });
 
 Deno.test("shared RAM is announced with addresses and sends no pages of its own", () => {
-  const log = new FoundLog(() => 4096);
+  const log = new FoundLog();
   const parser = new StreamParser(log);
   const stream = loadStream("plain-11.1-shared-ram");
   parser.parse(stream, 0, stream.length);

@@ -1,11 +1,12 @@
 /** A VM's identity as fields of HELLO. */
 import { Buffer } from "node:buffer";
+import { foreignText } from "../foreign_text.ts";
 import type { VmIdentity } from "../decisions/whose_replica.ts";
 import { HELLO_FIELD, type HelloField } from "../txn/hello_fields.ts";
 import { refuse } from "../txn/wire_fault.ts";
 
 /** Bytes of a VM's name that are told and kept. */
-export const MAX_VM_NAME_BYTES = 200;
+const MAX_VM_NAME_BYTES = 200;
 
 const BINARY: readonly [keyof VmIdentity, number][] = [
   ["uuid", HELLO_FIELD.vmUuid],
@@ -13,10 +14,12 @@ const BINARY: readonly [keyof VmIdentity, number][] = [
   ["shape", HELLO_FIELD.vmShape],
 ];
 
-/** A name as it is told, kept and compared: without what would garble a terminal, and not too long. */
+/** What no name is told with: it would end a line, or move the cursor. */
+const CONTROL = /[\p{Cc}\p{Zl}\p{Zp}]/u;
+
+/** A name as it is told, kept and compared: all of it can be seen, and it is not too long. */
 export function plainVmName(name: string): string {
-  // deno-lint-ignore no-control-regex
-  const plain = name.replace(/[\u0000-\u001f\u007f-\u009f\u2028\u2029]/g, "?");
+  const plain = foreignText(name, 4 * MAX_VM_NAME_BYTES);
   const bytes = new TextEncoder().encode(plain);
   if (bytes.length <= MAX_VM_NAME_BYTES) return plain;
   return new TextDecoder().decode(bytes.subarray(0, MAX_VM_NAME_BYTES)).replace(/\ufffd+$/, "");
@@ -31,6 +34,15 @@ export function encodeVm(vm: VmIdentity): HelloField[] {
   const name = new TextEncoder().encode(plainVmName(vm.name ?? ""));
   if (name.length > 0) fields.push({ tag: HELLO_FIELD.vmName, bytes: name });
   return fields;
+}
+
+/** @returns Undefined for what is no UTF-8. */
+function textOf(bytes: Uint8Array): string | undefined {
+  try {
+    return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes);
+  } catch {
+    return undefined;
+  }
 }
 
 /**
@@ -58,11 +70,11 @@ export function decodeVm(fields: readonly HelloField[] = [], offset: number): Vm
   }
   const name = seen.get(HELLO_FIELD.vmName);
   if (name !== undefined) {
-    const text = new TextDecoder().decode(name);
-    if (plainVmName(text) !== text) {
+    const text = textOf(name);
+    if (text === undefined || CONTROL.test(text)) {
       refuse(offset, "bad-value", "HELLO with a VM's name that is none");
     }
-    vm.name = text;
+    vm.name = plainVmName(text);
   }
   return vm;
 }

@@ -45,14 +45,15 @@ Deno.test("fields that are cut anywhere are refused, and so are those that are n
     ["no name", [name("")], "bad-length"],
     ["too long a name", [name("x".repeat(201))], "bad-length"],
     ["a name that moves the cursor", [name("a\x1b[2J")], "bad-value"],
+    ["no UTF-8", [{ tag: HELLO_FIELD.vmName, bytes: Uint8Array.of(0x61, 0xff) }], "bad-value"],
   ];
   for (const [what, given, fault] of bad) {
     assert.throws(() => decodeVm(given, 0), (error) => (error as WireError).fault === fault, what);
   }
 });
 
-Deno.test("a name is told without control characters, and cut between characters", () => {
-  assert.equal(plainVmName("a\nb\x7f"), "a?b?");
+Deno.test("a name is told and kept so that all of it can be seen, and cut between characters", () => {
+  assert.equal(plainVmName("a\nb\x7f\u202e"), "a\\nb\\u{7f}\\u{202e}");
   const long = plainVmName("ä".repeat(150));
   assert.equal(long, "ä".repeat(100));
   assert.equal(plainVmName("x" + "ä".repeat(150)), "x" + "ä".repeat(99));

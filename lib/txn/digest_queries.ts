@@ -1,6 +1,9 @@
 import type { SenderEvent } from "./sender_config.ts";
-import { DIGEST_LAST, type FrameHeader, MAX_DISK_QUERIES } from "./wire.ts";
+import type { FrameHeader } from "./frame_header.ts";
+import { DIGEST_LAST, MAX_DISK_QUERIES, TXN } from "./wire.ts";
 import { refuse } from "./wire_fault.ts";
+
+type PageDigests = Extract<SenderEvent, { readonly kind: "digests" }>;
 
 /**
  * What a sender has asked its receiver for and not been told in full: digests of the replica's
@@ -32,19 +35,28 @@ export class DigestQueries {
     this.#disks++;
   }
 
-  /** DIGEST has come. @throws {WireError} `bad-order` if it was not asked for. */
-  pagesAnswered(header: FrameHeader, payload: Uint8Array, offset: number): SenderEvent {
-    if (!this.#pagesAwaited) refuse(offset, "bad-order", "digests that were not asked for");
+  /**
+   * The header of a DIGEST or a DISK_DIGEST has come.
+   *
+   * @throws {WireError} `bad-order` if it was not asked for.
+   */
+  check(command: number, offset: number): void {
+    if (command === TXN.DIGEST) {
+      if (!this.#pagesAwaited) refuse(offset, "bad-order", "digests that were not asked for");
+    } else if (this.#disks === 0) {
+      refuse(offset, "bad-order", "a disk's digests that were not asked for");
+    }
+  }
+
+  /** DIGEST has come. */
+  pagesAnswered(header: FrameHeader, payload: Uint8Array): PageDigests {
     const last = (header.flags & DIGEST_LAST) !== 0;
     this.#pagesAwaited = !last;
     return { kind: "digests", payload: payload.slice(), last };
   }
 
-  /** DISK_DIGEST has come. @throws {WireError} `bad-order` if it was not asked for. */
-  diskAnswered(header: FrameHeader, payload: Uint8Array, offset: number): SenderEvent {
-    if (this.#disks === 0) {
-      refuse(offset, "bad-order", "a disk's digests that were not asked for");
-    }
+  /** DISK_DIGEST has come. */
+  diskAnswered(header: FrameHeader, payload: Uint8Array): SenderEvent {
     const last = (header.flags & DIGEST_LAST) !== 0;
     if (last) this.#disks--;
     return { kind: "disk-digests", payload: payload.slice(), last };

@@ -1,5 +1,6 @@
 import { FrameUnpacker } from "./packing.ts";
-import { decodeHeader, HEADER_BYTES, TXN } from "./wire.ts";
+import { decodeHeader } from "./frame_header.ts";
+import { HEADER_BYTES, TXN } from "./wire.ts";
 import { refuse } from "./wire_fault.ts";
 import type { FrameVisitor } from "./frame_visitor.ts";
 
@@ -33,6 +34,10 @@ export class FrameDecoder {
     let at = start;
     const base = this.#consumed - start;
     while (at < end) {
+      if (visitor.isOver) {
+        this.#consumed = base + end;
+        return end;
+      }
       if (this.#pieceBytes > 0) {
         const pieceEnd = Math.min(end, at + this.#pieceBytes);
         this.#pieceBytes -= pieceEnd - at;
@@ -43,6 +48,7 @@ export class FrameDecoder {
       }
       const header = decodeHeader(bytes, at, end, base + at);
       if (header === undefined) break;
+      visitor.check(header, base + at);
       const body = at + HEADER_BYTES;
       if (header.command === TXN.CONTINUE || header.command === TXN.EVENT) {
         this.#pieceBytes = header.lengthBytes;
@@ -55,7 +61,7 @@ export class FrameDecoder {
       const next = body + header.lengthBytes;
       this.#consumed = base + next;
       if (header.command === TXN.PACKED && this.#unpacker !== undefined) {
-        this.#unpacker.unpack(header, bytes, body, next, base + at, visitor);
+        this.#unpacker.unpack(bytes, body, next, base + at, visitor);
         at = next;
         continue;
       }

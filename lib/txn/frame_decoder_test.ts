@@ -3,10 +3,14 @@ import fc from "fast-check";
 import { Carry } from "../bytes/carry.ts";
 import { WireError } from "../errors.ts";
 import { FrameDecoder } from "./frame_decoder.ts";
+import { FRAME_RULES, type FrameName } from "./frame_rules.ts";
 import type { FrameVisitor } from "./frame_visitor.ts";
-import { encodeHeader, type FrameHeader, HEADER_BYTES, TXN } from "./wire.ts";
+import { encodeHeader, type FrameHeader } from "./frame_header.ts";
+import { HEADER_BYTES, TXN } from "./wire.ts";
 
 class Seen implements FrameVisitor {
+  readonly isOver = false;
+  check(): void {}
   readonly lines: string[] = [];
   #streamed = "";
   streamed(header: FrameHeader, offset: number): void {
@@ -26,18 +30,20 @@ class Seen implements FrameVisitor {
   }
 }
 
-function frame(command: number, payload: readonly number[]): number[] {
-  const header = { command, flags: 0, sequence: 0, transaction: 1, lengthBytes: payload.length };
+function frame(name: FrameName, payload: readonly number[], sequence = 0): number[] {
+  const transaction = FRAME_RULES[name].transaction === "none" ? 0 : 1;
+  const lengthBytes = payload.length;
+  const header = { command: TXN[name], flags: 0, sequence, transaction, lengthBytes };
   return [...encodeHeader(header), ...payload];
 }
 
 const BYTES = Uint8Array.from([
-  ...frame(TXN.HELLO, [1, 2, 3, 4, 5]),
-  ...frame(TXN.BEGIN, []),
-  ...frame(TXN.CONTINUE, [7, 8, 9]),
-  ...frame(TXN.CONTINUE, []),
-  ...frame(TXN.EVENT, [6, 6]),
-  ...frame(TXN.COMMIT, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]),
+  ...frame("DIGEST", [1, 2, 3, 4, 5]),
+  ...frame("BEGIN", []),
+  ...frame("CONTINUE", [7, 8, 9], 1),
+  ...frame("CONTINUE", [], 2),
+  ...frame("EVENT", [6, 6, 6], 3),
+  ...frame("COMMIT", [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12], 4),
 ]);
 
 function decode(pieces: readonly Uint8Array[]): string[] {

@@ -1,5 +1,7 @@
 /** HELLO: what both ends say first, and the features that they offer with it. */
+import { foreignText } from "../foreign_text.ts";
 import { decodeHelloFields, encodeHelloFields, type HelloField } from "./hello_fields.ts";
+import { MAX_SOFTWARE_BYTES, MIN_HELLO_BYTES } from "./wire.ts";
 import { refuse } from "./wire_fault.ts";
 import { HAS_ZSTD } from "./zstd_context.ts";
 
@@ -43,6 +45,21 @@ export const FEATURE = {
   /** LEAVE has a payload, and is answered by LEFT. */
   farewell: 0x20,
 } as const;
+export type FeatureName = keyof typeof FEATURE;
+
+/** A feature as docs/PROTOCOL.md names it. */
+export function featureWord(name: FeatureName): string {
+  return name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
+}
+
+/** What a receiver alone says: its sender has nothing to offer in return. */
+const OF_RECEIVER = FEATURE.inputs;
+
+/** What a session may use: what both ends offer. */
+export function agreedFeatures(ofSender: number, ofReceiver: number): number {
+  return ofSender & ofReceiver | ofReceiver & OF_RECEIVER;
+}
+
 /** What this version offers, at either end. */
 export const OFFERED_FEATURES = FEATURE.digests | FEATURE.events | FEATURE.diskDigests |
   FEATURE.farewell |
@@ -51,16 +68,15 @@ const DEMANDED_FEATURES = 0xffff_0000;
 
 /** "KEMARI", CR, LF: a transfer that mangles line ends shows at once. */
 const HELLO_MAGIC = new TextEncoder().encode("KEMARI\r\n");
-const HELLO_FIXED_BYTES = 8 + 4 + 4 + 16 + 4 + 4 + 8 + 8 + 2;
 
 /**
  * Encodes HELLO's payload: `8 bytes magic, u32 version, u32 features, 16 bytes session,
  * u32 heartbeat ms, u32 grace ms, u64 committed, u64 max transaction, u16 n, n bytes software`, then fields, see {@link encodeHelloFields}.
  */
 export function encodeHello(hello: Hello): Uint8Array {
-  const software = new TextEncoder().encode(hello.software).subarray(0, 255);
+  const software = new TextEncoder().encode(hello.software).subarray(0, MAX_SOFTWARE_BYTES);
   const fields = encodeHelloFields(hello.fields ?? []);
-  const bytes = new Uint8Array(HELLO_FIXED_BYTES + software.length + fields.length);
+  const bytes = new Uint8Array(MIN_HELLO_BYTES + software.length + fields.length);
   const view = new DataView(bytes.buffer);
   bytes.set(HELLO_MAGIC);
   view.setUint32(8, hello.version);
@@ -71,8 +87,8 @@ export function encodeHello(hello: Hello): Uint8Array {
   view.setBigUint64(40, BigInt(hello.committed));
   view.setBigUint64(48, BigInt(hello.maxTransactionBytes));
   view.setUint16(56, software.length);
-  bytes.set(software, HELLO_FIXED_BYTES);
-  bytes.set(fields, HELLO_FIXED_BYTES + software.length);
+  bytes.set(software, MIN_HELLO_BYTES);
+  bytes.set(fields, MIN_HELLO_BYTES + software.length);
   return bytes;
 }
 
@@ -97,7 +113,7 @@ export function decodeHello(payload: Uint8Array, offset: number): Hello {
       "run the same kemari on both hosts",
     );
   }
-  if (payload.length < HELLO_FIXED_BYTES) {
+  if (payload.length < MIN_HELLO_BYTES) {
     refuse(offset, "bad-length", `HELLO of ${payload.length} bytes`);
   }
   const features = view.getUint32(12);
@@ -110,7 +126,11 @@ export function decodeHello(payload: Uint8Array, offset: number): Hello {
       "run the same kemari on both hosts",
     );
   }
-  const softwareEnd = HELLO_FIXED_BYTES + view.getUint16(56);
+  const softwareBytes = view.getUint16(56);
+  if (softwareBytes > MAX_SOFTWARE_BYTES) {
+    refuse(offset + 56, "bad-length", `HELLO with ${softwareBytes} bytes of software's name`);
+  }
+  const softwareEnd = MIN_HELLO_BYTES + softwareBytes;
   if (softwareEnd > payload.length) refuse(offset + 56, "bad-length", "HELLO ends in its name");
   const fields = decodeHelloFields(payload, softwareEnd, offset);
   return {
@@ -121,7 +141,7 @@ export function decodeHello(payload: Uint8Array, offset: number): Hello {
     graceMs: view.getUint32(36),
     committed: safeU64(view, 40, offset),
     maxTransactionBytes: safeU64(view, 48, offset),
-    software: new TextDecoder().decode(payload.subarray(HELLO_FIXED_BYTES, softwareEnd)),
+    software: foreignText(payload.subarray(MIN_HELLO_BYTES, softwareEnd), MAX_SOFTWARE_BYTES),
     ...(fields.length > 0 ? { fields } : {}),
   };
 }

@@ -1,3 +1,4 @@
+import { foreignText } from "../foreign_text.ts";
 import { MAX_LEAVE_BYTES } from "./wire.ts";
 import { refuse } from "./wire_fault.ts";
 
@@ -33,5 +34,5 @@ export function decodeLeave(payload: Uint8Array, offset: number): Leave {
   if (payload.length === 0) return { reason: "goes-on", text: "" };
   const reason = (Object.keys(CODES) as LeaveReason[]).find((name) => CODES[name] === payload[0]);
   if (reason === undefined) refuse(offset, "bad-value", `a LEAVE for reason ${payload[0]}`);
-  return { reason, text: new TextDecoder().decode(payload.subarray(1)) };
+  return { reason, text: foreignText(payload.subarray(1)) };
 }

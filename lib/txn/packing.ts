@@ -7,15 +7,11 @@
  * zstd of all PACKED frames of a connection is one stream.
  */
 import type { FrameVisitor } from "./frame_visitor.ts";
-import {
-  decodeHeader,
-  encodeHeader,
-  type FrameHeader,
-  HEADER_BYTES,
-  MAX_PACKED_BYTES,
-  TXN,
-} from "./wire.ts";
+import { decodeHeader, encodeHeader } from "./frame_header.ts";
+import { frameName } from "./frame_rules.ts";
+import { HEADER_BYTES, MAX_PACKED_BYTES, TXN } from "./wire.ts";
 import { refuse } from "./wire_fault.ts";
+import { ZstdBlocks } from "./zstd_blocks.ts";
 import { compressBound, ZstdCompressor, ZstdDecompressor } from "./zstd_context.ts";
 
 const LENGTH_BYTES = 4;
@@ -103,6 +99,7 @@ export class FramePacker {
 /** Takes what a {@link FramePacker} made. */
 export class FrameUnpacker {
   #zstd: ZstdDecompressor | undefined;
+  readonly #blocks = new ZstdBlocks();
   #frames = new Uint8Array(0);
 
   /**
@@ -113,17 +110,12 @@ export class FrameUnpacker {
    *   whole CONTINUE and EVENT frames; and what the visitor throws.
    */
   unpack(
-    header: FrameHeader,
     bytes: Uint8Array,
     at: number,
     end: number,
     offset: number,
     visitor: FrameVisitor,
   ): void {
-    if (header.transaction !== 0 || header.sequence !== 0) {
-      refuse(offset, "bad-value", "a PACKED frame with a place in a transaction");
-    }
-    if (end - at < LENGTH_BYTES) refuse(offset, "bad-length", "a PACKED frame without a length");
     const lengthBytes = new DataView(bytes.buffer, bytes.byteOffset + at, 4).getUint32(0);
     if (lengthBytes < HEADER_BYTES || lengthBytes > MAX_PACKED_BYTES) {
       refuse(
@@ -132,6 +124,8 @@ export class FrameUnpacker {
         `a PACKED frame of ${lengthBytes} bytes; from ${HEADER_BYTES} to ${MAX_PACKED_BYTES} are taken`,
       );
     }
+    const fault = this.#blocks.walk(bytes, at + LENGTH_BYTES, end);
+    if (fault !== undefined) refuse(offset, "bad-value", `a PACKED frame whose zstd ${fault}`);
     if (this.#frames.length <= lengthBytes) {
       this.#frames = new Uint8Array(Math.max(lengthBytes, BATCH_BYTES) + 1);
     }
@@ -161,8 +155,9 @@ function handOn(
       return refuse(offset, "bad-length", "a PACKED frame ends inside a frame");
     }
     if (header.command !== TXN.CONTINUE && header.command !== TXN.EVENT) {
-      refuse(offset, "bad-order", `command ${header.command} inside a PACKED frame`);
+      refuse(offset, "bad-order", `${frameName(header.command)} inside a PACKED frame`);
     }
+    visitor.check(header, offset);
     visitor.streamed(header, offset);
     if (header.lengthBytes > 0) visitor.piece(frames, at + HEADER_BYTES, end);
     at = end;

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { constants, crc32, createZstdCompress, zstdCompressSync } from "node:zlib";
+import { constants, crc32, createZstdCompress } from "node:zlib";
 import fc from "fast-check";
 import { Carry } from "../bytes/carry.ts";
 import { KemariError, WireError, type WireFault } from "../errors.ts";
@@ -10,11 +10,14 @@ import { Desk, Link, OPTIONS, wireFault } from "./testing/session_pair.ts";
 import { TxnReceiver } from "./receiver.ts";
 import { TxnSender } from "./sender.ts";
 import { encodeHello, FEATURE, PROTOCOL_VERSION } from "./hello.ts";
-import { encodeHeader, HEADER_BYTES, MAX_PACKED_BYTES, TXN } from "./wire.ts";
+import { encodeHeader } from "./frame_header.ts";
+import { HEADER_BYTES, MAX_PACKED_BYTES, TXN } from "./wire.ts";
 import { compressBound, WINDOW_LOG, ZstdCompressor, ZstdDecompressor } from "./zstd_context.ts";
 
 /** What a decoder hands on: frames with their payload joined, whatever pieces they come in. */
 class Seen implements FrameVisitor {
+  readonly isOver = false;
+  check(): void {}
   readonly frames: string[] = [];
   #payload: number[] = [];
   #header = "";
@@ -83,7 +86,9 @@ const payload = fc.oneof(
   ) => new Uint8Array(length).fill(value)),
 );
 const frames = fc.array(
-  fc.tuple(fc.constantFrom(TXN.CONTINUE, TXN.CONTINUE, TXN.EVENT, TXN.COMMIT), payload),
+  fc.tuple(fc.constantFrom(TXN.CONTINUE, TXN.CONTINUE, TXN.EVENT, TXN.COMMIT), payload).filter(
+    ([command, { length }]) => command !== TXN.EVENT || length >= 3,
+  ),
   { maxLength: 12 },
 );
 
@@ -110,6 +115,8 @@ Deno.test("packed frames come out as they went in, in any batches and pieces", (
           const piece = wire.slice(at, at + step);
           carry.feed(piece, 0, piece.length, (b, from, to) => {
             const next = decoder.decode(b, from, to, {
+              isOver: false,
+              check() {},
               streamed(header) {
                 seen.frames.push(`${header.command} ${header.sequence}: ${header.lengthBytes}`);
               },
@@ -146,30 +153,21 @@ Deno.test("content survives packing, and the second time costs next to nothing",
 
 Deno.test("a PACKED frame that is none is refused by what is wrong with it", () => {
   const inner = joined(frame(TXN.CONTINUE, 1, Uint8Array.of(1, 2, 3)));
-  const placed = packed(inner);
-  placed[7] = 1;
-  const numbered = packed(inner);
-  numbered[15] = 1;
-  const short = encodeHeader({
-    command: TXN.PACKED,
-    flags: 0,
-    sequence: 0,
-    transaction: 0,
-    lengthBytes: 3,
-  });
   const cases: readonly (readonly [string, Uint8Array, WireFault, RegExp])[] = [
-    ["a place in a transaction", placed, "bad-value", /a place in a transaction/],
-    ["a transaction", numbered, "bad-value", /a place in a transaction/],
-    ["no length", joined([short, Uint8Array.of(1, 2, 3)]), "bad-length", /without a length/],
     ["less than a header", packed(inner, 19), "bad-length", /of 19 bytes/],
     ["too much", packed(inner, MAX_PACKED_BYTES + 1), "bad-length", /of 1048577 bytes/],
     ["less than claimed", packed(inner, 24), "bad-value", /not of 24 bytes/],
     ["more than claimed", packed(inner, 22), "bad-value", /not of 22 bytes/],
-    ["no zstd", packedAround(new Uint8Array(40).fill(7), 40), "bad-value", /damaged/],
+    ["no zstd", packedAround(new Uint8Array(40).fill(7), 40), "bad-value", /zstd is none/],
     ["a cut frame", packed(inner.slice(0, -1)), "bad-length", /ends inside a frame/],
     ["a cut header", packed(joined([inner, inner.slice(0, 9)])), "bad-length", /inside a frame/],
-    ["a BEGIN", packed(joined(frame(TXN.BEGIN, 0, new Uint8Array(0)))), "bad-order", /command 2/],
-    ["a PACKED", packed(packed(inner)), "bad-order", /command 14 inside/],
+    [
+      "a BEGIN",
+      packed(joined(frame(TXN.BEGIN, 0, new Uint8Array(0)))),
+      "bad-order",
+      /BEGIN inside/,
+    ],
+    ["a PACKED", packed(packed(inner)), "bad-order", /PACKED inside/],
   ];
   for (const [what, bytes, fault, message] of cases) {
     const decoder = new FrameDecoder(true);
@@ -182,7 +180,9 @@ Deno.test("a PACKED frame that is none is refused by what is wrong with it", () 
 });
 
 Deno.test("a decompression bomb is refused, and nothing but its claim is ever allocated", () => {
-  const bomb = zstdCompressSync(new Uint8Array(64 * 2 ** 20));
+  const content = new Uint8Array(64 * 2 ** 20);
+  const room = new Uint8Array(compressBound(content.length));
+  const bomb = room.subarray(0, new ZstdCompressor(1).compress(content, content.length, room, 0));
   assert.ok(bomb.length < 10_000);
   const bytes = packedAround(bomb, 1000);
   assert.throws(
@@ -358,6 +358,6 @@ Deno.test("a sender does not pack for a peer that does not take it, nor take it 
   const inner = packed(joined(frame(TXN.CONTINUE, 1, Uint8Array.of(1))));
   assert.throws(
     () => link.sender.receive(inner, 0, inner.length, 0),
-    (error) => error instanceof WireError && /the receiver sent command 14/.test(error.message),
+    (error) => error instanceof WireError && /PACKED, which no receiver sends/.test(error.message),
   );
 });

@@ -1,28 +1,23 @@
-import { crc32 } from "node:zlib";
-import { WireError } from "../errors.ts";
 import { FrameDecoder } from "./frame_decoder.ts";
 import type { FrameVisitor } from "./frame_visitor.ts";
 import { decodeLeave } from "./leave.ts";
+import { PayloadSum } from "./payload_sum.ts";
+import { SessionClock } from "./session_clock.ts";
 import { encodeRefusal } from "./refusal.ts";
 import type { TransactionVisitor } from "./transaction_visitor.ts";
 import {
+  agreedFeatures,
   decodeHello,
   encodeHello,
   FEATURE,
-  heartbeatPeriodMs,
   type Hello,
   OFFERED_FEATURES,
   PROTOCOL_VERSION,
 } from "./hello.ts";
-import {
-  BEGIN_FLAG,
-  DIGEST_LAST,
-  encodeHeader,
-  type FrameHeader,
-  MAX_DISK_QUERIES,
-  type NackReason,
-  TXN,
-} from "./wire.ts";
+import { checkNumbers, checkPlace, maySend } from "./frame_gate.ts";
+import { encodeHeader, type FrameHeader } from "./frame_header.ts";
+import type { ReceiverState } from "./frame_rules.ts";
+import { BEGIN_FLAG, DIGEST_LAST, MAX_DISK_QUERIES, type NackReason, TXN } from "./wire.ts";
 import { refuse } from "./wire_fault.ts";
 
 /** How a receiver presents itself, and how patient it is. */
@@ -43,30 +38,33 @@ export interface ReceiverConfig {
   readonly admit?: (hello: Hello, offset: number) => void;
 }
 
-type State = "hello" | "idle" | "open" | "over";
-
 /**
  * The receiver's half of ft-transaction, without I/O or clock.
  *
  * ```text
- * hello ──HELLO──► idle ──BEGIN──► open ──COMMIT/CANCEL──► idle
- *                    └──HANDOVER, LEAVE──► over
+ * hello ──HELLO──► idle ──BEGIN──► open ──COMMIT, CANCEL──► idle
+ *                    ├──DIGEST_QUERY──► telling ──the last DIGEST──► idle
+ *                    ├──HANDOVER──► handover ──ACK──► over
+ *                    └──LEAVE, in telling too──► over
  * ```
+ *
+ * HANDOVER and LEAVE are the last that a sender says. What stands behind them is taken and means
+ * nothing, whatever it is: it cannot undo them.
  */
 export class TxnReceiver implements FrameVisitor {
   readonly #options: ReceiverConfig;
   readonly #visitor: TransactionVisitor;
   readonly #decoder = new FrameDecoder(true);
-  #state: State = "hello";
+  #state: ReceiverState = "hello";
   #output: Uint8Array[] = [];
   #transaction: number;
+  #acknowledged: number;
+  /** What both ends have offered. */
+  #agreed = 0;
   #sequence = 0;
-  #payloadBytes = 0;
-  #checksum = 0;
-  #heardAt: number;
+  readonly #sum = new PayloadSum();
   #longestSilenceMs = 0;
-  #saidAt: number;
-  #now: number;
+  readonly #clock: SessionClock;
   #peer: Hello | undefined;
   /** Queries of disks without an answer. */
   #diskQueries = 0;
@@ -76,8 +74,8 @@ export class TxnReceiver implements FrameVisitor {
   constructor(options: ReceiverConfig, visitor: TransactionVisitor, now: number) {
     this.#options = options;
     this.#visitor = visitor;
-    this.#transaction = options.committed;
-    this.#now = this.#heardAt = this.#saidAt = now;
+    this.#transaction = this.#acknowledged = options.committed;
+    this.#clock = new SessionClock(options, now);
   }
 
   get peer(): Hello | undefined {
@@ -91,6 +89,10 @@ export class TxnReceiver implements FrameVisitor {
   get transaction(): number {
     return this.#transaction;
   }
+  /** True from HANDOVER to its ACK: the VM is not ours yet. */
+  get handingOver(): boolean {
+    return this.#state === "handover";
+  }
   get offset(): number {
     return this.#decoder.offset;
   }
@@ -102,23 +104,20 @@ export class TxnReceiver implements FrameVisitor {
    * @throws {WireError} where the peer breaks the protocol; say so with {@link nack} and close.
    */
   receive(bytes: Uint8Array, start: number, end: number, now: number): number {
-    this.#now = now;
-    this.#longestSilenceMs = Math.max(this.#longestSilenceMs, now - this.#heardAt);
-    this.#heardAt = now;
+    this.#clock.tick(now);
+    this.#longestSilenceMs = Math.max(this.#longestSilenceMs, this.#clock.silentMs);
+    this.#clock.heard(now);
     return this.#decoder.decode(bytes, start, end, this);
   }
 
   /** Lets time pass: heartbeats are sent. @returns Milliseconds of silence beyond grace, or 0. */
   tick(now: number): number {
-    this.#now = now;
+    this.#clock.tick(now);
     if (this.#state === "over") return 0;
-    if (
-      this.#state !== "hello" && now - this.#saidAt >= heartbeatPeriodMs(this.#options, this.#peer)
-    ) {
+    if (maySend("receiver", this.#state, TXN.HEARTBEAT) && this.#clock.mustSpeak(this.#peer)) {
       this.#frame(TXN.HEARTBEAT, 0, 0);
     }
-    const silentMs = now - this.#heardAt;
-    return silentMs > this.#options.graceMs ? silentMs : 0;
+    return this.#clock.isLost ? this.#clock.silentMs : 0;
   }
 
   /** The longest time between two pieces that were read, in milliseconds. */
@@ -128,17 +127,19 @@ export class TxnReceiver implements FrameVisitor {
 
   /** Counts silence from now on: until now nobody listened. */
   listenFrom(now: number): void {
-    this.#heardAt = now;
+    this.#clock.heard(now);
   }
 
   /** Tells the sender that the transaction is applied, whole. */
   ack(transaction: number): void {
     this.#frame(TXN.ACK, 0, transaction);
+    this.#acknowledged = transaction;
+    if (this.#state === "handover") this.#state = "over";
   }
 
   /** Tells the sender that its leaving is known, where it waits for that. */
   left(): void {
-    if (((this.#peer?.features ?? 0) & FEATURE.farewell) !== 0) this.#frame(TXN.LEFT, 0, 0);
+    if ((this.#agreed & FEATURE.farewell) !== 0) this.#frame(TXN.LEFT, 0, 0);
   }
 
   /** Refuses. The sender gives up when it reads it. */
@@ -148,11 +149,15 @@ export class TxnReceiver implements FrameVisitor {
 
   /** Answers DIGEST_QUERY, a part at a time; the payload is passed on as it is. */
   digests(payload: Uint8Array, last: boolean): void {
+    // The sender has left meanwhile.
+    if (this.#state === "over") return;
     this.#frame(TXN.DIGEST, last ? DIGEST_LAST : 0, 0, payload);
+    if (last) this.#state = "idle";
   }
 
   /** Answers the oldest DISK_QUERY, a part at a time; the payload is passed on as it is. */
   diskDigests(payload: Uint8Array, last: boolean): void {
+    if (this.#state === "over") return;
     if (last) this.#diskQueries--;
     this.#frame(TXN.DISK_DIGEST, last ? DIGEST_LAST : 0, 0, payload);
   }
@@ -164,17 +169,29 @@ export class TxnReceiver implements FrameVisitor {
     return output;
   }
 
+  get isOver(): boolean {
+    return this.#state === "handover" || this.#state === "over";
+  }
+
+  check(header: FrameHeader, offset: number): void {
+    checkPlace("receiver", this.#state, header, this.#agreed, offset);
+    checkNumbers(header, this.#transaction, this.#acknowledged, this.#sequence, offset);
+    // That VM may have run since.
+    if (header.command === TXN.HANDOVER && header.transaction === this.#options.committed) {
+      const what = `HANDOVER of transaction ${header.transaction}, of an earlier session`;
+      refuse(offset + 8, "bad-order", what);
+    }
+  }
+
   streamed(header: FrameHeader, offset: number): void {
-    this.#inTransaction(header, offset);
+    this.#sequence++;
     if (header.command !== TXN.EVENT) return;
-    if (header.lengthBytes === 0) refuse(offset, "bad-length", "an EVENT without a payload");
     this.#event = { bytes: new Uint8Array(header.lengthBytes), filled: 0, offset };
   }
 
   piece(bytes: Uint8Array, at: number, end: number): void {
     const piece = at === 0 && end === bytes.length ? bytes : bytes.subarray(at, end);
-    this.#checksum = crc32(piece, this.#checksum);
-    this.#payloadBytes += end - at;
+    this.#sum.add(piece);
     const event = this.#event;
     if (event === undefined) return this.#visitor.payload(bytes, at, end);
     event.bytes.set(piece, event.filled);
@@ -185,71 +202,58 @@ export class TxnReceiver implements FrameVisitor {
   }
 
   frame(header: FrameHeader, payload: Uint8Array, offset: number): void {
-    if (this.#state === "hello") return this.#hello(header, payload, offset);
     switch (header.command) {
-      case TXN.HEARTBEAT:
-        return;
+      case TXN.HELLO:
+        return this.#hello(payload, offset);
       case TXN.RELEASED:
         return this.#visitor.released(header.transaction);
       case TXN.INPUT:
-        if (!this.#options.takesInputs || this.#state === "over") {
-          refuse(offset, "bad-order", "an INPUT that was not asked for");
-        }
         return this.#visitor.input(header.transaction, payload, offset);
       case TXN.BEGIN:
-        return this.#begin(header, offset);
+        return this.#begin(header);
       case TXN.COMMIT:
-        this.#inTransaction(header, offset);
-        return this.#commit(payload, offset);
+        this.#sum.check(payload, header.transaction, offset);
+        this.#state = "idle";
+        return this.#visitor.commit(header.transaction);
       case TXN.CANCEL:
-        this.#inTransaction(header, offset);
         this.#state = "idle";
         this.#transaction--;
         return this.#visitor.cancel(header.transaction);
       case TXN.HANDOVER:
-        if (this.#state !== "idle" || header.transaction !== this.#transaction) {
-          refuse(offset, "bad-order", `a HANDOVER of transaction ${header.transaction}`);
-        }
-        if (header.transaction === 0) refuse(offset, "bad-order", "a HANDOVER of nothing");
-        this.#state = "over";
+        this.#state = "handover";
         return this.#visitor.handover(header.transaction);
-      case TXN.LEAVE:
-        if (this.#state !== "idle") refuse(offset, "bad-order", `a LEAVE while ${this.#state}`);
+      case TXN.LEAVE: {
+        const leave = decodeLeave(payload, offset);
         this.#state = "over";
-        return this.#visitor.leave(decodeLeave(payload, offset));
+        return this.#visitor.leave(leave);
+      }
       case TXN.DIGEST_QUERY: {
-        if (this.#state !== "idle") refuse(offset, "bad-order", "a DIGEST_QUERY in a transaction");
-        if (payload.length !== 8) refuse(offset, "bad-length", "a DIGEST_QUERY without its seed");
+        this.#state = "telling";
         const view = new DataView(payload.buffer, payload.byteOffset, 8);
         return this.#visitor.digestQuery(view.getUint32(0), view.getUint32(4));
       }
       case TXN.DISK_QUERY:
-        if (this.#state === "over") refuse(offset, "bad-order", "a DISK_QUERY behind the end");
         if (++this.#diskQueries > MAX_DISK_QUERIES) {
           refuse(offset, "bad-order", `more than ${MAX_DISK_QUERIES} queries of disks at a time`);
         }
         return this.#visitor.diskQuery(payload, offset);
-      default:
-        refuse(offset, "bad-order", `the sender sent command ${header.command}`);
     }
   }
 
-  #hello(header: FrameHeader, payload: Uint8Array, offset: number): void {
-    if (header.command !== TXN.HELLO) {
-      refuse(offset, "bad-order", `command ${header.command} before HELLO`);
-    }
+  #hello(payload: Uint8Array, offset: number): void {
     const hello = decodeHello(payload, offset);
     this.#options.admit?.(hello, offset);
+    const features = OFFERED_FEATURES | (this.#options.takesInputs ? FEATURE.inputs : 0);
+    this.#agreed = agreedFeatures(hello.features, features);
     this.#peer = hello;
-    this.#state = "idle";
     this.#frame(
       TXN.HELLO,
       0,
       0,
       encodeHello({
         version: PROTOCOL_VERSION,
-        features: OFFERED_FEATURES | (this.#options.takesInputs ? FEATURE.inputs : 0),
-        session: this.#peer.session,
+        features,
+        session: hello.session,
         heartbeatMs: this.#options.heartbeatMs,
         graceMs: this.#options.graceMs,
         committed: this.#options.committed,
@@ -257,61 +261,18 @@ export class TxnReceiver implements FrameVisitor {
         software: this.#options.software,
       }),
     );
-    this.#visitor.hello(this.#peer);
+    this.#state = "idle";
+    this.#visitor.hello(hello);
   }
 
-  #begin(header: FrameHeader, offset: number): void {
-    if (this.#state !== "idle") refuse(offset, "bad-order", `a BEGIN while ${this.#state}`);
-    if (header.transaction !== this.#transaction + 1 || header.sequence !== 0) {
-      refuse(
-        offset,
-        "bad-order",
-        `a BEGIN of transaction ${header.transaction} behind ${this.#transaction}`,
-      );
-    }
+  #begin(header: FrameHeader): void {
     const full = (header.flags & BEGIN_FLAG.FULL) !== 0;
     const based = (header.flags & BEGIN_FLAG.BASED) !== 0;
-    if (based && !full) refuse(offset + 3, "bad-value", "a BEGIN with BASED but without FULL");
     this.#state = "open";
     this.#transaction = header.transaction;
     this.#sequence = 1;
-    this.#payloadBytes = 0;
-    this.#checksum = 0;
+    this.#sum.begin();
     this.#visitor.begin(header.transaction, { full, based });
-  }
-
-  #commit(payload: Uint8Array, offset: number): void {
-    if (payload.length !== 12) refuse(offset, "bad-length", `a COMMIT of ${payload.length} bytes`);
-    const view = new DataView(payload.buffer, payload.byteOffset, 12);
-    const bytes = Number(view.getBigUint64(4));
-    if (view.getUint32(0) !== this.#checksum || bytes !== this.#payloadBytes) {
-      throw new WireError(
-        "transaction",
-        offset,
-        "bad-checksum",
-        `transaction ${this.#transaction} arrived damaged: ${this.#payloadBytes} of ${bytes} bytes, ` +
-          `CRC-32 ${this.#checksum.toString(16)}, not ${view.getUint32(0).toString(16)}`,
-      );
-    }
-    this.#state = "idle";
-    this.#visitor.commit(this.#transaction);
-  }
-
-  #inTransaction(header: FrameHeader, offset: number): void {
-    if (
-      this.#state !== "open" || header.transaction !== this.#transaction ||
-      header.sequence !== this.#sequence
-    ) {
-      refuse(
-        offset,
-        "bad-order",
-        `frame ${header.sequence} of transaction ${header.transaction}, awaited was ` +
-          (this.#state === "open"
-            ? `frame ${this.#sequence} of transaction ${this.#transaction}`
-            : "a BEGIN"),
-      );
-    }
-    this.#sequence++;
   }
 
   #frame(command: number, flags: number, transaction: number, payload?: Uint8Array): void {
@@ -325,6 +286,6 @@ export class TxnReceiver implements FrameVisitor {
       }),
     );
     if (payload !== undefined && payload.length > 0) this.#output.push(payload);
-    this.#saidAt = this.#now;
+    this.#clock.said();
   }
 }

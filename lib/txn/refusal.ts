@@ -1,5 +1,7 @@
+import { foreignText } from "../foreign_text.ts";
 import { WireError } from "../errors.ts";
-import { encodeHeader, MAX_NACK_TEXT_BYTES, NACK_REASON, type NackReason, TXN } from "./wire.ts";
+import { encodeHeader } from "./frame_header.ts";
+import { MAX_NACK_TEXT_BYTES, NACK_REASON, type NackReason, TXN } from "./wire.ts";
 
 /** What a user can do about a refusal, by its reason. */
 const HINTS: Readonly<Record<string, string>> = {
@@ -51,7 +53,7 @@ export function encodeConnectionRefusal(reason: NackReason, text: string): Uint8
 export function decodeRefusal(payload: Uint8Array, transaction: number, offset: number): WireError {
   const code = payload.length >= 2 ? payload[0] << 8 | payload[1] : 0;
   const name = Object.entries(NACK_REASON).find(([, value]) => value === code)?.[0] ?? "unknown";
-  const text = new TextDecoder().decode(payload.subarray(2));
+  const text = foreignText(payload.subarray(2));
   const what = transaction === 0 ? "the connection" : `transaction ${transaction}`;
   return new WireError(
     "transaction",

@@ -1,4 +1,3 @@
-import { crc32 } from "node:zlib";
 import { StateError } from "../errors.ts";
 import { DigestQueries } from "./digest_queries.ts";
 import { FrameDecoder } from "./frame_decoder.ts";
@@ -6,39 +5,39 @@ import type { FrameVisitor } from "./frame_visitor.ts";
 import { FrameWriter } from "./frame_writer.ts";
 import type { PackingCounters } from "./packing.ts";
 import { encodeLeave, type Leave } from "./leave.ts";
-import { PeerOffers } from "./peer_offers.ts";
+import { PayloadSum } from "./payload_sum.ts";
+import { SessionClock } from "./session_clock.ts";
 import { decodeRefusal } from "./refusal.ts";
-import type { InFlight, SenderConfig, SenderEvent, SentBytes } from "./sender_config.ts";
 import {
+  BEGIN_FLAGS,
+  helloOf,
+  type InFlight,
+  type SenderConfig,
+  type SenderEvent,
+  type SentBytes,
+} from "./sender_config.ts";
+import {
+  agreedFeatures,
   decodeHello,
   encodeHello,
-  heartbeatPeriodMs,
+  FEATURE,
   type Hello,
   OFFERED_FEATURES,
-  PROTOCOL_VERSION,
 } from "./hello.ts";
-import { BEGIN_FLAG, type FrameHeader, MAX_PAYLOAD_BYTES, TXN } from "./wire.ts";
+import { checkPlace, isAgreed, maySend } from "./frame_gate.ts";
+import type { FrameHeader } from "./frame_header.ts";
+import type { SenderState } from "./frame_rules.ts";
+import { MAX_EVENT_BYTES, TXN } from "./wire.ts";
 import { refuse } from "./wire_fault.ts";
-import { HAS_ZSTD } from "./zstd_context.ts";
-
-export type { SenderConfig, SenderEvent, SentBytes } from "./sender_config.ts";
-
-type State = "hello" | "ready" | "open" | "handover" | "leaving" | "done";
-
-/** BEGIN's flags: whether the transaction is a whole state, and whether it goes by the replica. */
-const BEGIN_FLAGS = {
-  "checkpoint": 0,
-  "full": BEGIN_FLAG.FULL,
-  "full-on-replica": BEGIN_FLAG.FULL | BEGIN_FLAG.BASED,
-} as const;
 
 /**
  * The sender's half of ft-transaction, without I/O or clock.
  *
  * ```text
- * hello ──HELLO──► ready ──begin()──► open ──commit()/cancel()──► ready
+ * hello ──HELLO──► ready ──begin()──► open ──commit(), cancel()──► ready
+ *                    ├──queryDigests()──► asking ──the last DIGEST──► ready
  *                    ├──handover()──► handover ──ACK──► done
- *                    └──leave()──► leaving ──LEFT──► done
+ *                    └──leave(), in asking and open too──► leaving ──LEFT──► done
  * ```
  *
  * Output is a list of views: headers of its own and the payloads given to {@link forward}, which
@@ -47,36 +46,25 @@ const BEGIN_FLAGS = {
 export class TxnSender implements FrameVisitor {
   readonly #options: SenderConfig;
   readonly #decoder = new FrameDecoder(false);
-  #state: State = "hello";
+  #state: SenderState = "hello";
   readonly #writer = new FrameWriter();
   #events: SenderEvent[] = [];
   #peer: Hello | undefined;
-  #offers = new PeerOffers();
   #transaction = 0;
-  #payloadBytes = 0;
-  #checksum = 0;
+  #acknowledged = 0;
+  /** What both ends have offered. */
+  #agreed = 0;
+  readonly #sum = new PayloadSum();
   #inFlight: InFlight[] = [];
-  #heardAt: number;
-  #saidAt: number;
-  #now: number;
-  #lost = false;
+  readonly #clock: SessionClock;
+  #isLost = false;
+  #isRefused = false;
   readonly #queries = new DigestQueries();
 
   constructor(options: SenderConfig, now: number) {
     this.#options = options;
-    this.#now = this.#heardAt = this.#saidAt = now;
-    const hello = encodeHello({
-      version: PROTOCOL_VERSION,
-      features: OFFERED_FEATURES,
-      session: options.session,
-      heartbeatMs: options.heartbeatMs,
-      graceMs: options.graceMs,
-      committed: 0,
-      maxTransactionBytes: 0,
-      software: options.software,
-      fields: options.fields,
-    });
-    this.#frame(TXN.HELLO, 0, 0, hello);
+    this.#clock = new SessionClock(options, now);
+    this.#frame(TXN.HELLO, 0, 0, encodeHello(helloOf(options)));
   }
 
   /** What the peer said of itself, once it has. */
@@ -87,12 +75,17 @@ export class TxnSender implements FrameVisitor {
   get open(): boolean {
     return this.#state === "open";
   }
+  /** Whether a transaction may begin. */
   get ready(): boolean {
     return this.#state === "ready";
   }
-  /** True from HANDOVER to its ACK: nobody here knows whose VM it is. */
+  /** Whether there is a session to {@link leave}. */
+  get mayLeave(): boolean {
+    return this.open || maySend("sender", this.#state, TXN.LEAVE);
+  }
+  /** True from HANDOVER to its answer: nobody here knows whose VM it is. */
   get handingOver(): boolean {
-    return this.#state === "handover";
+    return this.#state === "handover" && !this.#isRefused;
   }
   /** The transaction that is open, or was last. */
   get transaction(): number {
@@ -116,26 +109,33 @@ export class TxnSender implements FrameVisitor {
     return this.#writer.packed;
   }
 
-  /** Opens the next transaction. `base` says what pages that go unmentioned hold. */
+  /**
+   * Opens the next transaction.
+   *
+   * @param kind Says what pages that go unmentioned hold.
+   * @throws {WireError} `bad-value` if there is no number left for it: the peer has said that it has
+   *   the last one there is.
+   */
   begin(kind: keyof typeof BEGIN_FLAGS): number {
-    this.#expect("ready", "begin");
+    this.#expect(TXN.BEGIN, "begin");
+    if (this.#transaction === Number.MAX_SAFE_INTEGER) {
+      refuse(0, "bad-value", `transaction ${this.#transaction} is the last that there can be`);
+    }
     this.#state = "open";
     this.#transaction++;
-    this.#payloadBytes = 0;
-    this.#checksum = 0;
+    this.#sum.begin();
     this.#writer.begin(BEGIN_FLAGS[kind], this.#transaction);
-    this.#saidAt = this.#now;
+    this.#clock.said();
     return this.#transaction;
   }
 
   /** Sends bytes of the stream as they are; long ones in several frames. */
   forward(bytes: Uint8Array): void {
-    this.#expect("open", "forward");
+    this.#expect(TXN.CONTINUE, "forward");
     const most = this.#writer.mostPayloadBytes;
     for (let at = 0; at < bytes.length; at += most) {
       const piece = bytes.length <= most ? bytes : bytes.subarray(at, at + most);
-      this.#checksum = crc32(piece, this.#checksum);
-      this.#payloadBytes += piece.length;
+      this.#sum.add(piece);
       this.#writer.sent.stream += piece.length;
       this.#frame(TXN.CONTINUE, 0, this.#transaction, piece);
     }
@@ -144,20 +144,17 @@ export class TxnSender implements FrameVisitor {
   /**
    * Sends held output of the VM with the open transaction.
    *
-   * @param pieces One EVENT payload of at most MAX_PAYLOAD_BYTES, in pieces; the caller's, as in
+   * @param pieces One EVENT payload of at most MAX_EVENT_BYTES, in pieces; the caller's, as in
    *   {@link forward}.
-   * @throws {StateError} where the peer takes no events: with taps there is no session then.
    */
   event(pieces: readonly Uint8Array[]): void {
-    this.#expect("open", "event");
-    this.#offers.require("events");
+    this.#expect(TXN.EVENT, "event");
     let lengthBytes = 0;
     for (const piece of pieces) {
-      this.#checksum = crc32(piece, this.#checksum);
+      this.#sum.add(piece);
       lengthBytes += piece.length;
     }
-    if (lengthBytes > MAX_PAYLOAD_BYTES) throw new StateError(`an event of ${lengthBytes} bytes`);
-    this.#payloadBytes += lengthBytes;
+    if (lengthBytes > MAX_EVENT_BYTES) throw new StateError(`an event of ${lengthBytes} bytes`);
     this.#writer.sent.events += lengthBytes;
     this.#header(TXN.EVENT, 0, this.#transaction, lengthBytes);
     for (const piece of pieces) this.#writer.piece(piece);
@@ -165,18 +162,18 @@ export class TxnSender implements FrameVisitor {
 
   /** Whether the peer keeps what the world sends to the guest, and it may be said now. */
   get takesInputs(): boolean {
-    return (this.#state === "ready" || this.#state === "open") && this.#offers.has("inputs");
+    return this.#may(TXN.INPUT);
   }
 
   /**
    * Copies to the peer what the world sent to the guest; at any time, where {@link takesInputs}.
    *
    * @param transaction The one whose state will have it.
-   * @param pieces One INPUT payload of at most MAX_CONTROL_BYTES, none of them empty; the caller's,
+   * @param pieces One INPUT payload of at most MAX_INPUT_BYTES, none of them empty; the caller's,
    *   as in {@link forward}.
    */
   input(transaction: number, pieces: readonly Uint8Array[]): void {
-    if (!this.takesInputs) throw new StateError(`input while ${this.#state}`);
+    this.#expect(TXN.INPUT, "input");
     const lengthBytes = pieces.reduce((sum, { length }) => sum + length, 0);
     this.#writer.sent.events += lengthBytes;
     this.#header(TXN.INPUT, 0, transaction, lengthBytes);
@@ -184,36 +181,30 @@ export class TxnSender implements FrameVisitor {
   }
 
   /**
-   * Says that the output held for a transaction, and for all before it, has been let go; nothing to a
-   * peer that keeps none of it.
+   * Says that the output held for an acknowledged transaction, and for all before it, has been let go;
+   * nothing to a peer that keeps none of it, or is told nothing more.
    */
   released(transaction: number): void {
-    // Closed over unread bytes, the secondary's connection would cost us its answer to LEAVE.
-    if (this.#state === "leaving" || this.#state === "done") return;
-    if (!this.#offers.has("events")) return;
+    if (!this.#may(TXN.RELEASED)) return;
+    if (transaction > this.#acknowledged) {
+      throw new StateError(`released ${transaction} behind ${this.#acknowledged}`);
+    }
     this.#frame(TXN.RELEASED, 0, transaction);
   }
 
-  /** Ends the transaction: `u32 CRC-32 of all its payload, u64 payload bytes`. */
+  /** Ends the transaction. */
   commit(now: number): number {
-    this.#expect("open", "commit");
-    const payload = new Uint8Array(12);
-    const view = new DataView(payload.buffer);
-    view.setUint32(0, this.#checksum);
-    view.setBigUint64(4, BigInt(this.#payloadBytes));
-    this.#frame(TXN.COMMIT, 0, this.#transaction, payload);
+    this.#expect(TXN.COMMIT, "commit");
+    const transaction = this.#transaction;
+    this.#frame(TXN.COMMIT, 0, transaction, this.#sum.encode());
     this.#state = "ready";
-    this.#inFlight.push({
-      transaction: this.#transaction,
-      bytes: this.#payloadBytes,
-      committedAt: now,
-    });
-    return this.#transaction;
+    this.#inFlight.push({ transaction, bytes: this.#sum.bytes, committedAt: now });
+    return transaction;
   }
 
   /** Drops the open transaction; its id is used again. */
   cancel(): void {
-    this.#expect("open", "cancel");
+    this.#expect(TXN.CANCEL, "cancel");
     this.#frame(TXN.CANCEL, 0, this.#transaction);
     this.#transaction--;
     this.#state = "ready";
@@ -221,7 +212,10 @@ export class TxnSender implements FrameVisitor {
 
   /** Gives the VM away: the secondary is to activate the last committed transaction. */
   handover(): void {
-    this.#expect("ready", "handover");
+    this.#expect(TXN.HANDOVER, "handover");
+    if (this.#transaction === 0 || this.#transaction !== this.#acknowledged) {
+      throw new StateError(`handover of ${this.#transaction} behind ${this.#acknowledged}`);
+    }
     this.#frame(TXN.HANDOVER, 0, this.#transaction);
     this.#state = "handover";
   }
@@ -232,32 +226,33 @@ export class TxnSender implements FrameVisitor {
    */
   leave(leave: Leave): void {
     if (this.#state === "open") this.cancel();
-    this.#expect("ready", "leave");
+    this.#expect(TXN.LEAVE, "leave");
     this.#frame(TXN.LEAVE, 0, 0, this.answersLeave ? encodeLeave(leave) : undefined);
     this.#state = "leaving";
   }
 
   /** Whether the peer answers LEAVE. */
   get answersLeave(): boolean {
-    return this.#offers.has("farewell");
+    return (this.#agreed & FEATURE.farewell) !== 0;
   }
 
   /** Whether the peer tells the digests of the replica's pages. */
   get answersDigests(): boolean {
-    return this.#offers.has("digests");
+    return (this.#agreed & FEATURE.digests) !== 0;
   }
 
-  /** Asks for them, under a seed of two `u32`. @throws {StateError} unless {@link answersDigests}. */
+  /**
+   * Asks for them, under a seed of two `u32`; no transaction begins before all of the answer is there.
+   */
   queryDigests(seedLow: number, seedHigh: number): void {
-    this.#expect("ready", "query digests");
-    this.#offers.require("digests");
+    this.#expect(TXN.DIGEST_QUERY, "query digests");
+    this.#state = "asking";
     this.#frame(TXN.DIGEST_QUERY, 0, 0, this.#queries.askPages(seedLow, seedHigh));
   }
 
-  /** Whether one more query of a disk may be sent: the peer answers them, and not too many wait. */
+  /** Whether one more query of a disk may be sent: the peer answers it, and not too many wait. */
   get mayQueryDisk(): boolean {
-    return (this.#state === "ready" || this.#state === "open") &&
-      this.#offers.has("diskDigests") && this.#queries.mayQueryDisk;
+    return this.#may(TXN.DISK_QUERY) && this.#queries.mayQueryDisk;
   }
 
   /**
@@ -278,25 +273,20 @@ export class TxnSender implements FrameVisitor {
    * @throws {WireError} where the peer breaks the protocol, or refuses (`refused`, its reason).
    */
   receive(bytes: Uint8Array, start: number, end: number, now: number): number {
-    this.#now = now;
-    this.#heardAt = now;
+    this.#clock.heard(now);
     return this.#decoder.decode(bytes, start, end, this);
   }
 
   /** Lets time pass: heartbeats are sent, silence is noticed. Call it often. */
   tick(now: number): void {
-    this.#now = now;
-    if (this.#state === "leaving" || this.#state === "done") return;
-    if (
-      this.#state !== "hello" && now - this.#saidAt >= heartbeatPeriodMs(this.#options, this.#peer)
-    ) {
+    this.#clock.tick(now);
+    if (this.#isRefused || this.#state === "leaving" || this.#state === "done") return;
+    if (this.#may(TXN.HEARTBEAT) && this.#clock.mustSpeak(this.#peer)) {
       this.#frame(TXN.HEARTBEAT, 0, 0);
     }
-    const silentMs = now - this.#heardAt;
-    if (!this.#lost && silentMs > this.#options.graceMs) {
-      this.#lost = true;
-      this.#events.push({ kind: "lost", silentMs });
-    }
+    if (this.#isLost || !this.#clock.isLost) return;
+    this.#isLost = true;
+    this.#events.push({ kind: "lost", silentMs: this.#clock.silentMs });
   }
 
   /** Takes what is to be written, in order, see {@link FrameWriter.take}. */
@@ -311,84 +301,102 @@ export class TxnSender implements FrameVisitor {
     return events;
   }
 
-  streamed(header: FrameHeader, offset: number): void {
-    refuse(offset, "bad-order", `the receiver sent command ${header.command}`);
+  /** True once the session is over by the peer's word: the ACK of a HANDOVER, or LEFT. */
+  get isOver(): boolean {
+    return this.#state === "done";
   }
+
+  check(header: FrameHeader, offset: number): void {
+    checkPlace("sender", this.#state, header, this.#agreed, offset);
+    switch (header.command) {
+      case TXN.ACK:
+        return this.#checkAck(header.transaction, offset);
+      case TXN.DIGEST:
+      case TXN.DISK_DIGEST:
+        return this.#queries.check(header.command, offset);
+    }
+  }
+
+  streamed(): void {}
 
   piece(): void {}
 
   frame(header: FrameHeader, payload: Uint8Array, offset: number): void {
-    if (header.command === TXN.NACK) throw decodeRefusal(payload, header.transaction, offset);
-    if (this.#state === "hello") {
-      if (header.command !== TXN.HELLO) {
-        refuse(offset, "bad-order", `command ${header.command} before HELLO`);
-      }
-      this.#peer = decodeHello(payload, offset);
-      if (this.#peer.session.some((byte, i) => byte !== this.#options.session[i])) {
-        refuse(offset, "bad-value", "HELLO answers another session");
-      }
-      this.#transaction = this.#peer.committed;
-      const clock = this.#options.packingClock;
-      this.#offers = new PeerOffers(this.#peer.features);
-      if (clock !== undefined && HAS_ZSTD && this.#offers.has("packed")) {
-        this.#writer.mayPack(clock);
-      }
-      this.#state = "ready";
-      this.#events.push({ kind: "ready", hello: this.#peer });
-      return;
-    }
     switch (header.command) {
-      case TXN.HEARTBEAT:
-        return;
+      case TXN.HELLO:
+        return this.#hello(payload, offset);
+      case TXN.NACK:
+        this.#isRefused = true;
+        throw decodeRefusal(payload, header.transaction, offset);
       case TXN.ACK:
-        return this.#acked(header, offset);
+        return this.#acked(header.transaction);
       case TXN.LEFT:
-        if (this.#state !== "leaving") refuse(offset, "bad-order", "a LEFT without a LEAVE");
         this.#state = "done";
         this.#events.push({ kind: "left" });
         return;
-      case TXN.DIGEST:
-        this.#events.push(this.#queries.pagesAnswered(header, payload, offset));
+      case TXN.DIGEST: {
+        const answer = this.#queries.pagesAnswered(header, payload);
+        if (answer.last && this.#state === "asking") this.#state = "ready";
+        this.#events.push(answer);
         return;
+      }
       case TXN.DISK_DIGEST:
-        this.#events.push(this.#queries.diskAnswered(header, payload, offset));
+        this.#events.push(this.#queries.diskAnswered(header, payload));
         return;
-      default:
-        refuse(offset, "bad-order", `the receiver sent command ${header.command}`);
     }
   }
 
-  #acked(header: FrameHeader, offset: number): void {
+  #hello(payload: Uint8Array, offset: number): void {
+    const peer = decodeHello(payload, offset);
+    if (peer.session.some((byte, i) => byte !== this.#options.session[i])) {
+      refuse(offset + 16, "bad-value", "HELLO answers another session");
+    }
+    this.#peer = peer;
+    this.#agreed = agreedFeatures(OFFERED_FEATURES, peer.features);
+    this.#transaction = this.#acknowledged = peer.committed;
+    const clock = this.#options.packingClock;
+    if (clock !== undefined && (this.#agreed & FEATURE.packed) !== 0) this.#writer.mayPack(clock);
+    this.#state = "ready";
+    this.#events.push({ kind: "ready", hello: peer });
+  }
+
+  #checkAck(transaction: number, offset: number): void {
+    const handedOver = this.#state === "handover" ? this.#transaction : undefined;
+    const awaited = this.#inFlight[0]?.transaction ?? handedOver;
+    if (transaction === awaited) return;
+    const found = `an ACK of transaction ${transaction}`;
+    refuse(offset, "bad-order", `${found}, awaited was ${awaited ?? "none"}`);
+  }
+
+  #acked(transaction: number): void {
     const oldest = this.#inFlight.shift();
-    if (oldest !== undefined && oldest.transaction === header.transaction) {
-      const roundTripMs = this.#now - oldest.committedAt;
-      this.#events.push({ kind: "acked", transaction: header.transaction, roundTripMs });
-    } else if (
-      oldest === undefined && this.#state === "handover" &&
-      header.transaction === this.#transaction
-    ) {
+    if (oldest === undefined) {
       this.#state = "done";
       this.#events.push({ kind: "handed-over" });
-    } else {
-      refuse(
-        offset,
-        "bad-order",
-        `an ACK of transaction ${header.transaction}, awaited was ${oldest?.transaction ?? "none"}`,
-      );
+      return;
     }
+    this.#acknowledged = transaction;
+    const roundTripMs = this.#clock.now - oldest.committedAt;
+    this.#events.push({ kind: "acked", transaction, roundTripMs });
   }
 
   #frame(command: number, flags: number, transaction: number, payload?: Uint8Array): void {
     this.#writer.frame(command, flags, transaction, payload);
-    this.#saidAt = this.#now;
+    this.#clock.said();
   }
 
   #header(command: number, flags: number, transaction: number, lengthBytes: number): void {
     this.#writer.header(command, flags, transaction, lengthBytes);
-    this.#saidAt = this.#now;
+    this.#clock.said();
   }
 
-  #expect(state: State, what: string): void {
-    if (this.#state !== state) throw new StateError(`${what} while ${this.#state}`);
+  #may(command: number): boolean {
+    return maySend("sender", this.#state, command) && isAgreed(command, this.#agreed);
+  }
+
+  #expect(command: number, what: string): void {
+    if (this.#may(command)) return;
+    const why = maySend("sender", this.#state, command) ? ", which was not offered," : "";
+    throw new StateError(`${what}${why} while ${this.#state}`);
   }
 }

@@ -1,6 +1,14 @@
 /** What the sender's half is told, and what it tells. */
 import type { HelloField } from "./hello_fields.ts";
-import type { Hello } from "./hello.ts";
+import { type Hello, OFFERED_FEATURES, PROTOCOL_VERSION } from "./hello.ts";
+import { BEGIN_FLAG } from "./wire.ts";
+
+/** BEGIN's flags: whether the transaction is a whole state, and whether it goes by the replica. */
+export const BEGIN_FLAGS = {
+  "checkpoint": 0,
+  "full": BEGIN_FLAG.FULL,
+  "full-on-replica": BEGIN_FLAG.FULL | BEGIN_FLAG.BASED,
+} as const;
 
 /** How a sender presents itself, and how patient it is. */
 export interface SenderConfig {
@@ -13,6 +21,18 @@ export interface SenderConfig {
   readonly fields?: readonly HelloField[];
   /** Measures how long packing takes; without it nothing is packed. */
   readonly packingClock?: () => number;
+}
+
+/** What a sender says first. */
+export function helloOf(options: SenderConfig): Hello {
+  const { session, heartbeatMs, graceMs, software, fields } = options;
+  return {
+    version: PROTOCOL_VERSION,
+    features: OFFERED_FEATURES,
+    ...{ session, heartbeatMs, graceMs, software, fields },
+    committed: 0,
+    maxTransactionBytes: 0,
+  };
 }
 
 /** What the peer said, or failed to say. */

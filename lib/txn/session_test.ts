@@ -107,48 +107,48 @@ Deno.test("digests are asked for and answered in parts; unasked, they are refuse
     { kind: "digests", payload: new Uint8Array(0), last: true },
   ]);
   link.receiver.digests(Uint8Array.of(1), false);
-  assert.throws(() => link.settle(), wireFault("bad-order", /not asked for/));
+  assert.throws(() => link.settle(), wireFault("bad-order", /DIGEST while ready/));
 });
 
 Deno.test("disks are asked about at any time, some at once, and answered in order", () => {
   const link = new Link();
-  link.sender.queryDisk(Uint8Array.of(1));
+  link.sender.queryDisk(new Uint8Array(30).fill(1));
   link.sender.begin("full");
-  link.sender.queryDisk(Uint8Array.of(2));
+  link.sender.queryDisk(new Uint8Array(30).fill(2));
   link.sender.forward(Uint8Array.of(3));
   link.sender.commit(0);
   link.settle();
   assert.deepEqual(link.desk.log.slice(1), [
-    "disk query 1",
+    `disk query ${new Uint8Array(30).fill(1)}`,
     "begin 1 full",
-    "disk query 2",
+    `disk query ${new Uint8Array(30).fill(2)}`,
     "commit 1: 3",
   ]);
-  link.receiver.diskDigests(Uint8Array.of(4), false);
-  link.receiver.diskDigests(Uint8Array.of(5), true);
-  link.receiver.diskDigests(Uint8Array.of(6), true);
+  link.receiver.diskDigests(new Uint8Array(16).fill(4), false);
+  link.receiver.diskDigests(new Uint8Array(16).fill(5), true);
+  link.receiver.diskDigests(new Uint8Array(16).fill(6), true);
   link.settle();
   assert.deepEqual(link.events.slice(2), [
-    { kind: "disk-digests", payload: Uint8Array.of(4), last: false },
-    { kind: "disk-digests", payload: Uint8Array.of(5), last: true },
-    { kind: "disk-digests", payload: Uint8Array.of(6), last: true },
+    { kind: "disk-digests", payload: new Uint8Array(16).fill(4), last: false },
+    { kind: "disk-digests", payload: new Uint8Array(16).fill(5), last: true },
+    { kind: "disk-digests", payload: new Uint8Array(16).fill(6), last: true },
   ]);
-  link.receiver.diskDigests(Uint8Array.of(7), true);
+  link.receiver.diskDigests(new Uint8Array(16).fill(7), true);
   assert.throws(() => link.settle(), wireFault("bad-order", /not asked for/));
 });
 
 Deno.test("what the world sends travels at any time, to a receiver that takes it", () => {
   const link = new Link(0, { takesInputs: true });
-  link.sender.input(1, [Uint8Array.of(1), Uint8Array.of(2, 3)]);
+  link.sender.input(1, [Uint8Array.of(1), new Uint8Array(15).fill(2)]);
   link.sender.begin("full");
   link.sender.forward(Uint8Array.of(4));
-  link.sender.input(2, [Uint8Array.of(5)]);
+  link.sender.input(2, [new Uint8Array(16).fill(5)]);
   link.sender.commit(0);
   link.settle();
   assert.deepEqual(link.desk.log.slice(1), [
-    "input for 1: 1,2,3",
+    `input for 1: 1,${new Uint8Array(15).fill(2)}`,
     "begin 1 full",
-    "input for 2: 5",
+    `input for 2: ${new Uint8Array(16).fill(5)}`,
     "commit 1: 4",
   ]);
   link.sender.handover();
@@ -160,19 +160,19 @@ Deno.test("a receiver without a use for what the world sends is not sent it, and
   link.settle();
   assert.equal(link.sender.takesInputs, false);
   assert.throws(() => link.sender.input(1, [Uint8Array.of(1)]), StateError);
-  const input = frame({ command: TXN.INPUT }, Uint8Array.of(9));
-  assert.throws(() => feed(link.receiver, input), wireFault("bad-order", /not asked for/));
+  const input = frame({ command: TXN.INPUT, transaction: 1 }, new Uint8Array(16));
+  assert.throws(() => feed(link.receiver, input), wireFault("bad-order", /inputs was not offered/));
 });
 
 Deno.test("more questions about disks than may wait are not asked, and refused", () => {
   const link = new Link();
   for (let i = 0; i < MAX_DISK_QUERIES; i++) {
     assert.equal(link.sender.mayQueryDisk, true);
-    link.sender.queryDisk(Uint8Array.of(i));
+    link.sender.queryDisk(new Uint8Array(30));
   }
   assert.equal(link.sender.mayQueryDisk, false);
   link.settle();
-  const more = frame({ command: TXN.DISK_QUERY }, Uint8Array.of(9));
+  const more = frame({ command: TXN.DISK_QUERY }, new Uint8Array(30));
   assert.throws(() => feed(link.receiver, more), wireFault("bad-order", /more than 8 queries/));
 });
 

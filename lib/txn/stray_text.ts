@@ -1,4 +1,5 @@
 /** What stands where a frame is to begin: for a message, so that a person sees who has said it. */
+import { foreignText } from "../foreign_text.ts";
 
 /** The most of it that is shown. */
 const MAX_SHOWN_CHARS = 160;
@@ -29,6 +30,5 @@ export function strayText(bytes: Uint8Array, at: number, end: number): string | 
     .replace(/[\p{C}\p{Zl}\p{Zp}\ufffd\s]+/gu, " ").trim();
   // Two bytes of anything may look like letters.
   if (text === "" || stop - at < 2) return undefined;
-  const shown = [...text];
-  return shown.length > MAX_SHOWN_CHARS ? `${shown.slice(0, MAX_SHOWN_CHARS).join("")}…` : text;
+  return foreignText(text, MAX_SHOWN_CHARS);
 }

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import fc from "fast-check";
 import { WireError } from "../errors.ts";
 import { strayText } from "./stray_text.ts";
-import { decodeHeader } from "./wire.ts";
+import { decodeHeader } from "./frame_header.ts";
 
 const bytesOf = (text: string) => new TextEncoder().encode(text);
 const shown = (text: string) => strayText(bytesOf(text), 0, bytesOf(text).length);
@@ -18,7 +18,7 @@ Deno.test("strayText shows text on one line, without what a terminal would obey"
     ["\x00\x01", undefined],
     ["a\x00", undefined],
     ["\r\n\x1b[0m", undefined],
-    ["x".repeat(500), "x".repeat(160) + "…"],
+    ["x".repeat(500), "x".repeat(159) + "…"],
   ];
   for (const [text, expected] of cases) assert.equal(shown(text), expected, JSON.stringify(text));
 });

@@ -15,7 +15,7 @@ import { defineCommand } from "../command.ts";
 import { choice, flag, optionGroup, parsed } from "../options/option_group.ts";
 import { json } from "../options/output.ts";
 import { commitOption } from "../options/synchronization.ts";
-import { parseCount, parseDurationMs } from "../options/values.ts";
+import { parseCount, parseDurationMs } from "../../units.ts";
 
 const fault = optionGroup("Fault", (command) =>
   command

@@ -4,7 +4,7 @@ import { connection, LISTENERS } from "../options/connection.ts";
 import { choice, optionGroup, parsed } from "../options/option_group.ts";
 import { SECURITY, security } from "../options/security.ts";
 import { IMAGES, taps } from "../options/taps.ts";
-import { parseDurationMs, parseSizeBytes } from "../options/values.ts";
+import { parseDurationMs, parseSizeBytes } from "../../units.ts";
 
 const loss = optionGroup(
   "Loss of the primary",

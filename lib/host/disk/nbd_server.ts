@@ -15,7 +15,7 @@ import { ReplyBuffers } from "./reply_buffers.ts";
 import { type Listener, listenSocket } from "../system/socket.ts";
 
 /** One disk to serve. */
-export interface NbdExport {
+interface NbdExport {
   /** As clients ask for it; where there is one export only, no name will do. */
   readonly name: string;
   /** Stays the caller's, to be closed after the server. */
@@ -26,7 +26,7 @@ export interface NbdExport {
 }
 
 /** What the server tells of; none of it stops it. */
-export interface NbdServerEvents {
+interface NbdServerEvents {
   /** A client came to an end, in an orderly way or because of `error`. */
   readonly onDisconnect?: (client: string, error: KemariError | undefined) => void;
   /** A disk could not do what a client asked; the client has been told. */
@@ -34,7 +34,7 @@ export interface NbdServerEvents {
 }
 
 /** Where and what to serve. */
-export interface NbdServerSettings extends NbdServerEvents {
+interface NbdServerSettings extends NbdServerEvents {
   readonly address: Extract<Address, { kind: "tcp" | "unix" }>;
   readonly exports: readonly NbdExport[];
   /**

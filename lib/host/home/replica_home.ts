@@ -12,7 +12,7 @@ import type { RamReserve } from "../../control/receiver_status.ts";
 
 const log = getLogger(["kemari", "recv"]);
 
-export interface HomeSettings {
+interface HomeSettings {
   readonly listen: string;
   /** Folder for the RAM's files. */
   readonly ramDir?: string;

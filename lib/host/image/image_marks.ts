@@ -29,6 +29,7 @@ import type { HelloField } from "../../txn/hello_fields.ts";
 import type { Hello } from "../../txn/hello.ts";
 import { placeOf } from "./image_place.ts";
 import { cString, libc } from "../system/libc.ts";
+import { within } from "../system/within.ts";
 
 const log = getLogger(["kemari", "tap"]);
 
@@ -44,6 +45,8 @@ export interface MarkedDisk {
 
 /** How long storage may take to have a mark before a session begins without. */
 const PLACE_MS = 5000;
+/** How long it may take to lose one before nobody waits for that any more. */
+const REMOVE_MS = 500;
 
 /**
  * The marks of one session at the primary. Whatever touches the images' storage does so off the loop
@@ -53,23 +56,19 @@ export class ImageMarks {
   readonly #placed: (() => Promise<unknown>)[] = [];
   readonly #fields: HelloField[] = [];
   #isOver = false;
+  #removing: Promise<unknown> = Promise.resolve();
   /** Done when nothing touches the images any more, unless it was asked to. */
-  settled: Promise<unknown> = Promise.resolve();
-
-  private constructor() {}
+  readonly settled: Promise<unknown>;
+  /** Done when each image has its mark, cannot have any, or has not had it in time. */
+  readonly placed: Promise<unknown>;
 
   /**
-   * Puts a mark at each image. Of one that cannot have any, or not in time, the secondary is told
-   * nothing.
+   * Begins to put a mark at each image. Of one that cannot have any, or not in time, the secondary is
+   * told nothing.
    */
-  static async place(disks: readonly MarkedDisk[], timeoutMs = PLACE_MS): Promise<ImageMarks> {
-    const marks = new ImageMarks();
-    let timer: ReturnType<typeof setTimeout> | undefined;
-    const late = new Promise<void>((resolve) => timer = setTimeout(resolve, timeoutMs));
-    marks.settled = Promise.all(disks.map((disk) => marks.#place(disk)));
-    await Promise.race([marks.settled, late]);
-    clearTimeout(timer);
-    return marks;
+  constructor(disks: readonly MarkedDisk[], timeoutMs = PLACE_MS) {
+    this.settled = Promise.all(disks.map((disk) => this.#place(disk)));
+    this.placed = within(timeoutMs, this.settled);
   }
 
   /** What HELLO says of them. */
@@ -77,10 +76,19 @@ export class ImageMarks {
     return this.#fields;
   }
 
-  /** Takes them away, and those that come late. */
+  /**
+   * Takes them away, and those that come late. May be called again.
+   *
+   * @returns When none is left, or storage that hangs was waited for long enough.
+   */
   async remove(): Promise<void> {
     this.#isOver = true;
-    await Promise.all(this.#placed.splice(0).map((remove) => remove()));
+    await within(REMOVE_MS, Promise.all([this.settled, this.#removePlaced()]));
+  }
+
+  #removePlaced(): Promise<unknown> {
+    const removing = this.#placed.splice(0).map((remove) => remove());
+    return this.#removing = Promise.all([this.#removing, ...removing]);
   }
 
   async #place({ name, path }: MarkedDisk): Promise<void> {
@@ -107,7 +115,7 @@ export class ImageMarks {
     if (hasAttribute) this.#placed.push(() => libc().removexattr(file, ATTRIBUTE));
     const note = await writeNote(path, mark);
     if (note !== undefined) this.#placed.push(() => Deno.remove(note).catch(() => {}));
-    if (this.#isOver) await this.remove();
+    if (this.#isOver) await this.#removePlaced();
     if (hasAttribute || note !== undefined) return true;
     log.warn(
       "{path}: it cannot be marked (neither an extended attribute nor a file beside it): kemari " +

@@ -15,7 +15,7 @@ const SHORT_MS = 0.1;
 const END_MS = 50;
 
 /** What a request is about. */
-export interface QueuedCall {
+interface QueuedCall {
   readonly op: number;
   readonly flags: number;
   readonly offset: number;

@@ -11,38 +11,34 @@ export const LINGER_MS = 1000;
 export const YIELD_MS = MOST_RELEASE_MS + 2000;
 
 /**
- * Closes a connection whose last words have been pushed, once they are written and the peer has closed
- * its side: closed over unread bytes, it would take them with it.
+ * Closes a connection once its last words have been written, and the peer has closed its side: closed
+ * over unread bytes, it would take them with it. What the peer says meanwhile is not looked at.
  */
 export function closeAfterLastWords(peer: Transport, reactor: Reactor): void {
-  if (!peer.isSocket) return peer.close();
   const scrap = new Uint8Array(64 * 1024);
-  const watch = peer.watch(reactor, {
-    readable: () => {
-      try {
-        if (peer.read(scrap) !== 0) return;
-      } catch {
-        // It has gone: then there is nobody to hear us.
-      }
+  const orGone = (act: () => void) => () => {
+    try {
+      act();
+    } catch {
+      // It has gone: then there is nobody to hear us.
       finish();
-    },
-    writable: () => say(),
+    }
+  };
+  const say = orGone(() => {
+    const isSaid = peer.flush();
+    if (isSaid && !peer.isSocket) return finish();
+    if (isSaid) peer.endOutput();
+    watch.want(peer.isSocket, !isSaid);
   });
+  const hear = orGone(() => {
+    if (peer.read(scrap) === 0) finish();
+  });
+  const watch = peer.watch(reactor, { readable: hear, writable: say });
   const cancel = reactor.after(LINGER_MS, () => finish());
   const finish = () => {
     cancel();
     watch.stop();
     peer.close();
-  };
-  const say = () => {
-    let said = true;
-    try {
-      said = peer.flush();
-    } catch {
-      // Its end comes by the other way.
-    }
-    if (said) peer.endOutput();
-    watch.want(true, !said);
   };
   say();
 }

@@ -1,11 +1,12 @@
 /** Keeps a sender waiting behind its HELLO, while storage is asked about it. */
 import { KemariError, TransportError } from "../../errors.ts";
 import { decodeHello, type Hello } from "../../txn/hello.ts";
-import { decodeHeader, HEADER_BYTES, TXN } from "../../txn/wire.ts";
+import { decodeHeader } from "../../txn/frame_header.ts";
+import { HEADER_BYTES, TXN } from "../../txn/wire.ts";
 import type { Reactor } from "../system/reactor.ts";
 
 /** Judges a sender by what was found. @throws {WireError} for one that is not to be admitted. */
-export type Admit = (offset: number) => void;
+type Admit = (offset: number) => void;
 
 /**
  * Looks at who comes, before it is admitted. It may take as long as storage does: nobody else waits.
@@ -44,7 +45,7 @@ function unanswered(who: string): TransportError {
 const MOST_LOOK_MS = 5000;
 
 /** Who waits for a sender's HELLO. */
-export interface GateOwner {
+interface GateOwner {
   /** There is something to {@link HelloGate.take} at last. */
   opened(): void;
   /** The sender cannot be admitted now, for reasons of our own. */

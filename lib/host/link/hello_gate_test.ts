@@ -34,7 +34,8 @@ async function withSilentStorage(
     await Deno.mkdir(`${folder}/${where}`);
     await Deno.writeFile(disk(where).path, new Uint8Array(4096));
   }
-  const marks = await ImageMarks.place([disk("theirs")]);
+  const marks = new ImageMarks([disk("theirs")]);
+  await marks.placed;
   const [{ mark }] = decodeDiskMarks(marks.fields, 0);
   const fifo = `${folder}/ours/.kemari-mark-${mark.toHex()}`;
   assert.ok((await new Deno.Command("mkfifo", { args: [fifo] }).output()).success);

@@ -1,5 +1,5 @@
 /** The ways in which a secondary goes without a word, as errors. */
-import { TransportError, WireError } from "../../errors.ts";
+import { KemariError, TransportError, WireError } from "../../errors.ts";
 import { formatBytes } from "../../units.ts";
 
 /** @param name Its address. */
@@ -19,6 +19,11 @@ export function closedBySecondary(name: string): TransportError {
   });
 }
 
+/** Whether it is the secondary that has failed, or the connection to it, and nobody else. */
+export function isPeers(error: unknown): boolean {
+  return error instanceof KemariError && error.party === "peer";
+}
+
 /** Whether the secondary has said that it gave us up, since it heard nothing from us. */
 export function hasGivenUsUp(error: unknown): boolean {
   return error instanceof WireError && error.fault === "silence";
@@ -31,6 +36,29 @@ export function givenUp(cause: unknown): WireError {
       "secondary, and let the VM go on (cont) only if it does not run there",
     cause,
   });
+}
+
+/**
+ * What a session has ended with whose HANDOVER was not answered: nobody here knows whose VM it is.
+ *
+ * @param cause What has ended it.
+ */
+export function handoverInDoubt(name: string, cause: unknown): TransportError {
+  const reason = cause instanceof Error ? cause.message : String(cause);
+  return new TransportError(
+    name,
+    "read",
+    `the handover broke off before it was acknowledged, so the secondary may run the VM (${reason})`,
+    {
+      party: "peer",
+      hint:
+        "start the VM nowhere before you have looked at the secondary. It runs there, or is about " +
+        "to, if kemari status says active or activating there, or if its recv has ended with 0 or a " +
+        "QEMU runs there that recv gave the VM to. If none of this is so, end that recv first, and " +
+        "only then let the VM go on here (cont)",
+      cause,
+    },
+  );
 }
 
 /** Why a secondary is given up that is there, and takes less than the guest writes. */

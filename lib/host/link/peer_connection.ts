@@ -1,6 +1,7 @@
 /** The connection to the other end, whatever it is made of. */
 import { TransportError } from "../../errors.ts";
 import type { Address } from "../system/address.ts";
+import { endTree } from "../system/process_tree.ts";
 import { adopt } from "../system/channel.ts";
 import { errno, errnoText, libc } from "../system/libc.ts";
 import type { Reactor } from "../system/reactor.ts";
@@ -17,7 +18,7 @@ export interface PeerConnection {
 }
 
 /** A command of ours that the other end is. */
-export interface PeerCommand {
+interface PeerCommand {
   /** What became of it. */
   readonly exitCode: Promise<number>;
   /** Ends it, as it turned out to be no kemari. */
@@ -143,27 +144,6 @@ async function spawnPeer(
   } catch (error) {
     kill();
     throw error;
-  }
-}
-
-/** Ends a shell and what it has started; it may have become that itself. */
-export function endTree(pid: number): void {
-  for (const id of [...childrenOf(pid), pid]) {
-    try {
-      Deno.kill(id, "SIGTERM");
-    } catch {
-      // It has ended by itself.
-    }
-  }
-}
-
-/** The processes that a process has started. */
-export function childrenOf(pid: number): number[] {
-  try {
-    return Deno.readTextFileSync(`/proc/${pid}/task/${pid}/children`)
-      .split(" ").filter((id) => id !== "").map(Number);
-  } catch {
-    return [];
   }
 }
 

@@ -17,20 +17,25 @@ export class PeerInput {
     this.#primary = primary;
   }
 
+  /** Whether the peer has said its last word of this session: nothing behind it is news. */
+  get isOver(): boolean {
+    return this.#primary.isOver;
+  }
+
   /** Whether the connection's end was read: nothing follows, however often it is read again. */
   get hasEnded(): boolean {
     return this.#hasEnded;
   }
 
   /**
-   * Takes what is there.
+   * Takes what is there, up to the peer's last word: see {@link isOver}.
    *
    * @returns `ended` if the peer closed the connection.
    * @throws {TransportError} if it cannot be read.
    * @throws {WireError} if the peer refused, or broke the protocol.
    */
   take(): "ended" | undefined {
-    for (;;) {
+    while (!this.isOver) {
       const count = this.#transport.read(this.#buffer);
       if (count === undefined) return;
       if (count === 0) {
@@ -44,7 +49,7 @@ export class PeerInput {
 
   /** Takes what there still is of a connection that failed. @throws {WireError} as {@link take}. */
   takeLastWords(): void {
-    for (;;) {
+    while (!this.isOver) {
       let count: number | undefined;
       try {
         count = this.#transport.read(this.#buffer);

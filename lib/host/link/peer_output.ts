@@ -44,7 +44,7 @@ export class PeerOutput {
    *
    * @param readingSince Since when a checkpoint has been on its way from QEMU, on the clock of
    *   `performance.now()`; undefined between two.
-   * @returns Whether all is written.
+   * @returns Whether all is written, or need not be any more: see {@link PeerInput.isOver}.
    * @throws {WireError | TransportError} the peer is gone; by its own words, if there were any.
    */
   flush(readingSince?: number): boolean {
@@ -59,8 +59,10 @@ export class PeerOutput {
       this.#wantsRoom = !written;
       return written;
     } catch (error) {
+      this.#wantsRoom = false;
       this.#input.takeLastWords();
-      throw error;
+      if (!this.#input.isOver) throw error;
+      return true;
     }
   }
 }

@@ -57,7 +57,7 @@ export interface ReceiverSettings extends SessionSettings {
 }
 
 /** Why a secondary does not receive any more; it ends with nothing to do where the VM was shut down. */
-export type ReceiverVerdict = TakeoverCause | "vm-ended";
+type ReceiverVerdict = TakeoverCause | "vm-ended";
 
 /** A step that keeps the replica. */
 type Keeping = Extract<SecondaryStep, { readonly do: "wait" | "end" }>;
@@ -294,7 +294,7 @@ export class ReceiverHost {
         return this.#checks!.check(this.session!, event.state);
       case "handover":
         log.info("handover after transaction {transaction}", { transaction: event.transaction });
-        this.#endSession();
+        this.#takeSession()!.partFromSender();
         this.#decide("handover");
         return;
       case "left":

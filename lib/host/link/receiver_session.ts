@@ -40,7 +40,7 @@ const HELLO_MS = 500;
 const ANSWERS_PENDING_BYTES = 1 << 20;
 
 /** What a session tells its owner. */
-export interface SessionOwner {
+interface SessionOwner {
   event(event: SecondaryEvent): void;
   /** The session is over for this reason; the replica is as last committed. */
   ended(error: KemariError): void;
@@ -118,6 +118,7 @@ export class ReceiverSession {
         takesInputs: replica.taps.keepsInputs,
         admit: (_hello, offset) => this.#hello.admit(offset),
       },
+      performance.now(),
       () => performance.now(),
       (state) => settings.gate?.mustHold(state) ?? false,
     );
@@ -164,7 +165,7 @@ export class ReceiverSession {
     return this.#state.at !== "open";
   }
 
-  /** Ends the session with a sender that has left, and may still be reading our last words. */
+  /** Ends a session that is over, by LEAVE or HANDOVER: the sender may still be reading our last words. */
   partFromSender(): void {
     this.close(() => closeAfterLastWords(this.#peer, this.#reactor));
   }
@@ -220,7 +221,7 @@ export class ReceiverSession {
   /** What was held is committed and acknowledged. */
   confirm(): void {
     this.#guard(() => {
-      this.secondary.release();
+      this.secondary.release(performance.now());
       this.#pump();
     });
   }
@@ -304,14 +305,10 @@ export class ReceiverSession {
       return;
     }
     if (count === 0) {
-      throw new TransportError(
-        this.#peer.name,
-        "read",
-        this.secondary.open
-          ? "the sender closed the connection inside a transaction"
-          : "the sender closed the connection",
-        { party: "peer" },
-      );
+      const { open, handingOver } = this.secondary;
+      const where = open ? " inside a transaction" : handingOver ? " before its ACK" : "";
+      const reason = `the sender closed the connection${where}`;
+      throw new TransportError(this.#peer.name, "read", reason, { party: "peer" });
     }
     this.#readBytes += count;
     this.#take(count);
@@ -321,19 +318,19 @@ export class ReceiverSession {
   #take(count: number): void {
     const read = this.#hello.take(this.#buffer.subarray(0, count));
     this.#carry.feed(read, 0, read.length, (bytes, start, end) => {
-      return this.secondary.receive(bytes, start, end);
+      return this.secondary.receive(bytes, start, end, performance.now());
     });
     this.#pump();
   }
 
   #tick(): void {
     this.#pauses.tick(this.#bootTimeMs(), this.secondary.peer?.graceMs);
-    let silentMs = this.secondary.tick();
+    let silentMs = this.secondary.tick(performance.now());
     if (silentMs > 0) {
       // We may have been stopped ourselves: what the sender said meanwhile lies in the socket.
       this.#read();
       if (this.#state.at === "closed") return;
-      silentMs = this.secondary.tick();
+      silentMs = this.secondary.tick(performance.now());
     }
     if (silentMs > 0) {
       const reason = `nothing was heard from the sender for ${Math.round(silentMs)} ms`;

@@ -10,37 +10,21 @@ import { digestSeed } from "./digest_seed.ts";
 import { bootTimeMs } from "../system/boot_time.ts";
 import { helloFields, type QemuChannel, type SenderLinkSettings } from "./sender_link_settings.ts";
 import type { ImageMarks } from "../image/image_marks.ts";
-import { closedBySecondary, hasGivenUsUp, silentSecondary } from "./lost_secondary.ts";
+import { closedBySecondary, silentSecondary } from "./lost_secondary.ts";
+import type { LinkState } from "./link_state.ts";
 import { SenderLinkTaps } from "./sender_link_taps.ts";
 import { OwnSilence } from "./own_silence.ts";
 import type { PeerConnection } from "./peer_connection.ts";
 import { PeerInput } from "./peer_input.ts";
 import { PeerOutput } from "./peer_output.ts";
 import type { Reactor, Watch } from "../system/reactor.ts";
-import { isTakenOver } from "../vm/release_vm.ts";
 import { SegmentPool } from "../system/segment_pool.ts";
 import type { Transport } from "../system/transport.ts";
 import { tellStuck } from "./stuck_stream.ts";
-import { never } from "../system/never.ts";
+import { untilLeft } from "./until_left.ts";
 
-/** Time for a secondary to hear that it is left. */
-const LEAVE_MS = 1500;
 /** How many bytes of a full stream wait for the peer before QEMU has to. */
 const FULL_PENDING_BYTES = 8 * 2 ** 20;
-
-/** Where a link stands. */
-export type LinkState =
-  /** Transactions go to the secondary, or are about to. */
-  | { readonly at: "running" }
-  /** The secondary is told that it is left. */
-  | { readonly at: "leaving" }
-  /** The secondary has said that it knows, or has closed the connection. */
-  | { readonly at: "left"; readonly by: "answer" | "end" }
-  /** The secondary is the VM's host. */
-  | { readonly at: "handed-over" }
-  /** Nothing is done any more; the connection is kept, since its end tells the secondary something. */
-  | { readonly at: "quiet" }
-  | { readonly at: "closed" };
 
 /**
  * Runs a {@link Primary} on real descriptors, in the order that its documentation has: QEMU's stream is
@@ -225,23 +209,16 @@ export class SenderLink {
     if (!this.#isOpen || !this.primary.leave({ reason, text })) return false;
     this.detach();
     this.#state = { at: "leaving" };
-    let late = false;
-    const cancel = this.#reactor.after(LEAVE_MS, () => late = true);
-    try {
-      this.#pump();
-      await this.#reactor.run(
-        () => late || this.#peerInput.hasEnded || this.state.at !== "leaving",
-        never,
-      );
-    } catch (error) {
-      if (isTakenOver(error) || hasGivenUsUp(error)) throw error;
-      // The peer is gone: it has nothing to be told.
-    } finally {
-      cancel();
-    }
+    const hasHeard = () => this.#peerInput.hasEnded || this.state.at !== "leaving";
+    await untilLeft(this.#reactor, () => this.#pump(), hasHeard);
     const { state } = this;
     if (state.at !== "left") return false;
     return this.primary.answersLeave ? state.by === "answer" : this.#peer.transport.isSocket;
+  }
+
+  /** Behind {@link close}, for a process that ends: waits until the images bear no mark of ours. */
+  async unmark(): Promise<void> {
+    await this.#marks?.remove();
   }
 
   /** QEMU's VM runs again. */
@@ -353,15 +330,22 @@ export class SenderLink {
     if (this.primary.holding) this.#segments.hold();
     this.#taps?.inputsGoOut();
     // Before the peer is written to: a peer that has said its last word may be gone by now.
-    for (const event of this.primary.takeEvents()) this.#heed(event);
+    this.#heedEvents();
     if (!this.#isOpen) return;
     const written = this.#output.flush(this.primary.dialogue.readingSince);
+    // What a peer that has gone had said last.
+    if (this.primary.isOver) this.#heedEvents();
     if (!this.primary.holding) this.#segments.unhold(this.#output.queued);
     if (!written) this.#segments.pin(this.#output.queued);
-    this.#peerWatch.want(!this.#peerInput.hasEnded, this.#output.wantsRoom);
+    const { hasEnded, isOver } = this.#peerInput;
+    this.#peerWatch.want(!hasEnded && !isOver, !isOver && this.#output.wantsRoom);
     const mayRead = this.#mayRead();
     this.#qemu?.watch(mayRead);
     if (mayRead && this.primary.wantsLook(performance.now())) this.#readQemu();
+  }
+
+  #heedEvents(): void {
+    for (const event of this.primary.takeEvents()) this.#heed(event);
   }
 
   #heed(event: PrimaryEvent): void {

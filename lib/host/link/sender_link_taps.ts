@@ -9,7 +9,7 @@ import { digestSeed } from "./digest_seed.ts";
 const INPUT_DELAY_MS = 3;
 
 /** The link that taps are a part of. */
-export interface TappedLink {
+interface TappedLink {
   /** Moves what can move. */
   pump(): void;
   isClosed(): boolean;

@@ -4,7 +4,7 @@ import type { Secondary, SecondaryEvent } from "../../replica/secondary/secondar
 import type { Reactor } from "../system/reactor.ts";
 
 /** What a sender may ask. */
-export type Question = Extract<SecondaryEvent, { readonly kind: "digest-query" | "disk-query" }>;
+type Question = Extract<SecondaryEvent, { readonly kind: "digest-query" | "disk-query" }>;
 
 /**
  * What a sender has asked for and still waits for, digests of pages or of a disk's chunks: computed a

@@ -1,4 +1,5 @@
-import { INPUT_BYTES_PER_EPOCH, MAX_INPUT_FRAME_BYTES } from "../../replica/events/tap_events.ts";
+import { INPUT_BYTES_PER_EPOCH } from "../../replica/events/tap_events.ts";
+import { MAX_NET_FRAME_BYTES } from "../../txn/wire.ts";
 
 /** What the world sends to one guest: what of it is copied, and what the guest has missed. */
 export class GuestInputs {
@@ -23,7 +24,7 @@ export class GuestInputs {
 
   /** Copies a frame for the guest, if the epoch in which it is given has room for it. */
   copy(frame: Uint8Array): void {
-    if (frame.length > this.#budget || frame.length > MAX_INPUT_FRAME_BYTES) return;
+    if (frame.length > this.#budget || frame.length > MAX_NET_FRAME_BYTES) return;
     this.#budget -= frame.length;
     this.#copies.push(frame.slice());
   }

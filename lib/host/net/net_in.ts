@@ -10,7 +10,7 @@ import type { UnixAddress } from "./net_tap_address.ts";
 const PROBE_FRAMES = 32;
 
 /** What the guest's side of a tap tells. Called on the loop; must not block. */
-export interface NetInHandlers {
+interface NetInHandlers {
   /** Frames of the guest can be had. */
   readable(): void;
   /** What is to be waited for may be another thing now. */

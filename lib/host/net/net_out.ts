@@ -13,7 +13,7 @@ const STUCK_MS = 1000;
 const REOPEN_MS = 500;
 
 /** What the world's side of a tap tells. Called on the loop; must not block. */
-export interface NetOutHandlers {
+interface NetOutHandlers {
   /** Frames for the guest can be had. */
   readable(): void;
   /** Frames are taken again. */

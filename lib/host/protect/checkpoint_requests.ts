@@ -7,7 +7,7 @@ import type { VmWatch } from "../vm/vm_watch.ts";
 import { SyncTrigger } from "./sync_trigger.ts";
 
 /** What a VM's checkpoints are asked for with. */
-export interface CheckpointRequestParts {
+interface CheckpointRequestParts {
   readonly reactor: Reactor;
   readonly watch: VmWatch;
   readonly taps: PrimaryTapDevices;

@@ -93,7 +93,7 @@ async function serveToTheEnd(
 }
 
 /** What whoever has a VM protected wants to do beside that. */
-export interface ProtectHooks {
+interface ProtectHooks {
   /** What to do when an error has ended the protection, while QEMU can still be talked to. */
   readonly afterwards?: (error: unknown, watch: VmWatch) => Promise<void>;
   /** What to do when the VM was shut down. */

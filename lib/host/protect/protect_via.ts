@@ -16,7 +16,7 @@ const log = getLogger(["kemari", "protect"]);
 const STATUS_PERIOD_MS = 500;
 
 /** What the kemari behind the control socket is asked for; it has the taps, and its own control. */
-export type ViaSettings = Omit<ProtectSettings, "syncOn" | "control"> & Pick<ViaConfig, "syncOn">;
+type ViaSettings = Omit<ProtectSettings, "syncOn" | "control"> & Pick<ViaConfig, "syncOn">;
 
 /**
  * `kemari protect --via SOCK`: has the kemari that took a VM over, and serves its disks and NICs,

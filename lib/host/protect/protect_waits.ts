@@ -18,7 +18,7 @@ import { VmEnded, type VmWatch } from "../vm/vm_watch.ts";
 const log = getLogger(["kemari", "protect"]);
 
 /** Between two tries of what did not work, in milliseconds. */
-export const RETRY_MS = 1000;
+const RETRY_MS = 1000;
 const QEMU_POLL_MS = 100;
 
 /** Connects to QEMU. One whose disks and NICs we serve is waited for: it starts after us. */

@@ -18,9 +18,9 @@ export interface Room {
  * the host has; `copying` writes every page to a new place, so that room for it is nobody's;
  * `huge` cannot be written page by page.
  */
-export type FileSystemKind = "memory" | "disk" | "copying" | "huge";
+type FileSystemKind = "memory" | "disk" | "copying" | "huge";
 
-export type RoomVerdict =
+type RoomVerdict =
   | { readonly kind: "enough" }
   | { readonly kind: "unsure"; readonly why: string }
   | { readonly kind: "refused"; readonly why: string };

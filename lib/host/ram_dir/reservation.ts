@@ -10,7 +10,7 @@ import { fileError } from "./ram_file.ts";
 const CHUNK_BYTES = 256 * 2 ** 20;
 
 /** A file that is to have all of its bytes. */
-export interface WantedFile {
+interface WantedFile {
   readonly path: string;
   readonly lengthBytes: number;
 }

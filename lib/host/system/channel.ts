@@ -25,7 +25,7 @@ import {
 const PIPE_BYTES = 1 << 20;
 
 /** What a descriptor is. */
-export type DescriptorKind = "pipe" | "socket" | "file" | "other";
+type DescriptorKind = "pipe" | "socket" | "file" | "other";
 
 export function kindOf(fd: number): DescriptorKind {
   const stat = new Uint8Array(256);

@@ -24,7 +24,7 @@ const CONTROL_BYTES = 24;
 const MESSAGE_BYTES = 56;
 
 /** Both ends of a connection. Whoever asked for it closes both. */
-export interface SocketPair {
+interface SocketPair {
   /** Non-blocking. */
   readonly ours: number;
   /** Blocking, as a process that is given it expects. */

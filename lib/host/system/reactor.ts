@@ -1,5 +1,7 @@
+import { delay } from "./delay.ts";
 import { libc } from "./libc.ts";
 import { O_CLOEXEC, O_NONBLOCK, POLLIN, POLLOUT } from "./linux.ts";
+import { never } from "./never.ts";
 
 /** What a watched descriptor waits for. Handlers run on the loop and must not block. */
 export interface WatchHandlers {
@@ -24,7 +26,7 @@ const HOT_MS = 20;
 const HOT_SLEEP_MS = 2;
 /** How long handlers may run on before the runtime gets its turn. */
 const TURN_MS = 10;
-/** The longest sleep: timers set by other tasks are seen by then. */
+/** The longest sleep. */
 const COLD_SLEEP_MS = 1000;
 
 interface Entry {
@@ -55,6 +57,10 @@ export class Reactor {
   /** Tasks of the runtime that are waited for. */
   #tasks = 0;
   #turns = 0;
+  /** Sleeps in the thread pool that are under way: a task may run the loop inside another's run. */
+  #sleepers = 0;
+  /** When the last of them ends; before any time where there is none. */
+  #sleepsUntil = -Infinity;
   /** When the runtime last had its turn, which short runs must not put off for ever. */
   #turnAt = performance.now();
 
@@ -71,7 +77,9 @@ export class Reactor {
     this.#entries = [...this.#entries, entry];
     return {
       want: (readable, writable) => {
+        const before = entry.events;
         entry.events = (readable ? POLLIN : 0) | (writable ? POLLOUT : 0);
+        if ((entry.events & ~before) !== 0) this.#wakeFor(-Infinity);
       },
       stop: () => {
         entry.stopped = true;
@@ -89,6 +97,7 @@ export class Reactor {
   after(delayMs: number, callback: () => void): () => void {
     const timer = { at: performance.now() + delayMs, callback };
     this.#timers.add(timer);
+    this.#wakeFor(timer.at);
     return () => this.#timers.delete(timer);
   }
 
@@ -148,7 +157,10 @@ export class Reactor {
         let ready: number;
         if (quiet) {
           const timeout = Math.min(sleepMs, COLD_SLEEP_MS);
+          this.#sleepers++;
+          this.#sleepsUntil = Math.max(this.#sleepsUntil, now + timeout);
           ready = await libc().pollLater(this.#pollfds, BigInt(count), timeout);
+          if (--this.#sleepers === 0) this.#sleepsUntil = -Infinity;
           this.#turnAt = performance.now();
         } else {
           const timeout = Math.min(sleepMs, HOT_SLEEP_MS);
@@ -176,6 +188,39 @@ export class Reactor {
    * @throws what the task rejects with, or what {@link run} throws; the task then goes on alone.
    */
   async during<T>(task: Promise<T>, signal: AbortSignal): Promise<T> {
+    return await this.#watching(task, (settled) => this.run(settled, signal));
+  }
+
+  /**
+   * Runs until `done()`, whatever fails meanwhile: for what has to come to its end.
+   *
+   * @param heed Told of each failure; what it throws ends the run.
+   */
+  async runOn(done: () => boolean, heed: (failure: unknown) => void): Promise<void> {
+    while (!done()) {
+      try {
+        await this.run(done, never);
+      } catch (failure) {
+        heed(failure);
+        // A handler that fails in each turn is not to keep the runtime from its own.
+        await delay(1);
+      }
+    }
+  }
+
+  /**
+   * Runs until a task outside the loop has settled, as {@link runOn} does.
+   *
+   * @throws what the task rejects with, or what `heed` throws; the task then goes on alone.
+   */
+  async seeThrough<T>(task: Promise<T>, heed: (failure: unknown) => void): Promise<T> {
+    return await this.#watching(task, (settled) => this.runOn(settled, heed));
+  }
+
+  async #watching<T>(
+    task: Promise<T>,
+    run: (settled: () => boolean) => Promise<void>,
+  ): Promise<T> {
     let settled = false;
     const watched = task.finally(() => {
       settled = true;
@@ -184,7 +229,7 @@ export class Reactor {
     watched.catch(() => {});
     const done = this.awaitRuntime();
     try {
-      await this.run(() => settled, signal);
+      await run(() => settled);
     } finally {
       done();
     }
@@ -230,6 +275,11 @@ export class Reactor {
     this.#closed = true;
     libc().close(this.#wake[0]);
     libc().close(this.#wake[1]);
+  }
+
+  /** A task of the runtime has asked for something that is due at this time: a sleep ends by then. */
+  #wakeFor(dueAt: number): void {
+    if (dueAt < this.#sleepsUntil) this.wake();
   }
 
   #fill(entries: readonly Entry[]): number {

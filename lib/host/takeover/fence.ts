@@ -1,6 +1,6 @@
 /** The command that makes sure that the primary is dead. */
 import { TransportError } from "../../errors.ts";
-import { childrenOf } from "../link/peer_connection.ts";
+import { childrenOf } from "../system/process_tree.ts";
 import { delay } from "../system/delay.ts";
 
 /** Whether `--fence` names a command; "none" says explicitly that there is none. */

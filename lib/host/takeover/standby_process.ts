@@ -3,7 +3,7 @@ import { QemuError, TransportError } from "../../errors.ts";
 import { decodeMigrationStatus } from "../../qmp/migration_status.ts";
 import { delay } from "../system/delay.ts";
 import { libc } from "../system/libc.ts";
-import { childrenOf } from "../link/peer_connection.ts";
+import { childrenOf } from "../system/process_tree.ts";
 import { QmpClient } from "../vm/qmp_client.ts";
 import { SIGKILL } from "../system/linux.ts";
 

@@ -1,7 +1,7 @@
 /** The processes that were given the VM's state, watched until it is known what became of it. */
 import { judgeSuccessor, type SuccessorFate } from "../../decisions/successor.ts";
 import { kindOf } from "../system/channel.ts";
-import { childrenOf } from "../link/peer_connection.ts";
+import { childrenOf } from "../system/process_tree.ts";
 
 const POLL_MS = 10;
 

@@ -4,7 +4,7 @@ import type { Replica } from "../../replica/secondary/replica.ts";
 import { adopt, appends, kindOf, OutputQueue } from "../system/channel.ts";
 import { libc } from "../system/libc.ts";
 import { ERRNO, SEEK_CUR, SEEK_END, SEEK_SET } from "../system/linux.ts";
-import { endTree } from "../link/peer_connection.ts";
+import { endTree } from "../system/process_tree.ts";
 import { delay } from "../system/delay.ts";
 import type { Reactor } from "../system/reactor.ts";
 import { Successor } from "./successor.ts";

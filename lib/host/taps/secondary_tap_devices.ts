@@ -28,7 +28,7 @@ const FINISH_MS = 1500;
 const SLOW_MS = 5000;
 
 /** A disk that is served, with what it takes to serve it. */
-export interface SecondaryDisk {
+interface SecondaryDisk {
   readonly address: DiskTapAddress;
   readonly gate: SecondaryDiskBackend;
   readonly server: NbdServer;

@@ -13,13 +13,13 @@ const MAX_WAITING_EVENTS = 10_000;
 const DEFAULT_TIMEOUT_MS = 10_000;
 
 /** How to connect. */
-export interface ConnectSettings {
+interface ConnectSettings {
   readonly timeoutMs?: number;
   readonly reactor?: Reactor;
 }
 
 /** How long to wait, and how to send. */
-export interface ExecuteSettings {
+interface ExecuteSettings {
   /** Default: {@link QmpClient.patienceMs}. */
   readonly timeoutMs?: number;
   /** Ahead of commands that still run, where QEMU offers it. */

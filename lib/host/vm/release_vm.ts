@@ -13,7 +13,7 @@ import { QemuError, WireError } from "../../errors.ts";
 import { mustStayInColo } from "../../qmp/run_state.ts";
 import type { QmpClient } from "./qmp_client.ts";
 import { runByStub } from "./run_by_stub.ts";
-import { delay } from "../system/delay.ts";
+import { type Clock, SYSTEM_CLOCK } from "../system/clock.ts";
 
 const log = getLogger(["kemari", "protect"]);
 
@@ -63,6 +63,7 @@ export async function releaseVm(
   client: QmpClient,
   action: OnSecondaryLoss,
   stoppedByUs = false,
+  clock = SYSTEM_CLOCK,
 ): Promise<string> {
   const migration = async () => decodeMigrationStatus(await client.run(queryMigration()));
   const before = await migration();
@@ -71,27 +72,27 @@ export async function releaseVm(
     // A channel in which QEMU hangs would keep it from hearing the next command.
     await ignoring(client.run(yankMigration()));
     if (before.phase === "colo") await ignoring(client.run(lostHeartbeat()));
-    const begun = performance.now();
+    const begun = clock.now();
     for (;;) {
       const { phase, status } = await migration();
       if (phase !== "colo" && phase !== "running") break;
-      const waitedMs = performance.now() - begun;
+      const waitedMs = clock.now() - begun;
       // From 8 or so on, QEMU never ends a COLO that was cancelled (measured, 10.0 and 11.1): its thread
       // waits to hear that it is alone, and that word is refused to it. Its VM may go on all the same.
       isStuck = status === "cancelling" && waitedMs > CANCEL_MS;
       if (isStuck || waitedMs > SETTLE_MS) break;
       if (phase === "colo" && before.phase !== "colo") await ignoring(client.run(lostHeartbeat()));
-      await delay(POLL_MS);
+      await clock.delay(POLL_MS);
     }
   }
   // QEMU's COLO thread lets the VM run when it has heard, also one that an operator had paused; a
   // `stop` before that would be undone.
   const isWaking = before.phase === "colo" && action === "stop";
-  const state = isStuck ? await runState(client) : await settled(client, isWaking);
+  const state = isStuck ? await runState(client) : await settled(client, isWaking, clock);
   const isHeld = HELD_STATES.has(state) || stoppedByUs && state === "paused";
   if (action === "stop") {
     if (state === "running" || isHeld) await client.run(stopVm());
-  } else if (isHeld && isStuck) await resumeStuck(client);
+  } else if (isHeld && isStuck) await resumeStuck(client, clock);
   else if (isHeld) await client.run(resumeVm());
   return await runState(client);
 }
@@ -104,8 +105,8 @@ export async function releaseVm(
  *
  * @throws {QemuError | TransportError} if QEMU cannot be brought to it, or cannot be reached.
  */
-async function resumeStuck(client: QmpClient): Promise<void> {
-  const begun = performance.now();
+async function resumeStuck(client: QmpClient, clock: Clock): Promise<void> {
+  const begun = clock.now();
   for (;;) {
     const refusal = await client.run(resumeVm()).then(() => undefined, (error) => error);
     if (refusal === undefined) return;
@@ -113,14 +114,14 @@ async function resumeStuck(client: QmpClient): Promise<void> {
     const state = await runState(client);
     if (state === "running") return;
     if (!PASSING_STATES.has(state)) throw refusal;
-    if (state === "colo") return await runAgainstRefusal(client, refusal);
+    if (state === "colo") return await runAgainstRefusal(client, refusal, clock);
     // A migration that is cancelled leaves this state by itself, unless COLO holds it. Only COLO leaves the
     // VM its disks there, without which it must not run.
-    if (performance.now() - begun > SETTLE_MS) {
+    if (clock.now() - begun > SETTLE_MS) {
       if (!await isColoEnabled(client)) throw refusal;
-      return await runAgainstRefusal(client, refusal);
+      return await runAgainstRefusal(client, refusal, clock);
     }
-    await delay(POLL_MS);
+    await clock.delay(POLL_MS);
   }
 }
 
@@ -132,7 +133,11 @@ async function isColoEnabled(client: QmpClient): Promise<boolean> {
 }
 
 /** @param refusal What QEMU says to `cont`. */
-async function runAgainstRefusal(client: QmpClient, refusal: QemuError): Promise<void> {
+async function runAgainstRefusal(
+  client: QmpClient,
+  refusal: QemuError,
+  clock: Clock,
+): Promise<void> {
   log.warn(
     "QEMU's COLO was cancelled, and refuses to let the VM run ({reason}): its gdb stub does",
     {
@@ -140,10 +145,10 @@ async function runAgainstRefusal(client: QmpClient, refusal: QemuError): Promise
     },
   );
   const runs = async () => {
-    const begun = performance.now();
+    const begun = clock.now();
     while (PASSING_STATES.has(await runState(client))) {
-      if (performance.now() - begun > STUB_MS) throw refusal;
-      await delay(POLL_MS);
+      if (clock.now() - begun > STUB_MS) throw refusal;
+      await clock.delay(POLL_MS);
     }
   };
   try {
@@ -171,14 +176,14 @@ const PASSING_STATES: ReadonlySet<string> = new Set(["colo", "finish-migrate"]);
  *
  * @param toStop Whether what COLO leaves running is to be stopped: a paused VM is waited for too.
  */
-async function settled(client: QmpClient, toStop: boolean): Promise<string> {
-  const begun = performance.now();
+async function settled(client: QmpClient, toStop: boolean, clock: Clock): Promise<string> {
+  const begun = clock.now();
   for (;;) {
     const state = await runState(client);
     const passes = PASSING_STATES.has(state);
     const limitMs = passes ? SETTLE_MS : toStop && state !== "running" ? WAKE_MS : 0;
-    if (performance.now() - begun >= limitMs) return state;
-    await delay(POLL_MS);
+    if (clock.now() - begun >= limitMs) return state;
+    await clock.delay(POLL_MS);
   }
 }
 

@@ -5,8 +5,6 @@ import { decodeMigrationStatus, queryMigration } from "../../qmp/migration_statu
 import type { QmpEvent } from "../../qmp/session.ts";
 import type { QmpClient } from "./qmp_client.ts";
 import type { Reactor } from "../system/reactor.ts";
-import { never } from "../system/never.ts";
-import { delay } from "../system/delay.ts";
 
 /** How long a QEMU whose stream has ended has to show that it lives. */
 const ALIVE_MS = 3000;
@@ -49,7 +47,7 @@ export class GuestSleeps extends Error {
 }
 
 /** What may be heard of a VM. Everything is called in the turn in which it is read; nothing may throw. */
-export interface VmFollower {
+interface VmFollower {
   /** STOP: the VM stands still, whoever has stopped it. */
   stopped?(): void;
   /** RESUME: it runs again. */
@@ -134,25 +132,8 @@ export class VmWatch {
    * heard before a VM is called dead: the end of QEMU's stream may be seen first.
    */
   async evidence(reactor: Reactor): Promise<VmEvidence> {
-    let found: VmEvidence | undefined;
-    const asking = this.#ask().then((evidence) => {
-      found = evidence;
-      reactor.wake();
-    });
-    const done = reactor.awaitRuntime();
-    try {
-      while (found === undefined) {
-        try {
-          await reactor.run(() => found !== undefined, never);
-        } catch {
-          // Whatever else fails meanwhile is not about the VM.
-          await delay(1);
-        }
-      }
-    } finally {
-      done();
-    }
-    await asking;
+    // Whatever else fails meanwhile is not about the VM.
+    const found = await reactor.seeThrough(this.#ask(), () => {});
     const isAsleep = this.#isAsleep;
     return {
       ...found,

@@ -54,8 +54,6 @@ function pitStateOf(stream: Uint8Array): Uint8Array {
       if (event.kind === "vmdescription") json = event.json.slice();
     },
     page() {},
-    fill() {},
-    xbzrle() {},
     mark() {},
   });
   parser.parse(stream, 0, stream.length);

@@ -1,6 +1,4 @@
 /** For tests: kemari as a script starts it, with its output watched while it runs. */
-import { TransportError } from "../../errors.ts";
-
 const MAIN = new URL("../../../main.ts", import.meta.url).pathname;
 
 /** The words that start kemari from source. */
@@ -28,7 +26,7 @@ export interface StartOptions {
 }
 
 /** How a process ended. */
-export interface Ended {
+interface Ended {
   readonly code: number;
   readonly signal: string | null;
   readonly stdout: Uint8Array;
@@ -83,7 +81,7 @@ export class KemariProcess implements AsyncDisposable {
     return this.#stdoutBytes;
   }
 
-  /** @throws {TransportError} with what it said, if it has ended. */
+  /** @throws {Error} with what it said, if it has ended. */
   signal(signal: Deno.Signal): void {
     try {
       this.#child.kill(signal);
@@ -197,8 +195,9 @@ export class KemariProcess implements AsyncDisposable {
     }
   }
 
-  #failure(what: string): TransportError {
-    return new TransportError(`kemari ${this.#args}`, "read", `${what}; stderr:\n${this.#stderr}`);
+  /** No error of kemari's own: its message has lines. */
+  #failure(what: string): Error {
+    return new Error(`kemari ${this.#args}: ${what}; stderr:\n${this.#stderr}`);
   }
 }
 

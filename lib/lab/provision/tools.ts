@@ -16,6 +16,7 @@ interface Tool {
 const TOOLS: Record<string, Tool> = {
   nasm: { packageNames: ["nasm"], path: "usr/bin/nasm" },
   socat: { packageNames: ["socat"], path: "usr/bin/socat" },
+  etcd: { packageNames: ["etcd-server"], path: "usr/bin/etcd" },
   iperf3: { packageNames: ["iperf3"], path: "usr/bin/iperf3" },
   nbdkit: { packageNames: ["nbdkit"], path: "usr/bin/nbdkit" },
   nbdinfo: { packageNames: ["libnbd-bin"], path: "usr/bin/nbdinfo" },

@@ -5,12 +5,13 @@
 import { createHash } from "node:crypto";
 import { Carry } from "../../bytes/carry.ts";
 import { decodeXbzrle } from "../../qemu/xbzrle.ts";
+import type { RamRecord } from "../../qemu/ram_record.ts";
 import type { StreamEvent, StreamVisitor } from "../../qemu/stream_events.ts";
 import { StreamParser } from "../../qemu/stream_parser.ts";
 import type { RamBlock } from "../../qemu/wire.ts";
 
 /** A VM at the end of one transaction. Hashes are hex. */
-export interface VmState {
+interface VmState {
   readonly configuration: string;
   readonly blocks: string;
   /** Of all RAM, block by block. */
@@ -56,17 +57,11 @@ class VmFollower implements StreamVisitor {
     }
   }
 
-  page(block: number, offset: number, bytes: Uint8Array, at: number): void {
-    this.#ram[block].set(bytes.subarray(at, at + this.pageBytes), offset);
-  }
-
-  fill(block: number, offset: number, value: number): void {
-    this.#ram[block].fill(value, offset, offset + this.pageBytes);
-  }
-
-  xbzrle(block: number, offset: number, bytes: Uint8Array, at: number, lengthBytes: number): void {
-    const page = this.#ram[block].subarray(offset, offset + this.pageBytes);
-    decodeXbzrle(bytes, at, lengthBytes, page, 0);
+  page({ kind, block, pageOffset, bytes, at, lengthBytes }: RamRecord): void {
+    const page = this.#ram[block].subarray(pageOffset, pageOffset + this.pageBytes);
+    if (kind === "page") page.set(bytes.subarray(at, at + lengthBytes));
+    else if (kind === "fill") page.fill(bytes[at]);
+    else decodeXbzrle(bytes, at, lengthBytes, page, 0);
   }
 
   mark(): void {}

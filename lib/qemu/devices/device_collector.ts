@@ -2,7 +2,7 @@ import { WireError } from "../../errors.ts";
 import { endsLikeDeviceState, partitionDeviceState } from "./device_partition.ts";
 import { type DeviceSection, FOOTER_BYTES, walkDeviceState } from "./device_state.ts";
 import { findDeviceStateEnd } from "./device_state_end.ts";
-import { fail } from "../ram_records.ts";
+import { fail } from "../ram_parser.ts";
 import { parseVmdesc } from "./vmdesc.ts";
 import { u32 } from "../section_records.ts";
 import {
@@ -14,14 +14,14 @@ import {
 } from "../wire.ts";
 
 /** A whole device state, every byte of it accounted for. */
-export interface CollectedState {
+interface CollectedState {
   /** From the first section to the EOF byte; owned by the reader. */
   readonly state: Uint8Array;
   readonly sections: readonly DeviceSection[];
 }
 
 /** Device state with its description, checked against each other. */
-export interface DescribedState extends CollectedState {
+interface DescribedState extends CollectedState {
   readonly json: Uint8Array;
   /** Bytes of state, description and what is between them. */
   readonly totalBytes: number;

@@ -4,6 +4,7 @@
  * The machine has pages of 1 KiB, so that every way to cut its stream can be tried.
  */
 import { crc32 } from "node:zlib";
+import type { RamRecord } from "../ram_record.ts";
 import type { StreamEvent, StreamVisitor } from "../stream_events.ts";
 import { COLO_MESSAGE, COMMAND, RAM_SAVE_FLAG, SECTION } from "../wire.ts";
 
@@ -214,12 +215,6 @@ export function checkpoint(seed: number, ...records: readonly Part[]): Uint8Arra
 export class FoundLog implements StreamVisitor {
   readonly lines: string[] = [];
   readonly events: StreamEvent[] = [];
-  readonly #pageBytes: () => number;
-
-  constructor(pageBytes: () => number = () => PAGE_BYTES) {
-    this.#pageBytes = pageBytes;
-  }
-
   event(event: StreamEvent): void {
     this.events.push(event);
     this.lines.push(JSON.stringify(event, (_key, value) => {
@@ -228,38 +223,15 @@ export class FoundLog implements StreamVisitor {
     }));
   }
 
-  page(
-    block: number,
-    offset: number,
-    bytes: Uint8Array,
-    at: number,
-    recordOffset: number,
-    named: boolean,
-  ): void {
-    const content = crc32(bytes.subarray(at, at + this.#pageBytes()));
-    this.lines.push(`page ${block} ${offset} ${content} ${recordOffset} ${named}`);
-  }
-
-  fill(block: number, offset: number, value: number, recordOffset: number, named: boolean): void {
-    this.lines.push(`fill ${block} ${offset} ${value} ${recordOffset} ${named}`);
-  }
-
-  xbzrle(
-    block: number,
-    offset: number,
-    bytes: Uint8Array,
-    at: number,
-    lengthBytes: number,
-    recordOffset: number,
-    named: boolean,
-  ): void {
+  page(record: RamRecord): void {
+    const { kind, block, pageOffset, named, offset, endOffset, bytes, at, lengthBytes } = record;
     const content = crc32(bytes.subarray(at, at + lengthBytes));
     this.lines.push(
-      `xbzrle ${block} ${offset} ${lengthBytes} ${content} ${recordOffset} ${named}`,
+      `${kind} ${block} ${pageOffset} ${named} ${offset} ${endOffset} ${lengthBytes} ${content}`,
     );
   }
 
-  mark(flag: number, recordOffset: number): void {
-    this.lines.push(`mark ${flag} ${recordOffset}`);
+  mark(flag: number, offset: number): void {
+    this.lines.push(`mark ${flag} ${offset}`);
   }
 }

@@ -1,6 +1,7 @@
 import { type Change, DiskOverlay, type EdgePage } from "./disk_overlay.ts";
 import { type Done, raise } from "./done.ts";
-import { type DiskMode, MAX_EVENT_DATA_BYTES, type TapEvent } from "./tap_events.ts";
+import { MAX_EVENT_DATA_BYTES } from "../../txn/wire.ts";
+import type { DiskMode, TapEvent } from "./tap_events.ts";
 
 /**
  * Where a disk's bytes are. Calls are done at once or later, and take effect in the order in which

@@ -1,4 +1,5 @@
 import { WireError } from "../../errors.ts";
+import type { RamRecord } from "../../qemu/ram_record.ts";
 import type { RamBlock } from "../../qemu/wire.ts";
 import { decodeXbzrle } from "../../qemu/xbzrle.ts";
 import { DirtyBitmap } from "./dirty_bitmap.ts";
@@ -66,18 +67,29 @@ export class RamImage {
     return this.#stagedSlots * this.#pool.pageBytes;
   }
 
-  /** Stages the page at `bytes[at]`; the bytes are copied. */
-  stage(block: number, offset: number, bytes: Uint8Array, at: number): void {
-    const page = offset / this.pageBytes;
+  /** Stages the page that a record says, which is read from it during the call. */
+  stage(record: RamRecord): void {
+    switch (record.kind) {
+      case "page":
+        return this.#stagePage(record);
+      case "fill":
+        return this.#stageFill(record);
+      case "xbzrle":
+        return this.#stageDifference(record);
+    }
+  }
+
+  #stagePage({ block, pageOffset, bytes, at }: RamRecord): void {
+    const page = pageOffset / this.pageBytes;
     if (this.#writesThrough) {
       return this.store.write(block, page, bytes.subarray(at, at + this.pageBytes));
     }
     this.#pool.write(this.#stagedSlot(block, page), bytes, at);
   }
 
-  /** Stages a page filled with one byte. */
-  stageFill(block: number, offset: number, value: number): void {
-    const page = offset / this.pageBytes;
+  #stageFill({ block, pageOffset, bytes, at }: RamRecord): void {
+    const page = pageOffset / this.pageBytes;
+    const value = bytes[at];
     if (this.#writesThrough) {
       if (value === 0) this.store.clear(block, page);
       else this.store.write(block, page, this.#scratchPage().fill(value));
@@ -96,16 +108,10 @@ export class RamImage {
     staged.set(page, STAGED_ZERO);
   }
 
-  /** Stages a page as an XBZRLE difference to its staged or else committed content. */
-  stageXbzrle(
-    block: number,
-    offset: number,
-    bytes: Uint8Array,
-    at: number,
-    lengthBytes: number,
-    streamOffset: number,
-  ): void {
-    const page = offset / this.pageBytes;
+  /** A difference is to the page's staged or else committed content. */
+  #stageDifference({ block, pageOffset, bytes, at, lengthBytes, endOffset }: RamRecord): void {
+    const page = pageOffset / this.pageBytes;
+    const streamOffset = endOffset - lengthBytes;
     if (this.#writesThrough) {
       const content = this.#scratchPage();
       copyPage(this.store.page(block, page), content);

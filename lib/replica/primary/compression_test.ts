@@ -21,6 +21,7 @@ import {
   zero,
 } from "../../qemu/testing/synthetic_stream.ts";
 
+import { blankRamRecord } from "../../qemu/ram_record.ts";
 import { RAM_SAVE_FLAG } from "../../qemu/wire.ts";
 import type { TxnSender } from "../../txn/sender.ts";
 import { TXN } from "../../txn/wire.ts";
@@ -382,7 +383,13 @@ Deno.test("what a cancelled transaction carried is not built upon, nor its block
     sent.length = 0;
     forwarder.open(bytes, 0);
     forwarder.beginCheckpoint(0);
-    forwarder.page(0, 0, bytes, 8, 0, false);
+    forwarder.page({
+      ...blankRamRecord(),
+      endOffset: bytes.length,
+      bytes,
+      at: 8,
+      lengthBytes: PAGE_BYTES,
+    });
     forwarder.end(bytes.length);
     return concat(...sent).length;
   };

@@ -1,10 +1,12 @@
+import { blankRamRecord, type RamRecord } from "../../qemu/ram_record.ts";
 import type { StreamForwarder } from "./stream_forwarder.ts";
 
-const PAGE = 0;
-const FILL = 1;
-const XBZRLE = 2;
-/** Numbers a record is kept as: kind, block, offset, place or fill value, record's offset, named. */
-const FIELDS = 6;
+const KINDS = ["page", "fill", "xbzrle"] as const;
+/**
+ * Numbers that a record is kept as: kind, block, page's offset, named, offset, place, length. What
+ * is held may be millions of pages of zeros, 9 bytes each: an object for each would be too much.
+ */
+const FIELDS = 7;
 
 /** A part of the stream as it was read, and how many records end with it. */
 interface Part {
@@ -39,7 +41,9 @@ export class HeldCheckpoint {
   #bytes: Uint8Array = new Uint8Array(0);
   #base = 0;
   #beginOffset = 0;
-  #records = new Float64Array(FIELDS * 512);
+  #numbers = new Float64Array(FIELDS * 512);
+  /** What the forwarder is handed, filled anew for each record that was held. */
+  readonly #record = blankRamRecord();
   #count = 0;
   #endOffset = 0;
 
@@ -93,7 +97,7 @@ export class HeldCheckpoint {
     let record = 0;
     for (const { bytes, base, endOffset, records } of this.#parts) {
       this.#forwarder.open(bytes, base);
-      for (; record < records; record++) this.#forward(bytes, FIELDS * record);
+      for (; record < records; record++) this.#forward(bytes, base, FIELDS * record);
       this.#forwarder.flush(endOffset);
     }
     this.drop();
@@ -111,26 +115,9 @@ export class HeldCheckpoint {
     this.#count = 0;
   }
 
-  page(
-    block: number,
-    offset: number,
-    bytes: Uint8Array,
-    at: number,
-    recordOffset: number,
-    named: boolean,
-  ): void {
-    if (this.holding) this.#add(PAGE, block, offset, at, recordOffset, named);
-    else this.#forwarder.page(block, offset, bytes, at, recordOffset, named);
-  }
-
-  fill(block: number, offset: number, value: number, recordOffset: number, named: boolean): void {
-    if (this.holding) this.#add(FILL, block, offset, value, recordOffset, named);
-    else this.#forwarder.fill(block, offset, value, recordOffset, named);
-  }
-
-  xbzrle(block: number, offset: number, recordOffset: number, named: boolean): void {
-    if (this.holding) this.#add(XBZRLE, block, offset, 0, recordOffset, named);
-    else this.#forwarder.xbzrle(block, offset, recordOffset, named);
+  page(record: RamRecord): void {
+    if (this.holding) this.#add(record);
+    else this.#forwarder.page(record);
   }
 
   #hold(endOffset: number): void {
@@ -150,42 +137,36 @@ export class HeldCheckpoint {
     this.#endOffset = endOffset;
   }
 
-  #forward(bytes: Uint8Array, i: number): void {
-    const forwarder = this.#forwarder;
-    const record = this.#records;
-    const block = record[i + 1];
-    const offset = record[i + 2];
-    const recordOffset = record[i + 4];
-    const named = record[i + 5] === 1;
-    switch (record[i]) {
-      case PAGE:
-        return forwarder.page(block, offset, bytes, record[i + 3], recordOffset, named);
-      case FILL:
-        return forwarder.fill(block, offset, record[i + 3], recordOffset, named);
-      case XBZRLE:
-        return forwarder.xbzrle(block, offset, recordOffset, named);
-    }
+  /** Forwards the record that is kept at `numbers[i]`. @param base Stream offset of `bytes[0]`. */
+  #forward(bytes: Uint8Array, base: number, i: number): void {
+    const numbers = this.#numbers;
+    const record = this.#record;
+    record.kind = KINDS[numbers[i]];
+    record.block = numbers[i + 1];
+    record.pageOffset = numbers[i + 2];
+    record.named = numbers[i + 3] === 1;
+    record.offset = numbers[i + 4];
+    record.at = numbers[i + 5];
+    record.lengthBytes = numbers[i + 6];
+    record.endOffset = base + record.at + record.lengthBytes;
+    record.bytes = bytes;
+    this.#forwarder.page(record);
   }
 
-  #add(
-    kind: number,
-    block: number,
-    offset: number,
-    place: number,
-    recordOffset: number,
-    named: boolean,
-  ): void {
+  #add(record: RamRecord): void {
     const i = FIELDS * this.#count++;
-    if (i === this.#records.length) {
+    if (i === this.#numbers.length) {
       const grown = new Float64Array(2 * i);
-      grown.set(this.#records);
-      this.#records = grown;
+      grown.set(this.#numbers);
+      this.#numbers = grown;
     }
-    this.#records[i] = kind;
-    this.#records[i + 1] = block;
-    this.#records[i + 2] = offset;
-    this.#records[i + 3] = place;
-    this.#records[i + 4] = recordOffset;
-    this.#records[i + 5] = named ? 1 : 0;
+    const numbers = this.#numbers;
+    numbers[i] = KINDS.indexOf(record.kind);
+    numbers[i + 1] = record.block;
+    numbers[i + 2] = record.pageOffset;
+    numbers[i + 3] = record.named ? 1 : 0;
+    numbers[i + 4] = record.offset;
+    numbers[i + 5] = record.at;
+    numbers[i + 6] = record.lengthBytes;
   }
 }

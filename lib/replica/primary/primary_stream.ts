@@ -1,4 +1,5 @@
 import { WireError } from "../../errors.ts";
+import type { RamRecord } from "../../qemu/ram_record.ts";
 import type { StreamEvent, StreamVisitor } from "../../qemu/stream_events.ts";
 import { StreamParser } from "../../qemu/stream_parser.ts";
 import { COLO_MESSAGE, COMMAND, QEMU_VM_FILE_MAGIC } from "../../qemu/wire.ts";
@@ -15,8 +16,6 @@ import type { PrimaryCounters, StreamForwarder } from "./stream_forwarder.ts";
 import { brokenOff, brokenSnapshot, noStream } from "./stream_loss.ts";
 import { checkConfiguration, unsupportedMark } from "../unsupported_stream.ts";
 
-/** Before an XBZRLE record's bytes: `u8 encoding, u16 length`. */
-const XBZRLE_HEADER_BYTES = 3;
 /** What a stream begins with, "QEVM". */
 const FIRST_BYTE = QEMU_VM_FILE_MAGIC >>> 24;
 
@@ -214,7 +213,6 @@ export class PrimaryStream implements StreamVisitor {
       case "command":
         return this.#command(event.command, event.data);
       case "ram-blocks":
-        this.#state.blocks(event.blocks);
         this.compression.beginFull();
         this.#forwarder.beginFull(event.blocks, this.#parser.pageBytes, event.endOffset);
         return this.#forwardEvents();
@@ -232,38 +230,13 @@ export class PrimaryStream implements StreamVisitor {
     }
   }
 
-  page(
-    block: number,
-    offset: number,
-    bytes: Uint8Array,
-    at: number,
-    recordOffset: number,
-    named: boolean,
-  ): void {
-    this.#state.record(block, named, this.#parser.pageBytes);
-    this.#held.page(block, offset, bytes, at, recordOffset, named);
+  page(record: RamRecord): void {
+    this.#state.record(record);
+    this.#held.page(record);
   }
 
-  fill(block: number, offset: number, value: number, recordOffset: number, named: boolean): void {
-    this.#state.record(block, named, 1);
-    this.#held.fill(block, offset, value, recordOffset, named);
-  }
-
-  xbzrle(
-    block: number,
-    offset: number,
-    _bytes: Uint8Array,
-    _at: number,
-    lengthBytes: number,
-    recordOffset: number,
-    named: boolean,
-  ): void {
-    this.#state.record(block, named, XBZRLE_HEADER_BYTES + lengthBytes);
-    this.#held.xbzrle(block, offset, recordOffset, named);
-  }
-
-  mark(flag: number, recordOffset: number): void {
-    throw unsupportedMark(flag, recordOffset);
+  mark(flag: number, offset: number): void {
+    throw unsupportedMark(flag, offset);
   }
 
   #command(command: number, data: Uint8Array): void {

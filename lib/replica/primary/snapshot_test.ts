@@ -17,6 +17,7 @@ import {
   xbzrle,
   zero,
 } from "../../qemu/testing/synthetic_stream.ts";
+import { blankRamRecord } from "../../qemu/ram_record.ts";
 import { MAX_CONTROL_BYTES } from "../../txn/wire.ts";
 import { composed, LoadedVm, Loopback } from "../testing/loopback.ts";
 import { createPageDigest, digestPayloads, DigestTable } from "../pages/page_digest.ts";
@@ -153,12 +154,13 @@ Deno.test("digests tell every page of an image, in payloads that fit a frame", (
   ];
   const image = new RamImage(blocks, new SlotPool(512));
   const bytes = new Uint8Array(512);
+  const record = { ...blankRamRecord(), bytes, lengthBytes: 512 };
   const isZero = (n: number) => n % 7 === 0 || n > 9000 && n < 9500;
   for (let n = 0; n < pages; n++) {
     new DataView(bytes.buffer).setUint32(0, n + 1);
-    if (!isZero(n)) image.stage(0, n * 512, bytes, 0);
+    if (!isZero(n)) image.stage({ ...record, pageOffset: n * 512 });
   }
-  image.stage(501, 512, bytes, 0);
+  image.stage({ ...record, block: 501, pageOffset: 512 });
   image.commit();
   const table = new DigestTable();
   const sizes = new Map<string, number>();

@@ -1,4 +1,4 @@
-import type { RamBlock } from "../../qemu/wire.ts";
+import type { RamRecord } from "../../qemu/ram_record.ts";
 
 /**
  * Counts the bytes of a stream that are no RAM record: the devices' state, and what frames it.
@@ -9,12 +9,6 @@ import type { RamBlock } from "../../qemu/wire.ts";
 export class StateCounter {
   #beginOffset = 0;
   #recordBytes = 0;
-  #nameBytes: readonly number[] = [];
-
-  /** The stream's RAM blocks, in the order of their numbers. */
-  blocks(blocks: readonly RamBlock[]): void {
-    this.#nameBytes = blocks.map(({ name }) => name.length);
-  }
 
   /** A transaction's first byte stands at `offset`. */
   begin(offset: number): void {
@@ -22,12 +16,9 @@ export class StateCounter {
     this.#recordBytes = 0;
   }
 
-  /**
-   * A RAM record: `u64 offset | flags`, with `named` also `u8 n, n bytes of block name`, and
-   * `bodyBytes`.
-   */
-  record(block: number, named: boolean, bodyBytes: number): void {
-    this.#recordBytes += bodyBytes + (named ? 8 + 1 + this.#nameBytes[block] : 8);
+  /** A RAM record of the transaction. */
+  record(record: RamRecord): void {
+    this.#recordBytes += record.endOffset - record.offset;
   }
 
   /** The transaction ends at `endOffset`. @returns Its bytes that are no RAM record. */

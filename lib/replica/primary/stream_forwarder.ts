@@ -1,5 +1,6 @@
 import { WireError } from "../../errors.ts";
 import { composeNamedHeader } from "../../qemu/compose.ts";
+import type { RamRecord } from "../../qemu/ram_record.ts";
 import { RAM_SAVE_FLAG, type RamBlock } from "../../qemu/wire.ts";
 import type { TxnSender } from "../../txn/sender.ts";
 import { type DeltaCache, DIFFERENCE } from "./delta_cache.ts";
@@ -29,6 +30,13 @@ const MAX_PROLOGUE_BYTES = 4 * 2 ** 20;
 
 /** Pieces up to this size are copied rather than sent from where they are. */
 const MAX_JOINED_BYTES = 8192;
+
+/** What tells a record's kind in its header. */
+const FLAGS = {
+  page: RAM_SAVE_FLAG.PAGE,
+  fill: RAM_SAVE_FLAG.ZERO,
+  xbzrle: RAM_SAVE_FLAG.XBZRLE,
+} as const;
 
 /**
  * Forwards a stream's bytes into transactions: as they are, but for pages that the replica has;
@@ -166,33 +174,37 @@ export class StreamForwarder {
     this.#sentBlock = -1;
   }
 
-  page(
-    block: number,
-    offset: number,
-    bytes: Uint8Array,
-    at: number,
-    recordOffset: number,
-    named: boolean,
-  ): void {
+  /** Takes a page of the open transaction: sends its record, less of it, or nothing. */
+  page(record: RamRecord): void {
+    switch (record.kind) {
+      case "page":
+        return this.#wholePage(record);
+      case "fill":
+        return this.#filledPage(record);
+      case "xbzrle":
+        return this.#pageDifference(record);
+    }
+  }
+
+  #wholePage(record: RamRecord): void {
     if (this.#comparing) {
-      const name = this.#blocks[block].name;
-      const pageBytes = this.#pageBytes;
-      const page = offset / pageBytes;
-      const digest = this.#digest!(bytes.subarray(at, at + pageBytes));
-      if (this.#digests!.matches(name, page, digest)) {
-        return this.#skip(recordOffset, this.#base + at + pageBytes);
-      }
+      const { bytes, at } = record;
+      const name = this.#blocks[record.block].name;
+      const page = record.pageOffset / this.#pageBytes;
+      const digest = this.#digest!(bytes.subarray(at, at + this.#pageBytes));
+      if (this.#digests!.matches(name, page, digest)) return this.#skip(record);
       this.#digests!.set(name, page, digest);
     }
-    if (this.#cache !== undefined && this.#sendLess(block, offset, at, recordOffset)) return;
+    if (this.#cache !== undefined && this.#sendLess(record)) return;
     this.counters.pages++;
-    this.#keep(block, offset, RAM_SAVE_FLAG.PAGE, recordOffset, named);
+    this.#keep(record);
   }
 
   /** Sends a page as a difference, or leaves it out. @returns Whether that was possible. */
-  #sendLess(block: number, offset: number, at: number, recordOffset: number): boolean {
+  #sendLess(record: RamRecord): boolean {
     const cache = this.#cache!;
-    const page = offset / this.#pageBytes;
+    const { block, pageOffset, at } = record;
+    const page = pageOffset / this.#pageBytes;
     // Of a first pass most pages are never sent again: copies of them would cost more than they save.
     if (this.#fresh || !this.deltas && !this.dedup) {
       cache.forget(block, page);
@@ -202,50 +214,41 @@ export class StreamForwarder {
     const limit = this.deltas ? (3 * this.#pageBytes) >>> 2 : 0;
     const lengthBytes = cache.difference(block, page, this.#view!, at, this.#difference, limit);
     if (lengthBytes === DIFFERENCE.whole) return false;
-    const recordEnd = this.#base + at + this.#pageBytes;
     if (lengthBytes === 0 && this.dedup) {
-      this.#skip(recordOffset, recordEnd);
+      this.#skip(record);
       return true;
     }
-    this.flush(recordOffset);
+    this.flush(record.offset);
     const name = this.#sentBlock === block ? undefined : this.#blocks[block].name;
-    this.#writer!.xbzrle(name, offset, this.#difference, lengthBytes);
+    this.#writer!.xbzrle(name, pageOffset, this.#difference, lengthBytes);
     this.#sentBlock = block;
-    this.#from = recordEnd;
-    this.counters.streamBytes += recordEnd - recordOffset;
+    this.#passOver(record);
     this.counters.pages++;
     this.counters.deltaPages++;
     return true;
   }
 
-  fill(block: number, offset: number, value: number, recordOffset: number, named: boolean): void {
-    const name = this.#blocks[block].name;
-    const page = offset / this.#pageBytes;
-    const recordEnd = recordOffset + 8 + (named ? 1 + name.length : 0) + 1;
-    if (this.#comparing && value === 0) {
-      if (this.#digests!.isZero(name, page)) return this.#skip(recordOffset, recordEnd);
+  #filledPage(record: RamRecord): void {
+    const isZero = record.bytes[record.at] === 0;
+    const page = record.pageOffset / this.#pageBytes;
+    if (this.#comparing && isZero) {
+      const name = this.#blocks[record.block].name;
+      if (this.#digests!.isZero(name, page)) return this.#skip(record);
       this.#digests!.setZero(name, page);
-    } else if (this.#comparing) this.#forget(block, offset);
+    } else if (this.#comparing) this.#forget(record);
     if (this.#cache !== undefined) {
-      if (value !== 0) this.#cache.forget(block, page);
-      else if (this.#cache.setZeros(block, page) && this.dedup) {
-        return this.#skip(recordOffset, recordEnd);
-      }
+      if (!isZero) this.#cache.forget(record.block, page);
+      else if (this.#cache.setZeros(record.block, page) && this.dedup) return this.#skip(record);
     }
     this.counters.zeroPages++;
-    this.#keep(block, offset, RAM_SAVE_FLAG.ZERO, recordOffset, named);
+    this.#keep(record);
   }
 
-  xbzrle(
-    block: number,
-    offset: number,
-    recordOffset: number,
-    named: boolean,
-  ): void {
-    if (this.#comparing) this.#forget(block, offset);
-    this.#cache?.forget(block, offset / this.#pageBytes);
+  #pageDifference(record: RamRecord): void {
+    if (this.#comparing) this.#forget(record);
+    this.#cache?.forget(record.block, record.pageOffset / this.#pageBytes);
     this.counters.pages++;
-    this.#keep(block, offset, RAM_SAVE_FLAG.XBZRLE, recordOffset, named);
+    this.#keep(record);
   }
 
   /** Forwards what lies before `toOffset`. */
@@ -272,32 +275,33 @@ export class StreamForwarder {
     this.counters.lastPayloadBytes += bytes.length;
   }
 
-  #forget(block: number, offset: number): void {
-    this.#digests!.forget(this.#blocks[block].name, offset / this.#pageBytes);
+  /** What the replica holds of the page is not known any more. */
+  #forget({ block, pageOffset }: RamRecord): void {
+    this.#digests!.forget(this.#blocks[block].name, pageOffset / this.#pageBytes);
   }
 
   /** Leaves a record out. */
-  #skip(recordOffset: number, recordEnd: number): void {
+  #skip(record: RamRecord): void {
     this.counters.unchangedPages++;
-    this.flush(recordOffset);
-    this.counters.streamBytes += recordEnd - recordOffset;
-    this.#from = recordEnd;
+    this.flush(record.offset);
+    this.#passOver(record);
+  }
+
+  /** Goes on behind a record, all before which is forwarded. */
+  #passOver(record: RamRecord): void {
+    this.counters.streamBytes += record.endOffset - record.offset;
+    this.#from = record.endOffset;
   }
 
   /** Lets a record pass; names its block where the record that did was left out. */
-  #keep(
-    block: number,
-    offset: number,
-    flag: number,
-    recordOffset: number,
-    named: boolean,
-  ): void {
-    if (named) this.#sentBlock = block;
+  #keep(record: RamRecord): void {
+    const { block, offset } = record;
+    if (record.named) this.#sentBlock = block;
     else if (this.#sentBlock !== block) {
-      this.flush(recordOffset);
-      const header = composeNamedHeader(this.#blocks[block].name, offset, flag);
-      this.#put(header);
-      this.#from = recordOffset + 8;
+      this.flush(offset);
+      const flag = FLAGS[record.kind];
+      this.#put(composeNamedHeader(this.#blocks[block].name, record.pageOffset, flag));
+      this.#from = offset + 8;
       this.#sentBlock = block;
     }
   }

@@ -1,5 +1,6 @@
 import { StateError, WireError } from "../../errors.ts";
 import { asRunning } from "../../qemu/devices/global_state.ts";
+import type { RamRecord } from "../../qemu/ram_record.ts";
 import type { StreamEvent, StreamVisitor } from "../../qemu/stream_events.ts";
 import { StreamParser } from "../../qemu/stream_parser.ts";
 import type { RamBlock } from "../../qemu/wire.ts";
@@ -319,38 +320,16 @@ export class Replica implements StreamVisitor, LoadableState {
     }
   }
 
-  page(block: number, offset: number, bytes: Uint8Array, at: number, recordOffset: number): void {
-    const image = this.#requireImage(recordOffset);
-    image.stage(block, offset, bytes, at);
-    this.#size.pages++;
-    checkStaged(image, this.#maxTransactionBytes, recordOffset);
+  page(record: RamRecord): void {
+    const image = this.#requireImage(record.offset);
+    image.stage(record);
+    if (record.kind === "fill") this.#size.zeroPages++;
+    else this.#size.pages++;
+    checkStaged(image, this.#maxTransactionBytes, record.offset);
   }
 
-  fill(block: number, offset: number, value: number, recordOffset: number): void {
-    const image = this.#requireImage(recordOffset);
-    image.stageFill(block, offset, value);
-    this.#size.zeroPages++;
-    if (value !== 0) checkStaged(image, this.#maxTransactionBytes, recordOffset);
-  }
-
-  xbzrle(
-    block: number,
-    offset: number,
-    bytes: Uint8Array,
-    at: number,
-    lengthBytes: number,
-    recordOffset: number,
-    named: boolean,
-  ): void {
-    const image = this.#requireImage(recordOffset);
-    const headerBytes = 8 + (named ? 1 + image.blocks[block].name.length : 0) + 3;
-    image.stageXbzrle(block, offset, bytes, at, lengthBytes, recordOffset + headerBytes);
-    this.#size.pages++;
-    checkStaged(image, this.#maxTransactionBytes, recordOffset);
-  }
-
-  mark(flag: number, recordOffset: number): void {
-    throw unsupportedMark(flag, recordOffset);
+  mark(flag: number, offset: number): void {
+    throw unsupportedMark(flag, offset);
   }
 
   #stageDevice(state: Uint8Array): void {

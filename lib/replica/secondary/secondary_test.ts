@@ -7,7 +7,8 @@ import {
   u16,
   xbzrle,
 } from "../../qemu/testing/synthetic_stream.ts";
-import { encodeHeader, HEADER_BYTES, NACK_REASON, type NackReason, TXN } from "../../txn/wire.ts";
+import { encodeHeader } from "../../txn/frame_header.ts";
+import { HEADER_BYTES, NACK_REASON, type NackReason, TXN } from "../../txn/wire.ts";
 import { fingerprint, Loopback } from "../testing/loopback.ts";
 
 /** The NACK in what a secondary said last: transaction, reason, text. */
@@ -68,7 +69,7 @@ Deno.test("bytes that are not the protocol's are refused as that", async () => {
     const { link, refused } = await session();
     const bytes = new TextEncoder().encode(text);
     const [transaction, reason, message] = refused(() =>
-      link.secondary.receive(bytes, 0, bytes.length)
+      link.secondary.receive(bytes, 0, bytes.length, link.now)
     );
     assert.deepEqual([transaction, reason], [0, expected]);
     assert.match(message, /does not speak kemari/);
@@ -102,7 +103,10 @@ Deno.test("a checkpoint for a replica that has nothing is refused", async () => 
     transaction: 1,
     lengthBytes: 0,
   });
-  assert.throws(() => link.secondary.receive(frame, 0, frame.length), /before any full state/);
+  assert.throws(
+    () => link.secondary.receive(frame, 0, frame.length, link.now),
+    /before any full state/,
+  );
   assert.equal(nackOf(link.secondary.takeOutput())[1], "protocol");
 });
 

@@ -38,8 +38,6 @@ export function recognizeMachine(
       if (event.kind === "configuration") ({ machine, uuid } = event.configuration);
     },
     page: () => {},
-    fill: () => {},
-    xbzrle: () => {},
     mark: () => {},
   });
   const carry = new Carry();

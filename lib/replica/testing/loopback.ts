@@ -60,13 +60,19 @@ export class Loopback {
     );
     const maxTransactionBytes = config.maxTransactionBytes ?? 1e9;
     this.replica = config.replica ?? new Replica(maxTransactionBytes);
-    this.secondary = new Secondary(this.replica, this.counters, {
-      heartbeatMs: 1000,
-      graceMs: 5000,
-      maxTransactionBytes,
-      committed: this.replica.committed,
-      software: "kemari test",
-    }, clock);
+    this.secondary = new Secondary(
+      this.replica,
+      this.counters,
+      {
+        heartbeatMs: 1000,
+        graceMs: 5000,
+        maxTransactionBytes,
+        committed: this.replica.committed,
+        software: "kemari test",
+      },
+      0,
+      clock,
+    );
   }
 
   static async open(config: LoopbackConfig = {}): Promise<Loopback> {
@@ -138,7 +144,7 @@ export class Loopback {
       const bytes = this.#config.tamper?.(output.slice()) ?? output.slice();
       this.wire.push(bytes);
       this.#toSecondary.feed(bytes, 0, bytes.length, (b, start, end) => {
-        return this.secondary.receive(b, start, end);
+        return this.secondary.receive(b, start, end, this.now);
       });
     }
     this.#secondaryActs();
@@ -208,18 +214,16 @@ export class LoadedVm {
         if (event.kind === "device-state" || event.kind === "checkpoint") this.device = event.state;
         if (event.kind === "vmdescription") this.vmdescription = event.json;
       },
-      page: (block, offset, bytes, at) => {
-        this.#put(block, offset, bytes.slice(at, at + this.#parser.pageBytes));
-      },
-      fill: (block, offset, value) => {
-        if (value === 0) this.pages.delete(`${this.#blocks[block].name} ${offset}`);
-        else this.#put(block, offset, new Uint8Array(this.#parser.pageBytes).fill(value));
-      },
-      xbzrle: (block, offset, bytes, at, lengthBytes) => {
-        const key = `${this.#blocks[block].name} ${offset}`;
-        const page = this.pages.get(key)?.slice() ?? new Uint8Array(this.#parser.pageBytes);
-        applyDifference(bytes.subarray(at, at + lengthBytes), page);
-        this.#put(block, offset, page);
+      page: ({ kind, block, pageOffset, bytes, at, lengthBytes }) => {
+        const key = `${this.#blocks[block].name} ${pageOffset}`;
+        const content = bytes.slice(at, at + lengthBytes);
+        if (kind === "page") return this.#put(key, content);
+        if (kind === "fill" && content[0] === 0) return void this.pages.delete(key);
+        const page = new Uint8Array(this.#parser.pageBytes);
+        if (kind === "fill") return this.#put(key, page.fill(content[0]));
+        page.set(this.pages.get(key) ?? []);
+        applyDifference(content, page);
+        this.#put(key, page);
       },
       mark: () => assert.fail("no marks"),
     });
@@ -246,8 +250,7 @@ export class LoadedVm {
     return JSON.stringify(this.#blocks);
   }
 
-  #put(block: number, offset: number, page: Uint8Array): void {
-    const key = `${this.#blocks[block].name} ${offset}`;
+  #put(key: string, page: Uint8Array): void {
     if (page.findIndex((byte) => byte !== 0) >= 0) this.pages.set(key, page);
     else this.pages.delete(key);
   }

@@ -5,8 +5,9 @@ import { Carry } from "../../bytes/carry.ts";
 import { WireError, type WireFault } from "../../errors.ts";
 import { type ReceiverConfig, TxnReceiver } from "../receiver.ts";
 import type { TransactionVisitor } from "../transaction_visitor.ts";
-import { type SenderEvent, TxnSender } from "../sender.ts";
-import { encodeHeader, type FrameHeader } from "../wire.ts";
+import { TxnSender } from "../sender.ts";
+import type { SenderEvent } from "../sender_config.ts";
+import { encodeHeader, type FrameHeader } from "../frame_header.ts";
 
 export const SESSION = Uint8Array.from({ length: 16 }, (_, i) => 0xf0 + i);
 export const OPTIONS: ReceiverConfig = {

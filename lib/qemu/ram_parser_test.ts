@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { CONFIGURED, expectFault, type FaultCase, parse, RAM_OPEN } from "./testing/fault_cases.ts";
+import type { RamRecord } from "./ram_record.ts";
 import { StreamParser } from "./stream_parser.ts";
 import {
   BLOCKS,
@@ -20,6 +21,7 @@ import {
   u16,
   u64,
   VMDESC,
+  xbzrle,
   zero,
 } from "./testing/synthetic_stream.ts";
 import { COMMAND, LIMITS, RAM_SAVE_FLAG } from "./wire.ts";
@@ -222,4 +224,42 @@ Deno.test("with x-ignore-shared, every block comes with an address; with postcop
     () => parse(concat(HEADER, shared, command(COMMAND.MIG_CMD_POSTCOPY_ADVISE), ram)),
     /postcopy together with x-ignore-shared/,
   );
+});
+
+Deno.test("a record tells its whole extent, and where its content stands, in one object for all", () => {
+  const pages = [page(0, 1, "pc.ram"), zero(7), page(0, 2, "rom"), zero(1), page(1, 3, "pc.ram")];
+  const difference = xbzrle(1, Uint8Array.of(2, 1, 0xaa));
+  const before = concat(LISTED);
+  const records = concat(pages, difference);
+  const stream = concat(before, records, record(0, EOS_FLAG));
+  const found: RamRecord[] = [];
+  const objects = new Set<RamRecord>();
+  const parser = new StreamParser({
+    event() {},
+    page(record) {
+      assert.equal(record.bytes, stream, "nothing was copied");
+      found.push({ ...record });
+      objects.add(record);
+    },
+    mark() {},
+  });
+  parser.parse(stream, 0, stream.length);
+  assert.equal(objects.size, 1);
+  assert.deepEqual(
+    found.map(({ kind, block, pageOffset, named }) => {
+      return `${kind} ${block} ${pageOffset / PAGE_BYTES}${named ? " named" : ""}`;
+    }),
+    ["page 0 0 named", "fill 0 7", "page 1 0 named", "fill 1 1", "page 0 1 named", "xbzrle 0 1"],
+  );
+  let at = before.length;
+  for (const record of found) {
+    assert.equal(record.offset, at, "it begins where the one before ends");
+    assert.equal(record.at + record.lengthBytes, record.endOffset, "its content is its end");
+    at = record.endOffset;
+  }
+  assert.equal(at, before.length + records.length);
+  assert.deepEqual(found.map(({ lengthBytes }) => lengthBytes), [
+    ...[PAGE_BYTES, 1, PAGE_BYTES, 1, PAGE_BYTES],
+    3,
+  ]);
 });

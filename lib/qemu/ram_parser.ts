@@ -1,4 +1,5 @@
 import { WireError, type WireFault } from "../errors.ts";
+import { blankRamRecord } from "./ram_record.ts";
 import type { RamVisitor } from "./stream_events.ts";
 import { LIMITS, nameOf, RAM_SAVE_FLAG, type RamBlock } from "./wire.ts";
 
@@ -32,11 +33,13 @@ export function emptyContext(pageBytes: number, addressed: boolean): RamContext 
  *
  * @see QEMU migration/ram.c, save_page_header(), ram_load_precopy()
  */
-export class RamRecords {
+export class RamParser {
   readonly #pageBytes: number;
   readonly #addressed: boolean;
   readonly #postcopyAdvised: boolean;
   readonly #indexOf = new Map<string, number>();
+  /** What visitors are handed, filled anew for each page. */
+  readonly #record = blankRamRecord();
   #blocks: readonly RamBlock[];
   #lastBlock: number;
 
@@ -74,21 +77,23 @@ export class RamRecords {
     const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
     const pageBytes = this.#pageBytes;
     const flagMask = pageBytes - 1;
+    const record = this.#record;
+    record.bytes = bytes;
     this.ended = false;
     this.announced = undefined;
     while (end - at >= 8) {
       const low = view.getUint32(at + 4);
       const flags = low & flagMask;
-      const offset = view.getUint32(at) * 0x1_0000_0000 + (low - flags);
+      const pageOffset = view.getUint32(at) * 0x1_0000_0000 + (low - flags);
       const kind = flags & ~RAM_SAVE_FLAG.CONTINUE;
       let body = at + 8;
       if (kind === RAM_SAVE_FLAG.EOS) {
-        if (offset !== 0) fail(base + at, "bad-value", `EOS with offset ${offset}`);
+        if (pageOffset !== 0) fail(base + at, "bad-value", `EOS with offset ${pageOffset}`);
         this.ended = true;
         return body;
       }
       if (kind === RAM_SAVE_FLAG.MEM_SIZE) {
-        const next = this.#memSize(bytes, view, body, end, base, offset);
+        const next = this.#memSize(bytes, view, body, end, base, pageOffset);
         return next === NEED_MORE ? at : next;
       }
       if (kind === RAM_SAVE_FLAG.HOOK || kind === RAM_SAVE_FLAG.MULTIFD_FLUSH) {
@@ -107,34 +112,32 @@ export class RamRecords {
       } else if (block < 0) {
         fail(base + at, "bad-order", "a RAM record continues a block before any was named");
       }
-      if (offset + pageBytes > this.#blocks[block].lengthBytes) {
+      if (pageOffset + pageBytes > this.#blocks[block].lengthBytes) {
         const { name, lengthBytes } = this.#blocks[block];
         fail(
           base + at,
           "bad-value",
-          `a RAM record at ${offset} lies outside block ${name} of ${lengthBytes} bytes`,
+          `a RAM record at ${pageOffset} lies outside block ${name} of ${lengthBytes} bytes`,
         );
       }
+      let lengthBytes: number;
       if (kind === RAM_SAVE_FLAG.PAGE) {
-        if (end - body < pageBytes) return at;
-        visitor.page(block, offset, bytes, body, base + at, named);
-        at = body + pageBytes;
+        record.kind = "page";
+        lengthBytes = pageBytes;
       } else if (kind === RAM_SAVE_FLAG.ZERO) {
-        if (body >= end) return at;
-        visitor.fill(block, offset, bytes[body], base + at, named);
-        at = body + 1;
+        record.kind = "fill";
+        lengthBytes = 1;
       } else if (kind === RAM_SAVE_FLAG.XBZRLE) {
         if (end - body < 3) return at;
         if (bytes[body] !== 0x01) {
           fail(base + body, "unsupported", `XBZRLE with encoding ${bytes[body]}, not 1`);
         }
-        const lengthBytes = view.getUint16(body + 1);
+        record.kind = "xbzrle";
+        lengthBytes = view.getUint16(body + 1);
         if (lengthBytes > pageBytes) {
           fail(base + body + 1, "bad-length", `XBZRLE of ${lengthBytes} bytes for a page`);
         }
-        if (end - body - 3 < lengthBytes) return at;
-        visitor.xbzrle(block, offset, bytes, body + 3, lengthBytes, base + at, named);
-        at = body + 3 + lengthBytes;
+        body += 3;
       } else {
         fail(
           base + at,
@@ -143,7 +146,18 @@ export class RamRecords {
           "switch off the migration capabilities beyond xbzrle, return-path and x-colo",
         );
       }
+      const next = body + lengthBytes;
+      if (next > end) return at;
+      record.block = block;
+      record.pageOffset = pageOffset;
+      record.named = named;
+      record.offset = base + at;
+      record.endOffset = base + next;
+      record.at = body;
+      record.lengthBytes = lengthBytes;
+      visitor.page(record);
       this.#lastBlock = block;
+      at = next;
     }
     return at;
   }

@@ -1,30 +1,17 @@
 import assert from "node:assert/strict";
 import { StateError } from "../errors.ts";
-import { encodeHello, FEATURE } from "./hello.ts";
-import { decodeHeader, type FrameHeader, HEADER_BYTES, TXN } from "./wire.ts";
+import { decodeHeader, type FrameHeader } from "./frame_header.ts";
+import { FRAME_RULES, frameName } from "./frame_rules.ts";
+import { encodeHello, FEATURE, type FeatureName } from "./hello.ts";
 import { TxnSender } from "./sender.ts";
+import { DIGEST_LAST, HEADER_BYTES, TXN } from "./wire.ts";
 import { HAS_ZSTD } from "./zstd_context.ts";
 import { feed, frame, OPTIONS, SESSION } from "./testing/session_pair.ts";
 
-type Feature = keyof typeof FEATURE;
-
 /** What a frame needs the receiver to have offered. */
-function neededBy({ command, lengthBytes }: FrameHeader): Feature | undefined {
-  switch (command) {
-    case TXN.EVENT:
-    case TXN.RELEASED:
-      return "events";
-    case TXN.INPUT:
-      return "inputs";
-    case TXN.PACKED:
-      return "packed";
-    case TXN.DIGEST_QUERY:
-      return "digests";
-    case TXN.DISK_QUERY:
-      return "diskDigests";
-    case TXN.LEAVE:
-      return lengthBytes > 0 ? "farewell" : undefined;
-  }
+function neededBy({ command, lengthBytes }: FrameHeader): FeatureName | undefined {
+  const { needs, payloadNeeds } = FRAME_RULES[frameName(command)!];
+  return needs ?? (lengthBytes > 0 ? payloadNeeds : undefined);
 }
 
 function headersIn(pieces: readonly Uint8Array[]): FrameHeader[] {
@@ -47,9 +34,11 @@ function saidTo(features: number): FrameHeader[] {
   const said = [...sender.takeOutput()];
   const answer = { ...OPTIONS, version: 1, features, session: SESSION };
   feed(sender, frame({ command: TXN.HELLO }, encodeHello(answer)));
-  const offers = (feature: Feature) => (features & FEATURE[feature]) !== 0;
-  if (sender.answersDigests) sender.queryDigests(1, 2);
-  else assert.throws(() => sender.queryDigests(1, 2), StateError);
+  const offers = (feature: FeatureName) => (features & FEATURE[feature]) !== 0;
+  if (sender.answersDigests) {
+    sender.queryDigests(1, 2);
+    feed(sender, frame({ command: TXN.DIGEST, flags: DIGEST_LAST }));
+  } else assert.throws(() => sender.queryDigests(1, 2), StateError);
   if (sender.mayQueryDisk) sender.queryDisk(new Uint8Array(30));
   else assert.throws(() => sender.queryDisk(new Uint8Array(30)), StateError);
   const input = [new Uint8Array(20)];
@@ -70,7 +59,7 @@ function saidTo(features: number): FrameHeader[] {
 }
 
 Deno.test("a sender says nothing that needs what the receiver has not offered", () => {
-  const names = Object.keys(FEATURE) as Feature[];
+  const names = Object.keys(FEATURE) as FeatureName[];
   for (let chosen = 0; chosen < 2 ** names.length; chosen++) {
     const offered = names.filter((_, i) => (chosen >> i & 1) === 1);
     const features = offered.reduce((sum, name) => sum | FEATURE[name], 0);
