@@ -5,6 +5,7 @@ import {
   type SentEnd,
   sentFarewell,
 } from "../decisions/sent_end.ts";
+import type { LinkSecurity } from "../decisions/link_security.ts";
 import type { Answer } from "../decisions/primary_end.ts";
 import type { VmFate } from "../decisions/vm_fate.ts";
 import type { VmIdentity } from "../decisions/whose_replica.ts";
@@ -34,6 +35,7 @@ import { SOFTWARE } from "./system/software.ts";
 import { serveUntilUnused } from "./taps/serve_until_unused.ts";
 import { PrimaryTapDevices } from "./taps/primary_tap_devices.ts";
 import type { SyncOn, TapSettings } from "./taps/tap_settings.ts";
+import type { LinkGuard } from "./tls/link_guard.ts";
 import { QmpClient } from "./vm/qmp_client.ts";
 import { isTakenOver } from "./vm/release_vm.ts";
 import { fateInWords, PAUSED } from "./vm/vm_end_words.ts";
@@ -49,6 +51,7 @@ export interface SendSettings
     Omit<SenderLinkSettings, "software" | "taps" | "compression" | "vm" | "marks">,
     CompressSettings {
   readonly target: string;
+  readonly security: LinkSecurity;
   readonly control?: string;
   readonly sessionName?: string;
   /** What names the VM, in place of QEMU's UUID and name. */
@@ -80,6 +83,7 @@ type SendingState = "connecting" | "linked" | "parting" | "serving-on" | "closed
 export class Sending {
   readonly #settings: SendSettings;
   readonly #target: Address;
+  readonly #guard: LinkGuard;
   readonly #progress: ProgressLine;
   readonly #signal: AbortSignal;
   readonly #front: SendFront | undefined;
@@ -105,12 +109,14 @@ export class Sending {
   constructor(
     settings: SendSettings,
     target: Address,
+    guard: LinkGuard,
     progress: ProgressLine,
     signal: AbortSignal,
     front?: SendFront,
   ) {
     this.#settings = settings;
     this.#target = target;
+    this.#guard = guard;
     this.#progress = progress;
     this.#signal = signal;
     this.#front = front;
@@ -206,6 +212,7 @@ export class Sending {
     const settings = this.#settings;
     const peer = this.#peer = await connectPeer(
       this.#target,
+      this.#guard,
       reactor,
       CONNECT_TIMEOUT_MS,
       this.#signal,
