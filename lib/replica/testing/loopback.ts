@@ -12,6 +12,8 @@ import { Secondary, type SecondaryCounters, type SecondaryEvent } from "../secon
 /** Settings that differ from case to case. */
 export interface LoopbackConfig extends Partial<PrimaryConfig> {
   readonly maxTransactionBytes?: number;
+  /** The secondary does not say what its limit is. */
+  readonly hidesLimit?: boolean;
   /** Goes on with this replica, as a new session does. */
   readonly replica?: Replica;
   /** Withholds what the secondary says until {@link Loopback.answer}. */
@@ -66,7 +68,8 @@ export class Loopback {
       {
         heartbeatMs: 1000,
         graceMs: 5000,
-        maxTransactionBytes,
+        maxTransactionBytes: config.hidesLimit ? 0 : maxTransactionBytes,
+        storesPages: this.replica.storesPages,
         committed: this.replica.committed,
         software: "kemari test",
       },
