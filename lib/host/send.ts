@@ -1,5 +1,6 @@
 import { UsageError } from "../errors.ts";
 import type { SendFront } from "./send_front.ts";
+import { standardEnds } from "./send_ends.ts";
 import { Sending, type SendSettings } from "./sending.ts";
 import { parseAddress } from "./system/address.ts";
 import { parseControlPath } from "./system/control_path.ts";
@@ -27,7 +28,7 @@ export async function send(
   }
   if (settings.qmp !== undefined) parseQmpAddress(settings.qmp);
   if (settings.control !== undefined) parseControlPath(settings.control);
-  const sending = new Sending(settings, target, progress, signal, front);
+  const sending = new Sending(settings, target, progress, signal, standardEnds(front));
   try {
     await sending.connect();
     await sending.run();
