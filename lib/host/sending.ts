@@ -5,6 +5,7 @@ import {
   type SentEnd,
   sentFarewell,
 } from "../decisions/sent_end.ts";
+import type { LinkSecurity } from "../decisions/link_security.ts";
 import type { Answer } from "../decisions/primary_end.ts";
 import type { VmFate } from "../decisions/vm_fate.ts";
 import type { VmIdentity } from "../decisions/whose_replica.ts";
@@ -33,6 +34,7 @@ import { SOFTWARE } from "./system/software.ts";
 import { serveUntilUnused } from "./taps/serve_until_unused.ts";
 import type { PrimaryTapDevices } from "./taps/primary_tap_devices.ts";
 import type { SyncOn, TapSettings } from "./taps/tap_settings.ts";
+import type { LinkGuard } from "./tls/link_guard.ts";
 import { QmpClient } from "./vm/qmp_client.ts";
 import { isTakenOver } from "./vm/release_vm.ts";
 import { fateInWords, PAUSED } from "./vm/vm_end_words.ts";
@@ -48,6 +50,7 @@ export interface SendSettings
     Omit<SenderLinkSettings, "software" | "taps" | "compression" | "vm" | "marks">,
     CompressSettings {
   readonly target: string;
+  readonly security: LinkSecurity;
   readonly control?: string;
   readonly sessionName?: string;
   /** What names the VM, in place of QEMU's UUID and name. */
@@ -79,6 +82,7 @@ type SendingState = "connecting" | "linked" | "parting" | "serving-on" | "closed
 export class Sending {
   readonly #settings: SendSettings;
   readonly #target: Address;
+  readonly #guard: LinkGuard;
   readonly #progress: ProgressLine;
   readonly #signal: AbortSignal;
   readonly #ends: SendEnds;
@@ -98,12 +102,14 @@ export class Sending {
   constructor(
     settings: SendSettings,
     target: Address,
+    guard: LinkGuard,
     progress: ProgressLine,
     signal: AbortSignal,
     ends: SendEnds,
   ) {
     this.#settings = settings;
     this.#target = target;
+    this.#guard = guard;
     this.#progress = progress;
     this.#signal = signal;
     this.#ends = ends;
@@ -200,6 +206,7 @@ export class Sending {
     const settings = this.#settings;
     const peer = this.#peer = await connectPeer(
       this.#target,
+      this.#guard,
       reactor,
       CONNECT_TIMEOUT_MS,
       this.#signal,

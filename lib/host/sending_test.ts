@@ -16,6 +16,7 @@ import { O_CLOEXEC, O_NONBLOCK } from "./system/linux.ts";
 import { never } from "./system/never.ts";
 import { PrimaryTapDevices } from "./taps/primary_tap_devices.ts";
 import type { TapSettings } from "./taps/tap_settings.ts";
+import { LinkGuard } from "./tls/link_guard.ts";
 import { FakeMonitor } from "./vm/testing/fake_monitor.ts";
 
 /** What QEMU's own timer was set to by the operator, and is set to by us. */
@@ -43,6 +44,7 @@ function sendingTo(
 ): Sending {
   const settings: SendSettings = {
     target: "the socket",
+    security: { kind: "plain", crossesNetworks: false },
     commit: "async",
     stream: "auto",
     maxInFlightBytes: 2 ** 26,
@@ -57,9 +59,10 @@ function sendingTo(
     syncIntervalMs: OURS_MS,
   };
   const target = { kind: "unix", path, text: "the socket" } as const;
+  const guard = LinkGuard.open(settings.security, "sender", target);
   const progress = { isShown: false, set: () => {} };
   const output = { fd: -1, release: () => {} };
-  return new Sending(settings, target, progress, signal, { ...ends, output });
+  return new Sending(settings, target, guard, progress, signal, { ...ends, output });
 }
 
 /** The VM, with the world behind its NIC, its QEMU's monitor, and its secondary. */

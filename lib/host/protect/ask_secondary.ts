@@ -9,6 +9,7 @@ import { besides } from "../system/failure_beside.ts";
 import type { Reactor } from "../system/reactor.ts";
 import { isTakenOver } from "../vm/release_vm.ts";
 import { SenderLink } from "../link/sender_link.ts";
+import type { LinkGuard } from "../tls/link_guard.ts";
 import { never } from "../system/never.ts";
 
 const log = getLogger(["kemari", "protect"]);
@@ -27,6 +28,7 @@ const POLL_MS = 250;
  */
 export async function askSecondary(
   target: Address,
+  guard: LinkGuard,
   options: SenderLinkSettings,
   reactor: Reactor,
 ): Promise<Answer> {
@@ -38,7 +40,7 @@ export async function askSecondary(
   for (;;) {
     let link: SenderLink | undefined;
     try {
-      const peer = await connectPeer(target, reactor, CONNECT_TIMEOUT_MS, never);
+      const peer = await connectPeer(target, guard, reactor, CONNECT_TIMEOUT_MS, never);
       const asking = link = new SenderLink(reactor, peer, { ...options, taps: undefined });
       await reactor.runOn(() => asking.ready, (failure) => {
         if (isPeers(failure)) throw failure;

@@ -160,8 +160,8 @@ export class Protection {
   /** Begins a session. @returns When the secondary has said who it is. */
   async #connect(isFirst: boolean): Promise<SenderLink> {
     this.#begunAt = performance.now();
-    const { target, reactor, signal, taps, settings } = this.#parts;
-    const peer = await connectSecondary(target, reactor, signal, isFirst || !settings.retry);
+    const { target, guard, reactor, signal, taps, settings } = this.#parts;
+    const peer = await connectSecondary(target, guard, reactor, signal, isFirst || !settings.retry);
     const link = await openLink(reactor, peer, this.#linkSettings, taps.images, signal);
     this.#latest = link;
     this.#state = { at: "linked", link };
@@ -292,14 +292,14 @@ export class Protection {
   }
 
   #parting(): Parting {
-    const { line: { qmp, watch }, settings, target, reactor, taps, signal } = this.#parts;
+    const { line: { qmp, watch }, settings, target, guard, reactor, taps, signal } = this.#parts;
     return {
       ...{ qmp, watch, reactor, taps, signal },
       onSecondaryLoss: settings.onSecondaryLoss,
       folder: this.#folder,
       still: this.#still,
       guardian: this.#guardian,
-      ask: () => askSecondary(target, this.#linkSettings, reactor),
+      ask: () => askSecondary(target, guard, this.#linkSettings, reactor),
       isQuiet: this.#retries.isFull,
     };
   }

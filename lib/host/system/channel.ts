@@ -254,6 +254,6 @@ export class OutputQueue {
 }
 
 /** Where memory lies; user space ends below 2⁵³. It never moves: array buffers are not compacted. */
-function addressOf(memory: ArrayBufferLike): number {
+export function addressOf(memory: ArrayBufferLike): number {
   return Number(Deno.UnsafePointer.value(Deno.UnsafePointer.of(memory as ArrayBuffer)));
 }
