@@ -1,6 +1,6 @@
 /** What carries QMP's bytes: the runtime's sockets, or the reactor that a VM is protected on. */
 import { OutputQueue, readSome } from "../system/channel.ts";
-import { sendWithDescriptor } from "../system/descriptor_passing.ts";
+import { sendWithDescriptors } from "../system/descriptor_passing.ts";
 import { libc } from "../system/libc.ts";
 import type { QmpAddress } from "./qmp_address.ts";
 import type { Reactor, Watch } from "../system/reactor.ts";
@@ -117,7 +117,7 @@ class ReactorLine implements QmpLine {
     if (this.#closed) return;
     // A descriptor belongs to the bytes that it is sent with: what is before them must be out.
     if (fd !== undefined && this.#output.flush()) {
-      bytes = bytes.subarray(sendWithDescriptor(this.#fd, bytes, fd, this.#path));
+      bytes = bytes.subarray(sendWithDescriptors(this.#fd, bytes, [fd], this.#path, "qemu"));
     }
     this.#output.push([bytes]);
     this.#flush();
