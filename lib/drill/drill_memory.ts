@@ -5,6 +5,7 @@
 import { formatWholeMs } from "../units.ts";
 import { askReceiver, askSender } from "../lab/program/ask_end.ts";
 import type { TakeoverStatus } from "../control/receiver_status.ts";
+import { makeKeyFile } from "../host/keygen.ts";
 import { selfCommand } from "../host/system/self_command.ts";
 import { type RunningVm, StandbyGuest } from "../lab/vms/standby_guest.ts";
 import { startVm } from "../lab/vms/vm.ts";
@@ -55,9 +56,12 @@ export async function drillMemory(
     const fence = `kill -9 ${primary.pid} 2>/dev/null; ` +
       `while kill -0 ${primary.pid} 2>/dev/null; do sleep 0.01; done`;
     const isWarm = settings.standby === "warm";
+    const security = settings.key ? ["--key", `${folder}/key`] : [];
+    if (settings.key) makeKeyFile(`${folder}/key`, "drill");
     const recvWords = [
       ...selfCommand(["recv", link, "--on-loss", "activate", "--fence", fence]),
       ...["--control", `${folder}/recv`, "--quiet"],
+      ...security,
     ];
     await using standby = isWarm
       ? await StandbyGuest.prepare({ ...machine, name: "secondary" })
@@ -79,6 +83,7 @@ export async function drillMemory(
       ...selfCommand(["protect", "--qmp", primary.qmpPath, link]),
       ...["--sync-interval", `${settings.syncIntervalMs}`],
       ...["--control", `${folder}/protect`, "--quiet"],
+      ...security,
     ]);
     children.push(protect);
     await protectedBy(`${folder}/protect`, protect, signal);

@@ -30,6 +30,8 @@ export interface ReceiverConfig {
   readonly software: string;
   /** Whether INPUT is taken. */
   readonly takesInputs?: boolean;
+  /** Whether pages of a whole stream that builds on nothing do not count against the limit. */
+  readonly storesPages?: boolean;
   /**
    * Looks at who comes, before it is answered; all are taken by default.
    *
@@ -243,7 +245,9 @@ export class TxnReceiver implements FrameVisitor {
   #hello(payload: Uint8Array, offset: number): void {
     const hello = decodeHello(payload, offset);
     this.#options.admit?.(hello, offset);
-    const features = OFFERED_FEATURES | (this.#options.takesInputs ? FEATURE.inputs : 0);
+    const { takesInputs, storesPages } = this.#options;
+    const features = OFFERED_FEATURES | (takesInputs ? FEATURE.inputs : 0) |
+      (storesPages ? FEATURE.storesPages : 0);
     this.#agreed = agreedFeatures(hello.features, features);
     this.#peer = hello;
     this.#frame(

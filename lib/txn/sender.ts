@@ -95,7 +95,6 @@ export class TxnSender implements FrameVisitor {
   get inFlight(): readonly InFlight[] {
     return this.#inFlight;
   }
-
   /** Bytes made for the peer, by what they are for. */
   get sent(): SentBytes {
     return this.#writer.sent;
@@ -113,8 +112,7 @@ export class TxnSender implements FrameVisitor {
    * Opens the next transaction.
    *
    * @param kind Says what pages that go unmentioned hold.
-   * @throws {WireError} `bad-value` if there is no number left for it: the peer has said that it has
-   *   the last one there is.
+   * @throws {WireError} `bad-value` if there is no number left for it.
    */
   begin(kind: keyof typeof BEGIN_FLAGS): number {
     this.#expect(TXN.BEGIN, "begin");

@@ -66,6 +66,7 @@ const pair = optionGroup(
         ),
       )
       .addOption(commitOption())
+      .addOption(flag("--key", "encrypt the link between the hosts, with a key made for it"))
       .addOption(
         parsed("--grace <duration>", "silence after which a host counts as lost", parseDurationMs)
           .default(1500, "1500ms"),
@@ -106,6 +107,7 @@ export const drill = defineCommand({
       "kemari drill --ping-pong 10",
       "kemari drill --standby warm --phase unseen --runs 20 --json",
       "kemari drill --form memory",
+      "kemari drill --key --fault all",
     ],
     notes: [
       {

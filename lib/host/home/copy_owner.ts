@@ -8,6 +8,7 @@ import { getLogger } from "@logtape/logtape";
 import type { VmIdentity } from "../../decisions/whose_replica.ts";
 import type { MarkedDisk } from "../image/image_marks.ts";
 import { cString, libc } from "../system/libc.ts";
+import { within } from "../system/within.ts";
 import { decodeVmNote } from "../ram_dir/ram_state.ts";
 
 const log = getLogger(["kemari", "recv"]);
@@ -65,10 +66,7 @@ export class CopyOwner {
 
   /** Waits until all notes are written; if storage hangs, no longer than `limitMs`. */
   async settle(limitMs: number): Promise<void> {
-    let timer: ReturnType<typeof setTimeout> | undefined;
-    const late = new Promise<void>((resolve) => timer = setTimeout(resolve, limitMs));
-    await Promise.race([this.#written, late]);
-    clearTimeout(timer);
+    await within(limitMs, this.#written);
   }
 
   #inTurn(write: (path: string) => Promise<number>): Promise<unknown> {

@@ -29,6 +29,7 @@ import type { HelloField } from "../../txn/hello_fields.ts";
 import type { Hello } from "../../txn/hello.ts";
 import { placeOf } from "./image_place.ts";
 import { cString, libc } from "../system/libc.ts";
+import { within } from "../system/within.ts";
 
 const log = getLogger(["kemari", "tap"]);
 
@@ -44,6 +45,8 @@ export interface MarkedDisk {
 
 /** How long setting the marks may take before a session begins without them. */
 const PLACE_MS = 5000;
+/** How long it may take to lose one before nobody waits for that any more. */
+const REMOVE_MS = 500;
 
 /**
  * The marks of one session at the primary. Every access to the images' storage is made off the loop
@@ -53,23 +56,19 @@ export class ImageMarks {
   readonly #placed: (() => Promise<unknown>)[] = [];
   readonly #fields: HelloField[] = [];
   #isOver = false;
+  #removing: Promise<unknown> = Promise.resolve();
   /** Resolves when no access to the images is under way any more. */
-  settled: Promise<unknown> = Promise.resolve();
-
-  private constructor() {}
+  readonly settled: Promise<unknown>;
+  /** Done when each image has its mark, cannot have any, or has not had it in time. */
+  readonly placed: Promise<unknown>;
 
   /**
-   * Puts a mark on each image. An image that cannot be marked, or not in time, is not mentioned to
-   * the secondary.
+   * Begins to put a mark at each image. Of one that cannot have any, or not in time, the secondary
+   * is told nothing.
    */
-  static async place(disks: readonly MarkedDisk[], timeoutMs = PLACE_MS): Promise<ImageMarks> {
-    const marks = new ImageMarks();
-    let timer: ReturnType<typeof setTimeout> | undefined;
-    const late = new Promise<void>((resolve) => timer = setTimeout(resolve, timeoutMs));
-    marks.settled = Promise.all(disks.map((disk) => marks.#place(disk)));
-    await Promise.race([marks.settled, late]);
-    clearTimeout(timer);
-    return marks;
+  constructor(disks: readonly MarkedDisk[], timeoutMs = PLACE_MS) {
+    this.settled = Promise.all(disks.map((disk) => this.#place(disk)));
+    this.placed = within(timeoutMs, this.settled);
   }
 
   /** The marks as fields of HELLO. */
@@ -77,10 +76,19 @@ export class ImageMarks {
     return this.#fields;
   }
 
-  /** Removes the marks, also those that are set later than expected. */
+  /**
+   * Removes the marks, also those that are set later than expected. May be called again.
+   *
+   * @returns When none is left, or storage that hangs was waited for long enough.
+   */
   async remove(): Promise<void> {
     this.#isOver = true;
-    await Promise.all(this.#placed.splice(0).map((remove) => remove()));
+    await within(REMOVE_MS, Promise.all([this.settled, this.#removePlaced()]));
+  }
+
+  #removePlaced(): Promise<unknown> {
+    const removing = this.#placed.splice(0).map((remove) => remove());
+    return this.#removing = Promise.all([this.#removing, ...removing]);
   }
 
   async #place({ name, path }: MarkedDisk): Promise<void> {
@@ -107,7 +115,7 @@ export class ImageMarks {
     if (hasAttribute) this.#placed.push(() => libc().removexattr(file, ATTRIBUTE));
     const note = await writeNote(path, mark);
     if (note !== undefined) this.#placed.push(() => Deno.remove(note).catch(() => {}));
-    if (this.#isOver) await this.remove();
+    if (this.#isOver) await this.#removePlaced();
     if (hasAttribute || note !== undefined) return true;
     log.warn(
       "{path}: it cannot be marked (neither an extended attribute nor a file beside it): kemari " +

@@ -1,5 +1,5 @@
 /** Errors for a secondary that is lost, or that has given this primary up. */
-import { TransportError, WireError } from "../../errors.ts";
+import { KemariError, TransportError, WireError } from "../../errors.ts";
 import { formatBytes } from "../../units.ts";
 
 /** @param name Its address. */
@@ -17,6 +17,11 @@ export function closedBySecondary(name: string): TransportError {
     party: "peer",
     hint: "see what `kemari recv` says there",
   });
+}
+
+/** Whether it is the secondary that has failed, or the connection to it, and nobody else. */
+export function isPeers(error: unknown): boolean {
+  return error instanceof KemariError && error.party === "peer";
 }
 
 /** Whether the secondary has said that it gave us up because it heard nothing from us. */

@@ -5,8 +5,9 @@ import { endTree } from "../system/process_tree.ts";
 import { adopt } from "../system/channel.ts";
 import { errno, errnoText, libc } from "../system/libc.ts";
 import type { Reactor } from "../system/reactor.ts";
-import { connectSocket } from "../system/socket.ts";
+import { type AdmitIp, connectSocket } from "../system/socket.ts";
 import { type Descriptors, PlainTransport, type Transport } from "../system/transport.ts";
+import type { LinkGuard } from "../tls/link_guard.ts";
 import { O_CLOEXEC, O_NONBLOCK } from "../system/linux.ts";
 
 /** A connection to the other end. */
@@ -24,56 +25,59 @@ interface PeerCommand {
   kill(): void;
 }
 
-/** A connection over one socket. */
+/** A plain connection over one socket. */
 export function socketConnection(fd: number, name: string): PeerConnection {
-  return connectionOver({
-    input: fd,
-    output: fd,
-    name,
-    isSocket: true,
-    close: () => void libc().close(fd),
-  });
+  return connectionOver(socketDescriptors(fd, name));
 }
 
-/** A connection over these descriptors, which are closed with it. */
-export function connectionOver(descriptors: Descriptors, command?: PeerCommand): PeerConnection {
-  return { transport: new PlainTransport(descriptors, "peer"), command };
+/** A socket's one descriptor, for both ways. */
+export function socketDescriptors(fd: number, name: string): Descriptors {
+  return { input: fd, output: fd, name, isSocket: true, close: () => void libc().close(fd) };
+}
+
+/** A plain connection over these descriptors, which are closed with it. */
+export function connectionOver(descriptors: Descriptors): PeerConnection {
+  return { transport: new PlainTransport(descriptors, "peer") };
 }
 
 /**
- * Opens the connection that an address stands for.
+ * Opens the connection that an address stands for. A handshake, if there is one, comes with its
+ * first use.
  *
- * @throws {TransportError}
+ * @throws {TransportError | UsageError} also where the guard does not let us connect there.
  */
 export async function connectPeer(
   address: Address,
+  guard: LinkGuard,
   reactor: Reactor,
   timeoutMs: number,
   signal: AbortSignal,
 ): Promise<PeerConnection> {
   switch (address.kind) {
     case "tcp":
-    case "unix":
-      return socketConnection(
-        await connectSocket(address, reactor, timeoutMs, signal, "peer"),
-        address.text,
-      );
+    case "unix": {
+      const admit: AdmitIp = (ip) => guard.admit(ip, address.text);
+      const fd = await connectSocket(address, reactor, timeoutMs, signal, "peer", admit);
+      return { transport: guard.transport(socketDescriptors(fd, address.text)) };
+    }
     case "stdio": {
       const input = adopt(0, "read");
       const output = adopt(1, "write");
-      return connectionOver({
-        input: input.fd,
-        output: output.fd,
-        name: "stdio",
-        isSocket: false,
-        close() {
-          input.release();
-          output.release();
-        },
-      });
+      return {
+        transport: guard.transport({
+          input: input.fd,
+          output: output.fd,
+          name: "stdio",
+          isSocket: false,
+          close() {
+            input.release();
+            output.release();
+          },
+        }),
+      };
     }
     case "exec":
-      return spawnPeer(address.command, address.text);
+      return spawnPeer(address.command, address.text, guard);
   }
 }
 
@@ -86,7 +90,11 @@ export async function connectPeer(
  * The command is not killed: a `kemari recv` ends by itself with its connection, or has a VM by
  * then.
  */
-async function spawnPeer(command: string, name: string): Promise<PeerConnection> {
+async function spawnPeer(
+  command: string,
+  name: string,
+  guard: LinkGuard,
+): Promise<PeerConnection> {
   const down = pipe(name);
   const up = pipe(name);
   const proc = `/proc/${Deno.pid}/fd`;
@@ -130,12 +138,15 @@ async function spawnPeer(command: string, name: string): Promise<PeerConnection>
       libc().close(down.write);
     },
   };
-  return connectionOver(descriptors, {
-    exitCode,
-    kill() {
-      if (!ended) endTree(child.pid);
-    },
-  });
+  const kill = () => {
+    if (!ended) endTree(child.pid);
+  };
+  try {
+    return { transport: guard.transport(descriptors), command: { exitCode, kill } };
+  } catch (error) {
+    kill();
+    throw error;
+  }
 }
 
 function pipe(name: string): { read: number; write: number } {

@@ -18,8 +18,9 @@ import type { Address } from "../system/address.ts";
 import { CommitChecks } from "./commit_checks.ts";
 import type { CommitGate } from "./commit_gate.ts";
 import { allocateSlab } from "../system/libc.ts";
-import { connectPeer, type PeerConnection, socketConnection } from "./peer_connection.ts";
-import type { Reactor, Watch } from "../system/reactor.ts";
+import { LinkListener } from "./link_listener.ts";
+import { connectPeer } from "./peer_connection.ts";
+import type { Reactor } from "../system/reactor.ts";
 import { ReplicaOwner } from "../home/replica_owner.ts";
 import { ReceiverSession, type SessionSettings } from "./receiver_session.ts";
 import { oneAtATime } from "./hello_gate.ts";
@@ -32,12 +33,14 @@ import {
   waitingWords,
   whyNot,
 } from "./session_end_words.ts";
-import { type Listener, listenSocket } from "../system/socket.ts";
+import type { Transport } from "../system/transport.ts";
+import type { LinkGuard } from "../tls/link_guard.ts";
 
 const log = getLogger(["kemari", "recv"]);
 
 export interface ReceiverSettings extends SessionSettings {
   readonly listen: Address;
+  readonly guard: LinkGuard;
   readonly onLoss: "wait" | "activate" | "exit";
   /** Whether an operator can order a failover when no sender can come back. */
   readonly controlled: boolean;
@@ -98,8 +101,7 @@ export class ReceiverHost {
     payloadBytes: 0,
     lastPayloadBytes: 0,
   };
-  #listener: Listener | undefined;
-  #listenerWatch: Watch | undefined;
+  #listener: LinkListener | undefined;
   #state: ReceiverState = { at: "free" };
   #lastLoss: KemariError | undefined;
   #committedAt = 0;
@@ -160,16 +162,15 @@ export class ReceiverHost {
 
   /** Begins to listen, or opens the one connection that `exec:` and `stdio:` stand for. */
   async open(signal: AbortSignal): Promise<void> {
-    const { listen } = this.#settings;
+    const { listen, guard } = this.#settings;
     if (listen.kind === "exec" || listen.kind === "stdio") {
-      const peer = await connectPeer(listen, this.#reactor, this.#settings.graceMs, signal);
-      this.#begin(peer);
+      const peer = await connectPeer(listen, guard, this.#reactor, this.#settings.graceMs, signal);
+      this.#begin(peer.transport);
       return;
     }
-    const listener = await listenSocket(listen, this.#reactor, signal);
+    const came = (peer: Transport) => this.#came(peer);
+    const listener = await LinkListener.open(listen, guard, this.#reactor, signal, came);
     this.#listener = listener;
-    this.#listenerWatch = this.#reactor.watch(listener.fd, { readable: () => this.#accept() });
-    this.#listenerWatch.want(true, false);
     log.info("listening on {address}", { address: listener.text });
   }
 
@@ -225,7 +226,6 @@ export class ReceiverHost {
 
   close(): void {
     this.#endSession();
-    this.#listenerWatch?.stop();
     this.#listener?.close();
     this.#listener = undefined;
   }
@@ -235,28 +235,25 @@ export class ReceiverHost {
     this.#reactor.wake();
   }
 
-  #accept(): void {
-    const fd = this.#listener!.accept();
-    if (fd === undefined) return;
-    const peer = socketConnection(fd, this.#listener!.text);
+  #came(peer: Transport): void {
     this.session?.makeWay();
     switch (this.#state.at) {
       case "free":
         return this.#begin(peer);
       case "active":
         log.warn("a sender connected, but the VM runs here: refused");
-        return refuseSender(peer.transport, this.#reactor, "taken-over");
+        return refuseSender(peer, this.#reactor, "taken-over");
       case "decided":
         // An activation may still fail: until it has succeeded, the primary is not told to stop.
         log.warn("a sender connected during an activation: refused");
-        return refuseSender(peer.transport, this.#reactor, "activating");
+        return refuseSender(peer, this.#reactor, "activating");
       default:
         log.warn("another sender connected while one is served: refused");
-        return refuseSender(peer.transport, this.#reactor, "busy");
+        return refuseSender(peer, this.#reactor, "busy");
     }
   }
 
-  #begin({ transport }: PeerConnection): void {
+  #begin(transport: Transport): void {
     this.#senders++;
     const session = new ReceiverSession(
       this.#reactor,

@@ -119,6 +119,7 @@ export class ReceiverSession {
         committed: replica.committed,
         software: settings.software,
         takesInputs: replica.taps.keepsInputs,
+        storesPages: replica.storesPages,
         admit: (_hello, offset) => this.#hello.admit(offset),
       },
       performance.now(),

@@ -10,7 +10,7 @@ import { digestSeed } from "./digest_seed.ts";
 import { bootTimeMs } from "../system/boot_time.ts";
 import { helloFields, type QemuChannel, type SenderLinkSettings } from "./sender_link_settings.ts";
 import type { ImageMarks } from "../image/image_marks.ts";
-import { closedBySecondary, hasGivenUsUp, silentSecondary } from "./lost_secondary.ts";
+import { closedBySecondary, silentSecondary } from "./lost_secondary.ts";
 import type { LinkState } from "./link_state.ts";
 import { SenderLinkTaps } from "./sender_link_taps.ts";
 import { OwnSilence } from "./own_silence.ts";
@@ -18,14 +18,11 @@ import type { PeerConnection } from "./peer_connection.ts";
 import { PeerInput } from "./peer_input.ts";
 import { PeerOutput } from "./peer_output.ts";
 import type { Reactor, Watch } from "../system/reactor.ts";
-import { isTakenOver } from "../vm/release_vm.ts";
 import { SegmentPool } from "../system/segment_pool.ts";
 import type { Transport } from "../system/transport.ts";
 import { tellStuck } from "./stuck_stream.ts";
-import { never } from "../system/never.ts";
+import { untilLeft } from "./until_left.ts";
 
-/** How long a secondary has to confirm a LEAVE. */
-const LEAVE_MS = 1500;
 /** How many bytes of a full stream may wait for the peer before QEMU has to wait. */
 const FULL_PENDING_BYTES = 8 * 2 ** 20;
 
@@ -213,23 +210,16 @@ export class SenderLink {
     if (!this.#isOpen || !this.primary.leave({ reason, text })) return false;
     this.detach();
     this.#state = { at: "leaving" };
-    let late = false;
-    const cancel = this.#reactor.after(LEAVE_MS, () => late = true);
-    try {
-      this.#pump();
-      await this.#reactor.run(
-        () => late || this.#peerInput.hasEnded || this.state.at !== "leaving",
-        never,
-      );
-    } catch (error) {
-      if (isTakenOver(error) || hasGivenUsUp(error)) throw error;
-      // The peer is gone: it has nothing to be told.
-    } finally {
-      cancel();
-    }
+    const hasHeard = () => this.#peerInput.hasEnded || this.state.at !== "leaving";
+    await untilLeft(this.#reactor, () => this.#pump(), hasHeard);
     const { state } = this;
     if (state.at !== "left") return false;
     return this.primary.answersLeave ? state.by === "answer" : this.#peer.transport.isSocket;
+  }
+
+  /** Behind {@link close}, for a process that ends: waits until the images bear no mark of ours. */
+  async unmark(): Promise<void> {
+    await this.#marks?.remove();
   }
 
   /** QEMU's VM runs again. */

@@ -48,6 +48,7 @@ const SOCKET_NOTE = "sockets";
 
 /** The folder. One process uses it at a time. */
 export class RamDir implements ReplicaStore, Disposable {
+  readonly writesThrough = true;
   readonly path: string;
   readonly reserve: RamReserve;
   readonly #lock: number;

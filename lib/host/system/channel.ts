@@ -258,6 +258,6 @@ export class OutputQueue {
  * The address of a buffer, below 2⁵³ as all of user space. A buffer never moves: the runtime does
  * not compact them.
  */
-function addressOf(memory: ArrayBufferLike): number {
+export function addressOf(memory: ArrayBufferLike): number {
   return Number(Deno.UnsafePointer.value(Deno.UnsafePointer.of(memory as ArrayBuffer)));
 }

@@ -1,5 +1,7 @@
+import { delay } from "./delay.ts";
 import { libc } from "./libc.ts";
 import { O_CLOEXEC, O_NONBLOCK, POLLIN, POLLOUT } from "./linux.ts";
+import { never } from "./never.ts";
 
 /** What a watched descriptor waits for. Handlers run on the loop and must not block. */
 export interface WatchHandlers {
@@ -206,6 +208,39 @@ export class Reactor {
    *   itself.
    */
   async during<T>(task: Promise<T>, signal: AbortSignal): Promise<T> {
+    return await this.#watching(task, (settled) => this.run(settled, signal));
+  }
+
+  /**
+   * Runs until `done()`, whatever fails meanwhile: for what has to come to its end.
+   *
+   * @param heed Told of each failure; what it throws ends the run.
+   */
+  async runOn(done: () => boolean, heed: (failure: unknown) => void): Promise<void> {
+    while (!done()) {
+      try {
+        await this.run(done, never);
+      } catch (failure) {
+        heed(failure);
+        // A handler that fails in each turn is not to keep the runtime from its own.
+        await delay(1);
+      }
+    }
+  }
+
+  /**
+   * Runs until a task outside the loop has settled, as {@link runOn} does.
+   *
+   * @throws what the task rejects with, or what `heed` throws; the task then goes on alone.
+   */
+  async seeThrough<T>(task: Promise<T>, heed: (failure: unknown) => void): Promise<T> {
+    return await this.#watching(task, (settled) => this.runOn(settled, heed));
+  }
+
+  async #watching<T>(
+    task: Promise<T>,
+    run: (settled: () => boolean) => Promise<void>,
+  ): Promise<T> {
     let settled = false;
     const watched = task.finally(() => {
       settled = true;
@@ -214,7 +249,7 @@ export class Reactor {
     watched.catch(() => {});
     const done = this.awaitRuntime();
     try {
-      await this.run(() => settled, signal);
+      await run(() => settled);
     } finally {
       done();
     }

@@ -232,3 +232,23 @@ Deno.test("a failure that is forgotten does not end the next run", async () => {
     reactor.close();
   }
 });
+
+Deno.test("what has to come to its end outlives the failures of others, which are told", () =>
+  withReactor(async (reactor) => {
+    const failures: unknown[] = [];
+    const { promise, resolve } = Promise.withResolvers<string>();
+    reactor.fail("before");
+    reactor.after(1, () => {
+      reactor.after(1, () => resolve("done"));
+      throw "in between";
+    });
+    assert.equal(await reactor.seeThrough(promise, (failure) => failures.push(failure)), "done");
+    assert.deepEqual(failures, ["before", "in between"]);
+    const refused = reactor.seeThrough(Promise.reject("its own"), () => {});
+    await assert.rejects(refused, (error) => error === "its own");
+    reactor.fail("enough");
+    const ended = reactor.runOn(() => false, (failure) => {
+      throw failure;
+    });
+    await assert.rejects(ended, (error) => error === "enough");
+  }));

@@ -23,10 +23,15 @@ import type { Reactor } from "./reactor.ts";
 const LISTEN_QUEUE = 128;
 const ONE = new Uint8Array([1, 0, 0, 0]);
 
-type SocketAddress = Extract<Address, { kind: "tcp" | "unix" }>;
+export type SocketAddress = Extract<Address, { kind: "tcp" | "unix" }>;
+
+/** Throws where an IP address, of 4 or 16 bytes, is not to be connected to or listened at. */
+export type AdmitIp = (ip: Uint8Array) => void;
 
 interface Resolved {
   readonly family: number;
+  /** 4 or 16 bytes; a Unix socket has none. */
+  readonly ip?: Uint8Array;
   readonly sockaddr: Uint8Array<ArrayBuffer>;
 }
 
@@ -78,7 +83,8 @@ function reachable(
   const resolved: Resolved[] = [];
   for (const { address, family } of found) {
     if (family !== 6) {
-      resolved.push({ family: AF_INET, sockaddr: ipv4Sockaddr(address, port) });
+      const sockaddr = ipv4Sockaddr(address, port);
+      resolved.push({ family: AF_INET, ip: sockaddr.subarray(4, 8), sockaddr });
       continue;
     }
     const [plain, zone] = address.split("%", 2);
@@ -92,7 +98,7 @@ function reachable(
         party,
       });
     }
-    resolved.push({ family: AF_INET6, sockaddr: ipv6Sockaddr(bytes, port, scope) });
+    resolved.push({ family: AF_INET6, ip: bytes, sockaddr: ipv6Sockaddr(bytes, port, scope) });
   }
   if (resolved.length > 0) return resolved;
   throw new TransportError(text, "resolve", `${host} is link-local: on which link is not said`, {
@@ -112,6 +118,23 @@ function interfaceIndex(zone: string): number | undefined {
   return libc().if_indextoname(Number(zone), new Uint8Array(16)) === null
     ? undefined
     : Number(zone);
+}
+
+/**
+ * Asks of every address that a host's name stands for, before anything is done there. A name that
+ * cannot be looked up yet is asked of when it is connected to.
+ *
+ * @throws what `admit` throws.
+ */
+export async function admitAddress(
+  address: Address,
+  signal: AbortSignal,
+  admit: AdmitIp,
+): Promise<void> {
+  if (address.kind !== "tcp") return;
+  const found = await resolve(address, signal, "host").catch(() => []);
+  signal.throwIfAborted();
+  for (const { ip } of found) if (ip !== undefined) admit(ip);
 }
 
 /** Looks a name up. A name server may not answer for long; the signal ends the wait. */
@@ -184,6 +207,7 @@ function setNoDelay(fd: number): void {
  * time of its own, so that an address that does not answer leaves time for the others.
  *
  * @param party Whose the other end is, for errors.
+ * @param admit Asked of every address before any is connected to.
  * @returns A non-blocking descriptor that the caller owns.
  * @throws {TransportError} with a hint, also after `timeoutMs` without an answer.
  */
@@ -193,10 +217,12 @@ export async function connectSocket(
   timeoutMs: number,
   signal: AbortSignal,
   party: Party = "host",
+  admit: AdmitIp = () => {},
 ): Promise<number> {
   const deadline = performance.now() + timeoutMs;
   let code: number = ERRNO.ETIMEDOUT;
   const targets = await resolve(address, signal, party);
+  for (const { ip } of targets) if (ip !== undefined) admit(ip);
   for (const [i, target] of targets.entries()) {
     const now = performance.now();
     const share = now + (deadline - now) / (targets.length - i);
@@ -292,14 +318,17 @@ export interface Listener {
  *
  * A Unix socket left by a process that is gone is replaced; one that answers is not.
  *
+ * @param admit Asked of the address first.
  * @throws {TransportError}
  */
 export async function listenSocket(
   address: SocketAddress,
   reactor: Reactor,
   signal: AbortSignal,
+  admit: AdmitIp = () => {},
 ): Promise<Listener> {
-  const [{ family, sockaddr }] = await resolve(address, signal, "host");
+  const [{ family, ip, sockaddr }] = await resolve(address, signal, "host");
+  if (ip !== undefined) admit(ip);
   const fd = open(family, address.text, "listen");
   const fail = (code: number, hint?: string): never => {
     libc().close(fd);

@@ -5,8 +5,6 @@ import { decodeMigrationStatus, queryMigration } from "../../qmp/migration_statu
 import type { QmpEvent } from "../../qmp/session.ts";
 import type { QmpClient } from "./qmp_client.ts";
 import type { Reactor } from "../system/reactor.ts";
-import { never } from "../system/never.ts";
-import { delay } from "../system/delay.ts";
 
 /** How long a QEMU whose stream has ended has to show that it is alive. */
 const ALIVE_MS = 3000;
@@ -137,25 +135,8 @@ export class VmWatch {
    * its way is heard before the VM is called dead: the end of QEMU's stream may be seen first.
    */
   async evidence(reactor: Reactor): Promise<VmEvidence> {
-    let found: VmEvidence | undefined;
-    const asking = this.#ask().then((evidence) => {
-      found = evidence;
-      reactor.wake();
-    });
-    const done = reactor.awaitRuntime();
-    try {
-      while (found === undefined) {
-        try {
-          await reactor.run(() => found !== undefined, never);
-        } catch {
-          // Other failures meanwhile do not concern the VM.
-          await delay(1);
-        }
-      }
-    } finally {
-      done();
-    }
-    await asking;
+    // Other failures meanwhile do not concern the VM.
+    const found = await reactor.seeThrough(this.#ask(), () => {});
     const isAsleep = this.#isAsleep;
     return {
       ...found,

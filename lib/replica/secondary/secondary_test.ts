@@ -31,7 +31,7 @@ function nackOf(answers: readonly Uint8Array[]): [number, NackReason, string] {
 
 /** A session with one committed stream, and what it takes to look at the refusal. */
 async function session(maxTransactionBytes?: number) {
-  const link = await Loopback.open({ maxTransactionBytes });
+  const link = await Loopback.open({ maxTransactionBytes, hidesLimit: true });
   link.feed(fullStream(1));
   const before = [fingerprint(link.replica), link.replica.memoryBytes];
   return {

@@ -23,8 +23,10 @@ import type { SenderLinkSettings } from "../sender_link_settings.ts";
 import { SenderLink } from "../sender_link.ts";
 import { connectSocket } from "../../system/socket.ts";
 import { never } from "../../system/never.ts";
+import { LinkGuard } from "../../tls/link_guard.ts";
 
-/** A signal that never comes. */
+/** Both ends are on this host. */
+const PLAIN = { kind: "plain", crossesNetworks: false } as const;
 
 /** A hash of what a replica would activate. */
 export function contentOf(replica: Replica): string {
@@ -41,8 +43,10 @@ export class Stage implements AsyncDisposable {
   readonly receiver: ReceiverHost;
 
   private constructor(readonly reactor: Reactor, options: Partial<ReceiverSettings>) {
+    const listen = { kind: "unix", path: this.path, text: "the socket" } as const;
     this.receiver = new ReceiverHost(reactor, {
-      listen: { kind: "unix", path: this.path, text: "the socket" },
+      listen,
+      guard: LinkGuard.open(PLAIN, "receiver", listen),
       onLoss: "wait",
       maxTransactionBytes: 2 ** 30,
       heartbeatMs: 200,
