@@ -45,7 +45,7 @@ export interface MarkedDisk {
 
 /** How long setting the marks may take before a session begins without them. */
 const PLACE_MS = 5000;
-/** How long it may take to lose one before nobody waits for that any more. */
+/** How long to wait until the marks are removed. */
 const REMOVE_MS = 500;
 
 /**
@@ -59,12 +59,12 @@ export class ImageMarks {
   #removing: Promise<unknown> = Promise.resolve();
   /** Resolves when no access to the images is under way any more. */
   readonly settled: Promise<unknown>;
-  /** Done when each image has its mark, cannot have any, or has not had it in time. */
+  /** Resolves when each image has its mark, or cannot have a mark, or not in time. */
   readonly placed: Promise<unknown>;
 
   /**
-   * Begins to put a mark at each image. Of one that cannot have any, or not in time, the secondary
-   * is told nothing.
+   * Begins to put a mark on each image. An image that cannot be marked, or not in time, is not
+   * mentioned to the secondary.
    */
   constructor(disks: readonly MarkedDisk[], timeoutMs = PLACE_MS) {
     this.settled = Promise.all(disks.map((disk) => this.#place(disk)));
