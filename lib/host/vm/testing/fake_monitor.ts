@@ -1,4 +1,4 @@
-/** For tests: the QMP monitor of a VM that there is not. */
+/** For tests: a QMP monitor without a VM behind it. */
 
 const VERSION = { qemu: { major: 11, minor: 1, micro: 3 }, package: "" };
 
@@ -49,7 +49,7 @@ export class FakeMonitor implements AsyncDisposable {
     try {
       this.#client?.close();
     } catch {
-      // Its other side has gone.
+      // The client has gone.
     }
     return Promise.resolve();
   }
@@ -62,7 +62,7 @@ export class FakeMonitor implements AsyncDisposable {
         this.#client = undefined;
       }
     } catch {
-      // Disposed of.
+      // The monitor was disposed of.
     }
   }
 
