@@ -128,7 +128,9 @@ export class HelloGate {
 
   #start(hello: Hello): void {
     this.#state = "looking";
-    const limitMs = Math.min(MOST_LOOK_MS, hello.graceMs / 2, this.#ownGraceMs / 2);
+    // 0 says that the sender waits for as long as it takes.
+    const patienceMs = Math.min(hello.graceMs || Infinity, this.#ownGraceMs);
+    const limitMs = Math.min(MOST_LOOK_MS, patienceMs / 2);
     const done = this.#reactor.awaitRuntime();
     const cancel = this.#reactor.after(limitMs, () => this.#fail(unanswered("the sender")));
     this.#stopWaiting = () => {
