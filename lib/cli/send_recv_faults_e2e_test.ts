@@ -118,10 +118,10 @@ Deno.test("HTTP, silence, and a server of something else", () =>
     await using recv = new KemariProcess(["recv", "127.0.0.1:0", "--on-loss", "exit", ...QUICK]);
     const address = await recv.listening();
     await assert.rejects(fetch(`http://${address}/`));
-    await recv.waitFor(/no sender's: .*does not speak kemari: .*0x4745/);
+    await recv.waitFor(/not a sender's: .*does not speak kemari: .*0x4745/);
     const [hostname, port] = address.split(":");
     using _silent = await Deno.connect({ hostname, port: Number(port) });
-    await recv.waitFor(/no sender's: .*nothing was heard from the sender/);
+    await recv.waitFor(/not a sender's: .*nothing was heard from the sender/);
     assert.equal((await sendBytes(STREAM, address)).code, 0);
     assert.equal((await recv.ended()).code, 0);
 
@@ -378,7 +378,10 @@ Deno.test("a handover that breaks off: the sender says that the VM may run at th
       stderr,
       /the handover broke off before it was acknowledged, so the secondary may run/,
     );
-    assert.match(stderr, /hint: start the VM nowhere before you have looked at the secondary/);
+    assert.match(
+      stderr,
+      /hint: do not start the VM anywhere before you have looked at the secondary/,
+    );
     await serving;
   }));
 

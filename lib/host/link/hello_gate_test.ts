@@ -105,7 +105,7 @@ Deno.test({
       };
       await assert.rejects(
         stage.send(FIRST, { marks, graceMs: 20_000 }),
-        refused(/the storage of the disks here does not answer what it was asked about the sender/),
+        refused(/the storage of the disks here does not answer what it is asked about the sender/),
       );
       await stage.quiet();
       // The first look keeps a thread of the runtime's: it is not to be joined by more.

@@ -1,4 +1,4 @@
-/** For tests: the QMP monitor of a VM that there is not. */
+/** For tests: a QMP monitor without a VM behind it. */
 
 /** Serves one client at a time, as QEMU does, and knows whether its VM runs. */
 export class FakeMonitor implements AsyncDisposable {
@@ -46,7 +46,7 @@ export class FakeMonitor implements AsyncDisposable {
     try {
       this.#client?.close();
     } catch {
-      // Its other side has gone.
+      // The client has gone.
     }
     return Promise.resolve();
   }
@@ -59,7 +59,7 @@ export class FakeMonitor implements AsyncDisposable {
         this.#client = undefined;
       }
     } catch {
-      // Disposed of.
+      // The monitor was disposed of.
     }
   }
 
