@@ -34,6 +34,11 @@ export class TakeoverClock {
     for (const phase of phases) this.#at.delete(phase);
   }
 
+  /** Whether the fence, if there is one, has done its work for this try. */
+  get isFenced(): boolean {
+    return this.#at.has("fenced");
+  }
+
   /** Milliseconds since it was decided on. */
   get ageMs(): number {
     return performance.now() - this.#detectedAt;
