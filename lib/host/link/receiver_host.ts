@@ -18,12 +18,14 @@ import type { Address } from "../system/address.ts";
 import { CommitChecks } from "./commit_checks.ts";
 import type { CommitGate } from "./commit_gate.ts";
 import { allocateSlab } from "../system/libc.ts";
-import { connectPeer, type PeerConnection, socketConnection } from "./peer_connection.ts";
-import type { Reactor, Watch } from "../system/reactor.ts";
+import { connectPeer, socketConnection } from "./peer_connection.ts";
+import type { Reactor } from "../system/reactor.ts";
 import { ReplicaOwner } from "../home/replica_owner.ts";
 import { ReceiverSession, type SessionSettings } from "./receiver_session.ts";
 import { oneAtATime } from "./hello_gate.ts";
-import { refuseSender } from "./refuse_sender.ts";
+import type { DOOR_LIMITS } from "../door/antechamber.ts";
+import { Entrance } from "../door/entrance.ts";
+import type { Transport } from "../system/transport.ts";
 import {
   isStranger,
   notFailedOver,
@@ -32,7 +34,6 @@ import {
   waitingWords,
   whyNot,
 } from "./session_end_words.ts";
-import { type Listener, listenSocket } from "../system/socket.ts";
 
 const log = getLogger(["kemari", "recv"]);
 
@@ -51,6 +52,8 @@ export interface ReceiverSettings extends SessionSettings {
   readonly store?: ReplicaStore;
   /** What a transaction must pass before it is committed. */
   readonly gate?: CommitGate;
+  /** What strangers may cost; the usual by default. */
+  readonly door?: typeof DOOR_LIMITS;
 }
 
 /** Why a secondary does not receive any more; it ends with nothing to do where the VM was shut down. */
@@ -98,8 +101,7 @@ export class ReceiverHost {
     payloadBytes: 0,
     lastPayloadBytes: 0,
   };
-  #listener: Listener | undefined;
-  #listenerWatch: Watch | undefined;
+  #entrance: Entrance | undefined;
   #state: ReceiverState = { at: "free" };
   #lastLoss: KemariError | undefined;
   #committedAt = 0;
@@ -150,6 +152,10 @@ export class ReceiverHost {
   get senders(): number {
     return this.#senders;
   }
+  /** Connections so far that were no sender's. */
+  get strangers(): number {
+    return this.#entrance?.strangers ?? 0;
+  }
   /** What `kemari status` calls it. */
   get state(): "listening" | "receiving" | "waiting" | "activating" | "active" {
     if (this.#state.at === "active") return "active";
@@ -163,14 +169,19 @@ export class ReceiverHost {
     const { listen } = this.#settings;
     if (listen.kind === "exec" || listen.kind === "stdio") {
       const peer = await connectPeer(listen, this.#reactor, this.#settings.graceMs, signal);
-      this.#begin(peer);
+      this.#begin(peer.transport);
       return;
     }
-    const listener = await listenSocket(listen, this.#reactor, signal);
-    this.#listener = listener;
-    this.#listenerWatch = this.#reactor.watch(listener.fd, { readable: () => this.#accept() });
-    this.#listenerWatch.want(true, false);
-    log.info("listening on {address}", { address: listener.text });
+    this.#entrance = await Entrance.open(
+      listen,
+      this.#reactor,
+      {
+        connectionOf: (fd, name) => socketConnection(fd, name).transport,
+        receive: (sender, said) => this.#receive(sender, said),
+      },
+      signal,
+      this.#settings.door,
+    );
   }
 
   /**
@@ -225,9 +236,8 @@ export class ReceiverHost {
 
   close(): void {
     this.#endSession();
-    this.#listenerWatch?.stop();
-    this.#listener?.close();
-    this.#listener = undefined;
+    this.#entrance?.close();
+    this.#entrance = undefined;
   }
 
   #decide(verdict: ReceiverVerdict): void {
@@ -235,32 +245,21 @@ export class ReceiverHost {
     this.#reactor.wake();
   }
 
-  #accept(): void {
-    const fd = this.#listener!.accept();
-    if (fd === undefined) return;
-    const peer = socketConnection(fd, this.#listener!.text);
+  #receive(sender: Transport, said: Uint8Array<ArrayBuffer>): void {
     this.session?.makeWay();
-    switch (this.#state.at) {
-      case "free":
-        return this.#begin(peer);
-      case "active":
-        log.warn("a sender connected, but the VM runs here: refused");
-        return refuseSender(peer.transport, this.#reactor, "taken-over");
-      case "decided":
-        // An activation may still fail: until it has succeeded the primary is not told to stop.
-        log.warn("a sender connected in the middle of an activation: refused");
-        return refuseSender(peer.transport, this.#reactor, "activating");
-      default:
-        log.warn("another sender connected while one is served: refused");
-        return refuseSender(peer.transport, this.#reactor, "busy");
-    }
+    const { at } = this.#state;
+    if (at === "free") return this.#begin(sender, said);
+    // An activation may still fail: until it has succeeded the primary is not told to stop.
+    const reason = at === "active" ? "taken-over" : at === "decided" ? "activating" : "busy";
+    this.#entrance!.turnAway(sender, reason);
   }
 
-  #begin({ transport }: PeerConnection): void {
+  /** @param said What it has said already. */
+  #begin(sender: Transport, said = new Uint8Array(0)): void {
     this.#senders++;
     const session = new ReceiverSession(
       this.#reactor,
-      transport,
+      sender,
       this.replica,
       this.counters,
       { ...this.#settings, look: this.#look },
@@ -270,6 +269,7 @@ export class ReceiverHost {
       },
     );
     this.#state = { at: "serving", session };
+    session.begin(said);
   }
 
   #event(event: SecondaryEvent): void {
@@ -353,7 +353,7 @@ export class ReceiverHost {
       committed: this.replica.committed,
       isCurrent: this.#age.behind === undefined,
       isWhole: this.replica.taps.unfit === undefined,
-      mayComeBack: this.#listener !== undefined || this.#settings.controlled,
+      mayComeBack: this.#entrance !== undefined || this.#settings.controlled,
     });
     const reason = error.message;
     const isRefused = isStranger(error) || error.party === "replica";

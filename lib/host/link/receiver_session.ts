@@ -13,7 +13,8 @@ import {
 import { SessionAnswers } from "./session_answers.ts";
 import type { CommitGate } from "./commit_gate.ts";
 import { bootTimeMs } from "../system/boot_time.ts";
-import { closeAfterLastWords, LINGER_MS, YIELD_MS } from "./close_after_last_words.ts";
+import { closeAfterLastWords, LINGER_MS } from "../door/close_after_last_words.ts";
+import { MOST_RELEASE_MS } from "../vm/release_vm.ts";
 import type { Reactor, Watch } from "../system/reactor.ts";
 import type { Transport } from "../system/transport.ts";
 import { HelloGate, type LookAtSender } from "./hello_gate.ts";
@@ -34,8 +35,11 @@ export interface SessionSettings extends LinkTiming {
   readonly yieldMs?: number;
 }
 
-/** Time for a sender to say HELLO, before another connection takes its place. */
-const HELLO_MS = 500;
+/**
+ * Time for a sender to stop its VM once it was told to: what it waits for QEMU, and some for its way.
+ * A sender that has stopped it closes, so only one that is dead or cut off is waited for so long.
+ */
+const YIELD_MS = MOST_RELEASE_MS + 2000;
 /** What waits to be written before more answers are computed. */
 const ANSWERS_PENDING_BYTES = 1 << 20;
 
@@ -77,7 +81,6 @@ export class ReceiverSession {
   readonly #carry = new Carry();
   readonly #buffer = new Uint8Array(512 * 1024);
   readonly #cancelTick: () => void;
-  readonly #begunAt = performance.now();
   #readBytes = 0;
   readonly #answers: SessionAnswers;
   #state: SessionState = { at: "open" };
@@ -103,7 +106,7 @@ export class ReceiverSession {
     this.#bootTimeMs = settings.bootTimeMs ?? bootTimeMs;
     this.#pauses = new OwnPauses(this.#bootTimeMs(), settings.graceMs);
     this.#hello = new HelloGate(reactor, settings, {
-      opened: () => this.#guard(() => this.#take(0)),
+      opened: () => this.#guard(() => this.#take(this.#buffer.subarray(0, 0))),
       failed: (error) => this.fail(error),
     });
     this.secondary = new Secondary(
@@ -187,20 +190,17 @@ export class ReceiverSession {
     letGo();
   }
 
-  /** Someone else has connected: ends a session that is refused already, or was never begun. */
+  /** Another sender has come: ends a session that is refused already. */
   makeWay(): void {
-    if (this.#isYielding) return;
-    if (this.#state.at === "lingering") return this.#state.finish();
-    const mute = this.secondary.peer === undefined && !this.#hello.isLooking &&
-      performance.now() - this.#begunAt > HELLO_MS;
-    if (mute) {
-      const seconds = HELLO_MS / 1000;
-      this.#owner.ended(
-        new TransportError(this.#peer.name, "read", `no HELLO in ${seconds} s, and another comes`, {
-          party: "peer",
-        }),
-      );
-    }
+    if (!this.#isYielding && this.#state.at === "lingering") this.#state.finish();
+  }
+
+  /** Takes what the sender has said before it had a session. */
+  begin(said: Uint8Array<ArrayBuffer>): void {
+    this.#guard(() => {
+      this.#readBytes += said.length;
+      this.#take(said);
+    });
   }
 
   /**
@@ -314,12 +314,12 @@ export class ReceiverSession {
       );
     }
     this.#readBytes += count;
-    this.#take(count);
+    this.#take(this.#buffer.subarray(0, count));
   }
 
   /** Takes what has been read, as far as its sender is let in. */
-  #take(count: number): void {
-    const read = this.#hello.take(this.#buffer.subarray(0, count));
+  #take(bytes: Uint8Array<ArrayBuffer>): void {
+    const read = this.#hello.take(bytes);
     this.#carry.feed(read, 0, read.length, (bytes, start, end) => {
       return this.secondary.receive(bytes, start, end);
     });

@@ -20,6 +20,9 @@ import { OutputQueue, readSome } from "./channel.ts";
 import type { Reactor, Watch } from "./reactor.ts";
 import { type Listener, listenSocket } from "./socket.ts";
 
+/** Whoever may use a control socket may have a VM taken over. */
+const OWNER_ONLY = 0o600;
+
 /** What a running end lets others ask of it. */
 export interface ControlHandlers {
   status(): EndStatus | EarlyEndStatus;
@@ -59,7 +62,8 @@ export class ControlServer {
   ): Promise<ControlServer> {
     const plain = parseControlPath(path);
     const address = { kind: "unix", path: plain, text: plain } as const;
-    return new ControlServer(await listenSocket(address, reactor, signal), handlers, reactor);
+    const listener = await listenSocket(address, reactor, signal, OWNER_ONLY);
+    return new ControlServer(listener, handlers, reactor);
   }
 
   private constructor(listener: Listener, handlers: ControlHandlers, reactor: Reactor) {

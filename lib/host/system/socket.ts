@@ -20,7 +20,7 @@ import {
 import type { Reactor } from "./reactor.ts";
 
 /** Connections that wait to be accepted: beyond them, a Unix socket refuses with EAGAIN. */
-const LISTEN_QUEUE = 128;
+const LISTEN_QUEUE = 1024;
 const ONE = new Uint8Array([1, 0, 0, 0]);
 
 type SocketAddress = Extract<Address, { kind: "tcp" | "unix" }>;
@@ -288,12 +288,15 @@ export interface Listener {
  *
  * A Unix socket left by a process that is gone is replaced; one that answers is not.
  *
+ * @param mode Who may use a Unix socket, whatever the umask, as `chmod` has it; by default the umask
+ *   says so.
  * @throws {TransportError}
  */
 export async function listenSocket(
   address: SocketAddress,
   reactor: Reactor,
   signal: AbortSignal,
+  mode?: number,
 ): Promise<Listener> {
   const [{ family, sockaddr }] = await resolve(address, signal, "host");
   const fd = open(family, address.text, "listen");
@@ -310,6 +313,8 @@ export async function listenSocket(
     code = libc().bind(fd, sockaddr, sockaddr.length) < 0 ? errno() : 0;
   }
   if (code !== 0) fail(code, code === ERRNO.EADDRINUSE ? "choose another port" : undefined);
+  // Nobody can connect before it listens.
+  if (mode !== undefined && address.kind === "unix") Deno.chmodSync(address.path, mode);
   if (libc().listen(fd, LISTEN_QUEUE) < 0) fail(errno());
   return {
     fd,
