@@ -2,9 +2,9 @@
  * A `deno lint` plugin that holds the import arrows of ARCHITECTURE.md.
  *
  * ```text
- * foreign_text ← errors, units ← bytes ← qemu, txn, nbd, qmp, packet, control, arbiter, decisions ← replica ← host ← lab ← drill, bench ← cli ← main.ts
+ * foreign_text ← errors ← units, bytes ← qemu, txn, nbd, qmp, packet, control, keys, arbiter, decisions ← replica ← host ← lab ← drill, bench ← cli ← main.ts
  *                                      ← report ← bench, cli
- * host: system ← vm, arbiter, ram_dir, net, image ← disk, home ← taps, door ← link ← takeover ← status ← protect ← the commands
+ * host: system ← vm, arbiter, tls, ram_dir, net, image ← disk, home ← taps, door ← link ← takeover ← status ← protect ← the commands
  * ```
  *
  * Four rules:
@@ -29,7 +29,7 @@ interface Room {
 const ROOMS: Readonly<Record<string, Room>> = {
   foreign_text: { rank: -1, io: false },
   errors: { rank: 0, io: false },
-  units: { rank: 0, io: false },
+  units: { rank: 1, io: false },
   bytes: { rank: 1, io: false },
   qemu: { rank: 2, io: false },
   txn: { rank: 2, io: false },
@@ -39,6 +39,7 @@ const ROOMS: Readonly<Record<string, Room>> = {
   control: { rank: 2, io: false },
   arbiter: { rank: 2, io: false },
   decisions: { rank: 2, io: false },
+  keys: { rank: 2, io: false },
   report: { rank: 2, io: false },
   replica: { rank: 3, io: false },
   host: { rank: 4, io: true },
@@ -56,6 +57,7 @@ const HOST_RANKS: Readonly<Record<string, number>> = {
   vm: 1,
   arbiter: 1,
   ram_dir: 1,
+  tls: 1,
   net: 1,
   image: 1,
   disk: 2,

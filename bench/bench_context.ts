@@ -15,6 +15,8 @@ export interface BenchSettings {
   readonly rounds?: number;
   /** How long one stretch is measured. */
   readonly seconds?: number;
+  /** Whether the link is encrypted, where an experiment has one. */
+  readonly key?: boolean;
   /** How many checkpoints a soak makes. */
   readonly checkpoints?: number;
   /** iozone's file, and its records, in bytes. */

@@ -25,7 +25,7 @@ export const DISK = "disk0";
 
 /** The kinds of guest. */
 export const GUESTS = ["files", "requests", "random"] as const;
-export type GuestKind = typeof GUESTS[number];
+type GuestKind = typeof GUESTS[number];
 
 /** The first pass, and the checkpoints that follow it, each from CHECKPOINT_REQUEST on. */
 export interface CheckpointSeries {

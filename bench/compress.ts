@@ -42,7 +42,7 @@ const WARM_UP = 40;
 const CACHE_BYTES = 256 * 2 ** 20;
 
 /** What one series through both ends came to, without its first checkpoints. */
-export interface CompressRun {
+interface CompressRun {
   readonly wireBytes: number;
   readonly pages: number;
   readonly streamBytes: number;
@@ -89,7 +89,7 @@ export function runSeries(series: CheckpointSeries, compress: CompressMode): Com
   );
   const counters = { committed: 0, pages: 0, zeroPages: 0, payloadBytes: 0, lastPayloadBytes: 0 };
   const options = { ...link, maxTransactionBytes: 2 ** 30, committed: 0 };
-  const secondary = new Secondary(replica, counters, options, clock);
+  const secondary = new Secondary(replica, counters, options, clock(), clock);
   const total = { wireBytes: 0, streamBytes: 0, readingMs: 0, settlingMs: 0, receivingMs: 0 };
   const toSecondary = new Carry();
   const toPrimary = new Carry();
@@ -100,7 +100,7 @@ export function runSeries(series: CheckpointSeries, compress: CompressMode): Com
     const settled = clock();
     for (const bytes of output) {
       if (counted) total.wireBytes += bytes.length;
-      toSecondary.feed(bytes, 0, bytes.length, (b, s, e) => secondary.receive(b, s, e));
+      toSecondary.feed(bytes, 0, bytes.length, (b, s, e) => secondary.receive(b, s, e, clock()));
     }
     const received = clock();
     for (const bytes of secondary.takeOutput()) {

@@ -3,7 +3,7 @@ import { type Drawing, drawingsOf } from "../lib/report/bench_drawing.ts";
 import type { BenchReport } from "../lib/report/bench_result.ts";
 
 /** A drawn chart. */
-export interface DrawnChart {
+interface DrawnChart {
   readonly experiment: string;
   /** Unique in the report, and good as a file name. */
   readonly name: string;

@@ -1,5 +1,6 @@
 /** What the experiments on real guests share: QEMU, guest, programs, network, and disk images. */
 import { TransportError } from "../lib/errors.ts";
+import { makeKeyFile } from "../lib/host/keygen.ts";
 import { ensureGuest, type GuestImages } from "../lib/lab/guest/guest.ts";
 import { guestPrograms } from "../lib/lab/guest/guest_programs.ts";
 import { CABLE_IP, type LabHost, NetLab, netLabMissing } from "../lib/lab/network/net_lab.ts";
@@ -34,6 +35,7 @@ const SHAPES: Readonly<Record<Exclude<LinkRate, "none">, readonly string[]>> = {
 export class GuestLab implements AsyncDisposable {
   readonly #stack: AsyncDisposableStack;
   #images = 0;
+  #hasKey = false;
 
   private constructor(
     stack: AsyncDisposableStack,
@@ -140,6 +142,15 @@ export class GuestLab implements AsyncDisposable {
     if (this.net !== undefined) return `${CABLE_IP.secondary}:${PORT}`;
     using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
     return `127.0.0.1:${listener.addr.port}`;
+  }
+
+  /** What both ends of a link are told of its security: with `--key`, a key that is made for them. */
+  security(): readonly string[] {
+    if (!this.context.key) return ["--plain"];
+    const path = `${this.folder}/key`;
+    if (!this.#hasKey) makeKeyFile(path, "bench");
+    this.#hasKey = true;
+    return ["--key", path];
   }
 
   /**

@@ -120,6 +120,7 @@ async function startTapped(
       lab.kemariOn(
         "secondary",
         ...["recv", address, "--control", `${folder}/recv`],
+        ...lab.security(),
         ...taps("secondary", other),
       ),
       stack,
@@ -131,6 +132,7 @@ async function startTapped(
     lab.kemariOn(
       "primary",
       ...["protect", "--qmp", `${folder}/qmp`, address, "--control", control],
+      ...lab.security(),
       ...["--disk-sync", "none", "--sync-interval", `${SYNC_INTERVAL_MS}`],
       ...taps("primary", image),
       ...(setup.options ?? []),

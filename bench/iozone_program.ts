@@ -2,7 +2,7 @@
 import { QemuError } from "../lib/errors.ts";
 
 /** One run of iozone: two operations, one after the other. */
-export interface IozonePart {
+interface IozonePart {
   /** iozone's number for the two. */
   readonly test: number;
   readonly operations: readonly [string, string];

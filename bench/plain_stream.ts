@@ -23,7 +23,7 @@ const MAIN_BLOCK = "pc.ram";
 const BATCH_PAGES = 1024;
 
 /** What a generated stream is of. */
-export interface PlainStreamShape {
+interface PlainStreamShape {
   readonly blocks: readonly RamBlock[];
   /** Bytes of random pages: what a replica of it has to hold. */
   readonly randomBytes: number;

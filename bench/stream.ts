@@ -16,6 +16,7 @@
  * - socat's own buffer of 8 KiB halves its speed: with `-b 262144` it is the second reference.
  * - The programs' start, 0.1 s, weighs more in `--quick`: its ratio is lower by a tenth or two.
  */
+import { formatMegabytes } from "../lib/units.ts";
 import { ensureTool } from "../lib/lab/provision/tools.ts";
 import { TransportError } from "../lib/errors.ts";
 import { pairedRatios } from "../lib/report/bench_statistics.ts";
@@ -94,9 +95,9 @@ export async function benchStream(context: BenchContext): Promise<BenchExperimen
   const receiverLimit = Math.round((ramBytes + 200e6) / 1e6);
   return {
     name: "stream",
-    about: `A plain stream of ${(fileBytes / 1e6).toFixed(0)} MB with random pages, ` +
+    about: `A plain stream of ${formatMegabytes(fileBytes)} with random pages, ` +
       "file → send → loopback TCP → recv → /dev/null, process start to both ends' exit",
-    conditions: { stream: `${(fileBytes / 1e6).toFixed(0)} MB`, link: "loopback TCP" },
+    conditions: { stream: `${formatMegabytes(fileBytes)}`, link: "loopback TCP" },
     series: [
       { name: "kemari", unit: "GB/s", samples: kemari },
       { name: "socat, its own 8 KiB buffer", unit: "GB/s", samples: socat },
@@ -129,7 +130,7 @@ export async function benchStream(context: BenchContext): Promise<BenchExperimen
     notes: [
       `kemari is ${program.about}`,
       socatVersion,
-      `receiver's target: ${(ramBytes / 1e6).toFixed(0)} MB of RAM touched + 200 MB`,
+      `receiver's target: ${formatMegabytes(ramBytes)} of RAM touched + 200 MB`,
     ],
     cannotShow: ["a network: both ends share the cores of one machine and its memory bandwidth"],
   };

@@ -12,7 +12,7 @@ const STEP_MS = 250;
 const WARM_UP_MS = 1000;
 
 /** Bytes per second in one step; `x` is the step's middle, in seconds. */
-export interface TrafficStep {
+interface TrafficStep {
   readonly x: number;
   /** On the link, both directions; null where it is not counted. */
   readonly link: number | null;

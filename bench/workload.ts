@@ -8,7 +8,7 @@ import { atExit, endQuietly } from "../lib/lab/program/work_folder.ts";
 import { delay } from "../lib/host/system/delay.ts";
 
 /** A workload that is under way. */
-export interface RunningWorkload extends AsyncDisposable {
+interface RunningWorkload extends AsyncDisposable {
   /** Units of work done so far. */
   done(): Promise<number>;
   /** Ends it; may be called once. */

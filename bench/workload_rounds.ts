@@ -17,7 +17,7 @@ interface Row {
 }
 
 /** How an experiment of this kind goes. */
-export interface WorkloadRounds<R extends Row> {
+interface WorkloadRounds<R extends Row> {
   readonly name: string;
   /** How long each workload is measured, unless the command line says it. */
   readonly seconds: { readonly quick: number; readonly usual: number; readonly full: number };

@@ -43,14 +43,14 @@ const QUICK_ROUNDS = 7;
 const TOLD_PAGES = 64;
 
 /** One way to send. @param pieces Header, page, header, page, … */
-export interface WriteWay {
+interface WriteWay {
   readonly name: string;
   send(fd: number, pieces: readonly Uint8Array[]): void;
 }
 
-export const COPY_ALL = "copy all, write";
-export const COPY_CHUNKS = "copy 256 KiB, write";
-export const GATHER = "gather (the product)";
+const COPY_ALL = "copy all, write";
+const COPY_CHUNKS = "copy 256 KiB, write";
+const GATHER = "gather (the product)";
 
 /** All ways; a way's buffers are its own. */
 export function writeWays(): WriteWay[] {

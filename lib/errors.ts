@@ -170,6 +170,8 @@ export type TransportPhase =
   | "write"
   | "heartbeat"
   | "spawn"
+  | "load"
+  | "handshake"
   | "close";
 
 /** A connection, file or child process failed. */

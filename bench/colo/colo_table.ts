@@ -27,14 +27,14 @@ type Accelerator = typeof ACCELERATORS[number];
 type Mode = typeof MODES[number];
 
 /** One place in the table. */
-export interface TableCell {
+interface TableCell {
   readonly version: QemuSeries;
   readonly accelerator: Accelerator;
   readonly mode: Mode;
 }
 
 /** How a cell is measured. */
-export interface CellSettings {
+interface CellSettings {
   /** As many checkpoints as that, or as there are in `seconds`. */
   readonly count: number;
   readonly seconds: number;
@@ -108,7 +108,7 @@ export async function measureTable(
 }
 
 /** @throws {KemariError} This QEMU cannot be had, or protected in this way. */
-export async function measureCell(cell: TableCell, settings: CellSettings): Promise<KeptMemory> {
+async function measureCell(cell: TableCell, settings: CellSettings): Promise<KeptMemory> {
   const { accelerator, mode, version } = cell;
   const { signal, kemari } = settings;
   await using stack = new AsyncDisposableStack();

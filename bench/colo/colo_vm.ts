@@ -57,7 +57,7 @@ export interface ColoVm {
 }
 
 /** The processes of both ends, and how the sender is asked. */
-export interface KemariEnds {
+interface KemariEnds {
   readonly senderPid: number;
   readonly receiverPid: number;
   status(): Promise<SenderStatus>;

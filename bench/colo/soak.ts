@@ -9,6 +9,7 @@
  * Learned: with QEMU 11.1's description of its devices on, QEMU grows by 2 GB in 22,000 checkpoints:
  * there this experiment gives up. kemari's own ends settle within some thousands.
  */
+import { formatMegabytes } from "../../lib/units.ts";
 import type { BenchChart, BenchExperiment, BenchSeries } from "../../lib/report/bench_result.ts";
 import { distributionOf, median } from "../../lib/report/bench_statistics.ts";
 import { TransportError } from "../../lib/errors.ts";
@@ -121,7 +122,7 @@ async function soakFor(
       return soFar(`given up after ${checkpoints} checkpoints, when QEMU had grown by 2 GB`);
     }
     if (samples.length % SAY_SAMPLES === 1) {
-      const what = `QEMU has grown by ${(grown / 1e6).toFixed(0)} MB`;
+      const what = `QEMU has grown by ${formatMegabytes(grown)}`;
       context.progress("soak", checkpoints, count, what);
     }
     if (samples.length % KEEP_SAMPLES === 0) keep(soFar());

@@ -2,7 +2,7 @@
  * Takes whole records of `bytes[start, end)` and returns one past the last byte taken; what it
  * leaves is presented again, at the front of more.
  */
-export type TakeRecords = (bytes: Uint8Array, start: number, end: number) => number;
+type TakeRecords = (bytes: Uint8Array, start: number, end: number) => number;
 
 /**
  * Feeds a parser that takes whole records from pieces that are cut anywhere.

@@ -6,7 +6,7 @@ import { logging, type LogOptions } from "./options/logging.ts";
 import type { OptionGroup, OptionsOf } from "./options/option_group.ts";
 
 /** A command: its words, its help and its call, in one file. */
-export interface CommandDeclaration<
+interface CommandDeclaration<
   Args extends unknown[],
   Groups extends readonly OptionGroup[],
 > {

@@ -7,6 +7,7 @@ import { drillClient } from "./commands/drill_client.ts";
 import { failover } from "./commands/failover.ts";
 import { guard } from "./commands/guard.ts";
 import { inspect } from "./commands/inspect.ts";
+import { keygen } from "./commands/keygen.ts";
 import { protect } from "./commands/protect.ts";
 import { recv } from "./commands/recv.ts";
 import { send } from "./commands/send.ts";
@@ -19,6 +20,7 @@ export const COMMANDS: readonly CliCommand[] = [
   protect,
   failover,
   status,
+  keygen,
   inspect,
   doctor,
   drill,

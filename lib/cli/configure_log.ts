@@ -37,7 +37,7 @@ function messageOf(record: LogRecord): string {
 }
 
 /** `kemari send: connected to tcp:10.0.0.2:4000`; warnings and errors also name their level. */
-export function formatText(record: LogRecord): string {
+function formatText(record: LogRecord): string {
   const severity = record.level === "info" ? "" : `${record.level}: `;
   return `${record.category.join(" ")}: ${severity}${messageOf(record)}\n`;
 }
@@ -46,7 +46,7 @@ export function formatText(record: LogRecord): string {
  * One JSON object: `time` (ISO 8601), `level`, `logger` (`kemari.send`), `message`, then the
  * record's own properties. A property of one of those four names is left out.
  */
-export function formatJson(record: LogRecord): string {
+function formatJson(record: LogRecord): string {
   const line = {
     time: new Date(record.timestamp).toISOString(),
     level: record.level,

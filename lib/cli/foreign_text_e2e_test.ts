@@ -46,7 +46,10 @@ const SENDERS: Readonly<Record<string, Uint8Array>> = {
     encodeHello({ ...HELLO, fields: [{ tag: 5, bytes: concat(TAP, new Uint8Array(16), EVIL) }] }),
   ),
   "an event's tap": concat(hello, begin, frame(TXN.EVENT, concat(1, TAP, "frame"), inTransaction)),
-  "an input's tap": concat(hello, frame(TXN.INPUT, concat(TAP, new Uint8Array(14)))),
+  "an input's tap": concat(
+    hello,
+    frame(TXN.INPUT, concat(TAP, new Uint8Array(14)), { transaction: 1 }),
+  ),
   "a question's disk": concat(
     hello,
     frame(TXN.DISK_QUERY, concat(new Uint8Array(10), 0x10, 0, new Uint8Array(14), 0x10, 0, TAP)),

@@ -2,10 +2,10 @@
 import { EXIT } from "../errors.ts";
 
 /** What a command means by the exit codes that it can end with. */
-export type ExitStatus = Readonly<Partial<Record<keyof typeof EXIT, string>>>;
+type ExitStatus = Readonly<Partial<Record<keyof typeof EXIT, string>>>;
 
 /** Words that are explained, in two columns. */
-export type Terms = Readonly<Record<string, string>>;
+type Terms = Readonly<Record<string, string>>;
 
 /** One section of the help. */
 export interface Note {

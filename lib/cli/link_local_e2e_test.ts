@@ -50,10 +50,13 @@ Deno.test({
       await Deno.writeFile(path, stream);
       for (const zone of ["here0", String(index)]) {
         for (const listen of [`[fe80::77%${zone}]:0`, `tcp:[fe80::77%${zone}]:0`]) {
-          await using recv = new KemariProcess(["recv", listen], { program });
+          await using recv = new KemariProcess(["recv", listen, "--plain"], { program });
           const address = await recv.listening();
           assert.match(address, /^\[fe80::77%\w+\]:[1-9]\d*$/);
-          await using send = new KemariProcess(["send", address], { program, stdin: { path } });
+          await using send = new KemariProcess(["send", address, "--plain"], {
+            program,
+            stdin: { path },
+          });
           const [sent, received] = await Promise.all([send.ended(), recv.ended()]);
           assert.equal(sent.code, 0, sent.stderr);
           assert.deepEqual(vmStateOf(received.stdout), vmStateOf(stream));
@@ -78,7 +81,7 @@ Deno.test({
       [["recv", "[fe80::77]:4000"], 4, /link-local: on which link/],
       [["recv", "[fe80::77%]:4000"], 2, /behind % stands one network interface/],
       // It is an address of the other interface.
-      [["recv", "[fe80::77%there0]:4000"], 4, /address not available on this host/],
+      [["recv", "[fe80::77%there0]:4000", "--plain"], 4, /address not available on this host/],
     ];
     for (const [words, code, message] of cases) {
       await using kemari = new KemariProcess(words, { program });
@@ -103,8 +106,8 @@ Deno.test({
       await using doctor = new KemariProcess(["doctor", "--qmp", monitor], { program });
       const found = await doctor.ended();
       assert.equal(found.code, 0, found.stderr);
-      await using recv = new KemariProcess(["recv", "[fe80::77%here0]:0"], { program });
-      const words = ["protect", "--qmp", monitor, await recv.listening(), "--no-retry"];
+      await using recv = new KemariProcess(["recv", "[fe80::77%here0]:0", "--plain"], { program });
+      const words = ["protect", "--qmp", monitor, await recv.listening(), "--no-retry", "--plain"];
       await using protect = new KemariProcess(words, { program });
       await protect.waitFor(
         /The VM stands still \(prelaunch\)|waiting for the VM to run|connected/,

@@ -25,7 +25,7 @@ const FORMS: Readonly<Record<string, { readonly target: string; readonly listen:
 const COMMANDS: Readonly<Record<string, (form: typeof FORMS[string]) => string[]>> = {
   send: ({ target }) => [target],
   protect: ({ target }) => [target, "--qmp", "/nonexistent/qmp", "--no-retry"],
-  recv: ({ listen }) => [listen, "--on-loss", "exit", "--exec", "cat"],
+  recv: ({ listen }) => [listen, "--plain", "--on-loss", "exit", "--exec", "cat"],
 };
 
 for (const [command, argsFor] of Object.entries(COMMANDS)) {

@@ -12,7 +12,7 @@ import { StatusLine, type StatusMode } from "./status_line.ts";
 const MAX_HELP_WIDTH = 100;
 
 /** Carries out a command line that was understood; tests put another in its place. */
-export type CarryOut = (call: Call, context: CommandContext) => Promise<number | void>;
+type CarryOut = (call: Call, context: CommandContext) => Promise<number | void>;
 
 /** What `--log-format`, `--quiet` and `--progress` make of the status line. */
 function statusMode(options: LogOptions, isTerminal: boolean): StatusMode {
@@ -115,8 +115,8 @@ function createProgram(version: string, io: ProcessIo, host: GrammarHost): Comma
 /** The text below the list of commands. */
 const PROGRAM_HELP: HelpTail = {
   examples: [
-    "secondary$ kemari recv 0.0.0.0:4000 | qemu-system-x86_64 … -incoming fd:0",
-    "primary$   kemari protect secondary:4000 --qmp /run/vm/qmp.sock",
+    "secondary$ kemari recv 0.0.0.0:4000 --key KEY | qemu-system-x86_64 … \\\n    -incoming fd:0",
+    "primary$   kemari protect secondary:4000 --key KEY --qmp /run/vm/qmp.sock",
   ],
   notes: [{
     title: "More",

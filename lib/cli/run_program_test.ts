@@ -31,7 +31,11 @@ async function runLine(line: string, options: { isTerminal?: boolean; exitCode?:
 }
 
 const log = { logFormat: "text", quiet: false, progress: "auto" };
-const link = { heartbeatMs: 100, graceMs: 3000 };
+const link = {
+  heartbeatMs: 100,
+  graceMs: 3000,
+  security: { kind: "plain", crossesNetworks: false },
+};
 const send = {
   commit: "async",
   maxInFlightBytes: 64 * 2 ** 20,
@@ -163,6 +167,7 @@ const parsed: readonly (readonly [string, string, readonly unknown[], unknown])[
     memoryMiB: 256,
     form: "auto",
     keep: false,
+    key: false,
     json: false,
     ...log,
   }],
@@ -181,6 +186,7 @@ const parsed: readonly (readonly [string, string, readonly unknown[], unknown])[
     seconds: 9,
     memoryMiB: 512,
     keep: true,
+    key: false,
     json: true,
     ...log,
   }],
@@ -204,6 +210,7 @@ const parsed: readonly (readonly [string, string, readonly unknown[], unknown])[
       seconds: 5,
       memoryMiB: 256,
       keep: false,
+      key: false,
       json: false,
       ...log,
     },

@@ -18,7 +18,7 @@ import { type EarlyEndStatus, type EndStatus, statusShape } from "./end_status.t
 export const MAX_ANSWER_BYTES = 1 << 20;
 
 /** What was asked for has been done. */
-export interface DoneAnswer {
+interface DoneAnswer {
   readonly ok: true;
 }
 

@@ -60,6 +60,7 @@ const MESSAGES: readonly Message[] = [
     value: samples.PROTECT,
     decode: decodeProtection,
     optional: [
+      "settings.security.key",
       "settings.sessionName",
       "settings.vm",
       "settings.syncOn",

@@ -22,9 +22,19 @@ export interface ProtectRequest<Settings = ViaConfig> {
   readonly settings: Settings;
 }
 
+/** How the link is protected: `--key`, `--tls-dir` with `--tls-name`, or `--plain`. */
+export interface ViaSecurity {
+  readonly key?: string;
+  readonly tlsDir?: string;
+  readonly tlsName?: readonly string[];
+  readonly plain?: boolean;
+}
+
 /** How to protect the VM; `protect`'s own options, with the paths made absolute. */
 export interface ViaConfig {
   readonly target: string;
+  /** Without one of these, the link may not cross a network. */
+  readonly security: ViaSecurity;
   readonly qmp: string;
   readonly mode: "auto" | "colo" | "snapshot";
   readonly commit: "sync" | "async";
@@ -64,6 +74,12 @@ export const protectRequest = record<ProtectRequest<unknown>>({
 const withSettings = record<{ readonly settings: ViaConfig }>({
   settings: record<ViaConfig>({
     target: anyText,
+    security: record<ViaSecurity>({
+      key: optional(anyText),
+      tlsDir: optional(anyText),
+      tlsName: optional(listOf(anyText)),
+      plain: optional(anyBoolean),
+    }),
     qmp: anyText,
     mode: oneOf("auto", "colo", "snapshot"),
     commit: oneOf("sync", "async"),

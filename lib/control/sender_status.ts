@@ -108,7 +108,7 @@ export interface OutsideStatus {
   readonly others: readonly string[];
 }
 
-export interface OutsideNic {
+interface OutsideNic {
   readonly name: string;
   readonly model: string;
   readonly mac: string;

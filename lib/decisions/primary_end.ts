@@ -72,7 +72,7 @@ export interface AtPrimaryEnd {
  * What the secondary is told first, over the session unless that has ended by its `silence`: which LEAVE;
  * or nothing, where it must find a loss, or has nothing to be told.
  */
-export type Farewell = "goes-on" | "vm-ended" | "nothing";
+type Farewell = "goes-on" | "vm-ended" | "nothing";
 
 /** Decides what the secondary is told. */
 export function farewell({ end, onSecondaryLoss, isInterrupted }: AtPrimaryEnd): Farewell {

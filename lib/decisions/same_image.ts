@@ -23,7 +23,7 @@ export const WEAK = "weak:";
 /** Between a part and what it is a part of. */
 export const OF = " of ";
 
-export type ImageJudgement =
+type ImageJudgement =
   /** Both are the same, or one is a part of the other. */
   | "same"
   /** They may be. */

@@ -14,6 +14,11 @@
  * somebody has to look, as with `protect` (`primary_end.ts`). Whoever then lets the VM run here has decided
  * that it goes on here, unprotected. A VM that is the secondary's gets nothing out here any more.
  *
+ * **Why a handover in doubt starts nothing.** From HANDOVER to its ACK the VM is the secondary's or ours,
+ * and only the secondary knows. QEMU has ended its migration by then, and its VM stands still; it is told to
+ * stop all the same. All that was held is out, so nothing need be kept back: whoever lets the VM run has
+ * looked at the secondary.
+ *
  * **Why nobody's pause is overruled.** COLO's end lets a VM run, also one that an operator, or QEMU, has
  * stopped. Such a VM is told to stop.
  */
@@ -29,6 +34,8 @@ export interface AtSentEnd {
    * both cases it may run the VM by now, and is not asked. See `primary_end.ts`.
    */
   readonly said?: "taken-over" | "given-up";
+  /** Whether a HANDOVER was sent and not answered: nobody here knows whose VM it is. */
+  readonly isInDoubt: boolean;
   /** What has become of the VM, where QEMU has ended it and its monitor can be asked. */
   readonly vm?: VmFate["kind"];
   /** Whether QEMU's bytes are what is wrong. */
@@ -45,7 +52,7 @@ export interface AtSentEnd {
 }
 
 /** Which LEAVE the secondary is sent. */
-export type SentFarewell = "goes-on" | "vm-ended" | "nothing";
+type SentFarewell = "goes-on" | "vm-ended" | "nothing";
 
 /** Fates of a VM that is here, in a QEMU that has ended the session itself: it waits for nobody. */
 const HERE: ReadonlySet<VmFate["kind"] | undefined> = new Set<VmFate["kind"]>([
@@ -57,8 +64,8 @@ const HERE: ReadonlySet<VmFate["kind"] | undefined> = new Set<VmFate["kind"]>([
 
 /** Decides what the secondary is told. */
 export function sentFarewell(known: AtSentEnd): SentFarewell {
-  const { isLinked, said, vm, isStreamFault, wasInColo, isInterrupted } = known;
-  if (!isLinked || said !== undefined) return "nothing";
+  const { isLinked, said, isInDoubt, vm, isStreamFault, wasInColo, isInterrupted } = known;
+  if (!isLinked || said !== undefined || isInDoubt) return "nothing";
   if (vm === "ended") return "vm-ended";
   if (HERE.has(vm)) return "goes-on";
   // QEMU finds us gone, its migration fails, and its VM goes on: nobody is to take over.
@@ -93,12 +100,13 @@ export function afterSentFarewell(known: AtSentEnd, answer: Answer): SentEnd {
   const { isLinked, vm, hasMonitor, isPaused, isInterrupted } = known;
   const isTheirs = known.said === "taken-over" || answer === "taken-over";
   const isGivenUp = !isTheirs && (known.said === "given-up" || answer === "given-up");
+  const isInDoubt = !isTheirs && known.isInDoubt;
   const mayBeTheirs = isTheirs || isGivenUp;
-  const stops = mayBeTheirs && isLinked && hasMonitor;
+  const stops = (mayBeTheirs || isInDoubt) && isLinked && hasMonitor;
   const isGood = vm === "ended" && answer === "heard";
   const ends = {
     isGood,
-    taps: isGivenUp && stops ? "hold-until-resumed" : mayBeTheirs ? "hold" : "pass",
+    taps: (isGivenUp || isInDoubt) && stops ? "hold-until-resumed" : mayBeTheirs ? "hold" : "pass",
     keepsConnection: isTheirs,
     putsBack: HERE.has(vm),
     servesOn: !isGood && !isInterrupted,

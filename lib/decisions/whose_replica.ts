@@ -25,7 +25,7 @@ export interface VmIdentity {
 }
 
 /** How two identities compare, and by what. */
-export interface VmComparison {
+interface VmComparison {
   readonly is: "same" | "other" | "unknown";
   readonly by: "uuid" | "name" | "process" | "shape" | "nothing";
 }

@@ -8,7 +8,7 @@ import { saveVm } from "../lab/vms/save_vm.ts";
 import { WorkFolder } from "../lab/program/work_folder.ts";
 
 /** A VM that has booted and done nothing since. */
-export interface BootedVm {
+interface BootedVm {
   /** Path of its disk. */
   readonly image: string;
   /** Path of a migration stream: the VM stands still in it. */

@@ -18,6 +18,7 @@ const HEARTBEATS = 6;
  * FOLDER/booted.qmp          the first primary's, once it is to be protected
  * FOLDER/HOST.recv, protect  control sockets
  * FOLDER/fence               what makes sure of a primary
+ * FOLDER/key                 both kemaris' key, if their link is encrypted
  * ```
  */
 export class DrillCommands {
@@ -42,10 +43,16 @@ export class DrillCommands {
     return `${this.folder}/protect`;
   }
 
+  /** The file with both ends' key, where the link is encrypted. */
+  get key(): string | undefined {
+    return this.context.settings.key ? `${this.folder}/key` : undefined;
+  }
+
   /** @param standby What else a `recv` with a warm standby is told. */
   recv(host: LabHost, graceMs: number, standby: readonly string[] = []): string[] {
     return [
       ...["recv", `${CABLE_IP[host]}:${LINK_PORT}`, "--control", this.recvControl(host)],
+      ...this.#security,
       ...["--on-loss", "activate", "--fence", `${this.folder}/fence`],
       ...patience(graceMs),
       ...standby,
@@ -110,10 +117,16 @@ export class DrillCommands {
   #protect(qmp: string, peer: LabHost, onSecondaryLoss: "continue" | "stop"): string[] {
     return [
       ...["protect", `${CABLE_IP[peer]}:${LINK_PORT}`, "--qmp", qmp],
+      ...this.#security,
       ...["--commit", this.plan.commit, ...patience(this.context.settings.graceMs)],
       ...["--sync-interval", `${this.context.settings.syncIntervalMs}`],
       ...["--on-secondary-loss", onSecondaryLoss],
     ];
+  }
+
+  /** The cable is the hosts' own. */
+  get #security(): string[] {
+    return this.key === undefined ? ["--plain"] : ["--key", this.key];
   }
 
   #taps(host: LabHost): string[] {

@@ -2,8 +2,10 @@
  * The drill's small form, for a host that allows no networks: the guest counts on its console and
  * in memory, and goes on in a second QEMU.
  */
+import { formatWholeMs } from "../units.ts";
 import { askReceiver, askSender } from "../lab/program/ask_end.ts";
 import type { TakeoverStatus } from "../control/receiver_status.ts";
+import { makeKeyFile } from "../host/keygen.ts";
 import { selfCommand } from "../host/system/self_command.ts";
 import { type RunningVm, StandbyGuest } from "../lab/vms/standby_guest.ts";
 import { startVm } from "../lab/vms/vm.ts";
@@ -54,9 +56,12 @@ export async function drillMemory(
     const fence = `kill -9 ${primary.pid} 2>/dev/null; ` +
       `while kill -0 ${primary.pid} 2>/dev/null; do sleep 0.01; done`;
     const isWarm = settings.standby === "warm";
+    const security = settings.key ? ["--key", `${folder}/key`] : [];
+    if (settings.key) makeKeyFile(`${folder}/key`, "drill");
     const recvWords = [
       ...selfCommand(["recv", link, "--on-loss", "activate", "--fence", fence]),
       ...["--control", `${folder}/recv`, "--quiet"],
+      ...security,
     ];
     await using standby = isWarm
       ? await StandbyGuest.prepare({ ...machine, name: "secondary" })
@@ -78,6 +83,7 @@ export async function drillMemory(
       ...selfCommand(["protect", "--qmp", primary.qmpPath, link]),
       ...["--sync-interval", `${settings.syncIntervalMs}`],
       ...["--control", `${folder}/protect`, "--quiet"],
+      ...security,
     ]);
     children.push(protect);
     await protectedBy(`${folder}/protect`, protect, signal);
@@ -116,7 +122,7 @@ export async function drillMemory(
     );
     const first = await secondary.console.waitFor(/count (\d+)/, { timeoutMs: TIMEOUT_MS });
     const outageMs = first.atMs - killedAt;
-    narrate(`the secondary runs: "${first.text}" ${outageMs.toFixed(0)} ms after the kill`);
+    narrate(`the secondary runs: "${first.text}" ${formatWholeMs(outageMs)} after the kill`);
     await until(() => counts(secondary).length >= COUNTS_AFTER, "the secondary's count", {
       signal,
     });

@@ -1,4 +1,5 @@
 /** What is done in each fault, and which side the VM must go on at. */
+import { formatShare, formatWholeMs } from "../units.ts";
 import { DrillClient } from "./client.ts";
 import { checkConnection, checkGuest, checkKilledPrimary, checkReplicaDisk } from "./checks.ts";
 import { freezeApplying, freezeSender } from "./freeze.ts";
@@ -150,7 +151,7 @@ async function killReceiver(run: FaultRehearsal): Promise<FaultOutcome> {
   await moreAnswers(run);
   const gapMs = client.longestGapMs(at - 100);
   const alone = wire.framesFrom("primary");
-  narrate(`the primary goes on, after a gap of ${gapMs.toFixed(0)} ms; the secondary comes back`);
+  narrate(`the primary goes on, after a gap of ${formatWholeMs(gapMs)}; the secondary comes back`);
   await hosts.startSecondary();
   await hosts.waitUntilProtected();
   narrate("protected again");
@@ -168,7 +169,7 @@ async function killReceiver(run: FaultRehearsal): Promise<FaultOutcome> {
   return await takenOver(run, { sender, receiver }, killedAt, phase, [{
     name: "the primary went on without its secondary",
     held: client.error === undefined && alone > 0,
-    detail: `a gap of ${gapMs.toFixed(0)} ms; protected again afterwards`,
+    detail: `a gap of ${formatWholeMs(gapMs)}; protected again afterwards`,
   }]);
 }
 
@@ -189,7 +190,7 @@ async function killInCopy(run: FaultRehearsal): Promise<FaultOutcome> {
   const receiver = await hosts.receiverStatus();
   const copied = sender.taps.disks[0].copied;
   const lastCount = client.last;
-  const phase = `${(copied * 100).toFixed(0)} % copied`;
+  const phase = `${formatShare(copied, 0)} copied`;
   narrate(`kill -9: the primary's QEMU and its kemari (${phase})`);
   await hosts.killPrimary();
   const refusal = /not activated: .*copy is not complete.*/;
@@ -276,8 +277,8 @@ export async function takenOver(
   const { takeover } = await hosts.receiverStatus();
   context.narrate(
     `the client goes on: answer ${firstCount}, after a gap of ${
-      outageMs.toFixed(0)
-    } ms, of which ` +
+      formatWholeMs(outageMs)
+    }, of which ` +
       `its connection was silent for ${wire.silenceMs ?? "?"} ms`,
   );
   return {

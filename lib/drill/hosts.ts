@@ -1,6 +1,7 @@
 /** The two hosts of a drill: a kemari and a QEMU on each, what the guest runs, and the fence. */
 import { askReceiver, askTappedSender, type TappedStatus } from "../lab/program/ask_end.ts";
 import type { ReceiverStatus } from "../control/receiver_status.ts";
+import { makeKeyFile } from "../host/keygen.ts";
 import { QmpClient } from "../host/vm/qmp_client.ts";
 import { selfCommand } from "../host/system/self_command.ts";
 import { type LabHost, NetLab } from "../lab/network/net_lab.ts";
@@ -293,6 +294,7 @@ export class DrillHosts implements AsyncDisposable {
     if (booted) await copyImage(booted.image, commands.image("primary"), signal);
     else await this.#boot.makeImage(commands.image("primary"));
     narrate("two hosts on one network: each with a kemari that serves the VM's disk and NIC");
+    if (commands.key !== undefined) makeKeyFile(commands.key, "drill");
     const onLoss = plan.fault === "receiver" || isCopy ? "continue" : "stop";
     this.protect = this.#kemari("primary", commands.protect(onLoss));
     await whileAlive(

@@ -12,7 +12,7 @@ export const LEDGER_BLOCKS = 1024;
 export const LEDGER_BYTES = BLOCK_BYTES * LEDGER_BLOCKS;
 
 /** What a ledger holds. */
-export interface Ledger {
+interface Ledger {
   /** The last number written; 0 for none. */
   readonly last: number;
   /** Why it is the state of no moment at all. */

@@ -3,6 +3,7 @@
  * secondary with its old disk, and dies no more before the next takeover; one client, one
  * connection.
  */
+import { formatWholeMs } from "../units.ts";
 import { checkConnection } from "./checks.ts";
 import {
   type FaultOutcome,
@@ -39,7 +40,7 @@ export async function pingPong(run: FaultRehearsal, takeovers: number): Promise<
     await moreAnswers(run);
     const firstCount = client.acked.find(({ n }) => n > lastCount)?.n ?? 0;
     const outageMs = client.longestGapMs(at - 1000);
-    narrate(`the client goes on: answer ${firstCount}, after a gap of ${outageMs.toFixed(0)} ms`);
+    narrate(`the client goes on: answer ${firstCount}, after a gap of ${formatWholeMs(outageMs)}`);
     outcomes.push({
       checks: [checkConnection(client), wire.check(dying)],
       phase,

@@ -41,6 +41,8 @@ export interface DrillSettings {
   readonly seed: number;
   /** Of which one is chosen at random for every death of the primary. */
   readonly phases: readonly Phase[];
+  /** Whether the link is encrypted, with a key that is made for the run. */
+  readonly key?: boolean;
   /** Leave the working folders behind. */
   readonly keep: boolean;
 }
@@ -123,7 +125,10 @@ export interface HostsContext {
   readonly kemari?: readonly string[];
   /** The guests that the device models need. */
   readonly guests: Readonly<Partial<Record<GuestKernel, GuestImages>>>;
-  readonly settings: Pick<DrillSettings, "memoryMiB" | "syncIntervalMs" | "standby" | "graceMs">;
+  readonly settings: Pick<
+    DrillSettings,
+    "memoryMiB" | "syncIntervalMs" | "standby" | "graceMs" | "key"
+  >;
   /** Where VMs that have booted are kept, if this one need not boot. */
   readonly booted?: BootedVms;
   readonly narrate: Narrate;

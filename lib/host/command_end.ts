@@ -1,5 +1,6 @@
 import { TransportError } from "../errors.ts";
 import type { PeerConnection } from "./link/peer_connection.ts";
+import { within } from "./system/within.ts";
 
 /** How long the end of a command may come after the end of its output. */
 const EXIT_WAIT_MS = 500;
@@ -11,12 +12,7 @@ export async function inWordsOfCommand(
 ): Promise<unknown> {
   if (peer?.command === undefined) return error;
   if (!(error instanceof TransportError) || error.party !== "peer") return error;
-  let timer: ReturnType<typeof setTimeout> | undefined;
-  const timeout = new Promise<undefined>((resolve) => {
-    timer = setTimeout(() => resolve(undefined), EXIT_WAIT_MS);
-  });
-  const code = await Promise.race([peer.command.exitCode, timeout]);
-  clearTimeout(timer);
+  const code = await within(EXIT_WAIT_MS, peer.command.exitCode);
   if (code === undefined) return error;
   return new TransportError(
     peer.transport.name,

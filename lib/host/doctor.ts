@@ -165,7 +165,7 @@ async function tryDevice(
 }
 
 /** The first executable of that name on PATH. */
-export async function findOnPath(name: string): Promise<string | undefined> {
+async function findOnPath(name: string): Promise<string | undefined> {
   for (const folder of (Deno.env.get("PATH") ?? "").split(":")) {
     if (folder !== "" && await isExecutable(`${folder}/${name}`)) return `${folder}/${name}`;
   }

@@ -22,7 +22,7 @@ interface ProgressLine {
 }
 
 /** An open input. Whoever opened it disposes of it. */
-export interface StreamFile extends Disposable {
+interface StreamFile extends Disposable {
   readonly name: string;
   /** Known for files only. */
   readonly lengthBytes?: number;

@@ -31,6 +31,7 @@ import { formatTakeover, TakeoverClock } from "./takeover/takeover_clock.ts";
 import { takeoverFailure, tellSpent, tellWithoutSecondTry } from "./takeover/takeover_failure.ts";
 import type { StreamConsumer } from "./takeover/write_replica.ts";
 import { SecondaryTapDevices } from "./taps/secondary_tap_devices.ts";
+import { LinkGuard } from "./tls/link_guard.ts";
 
 const log = getLogger(["kemari", "recv"]);
 
@@ -51,7 +52,8 @@ export async function recv(
   signal: AbortSignal,
 ): Promise<number> {
   const listen = checkRecvSettings(settings);
-  return await new Reception(settings, listen, progress, signal).run();
+  const guard = LinkGuard.open(settings.security, "receiver", listen);
+  return await new Reception(settings, listen, guard, progress, signal).run();
 }
 
 /** What is open as soon as the taps are. */
@@ -85,6 +87,7 @@ type ReceptionState =
 class Reception {
   readonly #settings: RecvSettings;
   readonly #listen: Address;
+  readonly #guard: LinkGuard;
   readonly #progress: ProgressLine;
   readonly #signal: AbortSignal;
   readonly #home: ReplicaHome;
@@ -102,11 +105,13 @@ class Reception {
   constructor(
     settings: RecvSettings,
     listen: Address,
+    guard: LinkGuard,
     progress: ProgressLine,
     signal: AbortSignal,
   ) {
     this.#settings = settings;
     this.#listen = listen;
+    this.#guard = guard;
     this.#progress = progress;
     this.#signal = signal;
     const home = this.#home = ReplicaHome.open({
@@ -179,6 +184,7 @@ class Reception {
       look: (hello) => lookForSameImages(hello, disks),
       owner: new ReplicaOwner(replace, new CopyOwner(disks)),
       listen: this.#listen,
+      guard: this.#guard,
       maxTransactionBytes: maxTransactionBytes ??
         Math.floor(freeMemoryBytes({ swap: false }) / 2),
       software: SOFTWARE,

@@ -1,3 +1,4 @@
+import type { LinkSecurity } from "../decisions/link_security.ts";
 import { UsageError } from "../errors.ts";
 import type { DiskTapAddress } from "./disk/disk_tap_address.ts";
 import type { LinkTiming } from "./link/sender_link_settings.ts";
@@ -11,6 +12,7 @@ import type { RamReserve } from "../control/receiver_status.ts";
 /** How `kemari recv` behaves. */
 export interface RecvSettings extends LinkTiming {
   readonly listen: string;
+  readonly security: LinkSecurity;
   readonly onLoss: "wait" | "activate" | "exit";
   readonly fence?: string;
   readonly fenceTimeoutMs: number;

@@ -1,9 +1,11 @@
 import { UsageError } from "../errors.ts";
 import type { SendFront } from "./send_front.ts";
+import { standardEnds } from "./send_ends.ts";
 import { Sending, type SendSettings } from "./sending.ts";
 import { parseAddress } from "./system/address.ts";
 import { parseControlPath } from "./system/control_path.ts";
 import type { ProgressLine } from "./system/progress_line.ts";
+import { LinkGuard } from "./tls/link_guard.ts";
 import { parseQmpAddress } from "./vm/qmp_address.ts";
 
 /**
@@ -27,7 +29,9 @@ export async function send(
   }
   if (settings.qmp !== undefined) parseQmpAddress(settings.qmp);
   if (settings.control !== undefined) parseControlPath(settings.control);
-  const sending = new Sending(settings, target, progress, signal, front);
+  const guard = LinkGuard.open(settings.security, "sender", target);
+  await guard.admitTarget(target, signal);
+  const sending = new Sending(settings, target, guard, progress, signal, standardEnds(front));
   try {
     await sending.connect();
     await sending.run();

@@ -1,4 +1,3 @@
-import { never } from "./system/never.ts";
 import { getLogger } from "@logtape/logtape";
 import {
   afterSentFarewell,
@@ -6,34 +5,36 @@ import {
   type SentEnd,
   sentFarewell,
 } from "../decisions/sent_end.ts";
+import type { LinkSecurity } from "../decisions/link_security.ts";
 import type { Answer } from "../decisions/primary_end.ts";
 import type { VmFate } from "../decisions/vm_fate.ts";
 import type { VmIdentity } from "../decisions/whose_replica.ts";
-import { exitCodeOf, TransportError, WireError } from "../errors.ts";
+import { exitCodeOf, InterruptedError, TransportError, WireError } from "../errors.ts";
 import type { PrimaryEvent } from "../replica/primary/primary.ts";
 import { formatBytes } from "../units.ts";
-import { ImageMarks } from "./image/image_marks.ts";
 import { compressionOf, type CompressSettings } from "./link/compress_settings.ts";
 import type { SenderLinkSettings } from "./link/sender_link_settings.ts";
 import { CONNECT_TIMEOUT_MS, connectPeer, type PeerConnection } from "./link/peer_connection.ts";
-import { SenderLink } from "./link/sender_link.ts";
+import { openLink } from "./link/open_link.ts";
+import type { SenderLink } from "./link/sender_link.ts";
 import { inWordsOfCommand } from "./command_end.ts";
-import type { SendFront } from "./send_front.ts";
-import { givenUp, hasGivenUsUp } from "./link/lost_secondary.ts";
+import type { SendEnds } from "./send_ends.ts";
+import { givenUp, handoverInDoubt, hasGivenUsUp } from "./link/lost_secondary.ts";
 import { identityOfSent, putDelayBack, releaseSentVm, SentVm, stopSentVm } from "./sent_vm.ts";
 import { readDurations, senderStatus, vmStatus } from "./status/sender_status.ts";
 import { summarizeStatus } from "./status/summarize_status.ts";
 import type { SenderStatus } from "../control/sender_status.ts";
 import type { Address } from "./system/address.ts";
-import { adopt } from "./system/channel.ts";
 import { ControlServer } from "./system/control_server.ts";
+import { besides } from "./system/failure_beside.ts";
 import type { ProgressLine } from "./system/progress_line.ts";
 import { RateMeter } from "./system/rate_meter.ts";
 import { Reactor } from "./system/reactor.ts";
 import { SOFTWARE } from "./system/software.ts";
 import { serveUntilUnused } from "./taps/serve_until_unused.ts";
-import { PrimaryTapDevices } from "./taps/primary_tap_devices.ts";
+import type { PrimaryTapDevices } from "./taps/primary_tap_devices.ts";
 import type { SyncOn, TapSettings } from "./taps/tap_settings.ts";
+import type { LinkGuard } from "./tls/link_guard.ts";
 import { QmpClient } from "./vm/qmp_client.ts";
 import { isTakenOver } from "./vm/release_vm.ts";
 import { fateInWords, PAUSED } from "./vm/vm_end_words.ts";
@@ -49,6 +50,7 @@ export interface SendSettings
     Omit<SenderLinkSettings, "software" | "taps" | "compression" | "vm" | "marks">,
     CompressSettings {
   readonly target: string;
+  readonly security: LinkSecurity;
   readonly control?: string;
   readonly sessionName?: string;
   /** What names the VM, in place of QEMU's UUID and name. */
@@ -63,7 +65,7 @@ export interface SendSettings
 }
 
 /** Where a {@link Sending} stands. */
-export type SendingState = "connecting" | "linked" | "parting" | "serving-on" | "closed";
+type SendingState = "connecting" | "linked" | "parting" | "serving-on" | "closed";
 
 /**
  * One `kemari send`: a session with the secondary, of a stream that QEMU gives to this process.
@@ -80,12 +82,11 @@ export type SendingState = "connecting" | "linked" | "parting" | "serving-on" | 
 export class Sending {
   readonly #settings: SendSettings;
   readonly #target: Address;
+  readonly #guard: LinkGuard;
   readonly #progress: ProgressLine;
   readonly #signal: AbortSignal;
-  readonly #front: SendFront | undefined;
+  readonly #ends: SendEnds;
   readonly #reactor = new Reactor();
-  readonly #input = adopt(0, "read");
-  readonly #output = adopt(1, "write");
   readonly #rate = new RateMeter();
   #state: SendingState = "connecting";
   #hasChannel = true;
@@ -97,24 +98,22 @@ export class Sending {
   #qmp: QmpClient | undefined;
   #vm: SentVm | undefined;
 
-  /**
-   * Owns stdin and stdout from now on.
-   *
-   * @param front The process that QEMU waits for, if it is another one.
-   */
+  /** @param ends This object's from now on. */
   constructor(
     settings: SendSettings,
     target: Address,
+    guard: LinkGuard,
     progress: ProgressLine,
     signal: AbortSignal,
-    front?: SendFront,
+    ends: SendEnds,
   ) {
     this.#settings = settings;
     this.#target = target;
+    this.#guard = guard;
     this.#progress = progress;
     this.#signal = signal;
-    this.#front = front;
-    front?.watch(this.#reactor);
+    this.#ends = ends;
+    ends.front?.watch(this.#reactor);
   }
 
   get state(): SendingState {
@@ -125,12 +124,13 @@ export class Sending {
   async connect(): Promise<void> {
     const reactor = this.#reactor;
     const signal = this.#signal;
-    const taps = this.#taps = await PrimaryTapDevices.open(this.#settings.taps, reactor, signal);
+    const taps = this.#taps = await this.#ends.openTaps(this.#settings.taps, reactor, signal);
     this.#identity = await reactor.during(identityOfSent(this.#settings), signal);
     const link = await this.#connectSecondary(taps);
     await this.#showStatus(link, taps);
     link.onEvent = (event) => this.#tell(event, link);
-    link.attach({ input: this.#input.fd, output: this.#output.fd, name: "QEMU" });
+    const { input, output } = this.#ends;
+    link.attach({ input: input.fd, output: output.fd, name: "QEMU" });
     this.#state = "linked";
     // Behind that: a QEMU whose stream is not read may not come to answer at its monitor either.
     await this.#connectMonitor(link, taps);
@@ -152,21 +152,18 @@ export class Sending {
    * until QEMU lets go of them.
    *
    * @param error What has ended it.
-   * @returns If the VM was shut down, and the secondary knows it.
+   * @returns If the VM is the secondary's by a HANDOVER, or was shut down, and the secondary knows it.
    * @throws what has ended it, in all other cases.
    */
   async part(error: unknown): Promise<void> {
+    const link = this.#link;
+    // The VM is the secondary's: what happens behind that is no news to anybody.
+    if (link?.handedOver) return;
     this.#state = "parting";
     this.#vm?.rest();
-    const link = this.#link;
-    if (link?.handingOver) {
-      log.error(
-        "the handover broke off: the secondary may run the VM. Make sure that it does not " +
-          "(kemari status there) before the VM goes on here",
-      );
-    }
+    const isInDoubt = link?.handingOver === true;
     const fate = isTheirs(error) ? undefined : await this.#vm?.fateBehind(error);
-    const known = this.#atEnd(error, fate);
+    const known = { ...this.#atEnd(error, fate), isInDoubt };
     const end = afterSentFarewell(known, await this.#sayFarewell(known, fate));
     if (end.isGood) {
       log.info("the VM has ended: {reason}; the secondary knows, and starts nothing", {
@@ -176,10 +173,21 @@ export class Sending {
       return;
     }
     const isGivenUp = end.taps === "hold-until-resumed" && fate?.kind !== "ended";
-    const cause = isGivenUp ? givenUp(error) : error;
+    const cause = isGivenUp ? givenUp(error) : await this.#causeOf(error, isInDoubt);
     if (end.qemu !== "nothing") await this.#tellQemu(end.qemu, end, cause);
     if (end.servesOn) await this.#serveOn(end, cause);
-    throw await inWordsOfCommand(cause, this.#peer);
+    throw cause;
+  }
+
+  /** What is said of the end: a handover in doubt comes before whatever has brought it about. */
+  async #causeOf(error: unknown, isInDoubt: boolean): Promise<unknown> {
+    const cause = await inWordsOfCommand(error, this.#peer);
+    if (!isInDoubt || isTheirs(error)) return cause;
+    const doubt = handoverInDoubt(this.#target.text, cause);
+    if (!(error instanceof InterruptedError)) return doubt;
+    // Whoever interrupts is told by exit status that it was done, and must know this all the same.
+    log.error("{reason}; {hint}", { reason: doubt.message, hint: doubt.hint });
+    return error;
   }
 
   async close(): Promise<void> {
@@ -187,6 +195,7 @@ export class Sending {
     this.#taps?.close();
     await this.#qmp?.close();
     this.#link?.close();
+    await this.#link?.unmark();
     this.#control?.close();
     this.#closeChannel();
     this.#reactor.close();
@@ -197,18 +206,19 @@ export class Sending {
     const settings = this.#settings;
     const peer = this.#peer = await connectPeer(
       this.#target,
+      this.#guard,
       reactor,
       CONNECT_TIMEOUT_MS,
       this.#signal,
     );
-    return this.#link = new SenderLink(reactor, peer, {
+    const options = {
       ...settings,
-      marks: await reactor.during(ImageMarks.place(taps.images), this.#signal),
       vm: this.#identity,
       compression: compressionOf(settings),
       taps,
       software: settings.sessionName ? `${SOFTWARE} (${settings.sessionName})` : SOFTWARE,
-    });
+    };
+    return this.#link = await openLink(reactor, peer, options, taps.images, this.#signal);
   }
 
   async #connectMonitor(link: SenderLink, taps: PrimaryTapDevices): Promise<void> {
@@ -276,7 +286,7 @@ export class Sending {
     }
   }
 
-  #atEnd(error: unknown, fate: VmFate | undefined): AtSentEnd {
+  #atEnd(error: unknown, fate: VmFate | undefined): Omit<AtSentEnd, "isInDoubt"> {
     const dialogue = this.#link?.primary.dialogue;
     return {
       isLinked: this.#link !== undefined,
@@ -313,14 +323,17 @@ export class Sending {
     this.#goOnAlone(cause);
     const { qmp } = this.#settings;
     const delayMs = this.#vm?.changedDelayMs;
+    // QEMU drains the disks before it answers, and nobody listens to its STOP then.
+    if (action === "stop") this.#taps?.vmStops();
+    const beside = besides("QEMU is told that its secondary is lost");
     if (end.taps === "hold-until-resumed" && end.servesOn) {
       const resumed = () => {
         log.warn("the VM was let run here: what it says gets out, unprotected");
         this.#taps?.passThrough();
         this.#reactor.wake();
       };
-      this.#qmp = await this.#reactor.during(stopSentVm(qmp!, delayMs, resumed), never);
-    } else await this.#reactor.during(releaseSentVm(qmp!, action, delayMs), never);
+      this.#qmp = await this.#reactor.seeThrough(stopSentVm(qmp!, delayMs, resumed), beside);
+    } else await this.#reactor.seeThrough(releaseSentVm(qmp!, action, delayMs), beside);
     this.#link!.close();
   }
 
@@ -356,14 +369,14 @@ export class Sending {
   #goOnAlone(cause: unknown): void {
     this.#link?.detach();
     this.#closeChannel();
-    this.#front?.dismiss(exitCodeOf(cause));
+    this.#ends.front?.dismiss(exitCodeOf(cause));
   }
 
   #closeChannel(): void {
     if (!this.#hasChannel) return;
     this.#hasChannel = false;
-    this.#input.release();
-    this.#output.release();
+    this.#ends.input.release();
+    this.#ends.output.release();
   }
 }
 

@@ -1,4 +1,5 @@
 import { getLogger } from "@logtape/logtape";
+import { chooseSecurity } from "../decisions/link_security.ts";
 import { TransportError, UsageError } from "../errors.ts";
 import type { StreamConsumer } from "./takeover/write_replica.ts";
 import { parseAddress } from "./system/address.ts";
@@ -17,6 +18,7 @@ import { UNUSED_MS } from "./taps/serve_until_unused.ts";
 import { SOFTWARE } from "./system/software.ts";
 import { PrimaryTapDevices } from "./taps/primary_tap_devices.ts";
 import { defaultSyncOn, type SyncOn } from "./taps/tap_settings.ts";
+import { LinkGuard } from "./tls/link_guard.ts";
 
 const log = getLogger(["kemari", "recv"]);
 
@@ -140,13 +142,17 @@ export class Survivor {
     const both = AbortSignal.any([signal, gone]);
     try {
       const target = parseAddress(settings.target);
+      const security = chooseSecurity(settings.security);
       log.info("asked to protect the VM: towards {target}", { target: target.text });
+      const guard = LinkGuard.open(security, "sender", target);
+      await guard.admitTarget(target, both);
       const taps = this.#takeTaps(settings);
       const board = new ProtectBoard(target.text);
       this.#state = { at: "protecting", asked, board };
       await protectTapped(
-        { ...settings, syncOn: settings.syncOn ?? this.#syncOn },
+        { ...settings, security, syncOn: settings.syncOn ?? this.#syncOn },
         target,
+        guard,
         this.#reactor,
         taps,
         this.#progress,

@@ -2,13 +2,13 @@
 import { MAX_STRING_BYTES, readU16, readU32 } from "./wire.ts";
 
 /** Data of NBD_OPT_INFO and NBD_OPT_GO: `u32 n, name, u16 count, count × u16 NBD_INFO_*`. */
-export interface InfoQuery {
+interface InfoQuery {
   readonly name: string;
   readonly wanted: readonly number[];
 }
 
 /** Data of NBD_OPT_*_META_CONTEXT: `u32 n, name, u32 count, count × (u32 n, query)`. */
-export interface ContextQuery {
+interface ContextQuery {
   readonly name: string;
   readonly queries: readonly string[];
 }

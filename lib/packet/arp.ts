@@ -11,7 +11,7 @@ const IPV4_BYTES = 4;
 const PADDED_FRAME_BYTES = 60;
 
 /** An ARP or RARP packet for IPv4 over Ethernet. Addresses are views of the frame. */
-export interface ArpPacket {
+interface ArpPacket {
   readonly isReverse: boolean;
   readonly operation: number;
   readonly senderMac: Uint8Array;
@@ -69,17 +69,8 @@ export function encodeRarpAnnouncement(mac: Uint8Array): Uint8Array<ArrayBuffer>
   return encodeArp(ETHERTYPE.RARP, ARP_OPERATION.RARP_REQUEST, mac, none, mac, none);
 }
 
-/**
- * The frame by which a machine says to everyone that an IP address is at its hardware address.
- *
- * @param mac 6 bytes.
- * @param ip 4 bytes.
- */
-export function encodeGratuitousArp(mac: Uint8Array, ip: Uint8Array): Uint8Array<ArrayBuffer> {
-  return encodeArp(ETHERTYPE.ARP, ARP_OPERATION.REQUEST, mac, ip, new Uint8Array(MAC_BYTES), ip);
-}
-
-function encodeArp(
+/** An ARP or RARP packet to everyone, in a frame of the shortest length that Ethernet has. */
+export function encodeArp(
   etherType: number,
   operation: number,
   senderMac: Uint8Array,

@@ -17,7 +17,7 @@ export const MAC_BYTES = 6;
 export const BROADCAST = new Uint8Array(MAC_BYTES).fill(0xff);
 
 /** What stands in front of a frame's payload. Addresses are views of the frame. */
-export interface EthernetHeader {
+interface EthernetHeader {
   readonly destination: Uint8Array;
   readonly source: Uint8Array;
   /** Of the payload, behind any VLAN tags. */

@@ -8,7 +8,7 @@ const IPV4_MIN_BYTES = 20;
 const TCP_MIN_BYTES = 20;
 
 /** An IPv4 packet's header. Addresses are views of the frame. */
-export interface Ipv4Packet {
+interface Ipv4Packet {
   readonly source: Uint8Array;
   readonly destination: Uint8Array;
   readonly protocol: number;
@@ -47,7 +47,7 @@ export function decodeIpv4(frame: Uint8Array): Ipv4Packet | undefined {
 }
 
 /** A TCP segment's header. */
-export interface TcpSegment {
+interface TcpSegment {
   readonly sourcePort: number;
   readonly destinationPort: number;
   readonly sequence: number;

@@ -1,13 +1,8 @@
 import assert from "node:assert/strict";
 import fc from "fast-check";
-import {
-  ARP_OPERATION,
-  decodeArp,
-  encodeGratuitousArp,
-  encodeRarpAnnouncement,
-  isAnnouncement,
-} from "./arp.ts";
-import { describeFrame } from "./describe_frame.ts";
+import { ARP_OPERATION, decodeArp, encodeRarpAnnouncement, isAnnouncement } from "./arp.ts";
+import { encodeGratuitousArp } from "./testing/gratuitous_arp.ts";
+import { describeFrame } from "./testing/describe_frame.ts";
 import { decodeEthernet, ETHERTYPE, macText, parseMac } from "./ethernet.ts";
 import { decodeIpv4, decodeTcp, decodeUdp, ipv4Text } from "./ipv4.ts";
 

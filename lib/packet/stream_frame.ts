@@ -22,14 +22,6 @@ export function encodeFrameHeader(into: Uint8Array, at: number, frameBytes: numb
   into[at + 3] = frameBytes;
 }
 
-/** One frame with its header, in memory of its own. */
-export function encodeFrame(frame: Uint8Array): Uint8Array<ArrayBuffer> {
-  const bytes = new Uint8Array(FRAME_HEADER_BYTES + frame.length);
-  encodeFrameHeader(bytes, 0, frame.length);
-  bytes.set(frame, FRAME_HEADER_BYTES);
-  return bytes;
-}
-
 /**
  * Takes Ethernet frames out of what `-netdev stream` sends, cut anywhere.
  *

@@ -1,12 +1,8 @@
 import assert from "node:assert/strict";
 import fc from "fast-check";
 import { WireError, type WireFault } from "../errors.ts";
-import {
-  encodeFrame,
-  MAX_FRAME_BYTES,
-  MIN_FRAME_BYTES,
-  StreamFrameDecoder,
-} from "./stream_frame.ts";
+import { MAX_FRAME_BYTES, MIN_FRAME_BYTES, StreamFrameDecoder } from "./stream_frame.ts";
+import { encodeFrame } from "./testing/encode_frame.ts";
 
 const frames = fc.array(
   fc.oneof(

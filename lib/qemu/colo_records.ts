@@ -8,7 +8,7 @@ import { u32 } from "./section_records.ts";
 import { COLO_MESSAGE, LIMITS, nameOf } from "./wire.ts";
 
 /** A COLO message and one past it. */
-export interface ColoRecord {
+interface ColoRecord {
   readonly message: number;
   /** VMSTATE_SIZE only: bytes of device state that follow. */
   readonly sizeBytes?: number;

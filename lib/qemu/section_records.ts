@@ -173,7 +173,7 @@ export function refuseEarlyDevice(
 }
 
 /** The big-endian `u16` at `bytes[at]`. */
-export function u16(bytes: Uint8Array, at: number): number {
+function u16(bytes: Uint8Array, at: number): number {
   return bytes[at] << 8 | bytes[at + 1];
 }
 

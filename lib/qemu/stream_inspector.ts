@@ -41,7 +41,7 @@ export interface RamSection extends Placed, Readonly<PageTally> {
 }
 
 /** A device's section. */
-export interface DeviceFinding extends Placed {
+interface DeviceFinding extends Placed {
   readonly kind: "device";
   readonly name: string;
   readonly instance: number;
@@ -107,7 +107,7 @@ export interface FindingSink {
 }
 
 /** What the inspector asks of the parser that drives it. */
-export interface ParserView {
+interface ParserView {
   readonly pageBytes: number;
   readonly streamOffset: number;
   readonly place: string;

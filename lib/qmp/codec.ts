@@ -19,7 +19,7 @@ export interface QmpCommand {
 }
 
 /** The longest message that is read; QEMU's own schema, its longest answer, has about 0.3 MB. */
-export const MAX_MESSAGE_BYTES = 16 * 1024 * 1024;
+const MAX_MESSAGE_BYTES = 16 * 1024 * 1024;
 
 /** Encodes a command as one line. */
 export function encodeCommand(command: QmpCommand, id: number): Uint8Array {

@@ -31,7 +31,7 @@ export const GUEST_TIMER_QUERIES = {
 } as const satisfies Record<string, QmpCommand>;
 
 /** Answers by the name of the question, and what a stream says; what is absent is unknown. */
-export interface GuestTimerFacts {
+interface GuestTimerFacts {
   readonly unattached?: unknown;
   readonly interrupts?: unknown;
   /** The fields of a stream's section `i8254`, version 3, behind its header. */
@@ -39,7 +39,7 @@ export interface GuestTimerFacts {
 }
 
 /** What channel 0 of the PIT, the one that interrupts, is to the guest. */
-export type PitUse = "periodic" | "one-shot" | "none" | "unknown";
+type PitUse = "periodic" | "one-shot" | "none" | "unknown";
 
 /** What is known of a guest's clock. */
 export interface GuestTimer {

@@ -43,7 +43,7 @@ export const CHANGED_PARAMETERS: readonly string[] = ["max-bandwidth", "x-checkp
 const UNLIMITED_BANDWIDTH = 2 ** 40;
 
 /** What to set before a continuous migration. */
-export interface ColoConfig {
+interface ColoConfig {
   /** Between checkpoints when nothing else asks for one. */
   readonly checkpointDelayMs: number;
   /**

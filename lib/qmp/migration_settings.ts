@@ -10,7 +10,7 @@ import { CHANGED_CAPABILITIES, CHANGED_PARAMETERS } from "./migration.ts";
 import type { MigrationSupport } from "./migration_support.ts";
 
 /** The settings as they were; what QEMU does not have is not in it. Holds JSON values only. */
-export interface MigrationSettings {
+interface MigrationSettings {
   readonly capabilities: Readonly<Record<string, boolean>>;
   readonly parameters: Readonly<Record<string, number>>;
   /** The machine's property. */

@@ -6,7 +6,7 @@ export function queryMigration(): QmpCommand {
 }
 
 /** Where a migration stands. */
-export interface MigrationStatus {
+interface MigrationStatus {
   readonly phase: "none" | "running" | "colo" | "completed" | "failed" | "cancelled";
   /** QEMU's own word, such as `pre-switchover`. */
   readonly status: string;
@@ -33,7 +33,7 @@ export function decodeMigrationStatus(reply: unknown): MigrationStatus {
   };
 }
 
-export function phaseOf(status: string): MigrationStatus["phase"] {
+function phaseOf(status: string): MigrationStatus["phase"] {
   switch (status) {
     case "none":
     case "colo":

@@ -14,7 +14,7 @@ import { atStart } from "./run_state.ts";
 export type ProtectionMode = "colo" | "snapshot";
 
 /** Whose version it is, as QEMU says it. */
-export interface QemuVersion {
+interface QemuVersion {
   readonly major: number;
   readonly minor: number;
   readonly micro: number;
@@ -96,7 +96,7 @@ type SupportQuery = keyof typeof SUPPORT_QUERIES | "acpiType" | "disableS3";
 export type SupportReplies = { readonly [name in SupportQuery]?: unknown };
 
 /** QMP's error class by the name of the question that QEMU refused. */
-export type SupportRefusals = { readonly [name in SupportQuery]?: string };
+type SupportRefusals = { readonly [name in SupportQuery]?: string };
 
 /**
  * Decides what a QEMU can do.

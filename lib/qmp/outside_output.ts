@@ -7,7 +7,7 @@
 import type { QmpCommand } from "./codec.ts";
 
 /** A NIC of the guest, and where its frames go. */
-export interface GuestNic {
+interface GuestNic {
   /** The device's id, or what QEMU calls one without. */
   readonly name: string;
   readonly model: string;
@@ -17,7 +17,7 @@ export interface GuestNic {
 }
 
 /** A network back end of QEMU's. */
-export interface NicBackend {
+interface NicBackend {
   readonly name: string;
   /** `tap`, `user`, `stream`, `socket`, `vhost-user`, … */
   readonly type: string;

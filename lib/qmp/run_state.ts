@@ -5,7 +5,7 @@
  */
 
 /** What is to be done about a VM that is found in a run state, before there is a session. */
-export type AtStart =
+type AtStart =
   /** It can be protected. */
   | { readonly kind: "protect" }
   /** It stands still, and comes back by itself or by somebody's word. */

@@ -21,7 +21,7 @@ export const IDENTITY_QUERIES = {
 export type IdentityReplies = Readonly<Partial<Record<keyof typeof IDENTITY_QUERIES, unknown>>>;
 
 /** What they say. */
-export interface VmFacts {
+interface VmFacts {
   /** As 32 hexadecimal digits; absent if QEMU was given none. */
   readonly uuid?: string;
   readonly name?: string;

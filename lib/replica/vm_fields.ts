@@ -6,7 +6,7 @@ import { HELLO_FIELD, type HelloField } from "../txn/hello_fields.ts";
 import { refuse } from "../txn/wire_fault.ts";
 
 /** Bytes of a VM's name that are told and kept. */
-export const MAX_VM_NAME_BYTES = 200;
+const MAX_VM_NAME_BYTES = 200;
 
 const BINARY: readonly [keyof VmIdentity, number][] = [
   ["uuid", HELLO_FIELD.vmUuid],
@@ -36,6 +36,15 @@ export function encodeVm(vm: VmIdentity): HelloField[] {
   return fields;
 }
 
+/** @returns Undefined for what is no UTF-8. */
+function textOf(bytes: Uint8Array): string | undefined {
+  try {
+    return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes);
+  } catch {
+    return undefined;
+  }
+}
+
 /**
  * Decodes what a sender says of its VM; nothing of an older one.
  *
@@ -61,8 +70,10 @@ export function decodeVm(fields: readonly HelloField[] = [], offset: number): Vm
   }
   const name = seen.get(HELLO_FIELD.vmName);
   if (name !== undefined) {
-    const text = new TextDecoder().decode(name);
-    if (CONTROL.test(text)) refuse(offset, "bad-value", "HELLO with a VM's name that is none");
+    const text = textOf(name);
+    if (text === undefined || CONTROL.test(text)) {
+      refuse(offset, "bad-value", "HELLO with a VM's name that is none");
+    }
     vm.name = plainVmName(text);
   }
   return vm;

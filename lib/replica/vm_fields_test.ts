@@ -45,6 +45,7 @@ Deno.test("fields that are cut anywhere are refused, and so are those that are n
     ["no name", [name("")], "bad-length"],
     ["too long a name", [name("x".repeat(201))], "bad-length"],
     ["a name that moves the cursor", [name("a\x1b[2J")], "bad-value"],
+    ["no UTF-8", [{ tag: HELLO_FIELD.vmName, bytes: Uint8Array.of(0x61, 0xff) }], "bad-value"],
   ];
   for (const [what, given, fault] of bad) {
     assert.throws(() => decodeVm(given, 0), (error) => (error as WireError).fault === fault, what);

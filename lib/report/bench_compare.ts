@@ -17,7 +17,7 @@ const LEAST_CHANGE = 0.03;
 /** Machines of one kind report memory that differs by what their firmware took. */
 const MEMORY_TOLERANCE = 0.05;
 
-export type Verdict = "higher" | "lower" | "same" | "too few samples";
+type Verdict = "higher" | "lower" | "same" | "too few samples";
 
 /** One quantity in both runs. */
 export interface Difference {

@@ -53,7 +53,7 @@ export interface BenchAxis {
 }
 
 /** One line of a chart. */
-export interface BenchCurve {
+interface BenchCurve {
   readonly name: string;
   /** `[x, y]`, x ascending; y is null where nothing could be measured. */
   readonly points: readonly (readonly [number, number | null])[];
@@ -100,7 +100,7 @@ export interface BenchExperiment {
 }
 
 /** The machine: runs on different ones are never compared. */
-export interface BenchMachine {
+interface BenchMachine {
   readonly cpu: string;
   readonly cores: number;
   readonly memoryBytes: number;

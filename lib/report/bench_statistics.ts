@@ -1,7 +1,7 @@
 import type { BenchDistribution, BenchGrid } from "./bench_result.ts";
 
 /** What a handful of samples amounts to. */
-export interface SampleSummary {
+interface SampleSummary {
   readonly count: number;
   readonly median: number;
   readonly min: number;

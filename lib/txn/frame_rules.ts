@@ -58,7 +58,7 @@ export type TransactionRule =
   | "open"
   /** One that has been acknowledged. */
   | "acknowledged"
-  /** The last committed one, which has been acknowledged. */
+  /** The last committed one, which has been acknowledged, and in this session. */
   | "last"
   /** The oldest that was committed and is not acknowledged; or the one that was handed over. */
   | "oldest"
@@ -111,7 +111,7 @@ export const FRAME_RULES: Readonly<Record<FrameName, FrameRule>> = {
     sentIn: { sender: ["hello"], receiver: ["hello"] },
     takenIn: { sender: ["hello"], receiver: ["hello"] },
     bytes: [MIN_HELLO_BYTES, MAX_CONTROL_BYTES],
-    nacks: ["version", "other-vm", "same-image"],
+    nacks: ["version", "other-vm", "same-image", "storage"],
   },
   BEGIN: {
     sentIn: { sender: ["ready"] },
@@ -163,7 +163,7 @@ export const FRAME_RULES: Readonly<Record<FrameName, FrameRule>> = {
     },
     takenIn: {
       sender: ["ready", "asking", "open", "handover", "leaving"],
-      receiver: ["idle", "telling", "open", "handover"],
+      receiver: ["idle", "telling", "open"],
     },
     bytes: EMPTY,
   },

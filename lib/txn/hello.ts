@@ -19,7 +19,10 @@ export interface Hello {
   readonly graceMs: number;
   /** Last committed transaction of the receiver's replica; 0 if it has none. */
   readonly committed: number;
-  /** Bytes one transaction may hold at the receiver; 0 from the sender. */
+  /**
+   * Bytes of pages, and of events, that a transaction may bring to the receiver; 0 from the sender, and
+   * from a receiver that tells no limit.
+   */
   readonly maxTransactionBytes: number;
   /** Name and version, for logs. */
   readonly software: string;
@@ -44,6 +47,11 @@ export const FEATURE = {
   inputs: 0x10,
   /** LEAVE has a payload, and is answered by LEFT. */
   farewell: 0x20,
+  /**
+   * Pages of a whole stream that builds on nothing do not count against the limit: only a receiver
+   * says so, which stores them as they come.
+   */
+  storesPages: 0x40,
 } as const;
 export type FeatureName = keyof typeof FEATURE;
 
@@ -53,7 +61,7 @@ export function featureWord(name: FeatureName): string {
 }
 
 /** What a receiver alone says: its sender has nothing to offer in return. */
-const OF_RECEIVER = FEATURE.inputs;
+const OF_RECEIVER = FEATURE.inputs | FEATURE.storesPages;
 
 /** What a session may use: what both ends offer. */
 export function agreedFeatures(ofSender: number, ofReceiver: number): number {

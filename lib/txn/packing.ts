@@ -11,6 +11,7 @@ import { decodeHeader, encodeHeader } from "./frame_header.ts";
 import { frameName } from "./frame_rules.ts";
 import { HEADER_BYTES, MAX_PACKED_BYTES, TXN } from "./wire.ts";
 import { refuse } from "./wire_fault.ts";
+import { ZstdBlocks } from "./zstd_blocks.ts";
 import { compressBound, ZstdCompressor, ZstdDecompressor } from "./zstd_context.ts";
 
 const LENGTH_BYTES = 4;
@@ -98,6 +99,7 @@ export class FramePacker {
 /** Takes what a {@link FramePacker} made. */
 export class FrameUnpacker {
   #zstd: ZstdDecompressor | undefined;
+  readonly #blocks = new ZstdBlocks();
   #frames = new Uint8Array(0);
 
   /**
@@ -122,6 +124,8 @@ export class FrameUnpacker {
         `a PACKED frame of ${lengthBytes} bytes; from ${HEADER_BYTES} to ${MAX_PACKED_BYTES} are taken`,
       );
     }
+    const fault = this.#blocks.walk(bytes, at + LENGTH_BYTES, end);
+    if (fault !== undefined) refuse(offset, "bad-value", `a PACKED frame whose zstd ${fault}`);
     if (this.#frames.length <= lengthBytes) {
       this.#frames = new Uint8Array(Math.max(lengthBytes, BATCH_BYTES) + 1);
     }

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { constants, crc32, createZstdCompress, zstdCompressSync } from "node:zlib";
+import { constants, crc32, createZstdCompress } from "node:zlib";
 import fc from "fast-check";
 import { Carry } from "../bytes/carry.ts";
 import { KemariError, WireError, type WireFault } from "../errors.ts";
@@ -158,7 +158,7 @@ Deno.test("a PACKED frame that is none is refused by what is wrong with it", () 
     ["too much", packed(inner, MAX_PACKED_BYTES + 1), "bad-length", /of 1048577 bytes/],
     ["less than claimed", packed(inner, 24), "bad-value", /not of 24 bytes/],
     ["more than claimed", packed(inner, 22), "bad-value", /not of 22 bytes/],
-    ["no zstd", packedAround(new Uint8Array(40).fill(7), 40), "bad-value", /damaged/],
+    ["no zstd", packedAround(new Uint8Array(40).fill(7), 40), "bad-value", /zstd is none/],
     ["a cut frame", packed(inner.slice(0, -1)), "bad-length", /ends inside a frame/],
     ["a cut header", packed(joined([inner, inner.slice(0, 9)])), "bad-length", /inside a frame/],
     [
@@ -180,7 +180,9 @@ Deno.test("a PACKED frame that is none is refused by what is wrong with it", () 
 });
 
 Deno.test("a decompression bomb is refused, and nothing but its claim is ever allocated", () => {
-  const bomb = zstdCompressSync(new Uint8Array(64 * 2 ** 20));
+  const content = new Uint8Array(64 * 2 ** 20);
+  const room = new Uint8Array(compressBound(content.length));
+  const bomb = room.subarray(0, new ZstdCompressor(1).compress(content, content.length, room, 0));
   assert.ok(bomb.length < 10_000);
   const bytes = packedAround(bomb, 1000);
   assert.throws(

@@ -30,6 +30,8 @@ export interface ReceiverConfig {
   readonly software: string;
   /** Whether INPUT is taken. */
   readonly takesInputs?: boolean;
+  /** Whether pages of a whole stream that builds on nothing do not count against the limit. */
+  readonly storesPages?: boolean;
   /**
    * Looks at who comes, before it is answered; all are taken by default.
    *
@@ -47,6 +49,9 @@ export interface ReceiverConfig {
  *                    ├──HANDOVER──► handover ──ACK──► over
  *                    └──LEAVE, in telling too──► over
  * ```
+ *
+ * HANDOVER and LEAVE are the last that a sender says. What stands behind them is taken and means
+ * nothing, whatever it is: it cannot undo them.
  */
 export class TxnReceiver implements FrameVisitor {
   readonly #options: ReceiverConfig;
@@ -85,6 +90,10 @@ export class TxnReceiver implements FrameVisitor {
   /** The transaction that is open, or was last. */
   get transaction(): number {
     return this.#transaction;
+  }
+  /** True from HANDOVER to its ACK: the VM is not ours yet. */
+  get handingOver(): boolean {
+    return this.#state === "handover";
   }
   get offset(): number {
     return this.#decoder.offset;
@@ -163,12 +172,17 @@ export class TxnReceiver implements FrameVisitor {
   }
 
   get isOver(): boolean {
-    return this.#state === "over";
+    return this.#state === "handover" || this.#state === "over";
   }
 
   check(header: FrameHeader, offset: number): void {
     checkPlace("receiver", this.#state, header, this.#agreed, offset);
     checkNumbers(header, this.#transaction, this.#acknowledged, this.#sequence, offset);
+    // That VM may have run since.
+    if (header.command === TXN.HANDOVER && header.transaction === this.#options.committed) {
+      const what = `HANDOVER of transaction ${header.transaction}, of an earlier session`;
+      refuse(offset + 8, "bad-order", what);
+    }
   }
 
   streamed(header: FrameHeader, offset: number): void {
@@ -231,7 +245,9 @@ export class TxnReceiver implements FrameVisitor {
   #hello(payload: Uint8Array, offset: number): void {
     const hello = decodeHello(payload, offset);
     this.#options.admit?.(hello, offset);
-    const features = OFFERED_FEATURES | (this.#options.takesInputs ? FEATURE.inputs : 0);
+    const { takesInputs, storesPages } = this.#options;
+    const features = OFFERED_FEATURES | (takesInputs ? FEATURE.inputs : 0) |
+      (storesPages ? FEATURE.storesPages : 0);
     this.#agreed = agreedFeatures(hello.features, features);
     this.#peer = hello;
     this.#frame(

@@ -58,6 +58,7 @@ export class TxnSender implements FrameVisitor {
   #inFlight: InFlight[] = [];
   readonly #clock: SessionClock;
   #isLost = false;
+  #isRefused = false;
   readonly #queries = new DigestQueries();
 
   constructor(options: SenderConfig, now: number) {
@@ -82,9 +83,9 @@ export class TxnSender implements FrameVisitor {
   get mayLeave(): boolean {
     return this.open || maySend("sender", this.#state, TXN.LEAVE);
   }
-  /** True from HANDOVER to its ACK: nobody here knows whose VM it is. */
+  /** True from HANDOVER to its answer: nobody here knows whose VM it is. */
   get handingOver(): boolean {
-    return this.#state === "handover";
+    return this.#state === "handover" && !this.#isRefused;
   }
   /** The transaction that is open, or was last. */
   get transaction(): number {
@@ -94,7 +95,6 @@ export class TxnSender implements FrameVisitor {
   get inFlight(): readonly InFlight[] {
     return this.#inFlight;
   }
-
   /** Bytes made for the peer, by what they are for. */
   get sent(): SentBytes {
     return this.#writer.sent;
@@ -112,8 +112,7 @@ export class TxnSender implements FrameVisitor {
    * Opens the next transaction.
    *
    * @param kind Says what pages that go unmentioned hold.
-   * @throws {WireError} `bad-value` if there is no number left for it: the peer has said that it has
-   *   the last one there is.
+   * @throws {WireError} `bad-value` if there is no number left for it.
    */
   begin(kind: keyof typeof BEGIN_FLAGS): number {
     this.#expect(TXN.BEGIN, "begin");
@@ -279,7 +278,7 @@ export class TxnSender implements FrameVisitor {
   /** Lets time pass: heartbeats are sent, silence is noticed. Call it often. */
   tick(now: number): void {
     this.#clock.tick(now);
-    if (this.#state === "leaving" || this.#state === "done") return;
+    if (this.#isRefused || this.#state === "leaving" || this.#state === "done") return;
     if (this.#may(TXN.HEARTBEAT) && this.#clock.mustSpeak(this.#peer)) {
       this.#frame(TXN.HEARTBEAT, 0, 0);
     }
@@ -300,6 +299,7 @@ export class TxnSender implements FrameVisitor {
     return events;
   }
 
+  /** True once the session is over by the peer's word: the ACK of a HANDOVER, or LEFT. */
   get isOver(): boolean {
     return this.#state === "done";
   }
@@ -324,6 +324,7 @@ export class TxnSender implements FrameVisitor {
       case TXN.HELLO:
         return this.#hello(payload, offset);
       case TXN.NACK:
+        this.#isRefused = true;
         throw decodeRefusal(payload, header.transaction, offset);
       case TXN.ACK:
         return this.#acked(header.transaction);

@@ -3,7 +3,7 @@ import { UsageError } from "../../errors.ts";
 import { defineCommand } from "../command.ts";
 import { flag, optionGroup, parsed } from "../options/option_group.ts";
 import { json, OUTPUT } from "../options/output.ts";
-import { parseCount, parseSizeBytes } from "../options/values.ts";
+import { parseCount, parseSizeBytes } from "../../units.ts";
 import { benchCompare } from "./bench_compare.ts";
 
 const extent = optionGroup(
@@ -142,7 +142,7 @@ export const bench = defineCommand({
  *
  * @throws {UsageError} A rate that is none of these.
  */
-export function parseLinkRates(text: string): ("none" | "1G" | "10G")[] {
+function parseLinkRates(text: string): ("none" | "1G" | "10G")[] {
   return [...new Set(text.split(",").map((word) => word.trim()))].map((word) => {
     if (word === "none" || word === "1G" || word === "10G") return word;
     throw new UsageError(`"${word}" is no link`, { hint: "There are 1G, 10G and none" });

@@ -15,7 +15,7 @@ import { defineCommand } from "../command.ts";
 import { choice, flag, optionGroup, parsed } from "../options/option_group.ts";
 import { json } from "../options/output.ts";
 import { commitOption } from "../options/synchronization.ts";
-import { parseCount, parseDurationMs } from "../options/values.ts";
+import { parseCount, parseDurationMs } from "../../units.ts";
 
 const fault = optionGroup("Fault", (command) =>
   command
@@ -66,6 +66,7 @@ const pair = optionGroup(
         ),
       )
       .addOption(commitOption())
+      .addOption(flag("--key", "encrypt the link between the hosts, with a key made for it"))
       .addOption(
         parsed("--grace <duration>", "silence after which a host counts as lost", parseDurationMs)
           .default(1500, "1500ms"),
@@ -106,6 +107,7 @@ export const drill = defineCommand({
       "kemari drill --ping-pong 10",
       "kemari drill --standby warm --phase unseen --runs 20 --json",
       "kemari drill --form memory",
+      "kemari drill --key --fault all",
     ],
     notes: [
       {

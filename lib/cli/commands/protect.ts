@@ -3,6 +3,7 @@ import { defineCommand } from "../command.ts";
 import { COMPRESSION, compression } from "../options/compression.ts";
 import { connection, TARGETS } from "../options/connection.ts";
 import { choice, optionGroup } from "../options/option_group.ts";
+import { SECURITY, security } from "../options/security.ts";
 import { synchronization } from "../options/synchronization.ts";
 import { DISKS, IMAGES, primaryDisks, taps } from "../options/taps.ts";
 import { vmName } from "../options/vm_name.ts";
@@ -47,19 +48,30 @@ export const protect = defineCommand({
   name: "protect",
   summary: "attach to a running QEMU by QMP and keep it synchronized with a secondary",
   arguments: (command) => command.argument("<target>", "where the secondary listens"),
-  groups: [qemu, vmName, loss, connection, synchronization, taps, primaryDisks, compression],
+  groups: [
+    qemu,
+    vmName,
+    loss,
+    connection,
+    security,
+    synchronization,
+    taps,
+    primaryDisks,
+    compression,
+  ],
   help: {
     examples: [
-      `kemari protect secondary:4000 --qmp /run/vm/qmp.sock`,
-      `kemari protect secondary:4000 --qmp /run/vm/qmp.sock \\
-      --commit sync --on-secondary-loss stop`,
-      `kemari protect secondary:4000 --qmp /run/vm/qmp.sock \\
-      --compress delta --delta-cache 1G`,
-      `kemari protect repaired:4000 --qmp /run/vm/qmp.sock \\
-      --via /run/kemari-recv.ctl`,
+      `kemari protect secondary:4000 --key /etc/kemari.key --qmp /run/vm/qmp.sock`,
+      `kemari protect secondary:4000 --key /etc/kemari.key \\
+      --qmp /run/vm/qmp.sock --commit sync --on-secondary-loss stop`,
+      `kemari protect secondary:4000 --tls-dir /etc/pki/qemu \\
+      --qmp /run/vm/qmp.sock --compress delta --delta-cache 1G`,
+      `kemari protect repaired:4000 --key /etc/kemari.key \\
+      --qmp /run/vm/qmp.sock --via /run/kemari-recv.ctl`,
     ],
     notes: [
       TARGETS,
+      SECURITY,
       COMPRESSION,
       IMAGES,
       DISKS,

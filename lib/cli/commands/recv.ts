@@ -2,8 +2,9 @@ import { UsageError } from "../../errors.ts";
 import { defineCommand } from "../command.ts";
 import { connection, LISTENERS } from "../options/connection.ts";
 import { choice, optionGroup, parsed } from "../options/option_group.ts";
+import { SECURITY, security } from "../options/security.ts";
 import { IMAGES, taps } from "../options/taps.ts";
-import { parseDurationMs, parseSizeBytes } from "../options/values.ts";
+import { parseDurationMs, parseSizeBytes } from "../../units.ts";
 
 const loss = optionGroup(
   "Loss of the primary",
@@ -74,20 +75,24 @@ export const recv = defineCommand({
   name: "recv",
   summary: "take transactions; on activation write one migration stream to stdout, and exit",
   arguments: (command) => command.argument("<listen>", "where to listen for the primary"),
-  groups: [loss, activation, replica, connection, taps],
+  groups: [loss, activation, replica, connection, security, taps],
   help: {
     examples: [
-      `kemari recv 0.0.0.0:4000 | qemu-system-x86_64 … -incoming fd:0`,
+      `kemari recv 0.0.0.0:4000 --key /etc/kemari.key | qemu-system-x86_64 … \\
+      -incoming fd:0`,
       `kemari recv unix:/run/kemari.sock > vm.stream`,
-      `kemari recv 0.0.0.0:4000 --on-loss activate --fence "…" \\
+      `kemari recv 0.0.0.0:4000 --tls-dir /etc/pki/qemu --on-loss activate \\
+      --fence "…" \\
       --standby "qemu-system-x86_64 -machine q35 -m 4096 …same devices…"`,
-      `kemari recv 0.0.0.0:4000 --ram-dir /dev/shm/vm \\
+      `kemari recv 10.0.0.2:4000 --plain --ram-dir /dev/shm/vm \\
       --control /run/kemari.ctl > vm.stream`,
-      `kemari recv 0.0.0.0:4000 --on-loss activate --fence "ipmitool … power off" \\
+      `kemari recv 0.0.0.0:4000 --key /etc/kemari.key --on-loss activate \\
+      --fence "ipmitool … power off" \\
       --exec "qemu-system-x86_64 … -incoming fd:0"`,
     ],
     notes: [
       LISTENERS,
+      SECURITY,
       {
         title: "On loss",
         parts: [

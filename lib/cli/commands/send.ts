@@ -2,6 +2,7 @@ import { defineCommand } from "../command.ts";
 import { COMPRESSION, compression } from "../options/compression.ts";
 import { connection, TARGETS } from "../options/connection.ts";
 import { choice, optionGroup } from "../options/option_group.ts";
+import { SECURITY, security } from "../options/security.ts";
 import { synchronization } from "../options/synchronization.ts";
 import { DISKS, IMAGES, primaryDisks, taps } from "../options/taps.ts";
 import { vmName } from "../options/vm_name.ts";
@@ -27,16 +28,17 @@ export const send = defineCommand({
   name: "send",
   summary: "send QEMU's migration stream (stdin) to a secondary, transaction by transaction",
   arguments: (command) => command.argument("<target>", "where the secondary listens"),
-  groups: [qemu, vmName, connection, synchronization, taps, primaryDisks, compression],
+  groups: [qemu, vmName, connection, security, synchronization, taps, primaryDisks, compression],
   help: {
     examples: [
-      `migrate "exec:kemari send secondary:4000"      # typed into QEMU's monitor`,
+      `migrate "exec:kemari send secondary:4000 --key KEY"  # into QEMU's monitor`,
       `kemari send unix:/run/kemari.sock < vm.stream`,
       `kemari send "exec:ssh secondary kemari recv stdio: --exec ./start-vm" \\
       < vm.stream`,
     ],
     notes: [
       TARGETS,
+      SECURITY,
       {
         title: "QEMU",
         parts: [

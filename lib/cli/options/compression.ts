@@ -1,7 +1,7 @@
 import { Option } from "@commander-js/extra-typings";
 import type { Note } from "../help_tail.ts";
 import { choice, optionGroup, parsed } from "./option_group.ts";
-import { parseSizeBytes } from "./values.ts";
+import { parseSizeBytes } from "../../units.ts";
 
 /** How a primary makes less of what QEMU sends. */
 export const compression = optionGroup(

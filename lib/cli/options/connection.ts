@@ -1,7 +1,7 @@
 import { UsageError } from "../../errors.ts";
 import type { Note } from "../help_tail.ts";
 import { optionGroup, parsed } from "./option_group.ts";
-import { parseDurationMs } from "./values.ts";
+import { parseDurationMs } from "../../units.ts";
 
 /** How both ends tell a dead peer from a quiet one. */
 interface LinkTiming {

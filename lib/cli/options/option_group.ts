@@ -74,6 +74,13 @@ export function choice<Usage extends string, const Word extends string>(
   return new Option(usage, description).choices(words).default(standard);
 }
 
+/** An option that may be given several times. */
+export function repeatable<Usage extends string>(usage: Usage, description: string) {
+  return new Option(usage, `${description} (may be repeated)`)
+    .argParser((value: string, before: string[]) => [...before, value])
+    .default([] as string[], "none");
+}
+
 /** An option whose value is read by `parse`; a complaint about the value names the option. */
 export function parsed<Usage extends string, Value>(
   usage: Usage,

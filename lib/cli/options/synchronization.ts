@@ -1,5 +1,5 @@
 import { choice, optionGroup, parsed } from "./option_group.ts";
-import { parseDurationMs, parseSizeBytes } from "./values.ts";
+import { parseDurationMs, parseSizeBytes } from "../../units.ts";
 
 /** When the primary VM goes on: after the secondary's ACK, or as soon as the checkpoint is read. */
 export const commitOption = () =>

@@ -1,16 +1,8 @@
 /** NICs and disks that go through kemari. Their names are the same on both sides. */
-import { Option } from "@commander-js/extra-typings";
 import type { Note } from "../help_tail.ts";
-import { choice, optionGroup, type OptionsOf } from "./option_group.ts";
+import { choice, optionGroup, type OptionsOf, repeatable } from "./option_group.ts";
 
 const HEADING = "Disks and NICs";
-
-/** An option that may be given several times. */
-function repeatable<Usage extends string>(usage: Usage, description: string) {
-  return new Option(usage, `${description} (may be repeated)`)
-    .argParser((value: string, before: string[]) => [...before, value])
-    .default([] as string[], "none");
-}
 
 /** At either end. The values are strings of the shape that lib/host reads. */
 export const taps = optionGroup(HEADING, (command) =>

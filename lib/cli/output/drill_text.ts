@@ -1,6 +1,6 @@
 /** A drill's report for people. */
 import type { DrillReport, DrillRun } from "../../drill/drill.ts";
-import { formatBytes } from "../../units.ts";
+import { formatBytes, formatPercentiles, formatRate, formatWholeMs } from "../../units.ts";
 import { formatTakeover } from "../../host/takeover/takeover_clock.ts";
 import { type Column, formatTable } from "../../report/text_table.ts";
 
@@ -27,23 +27,25 @@ function block(run: DrillRun, { form }: DrillReport): string[] {
     `run ${run.run}${plan}: ${
       failed.length === 0 ? "every check held" : `${failed.length} FAILED`
     }`,
-    `  syncs           ${run.syncs} (${run.syncsPerSecond.toFixed(1)}/s)`,
+    `  syncs           ${run.syncs} (${formatRate(run.syncsPerSecond)})`,
     `  pages           ${run.pages} and ${run.zeroPages} of zeros`,
     `  sent            ${formatBytes(run.wireBytes)}`,
-    `  pause           p50 ${run.pauseP50Ms.toFixed(2)} ms, p99 ${run.pauseP99Ms.toFixed(2)} ms`,
+    `  pause           ${formatPercentiles(run.pauseP50Ms, run.pauseP99Ms)}`,
     ...(run.heldP50Ms === undefined ? [] : [
-      `  frames held     p50 ${run.heldP50Ms.toFixed(2)} ms, p99 ${run.heldP99Ms!.toFixed(2)} ms`,
+      `  frames held     ${formatPercentiles(run.heldP50Ms, run.heldP99Ms!)}`,
     ]),
     ...(run.phase === undefined ? [] : [`  phase           ${run.phase}`]),
     `  last heard      number ${run.lastCount}; transaction ${run.transaction} committed ` +
-    `${run.commitAgeMs.toFixed(0)} ms before the fault`,
+    `${formatWholeMs(run.commitAgeMs)} before the fault`,
     ...(run.outageMs === undefined ? [] : [
       form === "client"
         ? `  client          answer ${run.firstCount} after a gap of ${
-          run.outageMs.toFixed(0)
-        } ms` +
+          formatWholeMs(run.outageMs)
+        }` +
           (run.silenceMs === undefined ? "" : `, its connection silent for ${run.silenceMs} ms`)
-        : `  takeover        count ${run.firstCount}, ${run.outageMs.toFixed(0)} ms after the kill`,
+        : `  takeover        count ${run.firstCount}, ${
+          formatWholeMs(run.outageMs)
+        } after the kill`,
     ]),
     ...(run.takeover ? [`  secondary       ${formatTakeover(run.takeover)}`] : []),
     ...failures(run),
@@ -96,8 +98,8 @@ function summary({ runs, form, jobs }: DrillReport): string[] {
   const held = runs.filter(({ checks }) => checks.every((check) => check.held)).length;
   const spread = (values: number[]) => {
     const sorted = values.sort((a, b) => a - b);
-    const at = (share: number) => sorted[Math.ceil(share * sorted.length) - 1].toFixed(0);
-    return `p50 ${at(0.5)} ms, p99 ${at(0.99)} ms`;
+    const at = (share: number) => formatWholeMs(sorted[Math.ceil(share * sorted.length) - 1]);
+    return `p50 ${at(0.5)}, p99 ${at(0.99)}`;
   };
   const gaps = faults.flatMap((fault) => {
     const of = runs.filter((run) => run.case?.fault === fault);

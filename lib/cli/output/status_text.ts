@@ -7,7 +7,7 @@ import type {
 } from "../../control/sender_status.ts";
 import type { VmStatus } from "../../control/common_status.ts";
 import type { LatencySummary } from "../../control/recent_durations.ts";
-import { formatBytes } from "../../units.ts";
+import { formatAge, formatBytes, formatMs, formatRate } from "../../units.ts";
 import type { RamStatus, ReceiverStatus, StandbyStatus } from "../../control/receiver_status.ts";
 import { formatTakeover } from "../../host/takeover/takeover_clock.ts";
 import { formatPairs } from "../../report/text_table.ts";
@@ -151,7 +151,7 @@ function transactionPairs(status: EndStatus): Pair[] {
     : "";
   return [
     committed,
-    ["syncs", `${status.syncs}, ${status.syncsPerSecond.toFixed(1)}/s`],
+    ["syncs", `${status.syncs}, ${formatRate(status.syncsPerSecond)}`],
     ["pages", `${status.pages} + ${status.zeroPages} zero${unchanged}`],
     ["payload", formatBytes(status.payloadBytes)],
     ["on the wire", formatBytes(status.wireBytes)],
@@ -162,12 +162,4 @@ function latencyPair(name: string, latency: LatencySummary): Pair[] {
   if (latency.count === 0) return [];
   const { p50, p99, max } = latency;
   return [[name, `p50 ${formatMs(p50)}, p99 ${formatMs(p99)}, max ${formatMs(max)}`]];
-}
-
-function formatMs(durationMs: number): string {
-  return `${durationMs.toFixed(durationMs < 10 ? 2 : 1)} ms`;
-}
-
-function formatAge(durationMs: number): string {
-  return durationMs < 1000 ? `${durationMs.toFixed(0)} ms` : `${(durationMs / 1000).toFixed(1)} s`;
 }

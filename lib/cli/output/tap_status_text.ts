@@ -1,5 +1,5 @@
 /** The taps' part of `kemari status` for people. */
-import { formatBytes } from "../../units.ts";
+import { formatBytes, formatPercentiles, formatShare } from "../../units.ts";
 import type { DiskStatus, TapStatus } from "../../control/tap_status.ts";
 import type { LatencySummary } from "../../control/recent_durations.ts";
 
@@ -31,7 +31,7 @@ function diskPairs(disk: DiskStatus): [string, string][] {
     ? "shared"
     : disk.copied === 1
     ? "in step"
-    : `${(100 * disk.copied).toFixed(1)} % in step`;
+    : `${formatShare(disk.copied)} in step`;
   const pairs: [string, string][] = [[
     `disk ${disk.name}`,
     `${inStep}, ${
@@ -43,7 +43,7 @@ function diskPairs(disk: DiskStatus): [string, string][] {
       "  compared",
       `${formatBytes(resync.doneBytes)} of ${formatBytes(sizeBytes)}: ` +
       `${formatBytes(resync.equalBytes)} equal, ${formatBytes(resync.sentBytes)} sent ` +
-      `(${(100 * resync.sentBytes / resync.doneBytes).toFixed(1)} %)`,
+      `(${formatShare(resync.sentBytes / resync.doneBytes)})`,
     ]);
   }
   if (disk.throttled > 0) {
@@ -65,5 +65,5 @@ function diskPairs(disk: DiskStatus): [string, string][] {
 }
 
 function percentiles({ p50, p99 }: LatencySummary): string {
-  return `p50 ${p50.toFixed(2)} ms, p99 ${p99.toFixed(2)} ms`;
+  return formatPercentiles(p50, p99);
 }

@@ -157,6 +157,7 @@ export const PROTECT: ProtectRequest = {
   software: "kemari 0.1.0",
   settings: {
     target: "secondary:4000",
+    security: { key: "/etc/kemari.key" },
     qmp: "/run/vm.qmp",
     mode: "auto",
     commit: "async",

@@ -1,28 +1,23 @@
 import type { Reactor } from "../system/reactor.ts";
 import type { Transport } from "../system/transport.ts";
 
-/** Time for last words to reach a peer that is still sending. */
+/** How long a peer that is still sending has to read the last message. */
 export const LINGER_MS = 1000;
 
 /**
- * Closes a connection whose last words have been written, once the peer has closed its side: closed
- * over unread bytes, it would take them with it.
+ * Closes a connection when its last message has been written and the peer has closed its side: if
+ * unread bytes are left, closing destroys the message. What the peer sends meanwhile is ignored.
  *
- * @param closed Told when that is done, which may be at once.
- * @returns Closes it without waiting any longer.
+ * @param closed Called when the connection is closed, which may be at once.
+ * @returns Closes the connection without waiting any longer.
  */
 export function closeAfterLastWords(
   peer: Transport,
   reactor: Reactor,
   closed: () => void = () => {},
 ): () => void {
-  if (!peer.isSocket) {
-    peer.close();
-    closed();
-    return () => {};
-  }
   let isClosed = false;
-  const close = () => {
+  const finish = () => {
     if (isClosed) return;
     isClosed = true;
     cancel();
@@ -30,22 +25,28 @@ export function closeAfterLastWords(
     peer.close();
     closed();
   };
-  const watch = peer.watch(reactor, { readable: () => hasEnded(peer) && close() });
-  const cancel = reactor.after(LINGER_MS, close);
-  peer.endOutput();
-  watch.want(true, false);
-  return close;
+  const orGone = (act: () => void) => () => {
+    try {
+      act();
+    } catch {
+      // The peer has gone: nobody is left to read the message.
+      finish();
+    }
+  };
+  const say = orGone(() => {
+    const isSaid = peer.flush();
+    if (isSaid && !peer.isSocket) return finish();
+    if (isSaid) peer.endOutput();
+    watch.want(peer.isSocket, !isSaid);
+  });
+  const hear = orGone(() => {
+    if (peer.read(scrap) === 0) finish();
+  });
+  const watch = peer.watch(reactor, { readable: hear, writable: say });
+  const cancel = reactor.after(LINGER_MS, finish);
+  say();
+  return finish;
 }
 
-/** Where it all goes to that nobody reads: what is in it is never looked at. */
+/** Takes what is read only to be forgotten. */
 const scrap = new Uint8Array(64 * 1024);
-
-/** Reads what is there, and forgets it. */
-function hasEnded(peer: Transport): boolean {
-  try {
-    return peer.read(scrap) === 0;
-  } catch {
-    // It has gone: then there is nobody to hear us.
-    return true;
-  }
-}

@@ -1,9 +1,9 @@
 /** Where senders come in: a listening socket, and the antechamber behind it. */
 import { getLogger } from "@logtape/logtape";
 import type { NackReason } from "../../txn/wire.ts";
-import type { Address } from "../system/address.ts";
+import { KemariError } from "../../errors.ts";
 import type { Reactor, Watch } from "../system/reactor.ts";
-import { type Listener, listenSocket } from "../system/socket.ts";
+import { type AdmitIp, type Listener, listenSocket, type SocketAddress } from "../system/socket.ts";
 import type { Transport } from "../system/transport.ts";
 import { Antechamber, DOOR_LIMITS } from "./antechamber.ts";
 import { StrangerLog } from "./stranger_log.ts";
@@ -22,7 +22,11 @@ const WHY_NOT = {
 
 /** What an entrance leads to. */
 export interface EntranceOwner {
-  /** Makes a connection of a descriptor, which is the connection's from then on. */
+  /**
+   * Makes a connection of a descriptor, which is the connection's from then on.
+   *
+   * @throws {KemariError} There is nothing to prove who we are with. The descriptor is closed.
+   */
   connectionOf(fd: number, name: string): Transport;
   /** A sender has come, see {@link Antechamber}. */
   receive(sender: Transport, said: Uint8Array<ArrayBuffer>): void;
@@ -40,16 +44,18 @@ export class Entrance {
   /**
    * Begins to listen.
    *
-   * @throws {TransportError}
+   * @param admit Asked whether that may be done at this address.
+   * @throws {TransportError | UsageError}
    */
   static async open(
-    listen: Extract<Address, { kind: "tcp" | "unix" }>,
+    listen: SocketAddress,
+    admit: AdmitIp,
     reactor: Reactor,
     owner: EntranceOwner,
     signal: AbortSignal,
     limits = DOOR_LIMITS,
   ): Promise<Entrance> {
-    const listener = await listenSocket(listen, reactor, signal);
+    const listener = await listenSocket(listen, reactor, signal, admit);
     log.info("listening on {address}", { address: listener.text });
     return new Entrance(listener, reactor, owner, limits);
   }
@@ -67,7 +73,7 @@ export class Entrance {
       proven: (peer, said) => owner.receive(peer, said),
       stranger: ({ message }) => {
         this.#strangerCount++;
-        this.#strangers.tell("a connection that was no sender's", message);
+        this.#strangers.tell("a connection that was not a sender's", message);
       },
     }, limits);
     this.#watch = reactor.watch(listener.fd, { readable: () => this.#accept() });
@@ -97,7 +103,19 @@ export class Entrance {
     for (let count = 0; count < ACCEPTED_AT_A_TIME; count++) {
       const fd = this.#listener.accept();
       if (fd === undefined) return;
-      this.#antechamber.admit(this.#owner.connectionOf(fd, this.#listener.text));
+      const peer = this.#connectionOf(fd);
+      if (peer !== undefined) this.#antechamber.admit(peer);
+    }
+  }
+
+  #connectionOf(fd: number): Transport | undefined {
+    try {
+      return this.#owner.connectionOf(fd, this.#listener.text);
+    } catch (error) {
+      if (!(error instanceof KemariError)) throw error;
+      // Our credentials may be about to be replaced: whoever is here already is not to suffer.
+      log.error("nobody can be let in: {reason}", { reason: error.message });
+      return undefined;
     }
   }
 }

@@ -23,9 +23,15 @@ const disk = (path: string, mode: MarkedDisk["mode"] = "replicated"): MarkedDisk
   mode,
 });
 
+async function placed(image: MarkedDisk, timeoutMs?: number): Promise<ImageMarks> {
+  const marks = new ImageMarks([image], timeoutMs);
+  await marks.placed;
+  return marks;
+}
+
 /** What a secondary with `ours` makes of a primary with `theirs`. */
 async function verdict(theirs: MarkedDisk, ours: MarkedDisk): Promise<"refused" | "accepted"> {
-  const marks = await ImageMarks.place([theirs]);
+  const marks = await placed(theirs);
   try {
     (await lookForSameImages({ ...HELLO, fields: marks.fields }, [ours]))(0);
     return "accepted";
@@ -92,14 +98,14 @@ Deno.test("a mark is gone when the secondary has looked, and a killed primary's 
   inFolder((folder) =>
     withImages(folder, async ({ a, b }) => {
       const before = namesIn(folder);
-      const killed = await ImageMarks.place([disk(a)]);
-      const beside = await ImageMarks.place([disk(b)]);
+      const killed = await placed(disk(a));
+      const beside = await placed(disk(b));
       // A copy that was made meanwhile, attributes and all.
       const cp = await new Deno.Command("cp", { args: ["-a", a, `${folder}/copy`] }).output();
       assert.ok(cp.success);
       assert.notEqual(await attributeOf(`${folder}/copy`), "");
       assert.equal(namesIn(folder).length, before.length + 3);
-      const next = await ImageMarks.place([disk(a)]);
+      const next = await placed(disk(a));
       const copy = { ...HELLO, fields: next.fields };
       (await lookForSameImages(copy, [disk(`${folder}/copy`)]))(0);
       const judge = await lookForSameImages(copy, [disk(a)]);
@@ -135,7 +141,7 @@ Deno.test({
           await run("fsfreeze", "-f", mounted);
           let marks: ImageMarks;
           try {
-            marks = await ImageMarks.place([disk(a)], 100);
+            marks = await placed(disk(a), 100);
             assert.deepEqual(marks.fields, []);
             await marks.remove();
           } finally {

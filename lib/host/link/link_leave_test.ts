@@ -1,5 +1,6 @@
 /** A sender that leaves, also in the middle of something: the secondary hears it, and starts nothing. */
 import assert from "node:assert/strict";
+import { TransportError } from "../../errors.ts";
 import { concat, fullStream } from "../../qemu/testing/synthetic_stream.ts";
 import { encodeLeave } from "../../txn/leave.ts";
 import { decodeHello, encodeHello } from "../../txn/hello.ts";
@@ -126,6 +127,34 @@ Deno.test("a link that is left says whether the secondary knows, and comes to it
   assert.deepEqual(link.state, { at: "closed" });
   assert.match(stage.receiver.lastLoss!, /\(why\)/);
   assert.equal(await link.leave(), false);
+});
+
+Deno.test("what fails beside a link that is left is not its secondary's end", async () => {
+  await using stage = await Stage.open();
+  const peer = socketConnection(await stage.connect(), "the socket");
+  const link = new SenderLink(stage.reactor, peer, { ...OPTIONS, stream: "auto" });
+  await stage.reactor.run(() => link.ready, never);
+  const cancel = stage.reactor.every(1, () => {
+    throw new TransportError("tap0", "read", "the interface is gone", { party: "net" });
+  });
+  assert.equal(await link.leave("goes-on"), true);
+  cancel();
+  assert.deepEqual(link.state, { at: "left", by: "answer" });
+  link.close();
+  await stage.quiet();
+});
+
+Deno.test("a secondary that is lost while it is left is not waited for", async () => {
+  await using stage = await Stage.open();
+  const peer = socketConnection(await stage.connect(), "the socket");
+  const link = new SenderLink(stage.reactor, peer, { ...OPTIONS, stream: "auto" });
+  await stage.reactor.run(() => link.ready, never);
+  const begun = performance.now();
+  stage.reactor.fail(new TransportError("the socket", "read", "reset", { party: "peer" }));
+  assert.equal(await link.leave("goes-on"), false);
+  assert.ok(performance.now() - begun < 1000, "no answer can come");
+  link.close();
+  await stage.quiet();
 });
 
 Deno.test("a secondary that goes without a word has not heard that it is left", async () => {

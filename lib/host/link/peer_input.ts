@@ -4,7 +4,7 @@ import type { Transport } from "../system/transport.ts";
 
 const BUFFER_BYTES = 256 * 1024;
 
-/** What the secondary says: read off its connection, and handed to the primary. */
+/** Reads what the secondary sends, and hands it to the primary. */
 export class PeerInput {
   readonly #transport: Transport;
   readonly #primary: Primary;
@@ -17,20 +17,27 @@ export class PeerInput {
     this.#primary = primary;
   }
 
-  /** Whether the connection's end was read: nothing follows, however often it is read again. */
+  /**
+   * Whether the peer has sent the last message of this session: everything behind it is ignored.
+   */
+  get isOver(): boolean {
+    return this.#primary.isOver;
+  }
+
+  /** Whether the end of the connection was read. */
   get hasEnded(): boolean {
     return this.#hasEnded;
   }
 
   /**
-   * Takes what is there.
+   * Reads what is there, up to the peer's last message: see {@link isOver}.
    *
    * @returns `ended` if the peer closed the connection.
    * @throws {TransportError} if it cannot be read.
    * @throws {WireError} if the peer refused, or broke the protocol.
    */
   take(): "ended" | undefined {
-    for (;;) {
+    while (!this.isOver) {
       const count = this.#transport.read(this.#buffer);
       if (count === undefined) return;
       if (count === 0) {
@@ -42,9 +49,9 @@ export class PeerInput {
     }
   }
 
-  /** Takes what there still is of a connection that failed. @throws {WireError} as {@link take}. */
+  /** Reads the rest of a connection that failed. @throws {WireError} as {@link take}. */
   takeLastWords(): void {
-    for (;;) {
+    while (!this.isOver) {
       let count: number | undefined;
       try {
         count = this.#transport.read(this.#buffer);

@@ -18,14 +18,13 @@ import type { Address } from "../system/address.ts";
 import { CommitChecks } from "./commit_checks.ts";
 import type { CommitGate } from "./commit_gate.ts";
 import { allocateSlab } from "../system/libc.ts";
-import { connectPeer, socketConnection } from "./peer_connection.ts";
+import type { DoorLimits } from "../door/antechamber.ts";
+import { Entrance } from "../door/entrance.ts";
+import { connectPeer, socketDescriptors } from "./peer_connection.ts";
 import type { Reactor } from "../system/reactor.ts";
 import { ReplicaOwner } from "../home/replica_owner.ts";
 import { ReceiverSession, type SessionSettings } from "./receiver_session.ts";
 import { oneAtATime } from "./hello_gate.ts";
-import type { DOOR_LIMITS } from "../door/antechamber.ts";
-import { Entrance } from "../door/entrance.ts";
-import type { Transport } from "../system/transport.ts";
 import {
   isStranger,
   notFailedOver,
@@ -34,46 +33,50 @@ import {
   waitingWords,
   whyNot,
 } from "./session_end_words.ts";
+import type { AdmitIp } from "../system/socket.ts";
+import type { Transport } from "../system/transport.ts";
+import type { LinkGuard } from "../tls/link_guard.ts";
 
 const log = getLogger(["kemari", "recv"]);
 
 export interface ReceiverSettings extends SessionSettings {
   readonly listen: Address;
+  readonly guard: LinkGuard;
   readonly onLoss: "wait" | "activate" | "exit";
-  /** Whether anyone can tell us to activate while no sender can come back. */
+  /** Whether an operator can order a failover when no sender can come back. */
   readonly controlled: boolean;
-  /** Whether a command makes sure that the primary is dead; else it is asked to stop its VM. */
+  /** Whether a command fences the primary; otherwise it is asked to stop its VM. */
   readonly fenced: boolean;
-  /** What of the event-tap the replica keeps; nothing by default. */
+  /** The replica's share of the event-tap; none by default. */
   readonly taps?: SecondaryTaps;
-  /** Whose the replica is; nobody's yet by default. */
+  /** Which VM the replica belongs to; none yet by default. */
   readonly owner?: ReplicaOwner;
-  /** Where the replica's pages live; in memory by default. */
+  /** Where the replica's pages are; in memory by default. */
   readonly store?: ReplicaStore;
-  /** What a transaction must pass before it is committed. */
+  /** A check that transactions must pass before they are committed. */
   readonly gate?: CommitGate;
-  /** What strangers may cost; the usual by default. */
-  readonly door?: typeof DOOR_LIMITS;
+  /** What strangers may cost; `DOOR_LIMITS` by default. */
+  readonly door?: DoorLimits;
 }
 
-/** Why a secondary does not receive any more; it ends with nothing to do where the VM was shut down. */
-export type ReceiverVerdict = TakeoverCause | "vm-ended";
+/** Why a secondary does not receive any more; after `vm-ended` it has nothing more to do. */
+type ReceiverVerdict = TakeoverCause | "vm-ended";
 
 /** A step that keeps the replica. */
 type Keeping = Extract<SecondaryStep, { readonly do: "wait" | "end" }>;
 
-/** Where the receiver is. */
+/** The states of the receiver. */
 type ReceiverState =
-  /** No sender is there, and one may come. */
+  /** No sender is connected, and a sender may come. */
   | { readonly at: "free" }
   | { readonly at: "serving"; readonly session: ReceiverSession }
-  /** `kemari failover` was obeyed, and the sender is told to stop its VM. */
+  /** `kemari failover` was accepted, and the sender is being told to stop its VM. */
   | { readonly at: "yielding"; readonly session: ReceiverSession }
   /** @property decidedAt In milliseconds of performance.now(). */
   | { readonly at: "decided"; readonly verdict: ReceiverVerdict; readonly decidedAt: number }
   /** The VM runs here. */
   | { readonly at: "active" }
-  /** This process is about to end: what becomes of the session is no news any more. */
+  /** This process is about to end: the end of the session does not matter any more. */
   | { readonly at: "ending"; readonly session: ReceiverSession | undefined };
 
 /**
@@ -108,10 +111,10 @@ export class ReceiverHost {
   /** Whether the replica is the VM's last state. */
   readonly #age = new ReplicaAge();
   readonly #checks: CommitChecks | undefined;
-  /** The last session ended for want of room here, which was said: it may be tried for long. */
+  /** The last session ended for lack of room, which was logged: the sender may try for long. */
   #isFull = false;
   #senders = 0;
-  /** Asks what the disks are, which their storage may keep to itself. */
+  /** Asks which VM the disks' copies belong to; their storage may not answer. */
   readonly #look = oneAtATime(async (hello) => {
     const [admit] = await Promise.all([this.#settings.look?.(hello), this.owner.look()]);
     return (offset) => {
@@ -144,11 +147,11 @@ export class ReceiverHost {
   get session(): ReceiverSession | undefined {
     return "session" in this.#state ? this.#state.session : undefined;
   }
-  /** When the decision to activate fell, in milliseconds of performance.now(); 0 without one. */
+  /** When it was decided to activate, in milliseconds of performance.now(); 0 if it was not. */
   get decidedAt(): number {
     return this.#state.at === "decided" ? this.#state.decidedAt : 0;
   }
-  /** Sessions so far. */
+  /** How many sessions there were so far. */
   get senders(): number {
     return this.#senders;
   }
@@ -156,7 +159,7 @@ export class ReceiverHost {
   get strangers(): number {
     return this.#entrance?.strangers ?? 0;
   }
-  /** What `kemari status` calls it. */
+  /** The state as `kemari status` calls it. */
   get state(): "listening" | "receiving" | "waiting" | "activating" | "active" {
     if (this.#state.at === "active") return "active";
     if (this.#state.at === "decided") return "activating";
@@ -166,28 +169,25 @@ export class ReceiverHost {
 
   /** Begins to listen, or opens the one connection that `exec:` and `stdio:` stand for. */
   async open(signal: AbortSignal): Promise<void> {
-    const { listen } = this.#settings;
+    const { listen, guard } = this.#settings;
     if (listen.kind === "exec" || listen.kind === "stdio") {
-      const peer = await connectPeer(listen, this.#reactor, this.#settings.graceMs, signal);
+      const peer = await connectPeer(listen, guard, this.#reactor, this.#settings.graceMs, signal);
       this.#begin(peer.transport);
       return;
     }
-    this.#entrance = await Entrance.open(
-      listen,
-      this.#reactor,
-      {
-        connectionOf: (fd, name) => socketConnection(fd, name).transport,
-        receive: (sender, said) => this.#receive(sender, said),
-      },
-      signal,
-      this.#settings.door,
-    );
+    const owner = {
+      connectionOf: (fd: number, name: string) => guard.transport(socketDescriptors(fd, name)),
+      receive: (sender: Transport, said: Uint8Array<ArrayBuffer>) => this.#receive(sender, said),
+    };
+    const admit: AdmitIp = (ip) => guard.admit(ip, listen.text);
+    const { door } = this.#settings;
+    this.#entrance = await Entrance.open(listen, admit, this.#reactor, owner, signal, door);
   }
 
   /**
    * Receives until the VM is to be activated here. All sessions are closed by then.
    *
-   * @throws {KemariError} on loss where the options say `exit`, or where nobody can come back.
+   * @throws {KemariError} on loss with `--on-loss exit`, or if no sender can come back.
    */
   async receive(signal: AbortSignal): Promise<ReceiverVerdict> {
     const verdict = () => this.#state.at === "decided" ? this.#state.verdict : undefined;
@@ -196,9 +196,9 @@ export class ReceiverHost {
   }
 
   /**
-   * Activates now; a sender that is there is told first, unless it is to be fenced anyway.
+   * Activates now; a sender that is connected is told first, unless it is to be fenced anyway.
    *
-   * @param stale Whether the replica is wanted however old it is known to be.
+   * @param stale Whether the replica is to be started even if it is known to be old.
    * @throws {KemariError} if there is nothing to activate, or {@link mayFailOver} says no.
    */
   failover(stale = false): void {
@@ -215,7 +215,7 @@ export class ReceiverHost {
       log.warn("transaction {transaction}: {outrun}", { transaction: committed, outrun: OUTRUN });
     }
     if (isSenderThere && !this.#settings.fenced) {
-      log.warn("taking over from a sender that is there: it is told to stop its VM");
+      log.warn("taking over from a sender that is connected: it is told to stop its VM");
       this.#state = { at: "yielding", session };
       return session.takeOver();
     }
@@ -223,7 +223,7 @@ export class ReceiverHost {
     this.#decide("failover");
   }
 
-  /** Goes back to waiting: an activation did not succeed, and the replica is whole. */
+  /** Waits again: an activation did not succeed, and the replica is whole. */
   resume(): void {
     this.#state = { at: "free" };
   }
@@ -249,7 +249,7 @@ export class ReceiverHost {
     this.session?.makeWay();
     const { at } = this.#state;
     if (at === "free") return this.#begin(sender, said);
-    // An activation may still fail: until it has succeeded the primary is not told to stop.
+    // An activation may still fail: until it has succeeded, the primary is not told to stop.
     const reason = at === "active" ? "taken-over" : at === "decided" ? "activating" : "busy";
     this.#entrance!.turnAway(sender, reason);
   }
@@ -297,7 +297,7 @@ export class ReceiverHost {
         return this.#checks!.check(this.session!, event.state);
       case "handover":
         log.info("handover after transaction {transaction}", { transaction: event.transaction });
-        this.#endSession();
+        this.#takeSession()!.partFromSender();
         this.#decide("handover");
         return;
       case "left":
@@ -305,14 +305,14 @@ export class ReceiverHost {
     }
   }
 
-  /** The sender has said that it leaves, and knows that we have heard it. */
+  /** The sender has said that it leaves, and knows that this end has heard it. */
   #left(leave: Leave): void {
     const session = this.#takeSession()!;
     session.partFromSender();
     this.#after(leave.reason, senderLeft(session.name, leave));
   }
 
-  /** A session is over, without LEAVE. */
+  /** A session has ended without LEAVE. */
   #ended(error: KemariError): void {
     const { at } = this.#state;
     const session = this.#takeSession()!;
@@ -333,7 +333,7 @@ export class ReceiverHost {
     this.#takeSession()?.close();
   }
 
-  /** Takes the session out of the state; nobody waits any more for what may be looked at. */
+  /** Takes the session out of the state; nobody waits for its checks any more. */
   #takeSession(): ReceiverSession | undefined {
     const session = this.session;
     if (session === undefined) return undefined;
@@ -343,7 +343,7 @@ export class ReceiverHost {
     return session;
   }
 
-  /** Carries out what {@link afterSecondarySession} says. */
+  /** Carries out what {@link afterSecondarySession} decides. */
   #after(end: SecondaryEnd, error: KemariError, stoodStill = false): void {
     this.#age.ended(end, stoodStill);
     if (end !== "no-sender" && end !== "yielded") this.#lastLoss = error;
@@ -360,8 +360,8 @@ export class ReceiverHost {
     switch (step.do) {
       case "nothing":
         if (isRefused) return log.error("a sender was refused: {reason}", { reason });
-        // A port scanner, say: its going is no loss, and must not start a failover.
-        return log.warn("a connection that was no sender's: {reason}", { reason });
+        // For example a port scanner: its end is no loss, and must not start a failover.
+        return log.warn("a connection that was not a sender's: {reason}", { reason });
       case "activate":
         if (step.why === "lost") log.warn("primary lost: {reason}", { reason });
         return this.#decide(step.why === "lost" ? "loss" : "failover");

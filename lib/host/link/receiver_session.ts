@@ -27,35 +27,36 @@ const log = getLogger(["kemari", "recv"]);
 export interface SessionSettings extends LinkTiming {
   readonly maxTransactionBytes: number;
   readonly software: string;
-  /** Looks at who comes, and may ask storage for that. */
+  /** Examines the sender, and may ask storage for that. */
   readonly look?: LookAtSender;
-  /** Looks at what is about to be committed. */
+  /** Checks what is about to be committed. */
   readonly gate?: Pick<CommitGate, "mustHold">;
-  /** How long a sender has that is told to stop its VM. */
+  /** How long a sender has to stop its VM when it was told to. */
   readonly yieldMs?: number;
 }
 
 /**
- * Time for a sender to stop its VM once it was told to: what it waits for QEMU, and some for its way.
- * A sender that has stopped it closes, so only one that is dead or cut off is waited for so long.
+ * How long a sender has to stop its VM once it was told to: as long as it waits for QEMU, and some
+ * time for the way. A sender that has stopped its VM closes the connection, so only a sender that
+ * is dead or cut off takes so long.
  */
 const YIELD_MS = MOST_RELEASE_MS + 2000;
-/** What waits to be written before more answers are computed. */
+/** Bytes that may wait to be written before more answers are computed. */
 const ANSWERS_PENDING_BYTES = 1 << 20;
 
-/** What a session tells its owner. */
-export interface SessionOwner {
+/** Callbacks of a session, for its owner. */
+interface SessionOwner {
   event(event: SecondaryEvent): void;
   /** The session is over for this reason; the replica is as last committed. */
   ended(error: KemariError): void;
 }
 
-/** Where a session is. */
+/** The states of a session. */
 type SessionState =
   | { readonly at: "open" }
   /** The sender is being told why it is given up. */
   | { readonly at: "refusing" }
-  /** The sender has been told, and may not have read that yet. */
+  /** The sender has been sent the reason, and may not have read it yet. */
   | { readonly at: "lingering"; cancel(): void; finish(): void }
   | { readonly at: "closed" };
 
@@ -75,7 +76,7 @@ export class ReceiverSession {
   readonly #owner: SessionOwner;
   readonly secondary: Secondary;
   readonly #taps: SecondaryTaps;
-  /** Who is told of what a disk's copy refuses while there is no session. */
+  /** The handler for what a disk's copy refuses while there is no session. */
   readonly #ownerOfRefusals: (error: Error) => void;
   readonly #watch: Watch;
   readonly #carry = new Carry();
@@ -88,7 +89,10 @@ export class ReceiverSession {
   readonly #pauses: OwnPauses;
   readonly #hello: HelloGate;
   readonly #yieldMs: number;
-  /** The sender was told that the VM is ours: nothing but its own end, or time, is its stop. */
+  /**
+   * The sender was told that the VM is this end's: only the end of its connection, or a time limit,
+   * ends the session.
+   */
   #isYielding = false;
 
   constructor(
@@ -119,8 +123,10 @@ export class ReceiverSession {
         committed: replica.committed,
         software: settings.software,
         takesInputs: replica.taps.keepsInputs,
+        storesPages: replica.storesPages,
         admit: (_hello, offset) => this.#hello.admit(offset),
       },
+      performance.now(),
       () => performance.now(),
       (state) => settings.gate?.mustHold(state) ?? false,
     );
@@ -157,17 +163,20 @@ export class ReceiverSession {
     return this.#readBytes;
   }
 
-  /** Whether the sender may have given us up because this process stood still. */
+  /** Whether the sender may have given this end up because this process stood still. */
   get stoodStill(): boolean {
     return this.#pauses.isRecent(this.#bootTimeMs(), this.secondary.peer?.graceMs);
   }
 
-  /** True once the sender has been refused: only the last words are being got out. */
+  /** True once the sender has been refused: only the last message is being sent. */
   get refused(): boolean {
     return this.#state.at !== "open";
   }
 
-  /** Ends the session with a sender that has left, and may still be reading our last words. */
+  /**
+   * Ends a session that is over, by LEAVE or HANDOVER: the sender may still be reading the last
+   * message.
+   */
   partFromSender(): void {
     this.close(() => closeAfterLastWords(this.#peer, this.#reactor));
   }
@@ -190,7 +199,7 @@ export class ReceiverSession {
     letGo();
   }
 
-  /** Another sender has come: ends a session that is refused already. */
+  /** Another sender has come: ends this session if it is refused already. */
   makeWay(): void {
     if (!this.#isYielding && this.#state.at === "lingering") this.#state.finish();
   }
@@ -204,8 +213,9 @@ export class ReceiverSession {
   }
 
   /**
-   * Tells the sender that its VM is ours from here on. The session ends when the sender has closed,
-   * with its VM stopped, whoever else comes meanwhile; or when it has had all the time that it may need.
+   * Tells the sender that the VM is this end's from here on. The session ends when the sender has
+   * closed, with its VM stopped, or has had all the time that it may need; no other sender can end
+   * it before.
    */
   takeOver(): void {
     this.#isYielding = true;
@@ -217,10 +227,10 @@ export class ReceiverSession {
     );
   }
 
-  /** What was held is committed and acknowledged. */
+  /** Commits and acknowledges the held transaction. */
   confirm(): void {
     this.#guard(() => {
-      this.secondary.release();
+      this.secondary.release(performance.now());
       this.#pump();
     });
   }
@@ -228,7 +238,7 @@ export class ReceiverSession {
   /** Gives the sender up, and tells it why. */
   fail(error: KemariError): void {
     this.#guard(() => {
-      // Where the replica is kept is ours to mend: it says nothing about the sender.
+      // A failure of the replica's storage is this end's: it says nothing about the sender.
       if (error instanceof TransportError && error.party === "replica") {
         this.secondary.storageFault(error);
       }
@@ -236,7 +246,7 @@ export class ReceiverSession {
     });
   }
 
-  /** Faults end the session, not the process. */
+  /** Runs an action whose faults end the session, not the process. */
   #guard(action: () => void): void {
     if (this.#state.at === "closed") return;
     try {
@@ -247,7 +257,10 @@ export class ReceiverSession {
     }
   }
 
-  /** Gets the refusal out before the connection is closed over unread bytes, which would eat it. */
+  /**
+   * Sends the refusal before the connection is closed: closed with unread bytes left, the
+   * connection would lose it.
+   */
   #end(error: KemariError, reason?: NackReason): void {
     if (this.#state.at !== "open") return;
     this.#state = { at: "refusing" };
@@ -278,13 +291,13 @@ export class ReceiverSession {
     this.#sayLastWords();
   }
 
-  /** Gets out what is left to be said, and says then that this was all. */
+  /** Writes what is left, and then closes the output. */
   #sayLastWords(): void {
     let written = true;
     try {
       written = this.#peer.flush();
     } catch {
-      // The sender's end comes by the other way.
+      // The end of the sender is noticed by reading.
     }
     this.#watch.want(true, !written);
     if (written) this.#peer.endOutput();
@@ -304,36 +317,32 @@ export class ReceiverSession {
       return;
     }
     if (count === 0) {
-      throw new TransportError(
-        this.#peer.name,
-        "read",
-        this.secondary.open
-          ? "the sender closed the connection inside a transaction"
-          : "the sender closed the connection",
-        { party: "peer" },
-      );
+      const { open, handingOver } = this.secondary;
+      const where = open ? " inside a transaction" : handingOver ? " before its ACK" : "";
+      const reason = `the sender closed the connection${where}`;
+      throw new TransportError(this.#peer.name, "read", reason, { party: "peer" });
     }
     this.#readBytes += count;
     this.#take(this.#buffer.subarray(0, count));
   }
 
-  /** Takes what has been read, as far as its sender is let in. */
+  /** Takes what has been read, if its sender is let in. */
   #take(bytes: Uint8Array<ArrayBuffer>): void {
     const read = this.#hello.take(bytes);
     this.#carry.feed(read, 0, read.length, (bytes, start, end) => {
-      return this.secondary.receive(bytes, start, end);
+      return this.secondary.receive(bytes, start, end, performance.now());
     });
     this.#pump();
   }
 
   #tick(): void {
     this.#pauses.tick(this.#bootTimeMs(), this.secondary.peer?.graceMs);
-    let silentMs = this.secondary.tick();
+    let silentMs = this.secondary.tick(performance.now());
     if (silentMs > 0) {
-      // We may have been stopped ourselves: what the sender said meanwhile lies in the socket.
+      // This process may have been stopped: what the sender sent meanwhile is in the socket.
       this.#read();
       if (this.#state.at === "closed") return;
-      silentMs = this.secondary.tick();
+      silentMs = this.secondary.tick(performance.now());
     }
     if (silentMs > 0) {
       const reason = `nothing was heard from the sender for ${Math.round(silentMs)} ms`;

@@ -9,7 +9,7 @@ import { ensureQemu } from "../../lab/provision/qemu.ts";
 import { startBooted } from "../../lab/vms/start_booted.ts";
 import type { Vm } from "../../lab/vms/vm.ts";
 import type { KemariError } from "../../errors.ts";
-import { describeFrame } from "../../packet/describe_frame.ts";
+import { describeFrame } from "../../packet/testing/describe_frame.ts";
 import { decodeEthernet, macText, u16 } from "../../packet/ethernet.ts";
 import { decodeIpv4, IP_PROTOCOL } from "../../packet/ipv4.ts";
 import { NetTap } from "./net_tap.ts";

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { TransportError, WireError } from "../../errors.ts";
 import { macText } from "../../packet/ethernet.ts";
-import { encodeFrame } from "../../packet/stream_frame.ts";
+import { encodeFrame } from "../../packet/testing/encode_frame.ts";
 import { NetTap } from "./net_tap.ts";
 import { parseNetTap } from "./net_tap_address.ts";
 

@@ -4,9 +4,12 @@ import { WireError } from "../../errors.ts";
 import type { Address } from "../system/address.ts";
 import type { SenderLinkSettings } from "../link/sender_link_settings.ts";
 import { CONNECT_TIMEOUT_MS, connectPeer } from "../link/peer_connection.ts";
+import { isPeers } from "../link/lost_secondary.ts";
+import { besides } from "../system/failure_beside.ts";
 import type { Reactor } from "../system/reactor.ts";
 import { isTakenOver } from "../vm/release_vm.ts";
 import { SenderLink } from "../link/sender_link.ts";
+import type { LinkGuard } from "../tls/link_guard.ts";
 import { never } from "../system/never.ts";
 
 const log = getLogger(["kemari", "protect"]);
@@ -25,6 +28,7 @@ const POLL_MS = 250;
  */
 export async function askSecondary(
   target: Address,
+  guard: LinkGuard,
   options: SenderLinkSettings,
   reactor: Reactor,
 ): Promise<Answer> {
@@ -32,24 +36,30 @@ export async function askSecondary(
   log.warn("the secondary may have taken this primary for dead: asking it, and holding all output");
   // An interruption must hear it, too: the VM's fate hangs on it.
   const begunAt = performance.now();
+  const beside = besides("the secondary is asked");
   for (;;) {
     let link: SenderLink | undefined;
     try {
-      const peer = await connectPeer(target, reactor, CONNECT_TIMEOUT_MS, never);
+      const peer = await connectPeer(target, guard, reactor, CONNECT_TIMEOUT_MS, never);
       const asking = link = new SenderLink(reactor, peer, { ...options, taps: undefined });
-      await reactor.run(() => asking.ready, never);
+      await reactor.runOn(() => asking.ready, (failure) => {
+        if (isPeers(failure)) throw failure;
+        beside(failure);
+      });
       return await link.leave("goes-on") ? "heard" : "unheard";
     } catch (error) {
       if (isTakenOver(error)) return "taken-over";
       const fault = error instanceof WireError ? error.fault : undefined;
       // One that activates may be fencing us, or waiting for an operator: until it knows, hold.
       const waits = fault === "activating" ||
-        fault === "busy" && performance.now() - begunAt < BUSY_MS;
+        (fault === "busy" || !isPeers(error)) && performance.now() - begunAt < BUSY_MS;
       if (!waits) {
         log.warn("the secondary does not answer: {reason}", { reason: (error as Error).message });
         return "unheard";
       }
-      await reactor.sleep(POLL_MS, never);
+      let isOver = false;
+      reactor.after(POLL_MS, () => isOver = true);
+      await reactor.runOn(() => isOver, beside);
     } finally {
       link?.close();
     }

@@ -15,6 +15,7 @@ import { decideRelease } from "../../decisions/decide_release.ts";
 import { TransportError, WireError } from "../../errors.ts";
 import type { Guardian } from "./guardian.ts";
 import type { QmpClient } from "../vm/qmp_client.ts";
+import { besides } from "../system/failure_beside.ts";
 import type { Reactor } from "../system/reactor.ts";
 import { type OnSecondaryLoss, releaseVm, staysInColo } from "../vm/release_vm.ts";
 import { restoreSaved } from "../vm/saved_settings.ts";
@@ -24,14 +25,11 @@ import type { StillVm } from "../vm/still_vm.ts";
 import type { PrimaryTapDevices } from "../taps/primary_tap_devices.ts";
 import { fateInWords } from "../vm/vm_end_words.ts";
 import { GuestSleeps, VmEnded, type VmWatch } from "../vm/vm_watch.ts";
-import { never } from "../system/never.ts";
 
 const log = getLogger(["kemari", "protect"]);
 
 /** How long an interruption waits for QEMU, which is less than its process has; the guardian waits on. */
 const FAREWELL_MS = 3000;
-
-/** For what has to be done after an interruption too. */
 
 /** What kind of end a session has had, and what has become of the VM, where that has a part in it. */
 interface WhyEnded {
@@ -215,7 +213,7 @@ export async function letGo(
   const done = reactor.awaitRuntime();
   task.finally(() => reactor.wake()).catch(() => {});
   try {
-    await reactor.run(() => told !== undefined, never);
+    await reactor.runOn(() => told !== undefined, besides("QEMU is told that it is unprotected"));
   } finally {
     signal.removeEventListener("abort", hurry);
     cancel();

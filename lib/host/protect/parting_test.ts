@@ -36,6 +36,8 @@ interface Situation {
   /** What is found out of the VM, where it is asked for. */
   readonly evidence?: Partial<VmEvidence>;
   readonly runState?: string;
+  /** What else has failed by then. */
+  readonly beside?: Error;
 }
 
 /** Parts, and tells what was done, in order. */
@@ -108,6 +110,7 @@ async function partWithError(situation: Situation) {
     },
     signal: controller.signal,
   } as unknown as Parting;
+  if (situation.beside !== undefined) reactor.fail(situation.beside);
   try {
     const parted = await partFromSecondary(error, link as unknown as SenderLink, parting);
     const { told } = parted;
@@ -316,4 +319,9 @@ Deno.test("a primary that learns while it leaves that it was given up asks, and 
   }
   const ended = { error: new VmEnded("guest-shutdown"), heard: SILENCE };
   assert.deepEqual((await part(ended)).done, ["vm-ended", ...STOPS]);
+});
+
+Deno.test("QEMU is told that it is alone, whatever else has failed meanwhile", async () => {
+  const beside = new TransportError("tap0", "read", "the interface is gone", { party: "net" });
+  assert.deepEqual(await part({ error: LOSS, beside }), { told: true, done: GOES_ON });
 });

@@ -13,6 +13,7 @@ import type { ProgressLine } from "../system/progress_line.ts";
 import { serveUntilUnused } from "../taps/serve_until_unused.ts";
 import { SupervisedLine } from "../vm/supervised_line.ts";
 import { PrimaryTapDevices } from "../taps/primary_tap_devices.ts";
+import { LinkGuard } from "../tls/link_guard.ts";
 import { VmEnded, type VmWatch } from "../vm/vm_watch.ts";
 
 export type { ProtectSettings } from "./protect_context.ts";
@@ -46,6 +47,8 @@ export async function protect(
     throw new UsageError("stdio: is no target for protect", { hint: "use exec:COMMAND" });
   }
   parseQmpAddress(settings.qmp);
+  const guard = LinkGuard.open(settings.security, "sender", target);
+  await guard.admitTarget(target, signal);
   const reactor = new Reactor();
   const board = new ProtectBoard(target.text);
   let control: ControlServer | undefined;
@@ -55,7 +58,7 @@ export async function protect(
       control = await ControlServer.open(settings.control, board.handlers, reactor, signal);
     }
     const opened = taps = await PrimaryTapDevices.open(settings.taps, reactor, signal);
-    await protectTapped(settings, target, reactor, opened, progress, signal, board, {
+    await protectTapped(settings, target, guard, reactor, opened, progress, signal, board, {
       afterwards: (error, watch) => serveOn(error, watch, opened, reactor, signal),
       atEnd: () => serveToTheEnd(opened, reactor, signal),
     });
@@ -90,7 +93,7 @@ async function serveToTheEnd(
 }
 
 /** What whoever has a VM protected wants to do beside that. */
-export interface ProtectHooks {
+interface ProtectHooks {
   /** What to do when an error has ended the protection, while QEMU can still be talked to. */
   readonly afterwards?: (error: unknown, watch: VmWatch) => Promise<void>;
   /** What to do when the VM was shut down. */
@@ -101,6 +104,7 @@ export interface ProtectHooks {
 export async function protectTapped(
   settings: ProtectSettings,
   target: Address,
+  guard: LinkGuard,
   reactor: Reactor,
   taps: PrimaryTapDevices,
   progress: ProgressLine,
@@ -111,7 +115,7 @@ export async function protectTapped(
   const qmp = await connectQemu(settings.qmp, taps, reactor, board, signal);
   const line = new SupervisedLine(qmp, reactor);
   try {
-    await runProtection({ line, settings, target, reactor, taps, progress, signal, board });
+    await runProtection({ line, settings, target, guard, reactor, taps, progress, signal, board });
   } catch (error) {
     line.ignoreEnd();
     if (error instanceof VmEnded) {

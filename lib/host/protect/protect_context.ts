@@ -1,4 +1,5 @@
 /** What `kemari protect` is asked for, and what its modes work with. */
+import type { LinkSecurity } from "../../decisions/link_security.ts";
 import type { MigrationSupport } from "../../qmp/migration_support.ts";
 import type { CompressSettings } from "../link/compress_settings.ts";
 import type { LinkTiming } from "../link/sender_link_settings.ts";
@@ -13,12 +14,14 @@ import type { Address } from "../system/address.ts";
 import type { ProgressLine } from "../system/progress_line.ts";
 import type { SupervisedLine } from "../vm/supervised_line.ts";
 import type { PrimaryTapDevices } from "../taps/primary_tap_devices.ts";
+import type { LinkGuard } from "../tls/link_guard.ts";
 import type { ProtectBoard } from "./protect_board.ts";
 import type { SyncOn, TapSettings } from "../taps/tap_settings.ts";
 import type { VmWatch } from "../vm/vm_watch.ts";
 
 export interface ProtectSettings extends LinkTiming, CompressSettings {
   readonly target: string;
+  readonly security: LinkSecurity;
   readonly qmp: string;
   readonly mode: "auto" | "colo" | "snapshot";
   readonly commit: "sync" | "async";
@@ -41,6 +44,7 @@ export interface ProtectParts {
   readonly line: SupervisedLine;
   readonly settings: ProtectSettings;
   readonly target: Address;
+  readonly guard: LinkGuard;
   readonly reactor: Reactor;
   readonly taps: PrimaryTapDevices;
   readonly progress: ProgressLine;

@@ -5,6 +5,7 @@ import type { Address } from "../system/address.ts";
 import { cString, libc } from "../system/libc.ts";
 import { tooSlow } from "../link/lost_secondary.ts";
 import { socketConnection } from "../link/peer_connection.ts";
+import { LinkGuard } from "../tls/link_guard.ts";
 import { SenderLink } from "../link/sender_link.ts";
 import type { Watch } from "../system/reactor.ts";
 import { Stage, tinyStream } from "../link/testing/link_stage.ts";
@@ -57,13 +58,17 @@ async function protectedPair({ graceMs = 2000, isMute = false } = {}) {
     onSecondaryLoss: "continue",
     ask: () => {
       asked++;
-      return askSecondary(target, OPTIONS, stage.reactor);
+      return askSecondary(target, guardOf(target), OPTIONS, stage.reactor);
     },
     signal: never,
   } as unknown as Parting;
   /** Reads nothing any more, like a process that stands still. */
   const stop = () => watches.forEach((watch) => watch.want(false, false));
   return { stage, link, input, parting, asked: () => asked, stop };
+}
+
+function guardOf(target: Address): LinkGuard {
+  return LinkGuard.open({ kind: "plain", crossesNetworks: false }, "sender", target);
 }
 
 const BLIP = new TransportError("the socket", "heartbeat", "nothing was heard", { party: "peer" });
@@ -116,4 +121,17 @@ Deno.test("a primary that was given up unawares learns it from its own LEAVE, an
   assert.equal(fate, "stops");
   assert.match((error as Error).message, /has given this primary up/);
   libc().close(input);
+});
+
+Deno.test("a secondary that is asked is heard, whatever else fails meanwhile", async () => {
+  await using stage = await Stage.open();
+  const target: Address = { kind: "unix", path: stage.path, text: "the socket" };
+  const gone = new TransportError("tap0", "read", "the interface is gone", { party: "net" });
+  stage.reactor.fail(gone);
+  const cancel = stage.reactor.every(1, () => {
+    throw gone;
+  });
+  assert.equal(await askSecondary(target, guardOf(target), OPTIONS, stage.reactor), "heard");
+  cancel();
+  await stage.quiet();
 });

@@ -1,4 +1,5 @@
 import { getLogger } from "@logtape/logtape";
+import { securityOptions } from "../../decisions/link_security.ts";
 import { parseAddress } from "../system/address.ts";
 import { isWhole } from "../../control/end_status.ts";
 import { askProtection, askStatus } from "../system/ask_control.ts";
@@ -15,7 +16,7 @@ const log = getLogger(["kemari", "protect"]);
 const STATUS_PERIOD_MS = 500;
 
 /** What the kemari behind the control socket is asked for; it has the taps, and its own control. */
-export type ViaSettings = Omit<ProtectSettings, "syncOn" | "control"> & Pick<ViaConfig, "syncOn">;
+type ViaSettings = Omit<ProtectSettings, "syncOn" | "control"> & Pick<ViaConfig, "syncOn">;
 
 /**
  * `kemari protect --via SOCK`: has the kemari that took a VM over, and serves its disks and NICs,
@@ -73,10 +74,16 @@ async function watchStatus(
 /** The other process stands in another folder. */
 function fromAnywhere(settings: ViaSettings): ViaConfig {
   const absolute = (path: string) => path.startsWith("/") ? path : `${Deno.cwd()}/${path}`;
+  const security = securityOptions(settings.security);
   const target = parseAddress(settings.target);
   const qmp = parseQmpAddress(settings.qmp);
   return {
     ...settings,
+    security: {
+      ...security,
+      ...(security.key === undefined ? {} : { key: absolute(security.key) }),
+      ...(security.tlsDir === undefined ? {} : { tlsDir: absolute(security.tlsDir) }),
+    },
     taps: { ...settings.taps, nets: [], disks: [] },
     qmp: qmp.kind === "unix" ? absolute(qmp.path) : settings.qmp,
     target: target.kind === "unix" ? `unix:${absolute(target.path)}` : settings.target,

@@ -12,12 +12,13 @@ import type { Reactor } from "../system/reactor.ts";
 import { staysInColo } from "../vm/release_vm.ts";
 import type { SupervisedLine } from "../vm/supervised_line.ts";
 import type { PrimaryTapDevices } from "../taps/primary_tap_devices.ts";
+import type { LinkGuard } from "../tls/link_guard.ts";
 import { VmEnded, type VmWatch } from "../vm/vm_watch.ts";
 
 const log = getLogger(["kemari", "protect"]);
 
 /** Between two tries of what did not work, in milliseconds. */
-export const RETRY_MS = 1000;
+const RETRY_MS = 1000;
 const QEMU_POLL_MS = 100;
 
 /** Connects to QEMU. One whose disks and NICs we serve is waited for: it starts after us. */
@@ -106,15 +107,22 @@ async function untilResumed(watch: VmWatch, reactor: Reactor, signal: AbortSigna
 /** Connects; except at the first time, a secondary that is not there yet is waited for. */
 export async function connectSecondary(
   target: Address,
+  guard: LinkGuard,
   reactor: Reactor,
   signal: AbortSignal,
   once: boolean,
 ) {
+  let told = "";
   for (;;) {
     try {
-      return await connectPeer(target, reactor, CONNECT_TIMEOUT_MS, signal);
+      return await connectPeer(target, guard, reactor, CONNECT_TIMEOUT_MS, signal);
     } catch (error) {
       if (once || !(error instanceof TransportError)) throw error;
+      // Whoever is not there may come by itself. Our own credentials need somebody.
+      if (error.party !== "peer" && error.message !== told) {
+        log.warn("{reason}; trying again", { reason: error.message });
+        told = error.message;
+      }
       await reactor.sleep(RETRY_MS, signal);
     }
   }

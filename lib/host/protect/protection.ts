@@ -3,10 +3,10 @@ import { afterPrimarySession, type NextStep } from "../../decisions/after_primar
 import { waitAfterCancel } from "../../decisions/vm_fate.ts";
 import { triggerCheckpoint } from "../../qmp/migration.ts";
 import type { MigrationSupport } from "../../qmp/migration_support.ts";
-import { ImageMarks } from "../image/image_marks.ts";
 import { compressionOf } from "../link/compress_settings.ts";
 import type { SenderLinkSettings } from "../link/sender_link_settings.ts";
-import { SenderLink } from "../link/sender_link.ts";
+import { openLink } from "../link/open_link.ts";
+import type { SenderLink } from "../link/sender_link.ts";
 import { SOFTWARE } from "../system/software.ts";
 import { MigrationChannel } from "../vm/migration_channel.ts";
 import { StillVm } from "../vm/still_vm.ts";
@@ -32,7 +32,7 @@ import { Retries } from "./retries.ts";
 const log = getLogger(["kemari", "protect"]);
 
 /** Where a {@link Protection} stands. */
-export type ProtectionState =
+type ProtectionState =
   /** There was no session yet. */
   | { readonly at: "connecting" }
   /** There is one, which may have to wait for the VM. */
@@ -78,6 +78,8 @@ export class Protection {
   readonly #interval: { ms: number };
   #support: MigrationSupport;
   #state: ProtectionState = { at: "connecting" };
+  /** The session's that there is, or was last. */
+  #latest: SenderLink | undefined;
   /** When the session that there is, or was last, began. */
   #begunAt = 0;
   /** How long was waited the last time that somebody had ended QEMU's migration. */
@@ -142,7 +144,8 @@ export class Protection {
   async close(): Promise<void> {
     this.#requests.rest();
     this.#status.end();
-    this.#link?.close();
+    this.#latest?.close();
+    await this.#latest?.unmark();
     this.#channel.close();
     if (!this.#isTold) return await this.#guardian.inherit();
     // Before that: killed in between, nobody would.
@@ -157,10 +160,10 @@ export class Protection {
   /** Begins a session. @returns When the secondary has said who it is. */
   async #connect(isFirst: boolean): Promise<SenderLink> {
     this.#begunAt = performance.now();
-    const { target, reactor, signal, taps, settings } = this.#parts;
-    const peer = await connectSecondary(target, reactor, signal, isFirst || !settings.retry);
-    const marks = await reactor.during(ImageMarks.place(taps.images), signal);
-    const link = new SenderLink(reactor, peer, { ...this.#linkSettings, marks });
+    const { target, guard, reactor, signal, taps, settings } = this.#parts;
+    const peer = await connectSecondary(target, guard, reactor, signal, isFirst || !settings.retry);
+    const link = await openLink(reactor, peer, this.#linkSettings, taps.images, signal);
+    this.#latest = link;
     this.#state = { at: "linked", link };
     this.#status.show(link);
     this.#requests.begin(link);
@@ -289,14 +292,14 @@ export class Protection {
   }
 
   #parting(): Parting {
-    const { line: { qmp, watch }, settings, target, reactor, taps, signal } = this.#parts;
+    const { line: { qmp, watch }, settings, target, guard, reactor, taps, signal } = this.#parts;
     return {
       ...{ qmp, watch, reactor, taps, signal },
       onSecondaryLoss: settings.onSecondaryLoss,
       folder: this.#folder,
       still: this.#still,
       guardian: this.#guardian,
-      ask: () => askSecondary(target, this.#linkSettings, reactor),
+      ask: () => askSecondary(target, guard, this.#linkSettings, reactor),
       isQuiet: this.#retries.isFull,
     };
   }

@@ -237,13 +237,19 @@ Deno.test({
         // Room for the first of the pages, and not for all.
         fill(`${path}/ballast`);
         Deno.truncateSync(`${path}/ballast`, Deno.statSync(`${path}/ballast`).size - 6 * 4096);
-        const secondary = new Secondary(replica, counters(), {
-          heartbeatMs: 1000,
-          graceMs: 5000,
-          maxTransactionBytes: 1e8,
-          committed: 1,
-          software: "full",
-        }, () => 0);
+        const secondary = new Secondary(
+          replica,
+          counters(),
+          {
+            heartbeatMs: 1000,
+            graceMs: 5000,
+            maxTransactionBytes: 1e8,
+            committed: 1,
+            software: "full",
+          },
+          0,
+          () => 0,
+        );
         secondary.begin(2, { full: false, based: false });
         secondary.payload(large, 0, large.length);
         assert.throws(() => secondary.commit(2), (error) => {

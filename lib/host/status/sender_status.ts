@@ -79,7 +79,7 @@ export function readDurations(
   };
 }
 
-export function compressionStatus(link: SenderLink, mode: CompressMode): CompressionStatus {
+function compressionStatus(link: SenderLink, mode: CompressMode): CompressionStatus {
   const { counters, cache, settling } = link.primary;
   const packed = link.packed;
   return {

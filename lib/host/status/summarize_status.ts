@@ -1,5 +1,5 @@
 /** The one line that people see of either end's status. */
-import { formatBytes } from "../../units.ts";
+import { formatBytes, formatShare } from "../../units.ts";
 import type { EndStatus } from "../../control/end_status.ts";
 
 /** One line for people. */
@@ -18,7 +18,7 @@ export function summarizeStatus(status: EndStatus): string {
     }
     if (status.inFlight > 0) parts.push(`${status.inFlight} in flight`);
     for (const { name, copied, stuck } of status.taps?.disks ?? []) {
-      if (copied < 1) parts.push(`${name} ${(100 * copied).toFixed(0)} % in step`);
+      if (copied < 1) parts.push(`${name} ${formatShare(copied, 0)} in step`);
       if (stuck !== null) parts.push(`${name} STUCK`);
     }
   } else parts.push(`${formatBytes(status.replicaBytes)} of pages`);

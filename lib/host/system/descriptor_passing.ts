@@ -1,7 +1,8 @@
 /**
- * Descriptors as messages: how a process is given a connection that it could not make itself.
+ * Descriptors sent over a Unix socket: so a process gets a connection that it could not make
+ * itself.
  *
- * @see unix(7), SCM_RIGHTS; cmsg(3) for the layout, which is that of 64-bit Linux
+ * @see unix(7), SCM_RIGHTS; cmsg(3) for the layout, here that of 64-bit Linux
  */
 import { TransportError } from "../../errors.ts";
 import { errno, errnoText, libc } from "./libc.ts";
@@ -23,11 +24,11 @@ const CONTROL_BYTES = 24;
 /** `struct msghdr`. */
 const MESSAGE_BYTES = 56;
 
-/** Both ends of a connection. Whoever asked for it closes both. */
-export interface SocketPair {
+/** Both ends of a connection. The caller closes both. */
+interface SocketPair {
   /** Non-blocking. */
   readonly ours: number;
-  /** Blocking, as a process that is given it expects. */
+  /** Blocking, as the process that gets this end expects. */
   readonly theirs: number;
 }
 
@@ -44,7 +45,7 @@ export function openSocketPair(name: string): SocketPair {
 /**
  * Sends bytes over a Unix socket, and a descriptor with the first of them.
  *
- * @returns How many bytes were sent: none where the socket takes none now.
+ * @returns How many bytes were sent: 0 if the socket takes none now.
  * @throws {TransportError} with the socket's name.
  */
 export function sendWithDescriptor(

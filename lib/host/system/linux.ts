@@ -1,10 +1,10 @@
 /**
- * Linux's numbers, the same on x86-64 and arm64. Each has the name that it has in the manual page
- * above it.
+ * Linux's constants, the same on x86-64 and arm64, by their names in the manual pages that the
+ * comments give.
  */
 import { constants } from "node:os";
 
-/** errno(3); the runtime knows all but a TAP device's that is not usable. */
+/** errno(3). The runtime has all of them but EBADFD, that of a TAP device that is not usable. */
 export const ERRNO = { ...constants.errno, EBADFD: 77 };
 
 // open(2)

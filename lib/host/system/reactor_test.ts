@@ -3,6 +3,7 @@ import { InterruptedError } from "../../errors.ts";
 import { errno, libc } from "./libc.ts";
 import { ERRNO, O_CLOEXEC, O_NONBLOCK } from "./linux.ts";
 import { Reactor } from "./reactor.ts";
+import { delay } from "./delay.ts";
 import { never } from "./never.ts";
 
 /** A pipe that is closed with the test. */
@@ -95,6 +96,32 @@ Deno.test("wake, fail and abort end a sleep at once, hot or cold", () =>
       assert.ok(performance.now() - startedMs < 2000);
     }
   }));
+
+Deno.test("what a task asks for while the loop sleeps is there when it is due", async () => {
+  const asks: readonly ((reactor: Reactor, pipe: Pipe, happen: () => void) => void)[] = [
+    (reactor, _pipe, happen) => reactor.after(0, happen),
+    (reactor, pipe, happen) => reactor.watch(pipe.write, { writable: happen }).want(false, true),
+  ];
+  for (const ask of asks) {
+    // Of a sleep that nobody ends, nearly all is left each time; a busy machine may have long pauses.
+    for (let tries = 1, waitedMs = Infinity; waitedMs > 700; tries++) {
+      assert.ok(tries <= 5, `it comes after ${waitedMs} ms, at the end of a sleep`);
+      await withReactor(async (reactor) => {
+        using pipe = new Pipe();
+        let happened = false;
+        // From here on sleeps are long, and the runtime's.
+        const done = reactor.awaitRuntime();
+        const running = reactor.run(() => happened, never);
+        await delay(5);
+        const askedAt = performance.now();
+        ask(reactor, pipe, () => happened = true);
+        await running;
+        waitedMs = performance.now() - askedAt;
+        done();
+      });
+    }
+  }
+});
 
 Deno.test("what a handler throws ends run(), and the loop can run again", () =>
   withReactor(async (reactor) => {
@@ -205,3 +232,23 @@ Deno.test("a failure that is forgotten does not end the next run", async () => {
     reactor.close();
   }
 });
+
+Deno.test("what has to come to its end outlives the failures of others, which are told", () =>
+  withReactor(async (reactor) => {
+    const failures: unknown[] = [];
+    const { promise, resolve } = Promise.withResolvers<string>();
+    reactor.fail("before");
+    reactor.after(1, () => {
+      reactor.after(1, () => resolve("done"));
+      throw "in between";
+    });
+    assert.equal(await reactor.seeThrough(promise, (failure) => failures.push(failure)), "done");
+    assert.deepEqual(failures, ["before", "in between"]);
+    const refused = reactor.seeThrough(Promise.reject("its own"), () => {});
+    await assert.rejects(refused, (error) => error === "its own");
+    reactor.fail("enough");
+    const ended = reactor.runOn(() => false, (failure) => {
+      throw failure;
+    });
+    await assert.rejects(ended, (error) => error === "enough");
+  }));

@@ -19,14 +19,19 @@ import {
 } from "./linux.ts";
 import type { Reactor } from "./reactor.ts";
 
-/** Connections that wait to be accepted: beyond them, a Unix socket refuses with EAGAIN. */
+/** How many connections may wait to be accepted: beyond that, a Unix socket refuses with EAGAIN. */
 const LISTEN_QUEUE = 1024;
 const ONE = new Uint8Array([1, 0, 0, 0]);
 
-type SocketAddress = Extract<Address, { kind: "tcp" | "unix" }>;
+export type SocketAddress = Extract<Address, { kind: "tcp" | "unix" }>;
+
+/** Throws where an IP address, of 4 or 16 bytes, is not to be connected to or listened at. */
+export type AdmitIp = (ip: Uint8Array) => void;
 
 interface Resolved {
   readonly family: number;
+  /** 4 or 16 bytes; a Unix socket has none. */
+  readonly ip?: Uint8Array;
   readonly sockaddr: Uint8Array<ArrayBuffer>;
 }
 
@@ -57,17 +62,18 @@ async function resolve(
   return reachable(found, address, party);
 }
 
-/** As a name server, or the text of an address, has it. */
+/** An address as a name server gives it, or as its text says. */
 interface LookedUp {
   readonly address: string;
   readonly family: number;
 }
 
 /**
- * What a name stands for, as the system wants it. A link-local address is one on each link: it says
+ * A name's address as the system wants it. A link-local address exists on every link: it means
  * nothing without its interface, which no name server knows.
  *
- * @throws {TransportError} there is no such interface, or none is named where one has to be.
+ * @throws {TransportError} there is no such interface, or a link-local address is given without its
+ *   interface.
  */
 function reachable(
   found: readonly LookedUp[],
@@ -77,7 +83,8 @@ function reachable(
   const resolved: Resolved[] = [];
   for (const { address, family } of found) {
     if (family !== 6) {
-      resolved.push({ family: AF_INET, sockaddr: ipv4Sockaddr(address, port) });
+      const sockaddr = ipv4Sockaddr(address, port);
+      resolved.push({ family: AF_INET, ip: sockaddr.subarray(4, 8), sockaddr });
       continue;
     }
     const [plain, zone] = address.split("%", 2);
@@ -91,7 +98,7 @@ function reachable(
         party,
       });
     }
-    resolved.push({ family: AF_INET6, sockaddr: ipv6Sockaddr(bytes, port, scope) });
+    resolved.push({ family: AF_INET6, ip: bytes, sockaddr: ipv6Sockaddr(bytes, port, scope) });
   }
   if (resolved.length > 0) return resolved;
   throw new TransportError(text, "resolve", `${host} is link-local: on which link is not said`, {
@@ -100,7 +107,10 @@ function reachable(
   });
 }
 
-/** The number of a network interface; undefined if this host (or its namespace) has none such. */
+/**
+ * The number of a network interface; undefined if there is no such interface in this host's (or
+ * namespace's) network.
+ */
 function interfaceIndex(zone: string): number | undefined {
   const index = libc().if_nametoindex(cString(zone));
   if (index !== 0) return index;
@@ -110,7 +120,24 @@ function interfaceIndex(zone: string): number | undefined {
     : Number(zone);
 }
 
-/** A name server may take long to say nothing; a signal does not wait for it. */
+/**
+ * Asks of every address that a host's name stands for, before anything is done there. A name that
+ * cannot be looked up yet is asked of when it is connected to.
+ *
+ * @throws what `admit` throws.
+ */
+export async function admitAddress(
+  address: Address,
+  signal: AbortSignal,
+  admit: AdmitIp,
+): Promise<void> {
+  if (address.kind !== "tcp") return;
+  const found = await resolve(address, signal, "host").catch(() => []);
+  signal.throwIfAborted();
+  for (const { ip } of found) if (ip !== undefined) admit(ip);
+}
+
+/** Looks a name up. A name server may not answer for long; the signal ends the wait. */
 function unlessAborted<T>(task: Promise<T>, signal: AbortSignal): Promise<T> {
   return new Promise<T>((resolve, reject) => {
     const abort = () => reject(signal.reason);
@@ -176,10 +203,11 @@ function setNoDelay(fd: number): void {
 }
 
 /**
- * Connects; where a name has several addresses, to the first that answers. Each has its share of
- * the time: one that says nothing does not use up that of the others.
+ * Connects; where a name has several addresses, to the first that answers. Each has a share of the
+ * time of its own, so that an address that does not answer leaves time for the others.
  *
- * @param party Who is to be there.
+ * @param party Whose the other end is, for errors.
+ * @param admit Asked of every address before any is connected to.
  * @returns A non-blocking descriptor that the caller owns.
  * @throws {TransportError} with a hint, also after `timeoutMs` without an answer.
  */
@@ -189,10 +217,12 @@ export async function connectSocket(
   timeoutMs: number,
   signal: AbortSignal,
   party: Party = "host",
+  admit: AdmitIp = () => {},
 ): Promise<number> {
   const deadline = performance.now() + timeoutMs;
   let code: number = ERRNO.ETIMEDOUT;
   const targets = await resolve(address, signal, party);
+  for (const { ip } of targets) if (ip !== undefined) admit(ip);
   for (const [i, target] of targets.entries()) {
     const now = performance.now();
     const share = now + (deadline - now) / (targets.length - i);
@@ -233,7 +263,7 @@ async function connectOne(
     if (code === ERRNO.EINPROGRESS) {
       return await writableWithin(fd, leftMs, reactor, signal) ? socketError(fd) : ERRNO.ETIMEDOUT;
     }
-    // A Unix socket does not connect later by itself, as TCP does.
+    // Unlike TCP, a Unix socket does not go on connecting in the background.
     if (code !== ERRNO.EAGAIN || family !== AF_UNIX) return code;
     if (leftMs < FULL_QUEUE_MS) return ERRNO.ETIMEDOUT;
     await reactor.sleep(FULL_QUEUE_MS, signal);
@@ -277,7 +307,7 @@ export interface Listener {
   readonly fd: number;
   /** The address with the port that the system chose, where port 0 was asked for. */
   readonly text: string;
-  /** Takes a connection, or `undefined` if none waits. */
+  /** Accepts a connection; `undefined` if none waits. */
   accept(): number | undefined;
   /** Closes, and removes the socket's file. */
   close(): void;
@@ -288,17 +318,20 @@ export interface Listener {
  *
  * A Unix socket left by a process that is gone is replaced; one that answers is not.
  *
- * @param mode Who may use a Unix socket, whatever the umask, as `chmod` has it; by default the umask
- *   says so.
+ * @param admit Asked of the address first.
+ * @param mode Who may use a Unix socket, as `chmod` has it, whatever the umask; the umask decides by
+ *   default.
  * @throws {TransportError}
  */
 export async function listenSocket(
   address: SocketAddress,
   reactor: Reactor,
   signal: AbortSignal,
+  admit: AdmitIp = () => {},
   mode?: number,
 ): Promise<Listener> {
-  const [{ family, sockaddr }] = await resolve(address, signal, "host");
+  const [{ family, ip, sockaddr }] = await resolve(address, signal, "host");
+  if (ip !== undefined) admit(ip);
   const fd = open(family, address.text, "listen");
   const fail = (code: number, hint?: string): never => {
     libc().close(fd);
@@ -313,7 +346,7 @@ export async function listenSocket(
     code = libc().bind(fd, sockaddr, sockaddr.length) < 0 ? errno() : 0;
   }
   if (code !== 0) fail(code, code === ERRNO.EADDRINUSE ? "choose another port" : undefined);
-  // Nobody can connect before it listens.
+  // Nobody can connect before the socket listens.
   if (mode !== undefined && address.kind === "unix") Deno.chmodSync(address.path, mode);
   if (libc().listen(fd, LISTEN_QUEUE) < 0) fail(errno());
   return {

@@ -8,7 +8,7 @@ import { QemuError, UsageError } from "../../errors.ts";
 import type { BlockFile } from "../ram_dir/file_pages.ts";
 
 /** How a standby is started. */
-export interface StandbyLaunch {
+interface StandbyLaunch {
   /** Whether the files' pages become the VM's own, or are only looked at. */
   readonly share: boolean;
   /** Where QEMU is to serve QMP. */
@@ -16,7 +16,7 @@ export interface StandbyLaunch {
 }
 
 /** What to start, and which RAM blocks it takes from files. */
-export interface StandbyPlan {
+interface StandbyPlan {
   readonly command: string;
   readonly shared: readonly BlockFile[];
 }
@@ -113,7 +113,7 @@ export function standbyMismatch(what: string): QemuError {
 }
 
 /** A RAM block as `info ramblock` tells it. */
-export interface StandbyBlock {
+interface StandbyBlock {
   readonly name: string;
   readonly usedBytes: number;
   /** Blocks of firmware tables may grow to this when a VM is loaded. */

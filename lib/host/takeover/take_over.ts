@@ -17,7 +17,7 @@ import type { TakeoverClock } from "./takeover_clock.ts";
 const log = getLogger(["kemari", "recv"]);
 
 /** What a takeover works with. */
-export interface TakeoverParts {
+interface TakeoverParts {
   readonly settings: {
     readonly fence?: string;
     readonly fenceTimeoutMs: number;

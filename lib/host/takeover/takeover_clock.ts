@@ -3,7 +3,7 @@ import type { TakeoverStatus } from "../../control/receiver_status.ts";
 import type { TakeoverCause } from "../../decisions/takeover_plan.ts";
 
 /** The phases of one takeover, in order. */
-export type TakeoverPhase = "fenced" | "applied" | "loaded" | "running" | "firstPacket";
+type TakeoverPhase = "fenced" | "applied" | "loaded" | "running" | "firstPacket";
 
 /** Notes when each phase of a takeover was over. */
 export class TakeoverClock {

@@ -28,7 +28,7 @@ const FINISH_MS = 1500;
 const SLOW_MS = 5000;
 
 /** A disk that is served, with what it takes to serve it. */
-export interface SecondaryDisk {
+interface SecondaryDisk {
   readonly address: DiskTapAddress;
   readonly gate: SecondaryDiskBackend;
   readonly server: NbdServer;
@@ -71,7 +71,9 @@ export class SecondaryTapDevices {
       log.error("{reason}; what it lacks is kept in memory", { reason: error.message });
   }
 
-  /** @throws {TransportError} if an image, a socket or a TAP cannot be opened; nothing is left open. */
+  /**
+   * @throws {TransportError} if an image, a socket or a TAP cannot be opened; nothing is left open.
+   */
   static async open(
     nets: readonly NetTapAddress[],
     disks: readonly DiskTapAddress[],
@@ -143,8 +145,8 @@ export class SecondaryTapDevices {
   }
 
   /**
-   * Finishes what was committed: what may fail is to fail before the primary is fenced. Waits for the
-   * disks' storage as long as that takes.
+   * Finishes what was committed: what may fail is to fail before the primary is fenced. Waits for
+   * the disks' storage as long as that takes.
    *
    * @throws {TransportError} if a disk is no whole copy, or refuses a committed write.
    */
@@ -218,14 +220,15 @@ export class SecondaryTapDevices {
   }
 
   /**
-   * What the guest was told is durable at the primary has to be so here, now that nobody else has it.
-   * Nobody waits for that: where it fails the image says so to the guest's next flush.
+   * What the guest was told is durable at the primary has to be so here, now that nobody else has
+   * it. Nobody waits for that: where it fails the image says so to the guest's next flush.
    */
   #makeGood(name: string, image: ImageFile): void {
     image.flush((error) => {
       if (error === undefined) return;
       log.error(
-        "disk {name}: what the guest was told is durable may not be: {reason}; its next flush fails",
+        "disk {name}: writes that the guest takes for durable may not be: {reason}; its next " +
+          "flush fails",
         { name, reason: error.message },
       );
     });

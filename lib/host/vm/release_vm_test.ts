@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import type { QmpCommand } from "../../qmp/codec.ts";
 import { QemuError } from "../../errors.ts";
 import type { QmpClient } from "./qmp_client.ts";
+import { FakeClock } from "../system/testing/fake_clock.ts";
 import { releaseVm, staysInColo } from "./release_vm.ts";
 
 /**
@@ -34,7 +35,12 @@ class ScriptedVm {
 
   /** @returns Its run state at the end. */
   async release(action: "continue" | "stop", stoppedByUs?: boolean): Promise<string> {
-    const state = await releaseVm(this as unknown as QmpClient, action, stoppedByUs);
+    const state = await releaseVm(
+      this as unknown as QmpClient,
+      action,
+      stoppedByUs,
+      new FakeClock(),
+    );
     assert.equal(this.migration.length, 1, "the migration is waited for");
     assert.ok(!this.tooEarly, "what passes by itself is waited for");
     return state;

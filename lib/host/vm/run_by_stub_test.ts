@@ -3,6 +3,7 @@ import { QemuError } from "../../errors.ts";
 import type { QmpCommand } from "../../qmp/codec.ts";
 import type { StubAddress } from "../../qmp/gdb_stub.ts";
 import type { QmpClient } from "./qmp_client.ts";
+import { FakeClock } from "../system/testing/fake_clock.ts";
 import { releaseVm } from "./release_vm.ts";
 
 const REFUSALS: Readonly<Record<string, string>> = {
@@ -65,7 +66,7 @@ class CancelledVm {
   }
 
   async release(action: "continue" | "stop"): Promise<string> {
-    return await releaseVm(this as unknown as QmpClient, action);
+    return await releaseVm(this as unknown as QmpClient, action, false, new FakeClock());
   }
 
   async #connect({ id, backend }: { id: string; backend: Backend }): Promise<unknown> {

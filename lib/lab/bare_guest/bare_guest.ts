@@ -10,7 +10,7 @@ import FIRMWARE from "./firmware.asm" with { type: "text" };
 import GUEST from "./guest.asm" with { type: "text" };
 
 /** What QEMU needs to boot the bare guest. */
-export interface BareGuestImages extends BootImages {
+interface BareGuestImages extends BootImages {
   /** Boots in milliseconds; without it QEMU's own firmware boots the same image. */
   readonly firmware: string;
 }

@@ -14,7 +14,7 @@ import {
 import { ensureBareGuest } from "./bare_guest.ts";
 
 /** What may change while the guest runs. */
-export interface LiveSettings {
+interface LiveSettings {
   /** The PIT, the local APIC's timer, or nothing ever. */
   readonly timer?: "pit" | "apic" | "none";
   /** Ticks a second; below 19 the PIT ticks 18.2 times, its slowest. */
@@ -26,7 +26,7 @@ export interface LiveSettings {
 }
 
 /** How the guest is to be, with its own defaults where absent: see `guest.asm`. */
-export interface GuestSettings extends LiveSettings {
+interface GuestSettings extends LiveSettings {
   /** Whether the PIT and the serial port interrupt by the 8259 or by the I/O APIC. */
   readonly irq?: "pic" | "apic";
   /** KiB of memory that are dirtied, from 2 MiB on. */
@@ -49,7 +49,7 @@ export interface BareVmOptions
 }
 
 /** The words for the guest's command line. */
-export function settingWords(settings: GuestSettings & { readonly cpus?: number }): string {
+function settingWords(settings: GuestSettings & { readonly cpus?: number }): string {
   const values = {
     timer: settings.timer,
     irq: settings.irq,
@@ -66,7 +66,7 @@ export function settingWords(settings: GuestSettings & { readonly cpus?: number 
 }
 
 /** What a VM of any guest would be started with. */
-export async function vmOptionsOf(options: BareVmOptions): Promise<VmOptions> {
+async function vmOptionsOf(options: BareVmOptions): Promise<VmOptions> {
   const images = await ensureBareGuest();
   const { cpus = 1, kernelIrqchip, qemuFirmware = false, machine = "pc" } = options;
   return {

@@ -1,5 +1,6 @@
 /** The guest: a Debian cloud kernel and an initramfs of busybox, drivers and our init. */
 
+import { formatMegabytes } from "../../units.ts";
 import { createHash } from "node:crypto";
 import { QemuError } from "../../errors.ts";
 import { cacheDir, exists, type ProvisionOptions, withLock } from "../provision/cache_dir.ts";
@@ -61,7 +62,7 @@ export interface GuestExtras {
 }
 
 /** What kind of guest. */
-export interface GuestOptions extends ProvisionOptions {
+interface GuestOptions extends ProvisionOptions {
   /** `cloud` if absent. */
   readonly kernel?: GuestKernel;
   readonly extras?: GuestExtras;
@@ -102,7 +103,7 @@ export async function ensureGuest(
       ]);
       await Deno.writeFile(`${initrd}.tmp`, image);
       await Deno.rename(`${initrd}.tmp`, initrd);
-      options.onProgress?.(`guest: initramfs of ${(image.length / 1e6).toFixed(1)} MB built`);
+      options.onProgress?.(`guest: initramfs of ${formatMegabytes(image.length, 1)} built`);
     });
   }
   return {

@@ -3,7 +3,7 @@
 import { TransportError } from "../../errors.ts";
 
 /** One line of a guest's console. */
-export interface ConsoleLine {
+interface ConsoleLine {
   readonly text: string;
   /** Milliseconds since the epoch, with a fraction. */
   readonly atMs: number;

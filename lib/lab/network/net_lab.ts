@@ -26,7 +26,7 @@ import { QemuError } from "../../errors.ts";
 import { exists, findProgram } from "../provision/cache_dir.ts";
 
 /** What kind of network. */
-export interface NetLabOptions {
+interface NetLabOptions {
   /** TAP devices to make, at the bridge and up. Default: `kemA` and `kemB`. */
   readonly taps?: readonly string[];
   /** A limit both ways between client and bridge, as tc writes it: `100mbit`. Default: none. */
@@ -39,7 +39,7 @@ export interface NetLabOptions {
 }
 
 /** A namespace of a lab; the hosts only with the option of that name. */
-export type LabSide = "client" | "wire" | LabHost;
+type LabSide = "client" | "wire" | LabHost;
 export type LabHost = "primary" | "secondary";
 
 const HOSTS: readonly LabHost[] = ["primary", "secondary"];
@@ -51,7 +51,7 @@ export const CABLE_IP: Readonly<Record<LabHost, string>> = {
 };
 
 /** What a command in a namespace left. */
-export interface LabResult {
+interface LabResult {
   readonly code: number;
   readonly stdout: string;
   readonly stderr: string;
@@ -59,8 +59,8 @@ export interface LabResult {
 
 /** The client's address, and the one that the guest is to take. */
 export const CLIENT_IP = "10.77.0.1";
-export const GUEST_IP = "10.77.0.2";
-export const NET_PREFIX_BITS = 24;
+const GUEST_IP = "10.77.0.2";
+const NET_PREFIX_BITS = 24;
 
 const NAME_PREFIX = "kemari-lab";
 const NETNS_FOLDER = "/run/netns";

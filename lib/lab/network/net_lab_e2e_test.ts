@@ -3,7 +3,8 @@
 import assert from "node:assert/strict";
 import { TransportError } from "../../errors.ts";
 import { interfaceExists, TapDevice } from "../../host/net/tap_device.ts";
-import { decodeArp, encodeGratuitousArp } from "../../packet/arp.ts";
+import { decodeArp } from "../../packet/arp.ts";
+import { encodeGratuitousArp } from "../../packet/testing/gratuitous_arp.ts";
 import { ipv4Text } from "../../packet/ipv4.ts";
 import { parseMac } from "../../packet/ethernet.ts";
 import { CABLE_IP, CLIENT_IP, NetLab, netLabMissing } from "./net_lab.ts";

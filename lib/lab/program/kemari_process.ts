@@ -26,7 +26,7 @@ export interface StartOptions {
 }
 
 /** How a process ended. */
-export interface Ended {
+interface Ended {
   readonly code: number;
   readonly signal: string | null;
   readonly stdout: Uint8Array;

@@ -1,3 +1,5 @@
+import { formatWait } from "../../units.ts";
+
 /** Tells how far an experiment is, and estimates what is left from what is behind. */
 export class ProgressClock {
   #begunMs: number | undefined;
@@ -19,21 +21,6 @@ export class ProgressClock {
     this.#begunMs ??= this.now();
     if (done === 0) return "";
     const leftMs = (this.now() - this.#begunMs) / done * (total - done);
-    return `, about ${sayDuration(leftMs)} left`;
+    return `, about ${formatWait(leftMs)} left`;
   }
-}
-
-/**
- * A duration as one says it.
- *
- * ```ts
- * import assert from "node:assert/strict";
- * assert.equal(sayDuration(42_000), "42 s");
- * assert.equal(sayDuration(250_000), "4 min");
- * ```
- */
-export function sayDuration(ms: number): string {
-  const seconds = Math.round(ms / 1000);
-  if (seconds < 100) return `${seconds} s`;
-  return seconds < 6000 ? `${Math.round(seconds / 60)} min` : `${(seconds / 3600).toFixed(1)} h`;
 }

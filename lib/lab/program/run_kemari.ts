@@ -1,14 +1,14 @@
 /** For tests: kemari run from source, as a script sees it. */
 
 /** How a run ended. */
-export interface KemariResult {
+interface KemariResult {
   readonly code: number;
   readonly stdout: string;
   readonly stderr: string;
 }
 
 /** What a run gets besides its arguments. */
-export interface KemariInput {
+interface KemariInput {
   /** Written to its stdin, which is then closed; without it stdin is empty. */
   readonly stdin?: Uint8Array;
   readonly env?: Readonly<Record<string, string>>;

@@ -9,7 +9,7 @@ const SAID_CHARACTERS = 2000;
 const LAST_WORDS_MS = 300;
 
 /** A kemari that ends with the stack it was started on. */
-export interface StartedKemari {
+interface StartedKemari {
   readonly pid: number;
   /** Waits until it is ready. @throws {TransportError} With what it said, if it ends before. */
   until(name: string, ready: () => boolean | Promise<boolean>, signal: AbortSignal): Promise<void>;

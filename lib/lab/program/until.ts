@@ -6,7 +6,7 @@ import { never } from "../../host/system/never.ts";
 const LIMIT_MS = 60_000;
 const POLL_MS = 20;
 
-export interface Patience {
+interface Patience {
   /** Ends the waiting at once. */
   readonly signal?: AbortSignal;
   readonly limitMs?: number;

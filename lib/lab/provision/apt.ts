@@ -25,7 +25,7 @@ export interface PackageSet {
 }
 
 /** One package file as the archive's index describes it. */
-export interface PackageFile {
+interface PackageFile {
   readonly name: string;
   readonly lengthBytes: number;
   readonly sha256: string;
@@ -65,7 +65,7 @@ export function findMirror(sources: string): string | undefined {
  *
  * @throws {UsageError} If neither names one.
  */
-export async function debianMirror(): Promise<string> {
+async function debianMirror(): Promise<string> {
   const chosen = Deno.env.get("KEMARI_DEBIAN_MIRROR");
   if (chosen) return chosen;
   const files = ["/etc/apt/sources.list"];
@@ -251,7 +251,7 @@ export class AptArchive {
 }
 
 /** What a finished child process left. */
-export interface ToolResult {
+interface ToolResult {
   readonly code: number;
   readonly stdout: string;
   readonly stderr: string;

@@ -4,7 +4,7 @@ import { TransportError, UsageError } from "../../errors.ts";
 import { delay } from "../../host/system/delay.ts";
 
 /** Something to tell the person who waits. One line, without a newline. */
-export type OnProgress = (line: string) => void;
+type OnProgress = (line: string) => void;
 
 /** What every provisioning step takes. */
 export interface ProvisionOptions {

@@ -9,7 +9,7 @@ import { cacheDir, exists, type ProvisionOptions, shellQuote, withLock } from ".
 const LAYOUT = 1;
 
 /** A program of the prefix that gets a launcher script. */
-export interface Program {
+interface Program {
   /** Name of the launcher, in the prefix itself. */
   readonly name: string;
   /** The program, relative to the prefix. */

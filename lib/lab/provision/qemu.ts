@@ -64,7 +64,7 @@ function planOf(version: QemuSeries): PrefixPlan {
  * @returns The version number, such as `11.1.3`.
  * @throws {TransportError} If the program does not run. @throws {QemuError} If it is no QEMU.
  */
-export async function qemuVersionOf(program: string): Promise<string> {
+async function qemuVersionOf(program: string): Promise<string> {
   const result = await runTool(program, ["--version"]);
   if (result.code !== 0) {
     throw new TransportError(program, "spawn", `--version failed: ${result.stderr.slice(0, 300)}`);

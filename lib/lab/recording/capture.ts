@@ -20,7 +20,7 @@ export interface Capture {
 }
 
 /** What the recorder does with the connection. */
-export interface CaptureOptions {
+interface CaptureOptions {
   /** `plain` reads to the end. `colo` answers as the secondary would, up to `maxCheckpoints`. */
   readonly kind: "plain" | "colo";
   readonly returnPath: boolean;

@@ -1,4 +1,4 @@
-/** For tests: the guardianPids of this VM's protection, by their process ids. */
+/** For tests: the guardians of this VM's protection, by their process ids. */
 export function guardianPids(vm: { readonly qmpPath: string }): number[] {
   return [...Deno.readDirSync("/proc")].map(({ name }) => Number(name)).filter((pid) => {
     try {

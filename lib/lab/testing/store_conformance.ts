@@ -80,13 +80,19 @@ function dirtySlab() {
 /** A secondary that nobody answers. */
 function receiver(replica: Replica): Secondary {
   const counters = { committed: 0, pages: 0, zeroPages: 0, payloadBytes: 0, lastPayloadBytes: 0 };
-  return new Secondary(replica, counters, {
-    heartbeatMs: 1000,
-    graceMs: 5000,
-    maxTransactionBytes: LIMIT,
-    committed: replica.committed,
-    software: "cut",
-  }, () => 0);
+  return new Secondary(
+    replica,
+    counters,
+    {
+      heartbeatMs: 1000,
+      graceMs: 5000,
+      maxTransactionBytes: LIMIT,
+      committed: replica.committed,
+      software: "cut",
+    },
+    0,
+    () => 0,
+  );
 }
 
 /** What a session sent, and what the replica was after each of its transactions. */
@@ -155,7 +161,7 @@ export function testStore(kind: StoreKind): void {
           if (length % kind.cutEvery !== 0 && !near(length)) continue;
           await withReplica(kind, (replica) => {
             const secondary = receiver(replica);
-            const taken = secondary.receive(wire.slice(0, length), 0, length);
+            const taken = secondary.receive(wire.slice(0, length), 0, length, 0);
             assert.ok(taken <= length);
             const committed = ends.filter((end) => end <= length).length;
             // What is staged shows nowhere, before the abort and after it.
@@ -183,7 +189,7 @@ export function testStore(kind: StoreKind): void {
         const committed = ends.filter((end) => end <= cut).length;
         await withReplica(kind, (fresh) => {
           const secondary = receiver(fresh);
-          secondary.receive(wire.slice(0, cut), 0, cut);
+          secondary.receive(wire.slice(0, cut), 0, cut, 0);
           secondary.abort();
           assert.equal(fingerprint(fresh), states[committed]);
         });
@@ -205,7 +211,7 @@ export function testStore(kind: StoreKind): void {
             try {
               const carry = new Carry();
               const receive = (b: Uint8Array, start: number, end: number) =>
-                secondary.receive(b, start, end);
+                secondary.receive(b, start, end, 0);
               carry.feed(damaged, 0, damaged.length, receive);
             } catch (error) {
               assert.ok(error instanceof KemariError, `${(error as Error).stack}`);

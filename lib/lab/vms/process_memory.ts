@@ -1,7 +1,7 @@
 /** What a process has in memory, as the kernel counts it. */
 
 /** In bytes. */
-export interface ProcessMemory {
+interface ProcessMemory {
   readonly resident: number;
   /** What it has for itself: heap, stacks, and a guest's RAM that is no file. */
   readonly anonymous: number;

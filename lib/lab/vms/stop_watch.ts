@@ -2,7 +2,7 @@ import { KemariError } from "../../errors.ts";
 import { QmpClient } from "../../host/vm/qmp_client.ts";
 
 /** One time that the guest stood still, on the host's clock. */
-export interface Stop {
+interface Stop {
   /** ms since the epoch, as QEMU says it. */
   readonly atMs: number;
   readonly durationMs: number;

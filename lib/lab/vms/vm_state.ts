@@ -11,7 +11,7 @@ import { StreamParser } from "../../qemu/stream_parser.ts";
 import type { RamBlock } from "../../qemu/wire.ts";
 
 /** A VM at the end of one transaction. Hashes are hex. */
-export interface VmState {
+interface VmState {
   readonly configuration: string;
   readonly blocks: string;
   /** Of all RAM, block by block. */

@@ -14,14 +14,14 @@ import {
 } from "../wire.ts";
 
 /** A whole device state, every byte of it accounted for. */
-export interface CollectedState {
+interface CollectedState {
   /** From the first section to the EOF byte; owned by the reader. */
   readonly state: Uint8Array;
   readonly sections: readonly DeviceSection[];
 }
 
 /** Device state with its description, checked against each other. */
-export interface DescribedState extends CollectedState {
+interface DescribedState extends CollectedState {
   readonly json: Uint8Array;
   /** Bytes of state, description and what is between them. */
   readonly totalBytes: number;

@@ -9,7 +9,7 @@ import { subsectionHeaderBytes, type VmdescField, type VmdescStruct } from "./vm
 const SHOWN_BYTES = 32;
 
 /** A run of bytes, shown from its beginning. */
-export interface BytesValue {
+interface BytesValue {
   readonly kind: "bytes";
   readonly hex: string;
   readonly lengthBytes: number;
@@ -18,13 +18,13 @@ export interface BytesValue {
 }
 
 /** A struct or subsection. */
-export interface StructValue {
+interface StructValue {
   readonly kind: "struct";
   readonly fields: readonly DeviceField[];
 }
 
 /** 64-bit integers are `bigint`; `null` is a pointer that is not set. */
-export type ScalarValue = number | bigint | boolean;
+type ScalarValue = number | bigint | boolean;
 export type FieldValue = ScalarValue | null | readonly ScalarValue[] | BytesValue | StructValue;
 
 /** One decoded field. */

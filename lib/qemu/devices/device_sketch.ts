@@ -33,7 +33,7 @@ export interface SketchedSection extends SectionHeader {
 }
 
 /** What could be made out. */
-export interface DeviceSketch {
+interface DeviceSketch {
   /** Section names in order. */
   readonly names: readonly string[];
   /** The sections whose end was found: all of them, or all but the last. */

@@ -16,7 +16,7 @@ const MIN_JSON_BYTES = 14;
 const GLANCE_BYTES = 4096;
 
 /** Outcome of one search; every offset is an index of the buffer that was searched. */
-export type DeviceStateSearch =
+type DeviceStateSearch =
   | {
     readonly kind: "found";
     /** Of the EOF byte that ends the device state. */

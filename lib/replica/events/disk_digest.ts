@@ -4,7 +4,7 @@
  * Chunks are equally long, from the disk's front on; the last one may be shorter.
  */
 import { Buffer } from "node:buffer";
-import { StateError, WireError } from "../../errors.ts";
+import { WireError } from "../../errors.ts";
 import { DIGEST_BYTES, MAX_CONTROL_BYTES, MAX_TAP_NAME_BYTES } from "../../txn/wire.ts";
 import type { Done } from "./done.ts";
 import type { PageDigest } from "../pages/page_digest.ts";
@@ -50,7 +50,7 @@ export interface DiskDigestRun {
 }
 
 /** Bytes of a chunk: at least, and at most. Powers of two. */
-export const CHUNK_BYTES = { least: 4096, most: 1 << 20 } as const;
+const CHUNK_BYTES = { least: 4096, most: 1 << 20 } as const;
 
 const QUERY_FIXED_BYTES = 29;
 const RUN_FIXED_BYTES = 16;
@@ -87,7 +87,7 @@ export function decodeDiskQuery(payload: Uint8Array, offset: number): DiskQuery 
   };
   const nameBytes = payload[28] ?? 0;
   if (
-    payload.length < QUERY_FIXED_BYTES || nameBytes > MAX_TAP_NAME_BYTES ||
+    payload.length < QUERY_FIXED_BYTES || nameBytes === 0 || nameBytes > MAX_TAP_NAME_BYTES ||
     payload.length !== QUERY_FIXED_BYTES + nameBytes
   ) return fail(`of ${payload.length} bytes`);
   const view = new DataView(payload.buffer, payload.byteOffset, payload.byteLength);
@@ -227,19 +227,6 @@ export function* digestDisk(
     yield undefined;
   }
   yield { payload: run(), last: true };
-}
-
-/** For disks that are done with everything at once: the parts of an answer, all of them. */
-export function* partsAtOnce(answer: Generator<DigestPart | Waits>): Generator<DigestPart> {
-  for (const part of answer) {
-    if (typeof part !== "function") {
-      yield part;
-      continue;
-    }
-    let isThere = false;
-    part(() => isThere = true);
-    if (!isThere) throw new StateError("a disk that has to be waited for");
-  }
 }
 
 const ZEROS = new Uint8Array(CHUNK_BYTES.most);

@@ -1,11 +1,12 @@
 /** The marks on disks' images as fields of HELLO. */
 import { HELLO_FIELD, type HelloField } from "../../txn/hello_fields.ts";
+import { MAX_TAP_NAME_BYTES } from "../../txn/wire.ts";
 import { refuse } from "../../txn/wire_fault.ts";
 
 /** Bytes of a session's mark. */
 export const MARK_BYTES = 16;
 /** Characters of a place, all of them ASCII, at the most. */
-export const MAX_PLACE_LENGTH = 2000;
+const MAX_PLACE_LENGTH = 2000;
 
 /** Says where the primary's image of a disk is, see `lib/decisions/same_image.ts`. */
 export interface DiskMark {
@@ -42,7 +43,10 @@ export function decodeDiskMarks(fields: readonly HelloField[] = [], offset: numb
     if (tag !== HELLO_FIELD.diskMark) continue;
     const nameEnd = 1 + (bytes[0] ?? 0);
     const markEnd = nameEnd + MARK_BYTES;
-    if (bytes.length <= markEnd || bytes.length > markEnd + MAX_PLACE_LENGTH) {
+    if (
+      nameEnd > 1 + MAX_TAP_NAME_BYTES || bytes.length <= markEnd ||
+      bytes.length > markEnd + MAX_PLACE_LENGTH
+    ) {
       refuse(offset, "bad-length", `HELLO with a disk's mark of ${bytes.length} bytes`);
     }
     const text = new TextDecoder();

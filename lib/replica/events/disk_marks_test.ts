@@ -23,6 +23,7 @@ Deno.test("a disk's mark that is none is refused", () => {
   const bad = [
     [[field, field], "bad-value"],
     [[encodeDiskMark({ ...MARK, name: "" })], "bad-value"],
+    [[encodeDiskMark({ ...MARK, name: "x".repeat(65) })], "bad-length"],
     [[encodeDiskMark({ ...MARK, place: "a\nb" })], "bad-value"],
     [[encodeDiskMark({ ...MARK, place: "x".repeat(2001) })], "bad-length"],
   ] as const;

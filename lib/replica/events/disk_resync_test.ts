@@ -8,8 +8,8 @@ import {
   type DiskQuery,
   encodeDigestRun,
   encodeDiskQuery,
-  partsAtOnce,
 } from "./disk_digest.ts";
+import { partsAtOnce } from "../testing/parts_at_once.ts";
 import { DiskResync, RESYNC_CHUNK_BYTES } from "./disk_resync.ts";
 import { PrimaryDiskTap } from "./primary_disk_tap.ts";
 import { FakeDisk } from "../testing/fake_disk.ts";

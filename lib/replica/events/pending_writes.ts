@@ -2,7 +2,7 @@ import type { DiskCopy } from "./disk_copy.ts";
 import type { TapEvent } from "./tap_events.ts";
 
 /** A committed change to a disk's copy. */
-export type PendingWrite = Extract<TapEvent, { readonly kind: "write" | "copy" | "zero" }>;
+type PendingWrite = Extract<TapEvent, { readonly kind: "write" | "copy" | "zero" }>;
 
 /** What one change takes beside its data, roughly. */
 const ENTRY_BYTES = 128;

@@ -9,6 +9,9 @@ import {
   type TapEvent,
   type TapInput,
 } from "./tap_events.ts";
+import { checkDiskEvent } from "./check_disk_event.ts";
+import { refuse } from "../../txn/wire_fault.ts";
+import { SessionDisks } from "./session_disks.ts";
 import type { DiskCopy, SecondaryDiskConfig } from "./disk_copy.ts";
 
 /** A packet or a write to a shared disk that the primary may not have let go. */
@@ -67,6 +70,10 @@ export class SecondaryTaps {
   /** Those of which the copy may have a part only in this object's memory. */
   readonly #filling = new Set<string>();
   readonly #announced = new Set<string>();
+  /** What the session that is open has said of its disks. */
+  readonly #sessionDisks = new SessionDisks();
+  /** The seed that it asks for digests of disks under. */
+  #diskSeed: string | undefined;
   /** Shared disks that the primary has gone on with, since the last commit here. */
   readonly #outrun = new Set<string>();
   readonly #macs = new Map<string, Uint8Array>();
@@ -164,6 +171,8 @@ export class SecondaryTaps {
    */
   sessionBegins(): void {
     this.applyPending();
+    this.#sessionDisks.begin();
+    this.#diskSeed = undefined;
     this.#inputs = [];
     this.#inputBytes = 0;
     for (const name of this.#announced) {
@@ -202,7 +211,12 @@ export class SecondaryTaps {
   /** Takes one EVENT payload, which is this object's from then on. @throws {WireError} */
   stage(payload: Uint8Array, offset: number): void {
     const event = decodeTapEvent(payload, offset);
-    this.#check(event, offset);
+    if (event.kind === "packet") this.#requireNet(event.tap, "a packet", offset);
+    else {
+      checkDiskEvent(event, this.#disks.get(event.tap), offset);
+      const fault = this.#sessionDisks.stage(event);
+      if (fault !== undefined) refuse(offset, "bad-order", fault);
+    }
     this.#staged.push(event);
     this.#stagedBytes += payload.length;
   }
@@ -216,6 +230,10 @@ export class SecondaryTaps {
    */
   diskQuery(payload: Uint8Array, offset: number): { query: DiskQuery; copy: DiskCopy } {
     const query = decodeDiskQuery(payload, offset);
+    const seed = `${query.seedHigh} ${query.seedLow}`;
+    if (seed !== (this.#diskSeed ??= seed)) {
+      refuse(offset, "bad-value", "a DISK_QUERY under another seed than the session's first");
+    }
     const copy = this.#disks.get(query.tap)?.copy;
     const end = query.offset + query.lengthBytes;
     const size = copy?.sizeBytes ?? 0;
@@ -261,12 +279,14 @@ export class SecondaryTaps {
           } else this.#pending.get(event.tap)?.add(event);
       }
     }
+    this.#sessionDisks.commit();
     this.abort();
     this.applyPending();
   }
 
   /** Drops what the open transaction staged. */
   abort(): void {
+    this.#sessionDisks.abort();
     this.#staged = [];
     this.#stagedBytes = 0;
   }
@@ -321,40 +341,6 @@ export class SecondaryTaps {
     throw new WireError("transaction", offset, "bad-value", `${what} of net tap ${tap}`, {
       hint: `give recv --net ${tap}=IN,OUT`,
     });
-  }
-
-  #check(event: TapEvent, offset: number): void {
-    const fail = (what: string, hint: string): never => {
-      throw new WireError("transaction", offset, "bad-value", what, { hint });
-    };
-    if (event.kind === "packet") return this.#requireNet(event.tap, "a packet", offset);
-    const disk = this.#disks.get(event.tap);
-    if (disk === undefined) {
-      return fail(
-        `a write to disk tap ${event.tap}`,
-        `give recv --disk ${event.tap}=PATH,unix:SOCK`,
-      );
-    }
-    if (event.kind === "disk") {
-      if (event.mode !== disk.mode) {
-        fail(
-          `disk ${event.tap} is ${event.mode} at the primary and ${disk.mode} here`,
-          "give both sides the same mode=",
-        );
-      }
-      if (disk.copy !== undefined && disk.copy.sizeBytes !== event.sizeBytes) {
-        fail(
-          `disk ${event.tap} has ${event.sizeBytes} bytes at the primary and ${disk.copy.sizeBytes} here`,
-          `truncate -s ${event.sizeBytes} the image here`,
-        );
-      }
-      return;
-    }
-    if (event.kind === "copied" || disk.copy === undefined) return;
-    const length = event.kind === "zero" ? event.lengthBytes : event.data.length;
-    if (event.offset + length > disk.copy.sizeBytes) {
-      fail(`a write beyond disk ${event.tap}, at ${event.offset}`, "the images differ in size");
-    }
   }
 }
 

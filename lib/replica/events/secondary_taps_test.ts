@@ -1,12 +1,20 @@
 import assert from "node:assert/strict";
-import { MAX_NET_FRAME_BYTES, MIN_NET_FRAME_BYTES } from "../../txn/wire.ts";
+import { wireFault } from "../../txn/testing/session_pair.ts";
+import {
+  MAX_EVENT_DATA_BYTES,
+  MAX_NET_FRAME_BYTES,
+  MAX_TAP_NAME_BYTES,
+  MIN_NET_FRAME_BYTES,
+} from "../../txn/wire.ts";
 import fc from "fast-check";
 import { WireError } from "../../errors.ts";
+import { encodeDiskQuery } from "./disk_digest.ts";
 import { FakeDisk } from "../testing/fake_disk.ts";
 import { SecondaryTaps } from "./secondary_taps.ts";
 import {
   decodeTapEvent,
   decodeTapInput,
+  type DiskMode,
   encodeTapEvent,
   encodeTapInput,
   INPUT_BYTES_PER_EPOCH,
@@ -30,14 +38,23 @@ function join(pieces: readonly Uint8Array[]): Uint8Array {
 const write = (offset: number, ...data: number[]): TapEvent => {
   return { kind: "write", tap: "d", offset, data: Uint8Array.from(data) };
 };
-const packet = (...frame: number[]): TapEvent => {
-  return { kind: "packet", tap: "n", frame: Uint8Array.from(frame) };
+const packet = (first: number): TapEvent => {
+  return { kind: "packet", tap: "n", frame: new Uint8Array(MIN_NET_FRAME_BYTES).fill(first) };
 };
+const named = (mode: DiskMode): TapEvent => ({ kind: "disk", tap: "d", sizeBytes: 16, mode });
 
-function taps(mode: "replicated" | "shared" = "replicated") {
+/** A secondary whose session has not named its disk. */
+function bareTaps(mode: DiskMode = "replicated") {
   const disk = new FakeDisk(16);
   const copy = mode === "replicated" ? disk : undefined;
   return { disk, taps: new SecondaryTaps(new Map([["d", { mode, copy }]]), new Set(["n"])) };
+}
+
+/** One whose open transaction has named it. */
+function taps(mode: DiskMode = "replicated") {
+  const made = bareTaps(mode);
+  stage(made.taps, named(mode));
+  return made;
 }
 
 function stage(replica: SecondaryTaps, ...events: TapEvent[]): void {
@@ -45,11 +62,12 @@ function stage(replica: SecondaryTaps, ...events: TapEvent[]): void {
 }
 
 Deno.test("every event survives its encoding", () => {
-  const bytes = fc.uint8Array({ maxLength: 64 });
+  const bytes = fc.uint8Array({ minLength: 1, maxLength: 64 });
+  const frame = fc.uint8Array({ minLength: MIN_NET_FRAME_BYTES, maxLength: 64 });
   const size = fc.nat({ max: Number.MAX_SAFE_INTEGER });
   const tap = fc.string({ minLength: 1, maxLength: 20 });
   const event: fc.Arbitrary<TapEvent> = fc.oneof(
-    fc.record({ kind: fc.constant("packet" as const), tap, frame: bytes }),
+    fc.record({ kind: fc.constant("packet" as const), tap, frame }),
     fc.record({ kind: fc.constant("write" as const), tap, offset: size, data: bytes }),
     fc.record({ kind: fc.constant("copy" as const), tap, offset: size, data: bytes }),
     fc.record({ kind: fc.constant("zero" as const), tap, offset: size, lengthBytes: size }),
@@ -116,13 +134,12 @@ Deno.test("packets and shared writes are kept, in order, until released", () => 
 
 Deno.test("what an earlier session left of a shared disk is not replayed over what came after it", () => {
   const { taps: replica } = taps("shared");
-  const disk: TapEvent = { kind: "disk", tap: "d", sizeBytes: 16, mode: "shared" };
-  stage(replica, disk, write(0, 1), packet(1));
+  stage(replica, write(0, 1), packet(1));
   replica.commit(1);
   // The link is lost, the primary writes the 1 and then other things by itself, and is back.
   replica.sessionBegins();
   assert.deepEqual(replica.incomplete, ["d"], "the image is ahead of what is committed here");
-  stage(replica, disk, write(3, 4));
+  stage(replica, named("shared"), write(3, 4));
   replica.commit(2);
   assert.deepEqual(replica.incomplete, []);
   assert.deepEqual(
@@ -145,13 +162,120 @@ Deno.test("a copy that refuses a write keeps the rest pending, and catches up", 
 
 Deno.test("a replicated disk is incomplete until its first copy is committed", () => {
   const { taps: replica } = taps();
-  stage(replica, { kind: "disk", tap: "d", sizeBytes: 16, mode: "replicated" });
   replica.commit(1);
   assert.deepEqual(replica.incomplete, ["d"]);
   stage(replica, { kind: "copied", tap: "d" });
   assert.deepEqual(replica.incomplete, ["d"]);
   replica.commit(2);
   assert.deepEqual(replica.incomplete, []);
+});
+
+/** Bytes that may stand behind the name, at the least and at the most. */
+const REST: readonly (readonly [string, number, number, number])[] = [
+  ["packet", 1, MIN_NET_FRAME_BYTES, MAX_NET_FRAME_BYTES],
+  ["write", 2, 9, 8 + MAX_EVENT_DATA_BYTES],
+  ["zero", 3, 16, 16],
+  ["copy", 4, 9, 8 + MAX_EVENT_DATA_BYTES],
+  ["disk", 5, 9, 9],
+  ["copied", 6, 0, 0],
+];
+for (const [name, kind, least, most] of REST) {
+  Deno.test(`a ${name} is refused that is shorter, or longer, than it can be`, () => {
+    for (const nameBytes of [1, MAX_TAP_NAME_BYTES]) {
+      const decode = (restBytes: number) => {
+        const bytes = new Uint8Array(2 + nameBytes + restBytes);
+        bytes.set([kind, nameBytes]);
+        bytes.fill(0x64, 2, 2 + nameBytes);
+        decodeTapEvent(bytes, 7);
+      };
+      for (const restBytes of [least, most]) decode(restBytes);
+      for (const restBytes of [least - 1, most + 1]) {
+        if (restBytes < 0) continue;
+        assert.throws(() => decode(restBytes), wireFault("bad-length", new RegExp(`a ${name} of`)));
+      }
+    }
+  });
+}
+
+Deno.test("an event's tap has a name, of at most 64 bytes", () => {
+  for (const nameBytes of [0, MAX_TAP_NAME_BYTES + 1]) {
+    const bytes = Uint8Array.of(6, nameBytes, ...new Uint8Array(nameBytes).fill(0x64));
+    assert.throws(() => decodeTapEvent(bytes, 7), /without a tap's name/);
+  }
+});
+
+/** What a session has said of its disk, and what it cannot say then. */
+const ORDER: readonly (readonly [string, readonly (TapEvent | "commit")[], TapEvent, RegExp])[] = [
+  ["a write to a disk that was not named", [], write(0, 1), /disk d was not named/],
+  ["the end of a copy of one", [], { kind: "copied", tap: "d" }, /disk d was not named/],
+  ["a disk twice in a transaction", [named("replicated")], named("replicated"), /a second time/],
+  [
+    "a disk twice in a session",
+    [named("replicated"), "commit"],
+    named("replicated"),
+    /a second time/,
+  ],
+  ["a disk in a later transaction", ["commit"], named("replicated"), /behind the session's first/],
+  [
+    "a copy that ends twice in a transaction",
+    [named("replicated"), { kind: "copied", tap: "d" }],
+    { kind: "copied", tap: "d" },
+    /complete a second time/,
+  ],
+  [
+    "a copy that ends twice in a session",
+    [named("replicated"), { kind: "copied", tap: "d" }, "commit"],
+    { kind: "copied", tap: "d" },
+    /complete a second time/,
+  ],
+];
+for (const [of, before, event, message] of ORDER) {
+  Deno.test(`${of} is refused, and taken in another session`, () => {
+    const { taps: replica } = bareTaps();
+    let transaction = 0;
+    for (const each of before) {
+      if (each === "commit") replica.commit(++transaction);
+      else stage(replica, each);
+    }
+    assert.throws(() => stage(replica, event), wireFault("bad-order", message));
+    replica.abort();
+    replica.sessionBegins();
+    if (event.kind !== "disk") stage(replica, named("replicated"));
+    stage(replica, event);
+    replica.commit(++transaction);
+  });
+}
+
+Deno.test("what a cancelled transaction has said of a disk may be said again", () => {
+  const { taps: replica } = taps();
+  stage(replica, { kind: "copied", tap: "d" });
+  replica.abort();
+  stage(replica, named("replicated"), { kind: "copied", tap: "d" });
+  replica.commit(1);
+  assert.deepEqual(replica.incomplete, []);
+});
+
+Deno.test("all queries of a session have one seed, and another session may have another", () => {
+  const { taps: replica } = bareTaps();
+  const ask = (seedLow: number, seedHigh: number) => {
+    const range = { chunkBytes: 4096, offset: 0, lengthBytes: 16 };
+    return replica.diskQuery(encodeDiskQuery({ tap: "d", seedLow, seedHigh, ...range }), 0);
+  };
+  ask(1, 2);
+  ask(1, 2);
+  for (const [low, high] of [[2, 2], [1, 1], [2, 1]]) {
+    assert.throws(() => ask(low, high), wireFault("bad-value", /another seed/));
+  }
+  replica.sessionBegins();
+  ask(2, 1);
+});
+
+Deno.test("a shared disk is not copied", () => {
+  const copy: TapEvent = { kind: "copy", tap: "d", offset: 0, data: Uint8Array.of(1) };
+  for (const event of [copy, { kind: "copied", tap: "d" } as const]) {
+    const { taps: replica } = taps("shared");
+    assert.throws(() => stage(replica, event), wireFault("bad-value", /disk d, which is shared/));
+  }
 });
 
 const REFUSED: readonly (readonly [string, TapEvent, RegExp])[] = [
@@ -164,8 +288,9 @@ const REFUSED: readonly (readonly [string, TapEvent, RegExp])[] = [
 for (const [of, event, message] of REFUSED) {
   Deno.test(`${of} is refused before anything is staged`, () => {
     const { taps: replica } = taps();
+    const { stagedBytes } = replica;
     assert.throws(() => stage(replica, event), message);
-    assert.equal(replica.stagedBytes, 0);
+    assert.equal(replica.stagedBytes, stagedBytes);
   });
 }
 
@@ -179,10 +304,11 @@ const inputsOf = (replica: SecondaryTaps) => replica.inputs.map(({ frame }) => f
 
 Deno.test("an input survives its encoding; one that is cut, or no frame, is refused", () => {
   const frame = fc.uint8Array({ minLength: MIN_NET_FRAME_BYTES, maxLength: 2000 });
-  fc.assert(fc.property(fc.record({ tap: fc.string({ maxLength: 20 }), frame }), (each) => {
+  const tap = fc.string({ minLength: 1, maxLength: 20 });
+  fc.assert(fc.property(fc.record({ tap, frame }), (each) => {
     assert.deepEqual(decodeTapInput(join(encodeTapInput(each)), 0), { ...each });
   }));
-  for (const bytes of [[], [1], [65, ...new Uint8Array(100)]]) {
+  for (const bytes of [[], [1], [0, ...new Uint8Array(20)], [65, ...new Uint8Array(100)]]) {
     assert.throws(() => decodeTapInput(Uint8Array.from(bytes), 7), /tap's name/);
   }
   for (const length of [0, 13, MAX_NET_FRAME_BYTES + 1]) {

@@ -1,6 +1,11 @@
-import { WireError } from "../../errors.ts";
 import { foreignText } from "../../foreign_text.ts";
-import { MAX_NET_FRAME_BYTES, MAX_TAP_NAME_BYTES, MIN_NET_FRAME_BYTES } from "../../txn/wire.ts";
+import { refuse } from "../../txn/wire_fault.ts";
+import {
+  MAX_EVENT_DATA_BYTES,
+  MAX_NET_FRAME_BYTES,
+  MAX_TAP_NAME_BYTES,
+  MIN_NET_FRAME_BYTES,
+} from "../../txn/wire.ts";
 
 /**
  * What the event-tap holds, and what travels of it in EVENT frames.
@@ -47,6 +52,16 @@ export type TapEvent =
 export type DiskMode = "replicated" | "shared";
 
 const KIND = { packet: 1, write: 2, zero: 3, copy: 4, disk: 5, copied: 6 } as const;
+const KINDS = Object.keys(KIND) as TapEvent["kind"][];
+/** Bytes behind the tap's name, at the least and at the most. */
+const REST_BYTES: Readonly<Record<TapEvent["kind"], readonly [number, number]>> = {
+  packet: [MIN_NET_FRAME_BYTES, MAX_NET_FRAME_BYTES],
+  write: [8 + 1, 8 + MAX_EVENT_DATA_BYTES],
+  zero: [16, 16],
+  copy: [8 + 1, 8 + MAX_EVENT_DATA_BYTES],
+  disk: [9, 9],
+  copied: [0, 0],
+};
 const MODES: readonly DiskMode[] = ["replicated", "shared"];
 
 /** A frame that the world sent to the guest: INPUT's `u8 n, n bytes tap name`, then the frame. */
@@ -115,13 +130,12 @@ export function encodeTapInput({ tap, frame }: TapInput): Uint8Array[] {
  */
 export function decodeTapInput(payload: Uint8Array, offset: number): TapInput {
   const at = 1 + (payload[0] ?? 0);
-  if (at > payload.length || payload[0] > MAX_TAP_NAME_BYTES) {
-    throw new WireError("transaction", offset, "bad-value", "an INPUT without a tap's name");
+  if (at === 1 || at > 1 + MAX_TAP_NAME_BYTES || at > payload.length) {
+    refuse(offset, "bad-value", "an INPUT without a tap's name");
   }
   const frame = payload.subarray(at);
   if (frame.length < MIN_NET_FRAME_BYTES || frame.length > MAX_NET_FRAME_BYTES) {
-    const what = `an INPUT with a frame of ${frame.length} bytes`;
-    throw new WireError("transaction", offset, "bad-length", what);
+    refuse(offset, "bad-length", `an INPUT with a frame of ${frame.length} bytes`);
   }
   return { tap: decodeTapName(payload.subarray(1, at)), frame };
 }
@@ -146,45 +160,46 @@ function fixedBytes(event: TapEvent): number {
 }
 
 /**
- * Decodes one EVENT payload.
+ * Decodes one EVENT payload. Whether there is such a tap, and whether the event fits it, is the caller's
+ * to check.
  *
  * @param payload Whole; the event's data are views into it.
  * @param offset Of the payload in the connection, for errors.
- * @throws {WireError}
+ * @throws {WireError} `bad-value`, or `bad-length` where it is too short or too long for its kind.
  */
 export function decodeTapEvent(payload: Uint8Array, offset: number): TapEvent {
-  const fail = (what: string): never => {
-    throw new WireError("transaction", offset, "bad-value", `an EVENT ${what}`);
-  };
   const at = 2 + (payload[1] ?? 0);
-  if (payload.length < 2 || payload[1] > MAX_TAP_NAME_BYTES || at > payload.length) {
-    return fail("without a tap's name");
+  if (payload.length < 3 || at === 2 || at > 2 + MAX_TAP_NAME_BYTES || at > payload.length) {
+    refuse(offset, "bad-value", "an EVENT without a tap's name");
   }
   const tap = decodeTapName(payload.subarray(2, at));
+  const kind = KINDS.find((name) => KIND[name] === payload[0]);
+  if (kind === undefined) return refuse(offset, "bad-value", `an EVENT of kind ${payload[0]}`);
+  const [least, most] = REST_BYTES[kind];
+  const restBytes = payload.length - at;
+  if (restBytes < least || restBytes > most) {
+    refuse(offset, "bad-length", `a ${kind} of ${tap} with ${restBytes} bytes behind the name`);
+  }
   const view = new DataView(payload.buffer, payload.byteOffset, payload.byteLength);
   const u64 = (position: number): number => {
-    if (payload.length < position + 8) fail(`for ${tap} that is cut`);
     const value = view.getBigUint64(position);
-    if (value > BigInt(Number.MAX_SAFE_INTEGER)) fail(`for ${tap} beyond 2^53`);
-    return Number(value);
+    if (value <= BigInt(Number.MAX_SAFE_INTEGER)) return Number(value);
+    return refuse(offset, "bad-value", `a ${kind} of ${tap} with ${value}, not below 2^53`);
   };
-  switch (payload[0]) {
-    case KIND.packet:
-      return { kind: "packet", tap, frame: payload.subarray(at) };
-    case KIND.write:
-      return { kind: "write", tap, offset: u64(at), data: payload.subarray(at + 8) };
-    case KIND.copy:
-      return { kind: "copy", tap, offset: u64(at), data: payload.subarray(at + 8) };
-    case KIND.zero:
-      return { kind: "zero", tap, offset: u64(at), lengthBytes: u64(at + 8) };
-    case KIND.disk: {
-      const sizeBytes = u64(at);
-      const mode = MODES[payload[at + 8]] ?? fail(`for ${tap} with mode ${payload[at + 8]}`);
-      return { kind: "disk", tap, sizeBytes, mode };
+  switch (kind) {
+    case "packet":
+      return { kind, tap, frame: payload.subarray(at) };
+    case "write":
+    case "copy":
+      return { kind, tap, offset: u64(at), data: payload.subarray(at + 8) };
+    case "zero":
+      return { kind, tap, offset: u64(at), lengthBytes: u64(at + 8) };
+    case "disk": {
+      const mode = MODES[payload[at + 8]];
+      if (mode !== undefined) return { kind, tap, sizeBytes: u64(at), mode };
+      return refuse(offset, "bad-value", `a disk of ${tap} with mode ${payload[at + 8]}`);
     }
-    case KIND.copied:
-      return { kind: "copied", tap };
-    default:
-      return fail(`of kind ${payload[0]}`);
+    case "copied":
+      return { kind, tap };
   }
 }

@@ -55,6 +55,8 @@ export interface MachineRecord {
 
 /** A replica's home: it opens stores, and may keep what is committed beyond this process. */
 export interface ReplicaStore {
+  /** What its stores say of themselves, see {@link PageStore.writesThrough}. */
+  readonly writesThrough: boolean;
   /**
    * Opens a place for the RAM of a VM that comes in full. What is committed stays where it is
    * until the new one is.
@@ -74,7 +76,7 @@ export interface ReplicaStore {
 
 /** Committed pages in slots of the pool: a commit moves numbers and copies nothing. */
 export class MemoryPages implements PageStore {
-  readonly writesThrough = false;
+  readonly writesThrough: boolean = false;
   readonly heldBytes = 0;
   readonly #pool: SlotPool;
   /** 0 is a page of zeros, n + 1 is slot n. */
@@ -124,6 +126,7 @@ export class MemoryPages implements PageStore {
 
 /** Memory of this process, which a replica does not outlive. */
 export const MEMORY_STORE: ReplicaStore = {
+  writesThrough: false,
   create: (blocks, pool) => new MemoryPages(blocks, pool),
   begin: () => {},
   end: () => {},

@@ -1,7 +1,7 @@
 import { DigestTable, type PageDigest } from "../pages/page_digest.ts";
 
 /** What the replica holds, page by page, as the secondary has told it. */
-export interface ReplicaDigests {
+interface ReplicaDigests {
   readonly table: DigestTable;
   /** Page count by block name. */
   readonly pages: ReadonlyMap<string, number>;

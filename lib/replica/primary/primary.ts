@@ -15,7 +15,7 @@ export type { PrimaryCounters };
 export type { PrimaryConfig, PrimaryEvent, PrimaryTaps } from "./primary_config.ts";
 
 /** How the primary presents itself to its peer, and how patient it is. */
-export type PrimarySession = Omit<SenderConfig, "packingClock">;
+type PrimarySession = Omit<SenderConfig, "packingClock">;
 
 /**
  * The primary's end of one session: QEMU's stream in, frames to the secondary and answers to QEMU out.
@@ -107,6 +107,10 @@ export class Primary {
   /** True from HANDOVER to its ACK: nobody here knows whose VM it is. */
   get handingOver(): boolean {
     return this.#txn.handingOver;
+  }
+  /** True once the session is over by the peer's word: handed over, or left. Nothing undoes that. */
+  get isOver(): boolean {
+    return this.#txn.isOver;
   }
   /** Whether the peer answers {@link leave} with a word, rather than by closing the connection. */
   get answersLeave(): boolean {

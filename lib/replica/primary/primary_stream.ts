@@ -184,7 +184,7 @@ export class PrimaryStream implements StreamVisitor {
   /** Sends recorded events with the open transaction, if there is one. */
   #forwardEvents(): void {
     if (this.#config.taps === undefined || !this.#txn.open) return;
-    for (const pieces of this.#config.taps.takeEvents()) this.#txn.event(pieces);
+    for (const pieces of this.#config.taps.takeEvents()) this.#forwarder.sendEvent(pieces);
   }
 
   /**

@@ -5,6 +5,7 @@ import { RAM_SAVE_FLAG, type RamBlock } from "../../qemu/wire.ts";
 import type { TxnSender } from "../../txn/sender.ts";
 import { type DeltaCache, DIFFERENCE } from "./delta_cache.ts";
 import type { DigestTable, PageDigest } from "../pages/page_digest.ts";
+import { ReceiverLimit } from "./receiver_limit.ts";
 import { RecordWriter } from "./record_writer.ts";
 
 /** Counters since the start. */
@@ -67,6 +68,7 @@ export class StreamForwarder {
   #digest: PageDigest | undefined;
   #comparing = false;
 
+  readonly #limit: ReceiverLimit;
   readonly #cache: DeltaCache | undefined;
   readonly #writer: RecordWriter | undefined;
   #difference = new Uint8Array(0);
@@ -80,6 +82,7 @@ export class StreamForwarder {
   constructor(txn: TxnSender, counters: PrimaryCounters, cache?: DeltaCache) {
     this.#txn = txn;
     this.counters = counters;
+    this.#limit = new ReceiverLimit(txn);
     this.#cache = cache;
     if (cache !== undefined) this.#writer = new RecordWriter((bytes) => this.#send(bytes));
   }
@@ -140,6 +143,8 @@ export class StreamForwarder {
     this.#fresh = !based;
     if (this.#cache !== undefined) this.#difference = new Uint8Array(pageBytes);
     this.#txn.begin(based ? "full-on-replica" : "full");
+    this.#limit.blocks(blocks, pageBytes);
+    this.#limit.begin(!based);
     this.#keepPrologue(endOffset);
     this.counters.lastPayloadBytes = 0;
     this.counters.streamBytes += this.#prologue!.length;
@@ -157,9 +162,21 @@ export class StreamForwarder {
   /** A checkpoint begins at `offset`. */
   beginCheckpoint(offset: number): void {
     this.#txn.begin("checkpoint");
+    this.#limit.begin(false);
     this.#fresh = false;
     this.counters.lastPayloadBytes = 0;
     this.#from = offset;
+  }
+
+  /**
+   * Sends an event of the VM's with the open transaction.
+   *
+   * @param pieces As {@link TxnSender.event} has them.
+   * @throws {WireError} `too-large` where the receiver takes no more.
+   */
+  sendEvent(pieces: readonly Uint8Array[]): void {
+    this.#limit.event(pieces);
+    this.#txn.event(pieces);
   }
 
   /** Drops what is open. Table and cache told of pages that the replica now does not get. */
@@ -218,6 +235,7 @@ export class StreamForwarder {
       this.#skip(record);
       return true;
     }
+    if (this.#limit.countsPages) this.#limit.record(record);
     this.flush(record.offset);
     const name = this.#sentBlock === block ? undefined : this.#blocks[block].name;
     this.#writer!.xbzrle(name, pageOffset, this.#difference, lengthBytes);
@@ -295,6 +313,7 @@ export class StreamForwarder {
 
   /** Lets a record pass; names its block where the record that did was left out. */
   #keep(record: RamRecord): void {
+    if (this.#limit.countsPages) this.#limit.record(record);
     const { block, offset } = record;
     if (record.named) this.#sentBlock = block;
     else if (this.#sentBlock !== block) {

@@ -14,7 +14,7 @@ export interface MachineShape {
 }
 
 /** What one shape has that another has not, by QEMU's own names, in the order of the states. */
-export interface ShapeChange {
+interface ShapeChange {
   /** Devices and RAM that have come. */
   readonly added: readonly string[];
   readonly removed: readonly string[];

@@ -96,6 +96,10 @@ export class Replica implements StreamVisitor, LoadableState {
     if (this.#image === undefined) throw new StateError("nothing was committed");
     return this.#image.store;
   }
+  /** Whether the pages of a whole stream that builds on nothing are stored as they come, unbounded. */
+  get storesPages(): boolean {
+    return this.#store.writesThrough;
+  }
   /** What a QEMU must have in order to load what is committed. The same object while it is the same. */
   get shape(): MachineShape {
     if (this.#machine === undefined) throw new StateError("nothing was committed");

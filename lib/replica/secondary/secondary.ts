@@ -40,7 +40,8 @@ export interface SecondaryCounters {
 
 /**
  * The secondary's end of one session: frames in, a replica that changes at COMMIT, answers out.
- * No I/O, and the clock is handed in. The replica outlives the session.
+ * No I/O and no clock: time is an argument, `now`, as `Primary` has it. The replica outlives the
+ * session.
  *
  * ```text
  *        BEGIN            CONTINUE          COMMIT (checksum right, state complete)
@@ -54,7 +55,9 @@ export interface SecondaryCounters {
  */
 export class Secondary implements TransactionVisitor {
   readonly #replica: Replica;
-  readonly #clock: () => number;
+  readonly #stopwatch: () => number;
+  /** The time of the last call that came with it. */
+  #now: number;
   readonly #receiver: TxnReceiver;
   #events: SecondaryEvent[] = [];
   #openBytes = 0;
@@ -77,6 +80,7 @@ export class Secondary implements TransactionVisitor {
   readonly arriving = new LatencyWindow();
 
   /**
+   * @param stopwatch Measures how long a transaction takes; nothing is decided by it.
    * @param mustHold Asked when a transaction is complete; where it says so, the commit and all that
    *   follows it wait for {@link release}. Until then the replica is what was acknowledged last.
    */
@@ -84,13 +88,15 @@ export class Secondary implements TransactionVisitor {
     replica: Replica,
     readonly counters: SecondaryCounters,
     config: ReceiverConfig,
-    clock: () => number,
+    now: number,
+    stopwatch: () => number,
     mustHold: (state: LoadableState) => boolean = () => false,
   ) {
     this.#mustHold = mustHold;
     this.#replica = replica;
-    this.#clock = clock;
-    this.#receiver = new TxnReceiver(config, this, clock());
+    this.#now = now;
+    this.#stopwatch = stopwatch;
+    this.#receiver = new TxnReceiver(config, this, now);
   }
 
   get peer(): Hello | undefined {
@@ -107,6 +113,10 @@ export class Secondary implements TransactionVisitor {
   get longestSilenceMs(): number {
     return this.#receiver.longestSilenceMs;
   }
+  /** True from HANDOVER to its ACK, which waits for the disks, or for a look at its transaction. */
+  get handingOver(): boolean {
+    return this.#receiver.handingOver;
+  }
   /** True while a transaction is arriving. */
   get open(): boolean {
     return this.#receiver.open;
@@ -119,8 +129,9 @@ export class Secondary implements TransactionVisitor {
    * @throws {KemariError} when the session is over because of what the sender sent. The refusal
    *   is in the output; write it, then close. The replica is as last committed.
    */
-  receive(bytes: Uint8Array, start: number, end: number): number {
-    return this.#orRefuse(() => this.#receiver.receive(bytes, start, end, this.#clock()));
+  receive(bytes: Uint8Array, start: number, end: number, now: number): number {
+    this.#now = now;
+    return this.#orRefuse(() => this.#receiver.receive(bytes, start, end, now));
   }
 
   #orRefuse<T>(action: () => T): T {
@@ -157,10 +168,11 @@ export class Secondary implements TransactionVisitor {
   }
   /**
    * False while what is committed is not acknowledged yet. What follows a transaction that is looked
-   * at is read all the same, up to a limit: it may be the connection's end.
+   * at is read all the same, up to a limit: it may be the connection's end. So is what follows a
+   * HANDOVER that waits for its ACK: it means nothing, but its end is a loss.
    */
   get mayRead(): boolean {
-    return this.#held === undefined && !this.#later.isFull;
+    return this.#receiver.handingOver || this.#held === undefined && !this.#later.isFull;
   }
 
   /**
@@ -169,8 +181,9 @@ export class Secondary implements TransactionVisitor {
    *
    * @throws {KemariError} as {@link receive}.
    */
-  release(): void {
-    if (!this.mayRead) this.#receiver.listenFrom(this.#clock());
+  release(now: number): void {
+    this.#now = now;
+    if (!this.mayRead) this.#receiver.listenFrom(now);
     this.#unchecked = 0;
     this.#orRefuse(() => this.#later.run(() => this.awaitsCheck));
   }
@@ -182,7 +195,7 @@ export class Secondary implements TransactionVisitor {
     this.#held = undefined;
     this.#awaitsDisks = false;
     // What the sender said meanwhile was not read.
-    this.#receiver.listenFrom(this.#clock());
+    this.#receiver.listenFrom(this.#now);
     for (const answer of held) answer();
   }
 
@@ -200,9 +213,10 @@ export class Secondary implements TransactionVisitor {
   }
 
   /** Lets time pass. @returns Milliseconds of silence beyond the grace time, or 0. */
-  tick(): number {
+  tick(now: number): number {
+    this.#now = now;
     this.#catchUp();
-    const silentMs = this.#receiver.tick(this.#clock());
+    const silentMs = this.#receiver.tick(now);
     return this.mayRead ? silentMs : 0;
   }
 
@@ -260,7 +274,7 @@ export class Secondary implements TransactionVisitor {
   }
 
   begin(_transaction: number, kind: TransactionKind): void {
-    const begunAt = this.#clock();
+    const begunAt = this.#stopwatch();
     this.#inOrder(0, () => {
       this.#openBytes = 0;
       this.#begunAt = begunAt;
@@ -289,28 +303,33 @@ export class Secondary implements TransactionVisitor {
   }
 
   input(transaction: number, payload: Uint8Array, offset: number): void {
-    this.#replica.taps.input(transaction, payload, offset, this.#clock());
+    this.#replica.taps.input(transaction, payload, offset, this.#now);
   }
 
   commit(transaction: number): void {
-    const commitAt = this.#clock();
+    const now = this.#now;
+    const begunAt = this.#stopwatch();
     this.#inOrder(0, () => {
       const state = this.#replica.complete();
-      if (!this.#mustHold(state)) return this.#commit(transaction, commitAt);
+      if (!this.#mustHold(state)) return this.#commit(transaction, now, begunAt);
       this.#unchecked = transaction;
-      this.#inOrder(0, () => this.#commit(transaction, commitAt));
+      this.#inOrder(0, () => this.#commit(transaction, now, begunAt));
       this.#events.push({ kind: "held", transaction, state });
     });
   }
 
-  #commit(transaction: number, commitAt: number): void {
+  /**
+   * @param now When COMMIT was read.
+   * @param begunAt The same, on the stopwatch.
+   */
+  #commit(transaction: number, now: number, begunAt: number): void {
     const size = this.#replica.commit(transaction);
-    this.#replica.taps.forgetInputs(transaction, commitAt);
+    this.#replica.taps.forgetInputs(transaction, now);
     if (this.#isBehind) this.#held ??= [];
     this.#answer(() => this.#receiver.ack(transaction));
-    const now = this.#clock();
-    this.applying.add(now - commitAt);
-    this.arriving.add(now - this.#begunAt);
+    const appliedAt = this.#stopwatch();
+    this.applying.add(appliedAt - begunAt);
+    this.arriving.add(appliedAt - this.#begunAt);
     this.counters.committed++;
     this.counters.pages += size.pages;
     this.counters.zeroPages += size.zeroPages;
@@ -341,11 +360,11 @@ export class Secondary implements TransactionVisitor {
   }
 
   leave(leave: Leave): void {
-    // What is being looked at is not committed any more: the VM goes on without us, or is gone.
-    this.#answer(() => {
-      this.#receiver.left();
-      this.#events.push({ kind: "left", leave });
-    });
+    // What is being looked at is not committed any more: the VM goes on without us, or is gone. What
+    // waits to be acknowledged need not be, and what happens from here on changes nothing.
+    this.#held = undefined;
+    this.#receiver.left();
+    this.#events.push({ kind: "left", leave });
   }
 
   #answer(say: () => void): void {

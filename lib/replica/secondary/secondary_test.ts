@@ -31,7 +31,7 @@ function nackOf(answers: readonly Uint8Array[]): [number, NackReason, string] {
 
 /** A session with one committed stream, and what it takes to look at the refusal. */
 async function session(maxTransactionBytes?: number) {
-  const link = await Loopback.open({ maxTransactionBytes });
+  const link = await Loopback.open({ maxTransactionBytes, hidesLimit: true });
   link.feed(fullStream(1));
   const before = [fingerprint(link.replica), link.replica.memoryBytes];
   return {
@@ -69,7 +69,7 @@ Deno.test("bytes that are not the protocol's are refused as that", async () => {
     const { link, refused } = await session();
     const bytes = new TextEncoder().encode(text);
     const [transaction, reason, message] = refused(() =>
-      link.secondary.receive(bytes, 0, bytes.length)
+      link.secondary.receive(bytes, 0, bytes.length, link.now)
     );
     assert.deepEqual([transaction, reason], [0, expected]);
     assert.match(message, /does not speak kemari/);
@@ -103,7 +103,10 @@ Deno.test("a checkpoint for a replica that has nothing is refused", async () => 
     transaction: 1,
     lengthBytes: 0,
   });
-  assert.throws(() => link.secondary.receive(frame, 0, frame.length), /before any full state/);
+  assert.throws(
+    () => link.secondary.receive(frame, 0, frame.length, link.now),
+    /before any full state/,
+  );
   assert.equal(nackOf(link.secondary.takeOutput())[1], "protocol");
 });
 

@@ -134,7 +134,7 @@ Deno.test("storage that stalls at the secondary: acknowledged all the same, up t
   assert.deepEqual(taps.released, [1, 2], "memory is not without end");
   assert.ok(!link.secondary.mayRead);
   copy.step();
-  link.secondary.tick();
+  link.secondary.tick(link.now);
   link.pump();
   link.answer();
   assert.deepEqual(taps.released, [1, 2, 3]);
@@ -178,10 +178,10 @@ Deno.test("a VM is handed over when the disks here have everything, and not befo
   link.end();
   link.answer();
   const isOver = () => link.secondaryEvents.some(({ kind }) => kind === "handover");
-  link.secondary.tick();
+  link.secondary.tick(link.now);
   assert.ok(!isOver());
   copy.drain();
-  link.secondary.tick();
+  link.secondary.tick(link.now);
   assert.ok(link.secondary.takeEvents().some(({ kind }) => kind === "handover"));
 });
 

@@ -4,6 +4,7 @@ import { createHash } from "node:crypto";
 import assert from "node:assert/strict";
 import { Carry } from "../../bytes/carry.ts";
 import { StreamParser } from "../../qemu/stream_parser.ts";
+import type { HelloField } from "../../txn/hello_fields.ts";
 import { createPageDigest, type PageDigest } from "../pages/page_digest.ts";
 import { Primary, type PrimaryConfig, type PrimaryEvent } from "../primary/primary.ts";
 import { Replica } from "../secondary/replica.ts";
@@ -12,13 +13,22 @@ import { Secondary, type SecondaryCounters, type SecondaryEvent } from "../secon
 /** Settings that differ from case to case. */
 export interface LoopbackConfig extends Partial<PrimaryConfig> {
   readonly maxTransactionBytes?: number;
+  /** The secondary does not say what its limit is. */
+  readonly hidesLimit?: boolean;
   /** Goes on with this replica, as a new session does. */
   readonly replica?: Replica;
   /** Withholds what the secondary says until {@link Loopback.answer}. */
   readonly holdAnswers?: boolean;
   /** Called with every piece on its way to the secondary; may replace it. */
   readonly tamper?: (bytes: Uint8Array) => Uint8Array;
+  /** More that the primary says in HELLO. */
+  readonly fields?: readonly HelloField[];
 }
+
+/** What was said, or how late it was. */
+export type Said =
+  | { readonly who: "sender" | "receiver"; readonly bytes: Uint8Array }
+  | { readonly who: "time"; readonly now: number };
 
 const DIGEST_SEED = [11, 22] as const;
 let digest: PageDigest | undefined;
@@ -42,39 +52,74 @@ export class Loopback {
   readonly wire: Uint8Array[] = [];
   /** Everything that the secondary said. */
   readonly answers: Uint8Array[] = [];
+  /** Both, in the order in which they were heard, and the time where it was let pass. */
+  readonly said: Said[] = [];
   readonly #config: LoopbackConfig;
   readonly #toSecondary = new Carry();
   readonly #toPrimary = new Carry();
   #held: Uint8Array[] = [];
   #unparsed: Uint8Array = new Uint8Array(0);
 
-  private constructor(config: LoopbackConfig) {
+  /** Nothing has been said yet, see {@link open}. */
+  constructor(config: LoopbackConfig) {
     this.#config = config;
     const clock = () => this.now;
     const session = Uint8Array.from({ length: 16 }, (_, i) => i);
     this.primary = new Primary(
       { commit: "async", stream: "auto", maxInFlightBytes: 1e9, ...config },
-      { session, heartbeatMs: 1000, graceMs: 5000, software: "kemari test" },
+      {
+        session,
+        heartbeatMs: 1000,
+        graceMs: 5000,
+        software: "kemari test",
+        fields: config.fields,
+      },
       0,
       clock,
     );
     const maxTransactionBytes = config.maxTransactionBytes ?? 1e9;
     this.replica = config.replica ?? new Replica(maxTransactionBytes);
-    this.secondary = new Secondary(this.replica, this.counters, {
-      heartbeatMs: 1000,
-      graceMs: 5000,
-      maxTransactionBytes,
-      committed: this.replica.committed,
-      software: "kemari test",
-    }, clock);
+    this.secondary = new Secondary(
+      this.replica,
+      this.counters,
+      {
+        heartbeatMs: 1000,
+        graceMs: 5000,
+        maxTransactionBytes: config.hidesLimit ? 0 : maxTransactionBytes,
+        takesInputs: this.replica.taps.keepsInputs,
+        storesPages: this.replica.storesPages,
+        committed: this.replica.committed,
+        software: "kemari test",
+      },
+      0,
+      clock,
+    );
   }
 
   static async open(config: LoopbackConfig = {}): Promise<Loopback> {
-    digest ??= await createPageDigest(...DIGEST_SEED);
     const loopback = new Loopback(config);
-    loopback.pump();
-    if (config.holdAnswers) loopback.answer();
+    await loopback.open();
     return loopback;
+  }
+
+  /** Lets both ends say HELLO. */
+  async open(): Promise<void> {
+    digest ??= await createPageDigest(...DIGEST_SEED);
+    this.pump();
+    if (this.#config.holdAnswers) this.answer();
+  }
+
+  /** Has the secondary hear a piece of the connection, and do what it is asked for. */
+  tell(bytes: Uint8Array): void {
+    this.#toSecondary.feed(bytes, 0, bytes.length, (b, start, end) => {
+      return this.secondary.receive(b, start, end, this.now);
+    });
+    this.#secondaryActs();
+  }
+
+  /** What the secondary has said since the last call. */
+  hear(): Uint8Array[] {
+    return this.secondary.takeOutput();
   }
 
   /** Gives the primary a piece of QEMU's stream. */
@@ -109,6 +154,15 @@ export class Loopback {
     this.pump();
   }
 
+  /** Lets time pass at both ends. */
+  pass(ms: number): void {
+    this.now += ms;
+    this.said.push({ who: "time", now: this.now });
+    this.primary.tick(this.now);
+    this.secondary.tick(this.now);
+    this.pump();
+  }
+
   /** Lets everything that is said be heard. */
   pump(): void {
     do this.#take(); while (!this.#config.holdAnswers && this.answer());
@@ -116,11 +170,12 @@ export class Loopback {
 
   /** Lets the primary hear what the secondary has said. @returns whether it said anything. */
   answer(count = Infinity): boolean {
-    this.#held.push(...this.secondary.takeOutput());
+    this.#held.push(...this.hear());
     const heard = this.#held.splice(0, count);
     const waited = this.primary.awaitsDigests;
     for (const bytes of heard) {
       this.answers.push(bytes);
+      this.said.push({ who: "receiver", bytes });
       this.#toPrimary.feed(bytes, 0, bytes.length, (b, start, end) => {
         return this.primary.receivePeer(b, start, end, this.now);
       });
@@ -137,11 +192,9 @@ export class Loopback {
     for (const output of this.primary.takeOutput()) {
       const bytes = this.#config.tamper?.(output.slice()) ?? output.slice();
       this.wire.push(bytes);
-      this.#toSecondary.feed(bytes, 0, bytes.length, (b, start, end) => {
-        return this.secondary.receive(b, start, end);
-      });
+      this.said.push({ who: "sender", bytes });
+      this.tell(bytes);
     }
-    this.#secondaryActs();
     for (const event of this.primary.takeEvents()) {
       if (event.kind === "wants-digests") {
         this.primary.queryDigests(...DIGEST_SEED, digest!);

@@ -14,6 +14,8 @@ export interface Standing<E extends End = End> {
   readonly state: StateOf<E>;
   /** What both have offered. */
   readonly agreed: readonly FeatureName[];
+  /** The last transaction before the session. */
+  readonly before: number;
   /** The transaction that is open, or was committed last. */
   readonly transaction: number;
   /** The last one that is acknowledged. */
@@ -32,10 +34,15 @@ export type Verdict =
   /** The session ends. A receiver says why in a NACK; a sender closes. */
   | { readonly is: "refused"; readonly fault: WireFault; readonly nack: NackReason };
 
+/** Whether nothing that comes means anything any more. */
+export function isOver({ end, state }: Standing): boolean {
+  return state === "over" || state === "done" || end === "receiver" && state === "handover";
+}
+
 /** Judges a header; what is in the payload is another question. */
 export function judge(standing: Standing, header: FrameHeader): Verdict {
   const { end, state, agreed } = standing;
-  if (state === "over" || state === "done") return { is: "passed over" };
+  if (isOver(standing)) return { is: "passed over" };
   const refused = (fault: WireFault): Verdict => ({ is: "refused", fault, nack: "protocol" });
   const name = frameName(header.command);
   if (name === undefined) return refused("bad-value");
@@ -75,7 +82,7 @@ function isTransactionRight(standing: Standing, name: FrameName, found: number):
     case "acknowledged":
       return found <= acknowledged;
     case "last":
-      return found === transaction && found === acknowledged;
+      return found === transaction && found === acknowledged && found > standing.before;
     case "oldest":
       return found === (standing.state === "handover" ? transaction : acknowledged + 1);
     default:

@@ -47,13 +47,19 @@ export function receiverIn(
 ): StoodEnd {
   const desk = new Desk();
   desk.answers = false;
-  const receiver = new TxnReceiver({ ...OPTIONS, committed: LAST, takesInputs }, desk, 0);
+  const receiver = new TxnReceiver({ ...OPTIONS, committed: LAST - 1, takesInputs }, desk, 0);
   desk.receiver = receiver;
   const agreed = ALL_FEATURES.filter((name) =>
     name === "inputs" ? takesInputs : offered.includes(name)
   );
   const next = LAST + 1;
-  if (state !== "hello") feed(receiver, frame({ command: TXN.HELLO }, helloOf(offered, 0)));
+  if (state !== "hello") {
+    feed(receiver, frame({ command: TXN.HELLO }, helloOf(offered, 0)));
+    feed(receiver, frame({ command: TXN.BEGIN, transaction: LAST, flags: 1 }));
+    const sums = new PayloadSum().encode();
+    feed(receiver, frame({ command: TXN.COMMIT, transaction: LAST, sequence: 1 }, sums));
+    receiver.ack(LAST);
+  }
   if (state === "telling") feed(receiver, frame({ command: TXN.DIGEST_QUERY }, new Uint8Array(8)));
   if (state === "open") {
     feed(receiver, frame({ command: TXN.BEGIN, transaction: next }));
@@ -66,8 +72,9 @@ export function receiverIn(
   return {
     standing: {
       ...{ end: "receiver", state, agreed: state === "hello" ? [] : agreed },
-      transaction: state === "open" ? next : LAST,
-      acknowledged: LAST,
+      before: LAST - 1,
+      transaction: state === "open" ? next : state === "hello" ? LAST - 1 : LAST,
+      acknowledged: state === "hello" ? LAST - 1 : LAST,
       sequence: 2,
       waiting: [],
     },
@@ -115,6 +122,7 @@ export function senderIn(
   return {
     standing: {
       ...{ end: "sender", state, agreed: state === "hello" ? [] : offered, waiting },
+      before: LAST,
       transaction: sender.transaction,
       acknowledged: LAST,
       sequence: 1,

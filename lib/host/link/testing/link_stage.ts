@@ -26,10 +26,12 @@ import type { SenderLinkSettings } from "../sender_link_settings.ts";
 import { SenderLink } from "../sender_link.ts";
 import { connectSocket } from "../../system/socket.ts";
 import { never } from "../../system/never.ts";
+import { LinkGuard } from "../../tls/link_guard.ts";
 
-/** A signal that never comes. */
+/** Both ends are on this host. */
+const PLAIN = { kind: "plain", crossesNetworks: false } as const;
 
-/** What a replica would activate, as a hash. */
+/** A hash of what a replica would activate. */
 export function contentOf(replica: Replica): string {
   if (replica.committed === 0) return "nothing";
   const hash = createHash("sha256");
@@ -44,8 +46,10 @@ export class Stage implements AsyncDisposable {
   readonly receiver: ReceiverHost;
 
   private constructor(readonly reactor: Reactor, options: Partial<ReceiverSettings>) {
+    const listen = { kind: "unix", path: this.path, text: "the socket" } as const;
     this.receiver = new ReceiverHost(reactor, {
-      listen: { kind: "unix", path: this.path, text: "the socket" },
+      listen,
+      guard: LinkGuard.open(PLAIN, "receiver", listen),
       onLoss: "wait",
       maxTransactionBytes: 2 ** 30,
       heartbeatMs: 200,
@@ -94,7 +98,7 @@ export class Stage implements AsyncDisposable {
     return fd;
   }
 
-  /** Sends a stream until it is handed over, or to whatever error comes. */
+  /** Sends a stream until the VM is handed over, or until an error. */
   async send(
     stream: Uint8Array,
     options: Partial<SenderLinkSettings> = {},
@@ -127,7 +131,7 @@ export class Stage implements AsyncDisposable {
     }
   }
 
-  /** Waits for the receiver to have no sender, with the last one's loss behind it. */
+  /** Waits until the receiver has no sender, and has dealt with the loss of the last one. */
   async quiet(): Promise<void> {
     await this.reactor.run(() => this.receiver.session === undefined, never);
   }
@@ -169,7 +173,7 @@ export class Stage implements AsyncDisposable {
   }
 }
 
-/** Everything that a sender says for a stream, from HELLO to HANDOVER. */
+/** Everything that a sender sends for a stream, from HELLO to HANDOVER. */
 export async function wireOf(
   stream: Uint8Array,
   options: Partial<SenderLinkSettings> = {},

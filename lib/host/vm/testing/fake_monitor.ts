@@ -1,4 +1,4 @@
-/** For tests: the QMP monitor of a VM that there is not. */
+/** For tests: a QMP monitor without a VM behind it. */
 
 /** Serves one client at a time, as QEMU does, and knows whether its VM runs. */
 export class FakeMonitor implements AsyncDisposable {
@@ -7,6 +7,10 @@ export class FakeMonitor implements AsyncDisposable {
   readonly #listener: Deno.Listener;
   #client: Deno.Conn | undefined;
   #isRunning = true;
+  /** Milliseconds between two checkpoints. */
+  delayMs = 100;
+  /** Called when the VM has been stopped, before the command is answered. */
+  onStopped: () => void = () => {};
 
   private constructor(readonly path: string) {
     this.#listener = Deno.listen({ transport: "unix", path });
@@ -28,8 +32,13 @@ export class FakeMonitor implements AsyncDisposable {
 
   /** An operator, at another monitor, lets the VM run. */
   async resume(): Promise<void> {
-    this.#isRunning = true;
+    this.resumeUnheard();
     if (this.#client !== undefined) await event(this.#client, "RESUME");
+  }
+
+  /** The same, of which no client hears. */
+  resumeUnheard(): void {
+    this.#isRunning = true;
   }
 
   [Symbol.asyncDispose](): Promise<void> {
@@ -37,7 +46,7 @@ export class FakeMonitor implements AsyncDisposable {
     try {
       this.#client?.close();
     } catch {
-      // Its other side has gone.
+      // The client has gone.
     }
     return Promise.resolve();
   }
@@ -50,7 +59,7 @@ export class FakeMonitor implements AsyncDisposable {
         this.#client = undefined;
       }
     } catch {
-      // Disposed of.
+      // The monitor was disposed of.
     }
   }
 
@@ -62,21 +71,33 @@ export class FakeMonitor implements AsyncDisposable {
       const lines = (text + piece).split("\n");
       text = lines.pop()!;
       for (const line of lines) {
-        const { execute, id } = JSON.parse(line);
-        await say(client, { return: await this.#answer(execute, client), id });
+        const { execute, arguments: asked = {}, id } = JSON.parse(line);
+        await say(client, { return: await this.#answer(execute, asked, client), id });
       }
     }
   }
 
-  async #answer(command: string, client: Deno.Conn): Promise<unknown> {
+  async #answer(
+    command: string,
+    asked: Readonly<Record<string, unknown>>,
+    client: Deno.Conn,
+  ): Promise<unknown> {
     if (command === "query-status") {
       const status = this.#isRunning ? "running" : "paused";
       return { status, running: this.#isRunning };
     }
     this.heard.push(command);
-    if (command === "stop" && this.#isRunning) {
-      this.#isRunning = false;
-      await event(client, "STOP");
+    switch (command) {
+      case "query-migrate-parameters":
+        return { "x-checkpoint-delay": this.delayMs };
+      case "migrate-set-parameters":
+        this.delayMs = Number(asked["x-checkpoint-delay"]);
+        break;
+      case "stop":
+        if (!this.#isRunning) break;
+        this.#isRunning = false;
+        await event(client, "STOP");
+        this.onStopped();
     }
     return {};
   }

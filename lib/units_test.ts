@@ -1,7 +1,45 @@
 import assert from "node:assert/strict";
 import fc from "fast-check";
-import { UsageError } from "../../errors.ts";
-import { parseCount, parseDurationMs, parseSizeBytes } from "./values.ts";
+import { UsageError } from "./errors.ts";
+import {
+  formatAge,
+  formatBytes,
+  formatMegabytes,
+  formatMs,
+  formatPercentiles,
+  formatRate,
+  formatShare,
+  formatWait,
+  formatWholeMs,
+  parseCount,
+  parseDurationMs,
+  parseSizeBytes,
+} from "./units.ts";
+
+const texts: readonly (readonly [string, string])[] = [
+  [formatBytes(0), "0 B"],
+  [formatBytes(1023), "1023 B"],
+  [formatBytes(1536), "1.5 KiB"],
+  [formatBytes(150 * 2 ** 20), "150 MiB"],
+  [formatBytes(5000 * 2 ** 40), "5000 TiB"],
+  [formatMegabytes(12_345_678), "12 MB"],
+  [formatMegabytes(12_345_678, 1), "12.3 MB"],
+  [formatWholeMs(737.6), "738 ms"],
+  [formatMs(2.314), "2.31 ms"],
+  [formatMs(12.34), "12.3 ms"],
+  [formatAge(999), "999 ms"],
+  [formatAge(1500), "1.5 s"],
+  [formatWait(99_000), "99 s"],
+  [formatWait(100_000), "2 min"],
+  [formatWait(9_000_000), "2.5 h"],
+  [formatPercentiles(2.314, 7.4), "p50 2.31 ms, p99 7.40 ms"],
+  [formatRate(12.34), "12.3/s"],
+  [formatShare(0.1234), "12.3 %"],
+  [formatShare(0.1234, 0), "12 %"],
+];
+for (const [text, wanted] of texts) {
+  Deno.test(`for people: ${wanted}`, () => assert.equal(text, wanted));
+}
 
 const durations: readonly (readonly [string, number])[] = [
   ["50", 50],

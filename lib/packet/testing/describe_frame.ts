@@ -1,14 +1,14 @@
-import { ARP_OPERATION, decodeArp } from "./arp.ts";
-import { decodeEthernet, ETHERTYPE, macText } from "./ethernet.ts";
-import { decodeIpv4, decodeTcp, decodeUdp, IP_PROTOCOL, ipv4Text } from "./ipv4.ts";
+import { ARP_OPERATION, decodeArp } from "../arp.ts";
+import { decodeEthernet, ETHERTYPE, macText } from "../ethernet.ts";
+import { decodeIpv4, decodeTcp, decodeUdp, IP_PROTOCOL, ipv4Text } from "../ipv4.ts";
 
 /**
  * One line on a frame, for logs and failed tests. It takes any bytes.
  *
  * ```ts
  * import assert from "node:assert/strict";
- * import { encodeRarpAnnouncement } from "./arp.ts";
- * import { parseMac } from "./ethernet.ts";
+ * import { encodeRarpAnnouncement } from "../arp.ts";
+ * import { parseMac } from "../ethernet.ts";
  * assert.equal(
  *   describeFrame(encodeRarpAnnouncement(parseMac("52:54:00:12:34:56")!)),
  *   "52:54:00:12:34:56 > ff:ff:ff:ff:ff:ff, 60 bytes, RARP announcement",

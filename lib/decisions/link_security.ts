@@ -1,0 +1,109 @@
+/**
+ * How a link is protected from others, and where it need not be.
+ *
+ * What crosses a link is a VM's memory, with every key in it; and whoever may speak on it may give a
+ * host a VM to run. Loopback, a Unix socket and a pipe are reached by this host's own users, whom the
+ * system keeps apart. A network is reached by anybody: there a link is encrypted and both ends prove
+ * who they are, or somebody has said in so many words that this network is as good as a cable.
+ */
+import { UsageError } from "../errors.ts";
+
+/** What an end is told on its command line. */
+export interface SecurityOptions {
+  /** File of pre-shared keys. */
+  readonly key?: string;
+  /** Folder with certificates. */
+  readonly tlsDir?: string;
+  /** Names that the peer's certificate may bear. */
+  readonly tlsName?: readonly string[];
+  /** A network may be crossed without encryption. */
+  readonly plain?: boolean;
+}
+
+/** What follows from it. */
+export type LinkSecurity =
+  | { readonly kind: "plain"; readonly crossesNetworks: boolean }
+  | { readonly kind: "key"; readonly file: string }
+  | {
+    readonly kind: "certificates";
+    readonly folder: string;
+    /** Empty: a sender's own target, or any sender of the authority's. */
+    readonly names: readonly string[];
+  };
+
+/**
+ * Chooses it.
+ *
+ * @throws {UsageError} Two of them are asked for, or names without certificates.
+ */
+export function chooseSecurity(
+  { key, tlsDir, tlsName = [], plain }: SecurityOptions,
+): LinkSecurity {
+  const chosen = [
+    ...(key === undefined ? [] : ["--key"]),
+    ...(tlsDir === undefined ? [] : ["--tls-dir"]),
+    ...(plain ? ["--plain"] : []),
+  ];
+  if (chosen.length > 1) {
+    throw new UsageError(`${chosen.join(" and ")} exclude each other`, {
+      hint: "a link has a key, or certificates, or is plain",
+    });
+  }
+  if (tlsName.length > 0 && tlsDir === undefined) {
+    throw new UsageError("--tls-name is about certificates: it needs --tls-dir");
+  }
+  if (tlsName.length > 1 && tlsName.some(isAddress)) {
+    throw new UsageError("--tls-name takes one IP address, or any number of names");
+  }
+  if (key !== undefined) return { kind: "key", file: key };
+  if (tlsDir !== undefined) return { kind: "certificates", folder: tlsDir, names: tlsName };
+  return { kind: "plain", crossesNetworks: plain === true };
+}
+
+/** What {@link chooseSecurity} makes that of; for an end that is asked over a control socket. */
+export function securityOptions(security: LinkSecurity): SecurityOptions {
+  switch (security.kind) {
+    case "plain":
+      return { plain: security.crossesNetworks };
+    case "key":
+      return { key: security.file };
+    case "certificates":
+      return { tlsDir: security.folder, tlsName: security.names };
+  }
+}
+
+/** Whether a text is an IP address, and no host's name. */
+export function isAddress(text: string): boolean {
+  return /^\d+(\.\d+){3}$/.test(text) || text.includes(":");
+}
+
+/** Whether an IP address, of 4 or 16 bytes, is this host's own loopback. */
+export function isLoopback(ip: Uint8Array): boolean {
+  if (ip.length === 4) return ip[0] === 127;
+  const first = ip.subarray(0, 10).every((byte) => byte === 0);
+  // IPv4 in IPv6: ::ffff:127.0.0.1.
+  if (first && ip[10] === 0xff && ip[11] === 0xff) return ip[12] === 127;
+  return first && ip.subarray(10, 15).every((byte) => byte === 0) && ip[15] === 1;
+}
+
+/** Whether what is sent to, or comes from, an IP address may be in plain. */
+export function mayBePlain(security: LinkSecurity, ip: Uint8Array): boolean {
+  return security.kind !== "plain" || security.crossesNetworks || isLoopback(ip);
+}
+
+/**
+ * Whom a sender expects behind its target, by certificate.
+ *
+ * @param host The target's, if it has one.
+ * @throws {UsageError} Nothing says who that is.
+ */
+export function expectedNames(
+  security: Extract<LinkSecurity, { kind: "certificates" }>,
+  host: string | undefined,
+): readonly string[] {
+  if (security.names.length > 0) return security.names;
+  if (host !== undefined) return [host.replace(/%.*$/, "")];
+  throw new UsageError("this target has no host's name that its certificate could bear", {
+    hint: "say with --tls-name which name the secondary's certificate bears",
+  });
+}

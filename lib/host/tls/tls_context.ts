@@ -1,0 +1,152 @@
+/** What all connections of one end have in common: its credentials, and how it speaks TLS. */
+import { TransportError } from "../../errors.ts";
+import { kernelVersion, mayAskForKernelTls } from "../../decisions/kernel_tls.ts";
+import { tlsCiphers } from "../../decisions/tls_ciphers.ts";
+import type { PresharedKey } from "../../keys/psk_file.ts";
+import { cString } from "../system/libc.ts";
+import { type Libssl, libssl, takeTlsError } from "./libssl.ts";
+import {
+  SSL_CTRL,
+  SSL_FILETYPE_PEM,
+  SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER,
+  SSL_MODE_ENABLE_PARTIAL_WRITE,
+  SSL_OP,
+  SSL_VERIFY_FAIL_IF_NO_PEER_CERT,
+  SSL_VERIFY_PEER,
+  TLS1_3_VERSION,
+  X509_V_FLAG_CRL_CHECK,
+} from "./openssl.ts";
+import { tlsCallbacks } from "./tls_callbacks.ts";
+
+/** The end that connects is TLS's client; the one that listens is its server. */
+export type TlsRole = "sender" | "receiver";
+
+/** How much is read ahead at once: some records, so that a system call serves several. */
+const READ_AHEAD_BYTES = 256 * 1024;
+
+/** An `SSL_CTX`; connections that were made from it live on when it is freed. */
+export class TlsContext {
+  readonly #pointer: Deno.PointerValue;
+
+  private constructor(
+    readonly role: TlsRole,
+    /** Empty where certificates are used. */
+    readonly keys: readonly PresharedKey[],
+  ) {
+    this.#pointer = newContext(libssl(), role);
+  }
+
+  /** @throws {TransportError} OpenSSL cannot be used. */
+  static ofKeys(role: TlsRole, keys: readonly PresharedKey[]): TlsContext {
+    const context = new TlsContext(role, keys);
+    const { ssl } = libssl();
+    const { client, server } = tlsCallbacks();
+    if (role === "sender") ssl.SSL_CTX_set_psk_client_callback(context.#pointer, client);
+    else ssl.SSL_CTX_set_psk_server_callback(context.#pointer, server);
+    return context;
+  }
+
+  /**
+   * Both ends have to have a certificate from the authority in `files.ca`.
+   *
+   * @throws {TransportError} OpenSSL cannot be used, or does not take a file.
+   */
+  static ofCertificates(role: TlsRole, files: CertificateFiles): TlsContext {
+    const context = new TlsContext(role, []);
+    try {
+      useCertificates(libssl(), context.#pointer, files);
+      return context;
+    } catch (error) {
+      context.free();
+      throw error;
+    }
+  }
+
+  /** A new connection's `SSL`, which the caller frees. */
+  open(): Deno.PointerObject {
+    const { ssl } = libssl();
+    const pointer = ssl.SSL_new(this.#pointer);
+    if (pointer === null) throw cannot("TLS", takeTlsError()?.text ?? "no memory");
+    if (this.role === "sender") ssl.SSL_set_connect_state(pointer);
+    else ssl.SSL_set_accept_state(pointer);
+    return pointer;
+  }
+
+  free(): void {
+    libssl().ssl.SSL_CTX_free(this.#pointer);
+  }
+}
+
+/** Where an end's certificates are: PEM files. */
+export interface CertificateFiles {
+  readonly ca: string;
+  readonly certificate: string;
+  readonly key: string;
+  /** What the authority has revoked, if it says so. */
+  readonly crl?: string;
+}
+
+function newContext({ ssl, major, minor }: Libssl, role: TlsRole): Deno.PointerValue {
+  const context = ssl.SSL_CTX_new(ssl.TLS_method());
+  if (context === null) throw cannot("TLS", takeTlsError()?.text ?? "no memory");
+  const control = (command: number, value: bigint) =>
+    ssl.SSL_CTX_ctrl(context, command, value, null);
+  control(SSL_CTRL.SET_MIN_PROTO_VERSION, TLS1_3_VERSION);
+  control(SSL_CTRL.SET_MAX_PROTO_VERSION, TLS1_3_VERSION);
+  // A write is told record by record, and repeated from wherever its bytes are by then.
+  control(SSL_CTRL.MODE, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
+  control(SSL_CTRL.SET_READ_AHEAD, 1n);
+  ssl.SSL_CTX_set_default_read_buffer_len(context, BigInt(READ_AHEAD_BYTES));
+  // Nothing is resumed: each connection proves anew who is there.
+  control(SSL_CTRL.SET_SESS_CACHE_MODE, 0n);
+  ssl.SSL_CTX_set_num_tickets(context, 0n);
+  const kernel = mayAskForKernelTls(kernelVersion(Deno.osRelease()), [major, minor]);
+  ssl.SSL_CTX_set_options(
+    context,
+    SSL_OP.NO_TICKET | SSL_OP.NO_COMPRESSION | SSL_OP.NO_RENEGOTIATION |
+      (role === "receiver" ? SSL_OP.CIPHER_SERVER_PREFERENCE | SSL_OP.PRIORITIZE_CHACHA : 0n) |
+      (kernel ? SSL_OP.ENABLE_KTLS : 0n),
+  );
+  ssl.SSL_CTX_set_ciphersuites(context, cString(tlsCiphers(cpuInfo())));
+  ssl.SSL_CTX_set_info_callback(context, tlsCallbacks().info);
+  return context;
+}
+
+function useCertificates(
+  { ssl, crypto }: Libssl,
+  context: Deno.PointerValue,
+  files: CertificateFiles,
+) {
+  const load = (path: string, done: number) => {
+    if (done === 1) return takeTlsError();
+    const why = takeTlsError()?.text ?? "unknown format";
+    throw cannot(path, `OpenSSL cannot use it: ${why}`, "the file has to be PEM");
+  };
+  load(files.ca, ssl.SSL_CTX_load_verify_file(context, cString(files.ca)));
+  load(
+    files.certificate,
+    ssl.SSL_CTX_use_certificate_chain_file(context, cString(files.certificate)),
+  );
+  load(files.key, ssl.SSL_CTX_use_PrivateKey_file(context, cString(files.key), SSL_FILETYPE_PEM));
+  load(files.key, ssl.SSL_CTX_check_private_key(context));
+  if (files.crl !== undefined) {
+    const store = ssl.SSL_CTX_get_cert_store(context);
+    const lookup = crypto.X509_STORE_add_lookup(store, crypto.X509_LOOKUP_file());
+    const count = crypto.X509_load_crl_file(lookup, cString(files.crl), SSL_FILETYPE_PEM);
+    load(files.crl, Math.min(1, count));
+    crypto.X509_STORE_set_flags(store, X509_V_FLAG_CRL_CHECK);
+  }
+  ssl.SSL_CTX_set_verify(context, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, null);
+}
+
+function cannot(what: string, why: string, hint?: string): TransportError {
+  return new TransportError(what, "load", why, { party: "user", hint });
+}
+
+function cpuInfo(): string {
+  try {
+    return Deno.readTextFileSync("/proc/cpuinfo");
+  } catch {
+    return "";
+  }
+}

@@ -1,0 +1,51 @@
+import { WireError } from "../../errors.ts";
+import type { SecondaryDiskConfig } from "./disk_copy.ts";
+import type { TapEvent } from "./tap_events.ts";
+
+/** An event of a disk. */
+export type DiskEvent = Exclude<TapEvent, { readonly kind: "packet" }>;
+
+/**
+ * Holds an event of a disk against the disk that is here.
+ *
+ * @param disk Undefined where there is none of that name.
+ * @param offset Of the event in the connection, for errors.
+ * @throws {WireError} `bad-value` where it does not go with it.
+ */
+export function checkDiskEvent(
+  event: DiskEvent,
+  disk: SecondaryDiskConfig | undefined,
+  offset: number,
+): void {
+  const { kind, tap } = event;
+  const fail = (what: string, hint?: string): never => {
+    throw new WireError("transaction", offset, "bad-value", what, { hint });
+  };
+  if (disk === undefined) {
+    return fail(`a write to disk tap ${tap}`, `give recv --disk ${tap}=PATH,unix:SOCK`);
+  }
+  const { copy, mode } = disk;
+  if (kind === "disk") {
+    if (event.mode !== mode) {
+      fail(
+        `disk ${tap} is ${event.mode} at the primary and ${mode} here`,
+        "give both sides the same mode=",
+      );
+    }
+    if (copy !== undefined && copy.sizeBytes !== event.sizeBytes) {
+      fail(
+        `disk ${tap} has ${event.sizeBytes} bytes at the primary and ${copy.sizeBytes} here`,
+        `truncate -s ${event.sizeBytes} the image here`,
+      );
+    }
+    return;
+  }
+  if (mode === "shared" && (kind === "copy" || kind === "copied")) {
+    return fail(`a part of a copy of disk ${tap}, which is shared`);
+  }
+  if (kind === "copied" || copy === undefined) return;
+  const length = kind === "zero" ? event.lengthBytes : event.data.length;
+  if (event.offset + length > copy.sizeBytes) {
+    fail(`a write beyond disk ${tap}, at ${event.offset}`, "the images differ in size");
+  }
+}

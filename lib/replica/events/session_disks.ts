@@ -1,0 +1,61 @@
+import type { DiskEvent } from "./check_disk_event.ts";
+
+/**
+ * Which disks a session has named, and which of them it has said to be complete. A session names each
+ * of its disks once, in its first transaction, and before anything else of that disk.
+ */
+export class SessionDisks {
+  #isFirst = true;
+  readonly #named = new Set<string>();
+  readonly #copied = new Set<string>();
+  /** What the open transaction has of it. */
+  readonly #stagedNames = new Set<string>();
+  readonly #stagedCopied = new Set<string>();
+
+  /** Another session begins. */
+  begin(): void {
+    this.#isFirst = true;
+    this.#named.clear();
+    this.#copied.clear();
+    this.abort();
+  }
+
+  /** Whether the session has named a disk, in a committed transaction. */
+  has(name: string): boolean {
+    return this.#named.has(name);
+  }
+
+  /**
+   * Takes an event of a disk into the open transaction.
+   *
+   * @returns Why it cannot stand here, in words; undefined if it can.
+   */
+  stage({ kind, tap }: DiskEvent): string | undefined {
+    const isNamed = this.#named.has(tap) || this.#stagedNames.has(tap);
+    if (kind === "disk") {
+      if (isNamed) return `disk ${tap} is named a second time`;
+      if (!this.#isFirst) return `disk ${tap} is named behind the session's first transaction`;
+      this.#stagedNames.add(tap);
+      return undefined;
+    }
+    if (!isNamed) return `disk ${tap} was not named by this session`;
+    if (kind !== "copied") return undefined;
+    if (this.#copied.has(tap) || this.#stagedCopied.has(tap)) {
+      return `disk ${tap} is complete a second time`;
+    }
+    this.#stagedCopied.add(tap);
+    return undefined;
+  }
+
+  commit(): void {
+    this.#isFirst = false;
+    for (const name of this.#stagedNames) this.#named.add(name);
+    for (const name of this.#stagedCopied) this.#copied.add(name);
+    this.abort();
+  }
+
+  abort(): void {
+    this.#stagedNames.clear();
+    this.#stagedCopied.clear();
+  }
+}

@@ -1,0 +1,15 @@
+import { StateError } from "../../errors.ts";
+import type { DigestPart, Waits } from "../events/disk_digest.ts";
+
+/** For disks that are done with everything at once: the parts of an answer, all of them. */
+export function* partsAtOnce(answer: Generator<DigestPart | Waits>): Generator<DigestPart> {
+  for (const part of answer) {
+    if (typeof part !== "function") {
+      yield part;
+      continue;
+    }
+    let isThere = false;
+    part(() => isThere = true);
+    if (!isThere) throw new StateError("a disk that has to be waited for");
+  }
+}
