@@ -399,6 +399,6 @@ Deno.test("recv whose QEMU has gone says so at once, not when it is needed", () 
     qemu.close();
     const { code, stderr } = await recv.ended(4500);
     assert.equal(code, 4);
-    assert.match(stderr, /stdout: whoever was to take the VM has gone\nhint: /);
+    assert.match(stderr, /stdout: the process that was to take the VM has gone\nhint: /);
     assert.equal((await send.ended()).code, 4);
   }));
