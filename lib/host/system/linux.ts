@@ -85,7 +85,9 @@ export const TCP_NODELAY = 1;
 export const TCP_INFO = 11;
 export const SHUT_WR = 1;
 export const SHUT_RDWR = 2;
+export const MSG_CTRUNC = 0x8;
 export const MSG_NOSIGNAL = 0x4000;
+export const MSG_CMSG_CLOEXEC = 0x4000_0000;
 export const SCM_RIGHTS = 1;
 
 // ioctl(2) on sockets and TAP devices

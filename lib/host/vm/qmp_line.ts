@@ -3,7 +3,7 @@
  * VM.
  */
 import { OutputQueue, readSome } from "../system/channel.ts";
-import { sendWithDescriptor } from "../system/descriptor_passing.ts";
+import { sendWithDescriptors } from "../system/descriptor_passing.ts";
 import { libc } from "../system/libc.ts";
 import type { QmpAddress } from "./qmp_address.ts";
 import type { Reactor, Watch } from "../system/reactor.ts";
@@ -123,7 +123,7 @@ class ReactorLine implements QmpLine {
     // A descriptor belongs to the bytes that it is sent with: everything before them must be
     // written first.
     if (fd !== undefined && this.#output.flush()) {
-      bytes = bytes.subarray(sendWithDescriptor(this.#fd, bytes, fd, this.#path));
+      bytes = bytes.subarray(sendWithDescriptors(this.#fd, bytes, [fd], this.#path, "qemu"));
     }
     this.#output.push([bytes]);
     this.#flush();
