@@ -225,8 +225,8 @@ class Reception {
   }
 
   /**
-   * @returns The process that has the VM; `undefined` if none has, and the replica waits for
-   * another try.
+   * @returns What has the VM now; `undefined` if nothing has, and the replica waits for another
+   *   try.
    */
   async #activate(
     side: Side,
@@ -320,8 +320,7 @@ class Reception {
   async #untilNextTry(reason: string, committed: number): Promise<void> {
     if (this.#whyNot !== reason) {
       log.error(
-        "not activated: {reason}; keeping transaction {committed}, and trying again every " +
-          "{seconds} s",
+        "not activated: {reason}; keeping transaction {committed}, trying again every {seconds} s",
         { reason, committed, seconds: AGAIN_MS / 1000 },
       );
     }
