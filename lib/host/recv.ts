@@ -224,10 +224,7 @@ class Reception {
     if (this.#progress.isShown) this.#progress.set(summarizeStatus(this.#ownStatus(receiver)));
   }
 
-  /**
-   * @returns What has the VM now; `undefined` if nothing has, and the replica waits for another
-   *   try.
-   */
+  /** @returns What has the VM; `undefined` if nothing has, and the replica waits for a next try. */
   async #activate(
     side: Side,
     cause: TakeoverCause,
