@@ -82,6 +82,7 @@ export function runSeries(series: CheckpointSeries, compress: CompressMode): Com
     new SecondaryTaps(
       new Map([[DISK, {
         mode: "replicated",
+        sizeBytes: 2 ** 40,
         copy: { sizeBytes: 2 ** 40, write() {}, zero() {}, read() {}, zeroBytes: () => 0 },
       }]]),
       new Set(),

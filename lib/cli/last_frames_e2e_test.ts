@@ -130,7 +130,10 @@ Deno.test("send: a HANDOVER without an answer ends with 4, and says what to look
     });
     assert.equal(code, 4, stderr);
     assert.match(stderr, /broke off before it was acknowledged, so the secondary may run the VM/);
-    assert.match(stderr, /hint: start the VM nowhere before you have looked at the secondary/);
+    assert.match(
+      stderr,
+      /hint: do not start the VM anywhere before you have looked at the secondary/,
+    );
   }));
 
 Deno.test("send: a receiver that offers nothing is sent nothing that would need it", () =>

@@ -57,7 +57,7 @@ export function refuseCommand(command: unknown): Refusal {
 }
 
 const done = record<DoneAnswer>({ ok: oneOf(true) });
-const refusal = record<Refusal>({
+export const refusalShape = record<Refusal>({
   error: anyText,
   hint: optional(anyText),
   exitCode: optional(anyNumber),
@@ -102,7 +102,7 @@ function decode<T>(
   if (!isObject(answer) || !Object.hasOwn(answer, "error")) {
     return checked(answer, shape, what, hint);
   }
-  const { error, hint: theirs, exitCode } = checked(answer, refusal, what, hint);
+  const { error, hint: theirs, exitCode } = checked(answer, refusalShape, what, hint);
   throw new RelayedError(exitCode ?? EXIT.connection, `${from}: ${error}`, {
     party: "control",
     hint: theirs,

@@ -14,20 +14,27 @@ export class OwnPauses {
   #tickedAt: number;
   #wokeAt = -Infinity;
 
-  /** @param graceMs How long this end waits; a peer that waits for less says so with its own. */
+  /**
+   * @param graceMs How long this end waits; a peer that waits for less says so with its own, and one that
+   *   never gives up with 0.
+   */
   constructor(now: number, private readonly graceMs: number) {
     this.#tickedAt = now;
   }
 
   /** To be called all the time, a few times in a grace time at the least. */
-  tick(now: number, peerGraceMs = this.graceMs): void {
-    if (now - this.#tickedAt > Math.min(peerGraceMs, this.graceMs)) this.#wokeAt = now;
+  tick(now: number, peerGraceMs = 0): void {
+    if (now - this.#tickedAt > this.#patienceMs(peerGraceMs)) this.#wokeAt = now;
     this.#tickedAt = now;
   }
 
   /** Whether a session that ends now may have been given up while we stood still. */
-  isRecent(now: number, peerGraceMs = this.graceMs): boolean {
-    const graceMs = Math.min(peerGraceMs, this.graceMs);
-    return now - this.#tickedAt > graceMs || now - this.#wokeAt <= graceMs;
+  isRecent(now: number, peerGraceMs = 0): boolean {
+    const patienceMs = this.#patienceMs(peerGraceMs);
+    return now - this.#tickedAt > patienceMs || now - this.#wokeAt <= patienceMs;
+  }
+
+  #patienceMs(peerGraceMs: number): number {
+    return peerGraceMs > 0 ? Math.min(peerGraceMs, this.graceMs) : this.graceMs;
   }
 }

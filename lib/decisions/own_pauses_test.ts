@@ -20,3 +20,13 @@ Deno.test("a pause counts from its end until a grace time later, whoever looks f
     assert.equal(pauses.isRecent(askedAt, GRACE_MS), expected, name);
   }
 });
+
+Deno.test("a peer that never gives up leaves this end's own patience to count", () => {
+  for (const peerGraceMs of [0, undefined]) {
+    const pauses = new OwnPauses(0, GRACE_MS);
+    pauses.tick(900, peerGraceMs);
+    assert.equal(pauses.isRecent(1800, peerGraceMs), false);
+    pauses.tick(2000, peerGraceMs);
+    assert.equal(pauses.isRecent(2000, peerGraceMs), true);
+  }
+});

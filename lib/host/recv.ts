@@ -36,6 +36,8 @@ import { LinkGuard } from "./tls/link_guard.ts";
 const log = getLogger(["kemari", "recv"]);
 
 const TICK_MS = 250;
+/** Between two tries of a takeover that nobody can ask for. */
+const AGAIN_MS = 5000;
 /** Time for answers on the control socket to get out before the loop ends. */
 const ANSWER_MS = 50;
 
@@ -81,7 +83,7 @@ type ReceptionState =
  * ```text
  * starting ──taps──► recovering ──► open ──a takeover──► active ──the VM does not need us──► over
  *                                   ▲  │                    spent: it ran, and has ended ──► over
- *                                   └──┘ a takeover failed, and may be tried again
+ *                                   └──┘ a takeover failed, and may be tried again, or is by itself
  * ```
  */
 class Reception {
@@ -100,6 +102,8 @@ class Reception {
   /** The takeover that is under way, or was made last. */
   #takeover: TakeoverClock | undefined;
   #state: ReceptionState = { at: "starting" };
+  /** What has kept the takeover that is tried again by itself from succeeding. */
+  #whyNot: string | undefined;
 
   /** @throws {TransportError} if the replica's folder cannot be used; nothing is left open. */
   constructor(
@@ -230,7 +234,7 @@ class Reception {
     try {
       consumer = await this.#takeOver(side, cause);
     } catch (error) {
-      await this.#notTakenOver(side, error);
+      await this.#notTakenOver(side, cause, error);
       return undefined;
     }
     this.#state = { at: "active", side, consumer };
@@ -268,32 +272,58 @@ class Reception {
   }
 
   /** Carries out what {@link afterFailedTakeover} says. @throws the error where that is the end. */
-  async #notTakenOver({ receiver, taps, ...rest }: Side, error: unknown): Promise<void> {
+  async #notTakenOver(
+    { receiver, taps, ...rest }: Side,
+    cause: TakeoverCause,
+    error: unknown,
+  ): Promise<void> {
     const failure = takeoverFailure(error);
     const isTold = this.#standby?.giveUp() ?? false;
+    const { control, fence } = this.#settings;
     const step = afterFailedTakeover({
       failure,
       mayHaveRun: isTold || (this.#takeover?.isGiven ?? false),
       isCommand: !goesToStdout(this.#settings),
-      mayBeAskedAgain: this.#settings.control !== undefined,
+      mayBeAskedAgain: control !== undefined,
+      mayComeBack: this.#listen.kind === "tcp" || this.#listen.kind === "unix",
+      isPrimaryOut: cause === "handover" || isFence(fence) && this.#takeover!.isFenced,
       isInterrupted: this.#signal.aborted,
     });
     const wasAsked = this.#failovers.reject(error);
     if (step === "spent") this.#state = { at: "spent", side: { receiver, taps, ...rest } };
     else this.#home.takeBack();
-    if (step !== "wait") {
+    if (step === "end" || step === "spent") {
       // The wait below throws where this process is told to end.
       if (step === "end") tellWithoutSecondTry(error, this.#home.dir?.path);
       else if (failure !== "ran") tellSpent(error);
       if (wasAsked) await this.#letAnswersOut();
       throw error;
     }
-    log.error("not activated: {reason}; keeping transaction {transaction}", {
-      reason: (error as Error).message,
-      transaction: receiver.replica.committed,
-    });
+    const { message } = error as Error;
+    const { committed } = receiver.replica;
     taps.deactivate();
+    if (step === "again") return await this.#untilNextTry(message, committed);
+    this.#whyNot = undefined;
+    log.error("not activated: {reason}; keeping transaction {committed}{rest}", {
+      reason: message,
+      committed,
+      rest: control === undefined
+        ? " until a sender comes back: without --control nobody can have recv try again"
+        : "",
+    });
     receiver.resume();
+  }
+
+  /** The same takeover is tried again then. What keeps it from succeeding is said once. */
+  async #untilNextTry(reason: string, committed: number): Promise<void> {
+    if (this.#whyNot !== reason) {
+      log.error(
+        "not activated: {reason}; keeping transaction {committed}, and trying again every {seconds} s",
+        { reason, committed, seconds: AGAIN_MS / 1000 },
+      );
+    }
+    this.#whyNot = reason;
+    await this.#reactor.sleep(AGAIN_MS, this.#signal);
   }
 
   async #letAnswersOut(): Promise<void> {

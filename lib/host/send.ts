@@ -1,5 +1,6 @@
 import { UsageError } from "../errors.ts";
 import type { SendFront } from "./send_front.ts";
+import { standardEnds } from "./send_ends.ts";
 import { Sending, type SendSettings } from "./sending.ts";
 import { parseAddress } from "./system/address.ts";
 import { parseControlPath } from "./system/control_path.ts";
@@ -30,7 +31,7 @@ export async function send(
   if (settings.control !== undefined) parseControlPath(settings.control);
   const guard = LinkGuard.open(settings.security, "sender", target);
   await guard.admitTarget(target, signal);
-  const sending = new Sending(settings, target, guard, progress, signal, front);
+  const sending = new Sending(settings, target, guard, progress, signal, standardEnds(front));
   try {
     await sending.connect();
     await sending.run();

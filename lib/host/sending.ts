@@ -18,14 +18,13 @@ import { CONNECT_TIMEOUT_MS, connectPeer, type PeerConnection } from "./link/pee
 import { openLink } from "./link/open_link.ts";
 import type { SenderLink } from "./link/sender_link.ts";
 import { inWordsOfCommand } from "./command_end.ts";
-import type { SendFront } from "./send_front.ts";
+import type { SendEnds } from "./send_ends.ts";
 import { givenUp, handoverInDoubt, hasGivenUsUp } from "./link/lost_secondary.ts";
 import { identityOfSent, putDelayBack, releaseSentVm, SentVm, stopSentVm } from "./sent_vm.ts";
 import { readDurations, senderStatus, vmStatus } from "./status/sender_status.ts";
 import { summarizeStatus } from "./status/summarize_status.ts";
 import type { SenderStatus } from "../control/sender_status.ts";
 import type { Address } from "./system/address.ts";
-import { adopt } from "./system/channel.ts";
 import { ControlServer } from "./system/control_server.ts";
 import { besides } from "./system/failure_beside.ts";
 import type { ProgressLine } from "./system/progress_line.ts";
@@ -33,7 +32,7 @@ import { RateMeter } from "./system/rate_meter.ts";
 import { Reactor } from "./system/reactor.ts";
 import { SOFTWARE } from "./system/software.ts";
 import { serveUntilUnused } from "./taps/serve_until_unused.ts";
-import { PrimaryTapDevices } from "./taps/primary_tap_devices.ts";
+import type { PrimaryTapDevices } from "./taps/primary_tap_devices.ts";
 import type { SyncOn, TapSettings } from "./taps/tap_settings.ts";
 import type { LinkGuard } from "./tls/link_guard.ts";
 import { QmpClient } from "./vm/qmp_client.ts";
@@ -86,10 +85,8 @@ export class Sending {
   readonly #guard: LinkGuard;
   readonly #progress: ProgressLine;
   readonly #signal: AbortSignal;
-  readonly #front: SendFront | undefined;
+  readonly #ends: SendEnds;
   readonly #reactor = new Reactor();
-  readonly #input = adopt(0, "read");
-  readonly #output = adopt(1, "write");
   readonly #rate = new RateMeter();
   #state: SendingState = "connecting";
   #hasChannel = true;
@@ -101,26 +98,22 @@ export class Sending {
   #qmp: QmpClient | undefined;
   #vm: SentVm | undefined;
 
-  /**
-   * Owns stdin and stdout from now on.
-   *
-   * @param front The process that QEMU waits for, if it is another one.
-   */
+  /** @param ends This object's from now on. */
   constructor(
     settings: SendSettings,
     target: Address,
     guard: LinkGuard,
     progress: ProgressLine,
     signal: AbortSignal,
-    front?: SendFront,
+    ends: SendEnds,
   ) {
     this.#settings = settings;
     this.#target = target;
     this.#guard = guard;
     this.#progress = progress;
     this.#signal = signal;
-    this.#front = front;
-    front?.watch(this.#reactor);
+    this.#ends = ends;
+    ends.front?.watch(this.#reactor);
   }
 
   get state(): SendingState {
@@ -131,12 +124,13 @@ export class Sending {
   async connect(): Promise<void> {
     const reactor = this.#reactor;
     const signal = this.#signal;
-    const taps = this.#taps = await PrimaryTapDevices.open(this.#settings.taps, reactor, signal);
+    const taps = this.#taps = await this.#ends.openTaps(this.#settings.taps, reactor, signal);
     this.#identity = await reactor.during(identityOfSent(this.#settings), signal);
     const link = await this.#connectSecondary(taps);
     await this.#showStatus(link, taps);
     link.onEvent = (event) => this.#tell(event, link);
-    link.attach({ input: this.#input.fd, output: this.#output.fd, name: "QEMU" });
+    const { input, output } = this.#ends;
+    link.attach({ input: input.fd, output: output.fd, name: "QEMU" });
     this.#state = "linked";
     // Behind that: a QEMU whose stream is not read may not come to answer at its monitor either.
     await this.#connectMonitor(link, taps);
@@ -329,6 +323,8 @@ export class Sending {
     this.#goOnAlone(cause);
     const { qmp } = this.#settings;
     const delayMs = this.#vm?.changedDelayMs;
+    // QEMU drains the disks before it answers, and nobody listens to its STOP then.
+    if (action === "stop") this.#taps?.vmStops();
     const beside = besides("QEMU is told that its secondary is lost");
     if (end.taps === "hold-until-resumed" && end.servesOn) {
       const resumed = () => {
@@ -373,14 +369,14 @@ export class Sending {
   #goOnAlone(cause: unknown): void {
     this.#link?.detach();
     this.#closeChannel();
-    this.#front?.dismiss(exitCodeOf(cause));
+    this.#ends.front?.dismiss(exitCodeOf(cause));
   }
 
   #closeChannel(): void {
     if (!this.#hasChannel) return;
     this.#hasChannel = false;
-    this.#input.release();
-    this.#output.release();
+    this.#ends.input.release();
+    this.#ends.output.release();
   }
 }
 

@@ -54,7 +54,8 @@ export class SentVm {
     const watch = this.#watch = new VmWatch(qmp);
     this.#requests = new CheckpointRequests({
       ...{ reactor, watch, taps, settings, peer: "the secondary" },
-      ask: () => this.#ask(settings.syncIntervalMs),
+      ask: () => qmp.run(triggerCheckpoint(settings.syncIntervalMs)),
+      prepare: () => this.#learnDelay(),
     });
     this.#requests.begin(link);
     watch.follow({
@@ -121,13 +122,11 @@ export class SentVm {
     this.#reactor.wake();
   }
 
-  async #ask(intervalMs: number): Promise<void> {
-    if (this.#delayMs === undefined) {
-      const parameters = await this.#qmp.execute("query-migrate-parameters");
-      const delayMs = (parameters as Record<string, unknown>)["x-checkpoint-delay"];
-      if (typeof delayMs === "number") this.#delayMs = delayMs;
-    }
-    await this.#qmp.run(triggerCheckpoint(intervalMs));
+  /** Asking for a checkpoint changes it. */
+  async #learnDelay(): Promise<void> {
+    const parameters = await this.#qmp.execute("query-migrate-parameters");
+    const delayMs = (parameters as Record<string, unknown>)["x-checkpoint-delay"];
+    if (typeof delayMs === "number") this.#delayMs = delayMs;
   }
 }
 

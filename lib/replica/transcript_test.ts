@@ -1,84 +1,143 @@
-/** A small session, byte for byte: what docs/PROTOCOL.md explains, and what the ends still say. */
+/** Small sessions, byte for byte: what docs/PROTOCOL.md explains, and what both ends still say. */
 import assert from "node:assert/strict";
-import { checkpoint, concat, fullStream, page, zero } from "../qemu/testing/synthetic_stream.ts";
-import { crc32 } from "node:zlib";
-import { HEADER_BYTES, TXN } from "../txn/wire.ts";
-import { encodeDiskQuery } from "./events/disk_digest.ts";
-import { FakeDisk } from "./testing/fake_disk.ts";
-import { Loopback } from "./testing/loopback.ts";
+import { KemariError } from "../errors.ts";
+import { frameName } from "../txn/frame_rules.ts";
+import { TXN } from "../txn/wire.ts";
 import { createPageDigest } from "./pages/page_digest.ts";
-import { Replica } from "./secondary/replica.ts";
-import { SecondaryTaps } from "./events/secondary_taps.ts";
+import { Loopback, type LoopbackConfig, type Said } from "./testing/loopback.ts";
+import { SMALL_SESSIONS, type SmallSession } from "./testing/small_sessions.ts";
+import {
+  formatTranscripts,
+  framesOf,
+  lineOf,
+  parseTranscripts,
+  unpacked,
+} from "./testing/transcript.ts";
 
 const TRANSCRIPT = new URL("../../fixtures/transcripts/small-session.txt", import.meta.url);
 const PROTOCOL = new URL("../../docs/PROTOCOL.md", import.meta.url);
 
-/** One line a frame: who, which command, the bytes; long payloads by length and CRC-32. */
-function lines(who: "sender" | "receiver", wire: readonly Uint8Array[]): string[] {
-  const bytes = concat(...wire);
-  const found: string[] = [];
-  for (let at = 0; at < bytes.length;) {
-    const body = at + HEADER_BYTES;
-    const next = body + new DataView(bytes.buffer, at).getUint32(16);
-    const payload = bytes.slice(body, next);
-    const name = Object.entries(TXN).find(([, code]) => code === bytes[at + 2])![0];
-    const content = payload.length <= 128
-      ? payload.toHex()
-      : `(${payload.length} bytes, CRC-32 ${crc32(payload).toString(16).padStart(8, "0")})`;
-    found.push(`${who} ${name} ${bytes.slice(at, body).toHex()} ${content}`.trimEnd());
-    at = next;
+const lines = (said: readonly Said[]) => unpacked(said).map((line) => lineOf(line, true));
+
+async function carryOut(session: SmallSession): Promise<Said[]> {
+  const link = await Loopback.open(session.config());
+  session.run(link);
+  return framesOf(link.said);
+}
+
+async function record(): Promise<string> {
+  const transcripts = [];
+  for (const session of SMALL_SESSIONS) {
+    transcripts.push({ title: session.title, lines: await carryOut(session) });
   }
-  return found;
+  return formatTranscripts(transcripts);
 }
 
-async function session(): Promise<string> {
-  const copy = new FakeDisk(4 * 4096);
-  copy.write(2 * 4096, new Uint8Array(4096).fill(1));
-  const taps = new SecondaryTaps(new Map([["disk0", { mode: "replicated", copy }]]), new Set());
-  const link = await Loopback.open({ replica: new Replica(1e9, undefined, taps) });
-  const transcript: string[] = [];
-  const say = () => {
-    transcript.push(...lines("sender", link.wire.splice(0)));
-    transcript.push(...lines("receiver", link.answers.splice(0)));
-  };
-  say();
-  const chunks = { chunkBytes: 4096, offset: 0, lengthBytes: copy.sizeBytes };
-  link.primary.queryDisk(encodeDiskQuery({ tap: "disk0", seedLow: 11, seedHigh: 22, ...chunks }));
-  link.pump();
-  say();
-  link.feed(fullStream(1));
-  say();
-  link.feed(fullStream(1));
-  say();
-  link.feed(checkpoint(2, page(4, 5, "pc.ram"), zero(0)));
-  say();
-  link.feed(checkpoint(3).subarray(0, 8));
-  link.primary.cancel();
-  link.pump();
-  say();
-  // What has been in COLO is not given away: a plain stream is, after as many transactions.
-  const plain = await Loopback.open({ stream: "plain" });
-  for (const seed of [1, 2, 3]) plain.feed(fullStream(seed));
-  plain.wire.length = plain.answers.length = 0;
-  plain.end();
-  transcript.push(...lines("sender", plain.wire), ...lines("receiver", plain.answers));
-  return transcript.join("\n") + "\n";
-}
+if (Deno.env.get("KEMARI_RECORD") === "1") Deno.writeTextFileSync(TRANSCRIPT, await record());
+const RECORDED = parseTranscripts(Deno.readTextFileSync(TRANSCRIPT));
 
-Deno.test("a small session goes over the wire as recorded", async () => {
-  const transcript = await session();
-  if (Deno.env.get("KEMARI_RECORD") === "1") Deno.writeTextFileSync(TRANSCRIPT, transcript);
-  assert.equal(transcript, Deno.readTextFileSync(TRANSCRIPT));
+Deno.test("there is a record of each session, and every kind of frame is in one of them", () => {
+  assert.deepEqual(RECORDED.map(({ title }) => title), SMALL_SESSIONS.map(({ title }) => title));
+  const kinds = new Set(
+    RECORDED.flatMap(({ lines }) =>
+      lines.map((line) => "bytes" in line && frameName(line.bytes[2]))
+    ),
+  );
+  for (const name of Object.keys(TXN)) assert.ok(kinds.has(name as keyof typeof TXN), name);
 });
 
-Deno.test("the worked example in docs/PROTOCOL.md is that session", () => {
-  const transcript = new Set(Deno.readTextFileSync(TRANSCRIPT).split("\n"));
-  const text = Deno.readTextFileSync(PROTOCOL);
-  const block = text.split("```text worked-example\n")[1]?.split("```")[0];
+for (const [i, session] of SMALL_SESSIONS.entries()) {
+  const recorded = RECORDED[i].lines;
+
+  Deno.test(`both ends say what is recorded: ${session.title}`, async () => {
+    assert.deepEqual(lines(await carryOut(session)), lines(recorded));
+  });
+
+  Deno.test(`a receiver answers what is recorded as recorded: ${session.title}`, () => {
+    const link = new Loopback(session.config());
+    const answers: Said[] = [];
+    for (const line of recorded) {
+      try {
+        if (line.who === "time") link.secondary.tick(link.now = line.now);
+        else if (line.who === "sender") link.tell(line.bytes);
+      } catch (error) {
+        // It says so itself.
+        assert.ok(error instanceof KemariError, `${error}`);
+      }
+      answers.push(...link.hear().map((bytes) => ({ who: "receiver", bytes }) as const));
+    }
+    const expected = recorded.filter(({ who }) => who === "receiver");
+    assert.deepEqual(lines(framesOf(answers)), lines(expected));
+  });
+
+  Deno.test(`a sender that hears what is recorded says what is recorded: ${session.title}`, async () => {
+    const link = new RecordedReceiver(session.config(), recorded);
+    await link.open();
+    session.run(link);
+    const expected = lines(recorded.filter(({ who }) => who === "sender"));
+    const said = lines(link.heard);
+    // What is said before a refusal is heard is not recorded: its receiver does not look at it.
+    const isRefused = lineOf(recorded.at(-1)!).includes(" NACK ");
+    assert.deepEqual(isRefused ? said.slice(0, expected.length) : said, expected);
+  });
+}
+
+/** A receiver that says what is recorded, each of its frames behind as many of the sender's. */
+class RecordedReceiver extends Loopback {
+  readonly #recorded: readonly Said[];
+  readonly #pieces: Said[] = [];
+  #next = 0;
+
+  constructor(config: LoopbackConfig, recorded: readonly Said[]) {
+    super(config);
+    this.#recorded = recorded.filter(({ who }) => who !== "time");
+  }
+
+  /** The sender's frames. */
+  get heard(): Said[] {
+    return framesOf(this.#pieces);
+  }
+
+  override tell(bytes: Uint8Array): void {
+    this.#pieces.push({ who: "sender", bytes });
+  }
+
+  override hear(): Uint8Array[] {
+    const before = (count: number) =>
+      this.#recorded.slice(0, count).filter(({ who }) => who === "sender").length;
+    const heard = this.heard.length;
+    const said: Uint8Array[] = [];
+    for (; this.#next < this.#recorded.length; this.#next++) {
+      const line = this.#recorded[this.#next];
+      if (line.who === "receiver" && before(this.#next) <= heard) said.push(line.bytes);
+      else if (line.who !== "sender" || before(this.#next) >= heard) break;
+    }
+    return said;
+  }
+}
+
+/** The worked example's lines, unfolded. */
+function example(): string[] {
+  const block = Deno.readTextFileSync(PROTOCOL).split("```text worked-example\n")[1]?.split(
+    "```",
+  )[0];
   assert.ok(block !== undefined, "there is a block called worked-example");
-  const example = block.replace(/\n {2,}/g, "").trim().split("\n");
-  assert.ok(example.length >= 10);
-  for (const line of example) assert.ok(transcript.has(line), line);
+  return block.replace(/\n {2,}/g, "").split("\n").filter((line) => line !== "");
+}
+
+Deno.test("the worked example in docs/PROTOCOL.md is of these sessions, and has every kind of frame", () => {
+  const recorded = RECORDED.flatMap(({ title, lines }) => {
+    return [`# ${title}`, ...lines.map((line) => lineOf(line, true))];
+  });
+  let at = 0;
+  const kinds = new Set<string>();
+  for (const line of example()) {
+    const found = recorded.indexOf(line, at);
+    assert.ok(found >= 0, `is not recorded, or not there: ${line}`);
+    at = found + 1;
+    if (!line.startsWith("#") && !line.startsWith("time")) kinds.add(line.split(" ")[1]);
+  }
+  assert.deepEqual([...kinds].sort(), Object.keys(TXN).sort());
 });
 
 Deno.test("docs/PROTOCOL.md has the right digests", async () => {

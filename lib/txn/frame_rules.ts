@@ -111,7 +111,7 @@ export const FRAME_RULES: Readonly<Record<FrameName, FrameRule>> = {
     sentIn: { sender: ["hello"], receiver: ["hello"] },
     takenIn: { sender: ["hello"], receiver: ["hello"] },
     bytes: [MIN_HELLO_BYTES, MAX_CONTROL_BYTES],
-    nacks: ["version", "other-vm", "same-image"],
+    nacks: ["version", "other-vm", "same-image", "storage"],
   },
   BEGIN: {
     sentIn: { sender: ["ready"] },

@@ -1,7 +1,6 @@
 import { FramePacker, MAX_BATCH_PAYLOAD_BYTES, type PackingCounters } from "./packing.ts";
 import type { SentBytes } from "./sender_config.ts";
 import { encodeHeader } from "./frame_header.ts";
-import { refuse } from "./wire_fault.ts";
 import { HEADER_BYTES, MAX_PAYLOAD_BYTES, TXN } from "./wire.ts";
 
 /**
@@ -58,9 +57,6 @@ export class FrameWriter {
     const inTransaction = command >= TXN.BEGIN && command <= TXN.CANCEL || command === TXN.EVENT;
     this.sent.framing += HEADER_BYTES;
     const sequence = inTransaction ? this.#sequence++ : 0;
-    if (sequence > 0xffff_ffff) {
-      refuse(0, "too-large", `transaction ${transaction} has more frames than can be counted`);
-    }
     this.#output.push(encodeHeader({ command, flags, sequence, transaction, lengthBytes }));
   }
 

@@ -11,7 +11,7 @@ const HINTS: Readonly<Record<string, string>> = {
   "other-vm":
     "send to the kemari recv of this VM; or, if it is the same one, name it alike with --vm; " +
     "or start that recv with --replace: what it keeps is then overwritten",
-  "same-image": "give each side an image of its own, or say mode=shared at both ends",
+  "same-image": "give each side an image of its own, or write mode=shared at both ends",
   storage: "free space there, or mend its storage; nothing that was acknowledged is lost",
 };
 

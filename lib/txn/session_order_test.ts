@@ -181,3 +181,35 @@ Deno.test("calls out of order are bugs of ours", () => {
     assert.throws(() => link.sender[act]("full" as never, 0), StateError);
   }
 });
+
+Deno.test("a sender begins no transaction that has no number", () => {
+  const most = Number.MAX_SAFE_INTEGER;
+  const senderAt = (committed: number) => {
+    const sender = new TxnSender({ ...OPTIONS, session: SESSION }, 0);
+    const hello = { ...OPTIONS, version: 1, features: 0, session: SESSION, committed };
+    feed(sender, frame({ command: TXN.HELLO }, encodeHello(hello)));
+    return sender;
+  };
+  const last = senderAt(most - 1);
+  assert.equal(last.begin("full"), most);
+  last.commit(0);
+  for (const sender of [last, senderAt(most)]) {
+    assert.throws(
+      () => sender.begin("full"),
+      wireFault("bad-value", /is the last that there can be/),
+    );
+    sender.leave({ reason: "goes-on", text: "" });
+  }
+});
+
+Deno.test("a sender gives nothing away, and releases nothing, that is not acknowledged", () => {
+  const { sender } = new Link();
+  assert.throws(() => sender.handover(), StateError, "there is nothing");
+  sender.begin("full");
+  sender.commit(0);
+  assert.throws(() => sender.handover(), StateError);
+  assert.throws(() => sender.released(1), StateError);
+  feed(sender, frame({ command: TXN.ACK, transaction: 1 }));
+  sender.released(1);
+  sender.handover();
+});

@@ -6,18 +6,18 @@ import type { UnixAddress } from "../net/net_tap_address.ts";
 
 /** One `--disk NAME=PATH,unix:SOCK[,mode=replicated|shared][,format=raw]`. */
 export interface DiskTapAddress {
-  /** Tells disks apart, also between the two ends: the same on both. */
+  /** The disk's name, the same at both ends. */
   readonly name: string;
   /** A raw image or a block device. */
   readonly path: string;
-  /** Where QEMU finds the disk, as an NBD export of that name (or without one). */
+  /** The socket on which QEMU finds the disk, as an NBD export of that name, or without a name. */
   readonly socket: UnixAddress;
   readonly mode: DiskMode;
-  /** Said out loud: an image that looks like another format is served as raw all the same. */
+  /** Explicitly raw: an image that looks like another format is served as raw all the same. */
   readonly format?: "raw";
 }
 
-/** How a disk's image is to be opened. */
+/** How to open a disk's image. */
 export function imageUseOf({ mode, format }: DiskTapAddress): ImageUse {
   return { isShared: mode === "shared", format };
 }
@@ -41,12 +41,12 @@ export function parseDiskTap(text: string): DiskTapAddress {
     throw new UsageError(`--disk "${text}": ${what}`, { hint: SHAPE });
   };
   const parts = /^([A-Za-z0-9_.-]{1,32})=([^,]+),(unix:[^,]+)((?:,[a-z]+=[a-z0-9]+)*)$/.exec(text);
-  if (parts === null) return refuse("it is not of that shape");
+  if (parts === null) return refuse("it does not have this form");
   const [, name, path, socket, rest] = parts;
   const said = new Map<string, string>();
   for (const option of rest.split(",").slice(1)) {
     const [key, value] = option.split("=");
-    if (said.has(key)) return refuse(`${key} is said twice`);
+    if (said.has(key)) return refuse(`${key} is given twice`);
     if (key !== "mode" && key !== "format") return refuse(`there is no option ${key}`);
     said.set(key, value);
   }

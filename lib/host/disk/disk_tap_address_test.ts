@@ -13,12 +13,12 @@ Deno.test("a disk's mode and format may be said, in any order", () => {
 
 Deno.test("what is wrong with a disk is said", () => {
   const cases: [string, RegExp][] = [
-    ["d=/img", /not of that shape/],
+    ["d=/img", /not have this form/],
     ["d=/img,unix:/s,mode=both", /there is no mode both/],
     ["d=/img,unix:/s,format=qcow2", /format qcow2 cannot be served, only raw/],
-    ["d=/img,unix:/s,format=raw,format=raw", /format is said twice/],
+    ["d=/img,unix:/s,format=raw,format=raw", /format is given twice/],
     ["d=/img,unix:/s,cache=none", /there is no option cache/],
-    ["d=/img,unix:/s,mode", /not of that shape/],
+    ["d=/img,unix:/s,mode", /not have this form/],
   ];
   for (const [text, message] of cases) {
     assert.throws(() => parseDiskTap(text), (error) => {

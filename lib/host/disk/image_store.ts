@@ -3,7 +3,7 @@ import type { DigestedDisk } from "../../replica/events/disk_digest.ts";
 import type { DiskStore } from "../../replica/events/primary_disk_tap.ts";
 import type { BlockBackend } from "../image/block_backend.ts";
 
-/** An image as the event-tap's pure half wants it. */
+/** An image in the form that the pure half of the event-tap needs. */
 export function imageStore(image: BlockBackend): DiskStore & DigestedDisk {
   return {
     sizeBytes: image.sizeBytes,

@@ -1,14 +1,17 @@
-/** What an NBD client is answered for what a disk has said. */
+/** Answers to NBD clients, made from what a disk has returned. */
 import type { TransportError } from "../../errors.ts";
 import type { ReadChunk } from "../../nbd/reply_writer.ts";
 import { NBD_ERROR, type NbdError } from "../../nbd/wire.ts";
 import { isZero } from "../../replica/events/disk_digest.ts";
 import { ERRNO } from "../system/linux.ts";
 
-/** Zeroes are looked for in runs of so many bytes. */
+/** Zeroes are looked for in runs of this many bytes. */
 const RUN_BYTES = 64 * 1024;
 
-/** @returns What to answer where parts of what was read are zeroes, or `undefined`. */
+/**
+ * @returns The chunks to answer if parts of the data are zeroes; `undefined` if there are no such
+ * parts.
+ */
 export function aroundZeroes(data: Uint8Array<ArrayBuffer>): ReadChunk[] | undefined {
   const chunks: ReadChunk[] = [];
   let zeroBytes = 0;
@@ -29,7 +32,7 @@ export function aroundZeroes(data: Uint8Array<ArrayBuffer>): ReadChunk[] | undef
   return chunks.length > 0 ? chunks : undefined;
 }
 
-/** The protocol's number for what the system said. */
+/** The protocol's error number for the system's. */
 export function nbdErrorOf(error: TransportError): NbdError {
   switch (error.cause) {
     case ERRNO.ENOSPC:

@@ -13,14 +13,14 @@ import type { Reactor, Watch } from "../system/reactor.ts";
 import type { ReplyBuffers } from "./reply_buffers.ts";
 import { SO_SNDBUF, SO_SNDBUFFORCE, SOL_SOCKET } from "../system/linux.ts";
 
-/** What has been done for an export's clients. */
+/** Counters of an export, over all its clients. */
 export interface NbdCounters {
   connections: number;
   requests: number;
   readBytes: number;
   writtenBytes: number;
   flushes: number;
-  /** Requests that failed below us; those refused for their form are not counted. */
+  /** Requests that the disk failed; requests refused for their form are not counted. */
   failures: number;
 }
 
@@ -31,37 +31,40 @@ export interface ServedExport {
   readonly counters: NbdCounters;
 }
 
-/** What a connection needs of the server it belongs to. */
+/** The part of the server that a connection needs. */
 export interface ConnectionHost {
   readonly reactor: Reactor;
   readonly buffers: ReplyBuffers;
   readonly infos: readonly ExportInfo[];
-  /** Answers that may wait for one client; beyond it no request of its is taken. */
+  /** Bytes of answers that may wait for one client; beyond that none of its requests is taken. */
   readonly mostPendingBytes: number;
   exportOf(info: ExportInfo): ServedExport;
-  /** The connection is no more. `error`: why, where it did not end well. */
+  /** The connection has ended. `error`: why, if it did not end well. */
   ended(connection: NbdConnection, error?: KemariError): void;
-  /** A disk could not do what a client asked. */
+  /** A disk could not carry out a client's request. */
   failed(served: ServedExport, error: TransportError): void;
 }
 
 const INPUT_BYTES = 256 * 1024;
 /**
- * What the socket may hold: some long answers, so that we read the next one while the client
- * takes these (measured with nbdcopy: a fifth more throughput than with 208 KiB). Only root may
- * exceed the system's limit.
+ * The socket's buffer: large enough for some long answers, so that the next one is read from the
+ * disk while the client takes these (measured with nbdcopy: a fifth more throughput than with 208
+ * KiB). Only root may exceed the system's limit.
  */
 const SOCKET_BYTES = 1024 * 1024;
-/** Answers gathered before they are written. */
+/** Bytes of answers that are gathered before they are written. */
 const FLUSH_BYTES = 256 * 1024;
-/** Writes from this length on are read right into their place, and reads looked at for holes. */
+/**
+ * From this length on, a write's data is read right into its place, and what a read returns is
+ * searched for zeroes.
+ */
 const LONG_BYTES = 64 * 1024;
-/** What is read along with the header of a long write, to be copied. */
+/** How much of a long write's data is read along with its header, and copied. */
 const SHORT_READ_BYTES = 4096;
-/** Reads from one socket before the others get their turn. */
+/** How often one socket is read before the others get their turn. */
 const READS_PER_TURN = 32;
 
-/** One client. Whatever goes wrong with it ends it alone. */
+/** One client. Its errors end this connection only. */
 export class NbdConnection implements RequestVisitor {
   readonly #host: ConnectionHost;
   readonly #fd: number;
@@ -73,12 +76,12 @@ export class NbdConnection implements RequestVisitor {
   #end = 0;
   #longWrites = false;
   #served: ServedExport | undefined;
-  /** Buffers on their way out; free when the queue has written up to `until`. */
+  /** Buffers that are being written; each is free when the queue has written up to `until`. */
   #lent: { until: number; buffer: Uint8Array<ArrayBuffer> }[] = [];
   #ended = false;
   #speaks = false;
 
-  /** @param fd Non-blocking; ours from now on. @param name For messages. */
+  /** @param fd Non-blocking; this object closes it. @param name For messages. */
   constructor(fd: number, readonly name: string, host: ConnectionHost) {
     this.#fd = fd;
     this.#host = host;
@@ -104,12 +107,12 @@ export class NbdConnection implements RequestVisitor {
     return this.#served;
   }
 
-  /** Looks again whether requests may be taken. */
+  /** Checks again whether requests may be taken. */
   resume(): void {
     this.#guard(() => this.#parse());
   }
 
-  /** Ends it here and now. */
+  /** Ends the connection at once. */
   close(error?: KemariError): void {
     if (this.#ended) return;
     this.#ended = true;
@@ -140,7 +143,7 @@ export class NbdConnection implements RequestVisitor {
     const data = buffer.subarray(0, length);
     this.#longWrites = false;
     this.#serve(request, (backend, done) => backend.read(data, offset, done), (error) => {
-      // Of an answer that nobody will read nothing is on its way out.
+      // A buffer for a client that is gone is not in the queue.
       if (this.#ended || error !== undefined) return this.#host.buffers.giveBack(buffer);
       const chunks = length >= LONG_BYTES && this.#session.holesAllowed(request)
         ? aroundZeroes(data)
@@ -157,7 +160,7 @@ export class NbdConnection implements RequestVisitor {
   write(request: NbdRequest, data: Uint8Array): void {
     this.#longWrites = request.length >= LONG_BYTES;
     let kept = data as Uint8Array<ArrayBuffer>;
-    // What is read next overwrites what has been read.
+    // The next read overwrites these bytes.
     if (data.buffer === this.#input.buffer) {
       kept = this.room(data.length).subarray(0, data.length);
       kept.set(data);
@@ -229,11 +232,10 @@ export class NbdConnection implements RequestVisitor {
   }
 
   /**
-   * Lets the disk act, which may take until later; where it cannot, the client and the operator are
-   * told.
+   * Has the disk act, at once or later. If the disk fails, the client and the operator are told.
    *
-   * @param answer Called in the end, also where the client is gone by then: to give memory back, and
-   *   to answer where there is somebody, and nothing has failed.
+   * @param answer Called in the end, also if the client is gone by then: gives memory back, and
+   *   answers if the client is there and nothing has failed.
    */
   #serve(
     request: NbdRequest,
@@ -261,13 +263,13 @@ export class NbdConnection implements RequestVisitor {
     if (!(error instanceof TransportError)) throw error;
     const code = nbdErrorOf(error);
     this.#session.replyError(request, code, error.message);
-    // A refusal that the client asked for is no failure.
+    // A refusal that the client has asked for is no failure.
     if (code === NBD_ERROR.ENOTSUP) return;
     served.counters.failures++;
     this.#host.failed(served, error);
   }
 
-  /** Writes what there is to say once all that has just been done is said. */
+  /** Writes the answers when all requests of this moment are answered. */
   #speakSoon(): void {
     if (this.#speaks || this.#ended) return;
     this.#speaks = true;
@@ -307,7 +309,7 @@ export class NbdConnection implements RequestVisitor {
       (this.#served === undefined || this.ready());
   }
 
-  /** Serves what has been read, and writes what that makes. */
+  /** Serves the requests that have been read, and writes the answers. */
   #parse(): void {
     for (;;) {
       this.#start = this.#session.receive(this.#input, this.#start, this.#end);
@@ -330,11 +332,11 @@ export class NbdConnection implements RequestVisitor {
 
   #endOfInput(): void {
     this.#session.finish(this.#end - this.#start);
-    // A client may go without a word; nothing that it was promised is lost.
+    // A client may go without a word: nothing that it was promised is lost.
     this.close();
   }
 
-  /** Acts, then waits for what comes next; errors of the client's end its connection. */
+  /** Acts, then sets what to wait for; errors of the client end its connection. */
   #guard(act: () => void): void {
     if (this.#ended) return;
     this.#attempt(() => {

@@ -16,18 +16,18 @@ import { type Listener, listenSocket } from "../system/socket.ts";
 
 /** One disk to serve. */
 interface NbdExport {
-  /** As clients ask for it; where there is one export only, no name will do. */
+  /** The name by which clients ask for it; if there is only one export, an empty name means it. */
   readonly name: string;
-  /** Stays the caller's, to be closed after the server. */
+  /** Stays the caller's, who closes it after the server. */
   readonly backend: BlockBackend;
   readonly description?: string;
-  /** Offsets and lengths must be multiples of it; 1 if absent. */
+  /** Offsets and lengths must be multiples of this; 1 if absent. */
   readonly minimumBlockBytes?: number;
 }
 
-/** What the server tells of; none of it stops it. */
+/** The server's events; none of them ends it. */
 interface NbdServerEvents {
-  /** A client came to an end, in an orderly way or because of `error`. */
+  /** A client has gone, in an orderly way or because of `error`. */
   readonly onDisconnect?: (client: string, error: KemariError | undefined) => void;
   /** A disk could not do what a client asked; the client has been told. */
   readonly onFailure?: (exportName: string, error: TransportError) => void;
@@ -38,18 +38,18 @@ interface NbdServerSettings extends NbdServerEvents {
   readonly address: Extract<Address, { kind: "tcp" | "unix" }>;
   readonly exports: readonly NbdExport[];
   /**
-   * Answers in bytes that may wait for one client to read them; beyond it none of its requests is
+   * Bytes of answers that may wait for one client to read them; beyond that none of its requests is
    * taken. One more answer may come on top. 64 MiB if absent.
    */
   readonly mostPendingBytes?: number;
 }
 
-/** Clients at a time; QEMU needs one, nbdcopy four. */
+/** The most clients at a time; QEMU needs one, nbdcopy four. */
 const MAX_CONNECTIONS = 64;
 const KEPT_BUFFER_BYTES = 64 * 1024 * 1024;
 const MOST_PENDING_BYTES = 64 * 1024 * 1024;
 
-/** Serves disks over NBD inside a reactor: it works while that runs. */
+/** Serves disks over NBD on a reactor, while the reactor runs. */
 export class NbdServer implements ConnectionHost {
   readonly buffers = new ReplyBuffers(KEPT_BUFFER_BYTES);
   readonly infos: readonly ExportInfo[];
@@ -72,7 +72,8 @@ export class NbdServer implements ConnectionHost {
         readOnly: backend.readOnly,
         description,
         minimumBlockBytes,
-        // One process and one back end: whatever one connection did, all see.
+        // Several connections are allowed: all use the same back end, so each sees what the others
+        // did.
         multiConn: true,
       };
       const counters = {
@@ -91,7 +92,7 @@ export class NbdServer implements ConnectionHost {
     this.#stopListening = () => watch.stop();
   }
 
-  /** @throws {UsageError} for names that do not do. @throws {TransportError} */
+  /** @throws {UsageError} for names that cannot be used. @throws {TransportError} */
   static async listen(
     settings: NbdServerSettings,
     reactor: Reactor,
@@ -108,12 +109,12 @@ export class NbdServer implements ConnectionHost {
     return new NbdServer(reactor, await listenSocket(settings.address, reactor, signal), settings);
   }
 
-  /** Clients connected now. */
+  /** How many clients are connected now. */
   get connections(): number {
     return this.#connections.size;
   }
 
-  /** What was done for one export's clients. */
+  /** The counters of one export. */
   countersOf(exportName: string): Readonly<NbdCounters> {
     for (const { info, counters } of this.#served.values()) {
       if (info.name === exportName) return counters;
@@ -121,7 +122,7 @@ export class NbdServer implements ConnectionHost {
     throw new StateError(`no export is called ${exportName}`);
   }
 
-  /** To be called when a back end that was not ready is. */
+  /** To be called when a back end that was not ready is ready again. */
   resume(): void {
     for (const connection of this.#connections) connection.resume();
   }

@@ -14,35 +14,38 @@ import { PrimaryDiskBackend } from "./primary_disk_backend.ts";
 
 const log = getLogger(["kemari", "tap"]);
 
-/** Bytes held of one disk, above which something is done about it. */
+/** Bytes held of one disk, above which kemari reacts. */
 export const HELD_LIMITS = {
   /** A synchronization is asked for, whatever `--sync-on` says. */
   sync: 32 * 2 ** 20,
   /** The guest's requests are slowed down. */
   throttle: 128 * 2 ** 20,
-  /** The secondary is given up: it takes less than the guest writes. */
+  /** The secondary is given up: it takes the writes more slowly than the guest makes them. */
   giveUp: 512 * 2 ** 20,
 } as const;
 
-/** How often an image that has refused writes is tried again. */
+/** How long to wait before an image that has refused writes is tried again. */
 const RETRY_MS = 1000;
 
-/** One disk of the protected VM: its image, who serves it, and what is held of it. */
+/** One disk of the protected VM: its image, its server, and its held writes. */
 export class PrimaryDisk {
   readonly tap: PrimaryDiskTap;
   readonly resync: DiskResync;
-  /** What the guest's requests are served from. */
+  /** The back end for the guest's requests. */
   readonly backend: PrimaryDiskBackend;
   readonly #throttle: WriteThrottle;
   #server: NbdServer | undefined;
   #left = 0;
-  /** Counts what begins and ends: what the image answers to an earlier one is no news. */
+  /**
+   * Counts the sessions, and the times between them: an answer of the image to an earlier one is
+   * ignored.
+   */
   #session = 0;
   #isGivenUp = false;
   /** A shared image has been written to since it was flushed last. */
   #isDirty = false;
   #isFlushing = false;
-  /** The last transaction whose writes the image has been given, but may not have on stable storage. */
+  /** The last transaction whose writes the image has, perhaps not yet on stable storage. */
   #written = 0;
   #stuck: string | undefined;
   #waits = false;
@@ -51,7 +54,7 @@ export class PrimaryDisk {
   /** The image has the writes of one more transaction for good: {@link left} has moved. */
   onReleased: () => void = () => {};
 
-  /** @param image This object's to close from now on. */
+  /** @param image Closed by this object. */
   constructor(
     address: DiskTapAddress,
     readonly image: ImageFile,
@@ -67,27 +70,27 @@ export class PrimaryDisk {
     image.onRoom = () => this.#server?.resume();
   }
 
-  /** Who serves it: to be closed with it. */
+  /** Sets the disk's server, which is closed with the disk. */
   serve(server: NbdServer): void {
     this.#server = server;
   }
 
-  /** Where its image is. */
+  /** The disk's image, to be marked. */
   get marked(): MarkedDisk {
     return { name: this.tap.name, path: this.image.name, mode: this.tap.mode };
   }
   get isUsed(): boolean {
     return (this.#server?.connections ?? 0) > 0;
   }
-  /** Whether the image lacks something that the guest has written. */
+  /** Whether the image does not have all that the guest has written. */
   get isWriting(): boolean {
     return this.tap.unreleasedWrites > 0 || this.image.waiting > 0;
   }
-  /** Whether what was let go is on its way to the image. */
+  /** Whether released writes are on their way to the image. */
   get isReleasing(): boolean {
     return this.tap.isWriting || this.#isFlushing;
   }
-  /** The last transaction whose writes the image has: a shared one on stable storage. */
+  /** The last transaction whose writes the image has; a shared image has them on stable storage. */
   get left(): number {
     return this.#left;
   }
@@ -112,29 +115,33 @@ export class PrimaryDisk {
     };
   }
 
-  /** A secondary is there. */
+  /** A session with a secondary begins. */
   begin(lastTransaction: number): void {
     this.#session++;
     this.#isGivenUp = false;
     this.#left = this.#written = lastTransaction;
-    // What the image has refused travels with the first transaction, and is written after it.
+    // Writes that the image has refused travel with the first transaction, and are written after
+    // it.
     this.#cancelRetry();
     this.tap.start();
     if (this.tap.mode === "replicated") this.resync.reset();
   }
 
-  /** The VM is about to be stopped, which waits for every request. */
+  /** QEMU is about to stop the VM, and waits for all its disk requests. */
   stopping(): void {
     this.#throttle.stopping();
     if (this.#waits) this.#server?.resume();
   }
 
-  /** It stands still, or runs. */
+  /** The VM has stopped, or runs again. */
   stopped(): void {
     this.#throttle.stopped();
   }
 
-  /** The transaction is acknowledged. An image that refuses is told of, and tried again. */
+  /**
+   * The transaction is acknowledged: its writes go to the image. If the image refuses, that is
+   * logged and retried.
+   */
   release(transaction: number): void {
     const session = this.#session;
     const mayWrite = this.tap.unreleasedWrites > 0;
@@ -146,12 +153,12 @@ export class PrimaryDisk {
   }
 
   /**
-   * The image has been given a transaction's writes. The secondary is about to forget them: where it
-   * has no copy of its own, they must outlive this host first.
+   * The image has a transaction's writes. The secondary is about to forget them: if the disk is
+   * shared, the writes must be on stable storage first, to survive this host.
    */
   #letGo(transaction: number, hasWritten = false): void {
     this.#written = Math.max(this.#written, transaction);
-    // A flush that is on its way may have begun before it was written.
+    // A flush that is under way may have begun before these writes.
     if (hasWritten) this.#isDirty = true;
     if (this.#isFlushing || this.#isGivenUp || this.#written <= this.#left) return;
     if (!this.#isDirty) {
@@ -182,7 +189,7 @@ export class PrimaryDisk {
     this.#server?.resume();
   }
 
-  /** What the guest was told is durable has to be so, now that nobody else has it. */
+  /** Flushes what the guest was told is durable, now that there is no secondary that has it. */
   #makeGood(): void {
     if (this.#isGivenUp || !this.backend.owesFlush) return;
     this.backend.makeGood((error) => {
@@ -193,12 +200,13 @@ export class PrimaryDisk {
   #lostFlush(error: Error): void {
     if (!this.backend.fail(error)) return;
     log.error(
-      "disk {name}: what the guest was told is durable may not be: {reason}; its next flush fails",
+      "disk {name}: writes that the guest takes for durable may not be: {reason}; its next flush " +
+        "fails",
       { name: this.tap.name, reason: error.message },
     );
   }
 
-  /** The VM is another's: nothing is written any more, also of what was to be. */
+  /** The VM is the secondary's: nothing is written any more, not even writes that were held. */
   giveUp(): void {
     this.#session++;
     this.#isGivenUp = true;
@@ -206,7 +214,7 @@ export class PrimaryDisk {
     this.image.giveUpWrites();
   }
 
-  /** @param untilMs How long the image has, on performance.now(), to take what is on its way. */
+  /** @param untilMs Until when, on performance.now(), the image may take what is on its way. */
   close(untilMs: number): void {
     this.#server?.close();
     this.#makeGood();
@@ -216,7 +224,7 @@ export class PrimaryDisk {
     const stuck = this.#stuck ??
       (this.tap.isWriting ? "the image's storage does not answer" : undefined);
     if (stuck !== undefined && this.tap.unreleasedWrites > 0) {
-      log.error("disk {name}: {count} writes of the guest's were never stored: {stuck}", {
+      log.error("disk {name}: {count} writes of the guest were never stored: {stuck}", {
         name: this.tap.name,
         count: this.tap.unreleasedWrites,
         stuck,
@@ -224,7 +232,8 @@ export class PrimaryDisk {
     }
     if (!this.#isGivenUp && this.backend.owesFlush && this.image.waiting > 0) {
       log.error(
-        "disk {name}: what the guest was told is durable may not be: the image's storage does not answer",
+        "disk {name}: writes that the guest takes for durable may not be: the image's storage " +
+          "does not answer",
         { name: this.tap.name },
       );
     }
@@ -232,9 +241,10 @@ export class PrimaryDisk {
   }
 
   /**
-   * Lets the image have writes, which is done at once or later.
+   * Gives writes to the image, which takes them at once or later.
    *
-   * @param again What to do a while after it has refused: by default to try all that is not written.
+   * @param again What to do a while after the image has refused; by default to write everything
+   *   that is not written.
    */
   #write(
     act: (done: Done) => void,
@@ -252,7 +262,7 @@ export class PrimaryDisk {
       }
       const { message } = error;
       if (this.#stuck !== message) {
-        log.error("disk {name}: {message}; {count} writes are kept in memory, and tried again", {
+        log.error("disk {name}: {message}; {count} writes are kept in memory and retried", {
           name,
           message,
           count: this.tap.unreleasedWrites,
@@ -270,7 +280,7 @@ export class PrimaryDisk {
     log.info("disk {name}: the image takes writes again", { name: this.tap.name });
   }
 
-  /** Requests wait: looks again when their time has come. */
+  /** Requests wait: has the server look again at the time given. */
   #wait(untilMs: number): void {
     if (this.#waits) return;
     this.#waits = true;

@@ -4,16 +4,17 @@ import type { WriteThrottle } from "../../replica/events/write_throttle.ts";
 import type { BlockBackend, StatusDone, ZeroFlags } from "../image/block_backend.ts";
 
 /**
- * A tapped disk as the NBD server wants it.
+ * A primary's disk as a back end of the NBD server.
  *
- * While the guest's output is held, flushes and FUA are answered on credit, without waiting for stable
- * storage: what the guest has been told is durable is so because the secondary has it before the guest
- * can say so to anybody. When there is no secondary any more, that is owed: {@link makeGood}.
+ * While the guest's output is held, flushes and FUA are answered on credit, without waiting for
+ * stable storage: the data is durable all the same, since the secondary has it before any output of
+ * the guest that depends on it leaves. When there is no secondary any more, the flush is owed:
+ * {@link makeGood}.
  */
 export class PrimaryDiskBackend implements BlockBackend {
   readonly readOnly = false;
 
-  /** Told when requests have to wait, and when to ask again, on performance.now(). */
+  /** Called when requests have to wait, with the time to ask again, on performance.now(). */
   onBlocked: (untilMs: number) => void = () => {};
 
   /** Flushes answered on credit, and how many of them the image has made good since. */
@@ -41,7 +42,7 @@ export class PrimaryDiskBackend implements BlockBackend {
   }
 
   ready(): boolean {
-    // The image says itself when it takes requests again.
+    // The image calls back when it takes requests again.
     if (!(this.image.ready?.() ?? true)) return false;
     const ready = this.throttle.ready(this.tap.heldBytes, performance.now());
     if (!ready) this.onBlocked(this.throttle.blockedUntil);
@@ -49,13 +50,14 @@ export class PrimaryDiskBackend implements BlockBackend {
   }
 
   flush(done: Done): void {
-    // What could not be made good is lost to the guest if the host dies: it has to hear of that.
+    // Data for which a flush was owed and failed is lost if the host dies: the guest has to learn
+    // of that.
     if (this.#failure !== undefined) return done(this.#failure);
     if (this.tap.isFlushedOnCredit) {
       this.#credits++;
       return done();
     }
-    // What the image has refused is not on it, whatever its flush says.
+    // Writes that the image has refused are not on it, even if its flush succeeds.
     this.tap.retry((error) => error === undefined ? this.image.flush(done) : done(error));
   }
 
@@ -67,16 +69,17 @@ export class PrimaryDiskBackend implements BlockBackend {
     this.tap.zero(offset, lengthBytes, fua ? this.#flushed(done) : done);
   }
 
-  /** Whether the guest was told that something is durable which stable storage may not have. */
+  /** Whether stable storage may lack something that the guest was told is durable. */
   get owesFlush(): boolean {
     return this.#credits > this.#madeGood;
   }
 
   /**
-   * Has the image flushed for the credit that was given: to be called when it has all that was held.
-   * Calls for it are answered on the image's own thread, behind what it was asked for before.
+   * Flushes the image for the flushes answered on credit. To be called when the image has been
+   * given all that was held: its thread flushes behind the requests before.
    *
-   * @param done Told when it is done, or why not: then every later flush of the guest's fails too.
+   * @param done Called when the flush is done, or with the reason why not: then every later flush
+   *   of the guest fails too.
    */
   makeGood(done: Done): void {
     const credits = this.#credits;
@@ -88,9 +91,10 @@ export class PrimaryDiskBackend implements BlockBackend {
   }
 
   /**
-   * The image has lost something that the guest may take for durable: its flushes fail from now on.
+   * The image has lost something that the guest may take for durable: the guest's flushes fail from
+   * now on.
    *
-   * @returns Whether that is new.
+   * @returns Whether this is the first such failure.
    */
   fail(error: Error): boolean {
     if (this.#failure !== undefined) return false;

@@ -1,15 +1,15 @@
 const SMALLEST_BITS = 12;
 
 /**
- * Buffers for what is read from a disk and is on its way to a client, kept for reuse: fresh memory
- * costs about as much as the read itself.
+ * Buffers for data on its way from a disk to a client, kept for reuse: allocating memory costs
+ * about as much as the read itself.
  */
 export class ReplyBuffers {
-  /** Free ones, by the power of two that is their size. */
+  /** The free buffers, by the power of two that is their size. */
   readonly #free: Uint8Array<ArrayBuffer>[][] = [];
   #keptBytes = 0;
 
-  /** @param mostKeptBytes What lies idle here at the most. */
+  /** @param mostKeptBytes Bytes of free buffers to keep at the most. */
   constructor(readonly mostKeptBytes: number) {}
 
   /** A buffer of at least so many bytes, with any content. */
@@ -21,7 +21,7 @@ export class ReplyBuffers {
     return buffer;
   }
 
-  /** Takes a buffer back, whole, that nobody reads any more. */
+  /** Takes back a whole buffer that nobody reads any more. */
   giveBack(buffer: Uint8Array<ArrayBuffer>): void {
     if (this.#keptBytes + buffer.length > this.mostKeptBytes) return;
     this.#keptBytes += buffer.length;

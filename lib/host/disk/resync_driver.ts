@@ -9,18 +9,18 @@ import type { Reactor } from "../system/reactor.ts";
 const log = getLogger(["kemari", "tap"]);
 
 const PERIOD_MS = 5;
-/** How much of it goes into reading and comparing; the guest's requests come in between. */
+/** How much is read and compared at a time; the guest's requests come in between. */
 const BUDGET_MS = 2;
 const BUDGET_BYTES = 2 ** 20;
-/** What may wait for a transaction to go with. */
+/** Bytes of found differences that may wait for a transaction. */
 const AHEAD_BYTES = 16 * 2 ** 20;
 
-/** How a secondary is asked what it has of a disk. */
+/** How to ask a secondary what its copy of a disk contains. */
 export interface DiskQuestions {
-  /** Halves of the digests' seed, of this session alone. */
+  /** The halves of the digests' seed, which is of this session only. */
   readonly seedLow: number;
   readonly seedHigh: number;
-  /** Whether one more question may be asked. */
+  /** Whether one more query may be sent. */
   mayAsk(): boolean;
   /** Sends a DISK_QUERY payload. */
   ask(query: Uint8Array): void;
@@ -30,20 +30,20 @@ export interface DiskQuestions {
 export class ResyncDriver {
   #disks: readonly PrimaryDisk[] = [];
   #questions: DiskQuestions | undefined;
-  /** Whose questions wait for their answers, oldest first. */
+  /** The disks whose queries wait for answers, oldest first. */
   #answering: DiskResync[] = [];
   #cancel: () => void = () => {};
-  /** When the guest's requests get their turn. */
+  /** Until when to go on before the guest's requests get their turn. */
   #until = 0;
 
-  /** @param onFull More waits for a transaction than one should bring. */
+  /** @param onFull Called when more waits for a transaction than a transaction should bring. */
   constructor(private readonly reactor: Reactor, private readonly onFull: () => void) {}
 
   /**
-   * Begins for another session.
+   * Begins for a new session.
    *
-   * @param disks Replicated ones, reset.
-   * @param questions How to ask for digests; without, everything is sent.
+   * @param disks The replicated disks, reset.
+   * @param questions How to ask for digests; undefined: everything is sent.
    */
   begin(
     disks: readonly PrimaryDisk[],
@@ -63,13 +63,13 @@ export class ResyncDriver {
         if (this.#questions !== questions) return;
         this.#plan({ kind: "compare", seedLow, seedHigh, digest });
       }).catch((error) => this.reactor.fail(error));
-      // The digest comes from the runtime, which the loop may sleep without.
+      // The digest comes from a task of the runtime: a sleeping loop does not see that.
       this.reactor.wake();
     }
     this.#cancel = this.reactor.every(PERIOD_MS, () => this.#step());
   }
 
-  /** Takes the next part of the secondary's answer to the oldest question. @throws {WireError} */
+  /** Takes the next part of the secondary's answer to the oldest query. @throws {WireError} */
   receive(payload: Uint8Array, last: boolean): void {
     this.#answering[0]?.receive(payload, last);
     if (last) this.#answering.shift();
@@ -92,7 +92,9 @@ export class ResyncDriver {
     if (this.#disks.every(({ resync }) => resync.done)) this.#cancel();
   }
 
-  /** Goes on with one disk while there is time; where its image is waited for, when it answers. */
+  /**
+   * Goes on with one disk while there is time; if its image has to be waited for, when it answers.
+   */
   #stepOf(disk: PrimaryDisk): void {
     const { tap, resync } = disk;
     const questions = this.#questions;
@@ -132,7 +134,7 @@ export class ResyncDriver {
     const share = doneBytes === 0 ? 0 : 100 * sentBytes / doneBytes;
     log.info(
       this.#questions === undefined
-        ? "disk {name}: all of it, {done}, is sent: {sent} of data"
+        ? "disk {name}: sent whole ({done}): {sent} of data"
         : "disk {name}: {done} compared with the secondary's copy, {sent} sent ({share} %)",
       {
         name,

@@ -5,8 +5,9 @@ import type { ImageFile } from "../image/image_file.ts";
 import { ERRNO } from "../system/linux.ts";
 
 /**
- * A disk that nobody may write before the VM is active here, and that may get another back end
- * under the feet of its clients: a tapped one, when the VM is protected again.
+ * A secondary's disk as a back end of the NBD server. It cannot be written before the VM is active
+ * here. When the VM is protected again, its requests go to a {@link PrimaryDiskBackend} instead,
+ * while its clients stay connected.
  */
 export class SecondaryDiskBackend implements BlockBackend {
   readonly readOnly = false;
@@ -17,7 +18,9 @@ export class SecondaryDiskBackend implements BlockBackend {
     this.#backend = image;
   }
 
-  /** From now on requests go there. It must hold what the one before held. */
+  /**
+   * Sends requests to this back end from now on. It must have the same content as the one before.
+   */
   become(backend: BlockBackend): void {
     this.#backend = backend;
   }
@@ -57,7 +60,7 @@ export class SecondaryDiskBackend implements BlockBackend {
     return this.#backend.ready?.() ?? true;
   }
 
-  /** Refuses where nobody may write. @returns Whether it did. */
+  /** Refuses a change while the VM is not active. @returns Whether it was refused. */
   #isShut(done: Done): boolean {
     if (this.isOpen) return false;
     done(

@@ -1,7 +1,7 @@
 /**
- * Whose disk a replicated disk's copy is: kept with the image itself, in the attribute
- * `user.kemari.copy-of`, as a `recv` that was started again knows of no session. Block devices and
- * some file systems have no attributes; then nothing is known.
+ * Which VM the copy of a replicated disk belongs to. This is kept with the image, in the attribute
+ * `user.kemari.copy-of`, since a `recv` that was started again knows of no session. Block devices
+ * and some file systems have no attributes; then the owner is unknown.
  */
 import { Buffer } from "node:buffer";
 import { getLogger } from "@logtape/logtape";
@@ -16,13 +16,13 @@ const log = getLogger(["kemari", "recv"]);
 const ATTRIBUTE = cString("user.kemari.copy-of");
 const MOST_BYTES = 2048;
 
-/** Whose copy an image is, by its note. */
+/** The VM that an image's note names. */
 export interface CopyNote {
   readonly path: string;
   readonly vm: VmIdentity;
 }
 
-/** How an image's note is written; only whether that succeeded is told, by 0. */
+/** How an image's note is written: resolves to 0 if that succeeded, else to another number. */
 export interface NoteCalls {
   set(path: string, value: Uint8Array<ArrayBuffer>): Promise<number>;
   remove(path: string): Promise<number>;
@@ -34,13 +34,13 @@ const SYSTEM: NoteCalls = {
 };
 
 /**
- * The copies of one `recv`. Their storage is asked off the caller's thread; what is written there is
- * written in the order in which it was asked for.
+ * The copies of one `recv`. Their storage is accessed off the caller's thread; notes are written in
+ * the order of the calls.
  */
 export class CopyOwner {
   readonly #disks: readonly MarkedDisk[];
   readonly #calls: NoteCalls;
-  /** Settles when all that was asked for so far is written. */
+  /** Settles when all notes so far are written. */
   #written: Promise<unknown> = Promise.resolve();
 
   constructor(disks: readonly MarkedDisk[], calls = SYSTEM) {
@@ -48,23 +48,23 @@ export class CopyOwner {
     this.#calls = calls;
   }
 
-  /** What is known of each copy's VM; nothing of those that bear no note. */
+  /** Each copy's VM, for the copies that have a note. */
   async owners(): Promise<CopyNote[]> {
     return (await Promise.all(this.#disks.map(({ path }) => noteAt(path)))).flat();
   }
 
-  /** A session is about to make the copies this VM's. */
+  /** Notes this VM: a session is about to make them its copies. */
   note(vm: VmIdentity): Promise<unknown> {
     const value = new TextEncoder().encode(JSON.stringify(vm));
     return this.#inTurn((path) => this.#calls.set(path, value));
   }
 
-  /** They are copies no more: the VM runs on them. */
+  /** Removes the notes: the VM runs on the images, which are no copies any more. */
   clear(): Promise<unknown> {
     return this.#inTurn((path) => this.#calls.remove(path));
   }
 
-  /** Waits until all of it is written; of storage that hangs, no longer than `limitMs`. */
+  /** Waits until all notes are written; if storage hangs, no longer than `limitMs`. */
   async settle(limitMs: number): Promise<void> {
     await within(limitMs, this.#written);
   }
@@ -86,7 +86,7 @@ async function noteAt(path: string): Promise<CopyNote[]> {
   try {
     return [{ path, vm: decodeVmNote(Buffer.from(value.subarray(0, length)).toString()) }];
   } catch {
-    log.warn("{path}: its attribute user.kemari.copy-of is none of kemari's", { path });
+    log.warn("{path}: kemari did not write its attribute user.kemari.copy-of", { path });
     return [];
   }
 }

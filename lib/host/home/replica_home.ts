@@ -14,13 +14,15 @@ const log = getLogger(["kemari", "recv"]);
 
 interface HomeSettings {
   readonly listen: string;
-  /** Folder for the RAM's files. */
+  /** The folder for the RAM's files. */
   readonly ramDir?: string;
-  /** Whether room is made sure of for all of it. */
+  /** Whether to reserve room for all of the RAM. */
   readonly ramReserve: RamReserve;
-  /** The standby's command: it maps the RAM's files. */
+  /** The command of the standby, which maps the RAM's files. */
   readonly standby?: string;
-  /** Whether a disk's uncommitted writes are in this process's memory alone. */
+  /**
+   * Whether a disk's writes that the primary may not have let go are only in this process's memory.
+   */
   readonly hasSharedDisks: boolean;
 }
 
@@ -37,14 +39,15 @@ export class ReplicaHome {
     this.#hasSharedDisks = hasSharedDisks;
   }
 
-  /** @throws {TransportError} if the folder cannot be used, or is used by another. */
+  /** @throws {TransportError} if the folder cannot be used, or another process uses it. */
   static open(settings: HomeSettings): ReplicaHome {
     const { ramDir, ramReserve, standby, hasSharedDisks } = settings;
     if (ramDir === undefined && standby === undefined) {
       return new ReplicaHome(undefined, false, hasSharedDisks);
     }
     const dir = RamDir.open(ramDir ?? defaultRamDir(settings), ramReserve);
-    // On another thread: heartbeats go on. What is left of it at our end is the next one's to remove.
+    // On another thread, so that heartbeats go on. If this process ends before, the next one
+    // removes the rest.
     dir.removeFolder = (folder) => {
       Deno.remove(folder, { recursive: true }).catch(() => {});
     };
@@ -60,10 +63,11 @@ export class ReplicaHome {
     const dir = this.dir;
     if (dir === undefined) return;
     dir.whose = () => owner.coming;
+    dir.disks = replica.taps.diskNames;
     const found = dir.recover();
     if ("nothing" in found) {
       if (found.nothing !== "there was no replica") {
-        log.warn("{folder}: nothing to go on with: {reason}", {
+        log.warn("{folder}: no replica to go on with: {reason}", {
           folder: dir.path,
           reason: found.nothing,
         });
@@ -84,7 +88,7 @@ export class ReplicaHome {
       });
     } catch (error) {
       if (!(error instanceof KemariError || error instanceof SharedDisks)) throw error;
-      log.warn("{folder}: transaction {transaction} is not gone on with: {reason}", {
+      log.warn("{folder}: transaction {transaction} is not used: {reason}", {
         folder: dir.path,
         transaction: found.transaction,
         reason: error.message,
@@ -93,12 +97,15 @@ export class ReplicaHome {
     }
   }
 
-  /** A VM is about to get the replica: a recv that starts now must not offer it again. */
+  /** A VM is about to get the replica: a later recv must not offer it again. */
   give(): void {
     this.dir?.give();
   }
 
-  /** The VM that got it runs: the files are of no more use here, and no reason to end the VM. */
+  /**
+   * The VM runs with the replica: the files are not needed any more, and a failure to remove them
+   * must not end the VM.
+   */
   isGiven(): void {
     try {
       this.dir?.remove(!this.#isNamed);
@@ -110,9 +117,17 @@ export class ReplicaHome {
     }
   }
 
-  /** No VM got it after all. */
+  /** No VM got the replica after all. */
   takeBack(): void {
-    this.dir?.takeBack();
+    try {
+      this.dir?.takeBack();
+    } catch (error) {
+      // This process has the replica all the same.
+      log.error("{folder}: the next recv will not find the replica there: {reason}", {
+        folder: this.dir!.path,
+        reason: (error as Error).message,
+      });
+    }
   }
 
   /** Ends the use of the files; {@link keepsFiles} says whether the next recv finds them. */
@@ -124,7 +139,7 @@ export class ReplicaHome {
     dir.close();
   }
 
-  /** Lets go of the files as they are. */
+  /** Closes the files as they are. */
   leave(): void {
     this.dir?.close();
   }
@@ -132,7 +147,9 @@ export class ReplicaHome {
 
 class SharedDisks extends Error {}
 
-/** A folder of its own for every place listened on and every standby, the same after a restart. */
+/**
+ * The default folder: another one for each address and each standby, and the same after a restart.
+ */
 function defaultRamDir({ listen, standby }: HomeSettings): string {
   const hash = createHash("sha256").update(`${listen}\0${standby}`).digest("hex").slice(0, 12);
   return `/dev/shm/kemari-${hash}`;

@@ -14,11 +14,11 @@ import { type CopyNote, CopyOwner } from "./copy_owner.ts";
 
 const log = getLogger(["kemari", "recv"]);
 
-/** How long an end waits for the disks' storage to take a note. */
+/** How long the end of `recv` waits until the disks' storage has a note. */
 const NOTE_MS = 1000;
 
 /**
- * Whose VM the replica is: admits a session or refuses it, before anything of it is taken.
+ * Which VM the replica belongs to: admits or refuses a session before anything of it is taken.
  *
  * ```text
  * nobody's ──admit()──► coming ──committed()──► kept ──admit() the same──► coming …
@@ -27,51 +27,55 @@ const NOTE_MS = 1000;
  */
 export class ReplicaOwner {
   #kept: VmIdentity = {};
-  /** What the session's sender has said. */
+  /** The VM of the session, as its sender describes it. */
   #said: VmIdentity = {};
   #coming: VmIdentity = {};
   #replace: AtHello["replace"];
-  /** What is kept, where only its stream can show whether that is the session's VM's. */
+  /** The VM that is kept, if only the stream can show whether the session has the same VM. */
   #unknown: { readonly vm: VmIdentity; readonly what: string }[] = [];
-  /** Whether the disks' copies are noted as the session's VM's. */
+  /** Whether the disks' copies have a note of the session's VM. */
   #isNoted = false;
-  /** What {@link #replace} is once the session has committed, where it takes the place. */
+  /** What {@link #replace} becomes when the session has committed, if its VM takes the place. */
   #replacing: VmIdentity | "no" | undefined;
 
   readonly #copies: CopyOwner;
-  /** Whose the copies are, as far as was seen last. */
+  /** The VMs of the copies, as they were last read. */
   #notes: readonly CopyNote[] = [];
 
   /**
    * @param mayReplace `--replace`.
-   * @param copies Of the VM's disks: they may be another's, though there is no replica.
+   * @param copies The copies of the VM's disks: even without a replica they may belong to another
+   *   VM.
    */
   constructor(mayReplace = false, copies = new CopyOwner([])) {
     this.#replace = mayReplace ? "unused" : "no";
     this.#copies = copies;
   }
 
-  /** Whose replica is kept, as far as known. */
+  /** The VM whose replica is kept, as far as known. */
   get kept(): VmIdentity {
     return this.#kept;
   }
-  /** Whose replica it is once the session has committed. */
+  /** The VM whose replica this is when the session has committed. */
   get coming(): VmIdentity {
     return this.#coming;
   }
 
-  /** Goes on with what an earlier process kept. */
+  /** Goes on with the replica of an earlier process. */
   adopt(vm: VmIdentity): void {
     this.#kept = vm;
   }
 
-  /** Looks whose copies the disks are, which their storage may keep to itself: before {@link admit}. */
+  /**
+   * Reads which VMs the disks' copies belong to; their storage may not answer. To be called before
+   * {@link admit}.
+   */
   async look(): Promise<void> {
     this.#notes = await this.#copies.owners();
   }
 
   /**
-   * Judges who comes.
+   * Judges a sender by the VM that it describes.
    *
    * @param committed The last transaction of the replica; 0 if there is none.
    * @throws {WireError} `other-vm`.
@@ -93,7 +97,7 @@ export class ReplicaOwner {
   #admit(coming: VmIdentity, offset: number, committed: number, kept: VmIdentity, copy = ""): void {
     const admission = mayReplace({ hasReplica: true, kept, coming, replace: this.#replace });
     const what = copy === "" ? `transaction ${committed}` : `a disk's copy, ${copy},`;
-    // What names the replica stays, where the sender is older or says less.
+    // If the sender is older, or says less, the identity that is kept stays.
     this.#coming = admission.do === "replace" ? coming : { ...kept, ...coming };
     switch (admission.do) {
       case "refuse":
@@ -107,25 +111,26 @@ export class ReplicaOwner {
       case "accept-unknown":
         this.#unknown.push({ vm: kept, what });
         log.warn(
-          "it cannot be told whether the sender's VM ({coming}) is the one that is kept ({kept}, " +
-            "{what}): taken as the same; give VMs a UUID or a name, or --vm",
+          "kemari cannot tell whether the sender's VM ({coming}) is the one that is kept " +
+            "({kept}, {what}): taken as the same; give VMs a UUID or a name, or --vm",
           { coming: describeVm(coming), kept: describeVm(kept), what },
         );
     }
   }
 
   /**
-   * Looks at the beginning of a whole stream, before anything of it is kept.
+   * Judges a full stream by its beginning, before anything of it is kept.
    *
-   * @param kept What the replica's own said; nothing if there is none.
-   * @throws {WireError} `other-vm` for one that was taken as unknown.
+   * @param kept The beginning of the replica's own stream; undefined if there is no replica.
+   * @throws {WireError} `other-vm` if it shows that an unknown VM is another one.
    */
   admitStream(coming: StreamShape, kept: StreamShape | undefined): void {
     for (const { vm, what } of this.#unknown) {
       const uuid = kept?.uuid ?? vm.uuid;
       const difference = otherMachine({ ...kept ?? coming, uuid }, coming);
       if (difference === undefined) continue;
-      // Only its stream tells it from a third one, so the place is taken by the first that commits.
+      // Only the stream tells this VM from a third one, so the first VM that commits takes the
+      // place.
       if (this.#replace !== "unused") throw otherVm(0, vm, this.#said, what, `, by ${difference}`);
       this.#coming = this.#said;
       this.#replacing = "no";
@@ -136,26 +141,26 @@ export class ReplicaOwner {
     }
   }
 
-  /** The replica is the session's VM's now. */
+  /** The session has committed: the replica belongs to its VM now. */
   committed(): void {
     this.#kept = this.#coming;
-    // One VM may take the place: the first that has something to put there.
+    // --replace lets one VM take the place: the first that commits something.
     if (this.#replacing !== undefined) this.#replace = this.#replacing;
     this.#replacing = undefined;
-    // What it is from here on is known by what was committed.
+    // From here on the VM is known by what was committed.
     this.#unknown = [];
     if (this.#isNoted) return;
     this.#isNoted = true;
-    // Where it cannot be noted it is not known later.
+    // If the note cannot be written, a later process does not know the owner.
     this.#copies.note(this.#kept).catch(() => {});
   }
 
-  /** The VM runs here: its disks are no copies any more. */
+  /** The VM runs here: its disks are not copies any more. */
   activated(): void {
     this.#copies.clear().catch(() => {});
   }
 
-  /** Whose the copies are is being written: waits for that, no longer than a moment. */
+  /** Waits a moment until the notes on the copies are written. */
   async close(): Promise<void> {
     await this.#copies.settle(NOTE_MS);
   }

@@ -1,8 +1,8 @@
 /**
- * What is done to an image, as system calls that may wait for its storage as long as that takes: so
- * they are made on a thread of their own, see {@link file://./image_worker.ts}.
+ * An image's operations, as system calls that may wait for its storage for any time: so they are
+ * made on a thread of the image's own, see {@link file://./image_worker.ts}.
  *
- * Memory is named by address; whoever asks keeps it in place.
+ * Memory is given by address; the caller keeps it in place.
  */
 import {
   ERRNO,
@@ -15,7 +15,7 @@ import {
   SEEK_HOLE,
 } from "../system/linux.ts";
 
-/** What can be asked for. */
+/** The operations. */
 export const IMAGE_OP = {
   READ: 1,
   WRITE: 2,
@@ -27,11 +27,11 @@ export const IMAGE_OP = {
 } as const;
 
 export const IMAGE_FLAG = {
-  /** What was written is on stable storage at the end. */
+  /** The data has to be on stable storage when the call is done. */
   FUA: 1,
   /** A hole will do for zeroes. */
   UNMAP: 2,
-  /** Zeroes only where that is quick. */
+  /** Zeroes are wanted only if that is quick. */
   FAST: 4,
   /** The image is a block device. */
   DEVICE: 8,
@@ -43,27 +43,33 @@ export interface ImageCall {
   readonly flags: number;
   readonly offset: number;
   readonly lengthBytes: number;
-  /** Of the caller's memory, `lengthBytes` long; of `room` extents for STATUS. */
+  /**
+   * The address of the caller's memory, `lengthBytes` long; for STATUS, with room for `room`
+   * extents.
+   */
   readonly address: number;
   readonly room: number;
 }
 
 /** How it ended. */
 export interface ImageResult {
-  /** The system's error number; 0 for success. {@link SHRUNK} where the image has become shorter. */
+  /** The system's error number; 0 for success; {@link SHRUNK} if the image has become shorter. */
   code: number;
-  /** Where it failed; for {@link SHRUNK} where the image ends; for STATUS how many extents were found. */
+  /**
+   * The offset of the failure; for {@link SHRUNK} the image's end; for STATUS the number of extents
+   * found.
+   */
   at: number;
-  /** Which step failed: the write itself, or what makes it stable. */
+  /** Which step failed: the write itself, or the flush behind it. */
   inFlush: boolean;
 }
 
-/** No error of the system's: the image is shorter than when it was opened. */
+/** Not an error number of the system's: the image is shorter than when it was opened. */
 export const SHRUNK = -1;
 
-/** Bytes zeroed between two looks at whether it is to be given up. */
+/** How many bytes are zeroed before checking again whether to give up. */
 const ZERO_BYTES = 1 << 20;
-/** Larger holes are punched in parts: each is one call, in which nothing can be given up. */
+/** Larger holes are punched in parts: a call for a part cannot be interrupted. */
 const PUNCH_BYTES = 2 ** 30;
 
 const SYMBOLS = {
@@ -76,7 +82,7 @@ const SYMBOLS = {
   __errno_location: { parameters: [], result: "pointer" },
 } as const;
 
-/** The calls on one descriptor, on the thread that makes this object. */
+/** Carries out the operations on one descriptor, on the current thread. */
 export class ImageCalls {
   readonly #libc = Deno.dlopen("libc.so.6", SYMBOLS).symbols;
   readonly #errno = new Int32Array(
@@ -87,8 +93,8 @@ export class ImageCalls {
   readonly #result: ImageResult = { code: 0, at: 0, inFlush: false };
 
   /**
-   * @param sizeBytes What it had when it was opened.
-   * @param givesUp Asked in the middle of long work, which then ends as cancelled.
+   * @param sizeBytes The image's size when it was opened.
+   * @param givesUp Called during long work; if it returns true, the work ends as cancelled.
    */
   constructor(
     readonly fd: number,
@@ -96,7 +102,7 @@ export class ImageCalls {
     readonly givesUp: () => boolean = () => false,
   ) {}
 
-  /** Does it, and waits for the end. @returns An object that the next call uses again. */
+  /** Carries a request out, and waits for its end. @returns An object that the next call reuses. */
   perform(call: ImageCall): ImageResult {
     const result = this.#result;
     result.code = result.at = 0;
@@ -113,7 +119,7 @@ export class ImageCalls {
         this.#flush();
         break;
       case IMAGE_OP.TRIM:
-        // A hint: where it cannot be followed, nothing is lost.
+        // Only a hint: a failure does no harm.
         this.#allocate(FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, lengthBytes, flags);
         break;
       case IMAGE_OP.ZERO:
@@ -204,7 +210,9 @@ export class ImageCalls {
     }
   }
 
-  /** Zeroes that keep their space. Where the file system lacks that: a hole, filled again. */
+  /**
+   * Zeroes a range, and keeps its space. If the file system cannot do that: a hole, filled again.
+   */
   #zeroRange(offset: number, lengthBytes: number, flags: number): boolean {
     const mode = FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE;
     if (this.#allocate(mode, offset, lengthBytes, flags)) return true;
@@ -214,7 +222,7 @@ export class ImageCalls {
       this.#allocate(0, offset, lengthBytes, flags);
   }
 
-  /** @returns False where the file system or device cannot do it, or where it has failed. */
+  /** @returns False if the file system or device cannot do that, or if it has failed. */
   #allocate(mode: number, offset: number, lengthBytes: number, flags: number): boolean {
     for (let done = 0; done < lengthBytes;) {
       if (this.givesUp()) return this.#fail(ERRNO.ECANCELED, offset + done);
@@ -226,7 +234,7 @@ export class ImageCalls {
       const code = this.#errno[0];
       if (code === ERRNO.EINTR) continue;
       if (code === ERRNO.EOPNOTSUPP) return false;
-      // A device's blocks may be larger than such a part.
+      // A device's blocks may be larger than this part.
       if (code === ERRNO.EINVAL && (flags & IMAGE_FLAG.DEVICE) !== 0) return false;
       return this.#fail(code, offset + done);
     }
@@ -259,7 +267,7 @@ export class ImageCalls {
     if (found >= 0) return found;
     const code = this.#errno[0];
     if (code === ERRNO.ENXIO) return this.#checkSize() ? this.sizeBytes : undefined;
-    // No such knowledge here: all may be data.
+    // This file system does not tell: everything may be data.
     if (code === ERRNO.EINVAL) return whence === SEEK_DATA ? at : this.sizeBytes;
     this.#fail(code, at);
     return undefined;
@@ -271,10 +279,13 @@ export class ImageCalls {
   }
 }
 
-/** Where memory lies, by what it belongs to: to ask costs ten times as much as to look it up. */
+/**
+ * Addresses of buffers that were asked for before: asking costs ten times as much as looking them
+ * up here.
+ */
 const ADDRESSES = new WeakMap<ArrayBuffer, number>();
 
-/** Where an array's bytes are. They stay there as long as the array is kept. */
+/** The address of an array's bytes. They stay there as long as the array exists. */
 export function addressOf({ buffer, byteOffset }: ArrayBufferView<ArrayBuffer>): number {
   let address = ADDRESSES.get(buffer);
   if (address === undefined) {

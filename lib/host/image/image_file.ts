@@ -12,24 +12,24 @@ import type { Reactor } from "../system/reactor.ts";
 
 const log = getLogger(["kemari", "tap"]);
 
-/** Storage that is silent for so long is worth a word. */
+/** Storage that has not answered for this time is reported. */
 const STALL_MS = 4000;
-/** What may be on its way before no more requests of clients are taken. */
+/** Bytes of requests that may be under way before no more requests of clients are taken. */
 const MOST_CALLS = 256;
 const MOST_BYTES = 64 * 2 ** 20;
 
 /**
  * A raw image file or a block device, through the page cache.
  *
- * No call waits for storage: what is not in memory is done by the image's own thread, in the order
- * of the calls ({@link ImageQueue}). A read of what the page cache holds is done on the spot, if
- * nothing on its way changes that range: that costs what the system call costs. There is no such
- * short way for writes: where a file system is frozen, a write waits even if it is told not to
- * (Linux 6.18, pwritev2 with RWF_NOWAIT takes the file system's lock first).
+ * No call waits for storage: requests are done by the image's own thread, in the order of the calls
+ * ({@link ImageQueue}). A read of data in the page cache is done on the spot, if no request under
+ * way changes that range: that costs only the system call. There is no such short way for writes:
+ * if a file system is frozen, a write waits even if it is told not to (Linux 6.18, pwritev2 with
+ * RWF_NOWAIT takes the file system's lock first).
  *
- * Its size is what it was when opened. An image that shrank meanwhile is noticed when the missing
- * part is read, and at the next flush. After a flush that failed all later ones fail too: the
- * system forgets what it could not write, and would call the next flush a success.
+ * The size is that at the time of opening. An image that shrank meanwhile is noticed when the
+ * missing part is read, and at the next flush. After a flush that failed all later ones fail too:
+ * the system forgets what it could not write, and would call the next flush a success.
  */
 export class ImageFile implements BlockBackend {
   readonly #queue: ImageQueue;
@@ -42,7 +42,7 @@ export class ImageFile implements BlockBackend {
   readonly #vector = new BigUint64Array(2);
   readonly #vectorBytes = new Uint8Array(this.#vector.buffer);
 
-  /** Requests may come again, after {@link ready} has said no. */
+  /** Called when requests may come again, after {@link ready} has returned false. */
   onRoom: () => void = () => {};
 
   private constructor(
@@ -59,11 +59,11 @@ export class ImageFile implements BlockBackend {
   }
 
   /**
-   * Opens an image, and locks it unless it is read only. That waits for the storage: it comes before
-   * there is anybody to keep waiting.
+   * Opens an image, and locks it unless it is read only. This waits for the storage, and so is done
+   * before the image has clients.
    *
-   * @throws {TransportError} where the path cannot be opened, is no file and no block device, is not
-   *   raw, or is in use by something else.
+   * @throws {TransportError} if the path cannot be opened, is neither a file nor a block device, is
+   *   not raw, or is in use.
    */
   static open(
     path: string,
@@ -82,7 +82,7 @@ export class ImageFile implements BlockBackend {
     }
     const size = Number(libc().lseek(fd, 0n, SEEK_END));
     if (size < 0) {
-      const error = systemError(path, "read", "cannot tell the image's size", errno());
+      const error = systemError(path, "read", "cannot find the image's size", errno());
       libc().close(fd);
       throw error;
     }
@@ -95,16 +95,19 @@ export class ImageFile implements BlockBackend {
     return new ImageFile(reactor, fd, path, size, readOnly, isBlockDevice);
   }
 
-  /** See {@link ImageQueue.waitShortly}: for an image that a guest reads and writes. */
+  /**
+   * Allows short waits, for an image that a guest reads and writes: see {@link
+   * ImageQueue.waitShortly}.
+   */
   waitShortly(limitMs?: number): void {
     this.#queue.waitShortly(limitMs);
   }
 
-  /** Requests that the storage has not answered yet. */
+  /** How many requests the storage has not answered yet. */
   get waiting(): number {
     return this.#queue.length;
   }
-  /** For how long it has answered none of them, in milliseconds. */
+  /** For how long the storage has answered none of them, in milliseconds. */
   get stalledMs(): number {
     return this.#queue.stalledMs;
   }
@@ -151,7 +154,7 @@ export class ImageFile implements BlockBackend {
       changes: false,
       done: (result) => {
         this.#tellRoom();
-        const error = this.#errorOf(result, "read", "cannot tell holes");
+        const error = this.#errorOf(result, "read", "its holes cannot be found");
         if (error !== undefined) return done([], error);
         done(Array.from({ length: result.at }, (_, i) => ({
           lengthBytes: found[2 * i],
@@ -165,24 +168,24 @@ export class ImageFile implements BlockBackend {
     this.#submit(IMAGE_OP.PREFETCH, 0, offset, lengthBytes, () => {}, undefined, "cannot prefetch");
   }
 
-  /** No write that is asked for already and not begun is made: each fails. */
+  /** Cancels the writes that were asked for and have not begun: each fails. */
   giveUpWrites(): void {
     this.#queue.giveUpChanges();
   }
 
   /**
-   * Waits until what is asked for is done, and lets nothing else happen meanwhile: for the end, in
-   * which what the guest was told is written has to be.
+   * Waits until all requests are done, and blocks this thread meanwhile: for the end, when what the
+   * guest was told is written has to be written.
    *
-   * @param untilMs When to give it up, on performance.now().
+   * @param untilMs When to give up, on performance.now().
    */
   finish(untilMs: number): void {
     this.#queue.finish(untilMs);
   }
 
   /**
-   * Gives the descriptor back. Nothing is flushed; what is on its way is given up, except the one
-   * call that the system has begun, and nobody is told.
+   * Closes the image. Nothing is flushed; requests under way are given up, except the system call
+   * that has begun, and their `done` is not called.
    */
   close(): void {
     if (this.#fd < 0) return;
@@ -199,7 +202,7 @@ export class ImageFile implements BlockBackend {
     return this.isBlockDevice ? IMAGE_FLAG.DEVICE : 0;
   }
 
-  /** Reads what is in memory already. @returns Whether that was all of it. */
+  /** Reads what is in memory already. @returns Whether that was the whole range. */
   #readNow(into: Uint8Array<ArrayBuffer>, offset: number): boolean {
     if (!this.#readsOnTheSpot || this.#queue.changesIn(offset, into.length)) return false;
     this.#vector[0] = BigInt(addressOf(into));
@@ -208,7 +211,7 @@ export class ImageFile implements BlockBackend {
       libc().preadv2(this.#fd, this.#vectorBytes, 1, BigInt(offset), RWF_NOWAIT),
     );
     if (count === into.length) return true;
-    // A file system that cannot tell what would wait.
+    // A file system that cannot tell whether a read would wait.
     if (count < 0 && errno() !== ERRNO.EAGAIN && errno() !== ERRNO.EINTR) {
       this.#readsOnTheSpot = false;
     }
@@ -244,7 +247,7 @@ export class ImageFile implements BlockBackend {
     });
   }
 
-  /** A stall is told of once, and its end. */
+  /** Logs a stall once, and its end. */
   #lookForStall(): void {
     const isStalled = this.stalledMs >= STALL_MS;
     if (isStalled === this.#isStalled) return;
@@ -273,7 +276,7 @@ export class ImageFile implements BlockBackend {
     if (inFlush) {
       return this.#flushError = systemError(this.name, "write", "cannot flush", code);
     }
-    if (code === ERRNO.EOPNOTSUPP && what === "cannot zero") what = "cannot zero quickly";
+    if (code === ERRNO.EOPNOTSUPP && what === "cannot zero") what = "cannot be zeroed quickly";
     return systemError(this.name, phase, `${what} at ${at}`, code);
   }
 

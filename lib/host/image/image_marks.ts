@@ -1,7 +1,7 @@
 /**
- * A mark that a primary puts at its images before a session, and that a secondary looks for at its
- * own: it can only come there through the image's own storage. `lib/decisions/same_image.ts` says what
- * follows.
+ * A mark that a primary puts on its images before a session, and that a secondary looks for on its
+ * own images: the mark can only get there if both are the same storage.
+ * `lib/decisions/same_image.ts` decides what follows.
  *
  * An extended attribute of the file, and a file beside it, since some file systems show only one of
  * them to another host:
@@ -11,8 +11,8 @@
  * DIR/.kemari-mark-MARK       which file in DIR it is for: its inode, or "-", and its name
  * ```
  *
- * Both go when the secondary has looked. What a killed primary leaves is of a mark that nobody looks
- * for any more, and goes with the next session's.
+ * Both are removed when the secondary has looked. Nobody looks for the mark that a killed primary
+ * leaves, and the next session removes it.
  */
 import { randomBytes } from "node:crypto";
 import { getLogger } from "@logtape/logtape";
@@ -36,48 +36,48 @@ const log = getLogger(["kemari", "tap"]);
 const ATTRIBUTE = cString("user.kemari.mark");
 const PREFIX = ".kemari-mark-";
 
-/** A disk, and where its image is. */
+/** A disk and its image's path. */
 export interface MarkedDisk {
   readonly name: string;
   readonly path: string;
   readonly mode: DiskMode;
 }
 
-/** How long storage may take to have a mark before a session begins without. */
+/** How long setting the marks may take before a session begins without them. */
 const PLACE_MS = 5000;
-/** How long it may take to lose one before nobody waits for that any more. */
+/** How long to wait until the marks are removed. */
 const REMOVE_MS = 500;
 
 /**
- * The marks of one session at the primary. Whatever touches the images' storage does so off the loop
- * that serves the VM: storage that hangs keeps the mark waiting, and nothing else.
+ * The marks of one session at the primary. Every access to the images' storage is made off the loop
+ * that serves the VM: if storage hangs, only the mark waits.
  */
 export class ImageMarks {
   readonly #placed: (() => Promise<unknown>)[] = [];
   readonly #fields: HelloField[] = [];
   #isOver = false;
   #removing: Promise<unknown> = Promise.resolve();
-  /** Done when nothing touches the images any more, unless it was asked to. */
+  /** Resolves when no access to the images is under way any more. */
   readonly settled: Promise<unknown>;
-  /** Done when each image has its mark, cannot have any, or has not had it in time. */
+  /** Resolves when each image has its mark, or cannot have a mark, or not in time. */
   readonly placed: Promise<unknown>;
 
   /**
-   * Begins to put a mark at each image. Of one that cannot have any, or not in time, the secondary is
-   * told nothing.
+   * Begins to put a mark on each image. An image that cannot be marked, or not in time, is not
+   * mentioned to the secondary.
    */
   constructor(disks: readonly MarkedDisk[], timeoutMs = PLACE_MS) {
     this.settled = Promise.all(disks.map((disk) => this.#place(disk)));
     this.placed = within(timeoutMs, this.settled);
   }
 
-  /** What HELLO says of them. */
+  /** The marks as fields of HELLO. */
   get fields(): readonly HelloField[] {
     return this.#fields;
   }
 
   /**
-   * Takes them away, and those that come late. May be called again.
+   * Removes the marks, also those that are set later than expected. May be called again.
    *
    * @returns When none is left, or storage that hangs was waited for long enough.
    */
@@ -106,7 +106,7 @@ export class ImageMarks {
     }
   }
 
-  /** @returns Whether it can be seen at all. */
+  /** @returns Whether the mark could be set. */
   async #put(path: string, mark: string): Promise<boolean> {
     const value = cString(mark).subarray(0, mark.length);
     const file = cString(path);
@@ -127,12 +127,13 @@ export class ImageMarks {
 }
 
 /**
- * Looks whether a sender's image of a replicated disk is ours. Whatever touches the images' storage
- * does so off the loop, as at the primary.
+ * Finds out whether a sender's image of a replicated disk is this end's own image. Every access to
+ * the images' storage is made off the loop, as at the primary.
  *
- * @param disks Ours.
- * @returns What judges the sender; `offset` is that of HELLO's payload. It throws a {@link WireError}:
- *   `same-image`; `bad-length` or `bad-value` for what is no mark.
+ * @param disks This end's disks.
+ * @returns A function that judges the sender; `offset` is that of HELLO's payload. The function
+ *   throws a {@link WireError}: `same-image`; `bad-length` or `bad-value` for a field that is no
+ *   mark.
  */
 export async function lookForSameImages(
   hello: Hello,
@@ -147,7 +148,7 @@ export async function lookForSameImages(
   return (offset) => judgeImages(hello, offset, disks, places);
 }
 
-/** What is no mark is for the judge to refuse. */
+/** Decodes the marks; bytes that are no marks are left to the judge to refuse. */
 function marksOf({ fields }: Hello): DiskMark[] {
   try {
     return decodeDiskMarks(fields, 0);
@@ -156,7 +157,7 @@ function marksOf({ fields }: Hello): DiskMark[] {
   }
 }
 
-/** Where an image of ours is, and whether it bears the mark. */
+/** Where an image of this end is, and whether it has the mark. */
 async function placeHere(path: string, mark: string): Promise<string> {
   const stat = await Deno.stat(path);
   const files: string[] = [];
@@ -185,8 +186,9 @@ function judgeImages(
           "transaction",
           offset,
           "same-image",
-          `disk ${name}: ${own.path} here is the primary's own image, and mode=replicated wants two`,
-          { hint: "give each side an image of its own, or say mode=shared at both ends" },
+          `disk ${name}: ${own.path} here is the primary's own image, and mode=replicated wants ` +
+            `two`,
+          { hint: "give each side an image of its own, or write mode=shared at both ends" },
         );
       case "warn-same":
         log.warn(
@@ -205,7 +207,7 @@ function judgeImages(
   }
 }
 
-/** Whether a file bears the mark, or is the one beside which it lies. */
+/** Whether a file has the mark, or has the marking file beside it. */
 async function hasMark(path: string, mark: string): Promise<boolean> {
   const value = new Uint8Array(2 * MARK_BYTES);
   const name = cString(path);
@@ -217,14 +219,15 @@ async function hasMark(path: string, mark: string): Promise<boolean> {
     const own = located(real, await Deno.stat(real), folder);
     const note = await Deno.readTextFile(`${own.folder}/${PREFIX}${mark}`);
     const [noted, ...rest] = note.split("\n");
-    // Some file systems number a file differently on each host, none calls it differently.
+    // Some file systems give a file another inode number on each host, but none gives it another
+    // name.
     return own.inode !== "-" && noted === own.inode || rest.join("\n") === own.name;
   } catch {
     return false;
   }
 }
 
-/** @returns Its path; undefined where the folder takes none. */
+/** @returns The path of the file; undefined if it cannot be made in this folder. */
 async function writeNote(path: string, mark: string): Promise<string | undefined> {
   try {
     const real = await Deno.realPath(path);
@@ -243,7 +246,10 @@ async function writeNote(path: string, mark: string): Promise<string | undefined
   }
 }
 
-/** What a killed primary has left of the same image, which is locked by this one now. */
+/**
+ * Removes marks that a killed primary has left on the same image, which this process has locked
+ * now.
+ */
 async function removeStale(folder: string, content: string): Promise<void> {
   for await (const { name } of Deno.readDir(folder)) {
     if (!name.startsWith(PREFIX)) continue;
@@ -251,14 +257,17 @@ async function removeStale(folder: string, content: string): Promise<void> {
     try {
       if (await Deno.readTextFile(path) === content) await Deno.remove(path);
     } catch {
-      // It has gone by itself.
+      // The file is gone already.
     }
   }
 }
 
 const folderOf = (path: string) => path.slice(0, path.lastIndexOf("/")) || "/";
 
-/** @returns Its inode there, or "-" where another file system's file is mounted upon it. */
+/**
+ * @returns The file's inode number in this folder, or "-" if a file of another file system is
+ * mounted on it.
+ */
 function located(
   path: string,
   file: Deno.FileInfo,

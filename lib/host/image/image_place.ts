@@ -1,17 +1,20 @@
-/** Where an image is: what it is a part of, down to what stores it, as `same_image.ts` compares it. */
+/**
+ * Where an image is: its device, and the devices below, down to the storage, in the form that
+ * `same_image.ts` compares.
+ */
 import { OF, UNSEEN, WEAK } from "../../decisions/same_image.ts";
 
-/** Identities that are given out once in the world: by a maker's or a standard's number. */
+/** Identities that are unique in the world, such as serial numbers. */
 const UNIQUE = /^(naa\.|eui\.|uuid\.)[0-9a-f-]*[1-9a-f]/i;
-/** Devices upon devices: more than anybody stacks, and an end. */
+/** The most devices on top of each other: more than anybody stacks. */
 const MAX_DEPTH = 16;
 
 /**
- * Describes where an image is.
+ * Describes an image's place.
  *
- * @param path Of a file or a block device.
- * @param stat Of the path: to look at it may take as long as its storage does.
- * @param ofFile What to write for a file that stores it, whose path is given.
+ * @param path The path of a file or a block device.
+ * @param stat The result of stat(2) for the path, which may have to wait for the storage.
+ * @param ofFile Describes the file behind a loop device, given its path.
  */
 export function placeOf(
   path: string,
@@ -31,7 +34,7 @@ function deviceNumbers(rdev: number): [number, number] {
   return [Number(major), Number(minor)];
 }
 
-/** @param sysfs The device's folder. */
+/** @param sysfs The device's folder in /sys. */
 export function placeOfDevice(
   sysfs: string,
   ofFile: (path: string) => string,
@@ -56,9 +59,9 @@ export function placeOfDevice(
     ];
     const all = below.length === 1 ? below[0] : `(${below.toSorted().join(", ")})`;
     const uuid = plain(read(`${sysfs}/dm/uuid`));
-    // Several ways to one device.
+    // Several paths to one device.
     if (uuid.startsWith("mpath-")) return all;
-    // Of a device that is made of others without a name for it, it is not known how.
+    // How this device is made of others is not known.
     return uuid === "" ? UNSEEN : `dm ${uuid}${OF}${all}`;
   }
   return placeOfLeaf(sysfs);
@@ -73,7 +76,7 @@ function placeOfLeaf(sysfs: string): string {
   return serial === "" ? UNSEEN : `${WEAK}${serial}`;
 }
 
-/** Without what has a meaning in a place. */
+/** Replaces the characters that have a meaning in a place's description. */
 function plain(text: string): string {
   return text.replace(/[^\x21-\x7e]+/g, "_").replace(/[@?]/g, "_").slice(0, 200);
 }

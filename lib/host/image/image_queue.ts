@@ -7,43 +7,46 @@ import type { Reactor, Watch } from "../system/reactor.ts";
 import { ShortWait } from "./short_wait.ts";
 import { EFD_CLOEXEC, EFD_NONBLOCK } from "../system/linux.ts";
 
-/** Requests that change the image, beyond which nobody looks which bytes they touch. */
+/**
+ * How many changing requests are compared with a range; if there are more, the range counts as
+ * changed.
+ */
 const COMPARED_CHANGES = 64;
-/** What a page cache takes to answer, and a fast disk to flush. */
+/** About the time that the page cache takes to answer, and a fast disk to flush. */
 const SHORT_MS = 0.1;
-/** How long the end waits for a thread that has nothing to do, or is about to be done. */
+/** How long {@link ImageQueue.close} waits for the thread, if it is idle or about to finish. */
 const END_MS = 50;
 
-/** What a request is about. */
+/** A request's data and effect. */
 interface QueuedCall {
   readonly op: number;
   readonly flags: number;
   readonly offset: number;
   readonly lengthBytes: number;
-  /** Stays in place, and unchanged by others, until it is done. */
+  /** Must stay in place, and unchanged, until the request is done. */
   readonly memory?: Uint8Array<ArrayBuffer> | Float64Array<ArrayBuffer>;
-  /** Whether it changes what is read. */
+  /** Whether the request changes the image's content. */
   readonly changes: boolean;
-  /** Told on the reactor, in the order of the requests. */
+  /** Called on the reactor, in the order of the requests. */
   readonly done: (result: ImageResult) => void;
 }
 
 /**
- * One image's requests: done one after the other, in the order in which they came, by a thread of
- * the image's own. Its storage may take a minute over one of them; the caller's thread never waits.
+ * The requests to one image: done one after the other, in the order in which they came, by a thread
+ * of the image's own. The storage may take a minute for a request; the caller's thread never waits.
  *
  * ```text
  * submit() ──► ring ──► image_worker.ts: system call ──► ring, eventfd ──► reactor: done()
  *    └── more than the ring takes: a list, with no bound of its own
  * ```
  *
- * A queue of one thread keeps the order that a call on the caller's own thread would have: a write
- * is seen by the reads behind it, writes that overlap come in order, a flush finds all that came
- * before it written. Measured on two cores: 14 µs from a request to its answer where the reactor
- * sleeps, and 1.6 µs each for 16 requests at a time, against 1 µs for a write on the spot. Where a
- * client waits for each of its requests, and the processors go idle in between, a sleep at either
- * end costs more than the request: a write and a flush of 4 KiB took 390 µs here and 280 with
- * nbdkit. So both ends wait shortly before they sleep ({@link ShortWait}): 285 µs.
+ * A queue of one thread keeps the order that a call on the caller's own thread would have: reads
+ * see the writes before them, overlapping writes are made in order, a flush covers all writes
+ * before it. Measured on two cores: 14 µs from a request to its answer if the reactor sleeps, and
+ * 1.6 µs each for 16 requests at a time, against 1 µs for a write by the caller itself. If a client
+ * waits for each of its requests, and the processors go idle in between, a sleep at either end
+ * costs more than the request: a write and a flush of 4 KiB took 390 µs here and 280 with nbdkit.
+ * So both ends wait shortly before they sleep ({@link ShortWait}): 285 µs.
  */
 export class ImageQueue {
   readonly #ring = new ImageRing();
@@ -53,57 +56,57 @@ export class ImageQueue {
   #worker: Worker | undefined;
   #watch: Watch | undefined;
   #signalFd = -1;
-  /** Asked for and not answered, oldest first; the first ones are in the ring. */
+  /** The requests that are not answered, oldest first; the first ones are in the ring. */
   #calls: QueuedCall[] = [];
   #head = 0;
   #asked = 0;
   #answered = 0;
   #changes = 0;
   #bytes = 0;
-  /** When one was answered, or the first of those that wait was asked for. */
+  /** When a request was answered last; or, if later, when the oldest waiting request came. */
   #progressAt = 0;
-  /** A request by itself is waited for on the spot where that is short; one for each operation. */
+  /** Decides whether to wait on the spot for a request that comes alone; one for each operation. */
   readonly #waits = new Map<number, ShortWait>();
-  /** When the request that is waited for by itself was asked for. */
+  /** When the request came for which the caller waits on the spot. */
   #aloneAt = 0;
   #closed = false;
-  /** Whoever is told of an answer may ask for more: that is taken in its turn. */
+  /** True while answers are delivered: a `done` may submit requests, which are handled after it. */
   #isTaking = false;
   #waitedTurn = -1;
   #waitMs = 0;
 
-  /** @param fd The image's; this object's to close. */
+  /** @param fd The image's descriptor, closed by this object. */
   constructor(reactor: Reactor, fd: number, sizeBytes: number) {
     this.#reactor = reactor;
     this.#fd = fd;
     this.#sizeBytes = sizeBytes;
   }
 
-  /** Requests on their way. */
+  /** How many requests are under way. */
   get length(): number {
     return this.#calls.length - this.#head;
   }
-  /** For how long none of them has been answered, in milliseconds; 0 where there is none. */
+  /** For how long none of them has been answered, in milliseconds; 0 if there is none. */
   get stalledMs(): number {
     return this.length === 0 ? 0 : performance.now() - this.#progressAt;
   }
-  /** Bytes of memory that they keep. */
+  /** Bytes of memory that the requests keep. */
   get bytes(): number {
     return this.#bytes;
   }
 
   /**
-   * A request by itself may be waited for on the spot from now on: `done` then comes before `submit`
-   * returns. Worth it where somebody waits for each answer, as a guest does.
+   * From now on the caller may wait on the spot for a request that comes alone: `done` is then
+   * called before `submit` returns. This pays if the client waits for each answer, as a guest does.
    *
-   * @param limitMs For so long at the most; 0: never.
+   * @param limitMs The longest wait; 0: never wait.
    */
   waitShortly(limitMs = SHORT_MS): void {
     this.#waitMs = limitMs;
     this.#waits.clear();
   }
 
-  /** Whether something on its way changes what is in this range, or may. */
+  /** Whether a request under way changes this range, or may change it. */
   changesIn(offset: number, lengthBytes: number): boolean {
     if (this.#changes === 0) return false;
     if (this.#changes > COMPARED_CHANGES) return true;
@@ -125,12 +128,12 @@ export class ImageQueue {
     this.#waitShortly(call.op);
   }
 
-  /** No change that is asked for already and not begun is made: each fails as given up. */
+  /** Cancels the changes that were asked for and have not begun: each fails as given up. */
   giveUpChanges(): void {
     this.#ring.giveUpBefore((this.#answered + this.length) | 0);
   }
 
-  /** Waits, and keeps the caller's thread waiting, until all is done: at the end, and not for long. */
+  /** Blocks the caller's thread until all requests are done: for a short time, at the end. */
   finish(untilMs: number): void {
     while (this.length > 0 && performance.now() < untilMs) {
       this.#take();
@@ -139,8 +142,8 @@ export class ImageQueue {
   }
 
   /**
-   * Ends the thread, which closes the image. What waits is not done, and nobody is told; what the
-   * thread is waiting for in the system goes on, and keeps the thread until it ends.
+   * Ends the thread, which closes the image. Waiting requests are dropped, and their `done` is not
+   * called. A system call in which the thread waits goes on, and the thread ends after it.
    */
   close(): void {
     if (this.#closed) return;
@@ -154,11 +157,12 @@ export class ImageQueue {
       return;
     }
     this.#ring.end();
-    // One that hangs in a call cannot be ended before the system lets it go; the process can.
+    // A thread that hangs in a system call cannot be ended before the call returns; the process can
+    // end.
     if (this.#ring.waitForEnd(END_MS)) worker.terminate();
   }
 
-  /** So that a disk that nobody reads or writes costs no thread. */
+  /** Started with the first request, so that a disk that nobody uses costs no thread. */
   #start(): void {
     this.#signalFd = libc().eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     const worker = new Worker(new URL("./image_worker.ts", import.meta.url), { type: "module" });
@@ -179,9 +183,9 @@ export class ImageQueue {
   }
 
   /**
-   * Several requests at a time need nobody who waits: the thread has work, and so has the caller. So
-   * only the first of a turn is waited for: those that come behind it go on their way together, and
-   * a turn is no longer than one wait more.
+   * Waits on the spot for a request that comes alone. Several requests at a time need no such wait:
+   * the thread has work, and so has the caller. So only the first request of a turn is waited for;
+   * the following ones are queued together, and a turn is longer by one wait at the most.
    */
   #waitShortly(op: number): void {
     if (this.#waitMs === 0 || this.length > 1 || this.#isTaking) return;
@@ -197,7 +201,7 @@ export class ImageQueue {
     return wait;
   }
 
-  /** Moves to the ring what it has room for. */
+  /** Moves requests to the ring as long as it has room. */
   #fill(): void {
     const before = this.#asked;
     for (;;) {
@@ -219,7 +223,7 @@ export class ImageQueue {
     this.#take();
   }
 
-  /** Takes what is answered. */
+  /** Takes the answers. */
   #take(): void {
     this.#isTaking = true;
     try {
@@ -247,7 +251,7 @@ export class ImageQueue {
       try {
         done(result);
       } catch (error) {
-        // The others are told all the same: nobody signals for them again.
+        // The other answers are delivered all the same: there is no second signal for them.
         failure ??= { error };
       }
     }

@@ -1,12 +1,15 @@
-/** The memory that an image's thread shares with the thread that asks: requests and their results. */
+/**
+ * The memory that an image's thread (the worker) shares with the thread that asks (the asker):
+ * requests and their results.
+ */
 import type { ImageCall, ImageResult } from "./image_calls.ts";
 
-/** Requests on their way at a time. */
+/** How many requests the ring holds. */
 export const RING_SLOTS = 128;
 
 const FIELDS = 9;
 const HEADER_BYTES = 64;
-/** Words of the header. */
+/** The words of the header. */
 const ASKED = 0;
 const ANSWERED = 1;
 const SIGNALLED = 2;
@@ -25,15 +28,15 @@ const AT = 7;
 const IN_FLUSH = 8;
 
 /**
- * One ring, seen from either thread.
+ * The ring, used by both threads.
  *
  * ```text
  * asker: put() … ring()        worker: take() … answer()
  *        drain: answered, result() ◄── signal once until the asker has heard it
  * ```
  *
- * Slots are plain memory; the counters are atomic, and a counter is moved only when its slot is
- * complete: so whoever sees the counter sees the slot.
+ * Slots are plain memory; the counters are atomic, and a counter is advanced only when its slot is
+ * complete: a thread that sees the counter sees the slot's content.
  */
 export class ImageRing {
   readonly #words: Int32Array;
@@ -46,14 +49,17 @@ export class ImageRing {
     this.#slots = new Float64Array(memory, HEADER_BYTES);
   }
 
-  // The asker's:
+  // For the asker:
 
-  /** Requests answered so far, modulo 2^32. */
+  /** How many requests were answered so far, modulo 2^32. */
   get answered(): number {
     return Atomics.load(this.#words, ANSWERED);
   }
 
-  /** Puts request number `index`, for which there must be room. It is not seen before {@link ring}. */
+  /**
+   * Puts request number `index`, for which there must be room. The worker does not see it before
+   * {@link ring}.
+   */
   put(index: number, call: ImageCall): void {
     const at = slotOf(index);
     this.#slots[at + OP] = call.op;
@@ -64,7 +70,7 @@ export class ImageRing {
     this.#slots[at + ROOM] = call.room;
   }
 
-  /** So many requests have been put: the worker is woken. */
+  /** Publishes the number of requests put so far, and wakes the worker. */
   ring(asked: number): void {
     Atomics.store(this.#words, ASKED, asked);
     Atomics.notify(this.#words, ASKED);
@@ -79,36 +85,38 @@ export class ImageRing {
     };
   }
 
-  /** What is answered from now on is signalled again. To be called before {@link answered}. */
+  /** Has answers signalled again from now on. To be called before {@link answered}. */
   heard(): void {
     Atomics.store(this.#words, SIGNALLED, 0);
   }
 
-  /** Nothing more is to be done: what waits is given up, and what goes on is not begun anew. */
+  /**
+   * Ends the worker: waiting requests are given up, and work in parts stops after the current part.
+   */
   end(): void {
     Atomics.store(this.#words, ENDING, 1);
     Atomics.notify(this.#words, ASKED);
   }
 
-  /** Changes in front of this request that are not begun are not to be made. */
+  /** Cancels the changes before this request that have not begun. */
   giveUpBefore(index: number): void {
     Atomics.store(this.#words, GIVEN_UP, index);
   }
 
-  /** Whether the worker has let go of the image. */
+  /** Whether the worker has closed the image. */
   get isEnded(): boolean {
     return Atomics.load(this.#words, ENDED) !== 0;
   }
 
-  // The worker's:
+  // For the worker:
 
   get isEnding(): boolean {
     return Atomics.load(this.#words, ENDING) !== 0;
   }
 
-  /** Sleeps until more than so many requests have been put, or the end. */
+  /** Sleeps until more than `taken` requests have been put, or the worker is to end. */
   sleep(taken: number): void {
-    // A short sleep: whoever has missed a wake-up looks again.
+    // A short sleep, so that a missed wake-up does no harm.
     Atomics.wait(this.#words, ASKED, taken, 1000);
   }
 
@@ -132,7 +140,7 @@ export class ImageRing {
     };
   }
 
-  /** @returns Whether the asker has to be signalled. */
+  /** @returns Whether to signal the asker. */
   answer(index: number, result: ImageResult): boolean {
     const at = slotOf(index);
     this.#slots[at + CODE] = result.code;
@@ -147,16 +155,16 @@ export class ImageRing {
     Atomics.notify(this.#words, ENDED);
   }
 
-  /** Waits for a moment, in which more may be answered. */
+  /** Waits for a moment, in which more answers may come. */
   pause(): void {
     Atomics.wait(this.#words, ENDED, 0, 1);
   }
 
-  /** Waits for the worker's end, as long as that. @returns Whether it has come. */
+  /** Waits for the worker's end, up to a time. @returns Whether the worker has ended. */
   waitForEnd(ms: number): boolean {
     const until = performance.now() + ms;
     while (!this.isEnded && performance.now() < until) {
-      // It may have looked for the end just before, and have gone to sleep just after.
+      // The worker may have checked for the end just before, and have gone to sleep just after.
       Atomics.notify(this.#words, ASKED);
       Atomics.wait(this.#words, ENDED, 0, 1);
     }

@@ -1,6 +1,6 @@
 /**
- * One image's thread: does what it is asked, in the order in which it was asked, and may wait for
- * storage as long as that takes.
+ * An image's thread: carries out requests in the order in which they came, and may wait for storage
+ * for any time.
  */
 import { libc } from "../system/libc.ts";
 import { ERRNO } from "../system/linux.ts";
@@ -8,12 +8,12 @@ import { IMAGE_OP, ImageCalls } from "./image_calls.ts";
 import { ImageRing } from "./image_ring.ts";
 import { ShortWait } from "./short_wait.ts";
 
-/** What it starts with. */
+/** The message that starts it. */
 export interface ImageWorkerStart {
   readonly memory: SharedArrayBuffer;
-  /** The image; the worker's to close. */
+  /** The image's descriptor, closed by the worker. */
   readonly fd: number;
-  /** An eventfd, written when there are answers; the worker's to close. */
+  /** An eventfd, written when there are answers; closed by the worker. */
   readonly signalFd: number;
   readonly sizeBytes: number;
 }
@@ -28,7 +28,7 @@ scope.onmessage = ({ data }) => {
   scope.close();
 };
 
-/** A client that waits for one request asks for the next within this time. */
+/** A client that waits for its requests sends the next one within this time. */
 const SHORT_MS = 0.1;
 
 const GIVEN_UP = { code: ERRNO.ECANCELED, at: 0, inFlush: false };

@@ -1,14 +1,15 @@
 /**
- * Claims a disk's image, so that nothing else writes it while kemari serves it, and notices what
- * does already.
+ * Locks a disk's image, so that no other process writes it while kemari serves it, and detects a
+ * process that has it locked already.
  *
  * The locks are QEMU's own (OFD locks, byte 100 + n for a permission that is held, 200 + n for one
- * that is not shared), so that QEMU, `qemu-img`, `qemu-nbd` and another kemari see ours as we see
- * theirs. On NFS 4 and cluster file systems they hold between hosts too.
+ * that is not shared), so that QEMU, `qemu-img`, `qemu-nbd` and another kemari see kemari's locks,
+ * and kemari sees theirs. On NFS 4 and cluster file systems they hold between hosts too.
  *
- * Two kemaris may have one shared image, those of one pair: each takes a byte of its own of
- * {@link SEATS}, and who finds the other's there knows that the locks are the other's. A byte that
- * one process has alone ({@link DOOR}) keeps two from looking at the same time.
+ * The two kemaris of one pair may both have a shared image: each locks a byte of {@link SEATS} for
+ * itself, and a kemari that finds the other seat taken knows that the other locks are its
+ * partner's. The byte {@link DOOR}, which one process locks at a time, keeps two from checking at
+ * the same time.
  *
  * @see QEMU block/file-posix.c, raw_apply_lock_bytes(), raw_check_lock_bytes()
  */
@@ -30,9 +31,11 @@ const UNSHARED = 200;
 const READ = 0;
 const WRITE = 1;
 const RESIZE = 3;
-/** What QEMU takes for a disk that a guest writes; and nobody else may change its size. */
+/**
+ * The permissions that QEMU takes for a disk that a guest writes, and the right to change its size.
+ */
 const LOCKED = [HELD + READ, HELD + WRITE, UNSHARED + WRITE, UNSHARED + RESIZE];
-/** What must not be there: who writes it, who resizes it, and who allows no writer. */
+/** Locks that others must not have: to write the image, to resize it, and to allow no writer. */
 const IN_THE_WAY = [HELD + WRITE, HELD + RESIZE, UNSHARED + READ, UNSHARED + WRITE];
 
 const DOOR = 300;
@@ -41,13 +44,13 @@ const DOOR_TRIES = 300;
 const DOOR_TRY_MS = 10;
 
 /**
- * Locks an open image until its descriptor is closed. Where the file system has no such locks, that
- * is warned of, and the image is used without.
+ * Locks an open image until its descriptor is closed. If the file system has no such locks, kemari
+ * warns, and uses the image without.
  *
  * @param fd Open for reading and writing.
- * @param isShared Whether the other end of the pair may have it too.
- * @param commands For tests: fcntl's.
- * @throws {TransportError} if something else has it.
+ * @param isShared Whether the other end of the pair may lock it too.
+ * @param commands The commands of fcntl(2), for tests.
+ * @throws {TransportError} if another process has it locked.
  */
 export function lockImage(fd: number, path: string, isShared: boolean, commands = OFD): void {
   const locks = new ByteLocks(fd, commands);
@@ -64,14 +67,14 @@ export function lockImage(fd: number, path: string, isShared: boolean, commands 
 }
 
 function takeAlone(locks: ByteLocks, path: string): void {
-  // First taken, then looked: two that do so at the same time may both give up, never both go on.
+  // First lock, then check: two that do so at the same time may both give up, but never both go on.
   for (const at of LOCKED) if (!locks.take(F_RDLCK, at)) throw inUse(path);
   if (IN_THE_WAY.some((at) => locks.isTaken(at))) throw inUse(path);
 }
 
 function takeSeat(locks: ByteLocks, path: string): void {
   for (let tries = DOOR_TRIES; !locks.take(F_WRLCK, DOOR); tries--) {
-    if (tries === 0) throw inUse(path, "another process is opening it and does not get on");
+    if (tries === 0) throw inUse(path, "another process is opening it and does not finish");
     pause(DOOR_TRY_MS);
   }
   const isOccupied = SEATS.some((at) => locks.isTaken(at));
@@ -79,13 +82,13 @@ function takeSeat(locks: ByteLocks, path: string): void {
     throw inUse(path, "two kemaris share it already: a shared image belongs to one pair");
   }
   for (const at of LOCKED) if (!locks.take(F_RDLCK, at)) throw inUse(path);
-  // Who has a seat has looked, and its locks have kept all others away since. Who is refused stays
-  // in the door until all of its locks go at once, with its descriptor.
+  // A process with a seat has checked, and its locks have kept all others away since. A process
+  // that is refused keeps the door locked until all of its locks go at once, with its descriptor.
   if (!isOccupied && IN_THE_WAY.some((at) => locks.isTaken(at))) throw inUse(path);
   locks.drop(DOOR, 1);
 }
 
-/** The file system, or the system, knows no such locks. */
+/** The file system or the kernel does not have such locks. */
 class NoLocks extends Error {
   constructor(readonly code: number) {
     super();
@@ -96,7 +99,7 @@ class NoLocks extends Error {
 class ByteLocks {
   constructor(private readonly fd: number, private readonly commands: typeof OFD) {}
 
-  /** @returns Whether it was to be had. */
+  /** @returns Whether the lock could be taken. */
   take(type: number, at: number): boolean {
     const record = lockRecord(type, at, 1);
     while (libc().fcntlLock(this.fd, this.commands.set, record) < 0) {
@@ -108,14 +111,14 @@ class ByteLocks {
     return true;
   }
 
-  /** Whether another has a lock there, of any kind. */
+  /** Whether another process has a lock of any kind there. */
   isTaken(at: number): boolean {
     const record = lockRecord(F_WRLCK, at, 1);
     if (libc().fcntlLock(this.fd, this.commands.look, record) < 0) throw new NoLocks(errno());
     return new DataView(record.buffer).getInt16(0, true) !== F_UNLCK;
   }
 
-  /** @param lengthBytes 0: all from there on. */
+  /** @param lengthBytes 0: everything from there on. */
   drop(at: number, lengthBytes: number): void {
     libc().fcntlLock(this.fd, this.commands.set, lockRecord(F_UNLCK, at, lengthBytes));
   }
@@ -131,27 +134,27 @@ function lockRecord(type: number, at: number, lengthBytes: number): Uint8Array<A
   return record;
 }
 
-/** Stands still: nothing is served yet. */
+/** Blocks this thread for a time: nothing is served yet. */
 export function pause(milliseconds: number): void {
   Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, milliseconds);
 }
 
 /**
- * The error for an image that something else has.
+ * The error for an image that is in use.
  *
- * @param what Instead of that it is locked.
+ * @param what What is said instead of that it is locked.
  */
 export function inUse(path: string, what = "another process has it locked"): TransportError {
   const holders = holdersOf(path);
   const who = holders.length === 0 ? "" : `; open in ${holders.join(", ")}`;
   return new TransportError(path, "read", `the image is in use: ${what}${who}`, {
     party: "disk",
-    hint: "two that write one image destroy it: end the other one, or name another image; its " +
-      "owner may run on another host where the storage is shared",
+    hint: "two processes that write one image destroy it: end the other one, or name another " +
+      "image; its owner may run on another host where the storage is shared",
   });
 }
 
-/** Processes that have the file open, as far as this one may see; itself not counted. */
+/** Other processes that have the file open, as far as this process may see. */
 function holdersOf(path: string): string[] {
   const found: string[] = [];
   try {
@@ -169,16 +172,16 @@ function holdersOf(path: string): string[] {
           break;
         }
       } catch {
-        // Somebody else's, or gone.
+        // Another user's process, or gone.
       }
     }
   } catch {
-    // It is a help only.
+    // The list is only a help.
   }
   return found;
 }
 
-/** @throws {TransportError} if a loop device has the file, which asks for no lock. */
+/** @throws {TransportError} if a loop device uses the file: loop devices take no lock. */
 export function refuseLooped(path: string): void {
   const { dev, ino } = Deno.statSync(path);
   for (const { name } of blockDevices()) {
@@ -203,7 +206,7 @@ function blockDevices(): Iterable<Deno.DirEntry> {
   }
 }
 
-/** @throws {TransportError} if two of the images are one, whatever their paths. */
+/** @throws {TransportError} if two of the disks have the same image, whatever the paths. */
 export function refuseTwice(
   disks: readonly { readonly name: string; readonly path: string }[],
 ): void {
@@ -214,7 +217,7 @@ export function refuseTwice(
       const { dev, ino, rdev, isBlockDevice } = Deno.statSync(path);
       key = isBlockDevice ? `device ${rdev}` : `${dev}:${ino}`;
     } catch {
-      // Opening it says what is wrong.
+      // Opening the image will report what is wrong.
       continue;
     }
     const other = seen.get(key);

@@ -1,11 +1,10 @@
 /**
- * Waits for another thread without going to sleep, for a moment, where that has paid lately.
+ * Waits a moment for another thread without sleeping, if that has paid lately.
  *
- * To put a thread to sleep and to wake it costs some 30 µs each way on a virtual machine whose
- * processors go idle (measured), which is more than a write to the page cache takes. Whoever waits
- * on the spot pays with a processor's time instead: so no longer than {@link limitMs}, and only as
- * long as what is waited for comes that soon. After a wait in vain the next ones are left out, until
- * something has come within twice the limit again.
+ * Putting a thread to sleep and waking it costs some 30 µs each on a virtual machine whose
+ * processors go idle (measured), more than a write to the page cache takes. Waiting without sleep
+ * costs processor time instead: so a wait lasts no longer than {@link limitMs}, and after a wait in
+ * vain there are no more, until an answer has come within twice the limit again.
  */
 export class ShortWait {
   #pays = true;
@@ -13,7 +12,7 @@ export class ShortWait {
   /** @param now A clock that only goes forward, in milliseconds. */
   constructor(readonly limitMs: number, private readonly now = () => performance.now()) {}
 
-  /** @returns Whether it has come; never sleeps. */
+  /** @returns Whether the answer has come; never sleeps. */
   until(hasCome: () => boolean): boolean {
     if (hasCome()) return true;
     if (!this.#pays) return false;
@@ -24,7 +23,7 @@ export class ShortWait {
     return this.#pays = false;
   }
 
-  /** It has come after a sleep. @param waitedMs How long it was waited for in all. */
+  /** Notes an answer that has come after a sleep. @param waitedMs How long it took in all. */
   tell(waitedMs: number): void {
     if (waitedMs <= 2 * this.limitMs) this.#pays = true;
   }

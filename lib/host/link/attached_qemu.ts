@@ -2,12 +2,12 @@ import { OutputQueue, type ReadResult, readSome } from "../system/channel.ts";
 import type { Reactor, Watch } from "../system/reactor.ts";
 import type { QemuChannel } from "./sender_link_settings.ts";
 
-/** QEMU's channel while a link reads its stream and answers it; the descriptors stay the caller's. */
+/** QEMU's channel while a link reads its stream and answers; the descriptors stay the caller's. */
 export class AttachedQemu {
   readonly #channel: QemuChannel;
   readonly #input: Watch;
   readonly #output: Watch;
-  /** Undefined where the channel has no way back. */
+  /** Undefined if the channel has no way back. */
   readonly #replies: OutputQueue | undefined;
   /** Every byte of the channel has been read. */
   hasEnded = false;
@@ -40,7 +40,7 @@ export class AttachedQemu {
     this.#replies?.flush();
   }
 
-  /** Waits for what comes next, and for room where an answer was not taken whole. */
+  /** Waits for more of the stream, and for room if an answer was not written whole. */
   watch(mayRead: boolean): void {
     this.#input.want(mayRead, false);
     this.#output.want(false, (this.#replies?.pendingBytes ?? 0) > 0);

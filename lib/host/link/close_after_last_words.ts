@@ -2,17 +2,18 @@ import { MOST_RELEASE_MS } from "../vm/release_vm.ts";
 import type { Reactor } from "../system/reactor.ts";
 import type { Transport } from "../system/transport.ts";
 
-/** Time for last words to reach a peer that is still sending. */
+/** How long a peer that is still sending has to read the last message. */
 export const LINGER_MS = 1000;
 /**
- * Time for a sender to stop its VM once it was told to: what it waits for QEMU, and some for its way.
- * A sender that has stopped it closes, so only one that is dead or cut off is waited for so long.
+ * How long a sender has to stop its VM once it was told to: as long as it waits for QEMU, and some
+ * time for the way. A sender that has stopped its VM closes the connection, so only a sender that
+ * is dead or cut off takes so long.
  */
 export const YIELD_MS = MOST_RELEASE_MS + 2000;
 
 /**
- * Closes a connection once its last words have been written, and the peer has closed its side: closed
- * over unread bytes, it would take them with it. What the peer says meanwhile is not looked at.
+ * Closes a connection when its last message has been written and the peer has closed its side: if
+ * unread bytes are left, closing destroys the message. What the peer sends meanwhile is ignored.
  */
 export function closeAfterLastWords(peer: Transport, reactor: Reactor): void {
   const scrap = new Uint8Array(64 * 1024);
@@ -20,7 +21,7 @@ export function closeAfterLastWords(peer: Transport, reactor: Reactor): void {
     try {
       act();
     } catch {
-      // It has gone: then there is nobody to hear us.
+      // The peer has gone: nobody is left to read the message.
       finish();
     }
   };

@@ -1,4 +1,4 @@
-/** Transactions that are looked at before they are committed, one after another. */
+/** The checks of transactions before their commit, one after another. */
 import { getLogger } from "@logtape/logtape";
 import { afterFailedCheck } from "../../decisions/failed_check.ts";
 import { KemariError } from "../../errors.ts";
@@ -10,18 +10,18 @@ import type { ReceiverSession } from "./receiver_session.ts";
 
 const log = getLogger(["kemari", "recv"]);
 
-/** Carries out what a {@link CommitGate} and `afterFailedCheck` say, over all sessions. */
+/** Carries out what a {@link CommitGate} and `afterFailedCheck` decide, over all sessions. */
 export class CommitChecks {
   readonly #reactor: Reactor;
   readonly #replica: Replica;
   readonly #gate: CommitGate;
   readonly #onMisfit: () => void;
-  /** Whose transaction is being looked at. */
+  /** The session whose transaction is being checked. */
   #session: ReceiverSession | undefined;
-  /** When all looks so far are over: that of a lost session may still be being ended. */
+  /** Resolves when all checks so far are over: that of a lost session may still be ending. */
   #last: Promise<void> = Promise.resolve();
 
-  /** @param onMisfit This process is about to end: the reactor fails in a moment. */
+  /** @param onMisfit Called when this process is about to end: the reactor fails in a moment. */
   constructor(reactor: Reactor, replica: Replica, gate: CommitGate, onMisfit: () => void) {
     this.#reactor = reactor;
     this.#replica = replica;
@@ -40,7 +40,7 @@ export class CommitChecks {
       });
   }
 
-  /** A session is over: nobody waits for what may be looked at. To be called before it is closed. */
+  /** A session is over: nobody waits for its check. To be called before the session is closed. */
   leave(session: ReceiverSession | undefined): void {
     if (session !== undefined && session === this.#session) this.#gate.abandon();
   }
@@ -69,12 +69,12 @@ export class CommitChecks {
       committed: this.#replica.committed,
     });
     if (step === "nothing") {
-      log.info("not looked at any longer: {reason}", { reason: error.message });
+      log.info("the check has ended: {reason}", { reason: error.message });
       return;
     }
     if (step === "end") {
       this.#onMisfit();
-      // The refusal gets out before the loop ends.
+      // The refusal has to be sent before the loop ends.
       this.#reactor.after(50, () => this.#reactor.fail(error));
     }
     session.fail(error);

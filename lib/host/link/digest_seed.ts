@@ -1,6 +1,6 @@
 /**
- * A seed for digests of a replica's pages, or of a disk's chunks: another one each time, so that nobody
- * can make pages for it that collide.
+ * A seed for digests of a replica's pages, or of a disk's chunks: another one each time, so that
+ * nobody can make pages that collide.
  */
 export function digestSeed(): { readonly seedLow: number; readonly seedHigh: number } {
   const [seedLow, seedHigh] = crypto.getRandomValues(new Uint32Array(2));

@@ -1,23 +1,24 @@
-/** Keeps a sender waiting behind its HELLO, while storage is asked about it. */
+/** Keeps a sender waiting behind its HELLO while the disks' storage is asked about that sender. */
 import { KemariError, TransportError } from "../../errors.ts";
 import { decodeHello, type Hello } from "../../txn/hello.ts";
 import { decodeHeader } from "../../txn/frame_header.ts";
 import { HEADER_BYTES, TXN } from "../../txn/wire.ts";
 import type { Reactor } from "../system/reactor.ts";
 
-/** Judges a sender by what was found. @throws {WireError} for one that is not to be admitted. */
+/** Judges a sender by what was found. @throws {WireError} if the sender is not to be admitted. */
 type Admit = (offset: number) => void;
 
 /**
- * Looks at who comes, before it is admitted. It may take as long as storage does: nobody else waits.
+ * Examines a sender before it is admitted. This may take as long as the storage takes: nothing else
+ * waits.
  *
- * @throws {KemariError} where that cannot be done.
+ * @throws {KemariError} if the sender cannot be examined.
  */
 export type LookAtSender = (hello: Hello) => Promise<Admit>;
 
 /**
- * Looks at no sender while another look is not over: what does not come back keeps a thread of the
- * runtime's, of which there are not many.
+ * Examines no sender while another examination is under way: an examination that hangs keeps a
+ * thread of the runtime, which has few.
  */
 export function oneAtATime(look: LookAtSender): LookAtSender {
   let isLooking = false;
@@ -36,28 +37,29 @@ function unanswered(who: string): TransportError {
   return new TransportError(
     "recv",
     "read",
-    `the storage of the disks here does not answer what it was asked about ${who}`,
-    { party: "replica", hint: "mend that storage; the sender tries again" },
+    `the storage of the disks here does not answer what it is asked about ${who}`,
+    { party: "replica", hint: "repair that storage; the sender tries again" },
   );
 }
 
-/** The longest that a sender waits. Half of its patience is less where it is short. */
+/** The longest that a sender waits here; half of the sender's patience if that is less. */
 const MOST_LOOK_MS = 5000;
 
-/** Who waits for a sender's HELLO. */
+/** The owner, which waits for a sender's HELLO. */
 interface GateOwner {
-  /** There is something to {@link HelloGate.take} at last. */
+  /** {@link HelloGate.take} has bytes now. */
   opened(): void;
-  /** The sender cannot be admitted now, for reasons of our own. */
+  /** The sender cannot be admitted now, for reasons of this end. */
   failed(error: KemariError): void;
 }
 
 /**
- * Lets bytes through behind a look at the HELLO with which they begin.
+ * Lets a sender's bytes through when the sender has been examined by the HELLO with which they
+ * begin.
  *
  * ```text
- * take() ──no whole HELLO yet──► kept ──take()──► looking ──looked──► open: all that was kept, then all
- *    └──no HELLO at all: open, whoever reads it says so       └──too late, failed──► failed()
+ * take() ──no whole HELLO yet──► kept ──take()──► looking ──looked──► open: all that was kept, then
+ *    all └──no HELLO at all: open, whoever reads it says so └──too late, failed──► failed()
  * ```
  */
 export class HelloGate {
@@ -70,7 +72,7 @@ export class HelloGate {
   #admit: Admit = () => {};
   #stopWaiting = () => {};
 
-  /** Without a `look` all are let through. */
+  /** Without a `look` all bytes are let through. */
   constructor(
     reactor: Reactor,
     { look, graceMs }: { readonly look?: LookAtSender; readonly graceMs: number },
@@ -83,17 +85,20 @@ export class HelloGate {
     this.#state = look === undefined ? "open" : "closed";
   }
 
-  /** Whether nothing more is to be read until the look is over. */
+  /** Whether nothing more is to be read until the examination is over. */
   get isLooking(): boolean {
     return this.#state === "looking";
   }
 
-  /** Judges the sender, when its HELLO is read. @throws {WireError} */
+  /** Judges the sender when its HELLO is read. @throws {WireError} */
   admit(offset: number): void {
     this.#admit(offset);
   }
 
-  /** @returns What may be read now; it is the caller's, and `bytes` may be reused otherwise. */
+  /**
+   * @returns The bytes that may be read now, owned by the caller; `bytes` may be reused unless they
+   * are the same.
+   */
   take(bytes: Uint8Array<ArrayBuffer>): Uint8Array<ArrayBuffer> {
     if (this.#state === "open" && this.#kept.length === 0) return bytes;
     const kept = new Uint8Array(this.#kept.length + bytes.length);
@@ -128,7 +133,9 @@ export class HelloGate {
 
   #start(hello: Hello): void {
     this.#state = "looking";
-    const limitMs = Math.min(MOST_LOOK_MS, hello.graceMs / 2, this.#ownGraceMs / 2);
+    // 0 says that the sender waits for as long as it takes.
+    const patienceMs = Math.min(hello.graceMs || Infinity, this.#ownGraceMs);
+    const limitMs = Math.min(MOST_LOOK_MS, patienceMs / 2);
     const done = this.#reactor.awaitRuntime();
     const cancel = this.#reactor.after(limitMs, () => this.#fail(unanswered("the sender")));
     this.#stopWaiting = () => {

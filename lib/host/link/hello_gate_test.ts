@@ -72,27 +72,22 @@ Deno.test({
   sanitizeOps: false,
   fn: () =>
     withSilentStorage({}, async ({ stage, marks, answer }) => {
-      let longestMs = 0;
-      let tickedAt = performance.now();
-      stage.reactor.every(20, () => {
-        const now = performance.now();
-        longestMs = Math.max(longestMs, now - tickedAt);
-        tickedAt = now;
-      });
+      let ticks = 0;
+      stage.reactor.every(20, () => ticks++);
       let isOver = false;
       const sending = stage.send(FIRST, { marks, graceMs: 20_000 }).finally(() => isOver = true);
       sending.catch(() => {});
       // Longer than one that says nothing is borne with, once another comes.
-      await stage.reactor.sleep(1000, never);
+      await stage.reactor.sleep(600, never);
       libc().close(await stage.connect());
-      await stage.reactor.sleep(500, never);
+      const before = ticks;
+      await stage.reactor.run(() => ticks > before + 10, never);
       assert.ok(!isOver);
       assert.equal(stage.receiver.replica.committed, 0);
       assert.equal(stage.receiver.state, "receiving");
       await stage.reactor.during(answer(), never);
       await sending;
       assert.equal(stage.receiver.replica.committed, 1);
-      assert.ok(longestMs < 1000, `the loop stood still for ${longestMs} ms`);
     }),
 });
 
@@ -110,7 +105,7 @@ Deno.test({
       };
       await assert.rejects(
         stage.send(FIRST, { marks, graceMs: 20_000 }),
-        refused(/the storage of the disks here does not answer what it was asked about the sender/),
+        refused(/the storage of the disks here does not answer what it is asked about the sender/),
       );
       await stage.quiet();
       // The first look keeps a thread of the runtime's: it is not to be joined by more.
@@ -126,6 +121,8 @@ Deno.test({
 Deno.test("a HELLO is looked at whole, wherever it is cut, and nothing behind it is lost", async () => {
   await using stage = await Stage.open();
   const wire = (await wireOf(FIRST)).subarray(0, -HANDOVER_BYTES).slice();
+  // A sender that never gives its receiver up.
+  new DataView(wire.buffer).setUint32(20 + 36, 0);
   const helloBytes = 20 + new DataView(wire.buffer).getUint32(16);
   for (const cut of [1, 19, 20, 21, helloBytes - 1, helloBytes, helloBytes + 1, wire.length]) {
     const read: number[] = [];

@@ -1,4 +1,4 @@
-/** The ways in which a secondary goes without a word, as errors. */
+/** Errors for a secondary that is lost, or that has given this primary up. */
 import { KemariError, TransportError, WireError } from "../../errors.ts";
 import { formatBytes } from "../../units.ts";
 
@@ -24,12 +24,14 @@ export function isPeers(error: unknown): boolean {
   return error instanceof KemariError && error.party === "peer";
 }
 
-/** Whether the secondary has said that it gave us up, since it heard nothing from us. */
+/** Whether the secondary has said that it gave us up because it heard nothing from us. */
 export function hasGivenUsUp(error: unknown): boolean {
   return error instanceof WireError && error.fault === "silence";
 }
 
-/** What a session has ended with whose secondary has given us up, where the VM was stopped for it. */
+/**
+ * The error for a session whose secondary has given us up, if the VM was stopped because of that.
+ */
 export function givenUp(cause: unknown): WireError {
   return new WireError("transaction", 0, "silence", "the secondary has given this primary up", {
     hint: "the VM is stopped here, since the secondary may run it: see kemari status at the " +
@@ -39,29 +41,31 @@ export function givenUp(cause: unknown): WireError {
 }
 
 /**
- * What a session has ended with whose HANDOVER was not answered: nobody here knows whose VM it is.
+ * The error for a session whose HANDOVER was not answered: this end cannot know which host runs the
+ * VM.
  *
- * @param cause What has ended it.
+ * @param cause The error that ended the session.
  */
 export function handoverInDoubt(name: string, cause: unknown): TransportError {
   const reason = cause instanceof Error ? cause.message : String(cause);
   return new TransportError(
     name,
     "read",
-    `the handover broke off before it was acknowledged, so the secondary may run the VM (${reason})`,
+    `the handover broke off before it was acknowledged, so the secondary may run the VM ` +
+      `(${reason})`,
     {
       party: "peer",
       hint:
-        "start the VM nowhere before you have looked at the secondary. It runs there, or is about " +
-        "to, if kemari status says active or activating there, or if its recv has ended with 0 or a " +
-        "QEMU runs there that recv gave the VM to. If none of this is so, end that recv first, and " +
-        "only then let the VM go on here (cont)",
+        "do not start the VM anywhere before you have looked at the secondary. It runs there, or " +
+        "is about to, if kemari status says active or activating there, or if its recv has ended " +
+        "with 0 or a QEMU runs there to which recv gave the VM. If nothing of this holds, end " +
+        "that recv first, and only then let the VM go on here (cont)",
       cause,
     },
   );
 }
 
-/** Why a secondary is given up that is there, and takes less than the guest writes. */
+/** The error for a secondary that is given up because it takes the guest's writes too slowly. */
 export function tooSlow(peer: string, disk: string, heldBytes: number): TransportError {
   const held = formatBytes(heldBytes);
   return new TransportError(

@@ -1,15 +1,15 @@
-/** For so long after we stood still, an end of the connection may be because of that. */
+/** How long after a standstill of this process an end of the connection may be its consequence. */
 const CONSEQUENCES_MS = 10_000;
 
 /**
- * Notices that this process stood still (SIGSTOP, a frozen cgroup, a suspended host, one that swaps), and
- * was silent towards its peer meanwhile.
+ * Notices that this process stood still (SIGSTOP, a frozen cgroup, a suspended host, one that
+ * swaps), and sent nothing to its peer meanwhile.
  */
 export class OwnSilence {
   #tickedAt: number;
   #endedAt = -Infinity;
 
-  /** @param now Tells the time, in milliseconds, by a clock that goes on while the machine is suspended. */
+  /** @param now A clock that goes on while the machine is suspended, in milliseconds. */
   constructor(private readonly now: () => number) {
     this.#tickedAt = now();
   }
@@ -17,9 +17,9 @@ export class OwnSilence {
   /**
    * To be called often.
    *
-   * @param ownGraceMs How long the peer may be silent.
-   * @param peerGraceMs How long it lets us be; 0 if it has not said so.
-   * @returns Whether we stood still: what the peer said meanwhile lies in the socket.
+   * @param ownGraceMs How long this end lets the peer be silent.
+   * @param peerGraceMs How long the peer lets this end be silent; 0 if it has not said so.
+   * @returns Whether this process stood still: what the peer sent meanwhile is in the socket.
    */
   tick(ownGraceMs: number, peerGraceMs: number): boolean {
     const now = this.now();
@@ -29,14 +29,14 @@ export class OwnSilence {
     return silentMs > ownGraceMs / 2;
   }
 
-  /** Whether the peer may take us, or have taken us, for dead. */
+  /** Whether the peer may take this end for dead, or has done so. */
   isSuspicious(peerGraceMs: number): boolean {
     const now = this.now();
     return isLong(now - this.#tickedAt, peerGraceMs) || now - this.#endedAt < CONSEQUENCES_MS;
   }
 }
 
-/** Half the peer's patience: what it counts began before our last word was said. */
+/** Half the peer's patience: the peer's count began before our last message was sent. */
 function isLong(silentMs: number, peerGraceMs: number): boolean {
   return peerGraceMs > 0 && silentMs > peerGraceMs / 2;
 }

@@ -13,15 +13,15 @@ import { O_CLOEXEC, O_NONBLOCK } from "../system/linux.ts";
 /** A connection to the other end. */
 export interface PeerConnection {
   readonly transport: Transport;
-  /** Where the other end is a command of ours. */
+  /** The command, if the other end is a command that we have started. */
   readonly command?: PeerCommand;
 }
 
-/** A command of ours that the other end is. */
+/** A command that we have started, and that is the other end. */
 interface PeerCommand {
-  /** What became of it. */
+  /** The command's exit code. */
   readonly exitCode: Promise<number>;
-  /** Ends it, as it turned out to be no kemari. */
+  /** Ends the command, since it is not a kemari. */
   kill(): void;
 }
 
@@ -84,10 +84,11 @@ export async function connectPeer(
 /**
  * Starts a shell command with its stdin and stdout connected to us by pipes.
  *
- * The runtime hands out no descriptors of its children's pipes. The child opens ours by their
- * names in /proc instead and then says so on the stdout that it got from the runtime.
+ * The runtime hands out no descriptors of its children's pipes. The child opens our pipes by their
+ * names in /proc instead, and then writes a line to the stdout that it got from the runtime.
  *
- * A `kemari recv` ends by itself when its connection does, or has a VM by then: it is not killed.
+ * The command is not killed: a `kemari recv` ends by itself with its connection, or has a VM by
+ * then.
  */
 async function spawnPeer(
   command: string,
@@ -102,7 +103,8 @@ async function spawnPeer(
     child = new Deno.Command("/bin/sh", {
       args: [
         "-c",
-        `exec 3>&1 <${proc}/${down.read} >${proc}/${up.write}; echo >&3; exec 3>&-; exec /bin/sh -c "$1"`,
+        `exec 3>&1 <${proc}/${down.read} >${proc}/${up.write}; echo >&3; exec 3>&-; exec /bin/sh ` +
+        `-c "$1"`,
         "sh",
         command,
       ],
@@ -155,5 +157,5 @@ function pipe(name: string): { read: number; write: number } {
   return { read: fds[0], write: fds[1] };
 }
 
-/** How long a connection may take to come about. */
+/** How long connecting may take. */
 export const CONNECT_TIMEOUT_MS = 10_000;

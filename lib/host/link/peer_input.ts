@@ -5,7 +5,7 @@ import type { Transport } from "../system/transport.ts";
 
 const BUFFER_BYTES = 256 * 1024;
 
-/** What the secondary says: read off its connection, and handed to the primary. */
+/** Reads what the secondary sends, and hands it to the primary. */
 export class PeerInput {
   readonly #transport: Transport;
   readonly #primary: Primary;
@@ -18,18 +18,20 @@ export class PeerInput {
     this.#primary = primary;
   }
 
-  /** Whether the peer has said its last word of this session: nothing behind it is news. */
+  /**
+   * Whether the peer has sent the last message of this session: everything behind it is ignored.
+   */
   get isOver(): boolean {
     return this.#primary.isOver;
   }
 
-  /** Whether the connection's end was read: nothing follows, however often it is read again. */
+  /** Whether the end of the connection was read. */
   get hasEnded(): boolean {
     return this.#hasEnded;
   }
 
   /**
-   * Takes what is there, up to the peer's last word: see {@link isOver}.
+   * Reads what is there, up to the peer's last message: see {@link isOver}.
    *
    * @returns `ended` if the peer closed the connection.
    * @throws {TransportError} if it cannot be read.
@@ -48,7 +50,7 @@ export class PeerInput {
     }
   }
 
-  /** Takes what there still is of a connection that failed. @throws as {@link take}, where the peer has said why. */
+  /** Reads the rest of a connection that failed. @throws as {@link take}, where the peer has said why. */
   takeLastWords(): void {
     while (!this.isOver) {
       let count: number | undefined;

@@ -1,17 +1,20 @@
 import type { Transport } from "../system/transport.ts";
 import type { PeerInput } from "./peer_input.ts";
 
-/** How much of a checkpoint, and for how long, is gathered before the peer gets the first of it. */
+/**
+ * How much of a checkpoint, and for how long, is gathered before the first part is written to the
+ * peer.
+ */
 const GATHER_BYTES = 128 * 2 ** 10;
 const GATHER_MS = 10;
 
-/** What goes to the peer, and when it does. */
+/** Writes to the peer, and decides when. */
 export class PeerOutput {
   readonly #transport: Transport;
   readonly #input: PeerInput;
   #wantsRoom = false;
 
-  /** @param input What the peer says: when it has gone, its last words are the reason. */
+  /** @param input Reads from the peer: when the peer has gone, its last message is the reason. */
   constructor(transport: Transport, input: PeerInput) {
     this.#transport = transport;
     this.#input = input;
@@ -29,7 +32,7 @@ export class PeerOutput {
     return this.#transport.pendingBytes;
   }
 
-  /** Whether the connection is to be watched for room: it takes no more now. */
+  /** Whether the connection takes no more now, and is to be watched for room. */
   get wantsRoom(): boolean {
     return this.#wantsRoom;
   }
@@ -39,13 +42,14 @@ export class PeerOutput {
   }
 
   /**
-   * Writes what can be written. While a small checkpoint is being read nothing is: the VM stands
-   * still for that, and each write would make it wait, and wake the peer for a part.
+   * Writes what can be written. While a small checkpoint is being read, nothing is written: the VM
+   * stands still meanwhile, and each write would make it wait, and wake the peer for a part.
    *
    * @param readingSince Since when a checkpoint has been on its way from QEMU, on the clock of
    *   `performance.now()`; undefined between two.
-   * @returns Whether all is written, or need not be any more: see {@link PeerInput.isOver}.
-   * @throws {WireError | TransportError} the peer is gone; by its own words, if there were any.
+   * @returns Whether everything is written, or need not be written any more: see {@link
+   *   PeerInput.isOver}.
+   * @throws {WireError | TransportError} the peer is gone; with the reason that it gave, if any.
    */
   flush(readingSince?: number): boolean {
     const gathers = readingSince !== undefined && this.pendingBytes < GATHER_BYTES &&

@@ -42,38 +42,38 @@ export interface ReceiverSettings extends SessionSettings {
   readonly listen: Address;
   readonly guard: LinkGuard;
   readonly onLoss: "wait" | "activate" | "exit";
-  /** Whether anyone can tell us to activate while no sender can come back. */
+  /** Whether an operator can order a failover when no sender can come back. */
   readonly controlled: boolean;
-  /** Whether a command makes sure that the primary is dead; else it is asked to stop its VM. */
+  /** Whether a command fences the primary; otherwise it is asked to stop its VM. */
   readonly fenced: boolean;
-  /** What of the event-tap the replica keeps; nothing by default. */
+  /** The replica's share of the event-tap; none by default. */
   readonly taps?: SecondaryTaps;
-  /** Whose the replica is; nobody's yet by default. */
+  /** Which VM the replica belongs to; none yet by default. */
   readonly owner?: ReplicaOwner;
-  /** Where the replica's pages live; in memory by default. */
+  /** Where the replica's pages are; in memory by default. */
   readonly store?: ReplicaStore;
-  /** What a transaction must pass before it is committed. */
+  /** A check that transactions must pass before they are committed. */
   readonly gate?: CommitGate;
 }
 
-/** Why a secondary does not receive any more; it ends with nothing to do where the VM was shut down. */
+/** Why a secondary does not receive any more; after `vm-ended` it has nothing more to do. */
 type ReceiverVerdict = TakeoverCause | "vm-ended";
 
 /** A step that keeps the replica. */
 type Keeping = Extract<SecondaryStep, { readonly do: "wait" | "end" }>;
 
-/** Where the receiver is. */
+/** The states of the receiver. */
 type ReceiverState =
-  /** No sender is there, and one may come. */
+  /** No sender is connected, and a sender may come. */
   | { readonly at: "free" }
   | { readonly at: "serving"; readonly session: ReceiverSession }
-  /** `kemari failover` was obeyed, and the sender is told to stop its VM. */
+  /** `kemari failover` was accepted, and the sender is being told to stop its VM. */
   | { readonly at: "yielding"; readonly session: ReceiverSession }
   /** @property decidedAt In milliseconds of performance.now(). */
   | { readonly at: "decided"; readonly verdict: ReceiverVerdict; readonly decidedAt: number }
   /** The VM runs here. */
   | { readonly at: "active" }
-  /** This process is about to end: what becomes of the session is no news any more. */
+  /** This process is about to end: the end of the session does not matter any more. */
   | { readonly at: "ending"; readonly session: ReceiverSession | undefined };
 
 /**
@@ -108,10 +108,10 @@ export class ReceiverHost {
   /** Whether the replica is the VM's last state. */
   readonly #age = new ReplicaAge();
   readonly #checks: CommitChecks | undefined;
-  /** The last session ended for want of room here, which was said: it may be tried for long. */
+  /** The last session ended for lack of room, which was logged: the sender may try for long. */
   #isFull = false;
   #senders = 0;
-  /** Asks what the disks are, which their storage may keep to itself. */
+  /** Asks which VM the disks' copies belong to; their storage may not answer. */
   readonly #look = oneAtATime(async (hello) => {
     const [admit] = await Promise.all([this.#settings.look?.(hello), this.owner.look()]);
     return (offset) => {
@@ -144,15 +144,15 @@ export class ReceiverHost {
   get session(): ReceiverSession | undefined {
     return "session" in this.#state ? this.#state.session : undefined;
   }
-  /** When the decision to activate fell, in milliseconds of performance.now(); 0 without one. */
+  /** When it was decided to activate, in milliseconds of performance.now(); 0 if it was not. */
   get decidedAt(): number {
     return this.#state.at === "decided" ? this.#state.decidedAt : 0;
   }
-  /** Sessions so far. */
+  /** How many sessions there were so far. */
   get senders(): number {
     return this.#senders;
   }
-  /** What `kemari status` calls it. */
+  /** The state as `kemari status` calls it. */
   get state(): "listening" | "receiving" | "waiting" | "activating" | "active" {
     if (this.#state.at === "active") return "active";
     if (this.#state.at === "decided") return "activating";
@@ -177,7 +177,7 @@ export class ReceiverHost {
   /**
    * Receives until the VM is to be activated here. All sessions are closed by then.
    *
-   * @throws {KemariError} on loss where the options say `exit`, or where nobody can come back.
+   * @throws {KemariError} on loss with `--on-loss exit`, or if no sender can come back.
    */
   async receive(signal: AbortSignal): Promise<ReceiverVerdict> {
     const verdict = () => this.#state.at === "decided" ? this.#state.verdict : undefined;
@@ -186,9 +186,9 @@ export class ReceiverHost {
   }
 
   /**
-   * Activates now; a sender that is there is told first, unless it is to be fenced anyway.
+   * Activates now; a sender that is connected is told first, unless it is to be fenced anyway.
    *
-   * @param stale Whether the replica is wanted however old it is known to be.
+   * @param stale Whether the replica is to be started even if it is known to be old.
    * @throws {KemariError} if there is nothing to activate, or {@link mayFailOver} says no.
    */
   failover(stale = false): void {
@@ -205,7 +205,7 @@ export class ReceiverHost {
       log.warn("transaction {transaction}: {outrun}", { transaction: committed, outrun: OUTRUN });
     }
     if (isSenderThere && !this.#settings.fenced) {
-      log.warn("taking over from a sender that is there: it is told to stop its VM");
+      log.warn("taking over from a sender that is connected: it is told to stop its VM");
       this.#state = { at: "yielding", session };
       return session.takeOver();
     }
@@ -213,7 +213,7 @@ export class ReceiverHost {
     this.#decide("failover");
   }
 
-  /** Goes back to waiting: an activation did not succeed, and the replica is whole. */
+  /** Waits again: an activation did not succeed, and the replica is whole. */
   resume(): void {
     this.#state = { at: "free" };
   }
@@ -244,8 +244,8 @@ export class ReceiverHost {
         log.warn("a sender connected, but the VM runs here: refused");
         return refuseSender(peer, this.#reactor, "taken-over");
       case "decided":
-        // An activation may still fail: until it has succeeded the primary is not told to stop.
-        log.warn("a sender connected in the middle of an activation: refused");
+        // An activation may still fail: until it has succeeded, the primary is not told to stop.
+        log.warn("a sender connected during an activation: refused");
         return refuseSender(peer, this.#reactor, "activating");
       default:
         log.warn("another sender connected while one is served: refused");
@@ -302,14 +302,14 @@ export class ReceiverHost {
     }
   }
 
-  /** The sender has said that it leaves, and knows that we have heard it. */
+  /** The sender has said that it leaves, and knows that this end has heard it. */
   #left(leave: Leave): void {
     const session = this.#takeSession()!;
     session.partFromSender();
     this.#after(leave.reason, senderLeft(session.name, leave));
   }
 
-  /** A session is over, without LEAVE. */
+  /** A session has ended without LEAVE. */
   #ended(error: KemariError): void {
     const { at } = this.#state;
     const session = this.#takeSession()!;
@@ -330,7 +330,7 @@ export class ReceiverHost {
     this.#takeSession()?.close();
   }
 
-  /** Takes the session out of the state; nobody waits any more for what may be looked at. */
+  /** Takes the session out of the state; nobody waits for its checks any more. */
   #takeSession(): ReceiverSession | undefined {
     const session = this.session;
     if (session === undefined) return undefined;
@@ -340,7 +340,7 @@ export class ReceiverHost {
     return session;
   }
 
-  /** Carries out what {@link afterSecondarySession} says. */
+  /** Carries out what {@link afterSecondarySession} decides. */
   #after(end: SecondaryEnd, error: KemariError, stoodStill = false): void {
     this.#age.ended(end, stoodStill);
     if (end !== "no-sender" && end !== "yielded") this.#lastLoss = error;
@@ -357,8 +357,8 @@ export class ReceiverHost {
     switch (step.do) {
       case "nothing":
         if (isRefused) return log.error("a sender was refused: {reason}", { reason });
-        // A port scanner, say: its going is no loss, and must not start a failover.
-        return log.warn("a connection that was no sender's: {reason}", { reason });
+        // For example a port scanner: its end is no loss, and must not start a failover.
+        return log.warn("a connection that was not a sender's: {reason}", { reason });
       case "activate":
         if (step.why === "lost") log.warn("primary lost: {reason}", { reason });
         return this.#decide(step.why === "lost" ? "loss" : "failover");

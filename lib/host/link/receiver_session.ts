@@ -26,32 +26,32 @@ const log = getLogger(["kemari", "recv"]);
 export interface SessionSettings extends LinkTiming {
   readonly maxTransactionBytes: number;
   readonly software: string;
-  /** Looks at who comes, and may ask storage for that. */
+  /** Examines the sender, and may ask storage for that. */
   readonly look?: LookAtSender;
-  /** Looks at what is about to be committed. */
+  /** Checks what is about to be committed. */
   readonly gate?: Pick<CommitGate, "mustHold">;
-  /** How long a sender has that is told to stop its VM. */
+  /** How long a sender has to stop its VM when it was told to. */
   readonly yieldMs?: number;
 }
 
-/** Time for a sender to say HELLO, before another connection takes its place. */
+/** How long a sender has to send HELLO before another connection may take its place. */
 const HELLO_MS = 500;
-/** What waits to be written before more answers are computed. */
+/** Bytes that may wait to be written before more answers are computed. */
 const ANSWERS_PENDING_BYTES = 1 << 20;
 
-/** What a session tells its owner. */
+/** Callbacks of a session, for its owner. */
 interface SessionOwner {
   event(event: SecondaryEvent): void;
   /** The session is over for this reason; the replica is as last committed. */
   ended(error: KemariError): void;
 }
 
-/** Where a session is. */
+/** The states of a session. */
 type SessionState =
   | { readonly at: "open" }
   /** The sender is being told why it is given up. */
   | { readonly at: "refusing" }
-  /** The sender has been told, and may not have read that yet. */
+  /** The sender has been sent the reason, and may not have read it yet. */
   | { readonly at: "lingering"; cancel(): void; finish(): void }
   | { readonly at: "closed" };
 
@@ -71,7 +71,7 @@ export class ReceiverSession {
   readonly #owner: SessionOwner;
   readonly secondary: Secondary;
   readonly #taps: SecondaryTaps;
-  /** Who is told of what a disk's copy refuses while there is no session. */
+  /** The handler for what a disk's copy refuses while there is no session. */
   readonly #ownerOfRefusals: (error: Error) => void;
   readonly #watch: Watch;
   readonly #carry = new Carry();
@@ -85,7 +85,10 @@ export class ReceiverSession {
   readonly #pauses: OwnPauses;
   readonly #hello: HelloGate;
   readonly #yieldMs: number;
-  /** The sender was told that the VM is ours: nothing but its own end, or time, is its stop. */
+  /**
+   * The sender was told that the VM is this end's: only the end of its connection, or a time limit,
+   * ends the session.
+   */
   #isYielding = false;
 
   constructor(
@@ -159,17 +162,20 @@ export class ReceiverSession {
     return this.#readBytes;
   }
 
-  /** Whether the sender may have given us up because this process stood still. */
+  /** Whether the sender may have given this end up because this process stood still. */
   get stoodStill(): boolean {
     return this.#pauses.isRecent(this.#bootTimeMs(), this.secondary.peer?.graceMs);
   }
 
-  /** True once the sender has been refused: only the last words are being got out. */
+  /** True once the sender has been refused: only the last message is being sent. */
   get refused(): boolean {
     return this.#state.at !== "open";
   }
 
-  /** Ends a session that is over, by LEAVE or HANDOVER: the sender may still be reading our last words. */
+  /**
+   * Ends a session that is over, by LEAVE or HANDOVER: the sender may still be reading the last
+   * message.
+   */
   partFromSender(): void {
     this.close(() => closeAfterLastWords(this.#peer, this.#reactor));
   }
@@ -192,7 +198,9 @@ export class ReceiverSession {
     letGo();
   }
 
-  /** Someone else has connected: ends a session that is refused already, or was never begun. */
+  /**
+   * Another sender has connected: ends this session if it is refused already, or was never begun.
+   */
   makeWay(): void {
     if (this.#isYielding) return;
     if (this.#state.at === "lingering") return this.#state.finish();
@@ -209,8 +217,9 @@ export class ReceiverSession {
   }
 
   /**
-   * Tells the sender that its VM is ours from here on. The session ends when the sender has closed,
-   * with its VM stopped, whoever else comes meanwhile; or when it has had all the time that it may need.
+   * Tells the sender that the VM is this end's from here on. The session ends when the sender has
+   * closed, with its VM stopped, or has had all the time that it may need; no other sender can end
+   * it before.
    */
   takeOver(): void {
     this.#isYielding = true;
@@ -222,7 +231,7 @@ export class ReceiverSession {
     );
   }
 
-  /** What was held is committed and acknowledged. */
+  /** Commits and acknowledges the held transaction. */
   confirm(): void {
     this.#guard(() => {
       this.secondary.release(performance.now());
@@ -233,7 +242,7 @@ export class ReceiverSession {
   /** Gives the sender up, and tells it why. */
   fail(error: KemariError): void {
     this.#guard(() => {
-      // Where the replica is kept is ours to mend: it says nothing about the sender.
+      // A failure of the replica's storage is this end's: it says nothing about the sender.
       if (error instanceof TransportError && error.party === "replica") {
         this.secondary.storageFault(error);
       }
@@ -241,7 +250,7 @@ export class ReceiverSession {
     });
   }
 
-  /** Faults end the session, not the process. */
+  /** Runs an action whose faults end the session, not the process. */
   #guard(action: () => void): void {
     if (this.#state.at === "closed") return;
     try {
@@ -252,7 +261,10 @@ export class ReceiverSession {
     }
   }
 
-  /** Gets the refusal out before the connection is closed over unread bytes, which would eat it. */
+  /**
+   * Sends the refusal before the connection is closed: closed with unread bytes left, the
+   * connection would lose it.
+   */
   #end(error: KemariError, reason?: NackReason): void {
     if (this.#state.at !== "open") return;
     this.#state = { at: "refusing" };
@@ -283,13 +295,13 @@ export class ReceiverSession {
     this.#sayLastWords();
   }
 
-  /** Gets out what is left to be said, and says then that this was all. */
+  /** Writes what is left, and then closes the output. */
   #sayLastWords(): void {
     let written = true;
     try {
       written = this.#peer.flush();
     } catch {
-      // The sender's end comes by the other way.
+      // The end of the sender is noticed by reading.
     }
     this.#watch.want(true, !written);
     if (written) this.#peer.endOutput();
@@ -318,7 +330,7 @@ export class ReceiverSession {
     this.#take(count);
   }
 
-  /** Takes what has been read, as far as its sender is let in. */
+  /** Takes what has been read, if its sender is let in. */
   #take(count: number): void {
     const read = this.#hello.take(this.#buffer.subarray(0, count));
     this.#carry.feed(read, 0, read.length, (bytes, start, end) => {
@@ -331,7 +343,7 @@ export class ReceiverSession {
     this.#pauses.tick(this.#bootTimeMs(), this.secondary.peer?.graceMs);
     let silentMs = this.secondary.tick(performance.now());
     if (silentMs > 0) {
-      // We may have been stopped ourselves: what the sender said meanwhile lies in the socket.
+      // This process may have been stopped: what the sender sent meanwhile is in the socket.
       this.#read();
       if (this.#state.at === "closed") return;
       silentMs = this.secondary.tick(performance.now());

@@ -23,12 +23,12 @@ import type { Encryption, Transport } from "../system/transport.ts";
 import { tellStuck } from "./stuck_stream.ts";
 import { untilLeft } from "./until_left.ts";
 
-/** How many bytes of a full stream wait for the peer before QEMU has to. */
+/** How many bytes of a full stream may wait for the peer before QEMU has to wait. */
 const FULL_PENDING_BYTES = 8 * 2 ** 20;
 
 /**
- * Runs a {@link Primary} on real descriptors, in the order that its documentation has: QEMU's stream is
- * read into segments, and what they hold goes out from there without another copy.
+ * Runs a {@link Primary} on real descriptors, in the order that its documentation gives: QEMU's
+ * stream is read into segments, and sent from there without another copy.
  *
  * ```text
  * running ──leave()──► leaving ──LEFT, or the connection's end──► left
@@ -36,8 +36,8 @@ const FULL_PENDING_BYTES = 8 * 2 ** 20;
  * any of these ──quiesce()──► quiet ──close()──► closed ◄──close()── any of these
  * ```
  *
- * One link is one session with one peer. QEMU's channel may change under it: a snapshot loop has
- * one for each round. Both ends of the link run on the reactor; errors end its run().
+ * One link is one session with one peer. QEMU's channel may change: a snapshot loop has another one
+ * for each round. Both ends of the link run on the reactor; errors end its run().
  */
 export class SenderLink {
   readonly #reactor: Reactor;
@@ -58,10 +58,10 @@ export class SenderLink {
 
   /** Called for everything the primary reports, on the loop. */
   onEvent: (event: PrimaryEvent) => void = () => {};
-  /** Called when the peer has the first transaction: it takes the VM's state. */
+  /** Called when the peer has acknowledged the first transaction. */
   onFirstCommit: () => void = () => {};
 
-  /** @param openOutput What the peer's output goes through; tests look at it there. */
+  /** @param openOutput Makes the queue for output to the peer; tests give one of their own. */
   constructor(
     reactor: Reactor,
     peer: PeerConnection,
@@ -103,7 +103,7 @@ export class SenderLink {
     try {
       this.#pump();
     } catch (error) {
-      // Nobody has this link to close it.
+      // Nobody else can close this link.
       this.close();
       throw error;
     }
@@ -124,8 +124,8 @@ export class SenderLink {
     return this.primary.peer?.software ?? "";
   }
   /**
-   * Whether we have just been silent for so long, by standing still ourselves, that the secondary may
-   * have taken us for dead.
+   * Whether this process stood still a moment ago for so long that the secondary may have taken it
+   * for dead.
    */
   get stoodStill(): boolean {
     return this.#ownSilence.isSuspicious(this.primary.peer?.graceMs ?? 0);
@@ -135,11 +135,11 @@ export class SenderLink {
   get handedOver(): boolean {
     return this.#state.at === "handed-over";
   }
-  /** True while the secondary may or may not have become it. */
+  /** True while it is unknown whether the secondary has become the VM's host. */
   get handingOver(): boolean {
     return this.primary.handingOver;
   }
-  /** True when the attached channel of QEMU's has ended and every byte of it was dealt with. */
+  /** True when QEMU's attached channel has ended and all its bytes are dealt with. */
   get qemuEnded(): boolean {
     return this.#qemu?.hasEnded === true;
   }
@@ -185,28 +185,29 @@ export class SenderLink {
     this.#pump();
   }
 
-  /** QEMU has said over QMP that it is in COLO: all of its first pass is in the channel by now. */
+  /** QEMU has said over QMP that it is in COLO: the whole first pass is in the channel by now. */
   enteredColo(): void {
     if (this.#qemu === undefined) return;
     this.primary.firstPass.enteredColo();
     this.#pumpGuarded();
   }
 
-  /** Lets go of QEMU's channel, for the next one or for good. */
+  /** Detaches QEMU's channel, for the next one or for good. */
   detach(): void {
     this.#qemu?.stop();
     this.#qemu = undefined;
   }
 
   /**
-   * Tells the secondary, if there is one, what becomes of the VM here: losing this connection is
-   * then no reason to take over. To be followed by {@link close}, before the VM is set free.
+   * Tells the secondary, if there is one, what becomes of the VM here, so that the end of this
+   * connection is no reason to take over. To be followed by {@link close}, before the VM is
+   * released.
    *
-   * @param text What more there is to say, for people.
-   * @returns When the secondary has said that it knows, or was given time for it. Whether it has for
-   *   sure: one of an older version closes the connection instead, and a command's end may have had
-   *   another reason.
-   * @throws {WireError} `taken-over`, or `silence` where it had given us up before it heard this.
+   * @param text Details, for people.
+   * @returns Resolves when the secondary has confirmed, or has had time for it; to whether it has
+   *   confirmed for sure. A secondary of an older version closes the connection instead, and the
+   *   end of a command may have another reason.
+   * @throws {WireError} `taken-over`; or `silence` if the secondary had given us up before.
    */
   async leave(reason: LeaveReason = "goes-on", text = ""): Promise<boolean> {
     if (!this.#isOpen || !this.primary.leave({ reason, text })) return false;
@@ -229,7 +230,9 @@ export class SenderLink {
     if (this.primary.dialogue.vmResumed()) this.#pumpGuarded();
   }
 
-  /** Does nothing any more, but keeps the connection: its end tells the peer something. */
+  /**
+   * Does nothing any more, but keeps the connection, since its end would tell the peer something.
+   */
   quiesce(): void {
     this.#taps?.set.giveUp();
     this.#stop();
@@ -245,7 +248,7 @@ export class SenderLink {
     this.#peerWatch.stop();
   }
 
-  /** Ends the session; what has been queued is given one chance to get out. */
+  /** Ends the session; what has been queued is written if that is possible at once. */
   close(): void {
     this.#stop();
     if (this.#state.at === "closed") return;
@@ -312,7 +315,7 @@ export class SenderLink {
     this.#pump();
   }
 
-  /** For whoever calls while QMP is read: what is wrong with the secondary must not end that line. */
+  /** For calls made while QMP is read: a fault of the secondary must not end the QMP line. */
   #pumpGuarded(): void {
     try {
       this.#pump();
@@ -321,7 +324,7 @@ export class SenderLink {
     }
   }
 
-  /** Takes and moves everything that has come of what the primary was given, then says what to wait for. */
+  /** Moves everything that the primary has made of its input, then sets what to wait for. */
   #pump(): void {
     if (!this.#isOpen) return;
     // QEMU first: the VM stands still until it has its answer, and the peer's write takes longer.
@@ -332,11 +335,11 @@ export class SenderLink {
     this.#output.push(this.primary.takeOutput(this.#output.pendingBytes));
     if (this.primary.holding) this.#segments.hold();
     this.#taps?.inputsGoOut();
-    // Before the peer is written to: a peer that has said its last word may be gone by now.
+    // Before writing to the peer: a peer that has sent its last message may be gone by now.
     this.#heedEvents();
     if (!this.#isOpen) return;
     const written = this.#output.flush(this.primary.dialogue.readingSince);
-    // What a peer that has gone had said last.
+    // The last message of a peer that has gone.
     if (this.primary.isOver) this.#heedEvents();
     if (!this.primary.holding) this.#segments.unhold(this.#output.queued);
     if (!written) this.#segments.pin(this.#output.queued);

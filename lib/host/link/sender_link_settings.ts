@@ -1,4 +1,4 @@
-/** How a link between the two ends behaves, and what is at its ends. */
+/** Settings of a link between the two ends, and what is at its ends. */
 import type { VmIdentity } from "../../decisions/whose_replica.ts";
 import type { PrimaryConfig } from "../../replica/primary/primary.ts";
 import { encodeVm } from "../../replica/vm_fields.ts";
@@ -10,21 +10,26 @@ import type { PrimaryTapDevices } from "../taps/primary_tap_devices.ts";
 export interface LinkTiming {
   readonly heartbeatMs: number;
   readonly graceMs: number;
-  /** Tells that this end stood still, suspended or not; the time since the machine's start by default. */
+  /**
+   * A clock by which this end notices that it stood still, suspended or not; by default the time
+   * since the machine's start.
+   */
   readonly bootTimeMs?: () => number;
 }
 
 export interface SenderLinkSettings extends LinkTiming, Omit<PrimaryConfig, "taps"> {
   readonly software: string;
-  /** Who the VM is, as far as known. */
+  /** The VM's identity, as far as known. */
   readonly vm?: VmIdentity;
-  /** What its disks' images bear until the secondary has looked; the link takes it away. */
+  /**
+   * The marks on its disks' images until the secondary has looked for them; the link removes them.
+   */
   readonly marks?: ImageMarks;
   /** The VM's taps; they outlive the link. */
   readonly taps?: PrimaryTapDevices;
 }
 
-/** What HELLO says beside that. */
+/** The fields of HELLO for these settings. */
 export function helloFields({ vm, marks }: SenderLinkSettings): readonly HelloField[] {
   return [...encodeVm(vm ?? {}), ...marks?.fields ?? []];
 }
@@ -32,7 +37,7 @@ export function helloFields({ vm, marks }: SenderLinkSettings): readonly HelloFi
 /** QEMU's side: where its stream comes from and where its return path goes. */
 export interface QemuChannel {
   readonly input: number;
-  /** Negative where there is none. */
+  /** Negative if there is no return path. */
   readonly output: number;
   readonly name: string;
 }

@@ -10,7 +10,7 @@ const INPUT_DELAY_MS = 3;
 
 /** The link that taps are a part of. */
 interface TappedLink {
-  /** Moves what can move. */
+  /** Reads and writes what is possible now. */
   pump(): void;
   isClosed(): boolean;
 }
@@ -34,8 +34,8 @@ export class SenderLinkTaps {
     this.#peerName = peerName;
     this.#reactor = reactor;
     this.#link = link;
-    // Where there are no taps there is nothing that the secondary keeps until it is said, but for
-    // what an earlier session with taps has left.
+    // Without taps the secondary keeps nothing until RELEASED, except what an earlier session with
+    // taps has left.
     let isFirst = true;
     set.onReleased = (transaction) => {
       if (isFirst || !set.isEmpty) primary.released(transaction);
@@ -48,10 +48,10 @@ export class SenderLinkTaps {
   }
 
   /**
-   * The secondary has said who it is.
+   * The secondary has sent its HELLO.
    *
-   * @param committed The last transaction that it has.
-   * @throws {TransportError} if it does not take what the taps have for it.
+   * @param committed The last transaction that the secondary has.
+   * @throws {TransportError} if the secondary does not take events.
    */
   begin(features: number, committed: number): void {
     if (this.set.isEmpty) return;
@@ -72,16 +72,17 @@ export class SenderLinkTaps {
     });
   }
 
-  /** Inputs that waited go out now, or will not any more. */
+  /** The waiting inputs are written now, or never. */
   inputsGoOut(): void {
     this.#cancelInputs?.();
     this.#cancelInputs = undefined;
   }
 
   /**
-   * Best effort: what the secondary does not get, the world must send again. A frame waits for what
-   * goes out next, if that is soon, rather than wake the secondary once more. What copying costs was
-   * lost in the noise: without it 288 and 360 round trips a second, with it 255 to 335 (two cores).
+   * Best effort: frames that the secondary does not get, the world must send again. A frame waits
+   * for the next output, if that comes soon, rather than wake the secondary once more. The cost of
+   * copying was lost in the noise: without it 288 and 360 round trips a second, with it 255 to 335
+   * (two cores).
    */
   #forwardInputs(transaction: number, inputs: readonly Uint8Array[][]): void {
     if (this.#link.isClosed() || !this.#primary.forwardInputs(transaction, inputs)) return;

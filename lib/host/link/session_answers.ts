@@ -3,12 +3,12 @@ import type { Waits } from "../../replica/events/disk_digest.ts";
 import type { Secondary, SecondaryEvent } from "../../replica/secondary/secondary.ts";
 import type { Reactor } from "../system/reactor.ts";
 
-/** What a sender may ask. */
+/** The queries of a sender. */
 type Question = Extract<SecondaryEvent, { readonly kind: "digest-query" | "disk-query" }>;
 
 /**
- * What a sender has asked for and still waits for, digests of pages or of a disk's chunks: computed a
- * little at a time, in the order of the questions.
+ * Answers to a sender's queries, which are digests of pages or of a disk's chunks: computed a
+ * little at a time, in the order of the queries.
  *
  * ```text
  * ready ──goOnSoon()──► due ──the loop's next turn──► ready
@@ -18,43 +18,43 @@ type Question = Extract<SecondaryEvent, { readonly kind: "digest-query" | "disk-
 export class SessionAnswers {
   readonly #reactor: Reactor;
   readonly #secondary: Secondary;
-  /** Says more, and writes what was said. */
+  /** Computes more answers, and writes them. */
   readonly #pump: () => void;
-  /** Answers that can be given; more are being prepared. */
+  /** The answers that can be computed; more are being prepared. */
   readonly #answers: Generator<Waits | void>[] = [];
   #state: "ready" | "due" | "reading" = "ready";
-  /** Done when the answers to all questions so far are in {@link #answers}. */
+  /** Settles when the answers to all queries so far are in {@link #answers}. */
   #preparing: Promise<void> = Promise.resolve();
   #diskDigest: { seedLow: number; seedHigh: number; digest: PageDigest } | undefined;
 
-  /** @param pump Calls {@link sayMore}; what that throws is its to deal with. */
+  /** @param pump Calls {@link sayMore}, and handles its errors. */
   constructor(reactor: Reactor, secondary: Secondary, pump: () => void) {
     this.#reactor = reactor;
     this.#secondary = secondary;
     this.#pump = pump;
   }
 
-  /** A question has come. Its answer comes behind those before, however long a digest takes to be made. */
+  /** A query has come. Its answer follows those before, however long a digest takes to be made. */
   ask(question: Question): void {
     this.#preparing = this.#preparing.then(() => this.#prepare(question)).then((answer) => {
       this.#answers.push(answer);
       this.#pump();
     }).catch((error) => this.#reactor.fail(error));
-    // The digest comes from the runtime, which the loop may sleep without.
+    // The digest comes from a task of the runtime: a sleeping loop does not see that.
     this.#reactor.wake();
   }
 
   /**
-   * Computes and says a little more of the first answer that is due.
+   * Computes and sends a little more of the first answer.
    *
-   * @throws what the disk fails with.
+   * @throws the disk's error.
    */
   sayMore(): void {
     while (this.#state !== "reading") {
       const next = this.#answers[0]?.next();
       if (next?.done) this.#answers.shift();
       if (typeof next?.value !== "function") return;
-      // What the disk has at hand is here when the call returns, and keeps nobody waiting.
+      // What the disk has in memory is here when the call returns: no need to wait.
       this.#state = "reading";
       let isLater = false;
       next.value(() => {
@@ -65,7 +65,7 @@ export class SessionAnswers {
     }
   }
 
-  /** All that was said is written: goes on in the loop's next turn, if there is more to say. */
+  /** Everything is written: goes on in the loop's next turn, if there is more. */
   goOnSoon(): void {
     if (this.#answers.length === 0 || this.#state !== "ready") return;
     this.#state = "due";

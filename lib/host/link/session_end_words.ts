@@ -1,19 +1,20 @@
-/** What is said of a session's end at the secondary, where nothing is activated. */
+/** Messages on the end of a session at the secondary, if nothing is activated. */
 import type { FailoverAnswer } from "../../decisions/failover.ts";
 import type { SecondaryStep, WaitReason } from "../../decisions/secondary_end.ts";
 import { type KemariError, TransportError, WireError } from "../../errors.ts";
 import type { Leave } from "../../txn/leave.ts";
 
 /** Why a replica may be behind what clients have seen. */
-export const OUTRUN = "the primary's VM may have gone on since, and have said what is not in it";
+export const OUTRUN =
+  "the primary's VM may have gone on since, and have sent output that it does not know";
 
-/** Whether a sender was turned away for whose VM it is: what is here has not changed. */
+/** Whether a sender was refused because it has another VM: the replica has not changed. */
 export function isStranger(error: KemariError): boolean {
   return error instanceof WireError &&
     (error.fault === "other-vm" || error.fault === "same-image");
 }
 
-/** What the end of a session is whose sender has said LEAVE. @param name Its address. */
+/** The error for a session whose sender has sent LEAVE. @param name The sender's address. */
 export function senderLeft(name: string, { reason, text }: Leave): TransportError {
   const because = text === "" ? "" : ` (${text})`;
   return reason === "goes-on"
@@ -27,7 +28,7 @@ export function senderLeft(name: string, { reason, text }: Leave): TransportErro
     });
 }
 
-/** What is said first of a session's end. */
+/** How a message on a session's end begins. */
 const WHAT: Readonly<Record<WaitReason, string>> = {
   "goes-on": "left",
   "vm-ended": "left",
@@ -52,12 +53,13 @@ export function whyNot(why: WaitReason, unfit: string | undefined): string {
   }
 }
 
-/** What becomes of the replica, and what may be done with it. */
+/** What becomes of the replica, and what the operator may do with it. */
 function keeping(why: WaitReason, committed: number, controlled: boolean): string {
   const kept = `keeping transaction ${committed}`;
   switch (why) {
     case "goes-on":
-      return `the VM stays at the primary, and is not activated here; ${kept} until a sender comes back`;
+      return `the VM stays at the primary, and is not activated here; ${kept} until a sender ` +
+        `comes back`;
     case "vm-ended":
       return `nothing is started here; ${kept} until a sender comes back`;
     case "lost":
@@ -73,8 +75,8 @@ function keeping(why: WaitReason, committed: number, controlled: boolean): strin
  * The line for the log.
  *
  * @param reason Why the session ended.
- * @param unfit Which disks of the replica are not whole, if any.
- * @param controlled Whether `kemari failover` can reach us.
+ * @param unfit The disks of the replica that are not whole, if any.
+ * @param controlled Whether `kemari failover` can reach this end.
  */
 export function waitingWords(
   { why, isLoud }: Extract<SecondaryStep, { do: "wait" | "end" }>,
@@ -88,11 +90,10 @@ export function waitingWords(
   return `${WHAT[why]}: ${reason}; ${not}${tail}`;
 }
 
-const STALE =
-  "only where the primary is known to be dead, and the VM is wanted as it was at that " +
+const STALE = "only if the primary is known to be dead, and the VM is wanted as it was at that " +
   "transaction: kemari failover --stale";
 
-/** Why `kemari failover` is refused. @param name Of the sender that is there, if one is. */
+/** Why `kemari failover` is refused. @param name The connected sender, if there is one. */
 export function notFailedOver(
   why: Extract<FailoverAnswer, { do: "refuse" }>["why"],
   name: string,
@@ -109,7 +110,7 @@ export function notFailedOver(
       );
     case "sender-is-there":
       return because(
-        `the sender is there, and what is here is of an earlier session: ${OUTRUN}`,
+        `a sender is connected, and the replica is of an earlier session: ${OUTRUN}`,
         "wait for its first transaction, see kemari status; or end the sender first",
       );
     case "vm-ended":

@@ -1,20 +1,20 @@
 /** Something that takes and gives Ethernet frames without ever blocking. */
 export interface FramePort {
-  /** What to wait on. */
+  /** The descriptor to wait for. */
   readonly fd: number;
-  /** As the user wrote it. */
+  /** The port's name as the user wrote it. */
   readonly name: string;
 
   /**
    * Sends one frame. The bytes may change after the call.
    *
-   * @returns False if it cannot be taken now; it is not sent then, not even in part.
+   * @returns False if the port cannot take the frame now; then nothing of it is sent.
    * @throws {TransportError} if the port is gone.
    */
   send(frame: Uint8Array): boolean;
 
   /**
-   * Pushes out what `send` has taken.
+   * Writes what `send` has taken.
    *
    * @returns True when nothing is left.
    * @throws {TransportError} if the port is gone.
@@ -32,12 +32,15 @@ export interface FramePort {
    */
   receive(budgetBytes: number, onFrame: (frame: Uint8Array) => void): "more" | "empty" | "end";
 
-  /** Frames that the other side will never take, however often they are sent. */
+  /** How many frames were dropped because the other side would never take them. */
   readonly refusedFrames: number;
 
-  /** How long to wait before `send` is tried again where `fd` cannot tell; `undefined`: it can. */
+  /**
+   * How long to wait before `send` is tried again, for a port whose `fd` does not tell; `undefined`
+   * if it tells.
+   */
   readonly retryMs: number | undefined;
 
-  /** Gives the descriptor back. */
+  /** Closes the descriptor. */
   close(): void;
 }

@@ -10,19 +10,22 @@ import { errno, errnoText, libc } from "../system/libc.ts";
 import { ERRNO, SIOCOUTQ } from "../system/linux.ts";
 
 const READ_BYTES = 128 * 1024;
-/** What may wait to be written. */
+/** How many bytes may wait to be written. */
 const BATCH_BYTES = 1024 * 1024;
 /**
- * Takes whatever one {@link FramePort.receive} with a budget of {@link RECEIVE_BUDGET_BYTES} gives,
- * so that a frame which was read always has a place.
+ * Room for all frames that a {@link FramePort.receive} with a budget of {@link
+ * RECEIVE_BUDGET_BYTES} can give: no frame that was read is without a place.
  */
 const ROOM_BYTES = 384 * 1024;
 
-/** The most to read from one port while the frames are sent to a socket that {@link FrameSocket.hasRoom}. */
+/**
+ * How much to read from a port at the most, while the frames go to a socket that {@link
+ * FrameSocket.hasRoom}.
+ */
 export const RECEIVE_BUDGET_BYTES = 128 * 1024;
 
 /**
- * Frames over a connected stream socket, as QEMU's `-netdev stream` speaks.
+ * Frames over a connected stream socket, as QEMU's `-netdev stream` sends them.
  *
  * Frames that go out are gathered and written with one call: copying 1.5 KB costs less than a call.
  */
@@ -33,7 +36,7 @@ export class FrameSocket implements FramePort {
   readonly #batch = new Uint8Array(BATCH_BYTES);
   #start = 0;
   #end = 0;
-  /** The first byte of the next frame's header has been written. */
+  /** Whether the first byte of the next frame's header has been written ahead. */
   #isProbed = false;
   readonly #read = new Uint8Array(READ_BYTES);
 
@@ -62,7 +65,7 @@ export class FrameSocket implements FramePort {
     return true;
   }
 
-  /** Whether there is a place for whatever one read gives, without anything being written. */
+  /** Whether all frames of one read have room here, even if nothing is written meanwhile. */
   get hasRoom(): boolean {
     if (BATCH_BYTES - this.#end < ROOM_BYTES) this.#compact();
     return BATCH_BYTES - this.#end >= ROOM_BYTES;
@@ -76,10 +79,11 @@ export class FrameSocket implements FramePort {
   }
 
   /**
-   * Writes one byte more: of what waits, or else the first of the next frame's length, which is zero
-   * in any frame below 16 MiB. Whoever reads it reads on, and has done with all that came before.
+   * Writes one more byte: of what waits, or else the first byte of the next frame's length, which
+   * is zero in any frame below 16 MiB. A reader that takes this byte has finished with everything
+   * before it.
    *
-   * @returns Whether it was written.
+   * @returns Whether the byte was written.
    * @throws {TransportError}
    */
   probe(): boolean {
@@ -125,7 +129,7 @@ export class FrameSocket implements FramePort {
     libc().close(this.fd);
   }
 
-  /** @returns How many bytes were taken; 0: none now. */
+  /** @returns How many bytes were written; 0 if the socket takes none now. */
   #write(bytes: Uint8Array<ArrayBuffer>): number {
     const wrote = Number(libc().write(this.fd, bytes, BigInt(bytes.length)));
     if (wrote >= 0) return wrote;

@@ -1,9 +1,9 @@
 import { INPUT_BYTES_PER_EPOCH } from "../../replica/events/tap_events.ts";
 import { MAX_NET_FRAME_BYTES } from "../../txn/wire.ts";
 
-/** What the world sends to one guest: what of it is copied, and what the guest has missed. */
+/** The frames that the world sends to a guest: which are copied, and which the guest has missed. */
 export class GuestInputs {
-  /** The guest stands still, and is told nothing. */
+  /** The guest stands still, and is given nothing. */
   isDeaf: boolean;
   /** Bytes of frames that may still be copied in this epoch. */
   #budget = INPUT_BYTES_PER_EPOCH;
@@ -17,7 +17,7 @@ export class GuestInputs {
     this.isDeaf = isDeaf;
   }
 
-  /** What every QEMU that connects is to be given, until one has spoken. */
+  /** Frames for every QEMU that connects, until a QEMU has sent a frame. */
   get missed(): readonly Uint8Array[] {
     return this.#missed;
   }
@@ -29,7 +29,10 @@ export class GuestInputs {
     this.#copies.push(frame.slice());
   }
 
-  /** The guest has been given what was copied. @returns What of it nobody has taken yet. */
+  /**
+   * The guest has been given the copied frames. @returns The copies that were not taken for the
+   * secondary yet.
+   */
   takeCopies(): readonly Uint8Array[] {
     const copies = this.#copies;
     if (copies.length === 0) return copies;
@@ -38,7 +41,7 @@ export class GuestInputs {
     return copies;
   }
 
-  /** What is copied from now on is given in the next epoch. */
+  /** Frames that are copied from now on are given to the guest in the next epoch. */
   hold(): void {
     this.#isHeld = true;
     this.#budget = INPUT_BYTES_PER_EPOCH;
@@ -51,8 +54,8 @@ export class GuestInputs {
   /**
    * An epoch ends.
    *
-   * @param isLate Whether some of what was given may not have been taken yet.
-   * @returns What belongs to the next epoch as well.
+   * @param isLate Whether QEMU may not have taken all that it was given.
+   * @returns Copies of the frames that belong to the next epoch as well.
    */
   epochEnds(isLate: boolean): readonly Uint8Array[] {
     if (!this.#isHeld) this.#budget = INPUT_BYTES_PER_EPOCH;
@@ -62,9 +65,10 @@ export class GuestInputs {
   }
 
   /**
-   * The guest hears the world from now on.
+   * The guest receives frames from now on.
    *
-   * @param frames What it has missed; taken over. The last count that are no more than an epoch's.
+   * @param frames The frames that the guest has missed; owned by this object from now on. Of these
+   *   the last are kept, as many as an epoch may have.
    */
   hear(frames: readonly Uint8Array[]): void {
     this.isDeaf = false;
@@ -81,7 +85,7 @@ export class GuestInputs {
     this.#missed = [];
   }
 
-  /** A QEMU has what was missed, and its guest lives. */
+  /** A QEMU has the missed frames, and its guest is alive. */
   spoken(): void {
     if (this.#missed.length > 0) this.#missed = [];
   }

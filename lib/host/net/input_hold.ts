@@ -1,36 +1,39 @@
 import type { NetTap } from "./net_tap.ts";
 import type { Reactor } from "../system/reactor.ts";
 
-/** What is asked of each NIC. */
+/** The part of a NIC's tap that this needs. */
 export type HeldInputs = Pick<
   NetTap,
   "holdInputs" | "areInputsTaken" | "giveUpOnInputs" | "giveInputs"
 >;
 
-/** How often QEMU's sockets are looked at, until they are empty. */
+/** How often QEMU's sockets are checked until they are empty. */
 const LOOK_MS = 0.2;
 /** How long a checkpoint waits for a QEMU that may not be reading at all. */
 const PATIENCE_MS = 50;
 
 /**
- * Keeps what the world sends from a guest that is about to be stopped, and says when QEMU has taken
- * what it was given before: what it reads while it stops the VM, it loses.
+ * Holds the world's frames back from a guest that is about to be stopped, and tells when QEMU has
+ * taken what it was given before: QEMU loses what it reads while it stops the VM.
  *
- * The VM runs on meanwhile. A QEMU that does not read in time, since its guest takes no frames, is
- * waited for once; what it loses then is what its guest had no room for.
+ * The VM runs on meanwhile. If QEMU does not read in time, since its guest takes no frames, only
+ * one checkpoint waits for it; QEMU then loses only frames for which its guest had no room.
  */
 export class InputHold {
   #cancel: (() => void) | undefined;
   #isHeld = false;
 
-  /** @param onTaken Called on the loop where {@link hold} had to wait. */
+  /** @param onTaken Called on the loop if {@link hold} had to wait. */
   constructor(
     private readonly reactor: Reactor,
     private readonly nets: readonly HeldInputs[],
     private readonly onTaken: () => void,
   ) {}
 
-  /** @returns Whether QEMU has taken everything; if not, `onTaken` follows, unless {@link give} comes first. */
+  /**
+   * @returns Whether QEMU has taken everything; if not, `onTaken` follows, unless {@link give}
+   * comes before.
+   */
   hold(): boolean {
     this.#isHeld = true;
     for (const net of this.nets) net.holdInputs();
@@ -52,7 +55,7 @@ export class InputHold {
     return false;
   }
 
-  /** Gives the guest what has waited, and all to come. */
+  /** Gives the guest the frames that have waited, and all that follow. */
   give(): void {
     if (!this.#isHeld) return;
     this.#isHeld = false;
@@ -62,7 +65,7 @@ export class InputHold {
   }
 
   #areTaken(): boolean {
-    // Each of them, so that all are asked at once.
+    // No short cut: every NIC has to begin to hold.
     return this.nets.map((net) => net.areInputsTaken()).every((isTaken) => isTaken);
   }
 }

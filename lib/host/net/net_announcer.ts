@@ -1,23 +1,29 @@
 import { encodeRarpAnnouncement, isAnnouncement } from "../../packet/arp.ts";
 import type { Reactor } from "../system/reactor.ts";
 
-/** Who told the world where the guest is now. */
+/** What told the world where the guest is now. */
 export type AnnouncedBy =
   /** QEMU's self-announcement, or the guest's own gratuitous ARP. */
   | "guest"
-  /** Nobody did in time, so kemari did. */
+  /** Neither came in time, so kemari announced the guest. */
   | "kemari";
 
-/** When to speak up, in ms after the time allowed has passed: frames get lost while links settle. */
+/**
+ * When kemari announces, in ms after the allowed time has passed. Several times: frames get lost
+ * while links settle.
+ */
 const ROUNDS_MS = [0, 100, 300];
 
-/** Sees to it that switches learn where an activated guest is, by whichever way is first. */
+/**
+ * Makes sure that switches learn where an activated guest is: by QEMU, the guest or kemari,
+ * whichever is first.
+ */
 export class NetAnnouncer {
   #cancels: (() => void)[] = [];
   #isWatching = false;
 
   /**
-   * @param say Sends a frame to the world, past everything that waits.
+   * @param say Sends a frame to the world, ahead of all that waits.
    * @param done Called once per {@link start}.
    */
   constructor(
@@ -32,7 +38,7 @@ export class NetAnnouncer {
   }
 
   /**
-   * Waits for an announcement, and makes it after `withinMs` without one.
+   * Waits for an announcement, and announces the guest itself if there is none `withinMs`.
    *
    * @param mac Of the guest's network card.
    */

@@ -6,28 +6,31 @@ import type { Reactor, Watch } from "../system/reactor.ts";
 import type { Listener } from "../system/socket.ts";
 import type { UnixAddress } from "./net_tap_address.ts";
 
-/** After so many frames QEMU is asked whether it has room for more, see {@link NetIn.areInputsTaken}. */
+/**
+ * After this number of frames QEMU is asked whether it has room for more, see {@link
+ * NetIn.areInputsTaken}.
+ */
 const PROBE_FRAMES = 32;
 
-/** What the guest's side of a tap tells. Called on the loop; must not block. */
+/** Callbacks of the guest's side of a tap. Called on the loop; must not block. */
 interface NetInHandlers {
-  /** Frames of the guest can be had. */
+  /** There are frames of the guest to be read. */
   readable(): void;
-  /** What is to be waited for may be another thing now. */
+  /** The owner has to decide anew what to wait for. */
   changed(): void;
   /** QEMU has connected, or is gone. */
   guest(isConnected: boolean): void;
   fault(error: KemariError): void;
-  /** The guest has been given these; copies. */
+  /** The guest has been given these frames; they are copies. */
   inputs(frames: readonly Uint8Array[]): void;
 }
 
 /**
- * The guest's side of a tap: a socket on which QEMU's `-netdev stream` connects, and what the world
- * sends to the guest through it.
+ * The guest's side of a tap: a socket to which QEMU's `-netdev stream` connects, and the world's
+ * frames for the guest.
  *
- * QEMU loses what it reads while it stops a VM for a checkpoint (docs/QEMU.md has where), so nothing
- * may lie in its socket then:
+ * QEMU loses what it reads while it stops a VM for a checkpoint (docs/QEMU.md says where), so
+ * nothing may lie in its socket then:
  *
  * ```text
  * giving ──hold()──► held: QEMU reads what it was given, areInputsTaken; what comes waits here
@@ -42,11 +45,11 @@ export class NetIn {
   #watch: Watch | undefined;
   #isBlocked = false;
   #isHeld = false;
-  /** Some of what is held was given before, as far as anybody knows. */
+  /** Some of the frames that are held may have been given to QEMU already. */
   #isBehind = false;
-  /** QEMU was waited for, and has read nothing since. */
+  /** A checkpoint has waited for QEMU, and QEMU has read nothing since. */
   #isStalled = false;
-  /** Frames given since QEMU was last seen to have room for more. */
+  /** How many frames were given since QEMU was last seen to have room for more. */
   #givenFrames = 0;
   #refusedGuests = 0;
   #passed = 0;
@@ -68,17 +71,17 @@ export class NetIn {
     return this.#port !== undefined;
   }
 
-  /** QEMUs turned away because one was connected. */
+  /** How many QEMUs were turned away because another was connected. */
   get refusedGuests(): number {
     return this.#refusedGuests;
   }
 
-  /** Frames that the guest was sent. */
+  /** How many frames the guest was sent. */
   get passed(): number {
     return this.#passed;
   }
 
-  /** Whether there is a place for whatever one read from the world gives. */
+  /** Whether all frames of one read from the world have room here. */
   get hasRoom(): boolean {
     if (!this.#isHeld || this.#port === undefined) return !this.#isBlocked;
     return this.#port.hasRoom;
@@ -106,10 +109,10 @@ export class NetIn {
   }
 
   /**
-   * A frame for the guest; it is on its way with the next {@link flush}.
+   * Takes a frame for the guest; the next {@link flush} writes it.
    *
-   * @param isCopied Whether `inputs` is to be told of it.
-   * @returns Whether there is somebody who hears it.
+   * @param isCopied Whether `inputs` gets a copy of the frame.
+   * @returns Whether there is a guest that may receive the frame.
    */
   send(frame: Uint8Array, isCopied: boolean): boolean {
     if (this.#inputs.isDeaf || !this.#port?.send(frame)) return false;
@@ -119,7 +122,7 @@ export class NetIn {
     return true;
   }
 
-  /** Gives the guest what has been sent, unless that is held. */
+  /** Writes the frames for the guest, unless they are held. */
   flush(): void {
     if (!this.#isHeld) {
       if (this.#port !== undefined) {
@@ -144,7 +147,7 @@ export class NetIn {
     this.handlers.changed();
   }
 
-  /** What was held is given, and all to come. */
+  /** Gives the guest the frames that were held, and all that follow. */
   give(): void {
     if (!this.#isHeld) return;
     this.#isHeld = this.#isBehind = false;
@@ -155,8 +158,9 @@ export class NetIn {
   /**
    * Whether QEMU has taken all that it was given.
    *
-   * One that has no room in the guest's card keeps frames of its own, and reads no more meanwhile:
-   * after many frames it must also read the first byte of the next one's length, which is zero.
+   * A QEMU whose guest's card has no room keeps frames in memory of its own, and reads no more
+   * meanwhile: so after many frames QEMU must also read the first byte of the next frame's length,
+   * which is zero.
    */
   areInputsTaken(): boolean {
     const port = this.#port;
@@ -173,7 +177,7 @@ export class NetIn {
     }
   }
 
-  /** Nobody waits any more for QEMU to take them, nor will until it does. */
+  /** Checkpoints do not wait for QEMU any more, until it has taken the frames. */
   giveUpOnInputs(): void {
     this.#isStalled = this.#port?.isUnread === true;
   }
@@ -181,7 +185,8 @@ export class NetIn {
   /**
    * An epoch ends.
    *
-   * @returns Copies of frames that belong to the next one as well, since QEMU may not have read them.
+   * @returns Copies of the frames that belong to the next epoch as well, since QEMU may not have
+   *   read them.
    */
   epochEnds(): readonly Uint8Array[] {
     return this.#inputs.epochEnds(this.#isBehind || this.#port?.isUnread === true);
@@ -209,7 +214,7 @@ export class NetIn {
   #accept(): void {
     const fd = this.listener.accept();
     if (fd === undefined) return;
-    // The one before may have died without our having read its end yet.
+    // The QEMU before may have died, and the end of its connection may not have been read yet.
     for (let i = 0; i < 2 && this.#port !== undefined; i++) this.handlers.readable();
     if (this.#port !== undefined) {
       libc().close(fd);
@@ -248,7 +253,7 @@ export class NetIn {
     this.#port = undefined;
     this.#watch = undefined;
     this.#isBlocked = false;
-    // Faults of this side are the owner's to hear; anything else is a bug and ends the loop.
+    // Faults of this side go to the owner; any other error is a bug and ends the loop.
     if (error !== undefined) {
       if (!(error instanceof KemariError) || error instanceof StateError) throw error;
       this.handlers.fault(error);

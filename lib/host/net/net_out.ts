@@ -7,18 +7,18 @@ import { TapDevice } from "./tap_device.ts";
 import type { NetOutAddress } from "./net_tap_address.ts";
 
 const CONNECT_TIMEOUT_MS = 1000;
-/** An OUT that has taken nothing for so long is stuck. */
+/** An OUT that has taken nothing for this time is stuck. */
 const STUCK_MS = 1000;
 /** How often an OUT that is gone is tried again. */
 const REOPEN_MS = 500;
 
-/** What the world's side of a tap tells. Called on the loop; must not block. */
+/** Callbacks of the world's side of a tap. Called on the loop; must not block. */
 interface NetOutHandlers {
-  /** Frames for the guest can be had. */
+  /** There are frames for the guest to be read. */
   readable(): void;
-  /** Frames are taken again. */
+  /** OUT takes frames again. */
   writable(): void;
-  /** It has failed, and is tried again from now on. */
+  /** OUT has failed. From now on kemari tries to open it again. */
   fault(error: KemariError): void;
   restored(): void;
 }
@@ -31,7 +31,7 @@ export class NetOut {
   #cancelRetry: (() => void) | undefined;
   #cancelReopen: (() => void) | undefined;
   #refusedBefore = 0;
-  /** Since when it has taken nothing, from the first frame on that it did not take. */
+  /** Since when OUT has taken nothing: the time of the first frame that it did not take. */
   #stuckSince: number | undefined;
   readonly #closing = new AbortController();
 
@@ -65,17 +65,19 @@ export class NetOut {
     return this.port !== undefined;
   }
 
-  /** Whether it takes nothing, and has taken nothing for a while: it is down, gone, or not read. */
+  /** Whether OUT has taken nothing for a while: it is down, gone, or nobody reads it. */
   get isStuck(): boolean {
     return this.#stuckSince !== undefined && performance.now() - this.#stuckSince > STUCK_MS;
   }
 
-  /** Frames that the world's side finds at fault, and would for ever. */
+  /** How many frames were dropped because the world's side would never take them. */
   get refusedFrames(): number {
     return this.#refusedBefore + (this.port?.refusedFrames ?? 0);
   }
 
-  /** @returns Whether the frame was taken; if not, `writable` is called when it may be. */
+  /**
+   * @returns Whether the frame was taken; if not, `writable` is called when it can be tried again.
+   */
   send(frame: Uint8Array): boolean {
     if (this.port === undefined || this.#isBlocked) return false;
     try {
@@ -123,7 +125,7 @@ export class NetOut {
   /** Whether frames for the guest are wanted now. */
   want(frames: boolean): void {
     this.#wantsFrames = frames;
-    // A port that cannot tell when it takes frames again is asked by the clock.
+    // A port that cannot tell when it takes frames again is tried again after a time.
     this.#watch?.want(frames, this.#isBlocked && this.#cancelRetry === undefined);
   }
 
@@ -173,7 +175,7 @@ export class NetOut {
     this.#stuckSince ??= performance.now();
     this.port?.close();
     this.port = undefined;
-    // Faults of this side are the owner's to hear; anything else is a bug and ends the loop.
+    // Faults of this side go to the owner; any other error is a bug and ends the loop.
     if (!(error instanceof KemariError) || error instanceof StateError) throw error;
     this.#reopenLater();
     this.handlers.fault(error);
@@ -183,7 +185,10 @@ export class NetOut {
     this.#cancelReopen = this.reactor.after(REOPEN_MS, () => void this.#reopen());
   }
 
-  /** A TAP is only attached to, not made: made by us, it would stand outside its bridge. */
+  /**
+   * Opens OUT again. A TAP is not made anew: a TAP of our making would not be in the operator's
+   * bridge.
+   */
   async #reopen(): Promise<void> {
     const { signal } = this.#closing;
     try {
@@ -194,7 +199,7 @@ export class NetOut {
       if (!signal.aborted) this.#reopenLater();
       return;
     }
-    // On the loop, not in this task: what handlers throw must end the loop.
+    // On the loop, not in this task, so that errors of handlers end the loop.
     this.reactor.after(0, () => {
       if (this.port === undefined) return;
       this.#watchPort();

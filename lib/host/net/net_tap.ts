@@ -13,17 +13,21 @@ import { type Listener, listenSocket } from "../system/socket.ts";
 import type { NetTapAddress } from "./net_tap_address.ts";
 
 const DEFAULT_LIMITS: HeldLimits = { maxFrames: 16_384, maxBytes: 64 << 20 };
-/** What is read in one turn, so that the other descriptors are heard too. */
+/** How much is read in one turn of the loop, so that other descriptors get their turn. */
 const READ_BUDGET_BYTES = 256 * 1024;
-/** A guest that is stopped has sent no more than a socket holds; one that is not never ends. */
+/**
+ * How much is read from a stopped guest, at the most: no more than a socket holds. A guest that ran
+ * on would never end.
+ */
 const DRAIN_ROUNDS = 64;
 const ANNOUNCE_WITHIN_MS = 300;
 
 /**
- * One NIC's way to the world: QEMU's `-netdev stream` on one side, a TAP or a socket on the other.
+ * The connection of a NIC to the world: QEMU's `-netdev stream` on one side, a TAP or a socket on
+ * the other.
  *
  * World → guest frames pass at once. Guest → world frames pass at once, or are held until their
- * epoch is released (see {@link HeldFrames}, which decides alone what may leave).
+ * epoch is released (see {@link HeldFrames}, which alone decides which frames may leave).
  */
 export class NetTap {
   readonly #held: HeldFrames;
@@ -104,7 +108,7 @@ export class NetTap {
     return this.#held.isHolding;
   }
 
-  /** Frames of the open epoch. */
+  /** How many frames the open epoch has. */
   get openFrames(): number {
     return this.#held.openFrames;
   }
@@ -138,25 +142,27 @@ export class NetTap {
     return this.#held.holdTime.recent();
   }
 
-  /** Tells another owner from now on. */
+  /** Sends events to another owner from now on. */
   follow(events: NetTapEvents): void {
     this.#events = events;
   }
 
-  /** From now on frames of the guest wait for their epoch. */
+  /** From now on frames of the guest wait until their epoch is released. */
   hold(): void {
     this.#held.hold();
   }
 
-  /** The secondary is lost and the VM goes on: all that is held leaves in order, and all to come. */
+  /**
+   * The secondary is lost and the VM goes on: all held frames leave in order, and all that follow.
+   */
   passThrough(): void {
     this.#held.passThrough();
     this.#pump();
   }
 
   /**
-   * Reads everything that QEMU's socket holds now, whatever the limits say; for the moment when
-   * the VM is stopped, so that its frames commit with this checkpoint and not with the next.
+   * Reads everything that QEMU's socket holds now, whatever the limits say. To be called when the
+   * VM is stopped, so that its frames commit with this checkpoint and not with the next.
    */
   drain(): void {
     for (let i = 0; i < DRAIN_ROUNDS && this.#receiveFromGuest() === "more"; i++);
@@ -166,8 +172,8 @@ export class NetTap {
   /**
    * Ends the open epoch.
    *
-   * @param epoch Greater than all before.
-   * @returns Its frames, which stay the tap's and never change.
+   * @param epoch The epoch's number, greater than all before.
+   * @returns The epoch's frames, which stay the tap's and never change.
    */
   closeEpoch(epoch: number): HeldEpoch {
     const late = this.#guest.epochEnds();
@@ -180,18 +186,20 @@ export class NetTap {
     this.#held.reopenEpochs(from);
   }
 
-  /** The epoch's transaction is acknowledged: its frames leave, after those of all epochs before. */
+  /**
+   * The epoch's transaction is acknowledged: its frames leave, behind those of all epochs before.
+   */
   release(epoch: number): void {
     this.#held.release(epoch);
     this.#pump();
   }
 
   /**
-   * Sends what the primary's guest had said and perhaps not got out, before anything that the
-   * activated guest says.
+   * Sends the frames of the primary's guest that may not have left the primary, before any frame of
+   * the activated guest.
    *
-   * @param frames Taken over.
-   * @throws {StateError} if frames are held: they would be held too.
+   * @param frames Owned by the tap from now on.
+   * @throws {StateError} if frames are held: these would be held too.
    */
   replay(frames: readonly Uint8Array[]): void {
     if (this.#held.isHolding) throw new StateError("frames replayed into a tap that holds");
@@ -201,40 +209,44 @@ export class NetTap {
   }
 
   /**
-   * From now on the guest is told what the world sends; first, what it sent before and the guest may
-   * not have had, or has forgotten with its primary. QEMU keeps it until the VM runs.
+   * From now on the guest is given the world's frames; first those sent before that the guest may
+   * not have received, or has forgotten with its primary. QEMU keeps them until the VM runs.
    *
-   * @param frames Taken over; the last are given that are no more than an epoch's.
+   * @param frames Owned by the tap from now on. Of these the last are given, as many as an epoch
+   *   may have.
    * @returns How many are given.
    */
   hear(frames: readonly Uint8Array[]): number {
     return this.#guest.hear(frames);
   }
 
-  /** The guest stands still again, and hears nothing. */
+  /** The guest stands still again, and is given nothing. */
   deafen(): void {
     this.#guest.deafen();
   }
 
   /**
-   * The VM is about to be stopped: from now on what the world sends waits here, up to what a socket
-   * may hold and half a megabyte, and in OUT's own queue beyond that.
+   * The VM is about to be stopped: from now on the world's frames wait here, up to a socket's
+   * capacity and half a megabyte, and beyond that in OUT's own queue.
    */
   holdInputs(): void {
     this.#guest.hold();
   }
 
-  /** Whether QEMU has taken all that it was given, or has none of it to take. */
+  /** Whether QEMU has taken all that it was given, or was given nothing. */
   areInputsTaken(): boolean {
     return this.#guest.areInputsTaken();
   }
 
-  /** QEMU does not take them: until it does, it is not waited for. */
+  /** QEMU does not take its frames: checkpoints do not wait for it until it has. */
   giveUpOnInputs(): void {
     this.#guest.giveUpOnInputs();
   }
 
-  /** The VM runs, or is about to: the guest is given what has waited, in order, and all to come. */
+  /**
+   * The VM runs, or is about to: the guest is given the frames that have waited, in order, and all
+   * that follow.
+   */
   giveInputs(): void {
     this.#guest.give();
   }
@@ -247,7 +259,7 @@ export class NetTap {
     this.#announcer.start(mac, withinMs);
   }
 
-  /** Stops, and gives everything back. What is held is never sent. */
+  /** Closes everything. Held frames are never sent. */
   close(): void {
     this.#announcer.stop();
     this.#guest.close();
@@ -290,14 +302,14 @@ export class NetTap {
     }
   }
 
-  /** One frame of the guest, to the world, if that takes it now. */
+  /** Sends a frame of the guest to the world, if OUT takes it now. */
   #sendOut(frame: Uint8Array): boolean {
     if (!this.out.send(frame)) return false;
     if (this.#announcer.isWatching) this.#announcer.saw(frame);
     return true;
   }
 
-  /** Sends what may leave, and sees what to wait for. */
+  /** Sends the frames that may leave, and sets what to wait for. */
   #pump(): void {
     const now = performance.now();
     for (let next = this.#held.peek(); next !== undefined; next = this.#held.peek()) {
@@ -305,7 +317,7 @@ export class NetTap {
       if (this.#held.taken(now)) this.#releasedFrames++;
       else this.#passedOut++;
     }
-    // Only what is written is out: the line's end may be in the port's own buffer.
+    // Only written frames have left: the last ones may still be in the port's buffer.
     if (this.out.flush()) {
       const epoch = this.#held.takeLeftEpoch();
       if (epoch !== undefined) this.#events.released?.(epoch);
@@ -314,14 +326,14 @@ export class NetTap {
   }
 
   #onOutReadable(): void {
-    // What was read must have a place.
+    // A frame that was read must have a place.
     const guest = this.#guest;
     if (!guest.hasRoom) return;
     const isCopied = this.#held.isHolding && this.#events.inputs !== undefined;
     this.out.receive(RECEIVE_BUDGET_BYTES, (frame) => {
       if (!guest.send(frame, isCopied)) this.#droppedNoGuest++;
     });
-    // The guest first: it is what the world waits for.
+    // The guest's frames first: the world waits for them.
     guest.flush();
   }
 

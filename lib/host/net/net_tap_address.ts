@@ -1,21 +1,21 @@
 import { UsageError } from "../../errors.ts";
 import { type Address, parseAddress } from "../system/address.ts";
 
-/** A Unix socket as the command line names it. */
+/** The address of a Unix socket on the command line. */
 export type UnixAddress = Extract<Address, { kind: "unix" }>;
 
 /** Where a guest's frames go, and the frames for the guest come from. */
 export type NetOutAddress =
-  /** A TAP device of this host, made if it does not exist. */
+  /** A TAP device of this host, which is made if it does not exist. */
   | { readonly kind: "tap"; readonly ifname: string; readonly text: string }
-  /** A socket that somebody listens on, who speaks as `-netdev stream` does; we connect. */
+  /** A socket on which a program listens that speaks as `-netdev stream` does; kemari connects. */
   | UnixAddress;
 
 /** One `--net NAME=IN,OUT`. */
 export interface NetTapAddress {
-  /** Tells taps apart, also between the two ends: the same on both. */
+  /** The tap's name, the same at both ends. */
   readonly name: string;
-  /** Where we listen, and QEMU's netdev connects. */
+  /** The socket on which kemari listens, and to which QEMU's netdev connects. */
   readonly in: UnixAddress;
   readonly out: NetOutAddress;
 }
@@ -61,7 +61,7 @@ export function parseNetTap(text: string): NetTapAddress {
 }
 
 /**
- * Checks that taps do not stand in each other's way.
+ * Checks that taps do not share anything.
  *
  * @throws {UsageError} if two have the same name, socket or TAP.
  */
@@ -94,7 +94,7 @@ function parseOut(text: string, refuse: (what: string) => never): NetOutAddress 
   if (length === 0 || length > MAX_IFNAME_BYTES) {
     return refuse(`an interface's name has 1 to ${MAX_IFNAME_BYTES} bytes`);
   }
-  // The kernel would take % for a pattern and makes a name of its own.
+  // The kernel takes % for a pattern, and would make up a name.
   if (/[\s/:%]/.test(ifname) || ifname === "." || ifname === "..") {
     return refuse(`no interface can be called "${ifname}"`);
   }

@@ -2,17 +2,17 @@ import type { KemariError } from "../../errors.ts";
 import type { HeldLimits } from "../../replica/events/held_frames.ts";
 import type { AnnouncedBy } from "./net_announcer.ts";
 
-/** What a tap tells its owner. Called on the loop; must not block. */
+/** Callbacks of a tap, for its owner. Called on the loop; must not block. */
 export interface NetTapEvents {
   /** The first frame of the open epoch is held: a reason to synchronize. */
   held?(): void;
   /**
-   * While frames are held, the world has sent these to the guest, which has them by now; copies.
-   * At most INPUT_BYTES_PER_EPOCH in an epoch, then no more until the next.
+   * While frames are held: the world has sent these frames to the guest, which has them by now;
+   * they are copies. At most INPUT_BYTES_PER_EPOCH in an epoch; frames beyond that are not copied.
    */
   inputs?(frames: readonly Uint8Array[]): void;
   /**
-   * The line is full while frames are held: a sync is needed. QEMU's socket is not read until
+   * The queue of held frames is full: a synchronization is needed. QEMU's socket is not read until
    * frames have left, so the guest's card fills up and the guest waits; nothing is dropped.
    */
   full?(): void;
@@ -20,11 +20,11 @@ export interface NetTapEvents {
   released?(epoch: number): void;
   /** QEMU has connected, or is gone. */
   guest?(isConnected: boolean): void;
-  /** After `announce`: the world knows where the guest is. */
+  /** Behind `announce`: the world knows where the guest is. */
   announced?(by: AnnouncedBy): void;
-  /** One side has failed. The tap goes on: QEMU may connect again, OUT is tried again. */
+  /** One side has failed. The tap goes on: QEMU may connect again, and OUT is opened again. */
   fault?(error: KemariError): void;
-  /** OUT is there again after a fault. */
+  /** OUT works again after a fault. */
   restored?(): void;
 }
 
@@ -33,9 +33,9 @@ export interface NetTapSettings {
   readonly events?: NetTapEvents;
   /** Default: 16,384 frames, 64 MiB. */
   readonly limits?: HeldLimits;
-  /** Hold from the first frame on. Default: pass through. */
+  /** Whether to hold from the first frame on. Default: pass through. */
   readonly holdFrames?: boolean;
-  /** What the world sends is dropped until {@link NetTap.hear}: the guest stands still. */
+  /** Whether to drop the world's frames until {@link NetTap.hear}, since the guest stands still. */
   readonly isDeaf?: boolean;
   /** Longer frames are a fault of the side that sends them. */
   readonly maxFrameBytes?: number;

@@ -22,7 +22,7 @@ const IFNAME_BYTES = 16;
 const RETRY_MS = 5;
 const DOWN_RETRY_MS = 100;
 
-/** Longest frame that a TAP gives: 64 KiB and headers, where somebody set a huge MTU. */
+/** The longest frame that a TAP gives: 64 KiB and headers, if its MTU is huge. */
 const READ_BYTES = 68 * 1024;
 
 /** Whether an interface of that name exists in our network namespace. */
@@ -37,11 +37,11 @@ export function interfaceExists(ifname: string): boolean {
 }
 
 /**
- * A TAP device of this host: what is sent appears there as if it came in from a wire, and what the
- * host sends to it is received.
+ * A TAP device of this host: frames that are sent appear there as if they came in from a wire, and
+ * frames that the host sends to the device are received.
  *
- * A TAP that is made here goes away with us, unless it was made persistent (`ip tuntap add`). One that
- * exists is used as it is: its address, bridge and state stay the operator's.
+ * A TAP that is made here is removed with this process. A TAP that exists (`ip tuntap add`) is used
+ * as it is: its address, bridge and state stay the operator's.
  */
 export class TapDevice implements FramePort {
   readonly #buffer = new Uint8Array(READ_BYTES);
@@ -69,7 +69,7 @@ export class TapDevice implements FramePort {
   }
 
   /**
-   * Attaches to a TAP of our network namespace.
+   * Attaches to a TAP of this process's network namespace.
    *
    * @param options.create Whether to make it if it does not exist. Default: true.
    * @throws {TransportError} with what to do about it.
@@ -103,7 +103,8 @@ export class TapDevice implements FramePort {
     const code = errno();
     switch (code) {
       case ERRNO.EIO:
-        // The interface is not up. A frame is kept, as a switch port's other end would keep it.
+        // The interface is not up. The frame is kept, as the other end of a switch port would keep
+        // it.
         this.#isDown = true;
         this.#retryMs = DOWN_RETRY_MS;
         return false;
@@ -113,7 +114,7 @@ export class TapDevice implements FramePort {
         this.#retryMs = RETRY_MS;
         return false;
       case ERRNO.EINVAL:
-        // The kernel finds the frame itself at fault; trying again would hold up all others.
+        // The kernel refuses the frame itself; trying it again would hold up all others.
         this.#refusedFrames++;
         return true;
       default:

@@ -16,6 +16,13 @@ interface CheckpointRequestParts {
   readonly peer: string;
   /** Asks QEMU for a checkpoint. Absent where none is asked for: whoever runs the loop is woken. */
   readonly ask?: () => Promise<unknown>;
+  /** What has to be done before the first is asked for. Done again where it failed. */
+  readonly prepare?: () => Promise<unknown>;
+}
+
+/** A request for a checkpoint that is under way: QEMU has been asked only at its end. */
+interface Asking {
+  at: "preparing" | "asked";
 }
 
 /**
@@ -35,12 +42,13 @@ export class CheckpointRequests {
   readonly #parts: CheckpointRequestParts;
   readonly trigger: SyncTrigger;
   #link: SenderLink | undefined;
-  /** QEMU was asked, and has not answered. */
-  #isAsking = false;
+  #asking: Asking | undefined;
+  #isPrepared: boolean;
 
   constructor(parts: CheckpointRequestParts) {
     this.#parts = parts;
     const { reactor, watch, taps, settings, peer } = parts;
+    this.#isPrepared = parts.prepare === undefined;
     const trigger = this.trigger = new SyncTrigger(reactor, settings.syncMinIntervalMs, () => {
       this.#ask();
     });
@@ -72,13 +80,30 @@ export class CheckpointRequests {
     const { taps, reactor, ask } = this.#parts;
     taps.triggered();
     if (ask === undefined) return reactor.wake();
-    // A QEMU that is in a checkpoint, or was asked for one already, has been seen to hang if it is asked.
-    if (this.#link === undefined || this.#isAsking) return;
-    if (this.#link.primary.dialogue.inCheckpoint) return;
-    this.#isAsking = true;
-    ask().catch((error) => {
+    if (this.#asking !== undefined || !this.#mayAsk()) return;
+    const asking: Asking = this.#asking = { at: "preparing" };
+    this.#carryOut(asking, ask).catch((error) => {
       if (this.#link !== undefined) reactor.fail(error);
-    }).finally(() => this.#isAsking = false);
+    }).finally(() => {
+      // The VM may run by now, and another request be under way.
+      if (this.#asking === asking) this.#asking = undefined;
+    });
+  }
+
+  async #carryOut(asking: Asking, ask: () => Promise<unknown>): Promise<void> {
+    if (!this.#isPrepared) {
+      await this.#parts.prepare!();
+      this.#isPrepared = true;
+      // QEMU may have begun a checkpoint meanwhile, or the session have ended.
+      if (!this.#mayAsk()) return;
+    }
+    asking.at = "asked";
+    await ask();
+  }
+
+  /** A QEMU that is in a checkpoint, or was asked for one already, has been seen to hang if it is asked. */
+  #mayAsk(): boolean {
+    return this.#link !== undefined && !this.#link.primary.dialogue.inCheckpoint;
   }
 
   /** Stopping drains the disks, whoever stops the VM. */
@@ -91,7 +116,7 @@ export class CheckpointRequests {
     this.#parts.taps.vmRuns();
     this.#link?.vmResumed();
     // QEMU's answer came before that, but whoever waits for it hears of it later.
-    this.#isAsking = false;
+    if (this.#asking?.at === "asked") this.#asking = undefined;
     this.trigger.ended();
   }
 }

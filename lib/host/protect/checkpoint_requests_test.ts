@@ -8,7 +8,7 @@ import { VmWatch } from "../vm/vm_watch.ts";
 import { CheckpointRequests } from "./checkpoint_requests.ts";
 
 /** Requests of a VM whose taps, dialogue and QEMU are the test's. */
-function scene(syncOn: readonly ("net" | "disk")[] = ["net"]) {
+function scene(syncOn: readonly ("net" | "disk")[] = ["net"], prepare?: () => Promise<void>) {
   const done: string[] = [];
   const answers: PromiseWithResolvers<void>[] = [];
   let hear: (event: QmpEvent) => void = () => {};
@@ -26,6 +26,7 @@ function scene(syncOn: readonly ("net" | "disk")[] = ["net"]) {
   const requests = new CheckpointRequests({
     ...{ reactor, taps, settings: { syncOn, syncMinIntervalMs: 0 }, peer: "peer" },
     watch: new VmWatch(qmp as unknown as QmpClient),
+    prepare,
     ask: () => {
       done.push("ask");
       answers.push(Promise.withResolvers<void>());
@@ -106,4 +107,78 @@ Deno.test("a refusal ends the session that it is of, and no later one", async ()
   s.begin();
   s.taps.onOverflow("disk", 1);
   assert.match((s.failed[1] as Error).message, /disk/);
+});
+
+/** Waits for what a promise's end has others do. */
+const settled = () => new Promise((resolve) => setTimeout(resolve, 1));
+
+/** Requests whose first has to wait for the test. */
+function unprepared() {
+  const prepared = Promise.withResolvers<void>();
+  let prepares = 0;
+  const s = scene(["net"], () => {
+    prepares++;
+    return prepared.promise;
+  });
+  s.begin();
+  s.taps.onHeld("net");
+  return { s, prepared, prepares: () => prepares };
+}
+
+Deno.test("the first request waits for its preparation, the others do not", async () => {
+  const { s, prepared, prepares } = unprepared();
+  using _ = s;
+  assert.deepEqual(s.done, []);
+  prepared.resolve();
+  await settled();
+  assert.deepEqual(s.done, ["ask"]);
+  s.answers[0].resolve();
+  s.says("RESUME");
+  s.taps.onHeld("net");
+  assert.deepEqual(s.done.filter((step) => step === "ask"), ["ask", "ask"]);
+  assert.equal(prepares(), 1);
+});
+
+Deno.test("a VM that runs again while the first request is prepared has QEMU asked once", async () => {
+  const { s, prepared, prepares } = unprepared();
+  using _ = s;
+  // QEMU's own timer was quicker.
+  s.taps.onCheckpoint();
+  s.says("RESUME");
+  s.taps.onHeld("net");
+  prepared.resolve();
+  await settled();
+  assert.deepEqual(s.done.filter((step) => step === "ask"), ["ask"]);
+  assert.equal(prepares(), 1);
+});
+
+Deno.test("a QEMU that has begun a checkpoint, or has lost its session, while a request was prepared is not asked", async () => {
+  for (const change of ["a checkpoint", "the session's end"]) {
+    const { s, prepared } = unprepared();
+    using _ = s;
+    if (change === "a checkpoint") s.dialogue.inCheckpoint = true;
+    else s.requests.rest();
+    prepared.resolve();
+    await settled();
+    assert.deepEqual(s.done, [], change);
+    // The next one is.
+    s.dialogue.inCheckpoint = false;
+    s.begin();
+    s.says("RESUME");
+    s.taps.onHeld("net");
+    assert.equal(s.done.at(-1), "ask", change);
+  }
+});
+
+Deno.test("an answer that is late says nothing of the request behind it", async () => {
+  using s = scene();
+  s.begin();
+  s.taps.onHeld("net");
+  s.says("RESUME");
+  s.taps.onHeld("net");
+  s.answers[0].resolve();
+  await settled();
+  s.requests.trigger.ended();
+  s.taps.onHeld("net");
+  assert.equal(s.answers.length, 2, "the second one has not been answered");
 });

@@ -74,6 +74,28 @@ export async function untilProtectable(
   }
 }
 
+/**
+ * Waits until the VM that an incoming migration brings is in this QEMU, be it to run or to stand still.
+ *
+ * @returns What is found then.
+ */
+export async function untilArrived(
+  { qmp, watch }: SupervisedLine,
+  reactor: Reactor,
+  signal: AbortSignal,
+): Promise<MigrationSupport> {
+  for (let told = false;; told = true) {
+    const support = await reactor.during(readMigrationSupport(qmp), signal);
+    if (support.arrives === undefined) return support;
+    if (!told) {
+      log.warn("{reason} The taps are served; the VM is protected once it has arrived, and runs", {
+        reason: support.arrives,
+      });
+    }
+    await untilResumed(watch, reactor, signal);
+  }
+}
+
 /** Waits until QEMU can leave COLO without harm to its VM, see {@link staysInColo}. */
 export async function untilAwake(
   { qmp, watch }: SupervisedLine,

@@ -7,7 +7,7 @@ import type { RamReserve } from "../../control/receiver_status.ts";
 import { Reservation } from "./reservation.ts";
 import { decodeLayout, encodeLayout, type Layout } from "./ram_state.ts";
 
-/** Removes a folder with all that is in it, now or in a while. */
+/** Removes a folder with its content, at once or later. */
 export type RemoveFolder = (folder: string) => void;
 
 /** A RAM block's file, for a QEMU to map. */
@@ -27,7 +27,7 @@ export interface BlockFile {
  */
 export class FilePages implements PageStore {
   readonly writesThrough = true;
-  /** Of all of its room, where that is to be sure. */
+  /** The reservation of all its room, if room is to be reserved. */
   readonly #reservation: Reservation | undefined;
   readonly #remove: RemoveFolder;
   isReleased = false;
@@ -50,12 +50,12 @@ export class FilePages implements PageStore {
   }
 
   /**
-   * Makes the folder of a new generation, and its files, all of zeros.
+   * Makes the folder of a new generation, with files of zeros.
    *
    * @param path The folder of all generations.
-   * @param reserve Whether the files' room is reserved, which takes a while: {@link reserved}.
+   * @param reserve Whether to reserve room for the files, which takes a while: {@link reserved}.
    * @param remove Removes the folder when the image is released.
-   * @throws {TransportError} where they cannot be had.
+   * @throws {TransportError} if the files cannot be made.
    */
   static create(
     path: string,
@@ -83,7 +83,10 @@ export class FilePages implements PageStore {
     }
   }
 
-  /** Opens what an earlier process has left. @throws {TransportError} where it cannot be had. */
+  /**
+   * Opens the files that an earlier process has left. @throws {TransportError} if they cannot be
+   * opened.
+   */
   static open(
     path: string,
     generation: number,
@@ -97,15 +100,15 @@ export class FilePages implements PageStore {
     return new FilePages(generation, folder, blocks, files, pool, reserve, remove);
   }
 
-  /** Whether all the room is there that is to be. */
+  /** Whether all room that is to be reserved is reserved. */
   get isReserved(): boolean {
     return this.#reservation?.isDone ?? true;
   }
-  /** Bytes of room that are surely there, whatever else is written to the file system. */
+  /** Bytes of room that are reserved, whatever else is written to the file system. */
   get reservedBytes(): number {
     return this.#reservation?.bytes ?? 0;
   }
-  /** Waits until it is. @throws {TransportError} if it is not to be had. */
+  /** Waits until the room is reserved. @throws {TransportError} if there is not enough. */
   async reserved(): Promise<void> {
     await this.#reservation?.done;
   }
@@ -151,12 +154,12 @@ export class FilePages implements PageStore {
   }
 }
 
-/** What an image's folder says of it. @throws {Error} if it says nothing that kemari wrote. */
+/** Reads the note in an image's folder. @throws {Error} if kemari did not write it. */
 export function readLayout(folder: string): Layout {
   return decodeLayout(Deno.readTextFileSync(`${folder}/layout`));
 }
 
-/** Where a RAM block's file is. Its name may have slashes: `/rom@etc/acpi/tables`. */
+/** The path of a RAM block's file. A block's name may have slashes: `/rom@etc/acpi/tables`. */
 export function blockPath(folder: string, block: string): string {
   return `${folder}/${encodeURIComponent(block).replace(/^\./, "%2E")}`;
 }

@@ -1,4 +1,4 @@
-/** Looks at files and folders that others may remove at any time. */
+/** Reads files and folders that other processes may remove at any time. */
 
 export function isEmpty(folder: string): boolean {
   try {
@@ -26,7 +26,7 @@ export function readNote(path: string): string {
   }
 }
 
-/** None if the folder is gone: someone else has removed it. */
+/** Empty if the folder is gone: another process has removed it. */
 export function entriesOf(path: string): Deno.DirEntry[] {
   try {
     return [...Deno.readDirSync(path)];

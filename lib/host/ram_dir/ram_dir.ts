@@ -1,6 +1,6 @@
 /**
- * A replica in files: RAM blocks that a standby QEMU can map, and what it takes to go on with them
- * after `kemari recv` was killed.
+ * A replica in files: RAM blocks that a standby QEMU can map, and the notes by which a new `kemari
+ * recv` goes on with them after the last one was killed.
  *
  * ```text
  * DIR/lock               held by the one recv that uses the folder
@@ -11,9 +11,10 @@
  * DIR/sockets            where the sockets of a standby are
  * ```
  *
- * `state` is one write of less than a page, so that it is old or new. It says `applying` before the
- * first page changes and `whole` after the last: what a kill leaves in between is never offered.
- * It names the boot of the host too: what a crash of the host leaves is none that was written in order.
+ * `state` is one write of less than a page, so that the file is either old or new. It says
+ * `applying` before the first page changes and `whole` after the last: if the process is killed in
+ * between, its replica is never offered. The file names the boot of the host too: after a crash of
+ * the host, files need not have been written in order.
  */
 import { tmpdir } from "node:os";
 import type { VmIdentity } from "../../decisions/whose_replica.ts";
@@ -40,9 +41,9 @@ import { decodeState, type StateMark } from "./ram_state.ts";
 
 const log = getLogger(["kemari", "recv"]);
 
-/** Files beside the RAM: device state and such. */
+/** Bytes of the files beside the RAM: device state and such. */
 const SPARE_BYTES = 16 * 2 ** 20;
-/** Says where the sockets are that belong to the folder. */
+/** The file that names the folder for sockets that belongs to this one. */
 const SOCKET_NOTE = "sockets";
 
 /** The folder. One process uses it at a time. */
@@ -60,19 +61,21 @@ export class RamDir implements ReplicaStore, Disposable {
   #machine: MachineRecord | undefined;
   #machineFile = 0;
   #device = 0;
-  /** The note of the last transaction. */
+  /** The note on the last transaction. */
   #mark: StateMark | undefined;
   #pages: FilePages | undefined;
-  /** Whose VM a transaction that is applied is of. */
+  /** The VM whose transactions are applied. */
   whose: () => VmIdentity = () => ({});
-  /** What was made last, committed or not. */
+  /** The disks that go with it. */
+  disks: readonly string[] = [];
+  /** The image that was made last, committed or not. */
   #latest: FilePages | undefined;
-  /** Told of a VM's blocks when their files are there, before any page is. */
+  /** Called with a VM's RAM blocks when their files exist, before they have pages. */
   onImage: (blocks: readonly BlockFile[]) => void = () => {};
-  /** How an image's folder is removed: of many GiB on a tmpfs, that takes seconds. */
+  /** Removes an image's folder: if it has many GiB on a tmpfs, that takes seconds. */
   removeFolder: RemoveFolder = (folder) => removeQuietly(folder, true);
 
-  /** Whether the folder is ours to remove. */
+  /** Whether this process made the folder, and removes it. */
   readonly #made: boolean;
 
   private constructor(path: string, lock: number, made: boolean, reserve: RamReserve) {
@@ -87,8 +90,9 @@ export class RamDir implements ReplicaStore, Disposable {
   /**
    * Opens the folder, or makes it, and takes its lock.
    *
-   * @param reserve Whether a VM that goes on in these files is sure to have room for all its RAM.
-   * @throws {TransportError} if another process has it, if it is someone else's, or cannot be used.
+   * @param reserve Whether to reserve room for all RAM of a VM that goes on in these files.
+   * @throws {TransportError} if another process uses the folder, if it belongs to another user, or
+   *   cannot be used.
    */
   static open(path: string, reserve: RamReserve = "none"): RamDir {
     let made = false;
@@ -124,9 +128,10 @@ export class RamDir implements ReplicaStore, Disposable {
   }
 
   /**
-   * What an earlier process committed here, if it is whole. Without one, the folder is emptied.
+   * Finds the replica that an earlier process committed here, if it is whole. If there is none, the
+   * folder is emptied.
    *
-   * @returns What was found, or why there is nothing.
+   * @returns What was found, or why there is no replica.
    */
   recover(): StoredReplica | { readonly nothing: string } {
     const found = this.#recover();
@@ -166,6 +171,7 @@ export class RamDir implements ReplicaStore, Disposable {
         ...record,
         transaction: mark.transaction,
         vm: mark.vm,
+        disks: mark.disks,
         blocks,
         pageBytes,
         open: (pool) => {
@@ -185,8 +191,9 @@ export class RamDir implements ReplicaStore, Disposable {
   }
 
   /**
-   * Makes a folder for the sockets of whoever uses this one, which is to remove it; the one that a
-   * killed process has left goes. Sockets need short paths: it is with the temporary files.
+   * Makes a folder for the sockets of the process that uses this folder, which is to remove it; the
+   * folder that a killed process has left is removed. Sockets need short paths: the new folder is
+   * with the temporary files.
    *
    * @throws {TransportError}
    */
@@ -195,7 +202,8 @@ export class RamDir implements ReplicaStore, Disposable {
     try {
       const left = readNote(note);
       if (/\/kemari-standby-[0-9a-f]+$/.test(left)) removeQuietly(left, true);
-      // Noted before it is made: what is killed in between leaves none that nobody knows of.
+      // Noted before the folder is made: if this process is killed in between, the next one knows
+      // of it.
       const id = crypto.getRandomValues(new Uint32Array(2)).reduce(
         (s, n) => s + n.toString(16),
         "",
@@ -214,7 +222,7 @@ export class RamDir implements ReplicaStore, Disposable {
     }
   }
 
-  /** Forgets what is in the folder. Not while a replica uses it. */
+  /** Removes the folder's content. Not while a replica uses it. */
   discard(): void {
     this.#write(this.#state, new Uint8Array(0), 0);
     libc().ftruncate(this.#state, 0n);
@@ -224,7 +232,7 @@ export class RamDir implements ReplicaStore, Disposable {
     this.#removeImages("");
   }
 
-  /** What a process was about to remove when it was killed goes too. */
+  /** Also removes what a process was about to remove when it was killed. */
   #removeImages(but: string): void {
     for (const { name } of entriesOf(this.path)) {
       if (/^\d+$/.test(name) && name !== but) removeQuietly(`${this.path}/${name}`, true);
@@ -254,7 +262,7 @@ export class RamDir implements ReplicaStore, Disposable {
     return pages;
   }
 
-  /** What `kemari status` tells of it. */
+  /** The folder as `kemari status` shows it. */
   get status(): RamStatus {
     const all = new Set([this.#pages, this.#latest]);
     let reservedBytes = 0;
@@ -296,6 +304,7 @@ export class RamDir implements ReplicaStore, Disposable {
       device,
       deviceBytes: machine.device.length,
       vm: this.whose(),
+      disks: this.disks,
     };
     this.#note(mark);
     this.#device = device;
@@ -310,15 +319,15 @@ export class RamDir implements ReplicaStore, Disposable {
   }
 
   /**
-   * Notes that a VM is about to have what is in these files: from now on they are no replica. Until
-   * {@link takeBack}.
+   * Notes that a VM is about to use these files: from now on they are no replica, unless {@link
+   * takeBack} follows.
    */
   give(): void {
     if (this.#mark === undefined) throw new StateError("nothing was committed");
     this.#note({ ...this.#mark, phase: "given" });
   }
 
-  /** No VM has them after all: they are what they were. */
+  /** No VM uses the files after all: they are a replica again. */
   takeBack(): void {
     if (this.#mark !== undefined) this.#note(this.#mark);
   }
@@ -333,10 +342,10 @@ export class RamDir implements ReplicaStore, Disposable {
   }
 
   /**
-   * Removes the folder's files. A QEMU that maps them keeps its memory.
+   * Removes the folder's files. A QEMU that maps the files keeps its memory.
    *
-   * @param withFolder Also the folder, which is removed anyway if it was not there before; but not
-   *   if something of others is in it.
+   * @param withFolder Whether to remove the folder too. A folder that this process made is removed
+   *   anyway; a folder with files of others is never removed.
    */
   remove(withFolder: boolean): void {
     for (const name of ["state", "device-0", "device-1", SOCKET_NOTE]) {
@@ -347,7 +356,7 @@ export class RamDir implements ReplicaStore, Disposable {
     if ((withFolder || this.#made) && isEmpty(this.path)) removeQuietly(this.path);
   }
 
-  /** Lets others have the folder. */
+  /** Releases the folder for other processes. */
   close(): void {
     for (const fd of [this.#state, ...this.#devices, this.#lock]) libc().close(fd);
   }
@@ -357,7 +366,7 @@ export class RamDir implements ReplicaStore, Disposable {
   }
 
   #note(mark: StateMark): void {
-    // Padded: a shorter note must not leave the end of a longer one.
+    // Padded: otherwise a shorter note would leave the end of a longer one.
     const bytes = new TextEncoder().encode(JSON.stringify(mark).padEnd(STATE_BYTES - 1) + "\n");
     this.#write(this.#state, bytes, 0);
   }

@@ -14,25 +14,25 @@ import {
 
 const WINDOW_BYTES = 2 ** 30;
 
-/** Values of the page table: the file has a page's content, or nothing there but a hole. */
+/** Values in the page table: the file has the page's content, or has a hole there. */
 const DATA = 1;
 
 /**
  * The committed pages of one RAM block in a sparse file that a standby QEMU may map as its RAM.
  *
- * Pages of zeros are holes. Memory is touched only where the file has room for it already: a page
- * that tmpfs cannot hold would end the process otherwise.
+ * Pages of zeros are holes. The mapping is written only where the file has room already: a write to
+ * a page for which tmpfs has no room would end the process.
  */
 export class RamFile {
   readonly #fd: number;
   readonly #mapping: SharedMapping;
   readonly #table: PageTable;
   readonly #windowPages: number;
-  /** Whether the file's room is not given back; and whether it has all of it by now. */
+  /** Whether the file keeps its room; and whether it has room for all pages by now. */
   readonly #keepsRoom: boolean;
   hasRoom = false;
   #reserved: [first: number, count: number][] = [];
-  /** Pages with content. */
+  /** How many pages have content. */
   dataPages = 0;
 
   private constructor(
@@ -53,9 +53,9 @@ export class RamFile {
   /**
    * Opens the file, or makes it.
    *
-   * @param keepContent Whether what is in it is the block's content, or to be thrown away.
-   * @param keepsRoom Whether pages of zeros keep their room: a VM is to find it there.
-   * @throws {TransportError} where the file cannot be had.
+   * @param keepContent Whether the file's content is the block's; otherwise it is thrown away.
+   * @param keepsRoom Whether pages of zeros keep their room, for a VM that runs on the file.
+   * @throws {TransportError} if the file cannot be opened or made.
    */
   static open(
     path: string,
@@ -99,13 +99,13 @@ export class RamFile {
     return this.#table.next(from);
   }
 
-  /** Makes room for pages; each is zeros until it is put. @throws {TransportError} ENOSPC. */
+  /** Makes room for pages; each page is zeros until it is put. @throws {TransportError} ENOSPC. */
   reserve(pages: Uint32Array): void {
     if (this.hasRoom) return;
     for (let i = 0; i < pages.length;) {
       const first = pages[i];
       let count = 0;
-      // Pages mostly come in order: neighbours cost one call.
+      // Pages mostly come in order: neighbours need only one call.
       while (i < pages.length && pages[i] === first + count) {
         if (this.#table.get(pages[i]) === DATA) break;
         count++;
@@ -125,14 +125,14 @@ export class RamFile {
     this.#reserved = [];
   }
 
-  /** Copies a page that has room. */
+  /** Copies a page for which there is room. */
   put(page: number, slab: Uint8Array, at: number): void {
     this.#view(page).set(slab.subarray(at, at + this.pageBytes));
     this.#setData(page);
     if (this.#reserved.length > 0) this.#reserved = [];
   }
 
-  /** Writes a page, room or not. @throws {TransportError} ENOSPC. */
+  /** Writes a page, whether there is room or not. @throws {TransportError} ENOSPC. */
   write(page: number, bytes: Uint8Array): void {
     this.#pwrite(page, bytes);
     this.#setData(page);
@@ -155,13 +155,13 @@ export class RamFile {
 
   clear(page: number): void {
     if (this.#table.get(page) !== DATA) return;
-    // The page has room: it is not touched for the first time.
+    // The page has room: it was written before.
     if (this.#keepsRoom || !this.#punch(page)) this.#view(page).fill(0);
     this.#table.set(page, 0);
     this.dataPages--;
   }
 
-  /** Takes the mapping and the descriptor away; the file stays. */
+  /** Closes the mapping and the descriptor; the file stays. */
   close(): void {
     this.#mapping.close();
     libc().close(this.#fd);
@@ -189,13 +189,13 @@ export class RamFile {
     }
   }
 
-  /** The pages are holes: none of them has content. */
+  /** Makes pages holes, without content. */
   #writeZeros(first: number, count: number): void {
     const zeros = new Uint8Array(this.pageBytes);
     for (let page = first; page < first + count; page++) this.#pwrite(page, zeros);
   }
 
-  /** @returns False where the file system has no holes to punch. */
+  /** @returns False if the file system cannot punch holes. */
   #punch(page: number): boolean {
     const mode = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
     const offset = BigInt(page * this.pageBytes);
@@ -205,13 +205,13 @@ export class RamFile {
     return true;
   }
 
-  /** Finds what an earlier process has put: the pages outside of holes that are not zeros. */
+  /** Finds the pages that an earlier process has put: those outside of holes that are not zeros. */
   #findPages(lengthBytes: number): void {
     for (let at = 0; at < lengthBytes;) {
       const data = Number(libc().lseek(this.#fd, BigInt(at), SEEK_DATA));
       if (data < 0) {
         if (errno() === ERRNO.ENXIO) return;
-        throw fileError(this.path, "cannot tell its holes", errno());
+        throw fileError(this.path, "cannot find its holes", errno());
       }
       const end = Number(libc().lseek(this.#fd, BigInt(data), SEEK_HOLE));
       at = end < 0 ? lengthBytes : end;
@@ -229,7 +229,7 @@ function isZero(page: Uint8Array): boolean {
   return true;
 }
 
-/** @param code Becomes the error's cause, by which a full disk is known. */
+/** @param code Becomes the error's cause, by which callers recognize a full disk. */
 export function fileError(
   path: string,
   what: string,
@@ -248,7 +248,7 @@ export function fileError(
   });
 }
 
-/** Removes what may be gone already. */
+/** Removes a file that may be gone already. */
 export function removeQuietly(path: string, recursive = false): void {
   try {
     Deno.removeSync(path, { recursive });

@@ -1,22 +1,25 @@
-/** Whether a guest's RAM has room where it is to lie: {@link judgeRoom} decides, the rest looks. */
+/** Whether there is room for a guest's RAM: {@link judgeRoom} decides, the other functions look. */
 import { statfsSync } from "node:fs";
 import { formatBytes } from "../../units.ts";
 import type { RamReserve } from "../../control/receiver_status.ts";
 
 /** What is known when a replica is to be made. */
 export interface Room {
-  /** The guest's RAM, and what is kept beside it. */
+  /** Bytes of the guest's RAM, and of what is kept beside it. */
   readonly wantedBytes: number;
   readonly freeBytes: number;
   readonly kind: FileSystemKind;
-  /** Memory and swap that the host, and whatever limits this process, can still give. */
+  /**
+   * Memory and swap that this process can still get, by the host and by the limits around the
+   * process.
+   */
   readonly memoryBytes: number;
 }
 
 /**
- * What becomes of reserved room: `memory` is in memory, and the file system's own limit is none that
- * the host has; `copying` writes every page to a new place, so that room for it is nobody's;
- * `huge` cannot be written page by page.
+ * What a reservation is worth there. `memory`: the files are in memory, so that the host's memory
+ * is a limit beside the file system's own. `copying`: the file system writes every page to a new
+ * place, so that nothing can be reserved. `huge`: it cannot be written page by page.
  */
 type FileSystemKind = "memory" | "disk" | "copying" | "huge";
 
@@ -26,8 +29,8 @@ type RoomVerdict =
   | { readonly kind: "refused"; readonly why: string };
 
 /**
- * Decides whether a replica is begun. What is enough now is reserved then, and may turn out to be
- * too little all the same: that is told before anything is acknowledged.
+ * Decides whether a replica is begun. Room that is enough now is reserved later, and may turn out
+ * to be too little all the same: the reservation then fails before anything is acknowledged.
  */
 export function judgeRoom(room: Room, reserve: RamReserve): RoomVerdict {
   const { wantedBytes, freeBytes, kind, memoryBytes } = room;
@@ -65,7 +68,7 @@ const KINDS: Readonly<Record<number, FileSystemKind>> = {
   0x958458f6: "huge", // hugetlbfs
 };
 
-/** Looks at the file system of a folder, and at this host's memory. */
+/** Examines a folder's file system, and this host's memory. */
 export function lookAtRoom(path: string, wantedBytes: number): Room {
   const { bavail, bsize, type } = statfsSync(path);
   return {
@@ -76,7 +79,10 @@ export function lookAtRoom(path: string, wantedBytes: number): Room {
   };
 }
 
-/** Memory that this process may still take, by the host and by the control groups around it. */
+/**
+ * Memory that this process may still take, limited by the host and by the control groups around the
+ * process.
+ */
 export function freeMemoryBytes({ swap = true } = {}): number {
   const { available, swapFree } = Deno.systemMemoryInfo();
   const free = swap ? available + swapFree : available;
@@ -84,9 +90,9 @@ export function freeMemoryBytes({ swap = true } = {}): number {
 }
 
 /**
- * What each control group around this process leaves, swap aside. Page cache counts as free.
+ * What each control group around this process leaves, without swap. Page cache counts as free.
  *
- * @param groups As in /proc/self/cgroup: the second version's line begins with `0::`.
+ * @param groups The text of /proc/self/cgroup, where the line of cgroup v2 begins with `0::`.
  */
 function limitsOf(groups: string): number[] {
   const free: number[] = [];

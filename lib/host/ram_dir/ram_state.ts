@@ -1,13 +1,16 @@
-/** The notes beside a replica's RAM files, as text. What was read is checked before it is believed. */
+/**
+ * The notes beside a replica's RAM files, as text. A note that was read is checked before it is
+ * used.
+ */
 import type { VmIdentity } from "../../decisions/whose_replica.ts";
 import type { RamBlock } from "../../qemu/wire.ts";
 import { LIMITS } from "../../qemu/wire.ts";
 
-/** What `state` says. */
+/** The content of `state`. */
 export interface StateMark {
-  /** `given`: a VM runs on the files, or did. */
+  /** `given`: a VM runs on the files, or has run on them. */
   readonly phase: "applying" | "whole" | "given";
-  /** The host's boot in which it was written. */
+  /** The host's boot in which the note was written. */
   readonly bootId: string;
   readonly transaction: number;
   /** The folder of the RAM's files. */
@@ -15,14 +18,16 @@ export interface StateMark {
   readonly machineFile: number;
   readonly configurationBytes: number;
   readonly vmdescriptionBytes: number;
-  /** Which of the two device states. */
+  /** Which of the two device states is the current one. */
   readonly device: number;
   readonly deviceBytes: number;
-  /** Whose it is; absent from an earlier version's. */
+  /** The VM; absent in notes of an earlier version. */
   readonly vm?: VmIdentity;
+  /** The disks that went with it; absent from an earlier version's. */
+  readonly disks?: readonly string[];
 }
 
-/** What `layout` says. */
+/** The content of `layout`. */
 export interface Layout {
   readonly pageBytes: number;
   readonly blocks: readonly RamBlock[];
@@ -45,7 +50,7 @@ function isVm(value: unknown): value is VmIdentity {
     Object.entries(value).every(([key, text]) => VM_KEYS.has(key) && typeof text === "string");
 }
 
-/** Reads a VM's identity. @throws {Error} if it is none that kemari wrote. */
+/** Reads a VM's identity. @throws {Error} if kemari did not write it. */
 export function decodeVmNote(text: string): VmIdentity {
   const vm: unknown = JSON.parse(text);
   if (!isVm(vm)) throw new Error("no VM");
@@ -56,14 +61,16 @@ export function decodeVmNote(text: string): VmIdentity {
  * Reads `state`.
  *
  * @returns `undefined` for an empty file: there is no replica.
- * @throws {Error} if it is none that kemari wrote.
+ * @throws {Error} if kemari did not write it.
  */
 export function decodeState(text: string): StateMark | undefined {
   if (text.trim() === "") return undefined;
   const mark = JSON.parse(text) as StateMark;
   const known = ["applying", "whole", "given"].includes(mark.phase);
   const counted = COUNTS.every((name) => Number.isSafeInteger(mark[name]) && mark[name] >= 0);
-  const named = isVm(mark.vm ?? {});
+  const disks: unknown = mark.disks ?? [];
+  const named = isVm(mark.vm ?? {}) && Array.isArray(disks) &&
+    disks.every((name) => typeof name === "string");
   if (!known || !counted || !named || typeof mark.bootId !== "string" || mark.device > 1) {
     throw new Error("state is damaged");
   }
@@ -74,7 +81,7 @@ export function encodeLayout(layout: Layout): string {
   return JSON.stringify(layout) + "\n";
 }
 
-/** Reads `layout`. @throws {Error} if it is none that kemari wrote. */
+/** Reads `layout`. @throws {Error} if kemari did not write it. */
 export function decodeLayout(text: string): Layout {
   const { pageBytes, blocks } = JSON.parse(text) as Layout;
   const isPower = Number.isSafeInteger(pageBytes) && pageBytes >= 512 && pageBytes <= 65536 &&

@@ -1,23 +1,27 @@
-/** Room for files that are to be mapped: a page that the file system cannot hold ends whoever touches it. */
+/**
+ * Reserves room for files that are to be mapped: a process that writes to a page for which the file
+ * system has no room is ended.
+ */
 import { cString, errno, libc } from "../system/libc.ts";
 import { ERRNO, O_CLOEXEC, O_RDWR } from "../system/linux.ts";
 import { fileError } from "./ram_file.ts";
 
 /**
- * Reserved with one call; it ends between two. Measured on tmpfs: 512 MiB take 60 ms on a quiet
- * machine, since the kernel writes zeros, 64 GiB some 8 s: on another thread, as no heartbeat waits.
+ * Bytes that are reserved with one call; a reservation can be stopped between calls. Measured on
+ * tmpfs: 512 MiB take 60 ms on a quiet machine, since the kernel writes zeros, 64 GiB some 8 s: it
+ * is done on another thread, since heartbeats cannot wait.
  */
 const CHUNK_BYTES = 256 * 2 ** 20;
 
-/** A file that is to have all of its bytes. */
+/** A file that is to have room for all its bytes. */
 interface WantedFile {
   readonly path: string;
   readonly lengthBytes: number;
 }
 
-/** Reserves room while other things go on. What files have keeps its content. */
+/** Reserves room while other work goes on. The files keep their content. */
 export class Reservation {
-  /** Bytes of files that have all their room. */
+  /** Bytes for which room is reserved. */
   bytes = 0;
   isDone = false;
   /** @throws {TransportError} if there is not enough, or the file system cannot reserve any. */
@@ -29,7 +33,7 @@ export class Reservation {
     this.done.catch(() => {});
   }
 
-  /** Leaves off soon. */
+  /** Stops the reservation soon. */
   cancel(): void {
     this.#cancelled = true;
   }
@@ -51,7 +55,8 @@ export class Reservation {
     const fd = libc().open(cString(path), O_RDWR | O_CLOEXEC, 0);
     if (fd < 0) throw fileError(path, "cannot open the file", errno());
     try {
-      // The C library would do it by writing where the system cannot: over what others write.
+      // Not posix_fallocate(3): where the system cannot reserve, the C library writes to the file,
+      // over what others write.
       if (libc().fallocate(fd, 0, 0n, BigInt(Math.min(lengthBytes, 4096))) < 0) {
         const code = errno();
         if (code === ERRNO.EOPNOTSUPP) throw fileError(path, CANNOT, code, CANNOT_HINT);
@@ -79,7 +84,7 @@ const CANNOT_HINT =
   "a VM that has taken over dies where the file system is full";
 const NO_ROOM_HINT = "free some space there, or give recv another --ram-dir";
 
-/** Asking again what has been given takes as long, and makes a file of zeros seem full of data. */
+/** Reserving a second time would take as long, and make a file of zeros seem full of data. */
 function hasAllRoom(path: string, lengthBytes: number): boolean {
   const { blocks } = Deno.statSync(path);
   return (blocks ?? 0) * 512 >= lengthBytes;

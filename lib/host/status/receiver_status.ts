@@ -1,4 +1,4 @@
-/** What `kemari status` tells of a receiver; the JSON is a contract. */
+/** The status of a receiver, for `kemari status`; the JSON is a contract. */
 import type { ReceiverStatus } from "../../control/receiver_status.ts";
 import type { ReceiverHost } from "../link/receiver_host.ts";
 import type { RateMeter } from "../system/rate_meter.ts";

@@ -1,4 +1,4 @@
-/** What `kemari status` tells of a sender; the JSON is a contract. */
+/** The status of a sender, for `kemari status`; the JSON is a contract. */
 import { formatUuid, type VmIdentity } from "../../decisions/whose_replica.ts";
 import type { LatencyWindow } from "../../replica/latency_window.ts";
 import type {

@@ -1,8 +1,8 @@
-/** The one line that people see of either end's status. */
+/** The status of either end in one line. */
 import { formatBytes, formatShare } from "../../units.ts";
 import type { EndStatus } from "../../control/end_status.ts";
 
-/** One line for people. */
+/** Summarizes a status for people. */
 export function summarizeStatus(status: EndStatus): string {
   const parts: string[] = [status.state];
   if (status.syncs > 0) {

@@ -1,4 +1,7 @@
-/** What another process asks a running end over its control socket; lib/control/ has the words. */
+/**
+ * What another process asks a running end over its control socket; the messages are in
+ * lib/control/.
+ */
 import {
   decodeDone,
   decodeDurations,
@@ -13,14 +16,14 @@ import type { EarlyEndStatus, EndStatus } from "../../control/end_status.ts";
 import { TransportError, WireError } from "../../errors.ts";
 import { parseControlPath } from "./control_path.ts";
 
-/** How long a status may take: whoever serves it does nothing else that takes longer. */
+/** How long a status may take: the end that serves it does nothing else that takes longer. */
 const STATUS_TIMEOUT_MS = 5000;
 
-/** Who is asked, and by what the asking is broken off. */
+/** Which end is asked, and what breaks off the request. */
 interface Asking<T> {
   readonly decode: (line: string, from: string) => T;
   readonly signal: AbortSignal;
-  /** Without it, the answer may take as long as it takes. */
+  /** Without a limit, the answer may take any time. */
   readonly timeoutMs?: number;
 }
 
@@ -28,7 +31,7 @@ interface Asking<T> {
  * Asks a running end how it is doing.
  *
  * @param socket See {@link parseControlPath}; so with the others below.
- * @throws {TransportError} if nobody answers there; {WireError} if what does is no kemari;
+ * @throws {TransportError} if nobody answers there; {WireError} if the answer is not a kemari's;
  *   {RelayedError} with that end's reason if it refuses. So with the others below.
  */
 export function askStatus(
@@ -45,8 +48,8 @@ export function askDurations(socket: string, signal: AbortSignal): Promise<Sende
 }
 
 /**
- * Has a receiver take the VM over; resolves when that is done, after as long as fencing and loading
- * take.
+ * Has a receiver take the VM over; resolves when the takeover is done, however long fencing and
+ * loading take.
  */
 export async function askFailover(
   socket: string,
@@ -114,7 +117,7 @@ async function ask<T>(
   });
 }
 
-/** The first line of what comes; undefined if the connection ends before it does. */
+/** The first line that the end writes; undefined if the connection ends before the line does. */
 async function firstLine(connection: Deno.UnixConn, path: string): Promise<string | undefined> {
   const decoder = new LineDecoder(MAX_ANSWER_BYTES, path);
   for await (const chunk of connection.readable) {
@@ -152,6 +155,6 @@ function closeQuietly(connection: Deno.UnixConn): void {
   try {
     connection.close();
   } catch {
-    // Closed by reading it to its end, or by a timer or a signal.
+    // The connection was closed already: read to its end, or ended by a timer or a signal.
   }
 }

@@ -6,8 +6,8 @@ const timespec = new BigInt64Array(2);
 const bytes = new Uint8Array(timespec.buffer);
 
 /**
- * Milliseconds since this machine was started, those included in which it was suspended:
- * performance.now() stands still then, while others wait.
+ * Milliseconds since this machine was started, time in suspend included: performance.now() stands
+ * still while the machine is suspended, and other machines wait meanwhile.
  *
  * @see clock_gettime(2), CLOCK_BOOTTIME
  */

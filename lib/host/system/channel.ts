@@ -57,7 +57,7 @@ export function wasClosed(fd: number): boolean {
   }
 }
 
-/** Whether a pipe or socket has lost whoever read its other end. */
+/** Whether the reader of a pipe or socket is gone. */
 export function isUnread(fd: number): boolean {
   const pollfd = new Uint8Array(8);
   const view = new DataView(pollfd.buffer);
@@ -71,10 +71,10 @@ export function appends(fd: number): boolean {
 }
 
 /**
- * Makes an inherited descriptor non-blocking without changing it for those who share it: a pipe
- * is opened a second time. A file never blocks for long; a terminal is left as it is.
+ * Makes an inherited descriptor non-blocking without changing it for the processes that share it: a
+ * pipe is opened a second time. A file never blocks for long; a terminal is left as it is.
  *
- * @returns The descriptor to use, and what gives it back.
+ * @returns The descriptor to use, and a function that gives it back.
  */
 export function adopt(fd: number, direction: "read" | "write"): { fd: number; release(): void } {
   switch (kindOf(fd)) {
@@ -127,12 +127,13 @@ export function shutdownWrite(fd: number): void {
 }
 
 const IOV_MAX = 512;
-/** Pieces up to this size are copied together: cheaper than an entry of their own. */
+/** Pieces up to this size are copied together, which is cheaper than an `iovec` for each. */
 const SMALL_BYTES = 1024;
 
 /**
  * Writes queued pieces in order, gathering them into writev(2) calls without copying the large
- * ones. Those stay the owner's and must not change before {@link written} has passed them.
+ * ones. The large pieces stay the caller's, and must not change before {@link written} has passed
+ * them.
  */
 export class OutputQueue {
   #pieces: Uint8Array[] = [];
@@ -145,7 +146,7 @@ export class OutputQueue {
   readonly #iovBytes = new Uint8Array(this.#iov.buffer);
   readonly #small = new Uint8Array(64 * 1024);
   readonly #smallAddress = addressOf(this.#small.buffer);
-  /** The memory that the last large piece lay in: pieces of one slab or segment come in rows. */
+  /** The memory of the last large piece: pieces of the same slab or segment follow each other. */
   #memory: ArrayBufferLike = this.#small.buffer;
   #memoryAddress = this.#smallAddress;
 
@@ -253,7 +254,10 @@ export class OutputQueue {
   }
 }
 
-/** Where memory lies; user space ends below 2⁵³. It never moves: array buffers are not compacted. */
+/**
+ * The address of a buffer, below 2⁵³ as all of user space. A buffer never moves: the runtime does
+ * not compact them.
+ */
 export function addressOf(memory: ArrayBufferLike): number {
   return Number(Deno.UnsafePointer.value(Deno.UnsafePointer.of(memory as ArrayBuffer)));
 }

@@ -1,8 +1,10 @@
 import { delay } from "./delay.ts";
 
-/** Time for code that waits and counts: the system's, or a test's, which nobody has to sit out. */
+/**
+ * Time for code that waits and counts: the system's clock, or in tests a clock that is set by hand.
+ */
 export interface Clock {
-  /** Milliseconds since some moment; they only grow. */
+  /** Milliseconds since some moment; the count never goes back. */
   now(): number;
   /** Resolves after so many milliseconds. */
   delay(durationMs: number): Promise<void>;

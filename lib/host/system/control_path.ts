@@ -2,8 +2,8 @@ import { UsageError } from "../../errors.ts";
 import { parseAddress } from "./address.ts";
 
 /**
- * Reads where a control socket is, as `--control`, `--via`, `status` and `failover` are given it: a
- * path, or `unix:PATH` as everywhere else.
+ * Parses the address of a control socket, as given to `--control`, `--via`, `status` and
+ * `failover`: a path, or `unix:PATH` as everywhere else.
  *
  * ```ts
  * import assert from "node:assert/strict";

@@ -1,6 +1,6 @@
 /**
- * The control socket: one JSON line in, one JSON line out. lib/control/ has what they say; requests
- * of one client are answered in their order, when they are done.
+ * The control socket: one JSON line in, one JSON line out. The messages are in lib/control/.
+ * Requests of a client are answered in their order, each when it is done.
  */
 import {
   type ControlAnswer,
@@ -20,21 +20,22 @@ import { OutputQueue, readSome } from "./channel.ts";
 import type { Reactor, Watch } from "./reactor.ts";
 import { type Listener, listenSocket } from "./socket.ts";
 
-/** What a running end lets others ask of it. */
+/** What other processes may ask of a running end. */
 export interface ControlHandlers {
   status(): EndStatus | EarlyEndStatus;
   /** The last durations of each kind; a sender only. */
   durations?(): SenderDurations;
   /**
-   * Resolves when it is done, rejects with the reason it cannot be.
+   * Takes the VM over. Resolves when that is done, rejects with the reason if it cannot be done.
    *
-   * @param stale Whether the replica is wanted however old it is known to be.
+   * @param stale Whether the replica is to be started even if it is known to be old.
    */
   failover?(stale: boolean): Promise<void>;
   /**
-   * Protects the VM that this end has taken over, until that ends; see {@link Survivor}.
+   * Protects the VM that this end has taken over; resolves when the protection ends. See {@link
+   * Survivor}.
    *
-   * @param gone Aborted when whoever asked is gone.
+   * @param gone Aborted when the client that asked is gone.
    */
   protect?(request: ProtectRequest<unknown>, gone: AbortSignal): Promise<void>;
 }
@@ -118,7 +119,7 @@ class ControlClient {
     this.#onClose();
   }
 
-  /** A client's connection failing is the client's affair. */
+  /** A client whose connection fails has no part in what this end does: the error ends there. */
   #guard(action: () => void): void {
     try {
       action();
@@ -133,7 +134,8 @@ class ControlClient {
     if (count === undefined) return;
     if (count === 0) return this.close();
     for (const line of this.#requests.receive(buffer.subarray(0, count))) {
-      // In the order of the requests: a failover takes its time, a status behind it waits.
+      // In the order of the requests: a status that is asked for after a failover waits for the
+      // failover.
       this.#answered = this.#answered.then(() => this.#answer(line)).then((reply) =>
         this.#guard(() => {
           if (this.#closed) return;

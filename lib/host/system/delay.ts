@@ -1,8 +1,7 @@
 /**
- * Resolves after a time. The reactor does not turn meanwhile, unless somebody else has it do so:
- * beside one there is `Reactor.sleep`.
+ * Resolves after a time. This does not run a reactor: code that has a reactor uses `Reactor.sleep`.
  *
- * @param signal Ends it at once. @throws its reason
+ * @param signal Ends the delay at once. @throws the signal's reason
  */
 export function delay(durationMs: number, signal?: AbortSignal): Promise<void> {
   return new Promise((resolve, reject) => {

@@ -38,6 +38,7 @@ const SYMBOLS = {
   socket: { parameters: ["i32", "i32", "i32"], result: "i32" },
   socketpair: { parameters: ["i32", "i32", "i32", "buffer"], result: "i32" },
   sendmsg: { parameters: ["i32", "buffer", "i32"], result: "isize" },
+  recvmsg: { parameters: ["i32", "buffer", "i32"], result: "isize" },
   connect: { parameters: ["i32", "buffer", "u32"], result: "i32" },
   bind: { parameters: ["i32", "buffer", "u32"], result: "i32" },
   listen: { parameters: ["i32", "i32"], result: "i32" },
@@ -65,7 +66,8 @@ const SYMBOLS = {
   },
   posix_fadvise: { parameters: ["i32", "i64", "i64", "i32"], result: "i32" },
   mmap: { parameters: ["usize", "usize", "i32", "i32", "i32", "i64"], result: "pointer" },
-  // Off the calling thread, as their storage may hang: only whether they succeeded is told.
+  // On another thread, as the storage behind them may hang. They return only whether they
+  // succeeded.
   setxattr: {
     parameters: ["buffer", "buffer", "buffer", "usize", "i32"],
     result: "i32",
@@ -99,7 +101,7 @@ export function libc(): Deno.DynamicLibrary<typeof SYMBOLS>["symbols"] {
   return library.symbols;
 }
 
-/** The error number of the last call that failed. Read it at once. */
+/** The error number of the last call that failed. Read it before the next call. */
 export function errno(): number {
   // Commands run on one thread, whose errno never moves.
   errnoView ??= new Int32Array(
@@ -148,8 +150,8 @@ export function cString(text: string): Uint8Array<ArrayBuffer> {
 }
 
 /**
- * Allocates zeroed memory that huge pages may back, for slabs of guest pages. It is never given
- * back: slabs live as long as the process.
+ * Allocates zeroed memory that huge pages may back, for slabs of guest pages. The memory is never
+ * given back: slabs live as long as the process.
  */
 export function allocateSlab(bytes: number): Uint8Array {
   // A huge page must be aligned: reserve one more slab's worth of addresses and use its middle.
@@ -169,11 +171,11 @@ export function allocateSlab(bytes: number): Uint8Array {
   return new Uint8Array(Deno.UnsafePointerView.getArrayBuffer(aligned, bytes));
 }
 
-/** A file's bytes in memory, shared with whoever else maps it. */
+/** A file's bytes in memory, shared with other processes that map the file. */
 export interface SharedMapping {
   /** The mapping in windows of one size, the last one shorter. No array must be used after close. */
   readonly windows: readonly Uint8Array[];
-  /** Takes the mapping away. */
+  /** Removes the mapping. */
   close(): void;
 }
 
@@ -183,7 +185,7 @@ export interface SharedMapping {
  * Touching a part of it for which the file system has no room ends the process (SIGBUS): reserve
  * it first, with fallocate(2).
  *
- * @param windowBytes Largest size of one array: engines limit how long those may be.
+ * @param windowBytes Largest size of one array: JavaScript engines limit the length of an array.
  * @returns `undefined` if the system refuses; {@link errno} tells why.
  */
 export function mapShared(

@@ -1,10 +1,10 @@
 /**
- * Linux's numbers, the same on x86-64 and arm64. Each has the name that it has in the manual page
- * above it.
+ * Linux's constants, the same on x86-64 and arm64, by their names in the manual pages that the
+ * comments give.
  */
 import { constants } from "node:os";
 
-/** errno(3); the runtime knows all but a TAP device's that is not usable. */
+/** errno(3). The runtime has all of them but EBADFD, that of a TAP device that is not usable. */
 export const ERRNO = { ...constants.errno, EBADFD: 77 };
 
 // open(2)
@@ -85,7 +85,9 @@ export const TCP_NODELAY = 1;
 export const TCP_INFO = 11;
 export const SHUT_WR = 1;
 export const SHUT_RDWR = 2;
+export const MSG_CTRUNC = 0x8;
 export const MSG_NOSIGNAL = 0x4000;
+export const MSG_CMSG_CLOEXEC = 0x4000_0000;
 export const SCM_RIGHTS = 1;
 
 // ioctl(2) on sockets and TAP devices

@@ -1,2 +1,2 @@
-/** A signal that never comes: for what nobody may interrupt. */
+/** A signal that never fires: for work that nothing may interrupt. */
 export const never: AbortSignal = new AbortController().signal;

@@ -1,12 +1,15 @@
-/** What a process has started. */
+/** The processes that a process has started. */
 
-/** Ends a shell and what it has started; it may have become that itself. */
+/**
+ * Ends a shell and the processes that it has started. The shell may have replaced itself by its
+ * command (exec).
+ */
 export function endTree(pid: number): void {
   for (const id of [...childrenOf(pid), pid]) {
     try {
       Deno.kill(id, "SIGTERM");
     } catch {
-      // It has ended by itself.
+      // The process has ended by itself.
     }
   }
 }

@@ -1,4 +1,4 @@
-/** The one line that tells a person how far things are. */
+/** A line that shows a person the progress, in the terminal. */
 export interface ProgressLine {
   readonly isShown: boolean;
   set(text: string): void;

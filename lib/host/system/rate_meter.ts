@@ -7,7 +7,7 @@ export class RateMeter {
     this.#windowMs = windowMs;
   }
 
-  /** Notes the count as of now; call it several times within a window. */
+  /** Notes the count at this moment; to be called several times within the window. */
   update(count: number): void {
     const at = performance.now();
     this.#samples.push({ at, count });

@@ -5,26 +5,32 @@ import { never } from "./never.ts";
 
 /** What a watched descriptor waits for. Handlers run on the loop and must not block. */
 export interface WatchHandlers {
-  /** Bytes, a connection, or the end of either can be had. */
+  /** There are bytes or a connection to be taken, or the other side has closed. */
   readonly readable?: () => void;
   readonly writable?: () => void;
 }
 
 /** One descriptor's place in the loop. */
 export interface Watch {
-  /** What to wait for from now on. Hang-ups show only while something is waited for. */
+  /**
+   * Sets what to wait for from now on. A hang-up is reported only while the descriptor waits for
+   * something.
+   */
   want(readable: boolean, writable: boolean): void;
-  /** Leaves the loop. The descriptor stays open. */
+  /** Takes the descriptor out of the loop. It stays open. */
   stop(): void;
 }
 
 const POLLFD_BYTES = 8;
 
-/** How long the loop sleeps in the system itself before it lets the runtime sleep instead. */
+/**
+ * How long after the last traffic the loop sleeps in poll(2) itself; later it sleeps in the
+ * runtime's thread pool.
+ */
 const HOT_MS = 20;
-/** The longest sleep that keeps signals and other tasks of the runtime waiting. */
+/** The longest sleep in poll(2): signals and the runtime's other tasks wait so long at the most. */
 const HOT_SLEEP_MS = 2;
-/** How long handlers may run on before the runtime gets its turn. */
+/** How long handlers may run before the runtime's other tasks get a turn. */
 const TURN_MS = 10;
 /** The longest sleep. */
 const COLD_SLEEP_MS = 1000;
@@ -57,15 +63,21 @@ export class Reactor {
   /** Tasks of the runtime that are waited for. */
   #tasks = 0;
   #turns = 0;
-  /** Sleeps in the thread pool that are under way: a task may run the loop inside another's run. */
+  /**
+   * Sleeps in the thread pool that are under way; more than one if a task runs the loop inside
+   * another run.
+   */
   #sleepers = 0;
-  /** When the last of them ends; before any time where there is none. */
+  /** When the last of these sleeps ends; -Infinity if there is none. */
   #sleepsUntil = -Infinity;
-  /** When the runtime last had its turn, which short runs must not put off for ever. */
+  /**
+   * When the runtime last had its turn. Kept over runs: many short runs must not put it off for
+   * ever.
+   */
   #turnAt = performance.now();
 
   constructor() {
-    // Its only use is to end a sleep.
+    // An eventfd whose only use is to end a sleep.
     libc().pipe2(new Uint8Array(this.#wake.buffer), O_NONBLOCK | O_CLOEXEC);
     const drain = new Uint8Array(64);
     this.watch(this.#wake[0], { readable: () => libc().read(this.#wake[0], drain, 64n) })
@@ -88,12 +100,15 @@ export class Reactor {
     };
   }
 
-  /** How often descriptors have been looked at so far: two calls with one number are of one turn. */
+  /**
+   * How often descriptors have been polled so far: calls that see the same number are in the same
+   * turn of the loop.
+   */
   get turns(): number {
     return this.#turns;
   }
 
-  /** Calls back once. @returns A function that calls it off. */
+  /** Calls back once. @returns A function that cancels the call. */
   after(delayMs: number, callback: () => void): () => void {
     const timer = { at: performance.now() + delayMs, callback };
     this.#timers.add(timer);
@@ -101,7 +116,7 @@ export class Reactor {
     return () => this.#timers.delete(timer);
   }
 
-  /** Calls back again and again until called off. */
+  /** Calls back periodically until cancelled. */
   every(periodMs: number, callback: () => void): () => void {
     let cancel: () => void;
     const round = () => {
@@ -112,9 +127,13 @@ export class Reactor {
     return () => cancel();
   }
 
-  /** Ends a sleep early and lets the runtime run: something outside the loop has changed, or is to. */
+  /**
+   * Ends a sleep early and lets the runtime run, because something outside the loop has changed or
+   * is about to.
+   */
   wake(): void {
-    // What outlives the loop must not write to a descriptor that is someone else's by now.
+    // Code that outlives the loop must not write to a descriptor number that is in use for
+    // something else by now.
     if (this.#closed) return;
     this.#turnAt = -Infinity;
     libc().write(this.#wake[1], new Uint8Array(1), 1n);
@@ -126,7 +145,7 @@ export class Reactor {
     this.wake();
   }
 
-  /** Forgets what {@link fail} was given and nobody has been told: what it was about is over. */
+  /** Forgets an error that {@link fail} was given and no run has thrown: its cause is over. */
   forgetFailure(): void {
     this.#error = undefined;
   }
@@ -151,7 +170,7 @@ export class Reactor {
         const now = performance.now();
         const quiet = this.#tasks > 0 || now - busyAt > HOT_MS;
         const sleepMs = Math.max(0, Math.ceil(this.#nextTimer() - now));
-        // Entries may come and go while the poll waits: its answers are for these.
+        // Entries may come and go while poll(2) waits: its answers are for these entries.
         const entries = this.#entries;
         const count = this.#fill(entries);
         let ready: number;
@@ -185,7 +204,8 @@ export class Reactor {
   /**
    * Runs until a task outside the loop has settled.
    *
-   * @throws what the task rejects with, or what {@link run} throws; the task then goes on alone.
+   * @throws what the task rejects with; or what {@link run} throws, and the task then goes on by
+   *   itself.
    */
   async during<T>(task: Promise<T>, signal: AbortSignal): Promise<T> {
     return await this.#watching(task, (settled) => this.run(settled, signal));
@@ -237,10 +257,10 @@ export class Reactor {
   }
 
   /**
-   * Something that the runtime reads is waited for, such as QMP: from now on sleeps are the
-   * runtime's, also while there is traffic.
+   * Announces that a task waits for something that the runtime reads, such as QMP: until it has
+   * come, the loop sleeps in the thread pool, also while there is traffic.
    *
-   * @returns A function that says it has come; to be called once.
+   * @returns A function to be called once, when it has come.
    */
   awaitRuntime(): () => void {
     this.#tasks++;
@@ -258,7 +278,7 @@ export class Reactor {
     signal.throwIfAborted();
   }
 
-  /** Runs for so long. */
+  /** Runs the loop for a time. */
   async sleep(durationMs: number, signal: AbortSignal): Promise<void> {
     let over = false;
     const cancel = this.after(durationMs, () => over = true);
@@ -269,7 +289,7 @@ export class Reactor {
     }
   }
 
-  /** Gives the loop's own descriptors back. */
+  /** Closes the loop's own descriptors. */
   close(): void {
     if (this.#closed) return;
     this.#closed = true;
@@ -277,7 +297,10 @@ export class Reactor {
     libc().close(this.#wake[1]);
   }
 
-  /** A task of the runtime has asked for something that is due at this time: a sleep ends by then. */
+  /**
+   * Has a sleep end by this time, for a task of the runtime that has asked for something that is
+   * due then.
+   */
   #wakeFor(dueAt: number): void {
     if (dueAt < this.#sleepsUntil) this.wake();
   }
@@ -290,7 +313,8 @@ export class Reactor {
     }
     for (let i = 0; i < count; i++) {
       const { fd, events } = entries[i];
-      // A negative descriptor is passed over: otherwise a hang-up nobody waits for would spin.
+      // poll(2) ignores negative descriptors. Otherwise a hang-up that no handler waits for would
+      // make the loop spin.
       this.#view.setInt32(i * POLLFD_BYTES, events === 0 ? -1 : fd, true);
       this.#view.setInt16(i * POLLFD_BYTES + 4, events, true);
       this.#view.setInt16(i * POLLFD_BYTES + 6, 0, true);

@@ -1,16 +1,18 @@
 /** A buffer that QEMU's stream is read into and sent from. */
 export interface Segment {
   readonly bytes: Uint8Array<ArrayBuffer>;
-  /** First byte that has not been parsed. */
+  /** The first byte that has not been parsed. */
   start: number;
   /** One past the last byte read. */
   end: number;
-  /** The output's byte count from which on nothing of it is waiting to be written. */
+  /**
+   * When so many bytes of output are written, nothing of this segment waits to be written any more.
+   */
   pinnedUntil: number;
 }
 
 const SEGMENT_BYTES = 1 << 20;
-/** Segments kept for the next time when a peer that was slow has caught up. */
+/** How many unused segments are kept when a slow peer has caught up. */
 const KEPT_SEGMENTS = 4;
 /** A read shorter than this is not worth its system call. */
 const MIN_ROOM_BYTES = 256 * 1024;
@@ -26,23 +28,23 @@ export class SegmentPool {
   current: Segment = this.#all[0];
   #holding = false;
 
-  /** How many there are, for tests. */
+  /** The number of segments, for tests. */
   get size(): number {
     return this.#all.length;
   }
 
-  /** Says that output up to this byte count may refer to the current segment, held or not. */
+  /** Notes that output up to this byte count may refer to the current segment, held or not. */
   pin(queued: number): void {
     this.current.pinnedUntil = Math.max(this.current.pinnedUntil, queued);
   }
 
-  /** Says that what is in the current segment must stay until {@link unhold}. */
+  /** Notes that the current segment's bytes must stay until {@link unhold}. */
   hold(): void {
     this.current.pinnedUntil = Infinity;
     this.#holding = true;
   }
 
-  /** Says that what was held is needed until this byte of output is written, and no longer. */
+  /** Notes that what was held is needed until this byte of output is written, and no longer. */
   unhold(queued: number): void {
     if (!this.#holding) return;
     this.#holding = false;
@@ -77,7 +79,7 @@ export class SegmentPool {
     return this.current = next;
   }
 
-  /** Lets go of what a slow peer has made necessary, all of which is written. */
+  /** Frees the extra segments that a slow peer has made necessary, once all of them are written. */
   #shrink(): void {
     const others = this.#all.filter((segment) => segment !== this.current);
     this.#all = [this.current, ...others.slice(0, KEPT_SEGMENTS - 1)];

@@ -19,7 +19,7 @@ import {
 } from "./linux.ts";
 import type { Reactor } from "./reactor.ts";
 
-/** Connections that wait to be accepted: beyond them, a Unix socket refuses with EAGAIN. */
+/** How many connections may wait to be accepted: beyond that, a Unix socket refuses with EAGAIN. */
 const LISTEN_QUEUE = 128;
 const ONE = new Uint8Array([1, 0, 0, 0]);
 
@@ -62,17 +62,18 @@ async function resolve(
   return reachable(found, address, party);
 }
 
-/** As a name server, or the text of an address, has it. */
+/** An address as a name server gives it, or as its text says. */
 interface LookedUp {
   readonly address: string;
   readonly family: number;
 }
 
 /**
- * What a name stands for, as the system wants it. A link-local address is one on each link: it says
+ * A name's address as the system wants it. A link-local address exists on every link: it means
  * nothing without its interface, which no name server knows.
  *
- * @throws {TransportError} there is no such interface, or none is named where one has to be.
+ * @throws {TransportError} there is no such interface, or a link-local address is given without its
+ *   interface.
  */
 function reachable(
   found: readonly LookedUp[],
@@ -106,7 +107,10 @@ function reachable(
   });
 }
 
-/** The number of a network interface; undefined if this host (or its namespace) has none such. */
+/**
+ * The number of a network interface; undefined if there is no such interface in this host's (or
+ * namespace's) network.
+ */
 function interfaceIndex(zone: string): number | undefined {
   const index = libc().if_nametoindex(cString(zone));
   if (index !== 0) return index;
@@ -133,7 +137,7 @@ export async function admitAddress(
   for (const { ip } of found) if (ip !== undefined) admit(ip);
 }
 
-/** A name server may take long to say nothing; a signal does not wait for it. */
+/** Looks a name up. A name server may not answer for long; the signal ends the wait. */
 function unlessAborted<T>(task: Promise<T>, signal: AbortSignal): Promise<T> {
   return new Promise<T>((resolve, reject) => {
     const abort = () => reject(signal.reason);
@@ -199,10 +203,10 @@ function setNoDelay(fd: number): void {
 }
 
 /**
- * Connects; where a name has several addresses, to the first that answers. Each has its share of
- * the time: one that says nothing does not use up that of the others.
+ * Connects; where a name has several addresses, to the first that answers. Each has a share of the
+ * time of its own, so that an address that does not answer leaves time for the others.
  *
- * @param party Who is to be there.
+ * @param party Whose the other end is, for errors.
  * @param admit Asked of every address before any is connected to.
  * @returns A non-blocking descriptor that the caller owns.
  * @throws {TransportError} with a hint, also after `timeoutMs` without an answer.
@@ -259,7 +263,7 @@ async function connectOne(
     if (code === ERRNO.EINPROGRESS) {
       return await writableWithin(fd, leftMs, reactor, signal) ? socketError(fd) : ERRNO.ETIMEDOUT;
     }
-    // A Unix socket does not connect later by itself, as TCP does.
+    // Unlike TCP, a Unix socket does not go on connecting in the background.
     if (code !== ERRNO.EAGAIN || family !== AF_UNIX) return code;
     if (leftMs < FULL_QUEUE_MS) return ERRNO.ETIMEDOUT;
     await reactor.sleep(FULL_QUEUE_MS, signal);
@@ -303,7 +307,7 @@ export interface Listener {
   readonly fd: number;
   /** The address with the port that the system chose, where port 0 was asked for. */
   readonly text: string;
-  /** Takes a connection, or `undefined` if none waits. */
+  /** Accepts a connection; `undefined` if none waits. */
   accept(): number | undefined;
   /** Closes, and removes the socket's file. */
   close(): void;

@@ -1,9 +1,9 @@
-/** The command that makes sure that the primary is dead. */
+/** Fencing: the command that makes sure that the primary is dead. */
 import { TransportError } from "../../errors.ts";
 import { childrenOf } from "../system/process_tree.ts";
 import { delay } from "../system/delay.ts";
 
-/** Whether `--fence` names a command; "none" says explicitly that there is none. */
+/** Whether `--fence` names a command; "none" is the explicit choice of no command. */
 export function isFence(option: string | undefined): option is string {
   return option !== undefined && option !== "none";
 }
@@ -11,8 +11,8 @@ export function isFence(option: string | undefined): option is string {
 /**
  * Runs the command that makes sure the primary is dead.
  *
- * @param mayBeAskedAgain Whether anybody can ask for another try.
- * @throws {TransportError} unless it exits 0 within the time limit.
+ * @param mayBeAskedAgain Whether an operator can ask for another try.
+ * @throws {TransportError} unless the command exits 0 within the time limit.
  */
 export async function fence(
   command: string,
@@ -22,7 +22,7 @@ export async function fence(
   mayBeAskedAgain: boolean,
 ): Promise<void> {
   const next = mayBeAskedAgain ? ", then run kemari failover again" : "";
-  // A group of its own: what hangs may be a child of the shell.
+  // In a process group of its own: the process that hangs may be a child of the shell.
   const child = new Deno.Command("setsid", {
     args: ["--wait", "/bin/sh", "-c", command],
     stdin: "null",
@@ -64,7 +64,7 @@ export async function fence(
 }
 
 function endGroup(pid: number): void {
-  // setsid forks when it leads a group already: then its child leads the new one.
+  // setsid forks if it already leads a group: then its child leads the new group.
   for (const target of [pid, ...childrenOf(pid)]) {
     for (const id of [-target, target]) {
       try {

@@ -6,19 +6,22 @@ import { delay } from "../system/delay.ts";
 
 const log = getLogger(["kemari", "standby"]);
 
-/** A QEMU that takes so long to let its VM run is worth a word, and another after as long. */
+/** How often a QEMU that is slow to let its VM run is logged. */
 const SLOW_RUN_MS = 5000;
-/** The most that a timer takes. */
+/** The longest time that a timer takes. */
 const NO_LIMIT_MS = 2 ** 31 - 1;
-/** A QEMU whose connection has ended has ended itself by then, or lives on without. */
+/**
+ * If QEMU's connection has ended, then QEMU has either ended within this time too, or goes on
+ * without the connection.
+ */
 const END_MS = 1000;
 
 /**
- * Has a QEMU that has loaded a state let its VM run, and waits until it does. From the command on its
- * VM is nowhere else: a host that is short of time or memory may take as long as it needs.
+ * Has a QEMU that has loaded a state let its VM run, and waits until the VM runs. From the command
+ * on there is no other instance of the VM: so a busy host may take as long as it needs.
  *
- * @returns Why QEMU refuses, where it does: the VM has not run then.
- * @throws {KemariError} if it ends: the VM may have run.
+ * @returns QEMU's reason if it refuses: the VM has not run then. Otherwise undefined.
+ * @throws {KemariError} if QEMU ends: the VM may have run.
  */
 export async function letRun(
   process: StandbyProcess,
@@ -29,8 +32,8 @@ export async function letRun(
   resumed.catch(() => {});
   const slow = setInterval(() =>
     log.warn(
-      "the standby was told to run {seconds} s ago, and has not said that it does; it is waited " +
-        "for: the VM is nowhere else",
+      "the standby was told to run {seconds} s ago, and has not confirmed it; kemari waits " +
+        "on, since the VM is nowhere else",
       { seconds: Math.round((performance.now() - begun) / 1000) },
     ), SLOW_RUN_MS);
   const run = async () => {

@@ -1,4 +1,7 @@
-/** Loading a state into a QEMU that is ended right after: whether it is the machine that it must be. */
+/**
+ * Loads a state into a QEMU that is ended right after, to see whether the QEMU is the right
+ * machine.
+ */
 import { KemariError, QemuError, TransportError } from "../../errors.ts";
 import type { LoadableState } from "../../replica/secondary/compose_replica.ts";
 import {
@@ -19,29 +22,29 @@ import { awaitState, sendState, type StandbyProcess } from "./standby_process.ts
 
 const REHEARSAL_MS = 30_000;
 
-/** A QEMU that answers. */
+/** A QEMU that answers over QMP. */
 export interface Instance {
   readonly process: StandbyProcess;
   readonly client: QmpClient;
-  /** Where it is to listen for a state. */
+  /** The socket on which it is to listen for a state. */
   readonly socket: string;
 }
 
-/** What a rehearsal has loaded. */
+/** The result of a rehearsal. */
 export interface Rehearsed {
   readonly shape: MachineShape;
   readonly files: readonly BlockFile[];
-  /** Of the RAM blocks that are in files, where each lies in the region that holds it. */
+  /** The offset of each RAM block that is in a file, within the region that holds it. */
   readonly addresses: ReadonlyMap<string, number>;
 }
 
 /**
- * Compares a QEMU with a state, and has it load that.
+ * Compares a QEMU with a state, and has it load the state.
  *
- * @param files Where the RAM of the state lies.
- * @param shared Those of them that QEMU maps.
- * @returns `undefined` where this QEMU cannot load device state alone: activation is cold then.
- * @throws {KemariError} what is different.
+ * @param files The files with the state's RAM.
+ * @param shared The files among them that QEMU maps.
+ * @returns `undefined` if this QEMU cannot load device state alone: activation is cold then.
+ * @throws {KemariError} the difference.
  */
 export async function rehearse(
   { client, socket }: Instance,
@@ -66,14 +69,17 @@ export async function rehearse(
   const has = (name: string) => known.some(({ capability }) => capability === name);
   if (!has("x-ignore-shared")) return undefined;
   const capabilities = ["events", "x-ignore-shared", "late-block-activate"].filter(has);
-  // Nothing of the rehearsal is to be seen outside: no announcement, no lock on an image.
+  // A rehearsal must not show outside: no announcement, no lock on an image.
   await client.execute("migrate-set-parameters", { "announce-rounds": 0 });
   await awaitState(client, capabilities, socket);
   await sendState(client, socket, state.compose(addresses), REHEARSAL_MS);
   return { shape, files, addresses };
 }
 
-/** What has changed since a state was loaded is the best guess at why the next one is not. */
+/**
+ * The error for a state that could not be loaded: what has changed since the last one that could is
+ * the best guess at the reason.
+ */
 export function nameChange(
   error: KemariError,
   before: MachineShape | undefined,
@@ -81,7 +87,7 @@ export function nameChange(
 ): KemariError {
   const change = before && compareShapes(before, now);
   if (change === undefined || !(error instanceof QemuError)) return error;
-  // What QEMU has said to one command is told with that command's name.
+  // QEMU's answer to a command, with the command's name.
   const what = error.command === "standby" ? error.reason : error.message;
   return new QemuError(
     "standby",
@@ -99,7 +105,7 @@ export function nameChange(
   );
 }
 
-/** QEMU's own last words are the better reason, where it has ended. */
+/** If QEMU has ended, its own last words are the better reason. */
 export async function explainFailure(
   error: unknown,
   instance: Instance | undefined,

@@ -1,4 +1,4 @@
-/** What `kemari recv` asks of a transaction before it is committed. */
+/** What `kemari recv` checks of a transaction before the commit. */
 import { getLogger } from "@logtape/logtape";
 import {
   describeChange,
@@ -15,7 +15,7 @@ import type { CommitGate } from "../link/commit_gate.ts";
 
 const log = getLogger(["kemari", "recv"]);
 
-/** A transaction has room for its pages, and a shape that the standby has loaded. */
+/** Requires that a transaction has room for its pages, and a shape that the standby has loaded. */
 export class ReplicaGate implements CommitGate {
   readonly #standby: Standby | undefined;
   #replica: Replica | undefined;
@@ -25,7 +25,7 @@ export class ReplicaGate implements CommitGate {
     this.#standby = standby;
   }
 
-  /** Whose transactions they are: made later than the gate. */
+  /** The replica that the transactions change; it is made later than the gate. */
   set replica(replica: Replica) {
     this.#replica = replica;
   }
@@ -51,7 +51,7 @@ export class ReplicaGate implements CommitGate {
           { change: this.#change },
         );
       } else {
-        log.warn("the VM has other devices than before: {change}; the standby is tried again", {
+        log.warn("the VM has other devices than before: {change}; the standby is rehearsed again", {
           change: this.#change,
         });
       }
@@ -76,20 +76,23 @@ export class ReplicaGate implements CommitGate {
     this.#standby?.abandon();
   }
 
-  /** Nothing is reserved in memory: a guest that fills its RAM later makes the replica grow. */
+  /**
+   * Warns if memory may run out: none is reserved, and a guest that fills its RAM later makes the
+   * replica grow.
+   */
   #lookAtMemory({ blocks }: MachineShape): void {
     const ramBytes = blocks.reduce((sum, { lengthBytes }) => sum + lengthBytes, 0);
     const moreBytes = ramBytes - this.#replica!.memoryBytes;
     const freeBytes = freeMemoryBytes();
     if (moreBytes <= freeBytes) return;
     log.warn(
-      "the replica may grow by {more}, and {free} of memory are free, swap included: this process " +
-        "may be killed for it, and the VM would go on unprotected",
+      "the replica may grow by {more}, and {free} of memory are free, swap included: this " +
+        "process may be killed for it, and the VM would go on unprotected",
       { more: formatBytes(moreBytes), free: formatBytes(freeBytes) },
     );
   }
 
-  /** What is known to load where this state would lie. */
+  /** The shape that is known to load into the memory of this state. */
   #loads({ store }: LoadableState) {
     const standby = this.#standby;
     if (standby?.canRehearse) return standby.rehearsed((store as FilePages).blockFiles);

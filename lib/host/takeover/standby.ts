@@ -1,5 +1,5 @@
 /**
- * The warm standby: a QEMU that runs beside the replica, its RAM the replica's files.
+ * The warm standby: a QEMU that runs beside the replica, with the replica's files as its RAM.
  *
  * ```text
  * none ──image──► checking ──► starting ──► ready ──activation──► loading ──► told ──► running
@@ -10,11 +10,12 @@
  * ```
  *
  * Before a transaction of another shape than the last one's is committed (the first one; one with a
- * device that was plugged since) its state is loaded into a rehearsal: the operator's command, RAM
- * private, stopped, ended right after. What QEMU would refuse at the takeover it refuses then. The
- * guest's processors never run in it, and the files stay as they are. No standby runs beside it, since
- * the command may claim what only one of them can have; until the transaction is committed, and where
- * the rehearsal fails, the standby that was there goes on for what was committed last.
+ * device that was plugged since) its state is loaded into a rehearsal: the operator's command with
+ * private RAM, stopped, and ended right after. If QEMU would refuse the state at the takeover, it
+ * refuses now. The guest does not run, and the files stay as they are. No standby runs beside the
+ * rehearsal, since the command may claim resources that only one process can have. Until the
+ * transaction is committed, and if the rehearsal fails, the standby for the last committed state
+ * goes on.
  */
 import { getLogger } from "@logtape/logtape";
 import { StateError, TransportError } from "../../errors.ts";
@@ -37,30 +38,30 @@ import { mayHaveRun, type StandbyState, statusOf } from "./standby_state.ts";
 
 const log = getLogger(["kemari", "standby"]);
 
-/** A load takes some ten milliseconds; a standby that takes this long is given up. */
+/** How long a load may take; normally it takes some ten milliseconds. */
 const LOAD_MS = 5000;
 /** How long an activation waits for a standby that is just starting. */
 const READY_MS = 3000;
 const RESTART_MS = [100, 500, 2000, 10_000];
 
-/** When an activation's parts were over, in milliseconds of performance.now(). */
+/** When each part of an activation was over, in milliseconds of performance.now(). */
 export interface LoadTimes {
   readonly loadedAt: number;
   readonly runningAt: number;
 }
 
-/** The VM may have run already when it ended: its replica is no longer what was committed. */
+/** QEMU has ended, and its VM may have run before: the replica is no longer what was committed. */
 export class RanAndEnded extends TransportError {}
 
-/** A look at a state that is to be committed. */
+/** The check of a state that is to be committed. */
 interface Check {
   /** Nobody waits for it any more. */
   isAbandoned: boolean;
-  /** When it is over, well or not. */
+  /** Settles when the check is over, passed or not. */
   done: Promise<void>;
 }
 
-/** An activation that was asked for. */
+/** An activation. */
 interface Activation {
   /** Nobody waits for it any more. */
   isAbandoned: boolean;
@@ -77,22 +78,21 @@ export class Standby {
   #state: StandbyState = { at: "none" };
   #reason: string | null = null;
   #restarts = 0;
-  /** For what is committed. */
+  /** The files of the committed state. */
   #current: Rehearsed | undefined;
-  /** For what is to be committed next. */
+  /** The files of the state that is to be committed next. */
   #checked: Rehearsed | undefined;
   #early: EarlyRehearsal | undefined;
   #check: Check | undefined;
   #activation: Activation | undefined;
-  /** Counts starts and stops: what was started before the last stop is not wanted. */
+  /** Counts starts and stops: a standby started before the last stop is not wanted any more. */
   #round = 0;
   #failures = 0;
   #restartTimer: ReturnType<typeof setTimeout> | undefined;
 
   /**
-   * @param command The operator's, without `-incoming`.
-   * @param folder Where its sockets are; ours from now on, and removed with the last use of
-   *   them.
+   * @param command The operator's command, without `-incoming`.
+   * @param folder The folder for its sockets, which this object owns and removes.
    */
   constructor(command: string, folder: string) {
     this.#qemus = new StandbyLauncher(command, folder);
@@ -107,7 +107,7 @@ export class Standby {
       reason: this.#reason,
     };
   }
-  /** Whether a state can be tried at all, or every activation is cold. */
+  /** Whether states can be rehearsed; otherwise every activation is cold. */
   get canRehearse(): boolean {
     return this.#state.at !== "cold";
   }
@@ -115,15 +115,15 @@ export class Standby {
     return "instance" in this.#state ? this.#state.instance : undefined;
   }
 
-  /** The shape that the standby is known to load where RAM lies in these files, if there is one. */
+  /** The shape that the standby is known to load with RAM in these files, if there is one. */
   rehearsed(files: readonly BlockFile[]): MachineShape | undefined {
     const current = this.#current;
     return current !== undefined && isSame(current.files, files) ? current.shape : undefined;
   }
 
   /**
-   * A VM's RAM is to lie in these files. The first rehearsal starts while they are filled; a standby
-   * that is there stays, for what was committed last.
+   * Announces the files for a VM's RAM. The first rehearsal starts while they are filled; a standby
+   * that runs stays, for what was committed last.
    */
   image(files: readonly BlockFile[]): void {
     if (this.#current !== undefined || !this.canRehearse) return;
@@ -135,10 +135,11 @@ export class Standby {
   }
 
   /**
-   * Checks that the command is a state's machine, by loading it. Then {@link settle} is due.
+   * Checks that the command starts the machine of a state, by loading the state. To be followed by
+   * {@link settle}.
    *
-   * @param files Where the RAM of the state lies, as far as it is committed.
-   * @throws {QemuError} what is different: the standby is what it was.
+   * @param files The files with the state's RAM, as far as it is committed.
+   * @throws {QemuError} the difference; the standby is as before.
    */
   check(state: LoadableState, files: readonly BlockFile[]): Promise<void> {
     const check: Check = { isAbandoned: false, done: Promise.resolve() };
@@ -151,7 +152,7 @@ export class Standby {
     return looking;
   }
 
-  /** Ends a check at once: it fails. */
+  /** Ends a check at once, which then fails. */
   abandon(): void {
     if (this.#check === undefined) return;
     this.#check.isAbandoned = true;
@@ -159,9 +160,10 @@ export class Standby {
   }
 
   /**
-   * Starts the standby behind a check.
+   * Starts the standby after a check.
    *
-   * @param isCommitted Whether for the state that was checked, or for the one before.
+   * @param isCommitted Whether the checked state was committed; otherwise the standby is for the
+   *   state before.
    */
   settle(isCommitted: boolean): void {
     const checked = this.#checked;
@@ -213,11 +215,11 @@ export class Standby {
   }
 
   /**
-   * Loads the replica's devices, and lets the VM run.
+   * Loads the replica's device state, and lets the VM run.
    *
-   * @param runs Whether the VM ran at the primary: one that was paused stays so.
-   * @returns The running QEMU; `undefined` where there is none to be had, and none is left.
-   * @throws {RanAndEnded} if it ended after it was told to run.
+   * @param runs Whether the VM ran at the primary; a VM that was paused stays paused.
+   * @returns The running QEMU; `undefined` if there is none, and no process of it is left.
+   * @throws {RanAndEnded} if QEMU ended after it was told to run.
    */
   async activate(
     replica: LoadableState,
@@ -251,7 +253,7 @@ export class Standby {
         runningAt = performance.now();
       }
       this.#state = { at: "running", instance };
-      // Who must connect has, and from here on nobody is sure to be there to remove them.
+      // All connections are made; later this process may end before it could remove the sockets.
       await this.#qemus.removeSockets();
       client.closed.then(() => {}, () => {});
       return {
@@ -267,7 +269,8 @@ export class Standby {
       if (ran) {
         throw new RanAndEnded("--standby", "write", `it ended as it began to run: ${why.message}`, {
           party: "standby",
-          hint: "the guest may have run for a moment, so its memory is lost: start it anew",
+          hint: "the guest may have run for a moment, so the replica of its memory is lost: " +
+            "start the guest anew",
         });
       }
       this.#goCold(why.message);
@@ -276,7 +279,7 @@ export class Standby {
   }
 
   /**
-   * Nobody waits for an activation any more: a VM that has not been told to run never is.
+   * Nobody waits for an activation any more: if the VM has not been told to run, it never will be.
    *
    * @returns Whether the VM may have run here.
    */
@@ -288,7 +291,7 @@ export class Standby {
   /**
    * Ends every process, and removes the sockets.
    *
-   * @param hasOwner Whether a VM that runs was handed to an owner, who is to end it.
+   * @param hasOwner Whether a running VM was handed to an owner, who ends it.
    */
   async close(hasOwner = true): Promise<void> {
     this.giveUp();
@@ -308,7 +311,7 @@ export class Standby {
     log.warn("no warm standby, activation is cold: {reason}", { reason });
   }
 
-  /** Waits a little for one that is just starting. @returns `undefined` if none is ready. */
+  /** Waits a little for a standby that is just starting. @returns `undefined` if none is ready. */
   async #ready(): Promise<Instance | undefined> {
     let timer: ReturnType<typeof setTimeout> | undefined;
     const late = new Promise<void>((resolve) => timer = setTimeout(resolve, READY_MS));
@@ -332,7 +335,7 @@ export class Standby {
       instance = await this.#qemus.launch(this.#current!.files, true);
       const { client, socket } = instance;
       await awaitState(client, ["events", "x-ignore-shared"], socket);
-      if (this.#round !== round) throw new StateError("a standby that is not wanted any more");
+      if (this.#round !== round) throw new StateError("the standby is not wanted any more");
       this.#state = { at: "ready", instance };
       this.#failures = 0;
       log.info("standby ready, process {pid}", { pid: instance.process.pid });

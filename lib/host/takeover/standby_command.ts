@@ -1,47 +1,47 @@
 /**
- * The command line of a standby QEMU: the operator's own, with its RAM moved into files.
+ * The command line of a standby QEMU: the operator's command, with its RAM moved into files.
  *
- * The primary needs none of this. A RAM block's name on the wire is its back end's id, so a back end
- * `pc.ram` fits a primary with ordinary RAM.
+ * The primary's command need not change. A RAM block's name on the wire is its back end's id, so a
+ * back end `pc.ram` fits a primary with ordinary RAM.
  */
 import { QemuError, UsageError } from "../../errors.ts";
 import type { BlockFile } from "../ram_dir/file_pages.ts";
 
 /** How a standby is started. */
 interface StandbyLaunch {
-  /** Whether the files' pages become the VM's own, or are only looked at. */
+  /** Whether writes of the VM go to the files; otherwise its pages are private copies. */
   readonly share: boolean;
-  /** Where QEMU is to serve QMP. */
+  /** The path of QEMU's QMP socket. */
   readonly qmpPath: string;
 }
 
-/** What to start, and which RAM blocks it takes from files. */
+/** The command to start, and the RAM blocks that it takes from files. */
 interface StandbyPlan {
   readonly command: string;
   readonly shared: readonly BlockFile[];
 }
 
-/** `-object memory-backend-…` as a word of its own, or with `=`; quoted or not. */
+/** Matches `-object memory-backend-…`, separated by a space or `=`, quoted or not. */
 const BACKEND =
   /(?<=^|\s)(["']?)--?object\1(?:\s+|=)(["']?)(memory-backend-[a-z]+,[^"'\s]*)\2(?=\s|$)/g;
 /** The name that QEMU's machines give to RAM without a back end: `pc.ram`, `mach-virt.ram`. */
 const MAIN_RAM = /^[\w-]+\.ram$/;
-/** What a back end may keep: where its memory is to lie, not what it is made of. */
+/** The options that a back end keeps: those on the place of its memory, not on its kind. */
 const KEPT_PROPERTIES = /^(host-nodes|policy|merge|dump)(\.\d+)?=/;
 
 /**
  * Refuses commands that cannot become a standby.
  *
- * @throws {UsageError} what is wrong with it.
+ * @throws {UsageError} what is wrong with the command.
  */
 export function checkStandbyCommand(command: string): void {
   if (/(^|\s)["']?--?incoming["']?(\s|=|$)/.test(command)) {
-    throw new UsageError("--standby has -incoming in it: kemari adds its own", {
+    throw new UsageError("--standby contains -incoming: kemari adds its own", {
       hint: "write the command that starts the same machine, up to its last device",
     });
   }
   if (/--?object["']?(\s+|=)["']?\{/.test(command)) {
-    throw new UsageError("--standby has an -object written as JSON, which kemari does not read", {
+    throw new UsageError("--standby has an -object written as JSON, which kemari cannot read", {
       hint: "write it as -object memory-backend-ram,id=…,size=…",
     });
   }
@@ -50,10 +50,10 @@ export function checkStandbyCommand(command: string): void {
 /**
  * Moves the RAM of an operator's command into files.
  *
- * Back ends in the command become files of the same id. Without any, the machine's main RAM gets
- * one, which is the primary's block called `….ram`.
+ * Back ends in the command become files of the same id. If there are none, the machine's main RAM
+ * gets a back end, for the primary's block called `….ram`.
  *
- * @param files Of the primary's RAM blocks.
+ * @param files The files of the primary's RAM blocks.
  * @throws {QemuError} if the command and the blocks do not belong together.
  */
 export function planStandby(
@@ -69,7 +69,8 @@ export function planStandby(
     const file = files.find(({ name }) => name === id || name === `/objects/${id}`);
     if (id === undefined || file === undefined) {
       throw standbyMismatch(
-        `its RAM back end ${id ?? "without an id"} is none of the primary's (${names})`,
+        `its RAM back end ${id ?? "without an id"} is not among the primary's RAM blocks ` +
+          `(${names})`,
       );
     }
     shared.push(file);
@@ -97,7 +98,7 @@ function backend(id: string, file: BlockFile, share: boolean, kept: readonly str
   return `-object ${quoteWord(fields.join(","))}`;
 }
 
-/** The command of a cold start: the whole stream on stdin. */
+/** The command of a cold start, which gets the whole stream on stdin. */
 export function coldCommand(command: string, qmpPath: string): string {
   return `${command} -incoming fd:0 -qmp ${
     quoteWord(`unix:${qmpPath.replaceAll(",", ",,")},server=on,wait=off`)
@@ -112,11 +113,11 @@ export function standbyMismatch(what: string): QemuError {
   });
 }
 
-/** A RAM block as `info ramblock` tells it. */
+/** A RAM block in the output of `info ramblock`. */
 interface StandbyBlock {
   readonly name: string;
   readonly usedBytes: number;
-  /** Blocks of firmware tables may grow to this when a VM is loaded. */
+  /** Blocks of firmware tables may grow to this size when a VM is loaded. */
   readonly totalBytes: number;
 }
 
@@ -136,8 +137,8 @@ export function parseRamBlocks(text: string): StandbyBlock[] {
 }
 
 /**
- * Where RAM blocks lie within the region that holds them, as HMP's `info mtree` tells it: what a
- * stream for `x-ignore-shared` must say of each. One that is not told lies at 0.
+ * Reads HMP's `info mtree`: the offset of each RAM block within the region that holds it, which a
+ * stream for `x-ignore-shared` has to contain. A block without an entry is at 0.
  */
 export function parseBlockAddresses(text: string): Map<string, number> {
   const addresses = new Map<string, number>();
@@ -164,7 +165,10 @@ export function compareBlocks(
     }
     const { usedBytes, totalBytes } = found;
     if (usedBytes === lengthBytes || totalBytes > usedBytes && lengthBytes <= totalBytes) continue;
-    throw standbyMismatch(`RAM ${name} has ${lengthBytes} bytes there and ${usedBytes} here`);
+    throw standbyMismatch(
+      `RAM ${name} has ${lengthBytes} bytes at the primary and ${usedBytes} ` +
+        `here`,
+    );
   }
   const extra = standby.find(({ name }) => !primary.some((block) => block.name === name));
   if (extra !== undefined) {
@@ -172,7 +176,7 @@ export function compareBlocks(
   }
 }
 
-/** A word as a shell wants it. */
+/** Quotes a word for a shell. */
 export function quoteWord(word: string): string {
   return /^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", `'\\''`)}'`;
 }

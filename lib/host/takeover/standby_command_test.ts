@@ -86,7 +86,7 @@ Deno.test("a back end that is no block of the primary's, and RAM that is nowhere
       return true;
     });
   };
-  refused("q -object memory-backend-ram,id=mem,size=1M", FILES, /back end mem is none of the/);
+  refused("q -object memory-backend-ram,id=mem,size=1M", FILES, /back end mem is not among the/);
   refused("q -object memory-backend-ram,size=1M", FILES, /back end without an id/);
   refused("q -m 16", FILES.slice(1), /no RAM back end, and the primary's RAM is in pc.bios, near/);
 });
@@ -123,7 +123,10 @@ Deno.test("blocks must be the primary's; those of firmware tables may grow", () 
   const changed = (at: number, lengthBytes: number) =>
     primary.map((block, i) => i === at ? { ...block, lengthBytes } : block);
   compareBlocks(changed(1, 0x40000), standby);
-  assert.throws(() => compareBlocks(changed(1, 0x400000), standby), /has 4194304 bytes there/);
+  assert.throws(
+    () => compareBlocks(changed(1, 0x400000), standby),
+    /has 4194304 bytes at the primary/,
+  );
   assert.throws(() => compareBlocks(changed(0, 0x8000000), standby), /pc.ram has 134217728 bytes/);
   assert.throws(() => compareBlocks(primary.slice(1), standby), /RAM pc.ram, which the primary/);
   const more = [...primary, { name: "0000:00:03.0/vga.vram", lengthBytes: 4096 }];

@@ -6,17 +6,17 @@ import { StandbyProcess } from "./standby_process.ts";
 
 const log = getLogger(["kemari", "standby"]);
 
-/** Starts QEMUs by an operator's command, and ends them. */
+/** Starts and ends QEMUs by an operator's command. */
 export class StandbyLauncher {
   readonly #command: string;
   readonly #folder: string;
-  /** Those that have not ended. */
+  /** The QEMUs that have not ended. */
   readonly #processes = new Set<StandbyProcess>();
   #launches = 0;
 
   /**
-   * @param command The operator's, without `-incoming`.
-   * @param folder Where their sockets are; ours from now on.
+   * @param command The operator's command, without `-incoming`.
+   * @param folder The folder for their sockets, owned by this object.
    */
   constructor(command: string, folder: string) {
     this.#command = command;
@@ -24,7 +24,7 @@ export class StandbyLauncher {
   }
 
   /**
-   * Which of these files the command's QEMU maps.
+   * The files among these that the command's QEMU maps.
    *
    * @throws {QemuError} if the command and the files do not belong together.
    */
@@ -33,10 +33,10 @@ export class StandbyLauncher {
   }
 
   /**
-   * Starts one, its RAM in these files, and waits until it answers.
+   * Starts a QEMU with its RAM in these files, and waits until it answers.
    *
-   * @param share Whether what it writes there stays.
-   * @throws {KemariError} if it does not start; nothing of it is left.
+   * @param share Whether the QEMU's writes go to the files.
+   * @throws {KemariError} if it does not start; no process of it is left.
    */
   async launch(files: readonly BlockFile[], share: boolean): Promise<Instance> {
     const name = `${this.#folder}/${this.#launches++}`;
@@ -55,12 +55,15 @@ export class StandbyLauncher {
     }
   }
 
-  /** Ends all of them. @throws {TransportError} if one does not end. */
+  /** Ends all QEMUs. @throws {TransportError} if one of them does not end. */
   async killAll(): Promise<void> {
     await Promise.all([...this.#processes].map((process) => process.kill()));
   }
 
-  /** Every QEMU that is left has its connections, and no other is started any more. */
+  /**
+   * Removes the sockets: the QEMUs that are left have their connections, and no other will be
+   * started.
+   */
   async removeSockets(): Promise<void> {
     await Deno.remove(this.#folder, { recursive: true }).catch(() => {});
   }

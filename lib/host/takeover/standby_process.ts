@@ -1,4 +1,4 @@
-/** One QEMU that waits for a VM: started, asked, loaded, and surely ended. */
+/** A QEMU that waits for a VM: starting, asking, loading and ending it. */
 import { QemuError, TransportError } from "../../errors.ts";
 import { decodeMigrationStatus } from "../../qmp/migration_status.ts";
 import { delay } from "../system/delay.ts";
@@ -12,7 +12,10 @@ const QMP_POLL_MS = 5;
 const LAST_WORDS = 2000;
 const KILL_MS = 5000;
 
-/** What is said of one that ends as it starts, while it loads a state, and while it waits for one. */
+/**
+ * The messages on a QEMU that ends while it starts, while it loads a state, and while it waits for
+ * one.
+ */
 const FAILURES = {
   start: "it does not start",
   load: "it does not take the VM's state",
@@ -20,20 +23,22 @@ const FAILURES = {
 } as const;
 
 /**
- * Keeps a standby from outliving its kemari: a bystander waits for a word on our pipe, and kills its
- * whole group when that ends without one. After the word the QEMU is on its own.
+ * Ends a standby with its kemari: a second process waits for a line on a pipe from kemari, and
+ * kills the whole group if the pipe ends without it. After the line, the QEMU is on its own.
  */
 const WATCHED =
   'exec 3<&0; ( ( read -r word; [ "$word" = keep ] || kill -9 0 ) <&3 2>/dev/null & ); ' +
   'exec 3<&- </dev/null >&2; exec /bin/sh -c "$1"';
 
-/** A QEMU process that answers over QMP. Whoever starts it ends it, or lets it be. */
+/**
+ * A QEMU process that answers over QMP. The caller of {@link start} ends it, or lets it live on.
+ */
 export class StandbyProcess {
   readonly #child: Deno.ChildProcess;
   readonly #stdin: WritableStreamDefaultWriter<Uint8Array>;
   #words = "";
   readonly #read: Promise<void>;
-  /** Resolves to the exit code when the process has ended. */
+  /** Resolves to the exit code when the process ends. */
   readonly exitCode: Promise<number>;
   #hasEnded = false;
 
@@ -51,14 +56,15 @@ export class StandbyProcess {
     });
   }
 
-  /** @param command A shell command; its stdout goes where its stderr goes. */
+  /** @param command A shell command; its stdout is redirected to its stderr. */
   static start(
     command: string,
     qmpPath: string,
     onWords: (line: string) => void,
   ): StandbyProcess {
     try {
-      // A group of its own, so that all of it can be ended, and Ctrl-C is ours to act on.
+      // In a group of its own, so that all of its processes can be ended, and Ctrl-C reaches only
+      // kemari.
       const child = new Deno.Command("setsid", {
         args: ["/bin/sh", "-c", WATCHED, "sh", command],
         stdin: "piped",
@@ -74,7 +80,7 @@ export class StandbyProcess {
     }
   }
 
-  /** QEMU's own process id; its shell's before there is a QEMU. */
+  /** QEMU's process id; that of the shell before QEMU has started. */
   get pid(): number {
     let pid = this.#child.pid;
     for (let next: number | undefined = pid; next !== undefined;) {
@@ -86,12 +92,12 @@ export class StandbyProcess {
   get hasEnded(): boolean {
     return this.#hasEnded;
   }
-  /** The last that it said on stderr. */
+  /** The end of what it wrote to stderr. */
   get lastWords(): string {
     return this.#words.trim();
   }
 
-  /** Waits until QMP answers. @throws {QemuError} with its last words if it ends instead. */
+  /** Waits until QMP answers. @throws {QemuError} with QEMU's last words if it ends instead. */
   async connect(): Promise<QmpClient> {
     const begun = performance.now();
     while (performance.now() - begun < START_MS) {
@@ -111,16 +117,16 @@ export class StandbyProcess {
     });
   }
 
-  /** Lets it live on without us. */
+  /** Lets the process live on without kemari. */
   async keep(): Promise<void> {
     await this.#stdin.write(new TextEncoder().encode("keep\n"));
   }
 
   /**
-   * Ends it and all that it started.
+   * Ends the process and all that it has started.
    *
-   * @returns When none of it is left: only then may another VM run in its place.
-   * @throws {TransportError} if something of it is still there.
+   * @returns Resolves when none of them is left: only then may another VM run in its place.
+   * @throws {TransportError} if a process of the group is still there.
    */
   async kill(): Promise<void> {
     const group = this.#child.pid;
@@ -140,9 +146,9 @@ export class StandbyProcess {
     await this.exitCode;
   }
 
-  /** The error for a QEMU that has ended, or is about to: with its own words. */
+  /** The error for a QEMU that has ended, or is about to end, with its own words. */
   async failure(phase: keyof typeof FAILURES): Promise<QemuError> {
-    // What it says on its way out comes a moment after its end.
+    // Its last words may come a moment after its end.
     await Promise.race([this.#read, delay(300)]);
     const lines = this.lastWords.split("\n").filter((line) => !/: warning: /.test(line));
     const said = lines.slice(-2).join("; ");
@@ -164,7 +170,7 @@ export class StandbyProcess {
   }
 }
 
-/** Sets what a load needs, and where QEMU is to listen for it. */
+/** Prepares QEMU to load a state, and has it listen for the state. */
 export async function awaitState(
   client: QmpClient,
   capabilities: readonly string[],
@@ -177,9 +183,9 @@ export async function awaitState(
 }
 
 /**
- * Sends a state to a QEMU that listens for it, and waits until it has all of it.
+ * Sends a state to a QEMU that listens for it, and waits until QEMU has loaded all of it.
  *
- * @throws {KemariError} if it ends or refuses; whether it runs is not touched.
+ * @throws {KemariError} if QEMU ends or refuses. Does not let the VM run.
  */
 export async function sendState(
   client: QmpClient,
@@ -198,7 +204,7 @@ export async function sendState(
       for (let at = 0; at < batch.length;) at += await connection.write(batch.subarray(at));
     }
   } catch (cause) {
-    // Its end is the reason, if that is why it stopped reading.
+    // If QEMU stopped reading because it has ended, then its end is the reason.
     await done;
     throw new TransportError("--standby", "write", "the standby stopped reading", {
       party: "standby",
@@ -217,7 +223,7 @@ export async function sendState(
 
 const BATCH_BYTES = 1 << 20;
 
-/** Joins small pieces. A batch is overwritten by the next. */
+/** Joins small pieces. A batch is overwritten by the next one. */
 function* batches(pieces: Iterable<Uint8Array>): Generator<Uint8Array> {
   const batch = new Uint8Array(BATCH_BYTES);
   let used = 0;
@@ -243,7 +249,7 @@ function commandLineOf(pid: number): string {
   }
 }
 
-/** Whether what is left of a group has ended and only waits for its parent to notice. */
+/** Whether the processes left of a group are zombies. */
 function onlyZombies(group: number): boolean {
   for (const { name } of Deno.readDirSync("/proc")) {
     if (!/^\d+$/.test(name)) continue;
@@ -252,7 +258,7 @@ function onlyZombies(group: number): boolean {
       const [state, , pgrp] = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
       if (Number(pgrp) === group && state !== "Z") return false;
     } catch {
-      // It has ended meanwhile.
+      // The process has ended meanwhile.
     }
   }
   return true;

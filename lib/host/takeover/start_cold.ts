@@ -1,4 +1,4 @@
-/** A standby's command started late: with all of the VM's RAM on its stdin. */
+/** Starts a standby's command at the takeover, with the whole state on its stdin. */
 import { getLogger } from "@logtape/logtape";
 import { QemuError } from "../../errors.ts";
 import type { Replica } from "../../replica/secondary/replica.ts";
@@ -15,15 +15,15 @@ import { coldCommand } from "./standby_command.ts";
 
 const log = getLogger(["kemari", "standby"]);
 
-/** A load that takes so long is worth a word, and another after as long. */
+/** How often a slow load is logged. */
 const SLOW_MS = 60_000;
 const POLL_MS = 2;
 
 /**
- * Starts the command as an ordinary incoming QEMU, gives it the whole stream, and waits until it has
- * loaded that. It runs by itself then, unless the VM was paused.
+ * Starts the command as an ordinary incoming QEMU, gives it the whole stream, and waits until QEMU
+ * has loaded it. The VM then runs by itself, unless it was paused.
  *
- * @throws {QemuError} if it ends before; no VM has run then.
+ * @throws {QemuError} if QEMU ends before; no VM has run then.
  */
 export async function startCold(
   replica: Replica,
@@ -48,11 +48,12 @@ export async function startCold(
     const begun = performance.now();
     let client: QmpClient | undefined;
     try {
-      // It runs by itself as soon as it has loaded: one that is slow may be doing that already.
+      // The VM runs by itself as soon as it is loaded: if QEMU is slow to answer, it may run
+      // already.
       let toldMs = SLOW_MS;
       while (ended === undefined) {
         if (performance.now() - begun > toldMs) {
-          log.warn("the VM's state is not loaded after {seconds} s, and is waited for", {
+          log.warn("the VM's state is not loaded after {seconds} s; kemari waits on", {
             seconds: toldMs / 1000,
           });
           toldMs += SLOW_MS;

@@ -1,24 +1,26 @@
-/** The processes that were given the VM's state, watched until it is known what became of it. */
+/**
+ * Watches the processes that were given the VM's state, until it is known what became of the VM.
+ */
 import { judgeSuccessor, type SuccessorFate } from "../../decisions/successor.ts";
 import { kindOf } from "../system/channel.ts";
 import { childrenOf } from "../system/process_tree.ts";
 
 const POLL_MS = 10;
 
-/** A process that lives, told from a later one of the same number. */
+/** A process, distinguished from a later one with the same number. */
 interface Watched {
   readonly pid: number;
   readonly startedAt: string;
 }
 
-/** Those who read certain bytes. To be made while they read. */
+/** The processes that read from a descriptor. To be made while they read. */
 export class Successor {
   readonly #link: string;
   readonly #qemus: readonly Watched[];
 
   /**
-   * @param link What their descriptor is, as /proc tells it: `pipe:[4711]`, or a FIFO's path.
-   * @param among The processes that may be it.
+   * @param link Their descriptor, as a link in /proc: `pipe:[4711]`, or a FIFO's path.
+   * @param among The processes to consider.
    */
   private constructor(link: string, among: Iterable<number>) {
     this.#link = link;
@@ -29,14 +31,17 @@ export class Successor {
     });
   }
 
-  /** Whoever reads the pipe that our stdout is; of a device anybody may have it open, and read nothing. */
+  /**
+   * The readers of the pipe that stdout is. A device may be open in any process, without being
+   * read.
+   */
   static ofStdout(): Successor {
     if (kindOf(1) !== "pipe") return new Successor("", []);
     const pids = [...Deno.readDirSync("/proc")].map(({ name }) => Number(name));
     return new Successor(linkOf("self", 1), pids.filter((pid) => pid > 0 && pid !== Deno.pid));
   }
 
-  /** A command that has a pipe as its stdin, and what it has started. */
+  /** A command that has a pipe as its stdin, and the processes that it has started. */
   static ofCommand(pid: number): Successor {
     const pids = [pid];
     for (const each of pids) pids.push(...childrenOf(each));
@@ -44,10 +49,10 @@ export class Successor {
   }
 
   /**
-   * Waits until it can be said.
+   * Waits until the VM's fate is known.
    *
-   * @param ended The command's exit code, once it has one; asked again and again.
-   * @param sleep Lets other things go on.
+   * @param ended Returns the command's exit code, once there is one; called repeatedly.
+   * @param sleep Lets other work go on.
    */
   async fate(
     ended: () => number | undefined,
@@ -87,7 +92,7 @@ function holds(pid: number, link: string): boolean {
       if (linkOf(pid, name) === link) return true;
     }
   } catch {
-    // It has ended, or is another user's.
+    // The process has ended, or is another user's.
   }
   return false;
 }
@@ -100,7 +105,7 @@ function isIncomingQemu(pid: number): boolean {
   }
 }
 
-/** When a process began; `undefined` of one that has ended, noticed by its parent or not. */
+/** When a process began; `undefined` if it has ended (zombies included). */
 function startOf(pid: number): string | undefined {
   try {
     const stat = Deno.readTextFileSync(`/proc/${pid}/stat`);

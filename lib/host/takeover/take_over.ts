@@ -1,4 +1,4 @@
-/** From the decision to a VM that runs here: fence, finish, load, run. */
+/** The takeover, from the decision to a VM that runs here: fence, finish, load, run. */
 import { getLogger } from "@logtape/logtape";
 import { planTakeover, type TakeoverPlan } from "../../decisions/takeover_plan.ts";
 import { runStateOf } from "../../qemu/devices/global_state.ts";
@@ -16,7 +16,7 @@ import type { TakeoverClock } from "./takeover_clock.ts";
 
 const log = getLogger(["kemari", "recv"]);
 
-/** What a takeover works with. */
+/** The parts of `recv` that a takeover uses. */
 interface TakeoverParts {
   readonly settings: {
     readonly fence?: string;
@@ -37,13 +37,13 @@ interface TakeoverParts {
 /**
  * Takes the VM over.
  *
- * Only one VM may ever run: the primary's is fenced first, and a standby that did not take the state
- * is known to be dead before another QEMU gets it.
+ * Never may two VMs run: the primary is fenced first, and a standby that did not take the state is
+ * known to be dead before another QEMU gets the state.
  *
- * @param clock Told when each phase is over, and which way is taken.
- * @returns The QEMU or command that has the VM; `undefined` where stdout got it.
+ * @param clock Notes when each phase is over, and the mode.
+ * @returns The QEMU or command that has the VM; `undefined` if the state went to stdout.
  * @throws {RanAndEnded} if the VM may have run and has ended: its replica is lost.
- * @throws {KemariError} where it cannot be done; the replica is as last committed.
+ * @throws {KemariError} if the takeover fails; the replica is as last committed.
  */
 export async function takeOver(
   parts: TakeoverParts,
@@ -53,7 +53,7 @@ export async function takeOver(
   const { settings, home, taps } = parts;
   const plan = planTakeover(clock.cause, isFence(settings.fence));
   clock.again("fenced", "applied", "loaded", "running");
-  // Nobody is fenced for a VM that cannot go on here.
+  // The primary is not fenced for a VM that cannot go on here.
   await taps.prepare(signal);
   if (plan.fences) await fencePrimary(parts, signal);
   clock.over("fenced");
@@ -70,7 +70,7 @@ async function fencePrimary({ settings, reactor }: TakeoverParts, signal: AbortS
   await reactor.during(fencing, signal);
 }
 
-/** @returns The standby, which has the VM; `undefined` where there is none, or none any more. */
+/** @returns The standby, which has the VM; `undefined` if there is no standby, or none any more. */
 async function loadWarm(
   { standby, replica, reactor }: TakeoverParts,
   { runsAlways }: TakeoverPlan,
@@ -87,12 +87,12 @@ async function loadWarm(
   return warm;
 }
 
-/** Whether a VM that is loaded is to run, or was paused and stays so. */
+/** Whether the loaded VM is to run; a VM that was paused stays paused. */
 function willRun({ machineRecord }: Replica, runsAlways: boolean): boolean {
   return runsAlways || runStateOf(machineRecord!.device) !== "paused";
 }
 
-/** @returns The command that has the VM; `undefined` where stdout got it. */
+/** @returns The command that has the VM; `undefined` if the state went to stdout. */
 async function loadCold(
   { settings, replica, reactor, progress }: TakeoverParts,
   { runsAlways }: TakeoverPlan,
@@ -100,14 +100,14 @@ async function loadCold(
   signal: AbortSignal,
 ): Promise<StreamConsumer | undefined> {
   clock.mode = "cold";
-  // A QEMU that takes the whole stream goes by what is noted there.
+  // A QEMU that takes the whole stream acts on the run state in the stream.
   if (runsAlways) replica.letRun();
   const onProgress = (bytes: number) => {
     if (progress.isShown) progress.set(`activating, ${formatBytes(bytes)} to QEMU`);
   };
   const runs = willRun(replica, runsAlways);
   const onGiven = (isGiven: boolean) => clock.isGiven = isGiven && runs;
-  // A command that nobody waits for any more must not get the VM behind our back.
+  // A command that nobody waits for any more must not get the VM.
   const abandoned = new AbortController();
   const either = AbortSignal.any([signal, abandoned.signal]);
   const during = <T>(giving: Promise<T>) =>

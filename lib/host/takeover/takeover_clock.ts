@@ -11,7 +11,7 @@ export class TakeoverClock {
   readonly #wallClock: string;
   readonly #at = new Map<TakeoverPhase, number>();
   mode: TakeoverStatus["mode"] = null;
-  /** Whether a cold QEMU has all that it needs to run the VM, and is not known to have failed. */
+  /** Whether a cold QEMU has everything to run the VM, and is not known to have failed. */
   isGiven = false;
 
   /** @param detectedAt Milliseconds of performance.now(). */
@@ -24,17 +24,25 @@ export class TakeoverClock {
     this.#wallClock = new Date(performance.timeOrigin + detectedAt).toISOString();
   }
 
-  /** @param at Milliseconds of performance.now(); now by default. A phase is over once. */
+  /**
+   * @param at Milliseconds of performance.now(); now by default. Only the first call for a phase
+   * counts.
+   */
   over(phase: TakeoverPhase, at = performance.now()): void {
     if (!this.#at.has(phase)) this.#at.set(phase, at);
   }
 
-  /** Forgets phases that are to be gone through again. */
+  /** Forgets phases that will be repeated. */
   again(...phases: readonly TakeoverPhase[]): void {
     for (const phase of phases) this.#at.delete(phase);
   }
 
-  /** Milliseconds since it was decided on. */
+  /** Whether the fence, if there is one, has done its work for this try. */
+  get isFenced(): boolean {
+    return this.#at.has("fenced");
+  }
+
+  /** The takeover's times, in milliseconds since the decision. */
   get ageMs(): number {
     return performance.now() - this.#detectedAt;
   }
@@ -58,7 +66,7 @@ export class TakeoverClock {
   }
 }
 
-/** One line: the phases that are over, each since the decision. */
+/** One line with the phases that are over, each with its time since the decision. */
 export function formatTakeover(status: TakeoverStatus): string {
   const parts = ([
     ["fenced", status.fencedMs],

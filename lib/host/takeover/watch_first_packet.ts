@@ -5,12 +5,15 @@ import type { TakeoverClock } from "./takeover_clock.ts";
 
 const log = getLogger(["kemari", "recv"]);
 
-/** How exactly the first packet's time is told, in milliseconds. */
+/** How exactly the first packet's time is measured, in milliseconds. */
 const POLL_MS = 2;
-/** How long it is waited for, since the takeover was decided on. */
+/** How long to wait for it, from the decision to take over. */
 const PATIENCE_MS = 30_000;
 
-/** Notes when the first frame has come out of the VM. Polls, as a tap does not tell, for a short time. */
+/**
+ * Notes when the VM's first frame has left. Polls for a short time, since a tap has no event for
+ * that.
+ */
 export function watchFirstPacket(
   takeover: TakeoverClock,
   taps: SecondaryTapDevices,

@@ -1,4 +1,4 @@
-/** The replica's stream, written to whoever is to take the VM over. */
+/** Writes the replica's stream to the process that is to take the VM over. */
 import { QemuError, TransportError } from "../../errors.ts";
 import type { Replica } from "../../replica/secondary/replica.ts";
 import { adopt, appends, kindOf, OutputQueue } from "../system/channel.ts";
@@ -12,23 +12,24 @@ import { Successor } from "./successor.ts";
 /** How much of the composed stream is queued at a time. */
 const BATCH_BYTES = 1 << 20;
 
-/** Told how far the stream has come, in bytes. */
+/** Called with the number of bytes written so far. */
 export type OnProgress = (bytes: number) => void;
 
 /**
- * Told `true` before the last bytes go, behind which a QEMU may let the VM run; and `false` once it is
- * known that no QEMU runs it.
+ * Called with `true` before the last bytes are written, after which a QEMU may let the VM run; and
+ * with `false` when it is known that no QEMU runs it.
  */
 export type OnGiven = (isGiven: boolean) => void;
 
 /**
- * Writes the replica's stream to our stdout, all of it.
+ * Writes the replica's stream to stdout, completely.
  *
- * A regular file that cannot take it all is cut back to what it was: half a stream looks like one.
+ * A regular file without room for all of it is cut back to its former length: half a stream looks
+ * like a whole one.
  *
- * @returns Bytes written, when a QEMU that reads them has loaded them.
+ * @returns The number of bytes; resolves when a QEMU that reads them has loaded them.
  * @throws {TransportError} when the reader is gone or the disk is full. The replica is unharmed.
- * @throws {QemuError} when the QEMU that has read it all is seen to end.
+ * @throws {QemuError} if the QEMU that has read everything is seen to end.
  */
 export async function writeToStdout(
   replica: Replica,
@@ -65,7 +66,7 @@ export async function writeToStdout(
         watch.want(false, false);
       } else if (ended) break;
       onProgress(queue.written);
-      // A file takes everything at once: signals and the control socket get their turn all the same.
+      // A file takes everything at once: this lets signals and the control socket have their turn.
       await reactor.turn(signal);
     }
     const fate = await readers?.fate(() => undefined, (ms) => reactor.sleep(ms, signal));
@@ -78,7 +79,7 @@ export async function writeToStdout(
         {
           party: "successor",
           hint:
-            "what it has said is on its own stderr: is it the primary's machine, with the same -m " +
+            "its messages are on its own stderr: is it the primary's machine, with the same -m " +
             "and devices?",
         },
       );
@@ -100,8 +101,9 @@ export async function writeToStdout(
 let survivesFileSizeLimit = false;
 
 /**
- * Unheard, SIGXFSZ would end us at a file size limit, and the replica with us; the write reports
- * EFBIG as well. The listener stays: one that goes while the signal is on its way is no help.
+ * Without a listener, SIGXFSZ would end this process at a file size limit, and the replica with it;
+ * the write reports EFBIG as well. The listener stays: removed while the signal is on its way, it
+ * would not help.
  */
 function surviveFileSizeLimit(): void {
   if (survivesFileSizeLimit) return;
@@ -109,7 +111,7 @@ function surviveFileSizeLimit(): void {
   Deno.addSignalListener("SIGXFSZ", () => {});
 }
 
-/** True for an error that more disk space would mend. */
+/** Whether more disk space would remove the error. */
 export function isDiskFull(error: unknown): boolean {
   return error instanceof TransportError &&
     (error.cause === ERRNO.ENOSPC || error.cause === ERRNO.EDQUOT || error.cause === ERRNO.EFBIG);
@@ -117,7 +119,7 @@ export function isDiskFull(error: unknown): boolean {
 
 /** A child that takes the stream on its stdin. */
 export interface StreamConsumer {
-  /** Its exit code; 128 + n if signal n ended it. */
+  /** The child's exit code; 128 + n if signal n ended it. */
   readonly exitCode: Promise<number>;
   kill(): void;
 }
@@ -126,9 +128,10 @@ export interface StreamConsumer {
  * Starts a shell command, such as a QEMU with `-incoming fd:0`, and writes the replica's stream to
  * its stdin.
  *
- * @param option Which of our options the command is.
- * @returns When the whole stream has been taken, and loaded as far as can be seen; the child lives on.
- * @throws {QemuError} when the child ends before that; {TransportError} where it only stops reading.
+ * @param option The option that has the command.
+ * @returns Resolves when the child has read the whole stream, and loaded it as far as can be seen;
+ *   the child lives on.
+ * @throws {QemuError} if the child ends before that; {TransportError} if it only stops reading.
  */
 export async function writeToCommand(
   replica: Replica,
@@ -184,7 +187,7 @@ export async function writeToCommand(
     signal.throwIfAborted();
     const code = await Promise.race([exitCode, delay(1000)]);
     kill();
-    // What it has not read to its end it cannot run.
+    // A child that has not read everything cannot run the VM.
     onGiven(false);
     const what = `the command stopped reading after ${written} bytes`;
     const hint = option === "--exec"
@@ -203,8 +206,7 @@ export async function writeToCommand(
       "the command took the VM's state and ended" + (ended === undefined ? "" : ` with ${ended}`),
       {
         party,
-        hint:
-          "what it has said is above: is it the primary's machine, with the same -m and devices?",
+        hint: "its messages are above: is it the primary's machine, with the same -m and devices?",
       },
     );
   }

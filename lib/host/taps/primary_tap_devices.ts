@@ -22,11 +22,11 @@ import type { HeldClass, RecentHolds, TapStatus } from "../../control/tap_status
 
 const log = getLogger(["kemari", "tap"]);
 
-/** How long the end waits for images to take what the guest was told is written. */
+/** How long the end of a session waits for images to take what the guest was told is written. */
 const FINISH_MS = 1500;
 
 /**
- * The primary's taps: all NICs and disks of one VM, driven by the transactions of one link after
+ * The primary's taps: all NICs and disks of a VM, driven by the transactions of one link after
  * another. They outlive links, since QEMU stays connected to them.
  *
  * ```text
@@ -51,31 +51,28 @@ export class PrimaryTapDevices implements PrimaryTaps {
   #holding = false;
   #released = 0;
   #reported = 0;
-  /** Epochs of the taps count on over sessions, whose transactions may begin again at 1. */
+  /** Transactions may begin again at 1 with a session; with this added, epochs count on. */
   #epochBase = 0;
   #lastEpoch = 0;
-  /** First write of the open epoch, and of closed ones by transaction. */
+  /** When the open epoch had its first write, and the same for closed epochs by transaction. */
   #firstWriteAt = 0;
   #writeTimes: { readonly transaction: number; readonly at: number }[] = [];
 
-  /** So much waits that the secondary must be given up: it takes less than the guest writes. */
+  /** So much waits that the secondary must be given up. */
   onOverflow: (disk: string, heldBytes: number) => void = () => {};
-  /** So much waits for a commit that one is needed, whatever asks for it otherwise. */
+  /** So much waits that a commit is needed, whatever `--sync-on` says. */
   onFull: () => void = () => {};
-  /** Something waits for a commit. */
+  /** Output has begun to wait for a commit. */
   onHeld: (cause: HeldClass) => void = () => {};
   /** QEMU is about to stop the VM for a checkpoint. */
   onCheckpoint: () => void = () => {};
   /** A synchronization has closed the open epoch. */
   onEpochClosed: () => void = () => {};
-  /**
-   * The world has sent something to the guest that will be in this transaction: INPUT payloads in
-   * pieces, which stay as they are.
-   */
+  /** Frames for the guest in this transaction: INPUT payloads in pieces, never changed. */
   onInputs: (transaction: number, inputs: readonly Uint8Array[][]) => void = () => {};
-  /** QEMU has taken what its guests were given, where {@link holdInputs} had to wait for it. */
+  /** QEMU has taken all frames for the guest, for which {@link holdInputs} had to wait. */
   onInputsTaken: () => void = () => {};
-  /** All output held for this transaction, and those before, is out. */
+  /** All output held for this transaction and those before has left. */
   onReleased: (transaction: number) => void = () => {};
 
   private constructor(reactor: Reactor, settings: TapSettings) {
@@ -87,7 +84,9 @@ export class PrimaryTapDevices implements PrimaryTaps {
     this.#settings = settings;
   }
 
-  /** @throws {TransportError} if an image, a socket or a TAP cannot be opened; nothing is left open. */
+  /**
+   * @throws {TransportError} if an image, a socket or a TAP cannot be opened; nothing is left open.
+   */
   static async open(
     settings: TapSettings,
     reactor: Reactor,
@@ -105,10 +104,7 @@ export class PrimaryTapDevices implements PrimaryTaps {
     }
   }
 
-  /**
-   * Takes over taps that a VM uses: those of a secondary on which it runs now. They are this set's
-   * to close.
-   */
+  /** Takes over the taps of a secondary, to own them: the VM runs here now. */
   static adopt(
     settings: TapSettings,
     { disks, nets }: ReturnType<SecondaryTapDevices["surrender"]>,
@@ -127,7 +123,7 @@ export class PrimaryTapDevices implements PrimaryTaps {
     return taps;
   }
 
-  /** What the next session is to do with the disks. @returns itself. */
+  /** Sets what the next session does with the disks. @returns itself. */
   configure(settings: TapSettings): this {
     this.#settings = settings;
     return this;
@@ -144,7 +140,7 @@ export class PrimaryTapDevices implements PrimaryTaps {
     return this.#disks.some(({ isUsed }) => isUsed) ||
       this.#nets.some((net) => net.counters.guestConnected);
   }
-  /** Whether an image lacks writes that were let go. */
+  /** Whether released writes are not in an image yet. */
   get isWriting(): boolean {
     return this.#disks.some(({ isWriting }) => isWriting);
   }
@@ -153,7 +149,7 @@ export class PrimaryTapDevices implements PrimaryTaps {
     return this.#disks.every((disk) => this.#isCopied(disk));
   }
 
-  /** Where QEMU's NICs and disks are to be found that go through here. */
+  /** The paths by which QEMU's NICs and disks go through kemari. */
   get heldPaths(): HeldPaths {
     return {
       nets: this.#nets.map(({ address }) => address.in.path),
@@ -180,9 +176,9 @@ export class PrimaryTapDevices implements PrimaryTaps {
   }
 
   /**
-   * A secondary is there: disks are announced to it, and brought in step if need be.
+   * A session begins: announces the disks, and brings the secondary's copies in step if need be.
    *
-   * @param questions How to ask it for digests; without, a replicated disk is sent whole.
+   * @param questions How to ask it for digests; undefined: replicated disks are sent whole.
    */
   begin(lastTransaction: number, questions?: DiskQuestions): void {
     this.giveInputs();
@@ -195,7 +191,7 @@ export class PrimaryTapDevices implements PrimaryTaps {
     this.#resync.begin(replicated, this.#settings.diskSync, questions);
   }
 
-  /** Takes the next part of the secondary's answer to the oldest question. @throws {WireError} */
+  /** Takes the next part of the secondary's answer to the oldest query. @throws {WireError} */
   diskDigests(payload: Uint8Array, last: boolean): void {
     this.#resync.receive(payload, last);
   }
@@ -219,7 +215,7 @@ export class PrimaryTapDevices implements PrimaryTaps {
     this.#inputHold.give();
   }
 
-  /** The VM is about to be stopped, which waits for every request to its disks. */
+  /** QEMU is about to stop the VM, and waits for all requests to its disks. */
   vmStops(): void {
     for (const disk of this.#disks) disk.stopping();
   }
@@ -246,7 +242,7 @@ export class PrimaryTapDevices implements PrimaryTaps {
     this.#lastEpoch = transaction + this.#epochBase;
     for (const disk of this.#disks) {
       disk.tap.closeEpoch(transaction);
-      // All requests have been answered; what comes from here on is the next epoch's.
+      // All requests have been answered; later ones belong to the next epoch.
       disk.stopped();
     }
     const now = performance.now();
@@ -262,7 +258,7 @@ export class PrimaryTapDevices implements PrimaryTaps {
     }
     this.onEpochClosed();
     if (this.#holding) return;
-    // The first full state is complete: from here on there is something to fall behind of.
+    // The first full state is complete: from here on output has to be held.
     this.#holding = true;
     for (const net of this.#nets) net.hold();
     for (const { tap } of this.#disks) tap.hold();
@@ -280,7 +276,7 @@ export class PrimaryTapDevices implements PrimaryTaps {
     this.#report();
   }
 
-  /** The secondary is lost and the VM goes on: everything held gets out, in order. */
+  /** The secondary is lost and the VM goes on: everything held leaves, in order. */
   passThrough(): void {
     this.#recording = false;
     this.#holding = false;
@@ -301,7 +297,7 @@ export class PrimaryTapDevices implements PrimaryTaps {
     for (const disk of this.#disks) disk.close(until);
   }
 
-  /** The VM is the secondary's by now: what is not in a shared image yet is not ours to write. */
+  /** The VM is the secondary's by now: writes that shared images lack must not be made here. */
   giveUp(): void {
     for (const disk of this.#disks) disk.giveUp();
   }
@@ -310,7 +306,7 @@ export class PrimaryTapDevices implements PrimaryTaps {
     return this.#disks.some(({ isReleasing }) => isReleasing);
   }
 
-  /** With `--disk-sync none` the copies are said to be equal; a shared image has none. */
+  /** Whether a disk needs no (more) copying; with `--disk-sync none` the copies are equal. */
   #isCopied({ tap, resync }: PrimaryDisk): boolean {
     return tap.mode === "shared" || this.#settings.diskSync === "none" || resync.done;
   }
@@ -323,7 +319,7 @@ export class PrimaryTapDevices implements PrimaryTaps {
   #report(): void {
     let left = this.#diskLeft;
     for (const net of this.#nets) {
-      // One that is stuck would have the secondary keep what all others say, for as long.
+      // Not of stuck disks, for which the secondary would have to keep everything.
       if (!net.out.isStuck) left = Math.min(left, this.#left.get(net) ?? 0);
     }
     if (left <= this.#reported) return;
@@ -349,7 +345,7 @@ export class PrimaryTapDevices implements PrimaryTaps {
     );
   }
 
-  /** Whoever opened the taps closes them if one cannot be. */
+  /** If a tap cannot be opened, the caller closes the others. */
   #addDisk(address: DiskTapAddress, image: ImageFile): PrimaryDisk {
     const disk = new PrimaryDisk(address, image, this.#reactor);
     this.#diskSockets.push(address.socket.path);
@@ -394,7 +390,7 @@ export class PrimaryTapDevices implements PrimaryTaps {
         if (this.#recording) this.#report();
       },
       fault: (error) => log.error("net {name}: {reason}", { name, reason: error.message }),
-      restored: () => log.info("net {name}: OUT is there again", { name }),
+      restored: () => log.info("net {name}: OUT works again", { name }),
     };
   }
 }

@@ -14,20 +14,23 @@ import { SecondaryDiskBackend } from "../disk/secondary_disk_backend.ts";
 
 const log = getLogger(["kemari", "tap"]);
 
-/** What `--replay` lets be said again on activation. */
+/** What `--replay` allows to be sent again on activation. */
 export interface ReplaySettings {
   readonly net: boolean;
   readonly disk: boolean;
-  /** What the world sent to the guest since the last commit, to the guest. */
+  /** To the guest: the world's frames since the last commit. */
   readonly input: boolean;
 }
 
-/** How long the end waits for copies to take what is committed: then a stored replica is whole. */
+/**
+ * How long the end of `recv` waits for copies to take what is committed, so that a stored replica
+ * is whole.
+ */
 const FINISH_MS = 1500;
-/** A takeover that waits so long for storage says so, and again after as long. */
+/** How often a takeover that waits for storage logs that. */
 const SLOW_MS = 5000;
 
-/** A disk that is served, with what it takes to serve it. */
+/** A served disk and its server. */
 interface SecondaryDisk {
   readonly address: DiskTapAddress;
   readonly gate: SecondaryDiskBackend;
@@ -35,8 +38,8 @@ interface SecondaryDisk {
 }
 
 /**
- * The secondary's taps: the same NICs and disks, offered to the QEMU that goes on. Until then disks
- * can be read and not written, and NICs are silent because their guest stands still.
+ * The secondary's taps: the same NICs and disks, for the QEMU that takes over. Until then disks can
+ * be read but not written, and NICs are silent since the guest stands still.
  */
 export class SecondaryTapDevices {
   #disks: SecondaryDisk[] = [];
@@ -58,6 +61,7 @@ export class SecondaryTapDevices {
       const { name, mode } = address;
       return [name, {
         mode,
+        sizeBytes: gate.image.sizeBytes,
         copy: mode === "replicated" ? imageStore(gate.image) : undefined,
       }];
     });
@@ -68,10 +72,12 @@ export class SecondaryTapDevices {
     );
     this.#reactor = reactor;
     this.secondaryTaps.onRefused = (error) =>
-      log.error("{reason}; what it lacks is kept in memory", { reason: error.message });
+      log.error("{reason}; the missing writes are kept in memory", { reason: error.message });
   }
 
-  /** @throws {TransportError} if an image, a socket or a TAP cannot be opened; nothing is left open. */
+  /**
+   * @throws {TransportError} if an image, a socket or a TAP cannot be opened; nothing is left open.
+   */
   static async open(
     nets: readonly NetTapAddress[],
     disks: readonly DiskTapAddress[],
@@ -137,14 +143,14 @@ export class SecondaryTapDevices {
       this.#nets.some((net) => net.counters.guestConnected);
   }
 
-  /** Frames that have come out of the VM and left. */
+  /** How many frames of the VM have left. */
   get packetsOut(): number {
     return this.#nets.reduce((sum, { counters }) => sum + counters.passedOut, 0);
   }
 
   /**
-   * Finishes what was committed: what may fail is to fail before the primary is fenced. Waits for the
-   * disks' storage as long as that takes.
+   * Finishes what was committed, so that errors come before the primary is fenced. Waits for the
+   * disks' storage for any time.
    *
    * @throws {TransportError} if a disk is no whole copy, or refuses a committed write.
    */
@@ -154,8 +160,8 @@ export class SecondaryTapDevices {
   }
 
   /**
-   * Makes the taps the VM's own: finishes what was committed, lets go again what the primary may
-   * not have, and opens the disks.
+   * Activates the taps: finishes what was committed, sends output again that may not have left the
+   * primary, and opens the disks for writing.
    *
    * @throws {TransportError} if a disk is no whole copy, or refuses a committed write.
    */
@@ -199,7 +205,7 @@ export class SecondaryTapDevices {
     }
   }
 
-  /** Writes to the shared disks what the primary may not have written, in order. */
+  /** Makes the writes to shared disks that the primary may not have made, in order. */
   #replayWrites(writes: readonly Unreleased["event"][], done: Done): void {
     let left = writes.length + 1;
     let failure: Error | undefined;
@@ -218,20 +224,22 @@ export class SecondaryTapDevices {
   }
 
   /**
-   * What the guest was told is durable at the primary has to be so here, now that nobody else has it.
-   * Nobody waits for that: where it fails the image says so to the guest's next flush.
+   * Flushes the copies: what the guest was told is durable at the primary has to be durable here,
+   * now that the primary is gone. The takeover does not wait for that: if it fails, the guest's
+   * next flush fails.
    */
   #makeGood(name: string, image: ImageFile): void {
     image.flush((error) => {
       if (error === undefined) return;
       log.error(
-        "disk {name}: what the guest was told is durable may not be: {reason}; its next flush fails",
+        "disk {name}: writes that the guest takes for durable may not be: {reason}; its next " +
+          "flush fails",
         { name, reason: error.message },
       );
     });
   }
 
-  /** Has the disks do something, and serves whatever else there is until they have. */
+  /** Starts an operation on the disks, and runs the loop until it is done. */
   async #storage(act: (done: Done) => void, signal: AbortSignal): Promise<void> {
     let isDone = false;
     let failure: Error | undefined;
@@ -254,7 +262,7 @@ export class SecondaryTapDevices {
     if (failure !== undefined) throw failure;
   }
 
-  /** No VM got them after all: they wait as before, and nothing of this activation is left. */
+  /** No VM uses the taps after all: they wait as before, and the activation is undone. */
   deactivate(): void {
     for (const { gate } of this.#disks) {
       gate.isOpen = false;
@@ -264,7 +272,9 @@ export class SecondaryTapDevices {
     this.#isActive = false;
   }
 
-  /** Gives all taps away, open as they are: the VM runs here, and is to be protected again. */
+  /**
+   * Gives all taps away, open as they are: the VM runs here, and is about to be protected again.
+   */
   surrender(): { readonly disks: readonly SecondaryDisk[]; readonly nets: readonly NetTap[] } {
     const given = { disks: this.#disks, nets: this.#nets };
     this.#disks = [];

@@ -1,9 +1,9 @@
 import type { Reactor } from "../system/reactor.ts";
 
-/** How long taps stay after the last QEMU has let go of them: it may be connecting again. */
+/** How long taps stay after the last QEMU has disconnected: it may connect again. */
 export const UNUSED_MS = 2000;
 
-/** Keeps serving taps, whose users run in the reactor, until nobody has used them for a while. */
+/** Serves taps on the reactor until no QEMU has used them for a while. */
 export async function serveUntilUnused(
   taps: { readonly isUsed: boolean },
   reactor: Reactor,

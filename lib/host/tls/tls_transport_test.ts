@@ -422,7 +422,7 @@ Deno.test("a peer that says nothing but that it renews its keys is given up, and
   }
 });
 
-Deno.test("a receiver answers any number of strangers, and its descriptors are given back", async () => {
+Deno.test("a receiver answers any number of strangers, and its descriptors are given back", () => {
   const before = [...Deno.readDirSync("/proc/self/fd")].length;
   for (let i = 0; i < 50; i++) {
     const [ours, theirs] = socketPair();

@@ -9,18 +9,21 @@ import {
 
 const log = getLogger(["kemari", "protect"]);
 
-/** Tells of devices that come and go between two full states: QEMU plugs none in the middle of one. */
+/**
+ * Reports devices that come and go between two full states: QEMU plugs and unplugs none during a
+ * state.
+ */
 export class DeviceWatch {
   #seen: readonly SectionName[] | undefined;
   #last: MachineShape | undefined;
   #change: string | null = null;
 
-  /** How the devices have changed since the first full state, or last; null if they have not. */
+  /** How the devices have changed since the first full state; null if they have not. */
   get change(): string | null {
     return this.#change;
   }
 
-  /** @param sections Of the last full state; the same array for the same state. */
+  /** @param sections The sections of the last full state; the same array for the same state. */
   look(sections: readonly SectionName[] | undefined): void {
     if (sections === undefined || sections === this.#seen) return;
     this.#seen = sections;
@@ -31,8 +34,8 @@ export class DeviceWatch {
     if (change === undefined) return;
     this.#change = describeChange(change);
     log.warn(
-      "the VM has other devices than before: {change}; the secondary's QEMU must have the same, or " +
-        "it will load nothing",
+      "the VM has other devices than before: {change}; the secondary's QEMU must have the same, " +
+        "or it will load nothing",
       { change: this.#change },
     );
   }

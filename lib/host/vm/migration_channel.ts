@@ -12,17 +12,18 @@ import { delay } from "../system/delay.ts";
 
 const log = getLogger(["kemari", "protect"]);
 
-/** Under which name QEMU is given its end. */
+/** The name under which QEMU is given its end of the connection. */
 const DESCRIPTOR = "kemari-migration";
 const CONNECT_MS = 10_000;
 const POLL_MS = 5;
 
 /**
- * How QEMU's migrations come to us.
+ * How QEMU's migration streams reach this process.
  *
- * QEMU is handed one end of a connection through its monitor, so that it does not matter as which
- * user it runs, in which mount namespace, and what its sandbox forbids. A monitor over TCP, or one
- * behind a proxy, takes no descriptors: then QEMU is told a path, which it must be able to reach.
+ * QEMU is handed one end of a connection through its monitor, so that it does not matter which user
+ * QEMU runs as, in which mount namespace, and what its sandbox forbids. A monitor over TCP or
+ * behind a proxy takes no descriptors: then QEMU is given the path of a socket, which it must be
+ * able to reach.
  */
 export class MigrationChannel {
   readonly #reactor: Reactor;
@@ -40,9 +41,9 @@ export class MigrationChannel {
   }
 
   /**
-   * Starts a migration to us.
+   * Starts a migration to this process.
    *
-   * @param givenUp Nobody waits for it any more.
+   * @param givenUp Aborted when nobody waits for the migration any more.
    * @returns Our end, the caller's to close.
    * @throws {QemuError} with QEMU's reason.
    */
@@ -77,7 +78,8 @@ export class MigrationChannel {
       return ours;
     } catch (error) {
       libc().close(ours);
-      // Where QEMU has not begun it still has it; else it refuses, as it does when it is gone.
+      // If QEMU has not begun, it still has the descriptor; otherwise, or if QEMU is gone, this
+      // fails.
       await this.#qmp.run(takeBackDescriptor(DESCRIPTOR)).catch(() => {});
       throw error;
     } finally {
@@ -125,7 +127,8 @@ export class MigrationChannel {
     const { command, errorClass, reason } = error;
     return new QemuError(command, errorClass, reason, {
       hint: `QEMU, as the user it runs as and from where it runs, must be able to reach ` +
-        `${this.#path}; give --qmp the path of its monitor on a Unix socket, through which kemari ` +
+        `${this.#path}; give --qmp the path of its monitor on a Unix socket, through which ` +
+        `kemari ` +
         "can hand it the connection instead",
       cause: error,
     });

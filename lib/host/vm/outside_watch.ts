@@ -15,13 +15,13 @@ import type { Reactor } from "../system/reactor.ts";
 
 const log = getLogger(["kemari", "protect"]);
 
-/** How often a VM is looked at for NICs that were plugged in since: QEMU has no event for that. */
+/** How often to look for NICs that were plugged in meanwhile: QEMU has no event for that. */
 const LOOK_MS = 5000;
 
 /**
- * Asks a VM what of its output goes past kemari.
+ * Asks QEMU which of its VM's output does not go through kemari.
  *
- * @param held What goes through kemari; absent where nobody knows.
+ * @param held What goes through kemari; undefined if that is not known.
  * @throws {TransportError} QEMU is gone, or does not answer.
  */
 export async function askOutside(qmp: QmpClient, held?: HeldPaths): Promise<OutsideOutput> {
@@ -41,7 +41,10 @@ async function ask(qmp: QmpClient, query: QmpCommand): Promise<unknown> {
   }
 }
 
-/** Tells once of all that goes past kemari while a VM is protected, also of what is plugged in later. */
+/**
+ * Warns, once for each, of the ways out of a protected VM that do not go through kemari, also of
+ * those that are plugged in later.
+ */
 export class OutsideWatch {
   readonly #qmp: QmpClient;
   readonly #held: () => HeldPaths;
@@ -65,7 +68,7 @@ export class OutsideWatch {
     return this.#found;
   }
 
-  /** Looks now, and says what was not said before. @throws {TransportError} */
+  /** Looks now, and warns of what is new. @throws {TransportError} */
   async look(): Promise<void> {
     const found = await askOutside(this.#qmp, this.#held());
     this.#found = found;
@@ -76,7 +79,7 @@ export class OutsideWatch {
     }
   }
 
-  /** Looks every few seconds. A QEMU that does not answer is somebody else's to deal with. */
+  /** Looks every few seconds. If QEMU does not answer, other code deals with that. */
   begin(reactor: Reactor): void {
     this.#stop = reactor.every(LOOK_MS, () => {
       if (this.#isAsking) return;
@@ -85,7 +88,10 @@ export class OutsideWatch {
     });
   }
 
-  /** All devices of a large machine take QEMU some 3 ms to tell; its network, half of one. */
+  /**
+   * Listing all devices of a large machine takes QEMU some 3 ms, listing its network half a
+   * millisecond.
+   */
   async #lookAgain(): Promise<void> {
     const network = await ask(this.#qmp, OUTSIDE_QUERIES.network);
     const now = `${network} ${this.#held().connected}`;
@@ -99,7 +105,7 @@ export class OutsideWatch {
   }
 }
 
-/** QEMU says its own paths as it was given them, which is mostly from the root on. */
+/** QEMU reports paths as it was given them, which is mostly from the root on. */
 function absolute(path: string): string {
   return path.startsWith("/") ? path : `${Deno.cwd()}/${path}`;
 }

@@ -1,4 +1,7 @@
-/** Asks a QEMU what it can do: one that runs, or one that is started for a moment, without a guest. */
+/**
+ * Asks a QEMU what it can do: a running QEMU, or a program that is started for a moment, without a
+ * guest.
+ */
 import { QemuError, TransportError } from "../../errors.ts";
 import type { QmpCommand } from "../../qmp/codec.ts";
 import { GUEST_TIMER_QUERIES, type GuestTimer, judgeGuestTimer } from "../../qmp/guest_timer.ts";
@@ -13,7 +16,7 @@ import { delay } from "../system/delay.ts";
 
 /** How long it may take until QMP answers, in milliseconds. */
 const START_MS = 15_000;
-/** How long it may take to end once told, in milliseconds. */
+/** How long the program may take to end once told to, in milliseconds. */
 const QUIT_MS = 2000;
 const POLL_MS = 10;
 
@@ -23,9 +26,10 @@ const EMPTY_MACHINE = "-S -nodefaults -no-user-config -machine none -display non
 /**
  * Asks a QEMU program what it can do.
  *
- * @param withKvm Whether to try KVM first; where that fails, QEMU falls back to tcg, and the answer
- * names the one it took.
- * @throws {TransportError} if it does not start or does not speak QMP; with its own words.
+ * @param withKvm Whether to try KVM first; where that fails, QEMU falls back to tcg. The answer
+ *   names the accelerator in use.
+ * @throws {TransportError} if the program does not start or does not speak QMP; with what it wrote
+ *   to stderr.
  */
 export async function probeQemu(
   program: string,
@@ -55,9 +59,9 @@ export async function probeQemu(
 /**
  * Asks a QEMU everything that decides how it can be protected.
  *
- * @param options.hasVm False for a QEMU that was started to be asked, and runs nothing: what state
- *   its VM is in does not count.
- * @throws {QemuError} If it does not tell its version.
+ * @param options.hasVm False for a QEMU that was started only to be asked: the state of its empty
+ *   VM does not count.
+ * @throws {QemuError} If QEMU does not tell its version.
  * @throws {TransportError} As {@link QmpClient.execute}.
  */
 export async function readMigrationSupport(
@@ -71,7 +75,7 @@ export async function readMigrationSupport(
 }
 
 /**
- * Asks a QEMU whose timer its guest lives on.
+ * Asks a QEMU which timer its guest uses.
  *
  * @param pitState What a stream says of the PIT, see {@link GuestTimerFacts}.
  * @throws {TransportError} As {@link QmpClient.execute}.
@@ -84,7 +88,7 @@ export async function readGuestTimer(
   return judgeGuestTimer({ ...replies, pitState });
 }
 
-/** Older QEMUs lack some of the questions; what is not answered is decided without. */
+/** Older QEMUs do not know some of these commands; the judgement does without their answers. */
 async function askAll(client: QmpClient, queries: Readonly<Record<string, QmpCommand>>) {
   const replies: Record<string, unknown> = {};
   const refusals: Record<string, string> = {};
@@ -121,7 +125,7 @@ function spawn(program: string, args: string[], folder: string): Deno.ChildProce
   }
 }
 
-/** What it says on stderr, the end of it. */
+/** The end of what the program writes to stderr. */
 async function lastWords(stderr: ReadableStream<Uint8Array>): Promise<string> {
   let text = "";
   for await (const piece of stderr.pipeThrough(new TextDecoderStream())) {
@@ -130,7 +134,7 @@ async function lastWords(stderr: ReadableStream<Uint8Array>): Promise<string> {
   return text.trim();
 }
 
-/** Connects once the program listens, which is a moment after its socket appears. */
+/** Connects once the program listens, a moment after its socket appears. */
 async function connect(
   program: string,
   child: Deno.ChildProcess,
@@ -176,7 +180,7 @@ async function end(child: Deno.ChildProcess, graceMs: number): Promise<void> {
     try {
       child.kill("SIGKILL");
     } catch {
-      // It has just ended.
+      // The program has just ended.
     }
   }
   clearTimeout(timer);

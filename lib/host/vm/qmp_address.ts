@@ -24,7 +24,7 @@ export function parseQmpAddress(text: string): QmpAddress {
   if (plain.startsWith("unix:")) return unixMonitor(plain.slice("unix:".length));
   const isPath = plain.includes("/");
   if (/^(exec|ssh|fd|stdio):/.test(plain) || plain === "stdio" || plain === "-") {
-    return refuse(text, "no kind of address at which a monitor is reached");
+    return refuse(text, "a monitor cannot be reached at this kind of address");
   }
   if (!isPath && /^[0-9a-f:.]*:[0-9a-f:.]*:\d+$/i.test(plain)) {
     return refuse(text, "an IPv6 address stands in brackets: [::1]:4444");
@@ -39,11 +39,11 @@ export function parseQmpAddress(text: string): QmpAddress {
     if (!(error instanceof UsageError)) throw error;
     return refuse(text, error.message);
   }
-  return address.kind === "tcp" ? address : refuse(text, "no address of a monitor");
+  return address.kind === "tcp" ? address : refuse(text, "this is not a monitor's address");
 }
 
 function unixMonitor(path: string): QmpAddress {
-  // Also measures it.
+  // Also checks the path's length.
   parseAddress(`unix:${path}`);
   return { kind: "unix", path, text: path };
 }

@@ -1,4 +1,4 @@
-/** QMP over a Unix socket: what `kemari protect` and `kemari doctor` talk to QEMU with. */
+/** A QMP connection to QEMU. */
 import { type KemariError, TransportError } from "../../errors.ts";
 import type { JsonObject, QmpCommand } from "../../qmp/codec.ts";
 import { parseQmpAddress, type QmpAddress } from "./qmp_address.ts";
@@ -8,7 +8,7 @@ import type { Reactor } from "../system/reactor.ts";
 import { type QmpEvent, type QmpGreeting, QmpSession } from "../../qmp/session.ts";
 import { never } from "../system/never.ts";
 
-/** Events kept for a reader that does not read; the oldest go first. */
+/** How many events are kept for a reader that does not read; then the oldest are dropped. */
 const MAX_WAITING_EVENTS = 10_000;
 const DEFAULT_TIMEOUT_MS = 10_000;
 
@@ -22,7 +22,7 @@ interface ConnectSettings {
 interface ExecuteSettings {
   /** Default: {@link QmpClient.patienceMs}. */
   readonly timeoutMs?: number;
-  /** Ahead of commands that still run, where QEMU offers it. */
+  /** Whether to execute the command ahead of commands that still run, where QEMU offers that. */
   readonly outOfBand?: boolean;
 }
 
@@ -32,10 +32,10 @@ interface Waiting {
 }
 
 /**
- * One connection to a QEMU. Commands may overlap; each answer finds its own.
+ * One connection to a QEMU. Commands may overlap; each answer is matched to its command.
  *
- * Whoever connects owns the client and closes it. When the connection ends, every open command
- * is rejected with the reason, event readers end, and {@link closed} resolves.
+ * The caller of {@link connect} owns the client and closes it. When the connection ends, every open
+ * command is rejected with the reason, event readers end, and {@link closed} resolves.
  */
 export class QmpClient implements AsyncDisposable {
   readonly #address: QmpAddress;
@@ -47,13 +47,13 @@ export class QmpClient implements AsyncDisposable {
   readonly #closed = Promise.withResolvers<KemariError | undefined>();
   #failure: KemariError | undefined;
   #isClosing = false;
-  /** How long a command's answer may take where the command does not say, in milliseconds. */
+  /** How long an answer may take, in milliseconds, unless a command's settings say otherwise. */
   patienceMs = DEFAULT_TIMEOUT_MS;
   readonly #listeners = new Set<(event: QmpEvent) => void>();
 
   private constructor(address: QmpAddress) {
     this.#address = address;
-    // Nobody may be waiting for it when it fails.
+    // A failure must not count as unhandled if nobody waits.
     this.#ready.promise.catch(() => {});
   }
 
@@ -61,10 +61,10 @@ export class QmpClient implements AsyncDisposable {
    * Connects and negotiates.
    *
    * @param path QEMU's QMP socket, see {@link parseQmpAddress}.
-   * @param settings `timeoutMs` for all of it; default 10,000. With `reactor` the connection is
-   *   served by it: it then has to run for anything to be answered.
+   * @param settings `timeoutMs` for connecting and negotiating; default 10,000. With `reactor` the
+   *   connection is on that reactor, which has to run for anything to be answered.
    * @throws {TransportError} If there is no such socket, or no greeting in time.
-   * @throws {WireError} If what answers is not QMP.
+   * @throws {WireError} If the answer is not QMP.
    */
   static async connect(path: string, settings: ConnectSettings = {}): Promise<QmpClient> {
     const { reactor, timeoutMs = DEFAULT_TIMEOUT_MS } = settings;
@@ -140,7 +140,7 @@ export class QmpClient implements AsyncDisposable {
   }
 
   /**
-   * Executes a command that comes as data; otherwise as {@link execute}.
+   * Executes a command given as an object; otherwise as {@link execute}.
    *
    * @param settings.fd Given to QEMU with the command, where {@link passesDescriptors}; stays the
    *   caller's.
@@ -171,16 +171,16 @@ export class QmpClient implements AsyncDisposable {
     }
   }
 
-  /** Executes commands one after another; the first that fails ends it. */
+  /** Executes commands one after another, until one fails. */
   async runAll(commands: Iterable<QmpCommand>, settings: { timeoutMs?: number } = {}) {
     for (const command of commands) await this.run(command, settings);
   }
 
   /**
-   * Calls back at every event from now on, in the very turn in which it is read: a reactor that is
-   * busy lets {@link events} wait. The callback must not throw.
+   * Calls back at every event from now on, in the same turn of the reactor in which the event is
+   * read; {@link events} may come later while the reactor is busy. The callback must not throw.
    *
-   * @returns What ends that.
+   * @returns A function that ends the calls.
    */
   onEvent(callback: (event: QmpEvent) => void): () => void {
     this.#listeners.add(callback);
@@ -188,8 +188,8 @@ export class QmpClient implements AsyncDisposable {
   }
 
   /**
-   * QEMU's events from now on. Each call reads on its own; ending the loop ends the reading. The
-   * iteration ends when the connection does.
+   * QEMU's events from now on. Each call has a queue of its own, until its loop ends. The iteration
+   * ends when the connection does.
    */
   events(): AsyncIterableIterator<QmpEvent, undefined> {
     const reader = new EventReader((self) => this.#readers.delete(self));
@@ -285,7 +285,7 @@ export class QmpClient implements AsyncDisposable {
     }
   }
 
-  /** Writes what the session has to say; a descriptor goes with the last of it. */
+  /** Writes the session's output; a descriptor goes with the last piece. */
   #flush(fd?: number): void {
     for (let bytes = this.#session.takeOutput(); bytes !== undefined;) {
       const next = this.#session.takeOutput();
@@ -315,7 +315,7 @@ export class QmpClient implements AsyncDisposable {
     const late = new Promise<never>((_, reject) => {
       timer = setTimeout(() => reject(failure(timeoutMs)), timeoutMs);
     });
-    // Whichever comes second must not be reported as unhandled.
+    // A rejection that comes after the race is decided must not count as unhandled.
     work.catch(() => {});
     try {
       return await Promise.race([work, late]);

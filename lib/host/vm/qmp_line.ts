@@ -1,6 +1,9 @@
-/** What carries QMP's bytes: the runtime's sockets, or the reactor that a VM is protected on. */
+/**
+ * What carries QMP's bytes: a socket of the runtime, or a socket on the reactor that protects the
+ * VM.
+ */
 import { OutputQueue, readSome } from "../system/channel.ts";
-import { sendWithDescriptor } from "../system/descriptor_passing.ts";
+import { sendWithDescriptors } from "../system/descriptor_passing.ts";
 import { libc } from "../system/libc.ts";
 import type { QmpAddress } from "./qmp_address.ts";
 import type { Reactor, Watch } from "../system/reactor.ts";
@@ -9,15 +12,17 @@ import { SHUT_RDWR } from "../system/linux.ts";
 
 const READ_BYTES = 64 * 1024;
 
-/** Whoever a line is for. */
+/** The owner of a line. */
 export interface QmpLineOwner {
-  /** @throws {WireError} What came is no QMP: the line then ends with it. */
+  /** @throws {WireError} The bytes are no QMP: the line then ends with this error. */
   received(bytes: Uint8Array): void;
-  /** Called once. @param reason Undefined if QEMU closed it, or we did. */
+  /**
+   * The line has ended. Called once. @param reason Undefined if QEMU or the owner closed the line.
+   */
   ended(reason?: unknown): void;
 }
 
-/** A connection. What is sent before its owner is told of the end may be lost. */
+/** A connection. Bytes sent before the owner is told of the end may be lost. */
 export interface QmpLine {
   /** @param fd Passed with the bytes, where {@link passesDescriptors}; stays the caller's. */
   send(bytes: Uint8Array, fd?: number): void;
@@ -36,7 +41,7 @@ export async function openRuntimeLine(address: QmpAddress, owner: QmpLineOwner):
     try {
       connection.close();
     } catch {
-      // Closed before.
+      // The connection was closed before.
     }
   };
   const read = async () => {
@@ -53,7 +58,7 @@ export async function openRuntimeLine(address: QmpAddress, owner: QmpLineOwner):
     }
     close();
   };
-  // The owner is to have its line before it hears anything.
+  // The owner gets its line before any bytes.
   const reading = Promise.resolve().then(read);
   let writing: Promise<void> = Promise.resolve();
   return {
@@ -61,7 +66,7 @@ export async function openRuntimeLine(address: QmpAddress, owner: QmpLineOwner):
     send(bytes) {
       writing = writing.then(async () => {
         for (let at = 0; at < bytes.length;) at += await connection.write(bytes.subarray(at));
-      }).catch(close); // The reader finds the same connection broken, and knows why.
+      }).catch(close); // The reader finds the connection broken too, and knows why.
     },
     close() {
       close();
@@ -71,8 +76,8 @@ export async function openRuntimeLine(address: QmpAddress, owner: QmpLineOwner):
 }
 
 /**
- * Connects on a reactor. While that is busy the runtime's sockets are served some twice a second
- * (measured), and a checkpoint is asked for by QMP: here it takes no turn of the runtime.
+ * Connects on a reactor. While a reactor is busy, the runtime serves its own sockets some twice a
+ * second (measured); a request for a checkpoint, which goes by QMP, must not wait for that.
  *
  * @throws {TransportError} Its `cause` is the error's number.
  */
@@ -109,15 +114,16 @@ class ReactorLine implements QmpLine {
       writable: () => this.#flush(),
     });
     this.#watch.want(true, false);
-    // A reactor that sleeps waits for the descriptors that it knew.
+    // A reactor that sleeps does not wait for this descriptor yet.
     reactor.wake();
   }
 
   send(bytes: Uint8Array, fd?: number): void {
     if (this.#closed) return;
-    // A descriptor belongs to the bytes that it is sent with: what is before them must be out.
+    // A descriptor belongs to the bytes that it is sent with: everything before them must be
+    // written first.
     if (fd !== undefined && this.#output.flush()) {
-      bytes = bytes.subarray(sendWithDescriptor(this.#fd, bytes, fd, this.#path));
+      bytes = bytes.subarray(sendWithDescriptors(this.#fd, bytes, [fd], this.#path, "qemu"));
     }
     this.#output.push([bytes]);
     this.#flush();
@@ -132,7 +138,7 @@ class ReactorLine implements QmpLine {
     try {
       this.#watch.want(true, !this.#output.flush());
     } catch {
-      // It is read to its end first, which may say why.
+      // Read to the end first: the last bytes may say why.
       this.#watch.want(true, false);
     }
   }
@@ -152,7 +158,7 @@ class ReactorLine implements QmpLine {
     if (this.#closed) return;
     this.#closed = true;
     this.#watch.stop();
-    // A reactor that sleeps holds on to the descriptor: QEMU is to see the end now.
+    // A reactor that sleeps keeps the descriptor open, but QEMU is to see the end now.
     libc().shutdown(this.#fd, SHUT_RDWR);
     libc().close(this.#fd);
     this.#owner.ended(reason);

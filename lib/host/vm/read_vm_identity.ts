@@ -1,4 +1,4 @@
-/** Who the VM behind a monitor is. */
+/** The identity of the VM behind a monitor. */
 import { createHash } from "node:crypto";
 import type { VmIdentity } from "../../decisions/whose_replica.ts";
 import { QemuError } from "../../errors.ts";
@@ -13,9 +13,9 @@ import { plainVmName } from "../../replica/vm_fields.ts";
 import type { QmpClient } from "./qmp_client.ts";
 
 /**
- * Asks QEMU who its VM is.
+ * Asks QEMU for its VM's identity.
  *
- * @param name What the operator calls it, in place of QEMU's UUID and name.
+ * @param name The operator's name for the VM, in place of QEMU's UUID and name.
  * @throws {TransportError} As {@link QmpClient.execute}.
  */
 export async function readVmIdentity(qmp: QmpClient, name?: string): Promise<VmIdentity> {
@@ -35,7 +35,7 @@ export async function readVmIdentity(qmp: QmpClient, name?: string): Promise<VmI
   };
 }
 
-/** A VM of which only that is known, if it is. */
+/** The identity of a VM of which at most the name is known. */
 export function namedVm(name: string | undefined): VmIdentity {
   return name === undefined ? {} : { name: plainVmName(name) };
 }
@@ -50,18 +50,24 @@ async function ask(qmp: QmpClient, query: QmpCommand): Promise<unknown> {
   }
 }
 
-/** By its threads' ids, and when they started, in this boot of the host. */
+/**
+ * Identifies QEMU's process by the ids and starting times of its vCPU threads, in this boot of the
+ * host.
+ */
 function processOf(threads: readonly number[]): string | undefined {
   if (threads.length === 0) return undefined;
   const bootId = Deno.readTextFileSync("/proc/sys/kernel/random/boot_id").trim();
   return digest([bootId, ...threads.map((id) => `${id} ${startOf(id)}`)]);
 }
 
-/** Clock ticks since the boot; nothing of a process on another host, or out of sight. */
+/**
+ * When a thread started, in clock ticks since the boot; undefined if it runs on another host, or is
+ * not visible from here.
+ */
 function startOf(thread: number): string {
   try {
     const stat = Deno.readTextFileSync(`/proc/${thread}/stat`);
-    // Behind the command's name, which may hold anything, field 22 of all.
+    // Field 22 of all, counted from behind the command's name, which may contain anything.
     return stat.slice(stat.lastIndexOf(")") + 2).split(" ")[19];
   } catch {
     return "";

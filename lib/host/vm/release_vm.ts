@@ -1,4 +1,4 @@
-/** Sets a VM free from a migration whose other side is gone. */
+/** Releases a VM from a migration whose other side is gone. */
 import { getLogger } from "@logtape/logtape";
 import {
   lostHeartbeat,
@@ -17,10 +17,10 @@ import { type Clock, SYSTEM_CLOCK } from "../system/clock.ts";
 
 const log = getLogger(["kemari", "protect"]);
 
-/** Whether the VM goes on unprotected or stands still until somebody decides. */
+/** Whether the VM goes on unprotected, or is stopped until an operator decides. */
 export type OnSecondaryLoss = "continue" | "stop";
 
-/** Whether the secondary has said that the VM is its own: then it must not run here. */
+/** Whether the secondary has said that it has taken over: then the VM must not run here. */
 export function isTakenOver(error: unknown): boolean {
   return error instanceof WireError && error.fault === "taken-over";
 }
@@ -29,18 +29,18 @@ export function isTakenOver(error: unknown): boolean {
 const HELD_STATES: ReadonlySet<string> = new Set(["colo", "postmigrate", "finish-migrate"]);
 
 const SETTLE_MS = 5000;
-/** COLO lets a VM run within so much of its end, if it does. */
+/** If COLO lets a VM run at its end, it does so within this time. */
 const WAKE_MS = 1000;
 const POLL_MS = 20;
-/** How long {@link releaseVm} waits for QEMU, all in all. */
+/** How long {@link releaseVm} waits for QEMU in total. */
 export const MOST_RELEASE_MS = SETTLE_MS + SETTLE_MS + WAKE_MS;
-/** A migration that is being cancelled has ended by then, or never does. */
+/** A migration that is being cancelled has ended after this time, or never ends. */
 const CANCEL_MS = 1000;
-/** A VM that QEMU's gdb stub lets run does so by then. */
+/** A VM that QEMU's gdb stub lets run is running after this time. */
 const STUB_MS = 2000;
 
 /**
- * Whether QEMU is in COLO with a VM that COLO's end would harm: it is to be told later.
+ * Whether QEMU is in COLO with a VM that the end of COLO would harm: COLO is to be ended later.
  *
  * @returns The VM's run state then.
  * @throws {QemuError | TransportError} if QEMU refuses or cannot be reached.
@@ -55,7 +55,8 @@ export async function staysInColo(client: QmpClient): Promise<string | undefined
 /**
  * Ends COLO or a migration under way, and leaves the VM running or stopped.
  *
- * @param stoppedByUs Whether it may stand still because of us: then it goes on, where it is to.
+ * @param stoppedByUs Whether the VM may be stopped because of us: then it goes on, if it is to go
+ *   on.
  * @returns The run state that QEMU reports afterwards.
  * @throws {QemuError | TransportError} if QEMU refuses or cannot be reached.
  */
@@ -69,7 +70,7 @@ export async function releaseVm(
   const before = await migration();
   let isStuck = false;
   if (before.phase === "colo" || before.phase === "running") {
-    // A channel in which QEMU hangs would keep it from hearing the next command.
+    // A QEMU that hangs in the migration's channel would not hear the next command.
     await ignoring(client.run(yankMigration()));
     if (before.phase === "colo") await ignoring(client.run(lostHeartbeat()));
     const begun = clock.now();
@@ -77,16 +78,17 @@ export async function releaseVm(
       const { phase, status } = await migration();
       if (phase !== "colo" && phase !== "running") break;
       const waitedMs = clock.now() - begun;
-      // From 8 or so on, QEMU never ends a COLO that was cancelled (measured, 10.0 and 11.1): its thread
-      // waits to hear that it is alone, and that word is refused to it. Its VM may go on all the same.
+      // From 8 or so on, QEMU never ends a COLO that was cancelled (measured, 10.0 and 11.1): its
+      // thread waits for the command x-colo-lost-heartbeat, which QEMU refuses then. The VM may go
+      // on all the same.
       isStuck = status === "cancelling" && waitedMs > CANCEL_MS;
       if (isStuck || waitedMs > SETTLE_MS) break;
       if (phase === "colo" && before.phase !== "colo") await ignoring(client.run(lostHeartbeat()));
       await clock.delay(POLL_MS);
     }
   }
-  // QEMU's COLO thread lets the VM run when it has heard, also one that an operator had paused; a
-  // `stop` before that would be undone.
+  // QEMU's COLO thread lets the VM run when it gets this command, also a VM that an operator had
+  // paused; a `stop` before that would be undone.
   const isWaking = before.phase === "colo" && action === "stop";
   const state = isStuck ? await runState(client) : await settled(client, isWaking, clock);
   const isHeld = HELD_STATES.has(state) || stoppedByUs && state === "paused";
@@ -98,12 +100,12 @@ export async function releaseVm(
 }
 
 /**
- * Lets a VM run whose COLO was cancelled and never ends. Was that in the midst of a checkpoint, the VM
- * stands still in `colo`, and nobody leaves that state any more: QEMU refuses `cont` there ("COLO
- * checkpoint in progress", 11.1; 10.0 does not), as each one does in `finish-migrate`, before COLO's
- * first word ("Migration is not finalized yet"); `stop` changes nothing.
+ * Lets a VM run whose COLO was cancelled and never ends. If it was cancelled during a checkpoint,
+ * the VM stands still in the run state `colo` for ever: QEMU 11.1 refuses `cont` there ("COLO
+ * checkpoint in progress"), 10.0 does not. Every QEMU refuses `cont` in `finish-migrate`, before
+ * COLO's first message ("Migration is not finalized yet"). `stop` changes nothing.
  *
- * @throws {QemuError | TransportError} if QEMU cannot be brought to it, or cannot be reached.
+ * @throws {QemuError | TransportError} if QEMU does not let the VM run, or cannot be reached.
  */
 async function resumeStuck(client: QmpClient, clock: Clock): Promise<void> {
   const begun = clock.now();
@@ -115,8 +117,8 @@ async function resumeStuck(client: QmpClient, clock: Clock): Promise<void> {
     if (state === "running") return;
     if (!PASSING_STATES.has(state)) throw refusal;
     if (state === "colo") return await runAgainstRefusal(client, refusal, clock);
-    // A migration that is cancelled leaves this state by itself, unless COLO holds it. Only COLO leaves the
-    // VM its disks there, without which it must not run.
+    // A migration that is cancelled leaves this state by itself, unless COLO holds it. Only under
+    // COLO does the VM keep its disks in this state, and without them it must not run.
     if (clock.now() - begun > SETTLE_MS) {
       if (!await isColoEnabled(client)) throw refusal;
       return await runAgainstRefusal(client, refusal, clock);
@@ -125,14 +127,14 @@ async function resumeStuck(client: QmpClient, clock: Clock): Promise<void> {
   }
 }
 
-/** Whether a migration of this QEMU's becomes COLO. */
+/** Whether a migration of this QEMU becomes COLO. */
 async function isColoEnabled(client: QmpClient): Promise<boolean> {
   const capabilities = await client.run(queryCapabilities());
   return Array.isArray(capabilities) &&
     capabilities.some(({ capability, state }) => capability === "x-colo" && state === true);
 }
 
-/** @param refusal What QEMU says to `cont`. */
+/** @param refusal QEMU's answer to `cont`. */
 async function runAgainstRefusal(
   client: QmpClient,
   refusal: QemuError,
@@ -159,22 +161,23 @@ async function runAgainstRefusal(
     throw new QemuError(
       refusal.command,
       refusal.errorClass,
-      `${refusal.reason}; QEMU's gdb stub did not let the VM run either${how}, and the VM stands still. ` +
-        "To let it run, say gdbserver tcp:127.0.0.1:1234 in QEMU's human monitor, then run gdb -batch " +
-        "-ex 'target remote 127.0.0.1:1234' -ex detach where QEMU runs; if that fails too, " +
-        "system_reset and cont start the guest anew",
+      `${refusal.reason}; QEMU's gdb stub did not let the VM run either${how}, and the VM stands ` +
+        `still. ` +
+        "To let it run, say gdbserver tcp:127.0.0.1:1234 in QEMU's human monitor, then run gdb " +
+        "-batch -ex 'target remote 127.0.0.1:1234' -ex detach where QEMU runs; if that fails " +
+        "too, system_reset and cont start the guest anew",
       { cause: error },
     );
   }
 }
 
-/** Run states that COLO leaves by itself, for a VM that runs. */
+/** Run states from which COLO lets a VM run again by itself. */
 const PASSING_STATES: ReadonlySet<string> = new Set(["colo", "finish-migrate"]);
 
 /**
- * The run state, once it is no longer one that COLO is about to leave by itself.
+ * Waits until the run state is one that COLO does not leave by itself. @returns That run state.
  *
- * @param toStop Whether what COLO leaves running is to be stopped: a paused VM is waited for too.
+ * @param toStop Whether the VM is to be stopped behind COLO: then this waits for a paused VM too.
  */
 async function settled(client: QmpClient, toStop: boolean, clock: Clock): Promise<string> {
   const begun = clock.now();
@@ -193,11 +196,11 @@ export async function runState(client: QmpClient): Promise<string> {
   return typeof reply?.status === "string" ? reply.status : "unknown";
 }
 
-/** For commands that are refused where they are not needed. */
+/** Executes a command that QEMU refuses where it is not needed. */
 async function ignoring(task: Promise<unknown>): Promise<void> {
   try {
     await task;
   } catch {
-    // QEMU says so when there is nothing to yank or to fail over.
+    // QEMU's answer when there is nothing to yank or to fail over.
   }
 }

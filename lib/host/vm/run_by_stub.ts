@@ -13,25 +13,25 @@ import { openSocketPair } from "../system/descriptor_passing.ts";
 import { libc } from "../system/libc.ts";
 import type { QmpClient } from "./qmp_client.ts";
 
-/** Under which name QEMU is given its end. */
+/** The name under which QEMU is given its end of the connection. */
 const DESCRIPTOR = "kemari-gdb";
 const DETACH_BYTES = new TextEncoder().encode(DETACH);
 
-/** The debugger that leaves at once, as QEMU reaches it. */
+/** A debugger that detaches at once, and how QEMU reaches it. */
 interface LeavingDebugger {
   readonly address: StubAddress;
   close(): Promise<void>;
 }
 
 /**
- * Attaches a debugger, which detaches: then QEMU lets the VM run. A stub of an operator's (`-gdb`) ends
- * by that.
+ * Attaches a debugger, which detaches: then QEMU lets the VM run. This ends an operator's own stub
+ * (`-gdb`).
  *
- * @param runs Resolves when the VM runs, and rejects when it ought to.
+ * @param runs Resolves when the VM runs, and rejects when it should have run by then.
  * @throws {QemuError | TransportError} if QEMU refuses or cannot be reached, and what `runs` throws.
  */
 export async function runByStub(client: QmpClient, runs: () => Promise<void>): Promise<void> {
-  // A debugger before us, of a process that was killed, may have left its own behind.
+  // An earlier process that was killed may have left its connection behind.
   const id = `kemari-${crypto.randomUUID()}`;
   const leaving = await giveDebugger(client) ?? await listenAsDebugger();
   try {
@@ -49,8 +49,8 @@ export async function runByStub(client: QmpClient, runs: () => Promise<void>): P
 }
 
 /**
- * Hands QEMU a connection in which the debugger's word lies already: QEMU's user and sandbox do not
- * matter then.
+ * Hands QEMU a connection into which the debugger's message is written already: QEMU's user and
+ * sandbox do not matter then.
  *
  * @returns `undefined` where this monitor takes no descriptors.
  */
@@ -71,13 +71,16 @@ async function giveDebugger(client: QmpClient): Promise<LeavingDebugger | undefi
     address: { type: "fd", data: { str: DESCRIPTOR } },
     async close() {
       libc().close(ours);
-      // Where QEMU has not used it.
+      // If QEMU has not used the descriptor.
       await client.run(takeBackDescriptor(DESCRIPTOR)).catch(() => {});
     },
   };
 }
 
-/** QEMU connects by itself, by whatever user it is. Whoever else does learns nothing and reaches nothing. */
+/**
+ * Lets QEMU connect by itself, whichever user it runs as. Another process that connects learns
+ * nothing and reaches nothing.
+ */
 async function listenAsDebugger(): Promise<LeavingDebugger> {
   const folder = await Deno.makeTempDir({ prefix: "kemari-gdb-" });
   const path = `${folder}/stub`;

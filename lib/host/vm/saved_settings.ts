@@ -11,14 +11,14 @@ import type { QmpClient } from "./qmp_client.ts";
 
 const log = getLogger(["kemari", "protect"]);
 
-/** In the folder of a protection while QEMU's settings are not as they were. */
+/** The file in a protection's folder that exists while QEMU's settings are changed. */
 const NOTE = "settings";
 
 /**
- * Notes what a protection is about to change in QEMU's settings, before it does. A note that is there
- * already stays: what an earlier session has changed and nobody has put back is not how it was.
+ * Notes QEMU's settings before a protection changes them. A note that is there already stays: it
+ * has the original values, while QEMU still has what an earlier session has set.
  *
- * @param folder The protection's temporary folder, which its guardian knows.
+ * @param folder The protection's temporary folder, which the guardian knows too.
  */
 export function saveSettings(folder: string, support: MigrationSupport): void {
   if (readSavedSettings(folder) !== undefined) return;
@@ -26,7 +26,7 @@ export function saveSettings(folder: string, support: MigrationSupport): void {
   Deno.renameSync(`${folder}/${NOTE}.new`, `${folder}/${NOTE}`);
 }
 
-/** What is to be put back; undefined where nothing was changed, or all of it was put back. */
+/** The settings to be restored; undefined if nothing was changed, or everything was restored. */
 export function readSavedSettings(folder: string): string | undefined {
   try {
     return Deno.readTextFileSync(`${folder}/${NOTE}`);
@@ -37,10 +37,10 @@ export function readSavedSettings(folder: string): string | undefined {
 }
 
 /**
- * Puts QEMU's settings back. A setting that QEMU refuses is told of, and the others follow.
+ * Restores QEMU's settings. A setting that QEMU refuses is logged, and the others follow.
  *
  * @param note From {@link readSavedSettings}.
- * @throws {TransportError} QEMU is gone, or does not answer.
+ * @throws {TransportError} if QEMU is gone, or does not answer.
  */
 export async function putBackSettings(qmp: QmpClient, note: string): Promise<void> {
   for (const command of restoreSettings(decodeSettings(note))) {
@@ -53,7 +53,7 @@ export async function putBackSettings(qmp: QmpClient, note: string): Promise<voi
   }
 }
 
-/** As {@link putBackSettings}, for the process that has noted them. */
+/** As {@link putBackSettings}, for the process that has noted the settings. */
 export async function restoreSaved(qmp: QmpClient, folder: string): Promise<void> {
   const note = readSavedSettings(folder);
   if (note === undefined) return;
@@ -61,6 +61,6 @@ export async function restoreSaved(qmp: QmpClient, folder: string): Promise<void
   try {
     Deno.removeSync(`${folder}/${NOTE}`);
   } catch {
-    // It went with the protection's folder.
+    // The file was removed with the protection's folder.
   }
 }

@@ -1,16 +1,17 @@
 /**
- * Keeps a VM under tcg still while QEMU reads all of its RAM.
+ * Keeps a VM under tcg stopped while QEMU reads all of its RAM.
  *
- * tcg notes the next write to a page by a flag in its TLB, which belongs to a dirty bit. The vCPU
+ * tcg notices the next write to a page by a flag in its TLB, which goes with a dirty bit. The vCPU
  * looks at the bit, and changes the flag after that (QEMU accel/tcg/cputlb.c, tlb_set_page_full()
- * and notdirty_write()); where a migration takes the bits in between, the page has neither. What the
- * guest writes to it then is not seen, and the secondary keeps the page as it was. Measured with
- * QEMU 11.1 by itself: one page in some 10⁶ looks at the bits, in a guest that goes through its RAM.
- * Of some 400 VMs that were booting when their protection began, two did not survive a takeover; the
- * one whose RAM was kept lacked a part of one page, for this reason to all appearances. KVM's log
- * has no such gap, and checkpoints take the bits while the VM stands still.
+ * and notdirty_write()); if a migration takes the bits in between, the page has neither flag nor
+ * bit. What the guest writes to that page then is not noticed, and the secondary keeps the page as
+ * it was. Measured with QEMU 11.1 by itself: one page was missed in some 10⁶ looks at the bits, in
+ * a guest that goes through its RAM. Of some 400 VMs that were booting when their protection began,
+ * two did not survive a takeover; the VM whose RAM was kept lacked a part of one page, apparently
+ * for this reason. KVM's log has no such gap, and checkpoints take the bits while the VM stands
+ * still.
  *
- * What is read of a VM that we have stopped is a paused one's: see `asRunning`.
+ * The state of a VM that we have stopped is that of a paused VM: see `asRunning`.
  */
 import { getLogger } from "@logtape/logtape";
 import { queryStatus, stopVm } from "../../qmp/migration.ts";
@@ -20,20 +21,20 @@ import type { QmpClient } from "./qmp_client.ts";
 
 const log = getLogger(["kemari", "protect"]);
 
-/** In the folder of a protection while its VM stands still because of it. */
+/** The file in a protection's folder that exists while the protection keeps its VM stopped. */
 const MARK = "standing-still";
-/** Stopping waits for what the guest's disks have under way. */
+/** How long `stop` may take: it waits for requests of the guest's disks that are under way. */
 const STOP_MS = 600_000;
 
 /**
- * Starts migrations, of a VM that is stopped before where it must be. It runs again when COLO begins
- * or a snapshot is over. If it does not come so far, `releaseVm` lets it go on: in this process or,
- * by the mark, in the guardian.
+ * Starts migrations, and stops the VM before where necessary. The VM runs again when COLO begins or
+ * a snapshot is over. If the migration does not come so far, `releaseVm` lets the VM go on: in this
+ * process or, by the mark, in the guardian.
  */
 export class StillVm {
   readonly #qmp: QmpClient;
   readonly #mark: string;
-  /** Whether the VM must stand still to be read. */
+  /** Whether the VM must be stopped while QEMU reads its RAM. */
   readonly isNeeded: boolean;
   #stoppedAt: number | undefined;
   #told = false;
@@ -46,12 +47,12 @@ export class StillVm {
     this.isNeeded = support.accelerator === "tcg";
   }
 
-  /** Whether the VM stands still because of us. */
+  /** Whether the VM is stopped because of us. */
   get isHeld(): boolean {
     return this.#stoppedAt !== undefined;
   }
 
-  /** Whether a migration was begun, and not given up: whatever else is under way is not ours. */
+  /** Whether a migration was begun here, and not given up: any other migration is not ours. */
   get hasBegun(): boolean {
     return this.#start !== undefined;
   }
@@ -59,7 +60,8 @@ export class StillVm {
   /**
    * Stops the VM if need be, and starts a migration.
    *
-   * @param begin Starts it, unless nobody waits for it any more; what it rejects with then is lost.
+   * @param begin Starts the migration, unless nobody waits for it any more; its rejection is then
+   *   ignored.
    * @returns The migration's descriptor, the caller's to close.
    */
   async start(begin: (givenUp: AbortSignal) => Promise<number>): Promise<number> {
@@ -69,7 +71,7 @@ export class StillVm {
     return await task;
   }
 
-  /** Nobody waits for {@link start} any more. @returns When nothing of it is under way. */
+  /** Gives {@link start} up. Resolves when nothing of it is under way any more. */
   async giveUp(): Promise<void> {
     const start = this.#start;
     this.#start = undefined;
@@ -85,9 +87,11 @@ export class StillVm {
     try {
       Deno.removeSync(this.#mark);
     } catch {
-      // It went with the protection's folder.
+      // The file was removed with the protection's folder.
     }
-    if (!this.#told) log.info("tcg: the VM stood still for {forMs} ms, to be read", { forMs });
+    if (!this.#told) {
+      log.info("tcg: the VM stood still for {forMs} ms while its RAM was read", { forMs });
+    }
     this.#told = true;
   }
 
@@ -105,7 +109,7 @@ export class StillVm {
 
   async #stop(): Promise<void> {
     const { running } = await this.#qmp.run(queryStatus()) as { running?: boolean };
-    // Whoever has stopped it already is not to be overruled by us.
+    // A VM that an operator has stopped already stays stopped.
     if (running !== true) return;
     Deno.writeTextFileSync(this.#mark, "");
     this.#stoppedAt = performance.now();
@@ -113,7 +117,7 @@ export class StillVm {
   }
 }
 
-/** Whether a protection that was killed, whose folder that is, has left its VM standing still. */
+/** Whether the protection with this folder, which was killed, has left its VM stopped. */
 export async function wasStandingStill(folder: string): Promise<boolean> {
   return await Deno.stat(`${folder}/${MARK}`).then(() => true, () => false);
 }

@@ -4,9 +4,9 @@ import type { Reactor } from "../system/reactor.ts";
 import { VmEnded, VmWatch } from "./vm_watch.ts";
 
 /**
- * QEMU's monitor, and what it tells of the VM: the VM's end, and the monitor's own, end whatever the
- * reactor runs. Not while a session with the secondary is being ended, which has to be done whether
- * QEMU lives or not: its stream may be seen to end before its monitor.
+ * Watches QEMU's monitor: the end of the VM, or of the monitor, ends what the reactor runs. Except
+ * while a session with the secondary is being ended: that has to be done whether QEMU lives or not,
+ * since the end of QEMU's stream may be seen before that of its monitor.
  */
 export class SupervisedLine {
   readonly #reactor: Reactor;
@@ -25,13 +25,13 @@ export class SupervisedLine {
     });
   }
 
-  /** Whatever else has failed in the same moment belongs to what is being ended, too. */
+  /** Other failures of the same moment belong to the session that is being ended, too. */
   ignoreEnd(): void {
     this.#matters = false;
     this.#reactor.forgetFailure();
   }
 
-  /** It matters again, also if it has ended since. */
+  /** The monitor counts again, also if it has ended since. */
   heedEnd(): void {
     this.#matters = true;
     this.#tell();

@@ -1,4 +1,4 @@
-/** What is said of a VM that has ended, sleeps, or whose migration somebody has ended. */
+/** Messages on a VM that has ended, sleeps, or whose migration somebody has ended. */
 import { getLogger } from "@logtape/logtape";
 import type { VmFate } from "../../decisions/vm_fate.ts";
 import { KemariError, QemuError, TransportError } from "../../errors.ts";
@@ -6,10 +6,10 @@ import { VmEnded } from "./vm_watch.ts";
 
 const log = getLogger(["kemari", "protect"]);
 
-/** What is said of a VM that somebody has paused. */
+/** The message on a VM that somebody has paused. */
 export const PAUSED = "the VM is paused, and is synchronized when it runs again";
 
-/** A fate in words, for the secondary and its operator; the reason of a LEAVE. */
+/** A VM's fate in words, for the secondary and its operator: the reason in a LEAVE. */
 export function fateInWords(fate: VmFate | undefined): string {
   switch (fate?.kind) {
     case "ended":
@@ -28,9 +28,9 @@ export function fateInWords(fate: VmFate | undefined): string {
 }
 
 /**
- * What a protection ends with that the VM has ended.
+ * The error with which a protection ends that was ended by its VM.
  *
- * @param error What was seen of it.
+ * @param error The error in which the end showed.
  * @param heard Whether the secondary has acknowledged what it was told; undefined if there was none.
  */
 export function endedBy(
@@ -49,19 +49,19 @@ export function endedBy(
       return new TransportError(
         peer,
         "read",
-        `the VM was shut down (${what}), and the secondary has not acknowledged it: it may take over`,
+        `the VM was shut down (${what}), and the secondary has not acknowledged it: it may take ` +
+          `over`,
         {
           party: "peer",
-          hint:
-            "nothing of what the guest said since its last transaction has got out; see kemari " +
+          hint: "no output of the guest since its last transaction has left; see kemari " +
             "status at the secondary before you start the VM anywhere",
         },
       );
     case "stranded":
       return new QemuError("x-colo", "GenericError", STRANDED, {
         hint:
-          "end this QEMU (quit); the secondary has the VM as it was a moment before. Turn S3 off to " +
-          "keep it from happening again: see kemari doctor",
+          "end this QEMU (quit); the secondary has the VM as it was a moment before. Turn S3 off " +
+          "to keep it from happening again: see kemari doctor",
       });
     case "dead":
       return error;

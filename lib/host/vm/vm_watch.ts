@@ -1,4 +1,4 @@
-/** What a VM's QEMU says of it unasked, kept for whoever has to judge what has become of it. */
+/** What QEMU reports on its VM by events, kept to judge what has become of the VM. */
 import type { VmEvidence } from "../../decisions/vm_fate.ts";
 import { queryStatus } from "../../qmp/migration.ts";
 import { decodeMigrationStatus, queryMigration } from "../../qmp/migration_status.ts";
@@ -6,20 +6,20 @@ import type { QmpEvent } from "../../qmp/session.ts";
 import type { QmpClient } from "./qmp_client.ts";
 import type { Reactor } from "../system/reactor.ts";
 
-/** How long a QEMU whose stream has ended has to show that it lives. */
+/** How long a QEMU whose stream has ended has to show that it is alive. */
 const ALIVE_MS = 3000;
 
-/** Of events that tell what QEMU does about something: it stops the VM. */
+/** The action "stop the VM", in events that report what QEMU does about something. */
 const STOPPING_ACTIONS: ReadonlySet<unknown> = new Set(["pause", "stop"]);
 
-/** The run state that follows then. */
+/** The run state that follows each of these events if QEMU stops the VM. */
 const STATE_BEHIND: Readonly<Record<string, string>> = {
   GUEST_PANICKED: "guest-panicked",
   WATCHDOG: "watchdog",
   BLOCK_IO_ERROR: "io-error",
 };
 
-/** Run states that no migration of ours leads to. */
+/** Run states to which a migration of ours does not lead. */
 const STOPPED_BY_OTHERS: ReadonlySet<string> = new Set([
   "paused",
   "debug",
@@ -29,9 +29,9 @@ const STOPPED_BY_OTHERS: ReadonlySet<string> = new Set([
   "internal-error",
 ]);
 
-/** The VM was shut down, or is elsewhere: whoever protects it ends, and nothing has failed. */
+/** The VM was shut down, or is elsewhere: its protection ends, and nothing has failed. */
 export class VmEnded extends Error {
-  /** @param reason SHUTDOWN's, or in words. */
+  /** @param reason The reason that SHUTDOWN gives, or words. */
   constructor(readonly reason: string) {
     super(`the VM has ended: ${reason}`);
     this.name = "VmEnded";
@@ -46,29 +46,32 @@ export class GuestSleeps extends Error {
   }
 }
 
-/** What may be heard of a VM. Everything is called in the turn in which it is read; nothing may throw. */
+/**
+ * Follows a VM. Every method is called in the turn of the reactor in which the event is read; none
+ * may throw.
+ */
 interface VmFollower {
-  /** STOP: the VM stands still, whoever has stopped it. */
+  /** STOP: the VM stands still, for whatever reason. */
   stopped?(): void;
-  /** RESUME: it runs again. */
+  /** RESUME: the VM runs again. */
   resumed?(): void;
   /** SUSPEND: the guest sleeps; QEMU does not call that a STOP. */
   asleep?(): void;
-  /** WAKEUP: it sleeps no longer; QEMU does not call that a RESUME. */
+  /** WAKEUP: the guest sleeps no longer; QEMU does not call that a RESUME. */
   awake?(): void;
   /** RESET: the guest begins anew. */
   reset?(): void;
-  /** The VM has been shut down; QEMU ends, unless it was told not to (`-no-shutdown`). */
+  /** SHUTDOWN: the VM has been shut down. QEMU ends, unless it was told not to (`-no-shutdown`). */
   shutDown?(reason: string): void;
-  /** QEMU has left the first pass of its migration behind, and is in COLO. */
+  /** The first pass of QEMU's migration is over, and QEMU is in COLO. */
   inColo?(): void;
-  /** QEMU has left COLO, or waits to hear that it is alone: no checkpoint follows. */
+  /** QEMU has left COLO, or waits for `x-colo-lost-heartbeat`: no checkpoint follows. */
   outOfColo?(): void;
 }
 
 /**
- * Listens to one QEMU from its connection on: keeps what it has said of its VM, and passes it on to
- * whoever follows, in the order in which they came.
+ * Listens to one QEMU from its connection on: keeps what QEMU has reported on its VM, and passes it
+ * on to the followers, in the order in which they came.
  *
  * ```text
  * STOP, RESUME      BLOCK_IO_ERROR, WATCHDOG, GUEST_PANICKED ──► standsStill, until RESUME or RESET
@@ -92,13 +95,13 @@ export class VmWatch {
     qmp.onEvent((event) => this.#heard(event));
   }
 
-  /** Passes on what is heard from now on, until what this returns is called. */
+  /** Adds a follower. @returns A function that removes it. */
   follow(follower: VmFollower): () => void {
     this.#followers.add(follower);
     return () => this.#followers.delete(follower);
   }
 
-  /** Why the VM was shut down; undefined if it was not. */
+  /** Why the VM was shut down; undefined if it was not shut down. */
   get shutdown(): string | undefined {
     return this.#shutdown;
   }
@@ -106,15 +109,15 @@ export class VmWatch {
     return this.#isAsleep;
   }
 
-  /** The run state in which QEMU or an operator has stopped the VM, as far as it was said. */
+  /** The run state in which QEMU or an operator has stopped the VM, if it is known. */
   get standsStill(): string | undefined {
     return this.#standsStill;
   }
 
   /**
-   * Has QEMU asked why a VM has stopped that nobody has told us of. An answer that a RESUME came behind
-   * is of no use: events are heard in the turn that reads them, and answers only after it. A VM that
-   * has stopped again since is asked of again.
+   * Asks QEMU why its VM has stopped, when no event has said so. If a RESUME has come meanwhile,
+   * the answer is of no use: events are handled in the turn that reads them, and answers only after
+   * that turn. If the VM has stopped again since, QEMU is asked again.
    */
   async lookWhyStopped(): Promise<void> {
     const resumes = this.#resumes;
@@ -123,16 +126,16 @@ export class VmWatch {
       if (resumes !== this.#resumes) return;
       if (status !== undefined && STOPPED_BY_OTHERS.has(status)) this.#standsStill = status;
     } catch {
-      // Its end is seen by others.
+      // Other code sees the monitor's end.
     }
   }
 
   /**
-   * Reads the monitor to its end, or asks QEMU where it has none, so that a word that is on its way is
-   * heard before a VM is called dead: the end of QEMU's stream may be seen first.
+   * Reads the monitor to its end, or asks QEMU if the monitor has not ended, so that an event on
+   * its way is heard before the VM is called dead: the end of QEMU's stream may be seen first.
    */
   async evidence(reactor: Reactor): Promise<VmEvidence> {
-    // Whatever else fails meanwhile is not about the VM.
+    // Other failures meanwhile do not concern the VM.
     const found = await reactor.seeThrough(this.#ask(), () => {});
     const isAsleep = this.#isAsleep;
     return {
@@ -143,9 +146,10 @@ export class VmWatch {
   }
 
   /**
-   * Whether the VM has gone on behind what an event tells of. QEMU says WATCHDOG, and newer ones
-   * BLOCK_IO_ERROR, once a second at the most: one that comes too soon is kept back, with the time at
-   * which it happened, and may arrive behind the RESUME, and behind the next STOP, which is ours.
+   * Whether the VM has gone on since an event happened. QEMU sends WATCHDOG, and newer ones send
+   * BLOCK_IO_ERROR, once a second at the most: an event that comes sooner is kept back, with the
+   * time at which it happened. It may arrive after the RESUME, and after the next STOP, which is
+   * ours.
    *
    * @see QEMU monitor/monitor.c, monitor_qapi_event_conf
    */
@@ -180,7 +184,7 @@ export class VmWatch {
         }
         return;
       case "RESET":
-        // A VM that was kept behind its end begins anew.
+        // A VM that was kept (`-no-shutdown`) after its end starts anew.
         this.#shutdown = undefined;
         this.#isAsleep = false;
         this.#standsStill = undefined;

@@ -2,6 +2,7 @@ import { createXXHash128 } from "hash-wasm";
 import { WireError } from "../../errors.ts";
 import type { RamBlock } from "../../qemu/wire.ts";
 import { DIGEST_BYTES, MAX_CONTROL_BYTES } from "../../txn/wire.ts";
+import { refuse } from "../../txn/wire_fault.ts";
 import type { RamImage } from "./ram_image.ts";
 
 /** Computes the 128-bit digest of a page; the result is valid until the next call. */
@@ -84,12 +85,20 @@ export class DigestTable {
     };
     while (at < payload.length) {
       need(1 + payload[at] + 12);
+      if (payload[at] === 0) refuse(at, "bad-value", "a DIGEST for a block without a name");
       const name = String.fromCharCode(...payload.subarray(at + 1, at + 1 + payload[at]));
       at += 1 + payload[at];
+      if (view.getUint32(at) >= 2 ** 21) {
+        const page = view.getBigUint64(at);
+        refuse(at, "bad-value", `a DIGEST for page ${page}, which is not below 2^53`);
+      }
       const first = view.getUint32(at) * 0x1_0000_0000 + view.getUint32(at + 4);
       const count = view.getUint32(at + 8);
       at += 12;
       if (count === 0) {
+        if (blocks.has(name)) {
+          refuse(at, "bad-value", `digests with block ${JSON.stringify(name)} announced twice`);
+        }
         blocks.set(name, first);
         continue;
       }

@@ -194,6 +194,10 @@ Deno.test("a digest payload that does not add up is refused", () => {
   assert.throws(receive(size, run(0, 2, 1)), /ends inside a run/);
   assert.throws(receive(size, run(7, 2, 2)), /pages 7 to 9 of block "a", which has 8/);
   assert.throws(receive(run(0, 1, 1)), /which has 0/);
+  assert.throws(receive(size, size), /"a" announced twice/);
+  assert.throws(receive(concat(0, size.subarray(2))), /without a name/);
+  const far = concat(1, "a", [0, 0x20, 0, 0, 0, 0, 0, 0], [0, 0, 0, 0]);
+  assert.throws(receive(far), /page 9007199254740992, which is not below 2\^53/);
 });
 
 Deno.test("a table forgets, and pages of zeros need no entry", () => {

@@ -4,6 +4,9 @@ import { createHash } from "node:crypto";
 import assert from "node:assert/strict";
 import { Carry } from "../../bytes/carry.ts";
 import { StreamParser } from "../../qemu/stream_parser.ts";
+import type { End } from "../../txn/frame_rules.ts";
+import type { HelloField } from "../../txn/hello_fields.ts";
+import { SessionModel } from "../../txn/testing/end_model.ts";
 import { createPageDigest, type PageDigest } from "../pages/page_digest.ts";
 import { Primary, type PrimaryConfig, type PrimaryEvent } from "../primary/primary.ts";
 import { Replica } from "../secondary/replica.ts";
@@ -20,7 +23,14 @@ export interface LoopbackConfig extends Partial<PrimaryConfig> {
   readonly holdAnswers?: boolean;
   /** Called with every piece on its way to the secondary; may replace it. */
   readonly tamper?: (bytes: Uint8Array) => Uint8Array;
+  /** More that the primary says in HELLO. */
+  readonly fields?: readonly HelloField[];
 }
+
+/** What was said, or how late it was. */
+export type Said =
+  | { readonly who: "sender" | "receiver"; readonly bytes: Uint8Array }
+  | { readonly who: "time"; readonly now: number };
 
 const DIGEST_SEED = [11, 22] as const;
 let digest: PageDigest | undefined;
@@ -44,24 +54,42 @@ export class Loopback {
   readonly wire: Uint8Array[] = [];
   /** Everything that the secondary said. */
   readonly answers: Uint8Array[] = [];
+  /** Both, in the order in which they were heard, and the time where it was let pass. */
+  readonly said: Said[] = [];
   readonly #config: LoopbackConfig;
+  /** Knows by the table of rules what each end has to make of what it hears; not of what is tampered with. */
+  #model: SessionModel | undefined;
   readonly #toSecondary = new Carry();
   readonly #toPrimary = new Carry();
   #held: Uint8Array[] = [];
   #unparsed: Uint8Array = new Uint8Array(0);
 
-  private constructor(config: LoopbackConfig) {
+  #listen(from: End, bytes: Uint8Array): void {
+    for (const { name, verdict } of this.#model?.passes(from, bytes) ?? []) {
+      assert.notEqual(verdict.is, "refused", `a ${from} must not say ${name} there`);
+    }
+  }
+
+  /** Nothing has been said yet, see {@link open}. */
+  constructor(config: LoopbackConfig) {
     this.#config = config;
     const clock = () => this.now;
     const session = Uint8Array.from({ length: 16 }, (_, i) => i);
     this.primary = new Primary(
       { commit: "async", stream: "auto", maxInFlightBytes: 1e9, ...config },
-      { session, heartbeatMs: 1000, graceMs: 5000, software: "kemari test" },
+      {
+        session,
+        heartbeatMs: 1000,
+        graceMs: 5000,
+        software: "kemari test",
+        fields: config.fields,
+      },
       0,
       clock,
     );
     const maxTransactionBytes = config.maxTransactionBytes ?? 1e9;
     this.replica = config.replica ?? new Replica(maxTransactionBytes);
+    if (config.tamper === undefined) this.#model = new SessionModel(this.replica.committed);
     this.secondary = new Secondary(
       this.replica,
       this.counters,
@@ -69,6 +97,7 @@ export class Loopback {
         heartbeatMs: 1000,
         graceMs: 5000,
         maxTransactionBytes: config.hidesLimit ? 0 : maxTransactionBytes,
+        takesInputs: this.replica.taps.keepsInputs,
         storesPages: this.replica.storesPages,
         committed: this.replica.committed,
         software: "kemari test",
@@ -79,11 +108,29 @@ export class Loopback {
   }
 
   static async open(config: LoopbackConfig = {}): Promise<Loopback> {
-    digest ??= await createPageDigest(...DIGEST_SEED);
     const loopback = new Loopback(config);
-    loopback.pump();
-    if (config.holdAnswers) loopback.answer();
+    await loopback.open();
     return loopback;
+  }
+
+  /** Lets both ends say HELLO. */
+  async open(): Promise<void> {
+    digest ??= await createPageDigest(...DIGEST_SEED);
+    this.pump();
+    if (this.#config.holdAnswers) this.answer();
+  }
+
+  /** Has the secondary hear a piece of the connection, and do what it is asked for. */
+  tell(bytes: Uint8Array): void {
+    this.#toSecondary.feed(bytes, 0, bytes.length, (b, start, end) => {
+      return this.secondary.receive(b, start, end, this.now);
+    });
+    this.#secondaryActs();
+  }
+
+  /** What the secondary has said since the last call. */
+  hear(): Uint8Array[] {
+    return this.secondary.takeOutput();
   }
 
   /** Gives the primary a piece of QEMU's stream. */
@@ -118,6 +165,15 @@ export class Loopback {
     this.pump();
   }
 
+  /** Lets time pass at both ends. */
+  pass(ms: number): void {
+    this.now += ms;
+    this.said.push({ who: "time", now: this.now });
+    this.primary.tick(this.now);
+    this.secondary.tick(this.now);
+    this.pump();
+  }
+
   /** Lets everything that is said be heard. */
   pump(): void {
     do this.#take(); while (!this.#config.holdAnswers && this.answer());
@@ -125,11 +181,13 @@ export class Loopback {
 
   /** Lets the primary hear what the secondary has said. @returns whether it said anything. */
   answer(count = Infinity): boolean {
-    this.#held.push(...this.secondary.takeOutput());
+    this.#held.push(...this.hear());
     const heard = this.#held.splice(0, count);
     const waited = this.primary.awaitsDigests;
     for (const bytes of heard) {
       this.answers.push(bytes);
+      this.said.push({ who: "receiver", bytes });
+      this.#listen("receiver", bytes);
       this.#toPrimary.feed(bytes, 0, bytes.length, (b, start, end) => {
         return this.primary.receivePeer(b, start, end, this.now);
       });
@@ -146,11 +204,10 @@ export class Loopback {
     for (const output of this.primary.takeOutput()) {
       const bytes = this.#config.tamper?.(output.slice()) ?? output.slice();
       this.wire.push(bytes);
-      this.#toSecondary.feed(bytes, 0, bytes.length, (b, start, end) => {
-        return this.secondary.receive(b, start, end, this.now);
-      });
+      this.said.push({ who: "sender", bytes });
+      this.#listen("sender", bytes);
+      this.tell(bytes);
     }
-    this.#secondaryActs();
     for (const event of this.primary.takeEvents()) {
       if (event.kind === "wants-digests") {
         this.primary.queryDigests(...DIGEST_SEED, digest!);

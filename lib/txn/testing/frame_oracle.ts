@@ -14,6 +14,8 @@ export interface Standing<E extends End = End> {
   readonly state: StateOf<E>;
   /** What both have offered. */
   readonly agreed: readonly FeatureName[];
+  /** The last transaction before the session. */
+  readonly before: number;
   /** The transaction that is open, or was committed last. */
   readonly transaction: number;
   /** The last one that is acknowledged. */
@@ -80,7 +82,7 @@ function isTransactionRight(standing: Standing, name: FrameName, found: number):
     case "acknowledged":
       return found <= acknowledged;
     case "last":
-      return found === transaction && found === acknowledged;
+      return found === transaction && found === acknowledged && found > standing.before;
     case "oldest":
       return found === (standing.state === "handover" ? transaction : acknowledged + 1);
     default:

@@ -72,6 +72,7 @@ export function receiverIn(
   return {
     standing: {
       ...{ end: "receiver", state, agreed: state === "hello" ? [] : agreed },
+      before: LAST - 1,
       transaction: state === "open" ? next : state === "hello" ? LAST - 1 : LAST,
       acknowledged: state === "hello" ? LAST - 1 : LAST,
       sequence: 2,
@@ -121,6 +122,7 @@ export function senderIn(
   return {
     standing: {
       ...{ end: "sender", state, agreed: state === "hello" ? [] : offered, waiting },
+      before: LAST,
       transaction: sender.transaction,
       acknowledged: LAST,
       sequence: 1,

@@ -24,12 +24,12 @@ export class NbdWriter {
     return new NbdWriter(conn);
   }
 
-  /** Requests that were answered. */
+  /** How many requests were answered. */
   get answered(): number {
     return this.#heard / ANSWER_BYTES;
   }
 
-  /** Sends so many writes of 4 KiB, from the front on, the i-th one full of i + 1. */
+  /** Sends `count` writes of 4 KiB, from the front on, the i-th full of i + 1. */
   write(count: number): Promise<void> {
     const requests = Array.from({ length: count }, (_, i) =>
       encodeRequest(NBD_CMD.WRITE, {

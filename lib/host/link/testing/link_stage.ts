@@ -28,7 +28,7 @@ import { LinkGuard } from "../../tls/link_guard.ts";
 /** Both ends are on this host. */
 const PLAIN = { kind: "plain", crossesNetworks: false } as const;
 
-/** What a replica would activate, as a hash. */
+/** A hash of what a replica would activate. */
 export function contentOf(replica: Replica): string {
   if (replica.committed === 0) return "nothing";
   const hash = createHash("sha256");
@@ -75,7 +75,7 @@ export class Stage implements AsyncDisposable {
     return connectSocket(address, this.reactor, 1000, never);
   }
 
-  /** Sends a stream until it is handed over, or to whatever error comes. */
+  /** Sends a stream until the VM is handed over, or until an error. */
   async send(
     stream: Uint8Array,
     options: Partial<SenderLinkSettings> = {},
@@ -108,7 +108,7 @@ export class Stage implements AsyncDisposable {
     }
   }
 
-  /** Waits for the receiver to have no sender, with the last one's loss behind it. */
+  /** Waits until the receiver has no sender, and has dealt with the loss of the last one. */
   async quiet(): Promise<void> {
     await this.reactor.run(() => this.receiver.session === undefined, never);
   }
@@ -149,7 +149,7 @@ export class Stage implements AsyncDisposable {
   }
 }
 
-/** Everything that a sender says for a stream, from HELLO to HANDOVER. */
+/** Everything that a sender sends for a stream, from HELLO to HANDOVER. */
 export async function wireOf(
   stream: Uint8Array,
   options: Partial<SenderLinkSettings> = {},

@@ -1,4 +1,4 @@
-/** For tests: a net tap between two sockets, with a world and a QEMU that a test plays. */
+/** For tests: a net tap between two sockets, with a test in the place of the world and of QEMU. */
 import assert from "node:assert/strict";
 import { parseMac } from "../../../packet/ethernet.ts";
 import { FrameSocket } from "../frame_socket.ts";
@@ -27,7 +27,7 @@ export function numberOf(bytes: Uint8Array): number {
   return new DataView(bytes.buffer, bytes.byteOffset).getUint32(14);
 }
 
-/** The world or a QEMU, as a test plays it. */
+/** The world, or a QEMU, played by a test. */
 export class Peer {
   readonly frames: Uint8Array[] = [];
   ended = false;
@@ -46,7 +46,7 @@ export class Peer {
   }
 }
 
-/** A tap between two sockets, with everything it told. */
+/** A tap between two sockets, and all its events. */
 export class Scene implements AsyncDisposable {
   readonly told: string[] = [];
   readonly faults: Error[] = [];
@@ -102,7 +102,7 @@ export class Scene implements AsyncDisposable {
     peer.socket.close();
   }
 
-  /** Lets everything under way arrive. */
+  /** Lets everything that is under way arrive. */
   async settle(ms = 12): Promise<void> {
     await this.reactor.sleep(ms, never);
   }

@@ -1,4 +1,4 @@
-/** For tests: traffic into a protected guest, of which nothing may be missing. */
+/** For tests: traffic into a protected guest, which must arrive completely. */
 import assert from "node:assert/strict";
 import { CountedClient, type SegmentCounters } from "../../../lab/network/counted_client.ts";
 import {
@@ -21,10 +21,10 @@ const missing = await netLabMissing();
 if (missing) console.error(`SKIP network tests: ${missing}`);
 
 const PORT = 7000;
-/** Sixty checkpoints a second, and those that the guest's answers ask for. */
+/** Sixty checkpoints a second, beside those that the guest's answers cause. */
 const INTERVAL_MS = 16;
 
-/** The guest echoes what comes by TCP, and by UDP. */
+/** The guest echoes what comes by TCP and by UDP. */
 const SERVE = `ip addr add 10.77.0.2/24 dev eth0 && ip link set eth0 up
 nc -ll -p ${PORT} -e cat > /dev/null 2>&1 &
 ${echoDatagrams(PORT)}`;
@@ -59,7 +59,7 @@ class Scene implements AsyncDisposable {
     ]);
     await this.protect.waitFor(/waiting for QEMU/);
     this.vm = this.#stack.use(await this.#boot(device));
-    // Not before it runs: a VM that arrives is not one to protect.
+    // Not before the VM runs: a VM that is still being migrated here cannot be protected.
     await Deno.symlink(`${folder}/vm.qmp`, `${folder}/qmp`);
     await this.guest(SERVE);
   }
@@ -116,7 +116,7 @@ class Scene implements AsyncDisposable {
 
   /** Sends numbered datagrams. @returns The numbers that come back, in order. */
   sendDatagrams(count: number): Promise<number[]> {
-    // The guest's echo knows one client for ever.
+    // The guest's echo answers its first client only.
     this.#datagrams ??= this.#stack.use(
       CountedClient.connect("udp", this.lab.client, this.lab.guestIp, PORT),
     );

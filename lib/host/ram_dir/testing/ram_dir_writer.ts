@@ -1,6 +1,6 @@
 /**
- * For tests: `deno run -A ram_dir_writer.ts DIR` commits one transaction after another into a folder
- * until it is killed. What it commits is known: {@link transactionOf}.
+ * For tests: `deno run -A ram_dir_writer.ts DIR` commits one transaction after another into a
+ * folder until it is killed. Its transactions are known: {@link transactionOf}.
  */
 import { checkpointBody, fullStream, page, zero } from "../../../qemu/testing/synthetic_stream.ts";
 import { Replica } from "../../../replica/secondary/replica.ts";

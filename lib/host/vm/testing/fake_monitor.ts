@@ -1,4 +1,6 @@
-/** For tests: the QMP monitor of a VM that there is not. */
+/** For tests: a QMP monitor without a VM behind it. */
+
+const VERSION = { qemu: { major: 11, minor: 1, micro: 3 }, package: "" };
 
 /** Serves one client at a time, as QEMU does, and knows whether its VM runs. */
 export class FakeMonitor implements AsyncDisposable {
@@ -6,7 +8,12 @@ export class FakeMonitor implements AsyncDisposable {
   readonly heard: string[] = [];
   readonly #listener: Deno.Listener;
   #client: Deno.Conn | undefined;
-  #isRunning = true;
+  /** `query-status`'s word. */
+  runState = "running";
+  /** Milliseconds between two checkpoints. */
+  delayMs = 100;
+  /** Called when the VM has been stopped, before the command is answered. */
+  onStopped: () => void = () => {};
 
   private constructor(readonly path: string) {
     this.#listener = Deno.listen({ transport: "unix", path });
@@ -18,7 +25,7 @@ export class FakeMonitor implements AsyncDisposable {
   }
 
   get isRunning(): boolean {
-    return this.#isRunning;
+    return this.runState === "running";
   }
 
   /** Whether there is a client. */
@@ -26,10 +33,15 @@ export class FakeMonitor implements AsyncDisposable {
     return this.#client !== undefined;
   }
 
-  /** An operator, at another monitor, lets the VM run. */
+  /** The VM runs, by an operator at another monitor, or because it has arrived. */
   async resume(): Promise<void> {
-    this.#isRunning = true;
+    this.resumeUnheard();
     if (this.#client !== undefined) await event(this.#client, "RESUME");
+  }
+
+  /** The same, of which no client hears. */
+  resumeUnheard(): void {
+    this.runState = "running";
   }
 
   [Symbol.asyncDispose](): Promise<void> {
@@ -37,7 +49,7 @@ export class FakeMonitor implements AsyncDisposable {
     try {
       this.#client?.close();
     } catch {
-      // Its other side has gone.
+      // The client has gone.
     }
     return Promise.resolve();
   }
@@ -50,33 +62,45 @@ export class FakeMonitor implements AsyncDisposable {
         this.#client = undefined;
       }
     } catch {
-      // Disposed of.
+      // The monitor was disposed of.
     }
   }
 
   async #serve(client: Deno.Conn): Promise<void> {
-    const version = { qemu: { major: 11, minor: 1, micro: 3 }, package: "" };
-    await say(client, { QMP: { version, capabilities: [] } });
+    await say(client, { QMP: { version: VERSION, capabilities: [] } });
     let text = "";
     for await (const piece of client.readable.pipeThrough(new TextDecoderStream())) {
       const lines = (text + piece).split("\n");
       text = lines.pop()!;
       for (const line of lines) {
-        const { execute, id } = JSON.parse(line);
-        await say(client, { return: await this.#answer(execute, client), id });
+        const { execute, arguments: asked = {}, id } = JSON.parse(line);
+        await say(client, { return: await this.#answer(execute, asked, client), id });
       }
     }
   }
 
-  async #answer(command: string, client: Deno.Conn): Promise<unknown> {
-    if (command === "query-status") {
-      const status = this.#isRunning ? "running" : "paused";
-      return { status, running: this.#isRunning };
-    }
+  async #answer(
+    command: string,
+    asked: Readonly<Record<string, unknown>>,
+    client: Deno.Conn,
+  ): Promise<unknown> {
+    if (command === "query-status") return { status: this.runState, running: this.isRunning };
     this.heard.push(command);
-    if (command === "stop" && this.#isRunning) {
-      this.#isRunning = false;
-      await event(client, "STOP");
+    switch (command) {
+      case "query-version":
+        return VERSION;
+      case "query-migrate-capabilities":
+        return ["x-colo", "return-path"].map((capability) => ({ capability, state: false }));
+      case "query-migrate-parameters":
+        return { "x-checkpoint-delay": this.delayMs };
+      case "migrate-set-parameters":
+        this.delayMs = Number(asked["x-checkpoint-delay"]);
+        break;
+      case "stop":
+        if (!this.isRunning) break;
+        this.runState = "paused";
+        await event(client, "STOP");
+        this.onStopped();
     }
     return {};
   }

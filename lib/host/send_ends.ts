@@ -1,0 +1,27 @@
+import type { SendFront } from "./send_front.ts";
+import { adopt } from "./system/channel.ts";
+import { PrimaryTapDevices } from "./taps/primary_tap_devices.ts";
+
+/** A descriptor, and what gives it back. */
+type Adopted = ReturnType<typeof adopt>;
+
+/** What a `kemari send` has of the process that it runs in. */
+export interface SendEnds {
+  /** QEMU's stream. */
+  readonly input: Adopted;
+  /** QEMU's return path. */
+  readonly output: Adopted;
+  /** The process that QEMU waits for, if it is another one. */
+  readonly front?: SendFront;
+  readonly openTaps: typeof PrimaryTapDevices.open;
+}
+
+/** Stdin and stdout, as QEMU starts a command of its own. */
+export function standardEnds(front?: SendFront): SendEnds {
+  return {
+    input: adopt(0, "read"),
+    output: adopt(1, "write"),
+    front,
+    openTaps: PrimaryTapDevices.open,
+  };
+}
