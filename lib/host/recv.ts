@@ -175,6 +175,7 @@ class Reception {
     await this.#recover(receiver);
     await receiver.open(signal);
     this.#state = { at: "open", side };
+    this.#guard.keepLooking(reactor);
     reactor.every(TICK_MS, () => this.#tick(receiver));
     return side;
   }
