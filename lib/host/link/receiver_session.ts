@@ -16,7 +16,7 @@ import { bootTimeMs } from "../system/boot_time.ts";
 import { closeAfterLastWords, LINGER_MS } from "../door/close_after_last_words.ts";
 import { MOST_RELEASE_MS } from "../vm/release_vm.ts";
 import type { Reactor, Watch } from "../system/reactor.ts";
-import type { Transport } from "../system/transport.ts";
+import type { Encryption, Transport } from "../system/transport.ts";
 import { HelloGate, type LookAtSender } from "./hello_gate.ts";
 import type { LinkTiming } from "./sender_link_settings.ts";
 import type { NackReason } from "../../txn/wire.ts";
@@ -154,6 +154,9 @@ export class ReceiverSession {
   /** The sender's address. */
   get name(): string {
     return this.#peer.name;
+  }
+  get encryption(): Encryption {
+    return this.#peer.encryption;
   }
   get software(): string {
     return this.secondary.peer?.software ?? "";
