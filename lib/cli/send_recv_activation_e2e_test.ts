@@ -162,7 +162,10 @@ Deno.test("stdout's reader has gone: exit 4, and it says so", () =>
     const { code, stderr } = await recv.ended();
     assert.equal(code, 4);
     // It finds out by itself a moment later, if nobody asks.
-    assert.match(stderr, /stdout: (the reader is gone|whoever was to take the VM has gone)/);
+    assert.match(
+      stderr,
+      /stdout: (the reader is gone|the process that was to take the VM has gone)/,
+    );
   }));
 
 Deno.test("a command that fails to take the VM: recv keeps it, and the next failover works", () =>

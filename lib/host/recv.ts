@@ -42,7 +42,7 @@ import { LinkGuard } from "./tls/link_guard.ts";
 const log = getLogger(["kemari", "recv"]);
 
 const TICK_MS = 250;
-/** Time for answers on the control socket to get out before the loop ends. */
+/** How long answers on the control socket have to be written before the loop ends. */
 const ANSWER_MS = 50;
 
 /**
@@ -50,7 +50,7 @@ const ANSWER_MS = 50;
  * the command's stdin.
  *
  * @returns The command's exit code, or 0.
- * @throws {TransportError} on loss where the settings say so, or when activation is impossible.
+ * @throws {TransportError} on loss if the settings want that, or if activation is impossible.
  */
 export async function recv(
   settings: RecvSettings,
@@ -62,23 +62,23 @@ export async function recv(
   return await new Reception(settings, listen, guard, progress, signal).run();
 }
 
-/** What is open as soon as the taps are. */
+/** The parts of `recv`, which are opened together with the taps. */
 interface Side {
   readonly taps: SecondaryTapDevices;
   readonly receiver: ReceiverHost;
   readonly survivor: Survivor;
 }
 
-/** Where a {@link Reception} is. */
+/** The states of a {@link Reception}. */
 type ReceptionState =
   | { readonly at: "starting" }
-  /** An earlier recv's replica is looked at. */
+  /** The replica of an earlier recv is being checked. */
   | { readonly at: "recovering"; readonly side: Side }
-  /** Senders may come; the rest is told by {@link ReceiverHost.state}. */
+  /** Senders may come; {@link ReceiverHost.state} has the details. */
   | { readonly at: "open"; readonly side: Side }
-  /** The VM is here. */
+  /** The VM runs here. */
   | { readonly at: "active"; readonly side: Side; readonly consumer: StreamConsumer | undefined }
-  /** The VM may have run here, and has ended: the replica is of no more use. */
+  /** The VM may have run here, and has ended: the replica is of no use any more. */
   | { readonly at: "spent"; readonly side: Side };
 
 /**
@@ -103,7 +103,7 @@ class Reception {
   readonly #rate = new RateMeter();
   readonly #failovers = new FailoverRequests();
   #control: ControlServer | undefined;
-  /** The takeover that is under way, or was made last. */
+  /** The present or last takeover. */
   #takeover: TakeoverClock | undefined;
   #state: ReceptionState = { at: "starting" };
   /** What has kept the takeover that is tried again by itself from succeeding. */
@@ -134,7 +134,7 @@ class Reception {
     this.#reactor = new Reactor();
   }
 
-  /** What `kemari status` calls it. */
+  /** The state as `kemari status` calls it. */
   get state(): ReceiverStatus["state"] {
     const state = this.#state;
     if (state.at === "starting" || state.at === "recovering") return "starting";
@@ -179,6 +179,7 @@ class Reception {
     await this.#recover(receiver);
     await receiver.open(signal);
     this.#state = { at: "open", side };
+    this.#guard.keepLooking(reactor);
     reactor.every(TICK_MS, () => this.#tick(receiver));
     return side;
   }
@@ -204,11 +205,11 @@ class Reception {
     return receiver;
   }
 
-  /** Goes on with what an earlier recv has left, if the standby loads it. */
+  /** Goes on with the replica of an earlier recv, if the standby loads it. */
   async #recover({ replica, owner }: ReceiverHost): Promise<void> {
     this.#home.recover(replica, owner);
     if (replica.committed === 0) return;
-    // Before anybody connects: what does not fit is told at the start.
+    // Before anybody connects, so that a standby that does not fit is an error at the start.
     this.#standby?.image(this.#home.dir!.files);
     await this.#reactor.during(this.#gate.check(replica), this.#signal);
     this.#gate.settle(true);
@@ -219,16 +220,16 @@ class Reception {
     if (this.#state.at !== "open") return;
     if (goesToStdout(this.#settings) && receiver.state !== "activating" && isUnread(1)) {
       this.#reactor.fail(
-        new TransportError("stdout", "write", "whoever was to take the VM has gone", {
+        new TransportError("stdout", "write", "the process that was to take the VM has gone", {
           party: "successor",
-          hint: "see what the QEMU behind the pipe said; start it again, with -incoming fd:0",
+          hint: "see the messages of the QEMU behind the pipe; start it again, with -incoming fd:0",
         }),
       );
     }
     if (this.#progress.isShown) this.#progress.set(summarizeStatus(this.#ownStatus(receiver)));
   }
 
-  /** @returns Who has the VM; `undefined` where nobody has, and the replica waits for another try. */
+  /** @returns What has the VM; `undefined` if nothing has, and the replica waits for a next try. */
   async #activate(
     side: Side,
     cause: TakeoverCause,
@@ -274,7 +275,7 @@ class Reception {
     return consumer;
   }
 
-  /** Carries out what {@link afterFailedTakeover} says. @throws the error where that is the end. */
+  /** Carries out what {@link afterFailedTakeover} decides. @throws the error if that is to end. */
   async #notTakenOver(
     { receiver, taps, ...rest }: Side,
     cause: TakeoverCause,
@@ -296,7 +297,7 @@ class Reception {
     if (step === "spent") this.#state = { at: "spent", side: { receiver, taps, ...rest } };
     else this.#home.takeBack();
     if (step === "end" || step === "spent") {
-      // The wait below throws where this process is told to end.
+      // The wait below throws if this process is told to end.
       if (step === "end") tellWithoutSecondTry(error, this.#home.dir?.path);
       else if (failure !== "ran") tellSpent(error);
       if (wasAsked) await this.#letAnswersOut();
@@ -334,7 +335,7 @@ class Reception {
     };
   }
 
-  /** @returns When the guest's state has been handed to QEMU. */
+  /** @returns Resolves when the guest's state has been handed to QEMU. */
   async #failover(stale: boolean): Promise<void> {
     const state = this.#state;
     if (state.at === "starting" || state.at === "recovering") throw tooEarly();
@@ -345,7 +346,7 @@ class Reception {
     await this.#failovers.wait();
   }
 
-  /** @returns When the protection has ended. */
+  /** @returns Resolves when the protection has ended. */
   async #protect(request: ProtectRequest<unknown>, gone: AbortSignal): Promise<void> {
     const state = this.#state;
     if (state.at === "starting" || state.at === "recovering") throw tooEarly();
@@ -370,7 +371,7 @@ class Reception {
     }
     this.#control?.close();
     this.#reactor.close();
-    // Before it was looked at, what is there is the next recv's.
+    // A replica that was not checked yet is left for the next recv.
     if (state.at === "starting") return this.#home.leave();
     this.#home.close({
       isGiven: state.at === "active" || state.at === "spent",
@@ -384,6 +385,6 @@ class Reception {
 function tooEarly(): TransportError {
   return new TransportError("recv", "connect", "this end is still starting", {
     party: "user",
-    hint: "ask again in a moment; kemari status tells when it listens",
+    hint: "ask again in a moment; kemari status shows when it listens",
   });
 }

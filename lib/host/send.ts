@@ -11,8 +11,8 @@ import { parseQmpAddress } from "./vm/qmp_address.ts";
 /**
  * `kemari send`: QEMU's stream on stdin, its return path on stdout, transactions to the target.
  *
- * @param front The process that QEMU waits for, if it is another one.
- * @returns When a stream that ends has been committed and handed over, or the VM was shut down.
+ * @param front The process that QEMU waits for, if that is another one.
+ * @returns Resolves when a stream has ended and was handed over, or when the VM was shut down.
  * @throws {WireError} the stream or the peer is at fault; {TransportError} either is lost.
  */
 export async function send(
@@ -23,7 +23,7 @@ export async function send(
 ): Promise<void> {
   const target = parseAddress(settings.target);
   if (target.kind === "stdio") {
-    throw new UsageError("stdio: is no target for send: stdin and stdout belong to QEMU", {
+    throw new UsageError("stdio: cannot be send's target: stdin and stdout belong to QEMU", {
       hint: "use exec:COMMAND to speak through another program's stdin and stdout",
     });
   }

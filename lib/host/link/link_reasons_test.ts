@@ -68,11 +68,11 @@ Deno.test("a receiver that ends says so, whatever is open, and is not kept by a 
   }
 });
 
-Deno.test("a receiver that ends says nothing to whoever is no sender, or was refused already", async () => {
+Deno.test("a receiver that ends says nothing to whoever has not said HELLO", async () => {
   await using stage = await Stage.open({ onLoss: "wait" });
   await stage.receiver.stop();
   using silent = await stage.reactor.during(RawPeer.connect(stage.path), never);
-  await stage.reactor.run(() => stage.receiver.session !== undefined, never);
+  await stage.reactor.turn(never);
   await stage.receiver.stop();
   stage.receiver.close();
   assert.deepEqual(await stage.reactor.during(silent.hearAll(), never), []);

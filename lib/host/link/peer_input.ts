@@ -1,4 +1,4 @@
-import { WireError } from "../../errors.ts";
+import { TransportError, WireError } from "../../errors.ts";
 import { Carry } from "../../bytes/carry.ts";
 import { stoppingSecondary } from "./lost_secondary.ts";
 import type { Primary } from "../../replica/primary/primary.ts";
@@ -51,13 +51,15 @@ export class PeerInput {
     }
   }
 
-  /** Reads the rest of a connection that failed. @throws {WireError} as {@link take}. */
+  /** Reads the rest of a connection that failed. @throws as {@link take}, where the peer has said why. */
   takeLastWords(): void {
     while (!this.isOver) {
       let count: number | undefined;
       try {
         count = this.#transport.read(this.#buffer);
-      } catch {
+      } catch (error) {
+        // A peer that did not let us in has said so by TLS's own means.
+        if (error instanceof TransportError && error.phase === "handshake") throw error;
         return;
       }
       if (!count) return;

@@ -1,4 +1,4 @@
-/** What `kemari protect` is asked for, and what its modes work with. */
+/** The settings of `kemari protect`, and what its modes work with. */
 import type { LinkSecurity } from "../../decisions/link_security.ts";
 import type { MigrationSupport } from "../../qmp/migration_support.ts";
 import type { CompressSettings } from "../link/compress_settings.ts";
@@ -31,7 +31,7 @@ export interface ProtectSettings extends LinkTiming, CompressSettings {
   readonly retry: boolean;
   readonly control?: string;
   readonly sessionName?: string;
-  /** What names the VM, in place of QEMU's UUID and name. */
+  /** The VM's name, in place of QEMU's UUID and name. */
   readonly vm?: string;
   readonly taps: TapSettings;
   readonly syncOn: SyncOn;
@@ -39,7 +39,7 @@ export interface ProtectSettings extends LinkTiming, CompressSettings {
   readonly syncMinIntervalMs: number;
 }
 
-/** Who has a part in a protection from its beginning to its end. All of it stays the caller's. */
+/** What a protection uses from its beginning to its end. All of it stays the caller's. */
 export interface ProtectParts {
   readonly line: SupervisedLine;
   readonly settings: ProtectSettings;
@@ -58,14 +58,14 @@ export interface ProtectContext {
   readonly settings: ProtectSettings;
   readonly support: MigrationSupport;
   readonly qmp: QmpClient;
-  /** What QEMU has said of its VM. */
+  /** What QEMU has reported on its VM. */
   readonly watch: VmWatch;
   readonly link: SenderLink;
   readonly trigger: SyncTrigger;
   readonly still: StillVm;
-  /** How QEMU's migrations come to us. */
+  /** How QEMU's migration streams come here. */
   readonly channel: MigrationChannel;
-  /** Between two checkpoints that nothing else asks for: `--sync-interval`, or less. */
+  /** The interval of checkpoints that nothing else asks for: `--sync-interval`, or less. */
   readonly interval: { ms: number };
   /** Temporary; the guardian knows it too. */
   readonly folder: string;

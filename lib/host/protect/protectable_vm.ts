@@ -12,7 +12,9 @@ import { untilArrived, untilProtectable, waitsFor } from "./protect_waits.ts";
 
 const log = getLogger(["kemari", "protect"]);
 
-/** QEMU answers nothing while its disks keep its main loop waiting: that is no reason to leave it. */
+/**
+ * QEMU does not answer while its main loop waits for its disks: that is no reason to give it up.
+ */
 const PATIENCE_MS = 600_000;
 
 /** A VM that can be protected, as it was found. */
@@ -20,15 +22,15 @@ export interface ProtectableVm {
   readonly support: MigrationSupport;
   readonly mode: "colo" | "snapshot";
   readonly identity: VmIdentity;
-  /** What of its output goes past kemari; to be begun, and ended. */
+  /** Watches for output that does not go through kemari; to be begun, and ended. */
   readonly outside: OutsideWatch;
 }
 
 /**
- * Looks at a VM, and waits for one that stands still, or whose taps are here and which has not arrived. What
- * is found is told of.
+ * Looks at a VM, and waits for one that stands still, or whose taps are here and which has not
+ * arrived. What is found is told of.
  *
- * @throws {QemuError} if it cannot be protected, or not in the mode that is asked for; {VmEnded} if it
+ * @throws {QemuError} if the VM cannot be protected, or not in the mode asked for; {VmEnded} if it
  *   was shut down; {TransportError} if QEMU is lost.
  */
 export async function findProtectableVm(parts: ProtectParts): Promise<ProtectableVm> {

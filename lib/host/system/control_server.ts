@@ -20,6 +20,9 @@ import { OutputQueue, readSome } from "./channel.ts";
 import type { Reactor, Watch } from "./reactor.ts";
 import { type Listener, listenSocket } from "./socket.ts";
 
+/** Whoever may use a control socket may make a VM start. */
+const OWNER_ONLY = 0o600;
+
 /** What other processes may ask of a running end. */
 export interface ControlHandlers {
   status(): EndStatus | EarlyEndStatus;
@@ -60,7 +63,9 @@ export class ControlServer {
   ): Promise<ControlServer> {
     const plain = parseControlPath(path);
     const address = { kind: "unix", path: plain, text: plain } as const;
-    return new ControlServer(await listenSocket(address, reactor, signal), handlers, reactor);
+    const admit = () => {};
+    const listener = await listenSocket(address, reactor, signal, admit, OWNER_ONLY);
+    return new ControlServer(listener, handlers, reactor);
   }
 
   private constructor(listener: Listener, handlers: ControlHandlers, reactor: Reactor) {

@@ -11,8 +11,8 @@ export type PageDigest = (page: Uint8Array) => Uint8Array;
 /**
  * Makes a page digest: XXH128 under a random seed.
  *
- * A page is taken for unchanged when its digest is that of the replica's page. The seed is chosen
- * anew for every session, so that nobody can prepare two pages with one digest.
+ * A page counts as unchanged if its digest is that of the replica's page. The seed is chosen anew
+ * for every session, so that nobody can prepare two pages with the same digest.
  */
 export async function createPageDigest(seedLow: number, seedHigh: number): Promise<PageDigest> {
   const hasher = await createXXHash128(seedLow, seedHigh);
@@ -26,12 +26,12 @@ export async function createPageDigest(seedLow: number, seedHigh: number): Promi
 /**
  * What the sender knows of the replica's pages: 16 bytes a page, allocated in leaves.
  *
- * A page without an entry is one of zeros: the receiver tells all others.
+ * A page without an entry is zeros: the receiver sends the digests of all others.
  */
 export class DigestTable {
   readonly #leaves = new Map<string, Map<number, Uint32Array>>();
 
-  /** Whether the page's digest is this one. */
+  /** Whether this is the page's digest. */
   matches(block: string, page: number, digest: Uint8Array): boolean {
     const leaf = this.#leaves.get(block)?.get(page >>> 12);
     if (leaf === undefined) return false;
