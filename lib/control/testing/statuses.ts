@@ -15,6 +15,12 @@ const COMMON = {
   zeroPages: 20,
   payloadBytes: 5 * 2 ** 20,
   wireBytes: 6 * 2 ** 20,
+  encryption: {
+    kind: "tls" as const,
+    peer: "kemari",
+    cipher: "TLS_AES_128_GCM_SHA256",
+    inKernel: false,
+  },
 };
 
 export const TAPS: TapStatus = {

@@ -15,7 +15,21 @@ export function silentSecondary(name: string, silentMs: number): TransportError 
 export function closedBySecondary(name: string): TransportError {
   return new TransportError(name, "read", "the secondary closed the connection", {
     party: "peer",
-    hint: "see what `kemari recv` says there",
+    hint: "see what `kemari recv` says there; both ends need the same --key, --tls-dir or --plain",
+  });
+}
+
+/**
+ * The error for a secondary whose process ends: as lost as one whose connection has broken, though it
+ * says so.
+ *
+ * @param cause Its refusal.
+ */
+export function stoppingSecondary(name: string, cause: unknown): TransportError {
+  return new TransportError(name, "read", "the secondary has ended, or is about to", {
+    party: "peer",
+    hint: "see what `kemari recv` says there, and start it again",
+    cause,
   });
 }
 

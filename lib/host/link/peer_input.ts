@@ -1,4 +1,6 @@
+import { TransportError, WireError } from "../../errors.ts";
 import { Carry } from "../../bytes/carry.ts";
+import { stoppingSecondary } from "./lost_secondary.ts";
 import type { Primary } from "../../replica/primary/primary.ts";
 import type { Transport } from "../system/transport.ts";
 
@@ -33,7 +35,7 @@ export class PeerInput {
    * Reads what is there, up to the peer's last message: see {@link isOver}.
    *
    * @returns `ended` if the peer closed the connection.
-   * @throws {TransportError} if it cannot be read.
+   * @throws {TransportError} if it cannot be read, or says that its process ends.
    * @throws {WireError} if the peer refused, or broke the protocol.
    */
   take(): "ended" | undefined {
@@ -49,13 +51,15 @@ export class PeerInput {
     }
   }
 
-  /** Reads the rest of a connection that failed. @throws {WireError} as {@link take}. */
+  /** Reads the rest of a connection that failed. @throws as {@link take}, where the peer has said why. */
   takeLastWords(): void {
     while (!this.isOver) {
       let count: number | undefined;
       try {
         count = this.#transport.read(this.#buffer);
-      } catch {
+      } catch (error) {
+        // A peer that did not let us in has said so by TLS's own means.
+        if (error instanceof TransportError && error.phase === "handshake") throw error;
         return;
       }
       if (!count) return;
@@ -65,8 +69,13 @@ export class PeerInput {
 
   #receive(count: number): void {
     const now = performance.now();
-    this.#carry.feed(this.#buffer, 0, count, (bytes, start, end) => {
-      return this.#primary.receivePeer(bytes, start, end, now);
-    });
+    try {
+      this.#carry.feed(this.#buffer, 0, count, (bytes, start, end) => {
+        return this.#primary.receivePeer(bytes, start, end, now);
+      });
+    } catch (error) {
+      const isStopping = error instanceof WireError && error.fault === "stopping";
+      throw isStopping ? stoppingSecondary(this.#transport.name, error) : error;
+    }
   }
 }

@@ -16,7 +16,7 @@ import { bootTimeMs } from "../system/boot_time.ts";
 import { closeAfterLastWords, LINGER_MS } from "../door/close_after_last_words.ts";
 import { MOST_RELEASE_MS } from "../vm/release_vm.ts";
 import type { Reactor, Watch } from "../system/reactor.ts";
-import type { Transport } from "../system/transport.ts";
+import type { Encryption, Transport } from "../system/transport.ts";
 import { HelloGate, type LookAtSender } from "./hello_gate.ts";
 import type { LinkTiming } from "./sender_link_settings.ts";
 import type { NackReason } from "../../txn/wire.ts";
@@ -155,6 +155,9 @@ export class ReceiverSession {
   get name(): string {
     return this.#peer.name;
   }
+  get encryption(): Encryption {
+    return this.#peer.encryption;
+  }
   get software(): string {
     return this.secondary.peer?.software ?? "";
   }
@@ -227,6 +230,12 @@ export class ReceiverSession {
     );
   }
 
+  /** Tells the sender that this process ends. The session ends when the sender has closed, or in a second. */
+  stop(): void {
+    const what = "this kemari recv is ending";
+    this.#end(new TransportError(this.#peer.name, "close", what, { party: "host" }), "stopping");
+  }
+
   /** Commits and acknowledges the held transaction. */
   confirm(): void {
     this.#guard(() => {
@@ -240,7 +249,7 @@ export class ReceiverSession {
     this.#guard(() => {
       // A failure of the replica's storage is this end's: it says nothing about the sender.
       if (error instanceof TransportError && error.party === "replica") {
-        this.secondary.storageFault(error);
+        this.secondary.storageFault(error, this.secondary.inHand);
       }
       this.#end(error);
     });
@@ -266,11 +275,13 @@ export class ReceiverSession {
     this.#state = { at: "refusing" };
     this.#hello.close();
     this.#cancelTick();
-    this.secondary.refuse(error, reason);
+    // A sender that has ended the connection itself is told nothing.
+    const isLost = reason === undefined && error instanceof TransportError &&
+      error.party === "peer";
+    if (!isLost) this.secondary.refuse(error, reason, reason === undefined ? undefined : 0);
     this.#peer.push(this.secondary.takeOutput());
     // Nobody waits for a silent sender to read it.
-    let gone = reason === "silence" || error instanceof TransportError && reason === undefined &&
-        !this.secondary.storageFailed;
+    let gone = reason === "silence" || isLost;
     try {
       this.#peer.flush();
     } catch {

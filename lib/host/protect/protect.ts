@@ -51,6 +51,7 @@ export async function protect(
   const guard = LinkGuard.open(settings.security, "sender", target);
   await guard.admitTarget(target, signal);
   const reactor = new Reactor();
+  guard.keepLooking(reactor);
   const board = new ProtectBoard(target.text);
   let control: ControlServer | undefined;
   let taps: PrimaryTapDevices | undefined;

@@ -4,6 +4,7 @@ import { UsageError } from "../../errors.ts";
 import { parsePskFile } from "../../keys/psk_file.ts";
 import type { Address } from "../system/address.ts";
 import { admitAddress } from "../system/socket.ts";
+import type { Reactor } from "../system/reactor.ts";
 import { type Descriptors, PlainTransport, type Transport } from "../system/transport.ts";
 import { certificateFiles, checkCertificates } from "./certificate_files.ts";
 import { checkFile, stampOf } from "./private_file.ts";
@@ -13,6 +14,7 @@ import { TlsTransport } from "./tls_transport.ts";
 const log = getLogger(["kemari", "tls"]);
 
 const DAY_MS = 24 * 3600 * 1000;
+const LOOK_MS = DAY_MS / 4;
 
 /**
  * Sees to it that a link is as private as its command line says. Files are looked at again at each
@@ -80,7 +82,7 @@ export class LinkGuard {
   transport(descriptors: Descriptors): Transport {
     if (this.#security.kind === "plain") return new PlainTransport(descriptors, "peer");
     try {
-      return new TlsTransport(descriptors, this.#read(), this.#names);
+      return new TlsTransport(descriptors, this.#read(), { names: this.#names });
     } catch (error) {
       descriptors.close();
       throw error;
@@ -88,16 +90,18 @@ export class LinkGuard {
   }
 
   /**
-   * Looks at the credentials between two connections, which may be months apart: what expires soon,
-   * or can be used no longer, is told.
+   * Looks at the credentials again and again for as long as the reactor runs, since two connections
+   * may be months apart: what expires soon, or can be used no longer, is told.
    */
-  lookAgain(): void {
+  keepLooking(reactor: Reactor, periodMs = LOOK_MS): void {
     if (this.#security.kind === "plain") return;
-    try {
-      this.#read();
-    } catch (error) {
-      log.warn("no new connection can be made: {reason}", { reason: (error as Error).message });
-    }
+    reactor.every(periodMs, () => {
+      try {
+        this.#read();
+      } catch (error) {
+        log.warn("no new connection can be made: {reason}", { reason: (error as Error).message });
+      }
+    });
   }
 
   /** The credentials as they are now. */
