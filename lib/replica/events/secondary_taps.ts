@@ -19,7 +19,7 @@ import { SessionDisks } from "./session_disks.ts";
 import type { DiskCopy, SecondaryDiskConfig } from "./disk_copy.ts";
 
 /** Bytes of frames for a NIC that are kept: those of some epochs. */
-const KEPT_INPUT_BYTES = 4 * INPUT_BYTES_PER_EPOCH;
+export const KEPT_INPUT_BYTES = 4 * INPUT_BYTES_PER_EPOCH;
 /** The most bytes that a kept frame takes beside its data. */
 const INPUT_OVERHEAD_BYTES = 128;
 /** A frame that came within this time before a commit may be missing in its state. */
