@@ -1,6 +1,6 @@
 import { DigestTable, type PageDigest } from "../pages/page_digest.ts";
 
-/** What the replica holds, page by page, as the secondary has told it. */
+/** Digests of the replica's pages, as the secondary has sent them. */
 interface ReplicaDigests {
   readonly table: DigestTable;
   /** Page count by block name. */
@@ -11,7 +11,7 @@ interface ReplicaDigests {
 
 type State =
   | { readonly at: "idle" }
-  /** Whoever drives the primary has been told, and makes a seed and a digest. */
+  /** The owner of the primary has been told, and makes a seed and a digest. */
   | { readonly at: "wanted" }
   | {
     readonly at: "asked";
@@ -21,7 +21,7 @@ type State =
   };
 
 /**
- * Has the secondary tell the digests of its replica's pages before a full stream.
+ * Gets the digests of the replica's pages from the secondary before a full stream.
  *
  * ```text
  * idle ──want()──► wanted ──ask()──► asked ──the answer's last part──► idle
@@ -30,7 +30,7 @@ type State =
 export class DigestExchange {
   #state: State = { at: "idle" };
 
-  /** True from {@link want} until all of the answer is there: QEMU's stream has to wait. */
+  /** True from {@link want} until the answer is complete: QEMU's stream has to wait. */
   get isPending(): boolean {
     return this.#state.at !== "idle";
   }
@@ -39,12 +39,12 @@ export class DigestExchange {
     this.#state = { at: "wanted" };
   }
 
-  /** The secondary is asked. @param digest Under the same seed. */
+  /** The query is sent. @param digest Computes digests under the same seed. */
   ask(digest: PageDigest): void {
     this.#state = { at: "asked", table: new DigestTable(), pages: new Map(), digest };
   }
 
-  /** Takes a part of the answer. @returns All of it, with the last part. */
+  /** Takes a part of the answer. @returns The whole answer, with the last part. */
   receive(payload: Uint8Array, last: boolean): ReplicaDigests | undefined {
     const state = this.#state;
     if (state.at !== "asked") return undefined;
