@@ -89,8 +89,9 @@ export type PrimaryEvent =
   /** QEMU asked for a checkpoint of a VM that is paused: it waits until the VM runs. */
   | { readonly kind: "paused" }
   /**
-   * A full stream is about to begin, and the peer has a replica: `Primary.queryDigests` is to ask
-   * for the digests of its pages, so that equal pages need not be sent.
+   * The pages of a full stream are about to come, and the peer has a replica:
+   * `Primary.queryDigests` is to ask for the digests of its pages, so that equal pages need not be
+   * sent.
    */
   | { readonly kind: "wants-digests" }
   /** Events of the session with the peer, passed on from the sender. */
