@@ -106,7 +106,10 @@ export class Primary {
   get handingOver(): boolean {
     return this.#txn.handingOver;
   }
-  /** True once the peer has confirmed the session's end: handed over, or left. That is final. */
+  /**
+   * True once the session is over by the peer's word: handed over, left or refused. Nothing undoes
+   * that.
+   */
   get isOver(): boolean {
     return this.#txn.isOver;
   }
