@@ -241,19 +241,13 @@ Deno.test("another implementation: TLS 1.3 with the key is let in, TLS 1.2 is no
     const psk = Deno.readTextFileSync(`${folder}/key`).split(":")[1].trim();
     const openssl = await ensureTool("openssl");
     const theirs = ["-psk_identity", "kemari", "-psk", psk];
-    const run = (args: readonly string[]) =>
-      new Deno.Command(openssl, {
-        args: [...args],
-        stdin: "null",
-        stdout: "piped",
-        stderr: "piped",
-      })
-        .spawn();
+    const run = (args: readonly string[], stdin: "null" | "piped") =>
+      new Deno.Command(openssl, { args: [...args], stdin, stdout: "piped", stderr: "piped" });
     await using recv = new KemariProcess(["recv", "127.0.0.1:0", "--key", `${folder}/key`]);
     const address = await recv.listening();
     const connect = async (...version: string[]) => {
-      const { stdout, stderr } = await run(["s_client", "-connect", address, ...version, ...theirs])
-        .output();
+      const words = ["s_client", "-connect", address, ...version, ...theirs];
+      const { stdout, stderr } = await run(words, "null").output();
       return new TextDecoder().decode(stdout) + new TextDecoder().decode(stderr);
     };
     assert.match(await connect("-tls1_3"), /TLSv1\.3, Cipher is TLS_/);
@@ -261,18 +255,9 @@ Deno.test("another implementation: TLS 1.3 with the key is let in, TLS 1.2 is no
     assert.match(await connect("-tls1_2"), /alert protocol version/);
 
     const port = freePort();
-    const server = run(
-      [
-        "s_server",
-        "-accept",
-        `127.0.0.1:${port}`,
-        "-nocert",
-        "-tls1_2",
-        "-cipher",
-        "PSK",
-        ...theirs,
-      ],
-    );
+    const words = ["s_server", "-accept", `127.0.0.1:${port}`, "-nocert", "-cipher", "PSK"];
+    // It would end with its stdin.
+    const server = run([...words, "-tls1_2", ...theirs], "piped").spawn();
     try {
       let sent = await send(`127.0.0.1:${port}`, "--key", `${folder}/key`);
       while (/connection refused/.test(sent.stderr)) {
@@ -281,6 +266,7 @@ Deno.test("another implementation: TLS 1.3 with the key is let in, TLS 1.2 is no
       assert.equal(sent.code, 4, sent.stderr);
       assert.match(sent.stderr, /the secondary speaks no TLS 1\.3/);
     } finally {
+      await server.stdin.close();
       server.kill();
       await server.output();
     }
