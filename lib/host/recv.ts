@@ -14,7 +14,7 @@ import type { EarlyEndStatus, EndStatus } from "../control/end_status.ts";
 import { receiverStatus } from "./status/receiver_status.ts";
 import { summarizeStatus } from "./status/summarize_status.ts";
 import { Survivor } from "./survivor.ts";
-import type { Address } from "./system/address.ts";
+import type { ListenAddress } from "./system/address.ts";
 import { isUnread } from "./system/channel.ts";
 import { ControlServer } from "./system/control_server.ts";
 import type { ProgressLine } from "./system/progress_line.ts";
@@ -86,7 +86,7 @@ type ReceptionState =
  */
 class Reception {
   readonly #settings: RecvSettings;
-  readonly #listen: Address;
+  readonly #listen: ListenAddress;
   readonly #guard: LinkGuard;
   readonly #progress: ProgressLine;
   readonly #signal: AbortSignal;
@@ -104,7 +104,7 @@ class Reception {
   /** @throws {TransportError} if the replica's folder cannot be used; nothing is left open. */
   constructor(
     settings: RecvSettings,
-    listen: Address,
+    listen: ListenAddress,
     guard: LinkGuard,
     progress: ProgressLine,
     signal: AbortSignal,

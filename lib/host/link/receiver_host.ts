@@ -14,7 +14,7 @@ import { Replica } from "../../replica/secondary/replica.ts";
 import type { ReplicaStore } from "../../replica/pages/page_store.ts";
 import type { SecondaryTaps } from "../../replica/events/secondary_taps.ts";
 import type { SecondaryCounters, SecondaryEvent } from "../../replica/secondary/secondary.ts";
-import type { Address } from "../system/address.ts";
+import type { ListenAddress } from "../system/address.ts";
 import { CommitChecks } from "./commit_checks.ts";
 import type { CommitGate } from "./commit_gate.ts";
 import { allocateSlab } from "../system/libc.ts";
@@ -39,7 +39,7 @@ import type { LinkGuard } from "../tls/link_guard.ts";
 const log = getLogger(["kemari", "recv"]);
 
 export interface ReceiverSettings extends SessionSettings {
-  readonly listen: Address;
+  readonly listen: ListenAddress;
   readonly guard: LinkGuard;
   readonly onLoss: "wait" | "activate" | "exit";
   /** Whether an operator can order a failover when no sender can come back. */
