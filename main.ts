@@ -78,9 +78,9 @@ function listenForSignals(): AbortSignal {
     Deno.addSignalListener(signal, () => {
       if (isGuardian || signal === "SIGHUP" && staysUp) return;
       if (controller.signal.aborted) Deno.exit(EXIT.interrupted);
-      const reason = new InterruptedError(`interrupted by ${signal}`);
-      controller.abort(reason);
-      setTimeout(() => fail(reason), WIND_UP_MS);
+      controller.abort(new InterruptedError(`interrupted by ${signal}`));
+      const late = `interrupted by ${signal}, and cut off: it had not ended in ${WIND_UP_MS} ms`;
+      setTimeout(() => fail(new InterruptedError(late)), WIND_UP_MS);
     });
   }
   return controller.signal;

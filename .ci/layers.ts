@@ -4,7 +4,7 @@
  * ```text
  * foreign_text ← errors ← units, bytes ← qemu, txn, nbd, qmp, packet, control, keys, arbiter, decisions ← replica ← host ← lab ← drill, bench ← cli ← main.ts
  *                                      ← report ← bench, cli
- * host: system ← vm, arbiter, tls, ram_dir, net, image ← disk, home ← taps ← link ← takeover ← status ← protect ← the commands
+ * host: system ← vm, arbiter, tls, ram_dir, net, image ← disk, home ← taps, door ← link ← takeover ← status ← protect ← the commands
  * ```
  *
  * Four rules:
@@ -64,6 +64,7 @@ const HOST_RANKS: Readonly<Record<string, number>> = {
   disk: 2,
   home: 2,
   taps: 3,
+  door: 3,
   link: 4,
   takeover: 5,
   status: 6,

@@ -23,6 +23,7 @@ import { compressionOf } from "../lib/host/link/compress_settings.ts";
 import type { CompressMode } from "../lib/control/sender_status.ts";
 import { Primary, type PrimaryTaps } from "../lib/replica/primary/primary.ts";
 import { Replica } from "../lib/replica/secondary/replica.ts";
+import { encodeTapEvent } from "../lib/replica/events/tap_events.ts";
 import { SecondaryTaps } from "../lib/replica/events/secondary_taps.ts";
 import { Secondary } from "../lib/replica/secondary/secondary.ts";
 import { median, pairedRatios } from "../lib/report/bench_statistics.ts";
@@ -40,6 +41,7 @@ const QUICK_CHECKPOINTS = 100;
 /** The first ones find nothing that they could build upon, and code that is not compiled yet. */
 const WARM_UP = 40;
 const CACHE_BYTES = 256 * 2 ** 20;
+const DISK_BYTES = 2 ** 40;
 
 /** What one series through both ends came to, without its first checkpoints. */
 interface CompressRun {
@@ -57,7 +59,8 @@ interface CompressRun {
 export function runSeries(series: CheckpointSeries, compress: CompressMode): CompressRun {
   const clock = () => performance.now();
   const compression = compressionOf({ compress, deltaCacheBytes: CACHE_BYTES });
-  let events: Uint8Array[][] = [];
+  const named = { kind: "disk", tap: DISK, sizeBytes: DISK_BYTES, mode: "replicated" } as const;
+  let events: Uint8Array[][] = [encodeTapEvent(named)];
   const taps: PrimaryTaps = {
     checkpointRequested() {},
     holdInputs: () => true,
@@ -82,7 +85,8 @@ export function runSeries(series: CheckpointSeries, compress: CompressMode): Com
     new SecondaryTaps(
       new Map([[DISK, {
         mode: "replicated",
-        copy: { sizeBytes: 2 ** 40, write() {}, zero() {}, read() {}, zeroBytes: () => 0 },
+        sizeBytes: DISK_BYTES,
+        copy: { sizeBytes: DISK_BYTES, write() {}, zero() {}, read() {}, zeroBytes: () => 0 },
       }]]),
       new Set(),
     ),

@@ -33,15 +33,19 @@ export class GuestRun implements AsyncDisposable {
     private readonly stack: AsyncDisposableStack,
   ) {}
 
-  /** Has a booted guest with its disk mounted at /mnt, and waits until it is protected. */
-  static async start(lab: GuestLab, setup: GuestSetup): Promise<GuestRun> {
+  /**
+   * Has a booted guest with its disk mounted at /mnt, and waits until it is protected.
+   *
+   * @param before A command that the guest runs before anybody keeps it.
+   */
+  static async start(lab: GuestLab, setup: GuestSetup, before = "true"): Promise<GuestRun> {
     await using stack = new AsyncDisposableStack();
     const folder = Deno.makeTempDirSync({ dir: lab.folder, prefix: "run-" });
     stack.defer(() => Deno.removeSync(folder, { recursive: true }));
     await lab.setQuickAcks(setup.asItComes !== true);
     const started = setup.kind === "kemari" || setup.kind === "tapped"
-      ? await startTapped(lab, setup, folder, stack)
-      : await startPlain(lab, setup, folder, stack);
+      ? await startTapped(lab, setup, before, folder, stack)
+      : await startPlain(lab, setup, before, folder, stack);
     const { vm, control, ends } = started;
     const stops = stack.use(await StopWatch.attach(vm.spareQmpPath));
     await say(vm, "mount -t ext4 /dev/vda /mnt");
@@ -101,6 +105,7 @@ interface Started {
 async function startTapped(
   lab: GuestLab,
   setup: GuestSetup,
+  before: string,
   folder: string,
   stack: AsyncDisposableStack,
 ): Promise<Started> {
@@ -152,6 +157,7 @@ async function startTapped(
       qmp: `${folder}/vm.qmp`,
     }),
   );
+  await say(vm, before);
   // Not before it runs: a VM that arrives is not one to protect.
   await Deno.symlink(`${folder}/vm.qmp`, `${folder}/qmp`);
   if (setup.kind === "kemari") {
@@ -173,6 +179,7 @@ async function startTapped(
 async function startPlain(
   lab: GuestLab,
   setup: GuestSetup,
+  before: string,
   folder: string,
   stack: AsyncDisposableStack,
 ): Promise<Started> {
@@ -187,6 +194,7 @@ async function startPlain(
       type,
     }),
   );
+  await say(vm, before);
   if (setup.kind === "plain") return { vm };
   const secondary = stack.use(
     await startVm({

@@ -9,7 +9,7 @@
  *
  * One guest has both NICs, in subnets of their own; kemari passes through: `protect` serves the tap
  * and waits for a QEMU that never comes. A second guest, whose only NIC is kemari's, is protected
- * by `protect` and `recv` with their defaults. In every round each guest is booted and all is
+ * by `protect` and `recv` with their defaults. In every round each guest goes on from its boot anew, and all is
  * measured once: iperf3 both ways, requests and responses of 64 bytes on one connection, and what is
  * lost of numbered datagrams and of TCP's segments. A third guest is protected with QEMU's own TAP,
  * 60 times a second: it shows what QEMU loses at its checkpoints (docs/QEMU.md).
@@ -36,7 +36,8 @@ import { NetLab } from "../lib/lab/network/net_lab.ts";
 import { exists } from "../lib/lab/provision/cache_dir.ts";
 import { ensureQemu } from "../lib/lab/provision/qemu.ts";
 import { ensureTool } from "../lib/lab/provision/tools.ts";
-import { startVm, type Vm } from "../lib/lab/vms/vm.ts";
+import { startBooted } from "../lib/lab/vms/start_booted.ts";
+import type { Vm } from "../lib/lab/vms/vm.ts";
 import { endAllVms, leaveSignalsToCaller } from "../lib/lab/vms/vm_cleanup.ts";
 import type { BenchContext } from "./bench_context.ts";
 import { end, say } from "../lib/lab/program/lab_process.ts";
@@ -162,10 +163,10 @@ async function unprotected(
   ]);
   await appears(socket, bench.context.signal);
   const vm = stack.use(
-    await boot(bench, [
-      ...nic("n0", `stream,server=off,addr.type=unix,addr.path=${socket}`),
-      ...nic("n1", "tap,ifname=kemB,script=no,downscript=no,vnet_hdr=off"),
-    ]),
+    await startGuest(bench, {
+      n0: `stream,server=off,addr.type=unix,addr.path=${socket}`,
+      n1: "tap,ifname=kemB,script=no,downscript=no,vnet_hdr=off",
+    }),
   );
   // Each address is answered for on its own NIC only: both hang on one bridge.
   await say(vm, "echo 1 > /proc/sys/net/ipv4/conf/all/arp_ignore");
@@ -195,11 +196,14 @@ async function protectedGuest(bench: Bench): Promise<Protected> {
   ]);
   await appears(`${folder}/a.net`, signal);
   stack.use(
-    await boot(bench, [
-      ...nic("n0", `stream,server=off,addr.type=unix,addr.path=${folder}/a.net`),
-      ...["-qmp", `unix:${folder}/qmp,server=on,wait=off`],
-    ]),
+    await startGuest(
+      bench,
+      { n0: `stream,server=off,addr.type=unix,addr.path=${folder}/a.net` },
+      `${folder}/vm.qmp`,
+    ),
   );
+  // Not before it runs: a VM that arrives is not one to protect.
+  await Deno.symlink(`${folder}/vm.qmp`, `${folder}/qmp`);
   await ready("syncs", async () => (await askStatus(control, signal)).syncs >= 3, signal);
   const host = `${SUBNETS.tap}.2`;
   const trips = await roundTrips(bench, host);
@@ -216,10 +220,11 @@ async function bypassedGuest(bench: Bench): Promise<Bypassed> {
   startKemari(bench, stack, ["recv", link, "--control", `${folder}/recv`]);
   await ready("kemari recv", () => listens(`${folder}/recv`, signal), signal);
   stack.use(
-    await boot(bench, [
-      ...nic("n0", "tap,ifname=kemA,script=no,downscript=no,vnet_hdr=off"),
-      ...["-qmp", `unix:${folder}/qmp,server=on,wait=off`],
-    ]),
+    await startGuest(
+      bench,
+      { n0: "tap,ifname=kemA,script=no,downscript=no,vnet_hdr=off" },
+      `${folder}/qmp`,
+    ),
   );
   const control = `${folder}/protect`;
   startKemari(bench, stack, [
@@ -235,19 +240,32 @@ async function bypassedGuest(bench: Bench): Promise<Bypassed> {
   return { ...arrivals, syncsPerSecond: (await syncs() - begun.syncs) / seconds };
 }
 
-/** Boots a guest with its first NIC up, an iperf3 server and an echo service. */
-async function boot(bench: Bench, args: readonly string[]): Promise<Vm> {
-  const vm = await startVm({
+type Netdevs = Readonly<Partial<Record<keyof typeof MACS, string>>>;
+
+/**
+ * Starts a booted guest with its first NIC up, an iperf3 server and an echo service.
+ *
+ * @param netdevs What is behind each NIC.
+ * @param qmp Path of a QMP socket for whoever protects it.
+ */
+async function startGuest(bench: Bench, netdevs: Netdevs, qmp?: string): Promise<Vm> {
+  const ids = Object.keys(netdevs) as (keyof typeof MACS)[];
+  const machine = {
     name: "net",
     qemu: bench.qemu,
     prefix: bench.lab.prefix("wire"),
     guest: bench.guest,
     memoryMiB: MEMORY_MIB,
-    args,
     signal: bench.context.signal,
-  });
+    args: [
+      ...ids.flatMap((id) => nic(id, netdevs[id]!)),
+      ...(qmp === undefined ? [] : ["-qmp", `unix:${qmp},server=on,wait=off`]),
+    ],
+  };
+  // The same devices, with nothing behind them.
+  const asBooted = ids.flatMap((id, index) => nic(id, `hubport,hubid=${index}`));
+  const vm = await startBooted(machine, { ...machine, prefix: [], args: asBooted });
   try {
-    await vm.ready();
     await say(vm, `ip addr add ${SUBNETS.tap}.2/24 dev eth0 && ip link set eth0 up`);
     await say(vm, "/opt/iperf3 -s -D > /dev/null 2>&1");
     await say(vm, `nc -ll -p ${PORT} -e cat > /dev/null 2>&1 &`);

@@ -8,7 +8,7 @@ import { delay } from "../lib/host/system/delay.ts";
 
 /** How often counters are read. */
 const STEP_MS = 250;
-/** Before it counts: caches fill, code gets compiled, the workload gets going. */
+/** Before it counts: caches fill, code gets compiled. Of short stretches less, a quarter. */
 const WARM_UP_MS = 1000;
 
 /** Bytes per second in one step; `x` is the step's middle, in seconds. */
@@ -58,7 +58,7 @@ export async function measureStretch(
 ): Promise<Stretch> {
   const { signal } = run.lab.context;
   await using running = await workload.start(run);
-  await delay(WARM_UP_MS, signal);
+  await delay(Math.min(WARM_UP_MS, seconds * 250), signal);
   const workBefore = await running.done();
   const before = run.isProtected ? await run.durations() : undefined;
   const samples = [await sample(run)];

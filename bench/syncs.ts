@@ -66,8 +66,8 @@ export function benchSyncs(context: BenchContext): Promise<BenchExperiment> {
     seconds: { quick: 4, usual: 8, full: 30 },
     fullRounds: 5,
     rowsOf: () => ROWS,
-    start: async (lab, row) => {
-      const run = await GuestRun.start(lab, row.setup);
+    start: async (lab, row, before) => {
+      const run = await GuestRun.start(lab, row.setup, before);
       if (row.backToBack) run.stops.askBackToBack(SYNC_INTERVAL_MS);
       return run;
     },

@@ -40,7 +40,7 @@ export function benchTraffic(context: BenchContext): Promise<BenchExperiment> {
       QEMU_PAIR,
       QEMU_PAIR_AS_IT_COMES,
     ],
-    start: (lab, setup) => GuestRun.start(lab, setup),
+    start: (lab, setup, before) => GuestRun.start(lab, setup, before),
     experimentOf,
   });
 }

@@ -24,8 +24,12 @@ interface WorkloadRounds<R extends Row> {
   /** How often `--full` measures everything. */
   readonly fullRounds: number;
   rowsOf(lab: GuestLab): readonly R[] | Promise<readonly R[]>;
-  /** Boots a row's guest, and has it kept as the row says. */
-  start(lab: GuestLab, row: R): Promise<GuestRun>;
+  /**
+   * Starts a row's guest, and has it kept as the row says.
+   *
+   * @param before A command that the guest runs before that.
+   */
+  start(lab: GuestLab, row: R, before: string): Promise<GuestRun>;
   experimentOf(measured: MeasuredRows<R>): BenchExperiment;
 }
 
@@ -48,6 +52,7 @@ export async function benchWorkloads<R extends Row>(
   await lab.shape(link);
   const rows = await plan.rowsOf(lab);
   const kinds = workloads(fileBytes, lab.net !== undefined);
+  const before = kinds.map((kind) => kind.before ?? "true").join(" && ");
   const measured = new MeasuredRows(lab, link, seconds, rows, kinds);
   const total = rounds * rows.length;
   for (let step = 0; step < total; step++) {
@@ -55,7 +60,7 @@ export async function benchWorkloads<R extends Row>(
     const round = Math.floor(step / rows.length);
     const row = rows[(step + round) % rows.length];
     context.progress(plan.name, step, total, `round ${round + 1}, ${row.name}`);
-    await using run = await plan.start(lab, row);
+    await using run = await plan.start(lab, row, before);
     for (const kind of kinds) measured.add(row, kind, await measureStretch(run, kind, seconds));
     if (step + 1 === total) break;
     context.keep({ ...plan.experimentOf(measured), partial: `${step + 1} of ${total} guests` });

@@ -1,6 +1,7 @@
 /** For tests: an experiment of `workload_rounds.ts`, as short as it can be, as a user runs it. */
 import assert from "node:assert/strict";
 import { netLabMissing } from "../../lib/lab/network/net_lab.ts";
+import { leavesNothing } from "../../lib/lab/testing/leaves_nothing.ts";
 import { KemariProcess } from "../../lib/lab/program/kemari_process.ts";
 import { type BenchExperiment, decodeBenchReport } from "../../lib/report/bench_result.ts";
 
@@ -11,11 +12,17 @@ export const hasNetwork = await netLabMissing() === undefined;
 export const WORKLOADS = ["idle", "iozone", ...(hasNetwork ? ["request/response"] : [])];
 
 /** With a smaller file iozone's starts take most of the second, and there may be no write in it. */
-const SETTINGS = ["--quick", "--seconds", "1", "--file-size", "1M", "--json"];
+const SETTINGS = ["--quick", "--seconds", "1", "--file-size", "1M"];
+
+/** Interrupts `kemari bench NAME` in its second row, which must leave nothing behind. */
+export function interruptRounds(name: string): Promise<void> {
+  const words = ["bench", name, ...SETTINGS, "--progress", "always"];
+  return leavesNothing(words, new RegExp(`${name}: 2 of`));
+}
 
 /** What `kemari bench NAME` reports of one second of each workload. */
 export async function quickRounds(name: string): Promise<BenchExperiment> {
-  await using bench = new KemariProcess(["bench", name, ...SETTINGS]);
+  await using bench = new KemariProcess(["bench", name, ...SETTINGS, "--json"]);
   const { code, stdout, stderr } = await bench.ended(240_000);
   assert.equal(code, 0, stderr);
   return decodeBenchReport(new TextDecoder().decode(stdout)).experiments[0];

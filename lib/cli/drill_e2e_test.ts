@@ -3,7 +3,9 @@ import { KemariProcess } from "../lab/program/kemari_process.ts";
 import { interruptDrill, runDrill, testWithClient } from "./testing/run_drill.ts";
 
 Deno.test("e2e: the drill holds without a client", async () => {
-  const { form, runs } = await runDrill("--seconds", "1", "--form", "memory");
+  const { form, runs } = await runDrill(
+    ...["--seconds", "1", "--memory", "192", "--form", "memory"],
+  );
   assert.equal(form, "memory");
   assert.deepEqual(runs.map(({ syncs }) => syncs > 5), [true]);
 });

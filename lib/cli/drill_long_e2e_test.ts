@@ -2,8 +2,9 @@
 import assert from "node:assert/strict";
 import { interruptDrill, runDrill, testWithClient } from "./testing/run_drill.ts";
 
-Deno.test("e2e: the drill holds three times without a client", async () => {
-  const { form, runs } = await runDrill("--runs", "3", "--seconds", "2", "--form", "memory");
+Deno.test("e2e: the drill holds again and again without a client, at the same time too", async () => {
+  const options = ["--runs", "3", "--jobs", "2", "--seconds", "1", "--memory", "192"];
+  const { form, runs } = await runDrill("--form", "memory", ...options);
   assert.equal(form, "memory");
   assert.deepEqual(runs.map(({ syncs }) => syncs > 5), [true, true, true]);
 });

@@ -1,5 +1,6 @@
 /** Ends that are stopped (SIGSTOP) for less and for more than the grace time. */
 import assert from "node:assert/strict";
+import { sideBySide } from "../lab/testing/side_by_side.ts";
 import { loadStream } from "../lab/recording/streams.ts";
 import { vmStateOf } from "../lab/vms/vm_state.ts";
 import { KemariProcess } from "../lab/program/kemari_process.ts";
@@ -46,56 +47,73 @@ async function assertHandover(recv: KemariProcess, send: KemariProcess) {
   assert.deepEqual(vmStateOf(stdout), vmStateOf(STREAM));
 }
 
-Deno.test("a sender that is stopped for less than the grace time is not given up", () =>
-  linked(async (recv, send) => {
-    for (let round = 0; round < 2; round++) {
-      send.signal("SIGSTOP");
-      await delay(SHORT_MS);
-      send.signal("SIGCONT");
-      await delay(AWAKE_MS);
-    }
-    await assertHandover(recv, send);
-  }));
+sideBySide("e2e: silence between the ends", (scene) => {
+  scene(
+    "a sender that is stopped for less than the grace time is not given up",
+    () =>
+      linked(async (recv, send) => {
+        for (let round = 0; round < 2; round++) {
+          send.signal("SIGSTOP");
+          await delay(SHORT_MS);
+          send.signal("SIGCONT");
+          await delay(AWAKE_MS);
+        }
+        await assertHandover(recv, send);
+      }),
+  );
 
-Deno.test("a sender that is stopped for more than the grace time is lost, and learns it", () =>
-  linked(async (recv, send) => {
-    send.signal("SIGSTOP");
-    const { code, stdout, stderr } = await recv.ended();
-    assert.equal(code, 0, stderr);
-    assert.match(stderr, /primary lost: .*nothing was heard from the sender for \d+ ms/);
-    assert.match(stderr, /activated transaction 1, cold, after loss: fenced [\d.]+, applied/);
-    assert.deepEqual(vmStateOf(stdout), vmStateOf(STREAM));
-    send.signal("SIGCONT");
-    const sender = await send.ended();
-    assert.equal(sender.code, 3);
-    assert.match(sender.stderr, /the receiver refused .*nothing was heard from the sender/);
-  }));
+  scene(
+    "a sender that is stopped for more than the grace time is lost, and learns it",
+    () =>
+      linked(async (recv, send) => {
+        send.signal("SIGSTOP");
+        const { code, stdout, stderr } = await recv.ended();
+        assert.equal(code, 0, stderr);
+        assert.match(stderr, /primary lost: .*nothing was heard from the sender for \d+ ms/);
+        assert.match(stderr, /activated transaction 1, cold, after loss: fenced [\d.]+, applied/);
+        assert.deepEqual(vmStateOf(stdout), vmStateOf(STREAM));
+        send.signal("SIGCONT");
+        const sender = await send.ended();
+        assert.equal(sender.code, 3);
+        assert.match(sender.stderr, /the receiver refused .*nothing was heard from the sender/);
+      }),
+  );
 
-Deno.test("a receiver that was stopped itself does not blame the sender, which went on speaking", () =>
-  linked(async (recv, send) => {
-    for (let round = 0; round < 2; round++) {
-      recv.signal("SIGSTOP");
-      await delay(LONG_MS);
-      recv.signal("SIGCONT");
-      await delay(AWAKE_MS);
-    }
-    await assertHandover(recv, send);
-  }));
+  scene(
+    "a receiver that was stopped itself does not blame the sender, which went on speaking",
+    () =>
+      linked(async (recv, send) => {
+        for (let round = 0; round < 2; round++) {
+          recv.signal("SIGSTOP");
+          await delay(LONG_MS);
+          recv.signal("SIGCONT");
+          await delay(AWAKE_MS);
+        }
+        await assertHandover(recv, send);
+      }),
+  );
 
-Deno.test("a sender that was stopped itself does not blame the receiver", () =>
-  linked(async (recv, send) => {
-    for (let round = 0; round < 2; round++) {
-      send.signal("SIGSTOP");
-      await delay(LONG_MS);
-      send.signal("SIGCONT");
-      await delay(AWAKE_MS);
-    }
-    await assertHandover(recv, send);
-  }, { sender: QUICK, receiver: PATIENT }));
+  scene(
+    "a sender that was stopped itself does not blame the receiver",
+    () =>
+      linked(async (recv, send) => {
+        for (let round = 0; round < 2; round++) {
+          send.signal("SIGSTOP");
+          await delay(LONG_MS);
+          send.signal("SIGCONT");
+          await delay(AWAKE_MS);
+        }
+        await assertHandover(recv, send);
+      }, { sender: QUICK, receiver: PATIENT }),
+  );
 
-Deno.test("a sender whose process dies is lost at once, whatever the grace time", () =>
-  linked(async (recv, send) => {
-    send.signal("SIGKILL");
-    await recv.waitFor(/primary lost: .*(the sender closed the connection|reset by the peer)/);
-    await recv.ended();
-  }));
+  scene(
+    "a sender whose process dies is lost at once, whatever the grace time",
+    () =>
+      linked(async (recv, send) => {
+        send.signal("SIGKILL");
+        await recv.waitFor(/primary lost: .*(the sender closed the connection|reset by the peer)/);
+        await recv.ended();
+      }),
+  );
+});

@@ -1,5 +1,5 @@
 /** What both ends tell of themselves. */
-import { anyNumber, anyText, nullable, record } from "./shape.ts";
+import { anyBoolean, anyNumber, anyText, nullable, oneOf, optional, record } from "./shape.ts";
 
 export interface CommonStatus {
   /** The last transaction that the secondary has; 0 before the first. */
@@ -14,6 +14,19 @@ export interface CommonStatus {
   readonly payloadBytes: number;
   /** Bytes on the connection, framing included. */
   readonly wireBytes: number;
+  /** How the connection is kept from others; null without one. */
+  readonly encryption?: EncryptionStatus | null;
+}
+
+/** How a connection is kept from others. */
+export interface EncryptionStatus {
+  readonly kind: "none" | "tls";
+  /** The name of the peer's key or certificate; null before that is proven. */
+  readonly peer: string | null;
+  /** TLS's name for it. */
+  readonly cipher: string | null;
+  /** Whether the kernel encrypts what this end sends. */
+  readonly inKernel: boolean;
 }
 
 export const COMMON_FIELDS = {
@@ -25,6 +38,12 @@ export const COMMON_FIELDS = {
   zeroPages: anyNumber,
   payloadBytes: anyNumber,
   wireBytes: anyNumber,
+  encryption: optional(nullable(record<EncryptionStatus>({
+    kind: oneOf("none", "tls"),
+    peer: nullable(anyText),
+    cipher: nullable(anyText),
+    inKernel: anyBoolean,
+  }))),
 };
 
 /** What names a VM. */

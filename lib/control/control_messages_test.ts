@@ -35,14 +35,14 @@ const MESSAGES: readonly Message[] = [
     name: "a sender's status",
     value: samples.SENDER,
     decode: status,
-    optional: ["vm", "outside", "deviceChange", "taps"],
+    optional: ["encryption", "vm", "outside", "deviceChange", "taps"],
   },
   { name: "a sender's first status", value: samples.EARLY_SENDER, decode: status, optional: [] },
   {
     name: "a receiver's status",
     value: samples.RECEIVER,
     decode: status,
-    optional: ["ram", "deviceChange", "standby", "takeover"],
+    optional: ["encryption", "ram", "deviceChange", "standby", "takeover"],
   },
   {
     name: "a receiver's first status",
@@ -62,6 +62,8 @@ const MESSAGES: readonly Message[] = [
     decode: decodeProtection,
     optional: [
       "settings.security.key",
+      "settings.ssh",
+      "settings.ssh.startRecv",
       "settings.sessionName",
       "settings.vm",
       "settings.syncOn",

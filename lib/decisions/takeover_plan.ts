@@ -10,8 +10,14 @@
  * whose end we do not see.
  *
  * **Why no acknowledged state is lost.** A takeover that failed leaves the replica as last committed,
- * unless the VM may have run here. `wait` keeps it in this process; `end` leaves it in its files, if it
- * has any.
+ * unless the VM may have run here. `wait` and `again` keep it in this process; `end` leaves it in its
+ * files, if it has any. Whatever a disk answers, or the place where something is written, the process
+ * that has the replica does not end for it: what is committed waits in memory until that is mended.
+ * Somebody who can ask does so then. Where nobody can, the try is made again by itself, as long as
+ * nobody else can have the VM: the primary gave it away, or was fenced. A primary that was not may live
+ * and go on; by the time that the disk is mended the replica would be of the past, and the fence would
+ * kill the better VM. So its sender is waited for; where none can come either, nothing can ever come of
+ * the replica in this process.
  *
  * **Why no torn state is offered.** A guest that runs writes to its memory, which may be the replica's
  * files, and to its disks. So from the moment when a QEMU can let the VM run until that QEMU is known to
@@ -61,26 +67,32 @@ export interface AtFailedTakeover {
   readonly isCommand: boolean;
   /** `--control`: whether anybody can ask for another try. */
   readonly mayBeAskedAgain: boolean;
+  /** Whether a sender can reach us again. */
+  readonly mayComeBack: boolean;
+  /** Whether the primary's VM is known to run no more: it was handed over, or is fenced. */
+  readonly isPrimaryOut: boolean;
   /** Whether this process has been told to end. */
   readonly isInterrupted: boolean;
 }
 
-/**
- * Decides whether the replica waits for another try, or this process ends with the reason: `end` leaves
- * the replica for the next process, `spent` lets nobody have it.
- */
-export function afterFailedTakeover(known: AtFailedTakeover): "wait" | "end" | "spent" {
+/** What is done then. */
+export type FailedTakeoverStep =
+  /** The replica waits for somebody who asks for another try, or for a sender. */
+  | "wait"
+  /** The same takeover is tried again in a while. */
+  | "again"
+  /** This process ends with the reason: `end` leaves the replica for the next one, `spent` for nobody. */
+  | "end"
+  | "spent";
+
+/** Decides what is done then. */
+export function afterFailedTakeover(known: AtFailedTakeover): FailedTakeoverStep {
   const { failure, mayHaveRun, isCommand, mayBeAskedAgain, isInterrupted } = known;
   if (mayHaveRun || failure === "ran") return "spent";
-  if (isInterrupted || !mayBeAskedAgain) return "end";
-  switch (failure) {
-    case "fence":
-    case "disk":
-    case "room":
-      return "wait";
-    case "successor":
-      return isCommand ? "wait" : "end";
-    case "other":
-      return "end";
-  }
+  if (isInterrupted || failure === "other") return "end";
+  if (failure === "successor" && !isCommand) return "end";
+  if (mayBeAskedAgain) return "wait";
+  if (failure !== "disk" && failure !== "room") return "end";
+  if (known.isPrimaryOut) return "again";
+  return known.mayComeBack ? "wait" : "end";
 }

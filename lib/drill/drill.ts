@@ -8,7 +8,7 @@ import { netLabMissing } from "../lab/network/net_lab.ts";
 import { ensureQemu } from "../lab/provision/qemu.ts";
 import { leaveSignalsToCaller } from "../lab/vms/vm_cleanup.ts";
 import { BootedVms } from "./booted_vms.ts";
-import { inParallel } from "./in_parallel.ts";
+import { inParallel } from "../lab/program/in_parallel.ts";
 import { drillMemory } from "./drill_memory.ts";
 import { DEVICE_MODELS, FAULT_TEXT } from "./plan.ts";
 import { SeededRandom } from "./seeded_random.ts";

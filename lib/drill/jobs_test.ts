@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import fc from "fast-check";
-import { inParallel } from "./in_parallel.ts";
+import { inParallel } from "../lab/program/in_parallel.ts";
 
 Deno.test("every task is carried out once, in order, with at most so many under way", async () => {
   await fc.assert(fc.asyncProperty(

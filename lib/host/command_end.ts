@@ -2,10 +2,12 @@ import { TransportError } from "../errors.ts";
 import type { PeerConnection } from "./link/peer_connection.ts";
 import { within } from "./system/within.ts";
 
-/** How long the end of a command may come after the end of its output. */
+/** How long after its output a command may end. */
 const EXIT_WAIT_MS = 500;
 
-/** A connection that a command was says less than how the command ended. */
+/**
+ * For a connection that was a command: replaces the connection's error by how the command ended.
+ */
 export async function inWordsOfCommand(
   error: unknown,
   peer: PeerConnection | undefined,

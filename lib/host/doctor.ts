@@ -1,4 +1,4 @@
-/** What `kemari doctor` looks at outside of QEMU itself, and what it asks a running VM. */
+/** What `kemari doctor` examines: this host, and a running VM. */
 import { statfs } from "node:fs/promises";
 import { QemuError } from "../errors.ts";
 import type { GuestTimer } from "../qmp/guest_timer.ts";
@@ -10,17 +10,17 @@ import { askOutside } from "./vm/outside_watch.ts";
 import { readGuestTimer, readMigrationSupport } from "./vm/probe_qemu.ts";
 import { QmpClient } from "./vm/qmp_client.ts";
 
-/** One thing looked at on this host. */
+/** A finding on this host. */
 export interface HostCheck {
   readonly name: string;
-  /** `missing` costs a feature or speed; with `fault` kemari cannot work here at all. */
+  /** `missing`: a feature is not available, or slower; `fault`: kemari cannot work here at all. */
   readonly state: "ok" | "missing" | "fault";
   readonly found: string;
-  /** What it is good for. */
+  /** What it is needed for. */
   readonly neededFor: string;
 }
 
-/** A QEMU program, and why this one. */
+/** A QEMU program, and why it was chosen. */
 export interface FoundQemu {
   readonly program: string;
   readonly source: "--qemu" | "KEMARI_QEMU" | "PATH" | "cache";
@@ -41,7 +41,7 @@ export interface VmFindings {
 
 const CAP_NET_ADMIN_BIT = 12n;
 
-/** Looks at this host. Changes nothing, and opens devices only to close them again. */
+/** Examines this host. Changes nothing, and opens devices only to close them again. */
 export async function examineHost(): Promise<HostCheck[]> {
   const checks = [examineSystem(), examineProcessors(), examineMemory(), await examineShm()];
   checks.push(await examineKvm(), await examineRights(), await examineTun());
@@ -164,7 +164,7 @@ async function tryDevice(
   }
 }
 
-/** The first executable of that name on PATH. */
+/** Finds the first executable of a name on PATH. */
 async function findOnPath(name: string): Promise<string | undefined> {
   for (const folder of (Deno.env.get("PATH") ?? "").split(":")) {
     if (folder !== "" && await isExecutable(`${folder}/${name}`)) return `${folder}/${name}`;
@@ -182,10 +182,10 @@ async function isExecutable(path: string): Promise<boolean> {
 }
 
 /**
- * Which QEMU to look at: the one named, else `KEMARI_QEMU`, else PATH's, else the first of
- * `cached` that is there. Downloads nothing.
+ * Chooses the QEMU to examine: the one given, else `KEMARI_QEMU`, else the one on PATH, else the
+ * first of `cached` that exists. Downloads nothing.
  *
- * @param given Taken as it is, there or not.
+ * @param given Taken without checking that it exists.
  */
 export async function findQemu(
   given: string | undefined,
@@ -203,10 +203,10 @@ export async function findQemu(
 }
 
 /**
- * Asks a running VM what it is and whether it can be protected. It runs on undisturbed.
+ * Asks QEMU about its running VM, and whether the VM can be protected. The VM is not disturbed.
  *
- * @param socket Its QMP socket.
- * @throws {TransportError} if nothing answers; {WireError} if what answers is not QMP.
+ * @param socket QEMU's QMP socket.
+ * @throws {TransportError} if nothing answers; {WireError} if the answer is not QMP.
  */
 export async function examineVm(socket: string): Promise<VmFindings> {
   await using client = await QmpClient.connect(socket);
@@ -214,7 +214,7 @@ export async function examineVm(socket: string): Promise<VmFindings> {
     try {
       return await client.execute(command, args);
     } catch (error) {
-      // Not every QEMU knows every question; what has no answer is left out of the report.
+      // Not every QEMU knows every command; what has no answer is left out of the report.
       if (error instanceof QemuError) return undefined;
       throw error;
     }

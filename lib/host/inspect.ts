@@ -21,28 +21,28 @@ interface ProgressLine {
   set(text: string): void;
 }
 
-/** An open input. Whoever opened it disposes of it. */
+/** An open input. The caller of {@link openStreamFile} disposes of it. */
 interface StreamFile extends Disposable {
   readonly name: string;
-  /** Known for files only. */
+  /** The length; known for files only. */
   readonly lengthBytes?: number;
   readonly fd: number;
   /** Whether a read may find nothing yet. */
   readonly waits: boolean;
 }
 
-/** What became of an inspection. */
+/** The outcome of an inspection. */
 export interface Inspection {
   /** Bytes read. */
   readonly bytes: number;
   readonly streams: number;
   readonly checkpoints: number;
-  /** Why it ended early, if it did. */
+  /** Why the inspection ended early; undefined if it did not. */
   readonly failure?: KemariError;
 }
 
 /**
- * Opens a migration file: a path, or `-` for stdin. Pipes and process substitution will do.
+ * Opens a migration file: a path, or `-` for stdin. Pipes and process substitution work too.
  *
  * @throws {TransportError} if it cannot be opened; {UsageError} if it is a terminal.
  */
@@ -86,7 +86,7 @@ export async function openStreamFile(path: string): Promise<StreamFile> {
 /**
  * Parses `file` to its end, or to its first fault.
  *
- * @returns Also when it fails: the sink then has everything up to the failure.
+ * @returns The outcome, also of a failure: the sink then has everything before the failure.
  */
 export async function inspectStreamFile(
   file: StreamFile,
@@ -117,7 +117,7 @@ export async function inspectStreamFile(
   return { bytes, streams, checkpoints, ...(failure === undefined ? {} : { failure }) };
 }
 
-/** The file's bytes; the buffer is used again for the next piece. */
+/** The file's bytes, piece by piece; the buffer is reused for the next piece. */
 async function* pieces(
   file: StreamFile,
   signal: AbortSignal,
@@ -137,7 +137,7 @@ async function* pieces(
   }
 }
 
-/** Sleeps outside of the runtime's thread until there is something to read, or its end. */
+/** Sleeps, not on the runtime's thread, until there are bytes to read or the end. */
 async function waitReadable(fd: number, signal: AbortSignal): Promise<void> {
   const pollfd = new Uint8Array(8);
   const view = new DataView(pollfd.buffer);
@@ -160,7 +160,7 @@ function emptyFile(name: string): WireError {
   });
 }
 
-/** A fault's offset where it counts this file's bytes; else how far the parser came. */
+/** A fault's offset, if it counts this file's bytes; else the parser's position. */
 function understoodUpTo(failure: KemariError | undefined, parsed: number): number {
   if (failure instanceof StateError) return parsed;
   return failure instanceof WireError ? Math.max(parsed, failure.offset) : parsed;

@@ -7,6 +7,8 @@ import { ReplicaOwner } from "./home/replica_owner.ts";
 import { lookForSameImages } from "./image/image_marks.ts";
 import { ReceiverHost } from "./link/receiver_host.ts";
 import { freeMemoryBytes } from "./ram_dir/ram_room.ts";
+import { letInBySsh } from "./let_in_by_ssh.ts";
+import { SessionKeys } from "../keys/session_keys.ts";
 import { checkRecvSettings, goesToStdout, type RecvSettings } from "./recv_settings.ts";
 import type { ProtectRequest } from "../control/protect_request.ts";
 import type { ReceiverStatus } from "../control/receiver_status.ts";
@@ -36,7 +38,9 @@ import { LinkGuard } from "./tls/link_guard.ts";
 const log = getLogger(["kemari", "recv"]);
 
 const TICK_MS = 250;
-/** Time for answers on the control socket to get out before the loop ends. */
+/** Between two tries of a takeover that nobody can ask for. */
+const AGAIN_MS = 5000;
+/** How long answers on the control socket have to be written before the loop ends. */
 const ANSWER_MS = 50;
 
 /**
@@ -44,7 +48,7 @@ const ANSWER_MS = 50;
  * the command's stdin.
  *
  * @returns The command's exit code, or 0.
- * @throws {TransportError} on loss where the settings say so, or when activation is impossible.
+ * @throws {TransportError} on loss if the settings want that, or if activation is impossible.
  */
 export async function recv(
   settings: RecvSettings,
@@ -52,27 +56,29 @@ export async function recv(
   signal: AbortSignal,
 ): Promise<number> {
   const listen = checkRecvSettings(settings);
-  const guard = LinkGuard.open(settings.security, "receiver", listen);
+  // A sender that comes by ssh is announced at the control socket.
+  const keys = settings.control === undefined ? undefined : new SessionKeys();
+  const guard = LinkGuard.open(settings.security, "receiver", listen, keys);
   return await new Reception(settings, listen, guard, progress, signal).run();
 }
 
-/** What is open as soon as the taps are. */
+/** The parts of `recv`, which are opened together with the taps. */
 interface Side {
   readonly taps: SecondaryTapDevices;
   readonly receiver: ReceiverHost;
   readonly survivor: Survivor;
 }
 
-/** Where a {@link Reception} is. */
+/** The states of a {@link Reception}. */
 type ReceptionState =
   | { readonly at: "starting" }
-  /** An earlier recv's replica is looked at. */
+  /** The replica of an earlier recv is being checked. */
   | { readonly at: "recovering"; readonly side: Side }
-  /** Senders may come; the rest is told by {@link ReceiverHost.state}. */
+  /** Senders may come; {@link ReceiverHost.state} has the details. */
   | { readonly at: "open"; readonly side: Side }
-  /** The VM is here. */
+  /** The VM runs here. */
   | { readonly at: "active"; readonly side: Side; readonly consumer: StreamConsumer | undefined }
-  /** The VM may have run here, and has ended: the replica is of no more use. */
+  /** The VM may have run here, and has ended: the replica is of no use any more. */
   | { readonly at: "spent"; readonly side: Side };
 
 /**
@@ -81,7 +87,7 @@ type ReceptionState =
  * ```text
  * starting ──taps──► recovering ──► open ──a takeover──► active ──the VM does not need us──► over
  *                                   ▲  │                    spent: it ran, and has ended ──► over
- *                                   └──┘ a takeover failed, and may be tried again
+ *                                   └──┘ a takeover failed, and may be tried again, or is by itself
  * ```
  */
 class Reception {
@@ -97,9 +103,11 @@ class Reception {
   readonly #rate = new RateMeter();
   readonly #failovers = new FailoverRequests();
   #control: ControlServer | undefined;
-  /** The takeover that is under way, or was made last. */
+  /** The present or last takeover. */
   #takeover: TakeoverClock | undefined;
   #state: ReceptionState = { at: "starting" };
+  /** What has kept the takeover that is tried again by itself from succeeding. */
+  #whyNot: string | undefined;
 
   /** @throws {TransportError} if the replica's folder cannot be used; nothing is left open. */
   constructor(
@@ -126,7 +134,7 @@ class Reception {
     this.#reactor = new Reactor();
   }
 
-  /** What `kemari status` calls it. */
+  /** The state as `kemari status` calls it. */
   get state(): ReceiverStatus["state"] {
     const state = this.#state;
     if (state.at === "starting" || state.at === "recovering") return "starting";
@@ -148,6 +156,16 @@ class Reception {
     }
   }
 
+  /** @throws {TransportError} as long as nothing can be asked of this end. */
+  get #side(): Side {
+    const state = this.#state;
+    if (state.at !== "starting" && state.at !== "recovering") return state.side;
+    throw new TransportError("recv", "connect", "this end is still starting", {
+      party: "user",
+      hint: "ask again in a moment; kemari status shows when it listens",
+    });
+  }
+
   async #open(): Promise<Side> {
     const { control, nets, disks, replay } = this.#settings;
     const reactor = this.#reactor;
@@ -159,6 +177,8 @@ class Reception {
           status: () => this.#status(),
           failover: (stale) => this.#failover(stale),
           protect: (request, gone) => this.#protect(request, gone),
+          attach: (request, passed) =>
+            letInBySsh(request, passed, this.#guard, () => this.#side.receiver.entrance),
         },
         reactor,
         signal,
@@ -171,6 +191,7 @@ class Reception {
     await this.#recover(receiver);
     await receiver.open(signal);
     this.#state = { at: "open", side };
+    this.#guard.keepLooking(reactor);
     reactor.every(TICK_MS, () => this.#tick(receiver));
     return side;
   }
@@ -196,11 +217,11 @@ class Reception {
     return receiver;
   }
 
-  /** Goes on with what an earlier recv has left, if the standby loads it. */
+  /** Goes on with the replica of an earlier recv, if the standby loads it. */
   async #recover({ replica, owner }: ReceiverHost): Promise<void> {
     this.#home.recover(replica, owner);
     if (replica.committed === 0) return;
-    // Before anybody connects: what does not fit is told at the start.
+    // Before anybody connects, so that a standby that does not fit is an error at the start.
     this.#standby?.image(this.#home.dir!.files);
     await this.#reactor.during(this.#gate.check(replica), this.#signal);
     this.#gate.settle(true);
@@ -211,16 +232,19 @@ class Reception {
     if (this.#state.at !== "open") return;
     if (goesToStdout(this.#settings) && receiver.state !== "activating" && isUnread(1)) {
       this.#reactor.fail(
-        new TransportError("stdout", "write", "whoever was to take the VM has gone", {
+        new TransportError("stdout", "write", "the process that was to take the VM has gone", {
           party: "successor",
-          hint: "see what the QEMU behind the pipe said; start it again, with -incoming fd:0",
+          hint: "see the messages of the QEMU behind the pipe; start it again, with -incoming fd:0",
         }),
       );
     }
     if (this.#progress.isShown) this.#progress.set(summarizeStatus(this.#ownStatus(receiver)));
   }
 
-  /** @returns Who has the VM; `undefined` where nobody has, and the replica waits for another try. */
+  /**
+   * @returns What has the VM now; `undefined` if nothing has, and the replica waits for another
+   *   try.
+   */
   async #activate(
     side: Side,
     cause: TakeoverCause,
@@ -229,7 +253,7 @@ class Reception {
     try {
       consumer = await this.#takeOver(side, cause);
     } catch (error) {
-      await this.#notTakenOver(side, error);
+      await this.#notTakenOver(side, cause, error);
       return undefined;
     }
     this.#state = { at: "active", side, consumer };
@@ -266,33 +290,59 @@ class Reception {
     return consumer;
   }
 
-  /** Carries out what {@link afterFailedTakeover} says. @throws the error where that is the end. */
-  async #notTakenOver({ receiver, taps, ...rest }: Side, error: unknown): Promise<void> {
+  /** Carries out what {@link afterFailedTakeover} decides. @throws the error if that is to end. */
+  async #notTakenOver(
+    { receiver, taps, ...rest }: Side,
+    cause: TakeoverCause,
+    error: unknown,
+  ): Promise<void> {
     const failure = takeoverFailure(error);
     const isTold = this.#standby?.giveUp() ?? false;
+    const { control, fence } = this.#settings;
     const step = afterFailedTakeover({
       failure,
       mayHaveRun: isTold || (this.#takeover?.isGiven ?? false),
       isCommand: !goesToStdout(this.#settings),
-      mayBeAskedAgain: this.#settings.control !== undefined,
+      mayBeAskedAgain: control !== undefined,
+      mayComeBack: this.#listen.kind === "tcp" || this.#listen.kind === "unix",
+      isPrimaryOut: cause === "handover" || isFence(fence) && this.#takeover!.isFenced,
       isInterrupted: this.#signal.aborted,
     });
     const wasAsked = this.#failovers.reject(error);
     if (step === "spent") this.#state = { at: "spent", side: { receiver, taps, ...rest } };
     else this.#home.takeBack();
-    if (step !== "wait") {
-      // The wait below throws where this process is told to end.
+    if (step === "end" || step === "spent") {
+      // The wait below throws if this process is told to end.
       if (step === "end") tellWithoutSecondTry(error, this.#home.dir?.path);
       else if (failure !== "ran") tellSpent(error);
       if (wasAsked) await this.#letAnswersOut();
       throw error;
     }
-    log.error("not activated: {reason}; keeping transaction {transaction}", {
-      reason: (error as Error).message,
-      transaction: receiver.replica.committed,
-    });
+    const { message } = error as Error;
+    const { committed } = receiver.replica;
     taps.deactivate();
+    if (step === "again") return await this.#untilNextTry(message, committed);
+    this.#whyNot = undefined;
+    log.error("not activated: {reason}; keeping transaction {committed}{rest}", {
+      reason: message,
+      committed,
+      rest: control === undefined
+        ? " until a sender comes back: without --control nobody can have recv try again"
+        : "",
+    });
     receiver.resume();
+  }
+
+  /** The same takeover is tried again then. What keeps it from succeeding is said once. */
+  async #untilNextTry(reason: string, committed: number): Promise<void> {
+    if (this.#whyNot !== reason) {
+      log.error(
+        "not activated: {reason}; keeping transaction {committed}, trying again every {seconds} s",
+        { reason, committed, seconds: AGAIN_MS / 1000 },
+      );
+    }
+    this.#whyNot = reason;
+    await this.#reactor.sleep(AGAIN_MS, this.#signal);
   }
 
   async #letAnswersOut(): Promise<void> {
@@ -318,22 +368,20 @@ class Reception {
     };
   }
 
-  /** @returns When the guest's state has been handed to QEMU. */
+  /** @returns Resolves when the guest's state has been handed to QEMU. */
   async #failover(stale: boolean): Promise<void> {
-    const state = this.#state;
-    if (state.at === "starting" || state.at === "recovering") throw tooEarly();
-    if (state.at === "active") {
+    const { receiver } = this.#side;
+    if (this.#state.at === "active") {
       throw new TransportError("recv", "read", "this end is active already", { party: "user" });
     }
-    state.side.receiver.failover(stale);
+    receiver.failover(stale);
     await this.#failovers.wait();
   }
 
-  /** @returns When the protection has ended. */
+  /** @returns Resolves when the protection has ended. */
   async #protect(request: ProtectRequest<unknown>, gone: AbortSignal): Promise<void> {
-    const state = this.#state;
-    if (state.at === "starting" || state.at === "recovering") throw tooEarly();
-    if (state.at === "active") return await state.side.survivor.protect(request, gone);
+    const { survivor } = this.#side;
+    if (this.#state.at === "active") return await survivor.protect(request, gone);
     throw new TransportError(
       "recv",
       "read",
@@ -353,7 +401,7 @@ class Reception {
     }
     this.#control?.close();
     this.#reactor.close();
-    // Before it was looked at, what is there is the next recv's.
+    // A replica that was not checked yet is left for the next recv.
     if (state.at === "starting") return this.#home.leave();
     this.#home.close({
       isGiven: state.at === "active" || state.at === "spent",
@@ -362,11 +410,4 @@ class Reception {
     });
     await state.side.receiver.owner.close();
   }
-}
-
-function tooEarly(): TransportError {
-  return new TransportError("recv", "connect", "this end is still starting", {
-    party: "user",
-    hint: "ask again in a moment; kemari status tells when it listens",
-  });
 }

@@ -17,32 +17,32 @@ export interface RecvSettings extends LinkTiming {
   readonly fence?: string;
   readonly fenceTimeoutMs: number;
   readonly exec?: string;
-  /** Folder for the RAM's files; in memory without. */
+  /** The folder for the RAM's files; without it the RAM is in memory. */
   readonly ramDir?: string;
-  /** Whether one other VM may take the place of the one that is kept. */
+  /** Whether another VM may take the place of the one that is kept. */
   readonly replace?: boolean;
-  /** Whether room for all of it is reserved there. */
+  /** Whether to reserve room there for all of the RAM. */
   readonly ramReserve: RamReserve;
-  /** A QEMU's command, to be run beside the replica and to take the VM over. */
+  /** The command of a QEMU that runs beside the replica and takes the VM over. */
   readonly standby?: string;
-  /** Bytes of pages one transaction may stage; half of the free memory if undefined. */
+  /** How many bytes a transaction may stage; half of the free memory if undefined. */
   readonly maxTransactionBytes?: number;
   readonly control?: string;
-  /** The primary's taps, by the same names, to be offered to the QEMU that goes on. */
+  /** The primary's taps, with the same names, for the QEMU that takes over. */
   readonly nets: readonly NetTapAddress[];
   readonly disks: readonly DiskTapAddress[];
   readonly replay: ReplaySettings;
 }
 
-/** Whether the VM goes to whoever reads our stdout, and not to a command of ours. */
+/** Whether the VM goes to the reader of stdout, rather than to a command. */
 export function goesToStdout({ exec, standby }: RecvSettings): boolean {
   return exec === undefined && standby === undefined;
 }
 
 /**
- * Looks for what does not fit together, before anything is opened.
+ * Checks that the settings fit together, before anything is opened.
  *
- * @returns Where to listen.
+ * @returns The address to listen on.
  * @throws {UsageError}
  */
 export function checkRecvSettings(settings: RecvSettings): ListenAddress {

@@ -2,21 +2,21 @@ import type { SendFront } from "./send_front.ts";
 import { adopt } from "./system/channel.ts";
 import { PrimaryTapDevices } from "./taps/primary_tap_devices.ts";
 
-/** A descriptor, and what gives it back. */
+/** A descriptor, and a function that gives it back. */
 type Adopted = ReturnType<typeof adopt>;
 
-/** What a `kemari send` has of the process that it runs in. */
+/** The parts of its process that a `kemari send` uses. */
 export interface SendEnds {
   /** QEMU's stream. */
   readonly input: Adopted;
   /** QEMU's return path. */
   readonly output: Adopted;
-  /** The process that QEMU waits for, if it is another one. */
+  /** The process that QEMU waits for, if that is another one. */
   readonly front?: SendFront;
   readonly openTaps: typeof PrimaryTapDevices.open;
 }
 
-/** Stdin and stdout, as QEMU starts a command of its own. */
+/** Stdin and stdout, as QEMU gives them to its commands. */
 export function standardEnds(front?: SendFront): SendEnds {
   return {
     input: adopt(0, "read"),

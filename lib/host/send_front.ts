@@ -1,15 +1,16 @@
 /**
- * The process that QEMU waits for, where `kemari send` may have to outlive it.
+ * The process that QEMU waits for, if `kemari send` may have to live longer.
  *
- * QEMU closes an `exec:` channel by waiting, in its main loop, for the command to end. A `send` that
- * speaks to its monitor then gets no answer, and one that serves the VM's taps on ends when QEMU lets
- * go of them: each would wait for the other, and the VM with its monitor would hang. A process cannot leave its own number behind, and the runtime
- * cannot fork. So the command that QEMU knows only starts the real one, on the same stdin, stdout and
- * stderr, and ends when that one does, or says that it stays alone.
+ * QEMU closes an `exec:` channel by waiting, in its main loop, for the command to end. A `send`
+ * that uses QEMU's monitor then gets no answer, and a `send` that serves the VM's taps ends only
+ * when QEMU disconnects from them: each would wait for the other, and the VM with its monitor would
+ * hang. A process cannot give up its number, and the runtime cannot fork. So the command that QEMU
+ * knows (the front) only starts the real `send`, with the same stdin, stdout and stderr, and ends
+ * when the real one ends, or says that it goes on alone.
  *
- * The real one leads a session of its own: signals reach it through the front, once. Between both is a
- * socket. Its end without a word is the front's death, which the real one shares at once: whoever kills
- * the process that he knows means all of it.
+ * The real `send` leads a session of its own, so that signals reach it once, through the front. A
+ * socket connects both. If it ends without a message, the front was killed, and the real `send`
+ * ends at once, too: killing the process that QEMU knows means killing `send`.
  */
 import { EXIT } from "../errors.ts";
 import { openSocketPair } from "./system/descriptor_passing.ts";
@@ -19,14 +20,14 @@ import { selfCommand } from "./system/self_command.ts";
 import { F_SETFD, FD_CLOEXEC, O_CLOEXEC, O_RDWR } from "./system/linux.ts";
 import { never } from "./system/never.ts";
 
-/** Names the descriptor of the socket to the front. */
+/** The variable that names the descriptor of the socket to the front. */
 const VARIABLE = "KEMARI_SEND_FRONT";
 
 /**
  * Starts this very command line again, and waits for it.
  *
- * @param signal The end is asked for: so is that of the real one.
- * @returns The exit code that is due.
+ * @param signal Aborted when this process is asked to end: the real `send` is then asked too.
+ * @returns The exit code.
  */
 export async function stayInFront(signal: AbortSignal): Promise<number> {
   const reactor = new Reactor();
@@ -65,7 +66,7 @@ export async function stayInFront(signal: AbortSignal): Promise<number> {
     reactor.wake();
   });
   try {
-    // An end that is asked for is the real one's to carry out.
+    // The real `send` carries the end out.
     await reactor.run(() => code !== undefined, never);
   } finally {
     signal.removeEventListener("abort", passOn);
@@ -75,7 +76,7 @@ export async function stayInFront(signal: AbortSignal): Promise<number> {
   return code ?? EXIT.bug;
 }
 
-/** The front as the real one sees it. */
+/** The front, for the real `send`. */
 export class SendFront {
   #fd: number;
   #watch: Watch | undefined;
@@ -84,28 +85,28 @@ export class SendFront {
     this.#fd = fd;
   }
 
-  /** @returns `undefined` where this process was not started by a front. */
+  /** @returns `undefined` if this process was not started by a front. */
   static ofThisProcess(): SendFront | undefined {
     const word = Deno.env.get(VARIABLE);
     if (word === undefined) return undefined;
     Deno.env.delete(VARIABLE);
     const fd = Number(word);
-    // The commands that we start are not to hold it.
+    // Commands that this process starts must not inherit the socket.
     if (!Number.isInteger(fd) || libc().fcntl(fd, F_SETFD, BigInt(FD_CLOEXEC)) < 0) {
       return undefined;
     }
     return new SendFront(fd);
   }
 
-  /** Shares the front's death from now on. */
+  /** Ends this process with the front from now on. */
   watch(reactor: Reactor): void {
     this.#watch = reactor.watch(this.#fd, { readable: () => Deno.kill(Deno.pid, "SIGKILL") });
     this.#watch.want(true, false);
   }
 
   /**
-   * Ends stdin and stdout, and lets the front end: this process goes on alone. QEMU's threads wait
-   * for the end of its pipes, where they read, and its main loop for the front.
+   * Closes stdin and stdout, and lets the front end: this process goes on alone. QEMU's threads
+   * wait for the end of its pipes if they read them, and its main loop waits for the front.
    */
   dismiss(exitCode: number): void {
     if (this.#fd < 0) return;
@@ -118,8 +119,8 @@ export class SendFront {
 }
 
 /**
- * Puts /dev/null in the place of stdin and stdout, and of every copy: the runtime keeps one of stdout
- * that it never closes, so that a pipe's reader would not see its end.
+ * Replaces stdin and stdout, and every copy of them, by /dev/null: the runtime keeps a copy of
+ * stdout open, because of which a pipe's reader would not see the end.
  */
 function endStandardStreams(): void {
   const nothing = libc().open(cString("/dev/null"), O_RDWR | O_CLOEXEC, 0);
@@ -130,7 +131,10 @@ function endStandardStreams(): void {
   libc().close(nothing);
 }
 
-/** Which pipe or socket a descriptor is; its own word for what nobody can be waiting at. */
+/**
+ * Identifies the pipe or socket behind a descriptor; a text of its own for a descriptor that nobody
+ * can wait for.
+ */
 function linkOf(fd: string): string {
   try {
     const link = Deno.readLinkSync(`/proc/self/fd/${fd}`);

@@ -27,6 +27,7 @@ import type { SenderStatus } from "../control/sender_status.ts";
 import type { Address } from "./system/address.ts";
 import { ControlServer } from "./system/control_server.ts";
 import { besides } from "./system/failure_beside.ts";
+import type { SshOptions } from "./system/ssh_address.ts";
 import type { ProgressLine } from "./system/progress_line.ts";
 import { RateMeter } from "./system/rate_meter.ts";
 import { Reactor } from "./system/reactor.ts";
@@ -51,24 +52,26 @@ export interface SendSettings
     CompressSettings {
   readonly target: string;
   readonly security: LinkSecurity;
+  /** How a target `ssh:HOST` is reached. */
+  readonly ssh?: SshOptions;
   readonly control?: string;
   readonly sessionName?: string;
-  /** What names the VM, in place of QEMU's UUID and name. */
+  /** The VM's name, in place of QEMU's UUID and name. */
   readonly vm?: string;
-  /** QMP socket by which a VM that COLO left stopped is set running when the secondary is lost. */
+  /** The QMP socket by which to let a VM run that COLO has stopped, when the secondary is lost. */
   readonly qmp?: string;
   readonly taps: TapSettings;
   readonly syncOn: SyncOn;
   readonly syncMinIntervalMs: number;
-  /** What QEMU's own timer is set to whenever a synchronization is asked for. */
+  /** QEMU's interval between checkpoints, which every request for a synchronization sets. */
   readonly syncIntervalMs: number;
 }
 
-/** Where a {@link Sending} stands. */
+/** The states of a {@link Sending}. */
 type SendingState = "connecting" | "linked" | "parting" | "serving-on" | "closed";
 
 /**
- * One `kemari send`: a session with the secondary, of a stream that QEMU gives to this process.
+ * A `kemari send`: a session with the secondary, with the stream that QEMU gives to this process.
  *
  * ```text
  * connecting ──connect()──► linked ──handed over: run() returns──────────────────────► closed
@@ -77,7 +80,7 @@ type SendingState = "connecting" | "linked" | "parting" | "serving-on" | "closed
  *                                     └──part() throws───────────────────────► closed
  * ```
  *
- * To be driven in this order: connect(), run(); part() with what either throws; close() always.
+ * To be called in this order: connect(), run(); part() with an error of either; close() always.
  */
 export class Sending {
   readonly #settings: SendSettings;
@@ -98,7 +101,7 @@ export class Sending {
   #qmp: QmpClient | undefined;
   #vm: SentVm | undefined;
 
-  /** @param ends This object's from now on. */
+  /** @param ends Owned by this object. */
   constructor(
     settings: SendSettings,
     target: Address,
@@ -132,11 +135,11 @@ export class Sending {
     const { input, output } = this.#ends;
     link.attach({ input: input.fd, output: output.fd, name: "QEMU" });
     this.#state = "linked";
-    // Behind that: a QEMU whose stream is not read may not come to answer at its monitor either.
+    // Only then: a QEMU whose stream is not read may not answer on its monitor either.
     await this.#connectMonitor(link, taps);
   }
 
-  /** @returns When the secondary is the VM's host. */
+  /** @returns Resolves when the secondary is the VM's host. */
   async run(): Promise<void> {
     const link = this.#link!;
     const hasLeft = () => this.#vm?.hasLeftColo === true && !link.handingOver;
@@ -148,16 +151,15 @@ export class Sending {
   }
 
   /**
-   * Ends the session, and lets go of the VM. Where the VM's disks or NICs are here, they are served on
-   * until QEMU lets go of them.
+   * Ends the session, and releases the VM; serves its disks and NICs until QEMU has disconnected.
    *
-   * @param error What has ended it.
-   * @returns If the VM is the secondary's by a HANDOVER, or was shut down, and the secondary knows it.
-   * @throws what has ended it, in all other cases.
+   * @param error The error that has ended the session.
+   * @returns Resolves if the VM was handed over, or was shut down and the secondary knows that.
+   * @throws the reason in all other cases.
    */
   async part(error: unknown): Promise<void> {
     const link = this.#link;
-    // The VM is the secondary's: what happens behind that is no news to anybody.
+    // The VM is the secondary's: later errors do not matter.
     if (link?.handedOver) return;
     this.#state = "parting";
     this.#vm?.rest();
@@ -179,13 +181,13 @@ export class Sending {
     throw cause;
   }
 
-  /** What is said of the end: a handover in doubt comes before whatever has brought it about. */
+  /** The error to report: a handover in doubt is reported before its cause. */
   async #causeOf(error: unknown, isInDoubt: boolean): Promise<unknown> {
     const cause = await inWordsOfCommand(error, this.#peer);
     if (!isInDoubt || isTheirs(error)) return cause;
     const doubt = handoverInDoubt(this.#target.text, cause);
     if (!(error instanceof InterruptedError)) return doubt;
-    // Whoever interrupts is told by exit status that it was done, and must know this all the same.
+    // The exit status says only that the interruption was carried out: this is logged as well.
     log.error("{reason}; {hint}", { reason: doubt.message, hint: doubt.hint });
     return error;
   }
@@ -225,14 +227,14 @@ export class Sending {
     const { qmp: path } = this.#settings;
     if (path === undefined) return;
     const reactor = this.#reactor;
-    // What the link throws meanwhile is no fault of the monitor's, and ends the session.
+    // An error of the link meanwhile is not the monitor's, and ends the session.
     const connecting = QmpClient.connect(path, { reactor });
     const monitor = connecting.catch((error) => unwatched(error, taps));
     let qmp: QmpClient | undefined;
     try {
       qmp = await reactor.during(monitor, this.#signal);
     } catch (error) {
-      // QEMU greets one client at a time: whoever comes to tell it about the loss is not to wait for us.
+      // QEMU serves one client at a time: the one that reports the loss must not wait for this one.
       void connecting.then((late) => late.close(), () => {});
       throw error;
     }
@@ -240,7 +242,7 @@ export class Sending {
     this.#qmp = qmp;
     const vm = this.#vm = new SentVm(qmp, link, taps, this.#settings, reactor);
     const looked = vm.look().catch((error) => {
-      // Behind a handover QEMU may go.
+      // After a handover QEMU may end.
       if (!link.handedOver) unwatched(error, taps);
     });
     await reactor.during(looked, this.#signal);
@@ -315,20 +317,21 @@ export class Sending {
    * Ends COLO. The taps go on meanwhile: QEMU may wait for its disk before it answers.
    */
   async #tellQemu(action: "continue" | "stop", end: SentEnd, cause: unknown): Promise<void> {
-    // The secondary waits for the connection's end before its VM runs: ours stops first.
+    // The secondary waits for the end of the connection before its VM runs: the VM here stops
+    // first.
     if (end.keepsConnection) this.#link!.quiesce();
     else this.#link!.close();
     await this.#qmp?.close();
-    // A QEMU that waits for its channel, or for the end of the command that it knows, hears nothing.
+    // A QEMU that waits for its channel or its command does not answer its monitor.
     this.#goOnAlone(cause);
     const { qmp } = this.#settings;
     const delayMs = this.#vm?.changedDelayMs;
-    // QEMU drains the disks before it answers, and nobody listens to its STOP then.
+    // QEMU drains the disks before it answers, and its STOP is not listened to then.
     if (action === "stop") this.#taps?.vmStops();
     const beside = besides("QEMU is told that its secondary is lost");
     if (end.taps === "hold-until-resumed" && end.servesOn) {
       const resumed = () => {
-        log.warn("the VM was let run here: what it says gets out, unprotected");
+        log.warn("somebody has let the VM run here: its output leaves, unprotected");
         this.#taps?.passThrough();
         this.#reactor.wake();
       };
@@ -337,27 +340,27 @@ export class Sending {
     this.#link!.close();
   }
 
-  /** The VM's disks and NICs are here: without us it would lose them too. */
+  /** Serves the taps on: without this process the VM would lose its disks and NICs too. */
   async #serveOn(end: SentEnd, cause: unknown): Promise<void> {
     const { taps: held, putsBack } = end;
     const taps = this.#taps;
-    // Whoever interrupts us meanwhile does not want it either.
+    // An interruption ends this too.
     if (!taps?.isUsed || this.#signal.aborted) return;
     this.#state = "serving-on";
-    // Where QEMU was told something, the link was let go of with that.
+    // If QEMU was told something, the link was closed with that.
     if (end.qemu === "nothing") {
-      // What else happens to a link that is watched would end the serving.
+      // Other events of a link that is watched would end the serving.
       if (end.keepsConnection) this.#link?.quiesce();
       else this.#link?.close();
     }
     if (held === "pass") taps.passThrough();
-    log.error("{reason}; serving the taps on, unprotected, until QEMU lets go of them", {
+    log.error("{reason}; serving the taps on, unprotected, until QEMU disconnects", {
       reason: (cause as Error).message,
     });
     this.#goOnAlone(cause);
-    // Only now: a QEMU that waits for the end of the command that it knows hears nothing.
+    // Only now: a QEMU that waits for the end of its command does not answer its monitor.
     if (putsBack) {
-      // QEMU greets one client at a time.
+      // QEMU serves one client at a time.
       await this.#qmp?.close();
       const back = putDelayBack(this.#settings.qmp!, this.#vm?.changedDelayMs);
       await this.#reactor.during(back, this.#signal);
@@ -365,7 +368,7 @@ export class Sending {
     await serveUntilUnused(taps, this.#reactor, this.#signal);
   }
 
-  /** To QEMU, this command has ended now. */
+  /** Ends this command, from QEMU's point of view. */
   #goOnAlone(cause: unknown): void {
     this.#link?.detach();
     this.#closeChannel();
@@ -380,20 +383,20 @@ export class Sending {
   }
 }
 
-/** Whether the secondary has said that the VM is its own, or may be by now. */
+/** Whether the secondary has said that it has taken over, or that it may have by now. */
 function isTheirs(error: unknown): boolean {
   return isTakenOver(error) || hasGivenUsUp(error);
 }
 
-/** Without taps the monitor is of use at the end only, and its one place may be an operator's. */
+/** Without taps the monitor is needed only at the end, and left to operators until then. */
 function unwatched(error: unknown, taps: PrimaryTapDevices): undefined {
   if (!(error instanceof TransportError) || !taps.isEmpty) throw error;
-  log.warn("{reason}: the secondary will take an orderly end of the VM for a death", {
+  log.warn("{reason}: the secondary will take an orderly end of the VM for a crash", {
     reason: error.message,
   });
 }
 
-/** Whether QEMU's stream is what is wrong, rather than its channel or the peer. */
+/** Whether QEMU's stream is at fault, rather than its channel or the peer. */
 function isStreamFault(error: unknown): boolean {
   return error instanceof WireError && ["migration", "vmdesc", "colo"].includes(error.protocol);
 }

@@ -16,20 +16,21 @@ import { VmWatch } from "./vm/vm_watch.ts";
 
 const log = getLogger(["kemari", "send"]);
 
-/** What {@link SentVm} needs to know of `kemari send`'s settings. */
+/** The settings of `kemari send` that {@link SentVm} needs. */
 interface SentVmSettings {
   readonly syncOn: SyncOn;
   readonly syncMinIntervalMs: number;
-  /** What QEMU's own timer is set to whenever a synchronization is asked for. */
+  /** QEMU's interval between checkpoints, which every request for a synchronization sets. */
   readonly syncIntervalMs: number;
 }
 
 /**
- * The VM whose stream `kemari send` is given, by its monitor: whether it runs, what its checkpoints
- * are asked for with, and what has become of it.
+ * The VM whose stream `kemari send` is given, seen through its monitor: whether the VM runs,
+ * requests for its checkpoints, and what has become of it.
  *
- * A guest that suspends itself to RAM is as one that is paused: QEMU gets no leave to stop its VM until
- * it wakes, since behind a checkpoint QEMU 10.0 and 11.1 abort, and 7.2 wakes the guest.
+ * A guest that suspends itself to RAM is treated like a paused one: QEMU gets no leave to stop its
+ * VM until the guest wakes, since after a checkpoint QEMU 10.0 and 11.1 abort, and 7.2 wakes the
+ * guest.
  */
 export class SentVm {
   readonly #qmp: QmpClient;
@@ -66,21 +67,21 @@ export class SentVm {
   }
 
   /**
-   * Asks how the VM stands: COLO may have begun before there was a monitor to hear it by, and somebody
-   * may have paused the VM since. Events that come later are heard.
+   * Asks for the VM's state: COLO may have begun before the monitor was connected, and somebody may
+   * have paused the VM since. Later changes come as events.
    */
   async look(): Promise<void> {
     const migration = decodeMigrationStatus(await this.#qmp.run(queryMigration()));
     const state = await runState(this.#qmp);
-    // Behind a checkpoint QEMU says RESUME.
+    // After a checkpoint QEMU sends RESUME.
     if (migration.phase !== "colo" || this.#link.primary.dialogue.inCheckpoint) return;
     this.#link.vmResumed();
     if (state !== "running") this.#link.primary.dialogue.vmStopped();
   }
 
   /**
-   * Whether somebody has stopped the VM: it is not to run because of us. A guest that sleeps is to go on
-   * when it wakes.
+   * Whether somebody has stopped the VM: kemari must not let it run. A sleeping guest does not
+   * count: its VM goes on when the guest wakes.
    */
   get isPaused(): boolean {
     const { isAsleep, standsStill } = this.#watch;
@@ -88,41 +89,44 @@ export class SentVm {
   }
 
   /**
-   * Whether no checkpoint follows any more. QEMU's stream need not end by that: a `migrate_cancel` leaves
-   * the pipes of `exec:` open.
+   * Whether no checkpoint follows any more. QEMU's stream need not have ended: `migrate_cancel`
+   * leaves the pipes of `exec:` open.
    */
   get hasLeftColo(): boolean {
     return this.#hasLeftColo;
   }
 
-  /** The operator's time between two checkpoints, where asking for one has changed it. */
+  /** The operator's interval between checkpoints, if a request has changed it. */
   get changedDelayMs(): number | undefined {
     return this.#delayMs;
   }
 
-  /** No more checkpoints are asked for. */
+  /** Ends the requests for checkpoints. */
   rest(): void {
     this.#requests.rest();
   }
 
   /**
-   * What has become of the VM, where it is QEMU that has ended the session.
+   * What has become of the VM, if QEMU has ended the session.
    *
-   * @param error What has ended it.
+   * @param error The error that has ended the session.
    */
   async fateBehind(error: unknown): Promise<VmFate | undefined> {
     if (!(error instanceof TransportError) || error.party !== "qemu") return undefined;
     return judgeFate({ ...await this.#watch.evidence(this.#reactor), waitsForUs: true });
   }
 
-  /** QEMU leaves COLO also by an error of its own, and then waits in it for a word. */
+  /**
+   * Whether QEMU has left COLO; by an error of its own it stays in the state COLO, and waits for a
+   * command.
+   */
   async #lookWhetherLeft(): Promise<void> {
     const reply = await this.#qmp.run(queryMigration()).catch(() => undefined);
     this.#hasLeftColo = reply !== undefined && decodeMigrationStatus(reply).phase !== "colo";
     this.#reactor.wake();
   }
 
-  /** Asking for a checkpoint changes it. */
+  /** Notes the operator's interval, which a request for a checkpoint changes. */
   async #learnDelay(): Promise<void> {
     const parameters = await this.#qmp.execute("query-migrate-parameters");
     const delayMs = (parameters as Record<string, unknown>)["x-checkpoint-delay"];
@@ -130,10 +134,10 @@ export class SentVm {
   }
 }
 
-/** A QEMU that writes its stream may not come to answer before the stream is read. */
+/** A QEMU that is writing its stream may not answer before the stream is read. */
 const IDENTITY_MS = 1000;
 
-/** Whose stream it is, as far as can be told before the stream is read. */
+/** The VM's identity, as far as QEMU tells it before its stream is read. */
 export async function identityOfSent(
   { qmp, vm }: { readonly qmp?: string; readonly vm?: string },
 ): Promise<VmIdentity> {
@@ -148,10 +152,10 @@ export async function identityOfSent(
   }
 }
 
-/** Between two looks at a VM that has to stay in COLO; the monitor is free for others meanwhile. */
+/** How often to look at a VM that has to stay in COLO; the monitor is free for others meanwhile. */
 const LATER_MS = 1000;
 
-/** Waits as long as COLO's end would harm the VM: a guest that sleeps would be woken. */
+/** Waits as long as the end of COLO would harm the VM: it would wake a sleeping guest. */
 async function untilToBeTold(qmp: string): Promise<void> {
   for (let told = false;; told = true) {
     const state = await mustWait(qmp);
@@ -180,11 +184,11 @@ export async function releaseSentVm(
 }
 
 /**
- * Stops a VM whose secondary may run it, and listens on for somebody to let it run here all the same. QEMU
- * greets nobody else at this monitor meanwhile.
+ * Stops a VM that the secondary may be running, and goes on listening, in case somebody lets the VM
+ * run here all the same. QEMU serves nobody else on this monitor meanwhile.
  *
- * @param onResumed Called each time that the VM runs again, by the runtime.
- * @returns Whose closing ends that; undefined where QEMU could not be told: nobody decides then.
+ * @param onResumed Called, by the runtime, each time that the VM runs again.
+ * @returns The monitor, whose closing ends the listening; undefined if QEMU could not be told.
  */
 export async function stopSentVm(
   qmp: string,
@@ -194,12 +198,14 @@ export async function stopSentVm(
   const client = await tellSentVm(qmp, "stop", delayMs);
   if (client === undefined) return undefined;
   new VmWatch(client).follow({ resumed: onResumed });
-  // Somebody may have been quicker than we were with listening; QEMU did stop it.
+  // Somebody may have let the VM run before this process listened; QEMU did stop it.
   if (await runState(client).catch(() => undefined) === "running") onResumed();
   return client;
 }
 
-/** @returns The monitor, the caller's to close; undefined where QEMU was not told, which was said loudly. */
+/**
+ * @returns The monitor, which the caller closes; undefined if QEMU was not told, which was logged.
+ */
 async function tellSentVm(
   qmp: string,
   action: "continue" | "stop",
@@ -210,7 +216,7 @@ async function tellSentVm(
     await untilToBeTold(qmp);
     client = await QmpClient.connect(qmp, { timeoutMs: 2000 });
     const state = await releaseVm(client, action);
-    // Only now: in COLO it would ask for another checkpoint.
+    // Only now: in COLO this would ask for another checkpoint.
     if (delayMs !== undefined) await client.run(triggerCheckpoint(delayMs));
     log.warn("the VM is {state}, unprotected", { state });
     return client;
@@ -223,13 +229,13 @@ async function tellSentVm(
   }
 }
 
-/** Gives a QEMU whose migration is over the operator's time between checkpoints back. */
+/** Restores the operator's interval between checkpoints in a QEMU whose migration is over. */
 export async function putDelayBack(qmp: string, delayMs: number | undefined): Promise<void> {
   if (delayMs === undefined) return;
   try {
     await using client = await QmpClient.connect(qmp, { timeoutMs: 2000 });
     await client.run(triggerCheckpoint(delayMs));
   } catch (error) {
-    log.warn("x-checkpoint-delay was not put back: {reason}", { reason: (error as Error).message });
+    log.warn("x-checkpoint-delay was not restored: {reason}", { reason: (error as Error).message });
   }
 }

@@ -2,7 +2,7 @@ import { getLogger } from "@logtape/logtape";
 import { chooseSecurity } from "../decisions/link_security.ts";
 import { TransportError, UsageError } from "../errors.ts";
 import type { StreamConsumer } from "./takeover/write_replica.ts";
-import { parseAddress } from "./system/address.ts";
+import { parseTarget } from "./link/parse_target.ts";
 import {
   decodeViaConfig,
   type ProtectRequest,
@@ -29,15 +29,15 @@ interface Asked {
   reject(error: unknown): void;
 }
 
-/** Where a {@link Survivor} is. */
+/** The states of a {@link Survivor}. */
 type SurvivorState =
   | { readonly at: "serving" }
   | { readonly at: "asked"; readonly asked: Asked }
   | { readonly at: "protecting"; readonly asked: Asked; readonly board: ProtectBoard };
 
 /**
- * `kemari recv` after it has taken over: it serves the VM's taps, and makes the pair whole again
- * when it is asked to. The taps stay open all the time, since QEMU stays connected to them.
+ * `kemari recv` after it has taken over: it serves the VM's taps, and protects the VM again when it
+ * is asked to. The taps stay open all the time, since QEMU stays connected to them.
  *
  * ```text
  *            protect()          live() sees it
@@ -52,7 +52,7 @@ export class Survivor {
   readonly #reactor: Reactor;
   readonly #secondaryTaps: SecondaryTapDevices;
   readonly #progress: ProgressLine;
-  /** The taps as a primary's, from the first protection on. */
+  /** The taps in the role of a primary's, from the first protection on. */
   #taps: PrimaryTapDevices | undefined;
   #syncOn: SyncOn = [];
   #state: SurvivorState = { at: "serving" };
@@ -71,7 +71,7 @@ export class Survivor {
   /**
    * Protects the VM until `gone` is aborted, or the protection ends by itself.
    *
-   * @throws {KemariError} with what ended it.
+   * @throws {KemariError} the reason if the protection ends by itself.
    */
   protect(request: ProtectRequest<unknown>, gone: AbortSignal): Promise<void> {
     const { software } = request;
@@ -94,9 +94,10 @@ export class Survivor {
   }
 
   /**
-   * Lives on until the VM does not need this process any more.
+   * Serves until the VM does not need this process any more.
    *
-   * @param consumer The command that runs the VM; without one, the taps' users tell.
+   * @param consumer The command that runs the VM; without it, the VM's end is recognized by the use
+   *   of the taps.
    * @returns The command's exit code, or 0.
    */
   async live(consumer: StreamConsumer | undefined, signal: AbortSignal): Promise<number> {
@@ -113,11 +114,11 @@ export class Survivor {
       consumer === undefined ? performance.now() - unusedSince >= UNUSED_MS : code !== undefined;
     try {
       if (consumer === undefined && this.#secondaryTaps.isEmpty) return 0;
-      if (consumer === undefined) log.info("serving the taps until QEMU lets go of them");
+      if (consumer === undefined) log.info("serving the taps until QEMU disconnects");
       for (;;) {
         await this.#reactor.run(() => isOver() || this.#state.at === "asked", signal);
         if (this.#state.at !== "asked") {
-          // Our own kill may have ended the command: that is no exit code of its.
+          // This process may have killed the command: then its exit code means nothing.
           signal.throwIfAborted();
           return code ?? 0;
         }
@@ -141,8 +142,8 @@ export class Survivor {
     const { settings, gone, resolve, reject } = asked;
     const both = AbortSignal.any([signal, gone]);
     try {
-      const target = parseAddress(settings.target);
       const security = chooseSecurity(settings.security);
+      const target = parseTarget({ ...settings, security });
       log.info("asked to protect the VM: towards {target}", { target: target.text });
       const guard = LinkGuard.open(security, "sender", target);
       await guard.admitTarget(target, both);
@@ -162,8 +163,12 @@ export class Survivor {
       log.info("the protection has ended");
       resolve();
     } catch (error) {
-      if (gone.aborted) log.info("whoever asked for protection is gone: the VM is unprotected");
-      else log.error("the protection has ended: {reason}", { reason: (error as Error).message });
+      if (gone.aborted) {
+        log.info(
+          "the process that asked for protection is gone: the VM is " +
+            "unprotected",
+        );
+      } else log.error("the protection has ended: {reason}", { reason: (error as Error).message });
       reject(error);
     } finally {
       this.#state = { at: "serving" };

@@ -16,7 +16,7 @@ export const NEW_KEY_BYTES = 32;
 /** Shorter keys can be guessed; longer ones no TLS library takes. */
 const KEY_BYTES = { least: 16, most: 256 };
 /** OpenSSL's limit for what a client says. */
-const MAX_IDENTITY_BYTES = 128;
+export const MAX_IDENTITY_BYTES = 128;
 /** What a file may hold. */
 const MAX_KEYS = 1000;
 

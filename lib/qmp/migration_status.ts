@@ -6,7 +6,7 @@ export function queryMigration(): QmpCommand {
 }
 
 /** Where a migration stands. */
-interface MigrationStatus {
+export interface MigrationStatus {
   readonly phase: "none" | "running" | "colo" | "completed" | "failed" | "cancelled";
   /** QEMU's own word, such as `pre-switchover`. */
   readonly status: string;

@@ -7,8 +7,8 @@
 import { adviceOnBlocker } from "./qemu_texts.ts";
 import { QemuError } from "../errors.ts";
 import type { JsonObject, QmpCommand } from "./codec.ts";
-import { decodeMigrationStatus } from "./migration_status.ts";
-import { atStart } from "./run_state.ts";
+import { decodeMigrationStatus, type MigrationStatus } from "./migration_status.ts";
+import { type AtStart, atStart } from "./run_state.ts";
 
 /** How a VM can be protected: by QEMU's endless migration, or by one whole migration after another. */
 export type ProtectionMode = "colo" | "snapshot";
@@ -47,6 +47,8 @@ export interface MigrationSupport {
   readonly reason: string;
   /** Why the VM cannot be protected as it is; empty if it can. Whole sentences. */
   readonly blockers: readonly string[];
+  /** Why there is no VM yet that could be protected; undefined if there is one. A whole sentence. */
+  readonly arrives?: string;
   /** Why the VM stands still, and is to be waited for; undefined if it runs. A whole sentence. */
   readonly standsStill?: string;
   /** What the operator should know. Whole sentences. */
@@ -116,7 +118,7 @@ export function probeCapabilities(
     refusals.dirtyRing !== undefined && since61;
   const { colo, coloReason } = judgeColo(version, accelerator, capabilities, dirtyRing);
   const runState = textAt(replies.status, "status") ?? "unknown";
-  const start = atStart(runState);
+  const start = found(runState, decodeMigrationStatus(replies.migration));
   return {
     version,
     accelerator,
@@ -135,6 +137,7 @@ export function probeCapabilities(
       ? `continuous checkpoints (COLO): ${coloReason}`
       : `one whole migration after another: ${coloReason}`,
     ...(start.kind === "wait" ? { standsStill: start.reason } : {}),
+    ...(start.kind === "arrives" ? { arrives: start.reason } : {}),
     blockers: findBlockers(replies, runState, accelerator, capabilities),
     warnings: findWarnings(replies),
   };
@@ -218,19 +221,20 @@ function findBlockers(
 ): string[] {
   const blockers: string[] = [];
   const migration = decodeMigrationStatus(replies.migration);
+  const start = found(runState, migration);
   for (const reason of migration.blockedReasons) blockers.push(explainBlock(reason));
   if (migration.status === "cancelling") {
     blockers.push(
       "A migration was cancelled and has not ended (cancelling): if it was a COLO's, QEMU never ends it, " +
         "and this VM cannot be protected or migrated until its QEMU is started anew.",
     );
-  } else if (migration.phase === "running" || migration.phase === "colo") {
+  } else if (isUnderWay(migration) && start.kind !== "arrives") {
+    // Of one that comes in, QEMU tells in the same words.
     blockers.push(
       `A migration is under way already (${migration.status}): wait for it, or cancel it.`,
     );
   }
-  const start = atStart(runState);
-  if (start.kind === "refuse" || start.kind === "over") blockers.push(start.reason);
+  if (start.kind !== "protect" && start.kind !== "wait") blockers.push(start.reason);
   if (accelerator === "tcg") blockers.push(...findForgottenRam(replies));
   if (textAt(replies.parameters, "tls-creds")) {
     blockers.push(
@@ -241,6 +245,26 @@ function findBlockers(
     blockers.push("This QEMU tells no migration capabilities: it cannot migrate.");
   }
   return blockers;
+}
+
+/**
+ * What a VM's run state means, where a migration goes with it. In postcopy a VM runs where it arrives, with
+ * a part of its memory still at the source; there it stands still (finish-migrate, postmigrate).
+ *
+ * @see QEMU migration/migration.c, fill_destination_migration_info()
+ */
+function found(runState: string, { status }: MigrationStatus): AtStart {
+  const start = atStart(runState);
+  const isHere = start.kind === "protect" || start.kind === "wait";
+  if (!isHere || !status.startsWith("postcopy-")) return start;
+  return {
+    kind: "arrives",
+    reason: `A part of the VM's memory has not arrived yet (${status}).`,
+  };
+}
+
+function isUnderWay({ phase }: MigrationStatus): boolean {
+  return phase === "running" || phase === "colo";
 }
 
 /** QEMU's reason, and what can be done about it where that is known. */

@@ -102,7 +102,12 @@ Deno.test("probeCapabilities names everything that stands in the way", async (t)
     ["an unknown reason", { migration: { "blocked-reasons": ["Moon."] } }, /blocked \(Moon\)\.$/],
     ["a running migration", { migration: { status: "active" } }, /under way already \(active\)/],
     ["COLO already", { migration: { status: "colo" } }, /under way already \(colo\)/],
-    ["a secondary", { status: { status: "inmigrate" } }, /waits for an incoming migration/],
+    ["no VM yet", { status: { status: "inmigrate" } }, /waits for an incoming migration/],
+    [
+      "a VM on its way",
+      { status: { status: "inmigrate" }, migration: { status: "active" } },
+      /its VM has not arrived/,
+    ],
     [
       "what a migration left",
       { status: { status: "postmigrate" } },
@@ -205,6 +210,23 @@ Deno.test("a VM that an operator has not let run yet is no reason to refuse", ()
     assert.match(support.standsStill!, new RegExp(`\\(${status}\\b`));
   }
   assert.equal(probeCapabilities(replies(11, 1)).standsStill, undefined);
+});
+
+Deno.test("a VM that may arrive yet is told from one that is not to be protected", () => {
+  const arriving = probeCapabilities(replies(11, 1, { status: { status: "inmigrate" } }));
+  assert.match(arriving.arrives!, /inmigrate/);
+  const migration = { status: "postcopy-active" };
+  const half = probeCapabilities(replies(11, 1, { migration }));
+  assert.match(half.arrives!, /postcopy-active/);
+  assert.deepEqual(half.blockers, [half.arrives]);
+  const source = probeCapabilities(
+    replies(11, 1, { migration, status: { status: "finish-migrate" } }),
+  );
+  assert.equal(source.arrives, undefined);
+  for (const status of ["running", "paused", "postmigrate", "colo"]) {
+    const { arrives } = probeCapabilities(replies(11, 1, { status: { status } }));
+    assert.equal(arrives, undefined, status);
+  }
 });
 
 Deno.test("probeCapabilities tells the settings that are to be put back", () => {

@@ -5,11 +5,13 @@
  */
 
 /** What is to be done about a VM that is found in a run state, before there is a session. */
-type AtStart =
+export type AtStart =
   /** It can be protected. */
   | { readonly kind: "protect" }
   /** It stands still, and comes back by itself or by somebody's word. */
   | { readonly kind: "wait"; readonly reason: string }
+  /** There is no VM yet, and one may come by an incoming migration. */
+  | { readonly kind: "arrives"; readonly reason: string }
   /** Nothing is to be protected here, unless somebody does more than let it go on. */
   | { readonly kind: "refuse"; readonly reason: string }
   /** It was shut down, or runs elsewhere. */
@@ -43,9 +45,12 @@ export const RUN_STATES: Readonly<Record<string, AtStart>> = {
     "The accelerator cannot run the guest on (internal-error): it must be reset (system_reset, then " +
       "cont) before it is protected.",
   ),
-  "inmigrate": refuse(
-    "This QEMU waits for an incoming migration: it is the secondary, not a VM.",
-  ),
+  "inmigrate": {
+    kind: "arrives",
+    reason:
+      "This QEMU waits for an incoming migration (inmigrate): its VM has not arrived, or it is " +
+      "a secondary.",
+  },
   "finish-migrate": refuse("The VM is at the end of a migration (finish-migrate): wait for it."),
   "colo": refuse("The VM stands still in somebody's COLO (colo): end that before it is protected."),
   "preconfig": refuse("The VM is not made yet (preconfig): let QEMU make it (x-exit-preconfig)."),

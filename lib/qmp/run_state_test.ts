@@ -14,7 +14,7 @@ const TABLE: readonly (readonly [string, string, boolean])[] = [
   ["save-vm", "wait", false],
   ["restore-vm", "wait", false],
   ["internal-error", "refuse", true],
-  ["inmigrate", "refuse", false],
+  ["inmigrate", "arrives", false],
   ["finish-migrate", "refuse", false],
   ["colo", "refuse", false],
   ["preconfig", "refuse", false],

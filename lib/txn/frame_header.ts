@@ -103,9 +103,16 @@ export function decodeHeader(
   return { command, flags, sequence, transaction, lengthBytes };
 }
 
+/** How TLS begins: a record of its handshake, version 3.x. RFC 8446, section 5.1. */
+const TLS_HANDSHAKE = 0x1603;
+
 function checkMagic(bytes: Uint8Array, at: number, end: number, offset: number): void {
   const magic = bytes[at] << 8 | bytes[at + 1];
   if (magic === FRAME_MAGIC) return;
+  if (magic === TLS_HANDSHAKE) {
+    const hint = "give both ends the same --key or --tls-dir";
+    refuse(offset, "bad-magic", "the peer speaks TLS, and this end does not", hint);
+  }
   const found = `a frame begins with 0x${magic.toString(16).padStart(4, "0")}`;
   const text = strayText(bytes, at, end);
   refuse(

@@ -5,7 +5,7 @@ import type {
   OutsideStatus,
   SenderStatus,
 } from "../../control/sender_status.ts";
-import type { VmStatus } from "../../control/common_status.ts";
+import type { EncryptionStatus, VmStatus } from "../../control/common_status.ts";
 import type { LatencySummary } from "../../control/recent_durations.ts";
 import { formatAge, formatBytes, formatMs, formatRate } from "../../units.ts";
 import type { RamStatus, ReceiverStatus, StandbyStatus } from "../../control/receiver_status.ts";
@@ -36,7 +36,7 @@ function earlyPairs(status: EarlyEndStatus): Pair[] {
 
 function senderPairs(status: SenderStatus): Pair[] {
   const pairs: Pair[] = [["sender", `${status.state} (${status.mode})`], ["peer", status.peer]];
-  pairs.push(...vmPair(status.vm));
+  pairs.push(...encryptionPair(status.encryption), ...vmPair(status.vm));
   pairs.push(...transactionPairs(status));
   pairs.push(...compressionPairs(status.compression));
   pairs.push(
@@ -72,6 +72,7 @@ function receiverPairs(status: ReceiverStatus): Pair[] {
   const pairs: Pair[] = [["receiver", status.state], ...vmPair(status.vm)];
   if (status.machine) pairs.push(["machine", status.machine]);
   if (status.sender) pairs.push(["sender", status.sender]);
+  pairs.push(...encryptionPair(status.encryption));
   pairs.push(...transactionPairs(status));
   pairs.push(["replica", `${formatBytes(status.replicaBytes)} of pages`]);
   if (status.ram) pairs.push(["RAM files", formatRam(status.ram)]);
@@ -96,6 +97,16 @@ function receiverPairs(status: ReceiverStatus): Pair[] {
   }
   if (status.lastLoss) pairs.push(["last loss", status.lastLoss]);
   return pairs;
+}
+
+/** Whether others can listen; nothing where an end is too old to say so, or there is no session. */
+function encryptionPair(encryption: EncryptionStatus | null | undefined): Pair[] {
+  if (!encryption) return [];
+  const { kind, peer, cipher, inKernel } = encryption;
+  if (kind === "none") return [["encryption", "none"]];
+  if (cipher === null) return [["encryption", "TLS 1.3, not yet agreed on"]];
+  const by = inKernel ? "by the kernel" : "by OpenSSL, not by the kernel";
+  return [["encryption", `${cipher}, ${by}; peer ${peer}`]];
 }
 
 function vmPair(vm: VmStatus | null | undefined): Pair[] {

@@ -15,6 +15,12 @@ const COMMON = {
   zeroPages: 20,
   payloadBytes: 5 * 2 ** 20,
   wireBytes: 6 * 2 ** 20,
+  encryption: {
+    kind: "tls" as const,
+    peer: "kemari",
+    cipher: "TLS_AES_128_GCM_SHA256",
+    inKernel: false,
+  },
 };
 
 export const TAPS: TapStatus = {
@@ -158,6 +164,7 @@ export const PROTECT: ProtectRequest = {
   settings: {
     target: "secondary:4000",
     security: { key: "/etc/kemari.key" },
+    ssh: { ssh: "ssh -p 2222", remoteKemari: "kemari", overSsh: false, startRecv: "0.0.0.0:4000" },
     qmp: "/run/vm.qmp",
     mode: "auto",
     commit: "async",

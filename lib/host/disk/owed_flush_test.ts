@@ -4,7 +4,7 @@ import type { Done } from "../../replica/events/done.ts";
 import type { DiskMode } from "../../replica/events/tap_events.ts";
 import { TransportError } from "../../errors.ts";
 import { ImageFile } from "../image/image_file.ts";
-import { Reactor } from "../system/reactor.ts";
+import { HastyReactor } from "../system/testing/hasty_reactor.ts";
 import { parseDiskTap } from "./disk_tap_address.ts";
 import { PrimaryDisk } from "./primary_disk.ts";
 import { never } from "../system/never.ts";
@@ -29,7 +29,7 @@ async function withDisk(
   const folder = await Deno.makeTempDir({ prefix: "kemari-owed-" });
   const path = `${folder}/image`;
   await Deno.writeFile(path, new Uint8Array(2 ** 20));
-  const reactor = new Reactor();
+  const reactor = new HastyReactor();
   const image = ImageFile.open(path, reactor);
   const asked: string[] = [];
   const unanswered: Done[] = [];

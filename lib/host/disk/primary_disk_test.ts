@@ -7,7 +7,8 @@ import { ImageFile } from "../image/image_file.ts";
 import { NbdServer } from "./nbd_server.ts";
 import { BLOCK, NbdWriter } from "./testing/nbd_writer.ts";
 import { PrimaryDisk } from "./primary_disk.ts";
-import { Reactor } from "../system/reactor.ts";
+import type { Reactor } from "../system/reactor.ts";
+import { HastyReactor } from "../system/testing/hasty_reactor.ts";
 import { TransportError } from "../../errors.ts";
 import { never } from "../system/never.ts";
 import { until } from "../../lab/program/until.ts";
@@ -29,7 +30,7 @@ async function withDisk(
   const folder = await Deno.makeTempDir({ prefix: "kemari-disk-" });
   const path = `${folder}/image`;
   await Deno.writeFile(path, new Uint8Array(4 * 2 ** 20));
-  const reactor = new Reactor();
+  const reactor = new HastyReactor();
   const address = parseDiskTap(`disk=${path},unix:${folder}/nbd,mode=${mode}`);
   const disk = new PrimaryDisk(address, ImageFile.open(path, reactor), reactor, LIMIT);
   const exports = [{ name: "disk", backend: disk.backend }];

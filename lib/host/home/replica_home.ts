@@ -63,6 +63,7 @@ export class ReplicaHome {
     const dir = this.dir;
     if (dir === undefined) return;
     dir.whose = () => owner.coming;
+    dir.disks = replica.taps.diskNames;
     const found = dir.recover();
     if ("nothing" in found) {
       if (found.nothing !== "there was no replica") {
@@ -118,7 +119,15 @@ export class ReplicaHome {
 
   /** No VM got the replica after all. */
   takeBack(): void {
-    this.dir?.takeBack();
+    try {
+      this.dir?.takeBack();
+    } catch (error) {
+      // This process has the replica all the same.
+      log.error("{folder}: the next recv will not find the replica there: {reason}", {
+        folder: this.dir!.path,
+        reason: (error as Error).message,
+      });
+    }
   }
 
   /** Ends the use of the files; {@link keepsFiles} says whether the next recv finds them. */

@@ -22,7 +22,10 @@ const GARBAGE = new TextEncoder().encode("no frame at all, and longer than any h
 /** A receiver with one disk, whose copy's storage stalls once it has a first write; and its sender. */
 async function stalledStage() {
   const copy = new FakeDisk(8192);
-  const taps = new SecondaryTaps(new Map([["d", { mode: "replicated", copy }]]), new Set());
+  const taps = new SecondaryTaps(
+    new Map([["d", { mode: "replicated", sizeBytes: 8192, copy }]]),
+    new Set(),
+  );
   const stage = await Stage.open({ taps, onLoss: "wait", heartbeatMs: 20 });
   const events: TapEvent[] = [
     { kind: "disk", tap: "d", sizeBytes: 8192, mode: "replicated" },

@@ -80,7 +80,7 @@ Deno.test("a sender gives up before it sends more than the receiver takes", asyn
 
 Deno.test("one sender at a time: the second is told, the first is left alone", async () => {
   await using stage = await Stage.open();
-  const first = await stage.connect();
+  const first = await stage.greet();
   await stage.reactor.run(() => stage.receiver.session !== undefined, never);
   await assert.rejects(stage.send(FIRST), (error) => {
     assert.ok(error instanceof WireError, `${error}`);
@@ -96,7 +96,7 @@ Deno.test("one sender at a time: the second is told, the first is left alone", a
 
 Deno.test("silence longer than the grace time is a loss, at both ends", async () => {
   await using stage = await Stage.open({ heartbeatMs: 20, graceMs: 80 });
-  const silent = await stage.connect();
+  const silent = await stage.greet();
   await stage.reactor.run(() => stage.receiver.session !== undefined, never);
   await stage.quiet();
   libc().close(silent);
@@ -171,19 +171,16 @@ Deno.test("a failover during a refusal's last words is not called off by them", 
   libc().close(fd);
 });
 
-Deno.test("a connection that says nothing, or was refused, makes way for a sender", async () => {
+Deno.test("a connection that says nothing holds no place, and one that was refused makes way", async () => {
   await using stage = await Stage.open({ graceMs: 60_000 });
   const silent = await stage.connect();
-  await stage.reactor.run(() => stage.receiver.session !== undefined, never);
-  await stage.reactor.sleep(600, never);
   await stage.send(tinyStream(1));
   stage.receiver.resume();
   libc().close(silent);
   // This one keeps its connection open, though it has been refused.
-  const refused = await stage.connect();
+  const refused = await stage.greet();
   libc().write(refused, new TextEncoder().encode("GET / HTTP/1.1\r\n"), 16n);
-  await stage.reactor.run(() => stage.receiver.session !== undefined, never);
-  await stage.reactor.sleep(50, never);
+  await stage.reactor.run(() => stage.receiver.session?.refused === true, never);
   await stage.send(tinyStream(2));
   libc().close(refused);
   assert.equal(stage.receiver.replica.committed, 2);

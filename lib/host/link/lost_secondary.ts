@@ -15,7 +15,7 @@ export function silentSecondary(name: string, silentMs: number): TransportError 
 export function closedBySecondary(name: string): TransportError {
   return new TransportError(name, "read", "the secondary closed the connection", {
     party: "peer",
-    hint: "see what `kemari recv` says there",
+    hint: "see what `kemari recv` says there; both ends need the same --key, --tls-dir or --plain",
   });
 }
 

@@ -94,7 +94,7 @@ async function spawnPeer(
   const kill = () => end("SIGTERM");
   const explain = (code: number) => ({
     message: `the command ended with exit code ${code}`,
-    hint: "see what it says; it has to run `kemari recv stdio: --exec …` in the end",
+    hint: "see its output; in the end it has to run `kemari recv stdio: --exec …`",
   });
   try {
     return { transport: guard.transport(descriptors), command: { exitCode, kill, explain } };

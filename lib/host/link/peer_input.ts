@@ -1,4 +1,5 @@
 import { Carry } from "../../bytes/carry.ts";
+import { TransportError } from "../../errors.ts";
 import type { Primary } from "../../replica/primary/primary.ts";
 import type { Transport } from "../system/transport.ts";
 
@@ -49,13 +50,15 @@ export class PeerInput {
     }
   }
 
-  /** Reads the rest of a connection that failed. @throws {WireError} as {@link take}. */
+  /** Reads the rest of a connection that failed. @throws as {@link take}, where the peer has said why. */
   takeLastWords(): void {
     while (!this.isOver) {
       let count: number | undefined;
       try {
         count = this.#transport.read(this.#buffer);
-      } catch {
+      } catch (error) {
+        // A peer that did not let us in has said so by TLS's own means.
+        if (error instanceof TransportError && error.phase === "handshake") throw error;
         return;
       }
       if (!count) return;

@@ -18,13 +18,13 @@ import type { ListenAddress } from "../system/address.ts";
 import { CommitChecks } from "./commit_checks.ts";
 import type { CommitGate } from "./commit_gate.ts";
 import { allocateSlab } from "../system/libc.ts";
-import { LinkListener } from "./link_listener.ts";
-import { connectPeer } from "./peer_connection.ts";
+import type { DoorLimits } from "../door/antechamber.ts";
+import { Entrance } from "../door/entrance.ts";
+import { connectPeer, socketDescriptors } from "./peer_connection.ts";
 import type { Reactor } from "../system/reactor.ts";
 import { ReplicaOwner } from "../home/replica_owner.ts";
 import { ReceiverSession, type SessionSettings } from "./receiver_session.ts";
 import { oneAtATime } from "./hello_gate.ts";
-import { refuseSender } from "./refuse_sender.ts";
 import {
   isStranger,
   notFailedOver,
@@ -33,6 +33,7 @@ import {
   waitingWords,
   whyNot,
 } from "./session_end_words.ts";
+import type { AdmitIp } from "../system/socket.ts";
 import type { Transport } from "../system/transport.ts";
 import type { LinkGuard } from "../tls/link_guard.ts";
 
@@ -54,6 +55,8 @@ export interface ReceiverSettings extends SessionSettings {
   readonly store?: ReplicaStore;
   /** A check that transactions must pass before they are committed. */
   readonly gate?: CommitGate;
+  /** What strangers may cost; `DOOR_LIMITS` by default. */
+  readonly door?: DoorLimits;
 }
 
 /** Why a secondary does not receive any more; after `vm-ended` it has nothing more to do. */
@@ -101,7 +104,7 @@ export class ReceiverHost {
     payloadBytes: 0,
     lastPayloadBytes: 0,
   };
-  #listener: LinkListener | undefined;
+  #entrance: Entrance | undefined;
   #state: ReceiverState = { at: "free" };
   #lastLoss: KemariError | undefined;
   #committedAt = 0;
@@ -152,6 +155,14 @@ export class ReceiverHost {
   get senders(): number {
     return this.#senders;
   }
+  /** Connections so far that were no sender's. */
+  get strangers(): number {
+    return this.entrance?.strangers ?? 0;
+  }
+  /** Where senders come in; undefined for `exec:` and `stdio:`, which stand for one. */
+  get entrance(): Entrance | undefined {
+    return this.#entrance;
+  }
   /** The state as `kemari status` calls it. */
   get state(): "listening" | "receiving" | "waiting" | "activating" | "active" {
     if (this.#state.at === "active") return "active";
@@ -168,10 +179,13 @@ export class ReceiverHost {
       this.#begin(peer.transport);
       return;
     }
-    const came = (peer: Transport) => this.#came(peer);
-    const listener = await LinkListener.open(listen, guard, this.#reactor, signal, came);
-    this.#listener = listener;
-    log.info("listening on {address}", { address: listener.text });
+    const owner = {
+      connectionOf: (fd: number, name: string) => guard.transport(socketDescriptors(fd, name)),
+      receive: (sender: Transport, said: Uint8Array<ArrayBuffer>) => this.#receive(sender, said),
+    };
+    const admit: AdmitIp = (ip) => guard.admit(ip, listen.text);
+    const { door } = this.#settings;
+    this.#entrance = await Entrance.open(listen, admit, this.#reactor, owner, signal, door);
   }
 
   /**
@@ -226,8 +240,8 @@ export class ReceiverHost {
 
   close(): void {
     this.#endSession();
-    this.#listener?.close();
-    this.#listener = undefined;
+    this.#entrance?.close();
+    this.#entrance = undefined;
   }
 
   #decide(verdict: ReceiverVerdict): void {
@@ -235,29 +249,21 @@ export class ReceiverHost {
     this.#reactor.wake();
   }
 
-  #came(peer: Transport): void {
+  #receive(sender: Transport, said: Uint8Array<ArrayBuffer>): void {
     this.session?.makeWay();
-    switch (this.#state.at) {
-      case "free":
-        return this.#begin(peer);
-      case "active":
-        log.warn("a sender connected, but the VM runs here: refused");
-        return refuseSender(peer, this.#reactor, "taken-over");
-      case "decided":
-        // An activation may still fail: until it has succeeded, the primary is not told to stop.
-        log.warn("a sender connected during an activation: refused");
-        return refuseSender(peer, this.#reactor, "activating");
-      default:
-        log.warn("another sender connected while one is served: refused");
-        return refuseSender(peer, this.#reactor, "busy");
-    }
+    const { at } = this.#state;
+    if (at === "free") return this.#begin(sender, said);
+    // An activation may still fail: until it has succeeded, the primary is not told to stop.
+    const reason = at === "active" ? "taken-over" : at === "decided" ? "activating" : "busy";
+    this.#entrance!.turnAway(sender, reason);
   }
 
-  #begin(transport: Transport): void {
+  /** @param said What it has said already. */
+  #begin(sender: Transport, said = new Uint8Array(0)): void {
     this.#senders++;
     const session = new ReceiverSession(
       this.#reactor,
-      transport,
+      sender,
       this.replica,
       this.counters,
       { ...this.#settings, look: this.#look },
@@ -267,6 +273,7 @@ export class ReceiverHost {
       },
     );
     this.#state = { at: "serving", session };
+    session.begin(said);
   }
 
   #event(event: SecondaryEvent): void {
@@ -350,7 +357,7 @@ export class ReceiverHost {
       committed: this.replica.committed,
       isCurrent: this.#age.behind === undefined,
       isWhole: this.replica.taps.unfit === undefined,
-      mayComeBack: this.#listener !== undefined || this.#settings.controlled,
+      mayComeBack: this.#entrance !== undefined || this.#settings.controlled,
     });
     const reason = error.message;
     const isRefused = isStranger(error) || error.party === "replica";

@@ -13,9 +13,10 @@ import {
 import { SessionAnswers } from "./session_answers.ts";
 import type { CommitGate } from "./commit_gate.ts";
 import { bootTimeMs } from "../system/boot_time.ts";
-import { closeAfterLastWords, LINGER_MS, YIELD_MS } from "./close_after_last_words.ts";
+import { closeAfterLastWords, LINGER_MS } from "../door/close_after_last_words.ts";
+import { MOST_RELEASE_MS } from "../vm/release_vm.ts";
 import type { Reactor, Watch } from "../system/reactor.ts";
-import type { Transport } from "../system/transport.ts";
+import type { Encryption, Transport } from "../system/transport.ts";
 import { HelloGate, type LookAtSender } from "./hello_gate.ts";
 import type { LinkTiming } from "./sender_link_settings.ts";
 import type { NackReason } from "../../txn/wire.ts";
@@ -34,8 +35,12 @@ export interface SessionSettings extends LinkTiming {
   readonly yieldMs?: number;
 }
 
-/** How long a sender has to send HELLO before another connection may take its place. */
-const HELLO_MS = 500;
+/**
+ * How long a sender has to stop its VM once it was told to: as long as it waits for QEMU, and some
+ * time for the way. A sender that has stopped its VM closes the connection, so only a sender that
+ * is dead or cut off takes so long.
+ */
+const YIELD_MS = MOST_RELEASE_MS + 2000;
 /** Bytes that may wait to be written before more answers are computed. */
 const ANSWERS_PENDING_BYTES = 1 << 20;
 
@@ -77,7 +82,6 @@ export class ReceiverSession {
   readonly #carry = new Carry();
   readonly #buffer = new Uint8Array(512 * 1024);
   readonly #cancelTick: () => void;
-  readonly #begunAt = performance.now();
   #readBytes = 0;
   readonly #answers: SessionAnswers;
   #state: SessionState = { at: "open" };
@@ -106,7 +110,7 @@ export class ReceiverSession {
     this.#bootTimeMs = settings.bootTimeMs ?? bootTimeMs;
     this.#pauses = new OwnPauses(this.#bootTimeMs(), settings.graceMs);
     this.#hello = new HelloGate(reactor, settings, {
-      opened: () => this.#guard(() => this.#take(0)),
+      opened: () => this.#guard(() => this.#take(this.#buffer.subarray(0, 0))),
       failed: (error) => this.fail(error),
     });
     this.secondary = new Secondary(
@@ -150,6 +154,9 @@ export class ReceiverSession {
   /** The sender's address. */
   get name(): string {
     return this.#peer.name;
+  }
+  get encryption(): Encryption {
+    return this.#peer.encryption;
   }
   get software(): string {
     return this.secondary.peer?.software ?? "";
@@ -195,22 +202,17 @@ export class ReceiverSession {
     letGo();
   }
 
-  /**
-   * Another sender has connected: ends this session if it is refused already, or was never begun.
-   */
+  /** Another sender has come: ends this session if it is refused already. */
   makeWay(): void {
-    if (this.#isYielding) return;
-    if (this.#state.at === "lingering") return this.#state.finish();
-    const mute = this.secondary.peer === undefined && !this.#hello.isLooking &&
-      performance.now() - this.#begunAt > HELLO_MS;
-    if (mute) {
-      const seconds = HELLO_MS / 1000;
-      this.#owner.ended(
-        new TransportError(this.#peer.name, "read", `no HELLO in ${seconds} s, and another comes`, {
-          party: "peer",
-        }),
-      );
-    }
+    if (!this.#isYielding && this.#state.at === "lingering") this.#state.finish();
+  }
+
+  /** Takes what the sender has said before it had a session. */
+  begin(said: Uint8Array<ArrayBuffer>): void {
+    this.#guard(() => {
+      this.#readBytes += said.length;
+      this.#take(said);
+    });
   }
 
   /**
@@ -324,12 +326,12 @@ export class ReceiverSession {
       throw new TransportError(this.#peer.name, "read", reason, { party: "peer" });
     }
     this.#readBytes += count;
-    this.#take(count);
+    this.#take(this.#buffer.subarray(0, count));
   }
 
   /** Takes what has been read, if its sender is let in. */
-  #take(count: number): void {
-    const read = this.#hello.take(this.#buffer.subarray(0, count));
+  #take(bytes: Uint8Array<ArrayBuffer>): void {
+    const read = this.#hello.take(bytes);
     this.#carry.feed(read, 0, read.length, (bytes, start, end) => {
       return this.secondary.receive(bytes, start, end, performance.now());
     });

@@ -19,7 +19,7 @@ import { PeerInput } from "./peer_input.ts";
 import { PeerOutput } from "./peer_output.ts";
 import type { Reactor, Watch } from "../system/reactor.ts";
 import { SegmentPool } from "../system/segment_pool.ts";
-import type { Transport } from "../system/transport.ts";
+import type { Encryption, Transport } from "../system/transport.ts";
 import { tellStuck } from "./stuck_stream.ts";
 import { untilLeft } from "./until_left.ts";
 
@@ -158,6 +158,9 @@ export class SenderLink {
   /** Bytes written to the peer, framing included. */
   get wireBytes(): number {
     return this.#output.written;
+  }
+  get encryption(): Encryption {
+    return this.#peer.transport.encryption;
   }
   get pendingBytes(): number {
     return this.#output.pendingBytes;

@@ -14,17 +14,16 @@ import { never } from "../system/never.ts";
 
 const log = getLogger(["kemari", "protect"]);
 
-/** A secondary that is about to give the lost session up says that it is busy; not for longer. */
+/** How long a secondary may answer that it is busy: only until it has given the lost session up. */
 const BUSY_MS = 30_000;
 const POLL_MS = 250;
 
 /**
- * Asks a secondary that may have taken us for dead whether the VM is its own by now, over a new
- * connection; where it is not, it is told that the VM goes on here. What the VM says meanwhile stays
- * held.
+ * Asks a secondary that may have taken this primary for dead, over a new connection, whether it has
+ * taken over. If not, it is told that the VM goes on here. The VM's output stays held meanwhile.
  *
- * @param options Of the session: who we are, and how patient. Its taps are left alone.
- * @returns `unheard` where nobody answers; a command is not asked, it would be a new secondary.
+ * @param options The session's settings. Its taps are not used.
+ * @returns `unheard` if nobody answers. A command is not asked: it would be a new secondary.
  */
 export async function askSecondary(
   target: Address,
@@ -32,15 +31,21 @@ export async function askSecondary(
   options: SenderLinkSettings,
   reactor: Reactor,
 ): Promise<Answer> {
-  if (target.kind !== "tcp" && target.kind !== "unix") return "unheard";
+  if (target.kind === "exec" || target.kind === "stdio") return "unheard";
   log.warn("the secondary may have taken this primary for dead: asking it, and holding all output");
-  // An interruption must hear it, too: the VM's fate hangs on it.
+  // Not ended by an interruption: what becomes of the VM depends on the answer.
   const begunAt = performance.now();
-  const beside = besides("the secondary is asked");
+  const beside = besides("asking the secondary");
   for (;;) {
     let link: SenderLink | undefined;
     try {
-      const peer = await connectPeer(target, guard, reactor, CONNECT_TIMEOUT_MS, never);
+      const peer = await connectPeer(
+        withoutStart(target),
+        guard,
+        reactor,
+        CONNECT_TIMEOUT_MS,
+        never,
+      );
       const asking = link = new SenderLink(reactor, peer, { ...options, taps: undefined });
       await reactor.runOn(() => asking.ready, (failure) => {
         if (isPeers(failure)) throw failure;
@@ -50,7 +55,8 @@ export async function askSecondary(
     } catch (error) {
       if (isTakenOver(error)) return "taken-over";
       const fault = error instanceof WireError ? error.fault : undefined;
-      // One that activates may be fencing us, or waiting for an operator: until it knows, hold.
+      // A secondary that activates may be fencing this primary, or waiting for an operator: hold
+      // until it knows.
       const waits = fault === "activating" ||
         (fault === "busy" || !isPeers(error)) && performance.now() - begunAt < BUSY_MS;
       if (!waits) {
@@ -64,4 +70,10 @@ export async function askSecondary(
       link?.close();
     }
   }
+}
+
+/** A secondary that is started now would know nothing. */
+function withoutStart(target: Address): Address {
+  if (target.kind !== "ssh") return target;
+  return { ...target, options: { ...target.options, startRecv: undefined } };
 }

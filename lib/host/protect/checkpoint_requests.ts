@@ -6,37 +6,40 @@ import type { SyncOn } from "../taps/tap_settings.ts";
 import type { VmWatch } from "../vm/vm_watch.ts";
 import { SyncTrigger } from "./sync_trigger.ts";
 
-/** What a VM's checkpoints are asked for with. */
+/** What {@link CheckpointRequests} works with. */
 interface CheckpointRequestParts {
   readonly reactor: Reactor;
   readonly watch: VmWatch;
   readonly taps: PrimaryTapDevices;
   readonly settings: { readonly syncOn: SyncOn; readonly syncMinIntervalMs: number };
-  /** The secondary, as errors name it. */
+  /** The secondary's name, for errors. */
   readonly peer: string;
-  /** Asks QEMU for a checkpoint. Absent where none is asked for: whoever runs the loop is woken. */
+  /**
+   * Asks QEMU for a checkpoint. Absent if checkpoints are not asked for: then the code that runs
+   * the loop is woken instead.
+   */
   readonly ask?: () => Promise<unknown>;
-  /** What has to be done before the first is asked for. Done again where it failed. */
+  /** Prepares the first request. Called again if it has failed. */
   readonly prepare?: () => Promise<unknown>;
 }
 
-/** A request for a checkpoint that is under way: QEMU has been asked only at its end. */
+/** The request for a checkpoint that is under way; only at its end has QEMU been asked. */
 interface Asking {
   at: "preparing" | "asked";
 }
 
 /**
- * Has QEMU make the checkpoints that held output needs, and has the session know whether the VM runs:
- * what `protect` and `send --qmp` do alike.
+ * Has QEMU make the checkpoints that held output needs, and tells the session whether the VM runs;
+ * for `protect` and `send --qmp` alike.
  *
  * ```text
- * taps hold something ──► SyncTrigger ──► QEMU is asked, unless it was already, or is in a checkpoint
- * STOP, RESUME ──► the taps, whose disks QEMU drains; the dialogue, which gives no leave to stop a
- *                  VM that stands still; the trigger, which asks for no other until the VM runs
+ * taps hold something ──► SyncTrigger ──► QEMU is asked, unless it was already, or is in a
+ * checkpoint STOP, RESUME ──► the taps, whose disks QEMU drains; the dialogue, which gives no leave
+ * to stop a VM that stands still; the trigger, which asks for no other until the VM runs
  * ```
  *
- * The requests outlive sessions, and follow the VM as long as its monitor is there. Between two sessions
- * nothing is asked for: QEMU's settings are the operator's.
+ * This outlives sessions, and follows the VM as long as its monitor is connected. Between sessions
+ * there are no requests, since QEMU's settings are the operator's.
  */
 export class CheckpointRequests {
   readonly #parts: CheckpointRequestParts;
@@ -66,12 +69,12 @@ export class CheckpointRequests {
     });
   }
 
-  /** A session begins: its secondary is to have what the taps hold. */
+  /** A session begins: held output asks for checkpoints from now on. */
   begin(link: SenderLink): void {
     this.#link = link;
   }
 
-  /** There is no session. A request that is under way then may fail unheard. */
+  /** The session has ended. The failure of a request that is under way is ignored. */
   rest(): void {
     this.#link = undefined;
   }
@@ -85,7 +88,7 @@ export class CheckpointRequests {
     this.#carryOut(asking, ask).catch((error) => {
       if (this.#link !== undefined) reactor.fail(error);
     }).finally(() => {
-      // The VM may run by now, and another request be under way.
+      // The VM may run by now, and another request may be under way.
       if (this.#asking === asking) this.#asking = undefined;
     });
   }
@@ -94,19 +97,22 @@ export class CheckpointRequests {
     if (!this.#isPrepared) {
       await this.#parts.prepare!();
       this.#isPrepared = true;
-      // QEMU may have begun a checkpoint meanwhile, or the session have ended.
+      // QEMU may have begun a checkpoint meanwhile, or the session may have ended.
       if (!this.#mayAsk()) return;
     }
     asking.at = "asked";
     await ask();
   }
 
-  /** A QEMU that is in a checkpoint, or was asked for one already, has been seen to hang if it is asked. */
+  /**
+   * Whether to ask QEMU now: a QEMU that is in a checkpoint, or was asked for one already, has been
+   * seen to hang when asked.
+   */
   #mayAsk(): boolean {
     return this.#link !== undefined && !this.#link.primary.dialogue.inCheckpoint;
   }
 
-  /** Stopping drains the disks, whoever stops the VM. */
+  /** The VM is being stopped, for whatever reason, which drains its disks. */
   #vmStopped(): void {
     this.#parts.taps.vmStops();
     this.#link?.primary.dialogue.vmStopped();
@@ -115,7 +121,7 @@ export class CheckpointRequests {
   #vmResumed(): void {
     this.#parts.taps.vmRuns();
     this.#link?.vmResumed();
-    // QEMU's answer came before that, but whoever waits for it hears of it later.
+    // QEMU's answer came before that, but its promise settles later.
     if (this.#asking?.at === "asked") this.#asking = undefined;
     this.trigger.ended();
   }

@@ -1,9 +1,9 @@
 /**
  * A second process that outlives a killed `kemari protect`.
  *
- * A VM in COLO stands still once its secondary stops answering, until somebody tells QEMU. When
- * kemari itself is killed, nobody would: so the guardian holds the other end of a pipe, and when
- * that breaks without a farewell it tells QEMU in kemari's place.
+ * A VM in COLO stands still once its secondary stops answering, until QEMU is told that the
+ * secondary is lost. If kemari itself is killed, it cannot tell QEMU: so the guardian holds the
+ * other end of a pipe, and when the pipe breaks without a farewell, the guardian tells QEMU.
  */
 import { getLogger } from "@logtape/logtape";
 import { QemuError } from "../../errors.ts";
@@ -17,29 +17,34 @@ import { delay } from "../system/delay.ts";
 const log = getLogger(["kemari", "guard"]);
 
 const FAREWELL = "bye";
-/** A QEMU that is silent for longer is told of, and waited for on. */
+/** A QEMU that does not answer for longer is logged, and waited for. */
 const SILENT_MS = 10_000;
 const GIVE_UP_MS = 600_000;
-/** Before another one follows one that has ended: what ends it may end the next one, too. */
+/**
+ * The pause before a guardian that has ended is replaced: what ended it may end the next one, too.
+ */
 const RESTART_MS = 500;
 const MOST_RESTART_MS = 60_000;
-/** Between two looks at a VM that has to stay in COLO; the monitor is free for others meanwhile. */
+/** How often to look at a VM that has to stay in COLO; the monitor is free for others meanwhile. */
 const LATER_MS = 1000;
 
-/** The guardian as its owner sees it. */
+/** The guardian, for its owner. */
 export interface Guardian {
-  /** What it is to do with the VM from now on. */
+  /** Sets what the guardian does with the VM from now on. */
   decide(action: OnSecondaryLoss): void;
-  /** Sends it home: whatever had to be told to QEMU has been. */
+  /** Dismisses the guardian: QEMU knows everything. */
   dismiss(): Promise<void>;
-  /** Leaves it to tell QEMU, which has not answered us, and to remove the folder. */
+  /**
+   * Leaves it to the guardian to tell QEMU, which has not answered this process, and to remove the
+   * folder.
+   */
   inherit(): Promise<void>;
 }
 
 /**
- * Starts a guardian for this process. It leads a session of its own, out of Ctrl-C's reach.
+ * Starts a guardian for this process, in a session of its own, so that Ctrl-C does not reach it.
  *
- * @param folder A temporary folder that the guardian removes in our place.
+ * @param folder A temporary folder, which the guardian removes if this process cannot.
  */
 export function startGuardian(
   qmp: string,
@@ -61,7 +66,7 @@ export function startGuardian(
   };
   let current = start();
   let isThere = true;
-  /** A VM without a guardian would stand still for ever if we were killed. */
+  /** Without a guardian the VM would stand still for ever if this process were killed. */
   const watch = async () => {
     for (let delayMs = RESTART_MS; !isOver; delayMs = Math.min(2 * delayMs, MOST_RESTART_MS)) {
       const { code, signal } = await current.child.status;
@@ -79,7 +84,7 @@ export function startGuardian(
     decide(now) {
       if (now === decided) return;
       decided = now;
-      // One that is gone cannot act on it either; the next one is started with it.
+      // A guardian that is gone cannot act on this; the next one is started with it.
       current.writer.write(new TextEncoder().encode(`${now}\n`)).catch(() => {});
     },
     async dismiss() {
@@ -88,7 +93,7 @@ export function startGuardian(
         await current.writer.write(new TextEncoder().encode(`${FAREWELL}\n`));
         await current.writer.close();
       } catch {
-        // It is gone already.
+        // The guardian is gone already.
       }
       await current.child.status;
     },
@@ -102,7 +107,7 @@ export function startGuardian(
 }
 
 /**
- * The guardian's own life: waits for the pipe to end, and acts unless it was dismissed.
+ * Runs in the guardian's process: waits for the end of the pipe, and acts unless it was dismissed.
  *
  * @param atFirst What to do with the VM until the pipe says otherwise.
  */
@@ -125,8 +130,8 @@ export async function guard(
   } catch (error) {
     log.error("QEMU's settings cannot be put back: {reason}", { reason: (error as Error).message });
   }
-  // Where nothing was begun, a migration that is under way is an operator's, who may be moving the VM.
-  // A VM that is the secondary's must stop all the same.
+  // If no migration of ours was begun, a migration that is under way is an operator's, who may be
+  // moving the VM. A VM that is the secondary's must stop all the same.
   const isOurs = hasNote || stoppedByUs || said.at(-1) === "stop";
   await Deno.remove(folder, { recursive: true }).catch(() => {});
   let begun = performance.now();
@@ -153,7 +158,7 @@ export async function guard(
       const silentMs = performance.now() - begun;
       if (silentMs > SILENT_MS && !told) {
         told = true;
-        log.error("kemari protect has ended, and QEMU is not told yet: {reason}", {
+        log.error("kemari protect has ended, and QEMU has not been told yet: {reason}", {
           reason: (error as Error).message,
         });
       }
@@ -163,13 +168,13 @@ export async function guard(
   }
 }
 
-/** Whether COLO's end would harm the VM as it is. */
+/** Whether the end of COLO would harm the VM in its present state. */
 async function mustWait(qmp: string): Promise<boolean> {
   await using client = await QmpClient.connect(qmp, { timeoutMs: 2000 });
   return await staysInColo(client) !== undefined;
 }
 
-/** Whether QEMU has ended too: then there is nobody to tell. */
+/** Whether QEMU has ended too: then nothing is to be done. */
 function isGone(error: unknown): boolean {
   const cause = (error as Error).cause;
   return cause instanceof Deno.errors.NotFound || cause instanceof Deno.errors.ConnectionRefused;

@@ -1,4 +1,4 @@
-/** What `kemari protect` makes of an end: of the secondary's, of QEMU's, and of its own. */
+/** Ends a session of `kemari protect`: because of the secondary, of QEMU, or of an interruption. */
 import { getLogger } from "@logtape/logtape";
 import {
   afterFarewell,
@@ -28,16 +28,16 @@ import { GuestSleeps, VmEnded, type VmWatch } from "../vm/vm_watch.ts";
 
 const log = getLogger(["kemari", "protect"]);
 
-/** How long an interruption waits for QEMU, which is less than its process has; the guardian waits on. */
+/** How long an interrupted `protect` waits for QEMU; then the guardian waits on. */
 const FAREWELL_MS = 3000;
 
-/** What kind of end a session has had, and what has become of the VM, where that has a part in it. */
+/** Why a session has ended, and what has become of the VM, if the VM has ended it. */
 interface WhyEnded {
   readonly end: PrimaryEnd;
   readonly vm?: VmFate;
 }
 
-/** @param error What has ended it. */
+/** @param error The error that has ended the session. */
 export async function endOf(
   error: unknown,
   { watch, reactor, signal }: Parting,
@@ -60,7 +60,7 @@ export async function endOf(
   return error instanceof VmEnded ? { end, vm: { kind: "ended", reason: error.reason } } : { end };
 }
 
-/** Who has a part in a protection's end. */
+/** The parts of a protection that its end needs. */
 export interface Parting {
   readonly qmp: QmpClient;
   readonly reactor: Reactor;
@@ -71,38 +71,43 @@ export interface Parting {
   readonly taps: Pick<PrimaryTapDevices, "passThrough">;
   readonly guardian: Pick<Guardian, "decide">;
   readonly onSecondaryLoss: OnSecondaryLoss;
-  /** Whether that the VM is unprotected has been said before, and is no news. */
+  /** Whether it was logged before that the VM is unprotected. */
   readonly isQuiet?: boolean;
-  /** Asks the secondary, over a new connection, whether it has taken over; and says that we go on. */
+  /**
+   * Asks the secondary, over a new connection, whether it has taken over; if not, tells it that the
+   * VM goes on here.
+   */
   readonly ask: () => Promise<Answer>;
-  /** Whether we are interrupted: then QEMU does not have all the time that it may want. */
+  /** Whether `protect` is interrupted: then QEMU does not get all the time that it may want. */
   readonly signal: AbortSignal;
 }
 
 /** How a session was ended. */
 export interface Parted {
-  /** What was known: the next try is decided by it, and by the next. */
+  /** What was known: the decision on the next try needs it. */
   readonly known: AtPrimaryEnd;
-  /** What was decided of the VM. */
+  /** What was decided for the VM. */
   readonly fate: Fate;
-  /** What has ended it in the end: who leaves, or asks, may hear that the VM is the secondary's. */
+  /**
+   * The final reason: by LEAVE, or by asking, this end may have learned that the VM is the
+   * secondary's.
+   */
   readonly error: unknown;
-  /** What has become of the VM, where that has ended the session. */
+  /** What has become of the VM, if the VM has ended the session. */
   readonly vm?: VmFate;
   /** Whether the secondary has acknowledged what it was told. */
   readonly heard: boolean;
   /**
-   * Whether QEMU was told, or has nothing to be told any more. If not, that was said loudly; `later`: it
-   * is to be told when its VM has left the state that it is in, see {@link letGo}.
+   * Whether QEMU was told, or need not be told any more. If not, that was logged; `later`: QEMU is
+   * to be told when its VM has left its present state, see {@link letGo}.
    */
   readonly told: boolean | "later";
 }
 
 /**
- * Ends one session with the secondary, and lets go of the VM, whose migration has begun or is about
- * to.
+ * Ends a session with the secondary, and releases the VM, whose migration has begun or is about to.
  *
- * @param error What has ended it.
+ * @param error The error that has ended the session.
  * @param link The session, if there is one.
  */
 export async function partFromSecondary(
@@ -113,7 +118,7 @@ export async function partFromSecondary(
   const stoodStill = link?.stoodStill === true;
   const { onSecondaryLoss, signal } = parting;
   const { end, vm } = await endOf(error, parting);
-  // Before anything is told: what follows may let the VM run.
+  // Before anything else: the following may let the VM run.
   const before = {
     vm: vm?.kind,
     isPaused: link?.primary.dialogue.isVmPaused === true,
@@ -123,7 +128,7 @@ export async function partFromSecondary(
   const known = { end, onSecondaryLoss, stoodStill, isInterrupted: signal.aborted };
   const answer = await sayFarewell(known, fateInWords(vm), link, parting);
   const fate = afterFarewell(known, answer);
-  // The secondary waits for the connection's end before its VM runs: ours stops first.
+  // The secondary waits for the end of the connection before its VM runs: the VM here stops first.
   if (fate === "is-theirs") link?.quiesce();
   else link?.close();
   if (fate === "goes-on" || fate === "has-ended") parting.taps.passThrough();
@@ -156,8 +161,8 @@ function takenOver(cause: unknown): WireError {
 }
 
 /**
- * Tells the secondary what {@link farewell} says, and asks it where {@link mustAsk} says so. What the VM
- * says meanwhile is held.
+ * Tells the secondary what {@link farewell} decides, and asks it if {@link mustAsk} decides so. The
+ * VM's output is held meanwhile.
  */
 async function sayFarewell(
   known: AtPrimaryEnd,
@@ -168,7 +173,7 @@ async function sayFarewell(
   const tells = farewell(known);
   let answer: Answer = known.end === "silence" ? "given-up" : "unheard";
   try {
-    // The connection's end without that is a loss to a secondary that is there.
+    // To a connected secondary, the end of the connection without that is a loss.
     if (tells !== "nothing" && answer === "unheard" && await link?.leave(tells, words)) {
       return "heard";
     }
@@ -183,9 +188,11 @@ async function sayFarewell(
 }
 
 /**
- * Tells QEMU that it is alone. The taps go on meanwhile: it may wait for its disk before it answers.
+ * Tells QEMU that the VM is unprotected. The taps go on meanwhile: QEMU may wait for its disk
+ * before it answers.
  *
- * @returns Whether it was; `later` where COLO's end would harm its VM as it is, and nothing was said.
+ * @returns Whether QEMU was told; `later` if it was not, since the end of COLO would harm the VM in
+ *   its present state.
  */
 export async function letGo(
   action: OnSecondaryLoss,
@@ -193,7 +200,7 @@ export async function letGo(
 ): Promise<boolean | "later"> {
   let told: boolean | "later" | undefined;
   const task = (async () => {
-    // A VM that is being stopped must be, before it can be let go.
+    // A VM that is being stopped must have stopped before it can be released.
     await still.giveUp();
     const state = await staysInColo(qmp).catch(() => undefined);
     if (state !== undefined) {
@@ -235,7 +242,7 @@ async function tellQemu(
       const state = await releaseVm(qmp, action, still.isHeld);
       log[isQuiet ? "debug" : "info"]("the VM is {state}, unprotected", { state });
     } finally {
-      // Also where QEMU refuses to let the VM run, or to stop it.
+      // Also if QEMU refuses to let the VM run, or to stop it.
       await restoreSaved(qmp, folder);
     }
     return true;
@@ -245,7 +252,7 @@ async function tellQemu(
     log.error("QEMU was not told that it is unprotected: {reason}", {
       reason: (error as Error).message,
     });
-    // One that refuses it refuses the guardian too.
+    // If QEMU refuses this process, it refuses the guardian too.
     return !(error instanceof TransportError);
   }
 }

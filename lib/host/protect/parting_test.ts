@@ -5,6 +5,7 @@ import type { QmpCommand } from "../../qmp/codec.ts";
 import type { VmEvidence } from "../../decisions/vm_fate.ts";
 import { endOf, partFromSecondary, type Parting } from "./parting.ts";
 import { Reactor } from "../system/reactor.ts";
+import { HastyReactor } from "../system/testing/hasty_reactor.ts";
 import type { SenderLink } from "../link/sender_link.ts";
 import { endedBy } from "../vm/vm_end_words.ts";
 import { GuestSleeps, VmEnded, type VmWatch } from "../vm/vm_watch.ts";
@@ -53,7 +54,7 @@ async function partWithError(situation: Situation) {
   const { stoodStill = false, answer = "heard" } = situation;
   const { evidence = {}, runState = "running", begun = linked } = situation;
   const done: string[] = [];
-  const reactor = new Reactor();
+  const reactor = new HastyReactor();
   const controller = new AbortController();
   if (interrupted) controller.abort(INTERRUPTED);
   const gone = new TransportError("/qmp", "read", "QEMU closed the QMP connection", {

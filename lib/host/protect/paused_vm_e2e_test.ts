@@ -1,5 +1,6 @@
 /** VMs that stand still because somebody, or QEMU itself, has stopped them: not kemari's to wake. */
 import assert from "node:assert/strict";
+import { sideBySide } from "../../lab/testing/side_by_side.ts";
 import { BarePair } from "../../lab/testing/bare_pair.ts";
 import { ProtectedPair } from "../../lab/testing/protected_pair.ts";
 import { KemariProcess } from "../../lab/program/kemari_process.ts";
@@ -45,45 +46,47 @@ async function protectedAndPaused(pair: AnyPair) {
   return { recv, protect, qmp };
 }
 
-for (const version of ["11.1", "7.2"] as const) {
-  Deno.test(`e2e: a protected VM that is paused stays so, and is protected on: ${version}`, async () => {
-    await using pair = await BarePair.boot(version, BARE);
-    const { qmp } = await protectedAndPaused(pair);
-    const { syncs } = await pair.syncs(5);
+sideBySide("e2e: a VM that is paused while it is protected stays so", (scene) => {
+  for (const version of ["11.1", "7.2"] as const) {
+    scene(`and is protected on: ${version}`, async () => {
+      await using pair = await BarePair.boot(version, BARE);
+      const { qmp } = await protectedAndPaused(pair);
+      const { syncs } = await pair.syncs(5);
+      await delay(A_WHILE_MS);
+      assert.equal((await pair.syncs(5)).syncs, syncs, "nothing to synchronize");
+      await qmp.execute("cont");
+      await pair.syncs(syncs + 5);
+      await pair.assertRunning(pair.primary);
+    });
+  }
+
+  scene("when the secondary is lost", async () => {
+    await using pair = await BarePair.boot("11.1", BARE);
+    const { recv, protect, qmp } = await protectedAndPaused(pair);
+    recv.signal("SIGKILL");
+    await recv.ended();
+    await pair.senderIs("unprotected");
+    await receiver(pair);
+    await protect.waitFor(/The VM stands still \(paused\).*unprotected until then/);
+    await pair.senderStatus(({ state }) => state === "waiting for the VM to run");
     await delay(A_WHILE_MS);
-    assert.equal((await pair.syncs(5)).syncs, syncs, "nothing to synchronize");
+    assert.equal(await statusOf(qmp), "paused");
     await qmp.execute("cont");
-    await pair.syncs(syncs + 5);
+    await pair.senderStatus(({ state, syncs }) => state === "synchronizing" && syncs >= 5);
     await pair.assertRunning(pair.primary);
   });
-}
 
-Deno.test("e2e: a VM that was paused while it was protected stays so when the secondary is lost", async () => {
-  await using pair = await BarePair.boot("11.1", BARE);
-  const { recv, protect, qmp } = await protectedAndPaused(pair);
-  recv.signal("SIGKILL");
-  await recv.ended();
-  await pair.senderIs("unprotected");
-  await receiver(pair);
-  await protect.waitFor(/The VM stands still \(paused\).*unprotected until then/);
-  await pair.senderStatus(({ state }) => state === "waiting for the VM to run");
-  await delay(A_WHILE_MS);
-  assert.equal(await statusOf(qmp), "paused");
-  await qmp.execute("cont");
-  await pair.senderStatus(({ state, syncs }) => state === "synchronizing" && syncs >= 5);
-  await pair.assertRunning(pair.primary);
-});
-
-Deno.test("e2e: a VM that was paused while it was protected stays so when kemari is killed", async () => {
-  await using pair = await BarePair.boot("11.1", BARE);
-  const { protect, qmp } = await protectedAndPaused(pair);
-  protect.signal("SIGKILL");
-  await until(async () => {
-    const { status } = await qmp.execute("query-migrate") as { status: string };
-    return status !== "colo";
-  }, "COLO to end");
-  await delay(A_WHILE_MS);
-  assert.equal(await statusOf(qmp), "paused");
+  scene("when kemari is killed", async () => {
+    await using pair = await BarePair.boot("11.1", BARE);
+    const { protect, qmp } = await protectedAndPaused(pair);
+    protect.signal("SIGKILL");
+    await until(async () => {
+      const { status } = await qmp.execute("query-migrate") as { status: string };
+      return status !== "colo";
+    }, "COLO to end");
+    await delay(A_WHILE_MS);
+    assert.equal(await statusOf(qmp), "paused");
+  });
 });
 
 Deno.test("e2e: QEMU lives on when it has paused its VM for a disk that is full", async () => {

@@ -1,6 +1,6 @@
 import { getLogger } from "@logtape/logtape";
-import { UsageError } from "../../errors.ts";
-import { type Address, parseAddress } from "../system/address.ts";
+import { parseTarget } from "../link/parse_target.ts";
+import type { Address } from "../system/address.ts";
 import { ControlServer } from "../system/control_server.ts";
 import { ProtectBoard } from "./protect_board.ts";
 import type { ProtectParts, ProtectSettings } from "./protect_context.ts";
@@ -21,35 +21,34 @@ export type { ProtectSettings } from "./protect_context.ts";
 const log = getLogger(["kemari", "protect"]);
 
 /**
- * `kemari protect`: attaches to a running QEMU and keeps it synchronized, over lost secondaries
- * and back, until it is interrupted or the VM ends.
+ * `kemari protect`: attaches to a running QEMU and keeps its VM synchronized, also with a secondary
+ * that is lost and comes back, until it is interrupted or the VM ends.
  *
  * ```text
- * connecting ──► protecting (COLO or snapshots) ──secondary lost──► VM released ──retry──► connecting
- *                      ├──the VM is shut down──► the secondary is told; a good end
- *                      ├──the guest sleeps, somebody ends QEMU's migration──► told; later: connecting
- *                      └──QEMU lost──► TransportError     signal ──► VM released, InterruptedError
+ * connecting ──► protecting (COLO or snapshots) ──secondary lost──► VM released ──retry──►
+ *                      connecting ├──the VM is shut down──► the secondary is told; a good end
+ *                      ├──the guest sleeps, somebody ends QEMU's migration──► told; later:
+ *                      connecting └──QEMU lost──► TransportError signal ──► VM released,
+ *                      InterruptedError
  * ```
  *
- * Where the VM's disks or NICs go through us, an error that ends the protection ends the process
- * only when QEMU has let go of them.
+ * If the VM's disks or NICs go through kemari, an error that ends the protection ends the process
+ * only when QEMU has disconnected from them.
  *
  * @throws {QemuError} QEMU cannot be protected, or refuses; {TransportError} QEMU is lost, or the
- *   secondary where no retry is wanted.
+ *   secondary is and no retry is wanted.
  */
 export async function protect(
   settings: ProtectSettings,
   progress: ProgressLine,
   signal: AbortSignal,
 ): Promise<void> {
-  const target = parseAddress(settings.target);
-  if (target.kind === "stdio") {
-    throw new UsageError("stdio: is no target for protect", { hint: "use exec:COMMAND" });
-  }
+  const target = parseTarget(settings);
   parseQmpAddress(settings.qmp);
   const guard = LinkGuard.open(settings.security, "sender", target);
   await guard.admitTarget(target, signal);
   const reactor = new Reactor();
+  guard.keepLooking(reactor);
   const board = new ProtectBoard(target.text);
   let control: ControlServer | undefined;
   let taps: PrimaryTapDevices | undefined;
@@ -70,8 +69,8 @@ export async function protect(
 }
 
 /**
- * QEMU flushes its disks on its way out, or stands there for long (-no-shutdown); and what the guest
- * wrote last has just been let go.
+ * Serves the taps until QEMU has disconnected: QEMU flushes its disks while it ends, or stays for
+ * long (-no-shutdown), and the guest's last writes have just been released.
  */
 async function serveToTheEnd(
   taps: PrimaryTapDevices,
@@ -92,15 +91,18 @@ async function serveToTheEnd(
   }
 }
 
-/** What whoever has a VM protected wants to do beside that. */
+/** What the caller does beside the protection. */
 interface ProtectHooks {
-  /** What to do when an error has ended the protection, while QEMU can still be talked to. */
+  /** Called when an error has ended the protection, while QEMU's monitor is still connected. */
   readonly afterwards?: (error: unknown, watch: VmWatch) => Promise<void>;
-  /** What to do when the VM was shut down. */
+  /** Called when the VM was shut down. */
   readonly atEnd?: () => Promise<void>;
 }
 
-/** The rest, with the taps served: QEMU may start only now, and needs them. */
+/**
+ * Connects to QEMU and protects its VM, with the taps served: QEMU may start only now, and needs
+ * them.
+ */
 export async function protectTapped(
   settings: ProtectSettings,
   target: Address,
@@ -131,7 +133,7 @@ export async function protectTapped(
   }
 }
 
-/** Protects the VM, once it can be. @throws what has ended that. */
+/** Protects the VM, once that is possible. @throws the error that has ended the protection. */
 async function runProtection(parts: ProtectParts): Promise<never> {
   const protection = await Protection.begin(await findProtectableVm(parts), parts);
   try {
@@ -141,7 +143,9 @@ async function runProtection(parts: ProtectParts): Promise<never> {
   }
 }
 
-/** The VM's disks and NICs are here: without us it would lose them too. */
+/**
+ * Serves the taps on after an error: without this process the VM would lose its disks and NICs too.
+ */
 async function serveOn(
   error: unknown,
   watch: VmWatch,
@@ -150,10 +154,10 @@ async function serveOn(
   signal: AbortSignal,
 ): Promise<void> {
   if (!taps.isUsed) return;
-  log.error("{reason}; serving the taps on, until QEMU lets go of them", {
+  log.error("{reason}; serving the taps on, until QEMU disconnects", {
     reason: (error as Error).message,
   });
-  // A VM that was stopped says nothing; one that somebody lets run goes on unprotected.
+  // A VM that was stopped sends nothing; if somebody lets it run, it goes on unprotected.
   watch.follow({ resumed: () => taps.passThrough() });
   await serveUntilUnused(taps, reactor, signal);
 }

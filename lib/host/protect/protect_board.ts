@@ -3,7 +3,7 @@ import { readDurations } from "../status/sender_status.ts";
 import type { SenderDurations, SenderStatus } from "../../control/sender_status.ts";
 import type { EarlyStatus } from "../../control/sender_status.ts";
 
-/** Where a protection says how it stands, from its first moment on; its control socket reads it. */
+/** The present status of a protection, from its first moment on; the control socket reads it. */
 export class ProtectBoard {
   readonly #peer: string;
   #status: () => SenderStatus | EarlyStatus;
@@ -15,12 +15,12 @@ export class ProtectBoard {
     this.#status = () => this.#early("starting");
   }
 
-  /** What has to come about before there is anything else to tell. */
+  /** Sets what the protection waits for, before there is a status. */
   waits(state: SenderStatus["state"]): void {
     this.#status = () => this.#early(state);
   }
 
-  /** There is more to tell from now on. */
+  /** Sets the source of the status from now on. */
   show(status: () => SenderStatus | EarlyStatus, durations: () => SenderDurations): void {
     this.#status = status;
     this.#durations = durations;

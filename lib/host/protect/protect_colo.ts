@@ -19,21 +19,21 @@ const log = getLogger(["kemari", "protect"]);
 
 /** How often QEMU is asked whether its migration has failed. */
 const POLL_MS = 250;
-/** By then there have been checkpoints enough to know how long they take. */
+/** After this time there have been enough checkpoints to know how long they take. */
 const TIMER_LOOK_MS = 2000;
-/** Two intervals and so much without a checkpoint are too long. */
+/** Two intervals and this time without a checkpoint are too long. */
 const INTERVAL_SLACK_MS = 200;
 
 /**
  * Protects by COLO: one endless migration over a Unix socket.
  *
- * @throws when either side is lost; it does not end otherwise.
+ * @throws when either side is lost; there is no other end.
  */
 export async function protectByColo(context: ProtectContext): Promise<never> {
   const { reactor, watch, link, still, channel, signal } = context;
   await reactor.during(prepareQemu(context), signal);
   if (watch.isAsleep) throw new GuestSleeps();
-  // A small VM may be there before its channel is ours to read.
+  // A small VM may be in COLO before its channel is attached here.
   let isInColo = false;
   const unfollow = watch.follow({
     asleep: () => leaveAsleep(context),
@@ -78,9 +78,10 @@ export async function protectByColo(context: ProtectContext): Promise<never> {
 }
 
 /**
- * Ends a session whose guest has suspended itself, before QEMU gets leave to stop its VM: behind a
- * checkpoint QEMU 10.0 and 11.1 abort, and 7.2 wakes the guest without its knowledge. What of a
- * checkpoint is under way is not committed: no guest can go on from the middle of its falling asleep.
+ * Ends a session whose guest has suspended itself, before QEMU gets leave to stop its VM: after a
+ * checkpoint QEMU 10.0 and 11.1 abort, and 7.2 wakes the guest without the guest's knowledge. A
+ * checkpoint that is under way is not committed: no guest can go on from a state in the middle of
+ * suspending.
  */
 export function leaveAsleep({ link, reactor }: Pick<ProtectContext, "link" | "reactor">): void {
   link.primary.dialogue.hold();
@@ -88,7 +89,7 @@ export function leaveAsleep({ link, reactor }: Pick<ProtectContext, "link" | "re
   reactor.fail(new GuestSleeps());
 }
 
-/** Sets QEMU up for COLO without a description; what it was is noted first. */
+/** Sets QEMU up for COLO without a description; the former settings are noted first. */
 async function prepareQemu(
   { qmp, support, interval, folder }: ProtectContext,
 ): Promise<void> {
@@ -99,7 +100,7 @@ async function prepareQemu(
   try {
     await set(false);
   } catch (error) {
-    // From 11 on QEMU wants it for COLO, and says so; before that it must not have it.
+    // From 11 on QEMU needs a return path for COLO, and says so; before 11 there must be none.
     const wantsIt = error instanceof QemuError && wantsReturnPath(error);
     if (!wantsIt || !support.returnPath) throw error;
     await set(true);
@@ -126,8 +127,9 @@ async function leaveDescriptionOut(qmp: QmpClient, support: MigrationSupport): P
 }
 
 /**
- * Tells of a guest whose clock checkpoints stop. Where whole periods of it fit into the interval, the
- * interval is made as many of them: then it ticks on, but for the checkpoints that output asks for.
+ * Warns of a guest whose clock is stopped by checkpoints. If whole periods of the clock fit into
+ * the interval, the interval is rounded to them: then the clock ticks on, except for the
+ * checkpoints that output asks for.
  */
 async function mindGuestTimer(context: ProtectContext, isOver: () => boolean): Promise<void> {
   const { qmp, link, interval, settings, trigger } = context;
@@ -136,7 +138,7 @@ async function mindGuestTimer(context: ProtectContext, isOver: () => boolean): P
   if (warning === undefined || isOver()) return;
   log.warn("{warning}", { warning });
   if (pit !== "periodic" || periodMs === undefined) return;
-  // Twice: what comes before and behind the pause as it is seen here is not in it.
+  // Twice the pause: some time before and after the measured pause is not in it.
   const ticking = tickingIntervalMs(periodMs, settings.syncIntervalMs, 2 * pause.summary().p99);
   if (ticking === undefined || ticking === interval.ms) return;
   log.info("checkpoints every {ms} ms instead of {wanted}, so that it keeps its ticks", {
@@ -144,14 +146,14 @@ async function mindGuestTimer(context: ProtectContext, isOver: () => boolean): P
     wanted: settings.syncIntervalMs,
   });
   interval.ms = ticking;
-  // A request in the middle of a checkpoint is lost, and the interval goes to QEMU with one.
+  // A request during a checkpoint is lost, and setting the interval is such a request.
   while (dialogue.inCheckpoint) await delay(1);
   if (!isOver()) trigger.request();
 }
 
 /**
- * Asks for the checkpoints that QEMU's timer misses: it goes by the host's clock, and when that is
- * set back, there are none for as long.
+ * Asks for the checkpoints that QEMU's timer misses: the timer uses the host's clock, and when that
+ * is set back, it makes no checkpoints for as long.
  */
 function watchInterval({ reactor, interval, trigger, link }: ProtectContext): () => void {
   const limitMs = 2 * interval.ms + INTERVAL_SLACK_MS;
@@ -161,7 +163,7 @@ function watchInterval({ reactor, interval, trigger, link }: ProtectContext): ()
   });
 }
 
-/** Watches for a migration that fails without its channel showing it, or that reaches COLO. */
+/** Polls for a migration that fails without its channel showing that, or that reaches COLO. */
 function pollMigration({ reactor, qmp, link }: ProtectContext): () => void {
   let asking = false;
   let over = false;
@@ -169,10 +171,10 @@ function pollMigration({ reactor, qmp, link }: ProtectContext): () => void {
     if (asking) return;
     asking = true;
     failIfFailed(qmp).then((phase) => {
-      // Whatever stands between QEMU and us may have kept the event.
+      // A proxy between QEMU and kemari may have lost the event.
       if (phase === "colo" && !over) link.enteredColo();
     }).catch((error) => {
-      // The answer to the last question may be that we have just closed the channel.
+      // The last answer may only show that this process has just closed the channel.
       if (!over) reactor.fail(error);
     }).finally(() => asking = false);
   });

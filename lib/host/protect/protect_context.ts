@@ -1,4 +1,4 @@
-/** What `kemari protect` is asked for, and what its modes work with. */
+/** The settings of `kemari protect`, and what its modes work with. */
 import type { LinkSecurity } from "../../decisions/link_security.ts";
 import type { MigrationSupport } from "../../qmp/migration_support.ts";
 import type { CompressSettings } from "../link/compress_settings.ts";
@@ -11,6 +11,7 @@ import type { SenderLink } from "../link/sender_link.ts";
 import type { StillVm } from "../vm/still_vm.ts";
 import type { SyncTrigger } from "./sync_trigger.ts";
 import type { Address } from "../system/address.ts";
+import type { SshOptions } from "../system/ssh_address.ts";
 import type { ProgressLine } from "../system/progress_line.ts";
 import type { SupervisedLine } from "../vm/supervised_line.ts";
 import type { PrimaryTapDevices } from "../taps/primary_tap_devices.ts";
@@ -22,6 +23,8 @@ import type { VmWatch } from "../vm/vm_watch.ts";
 export interface ProtectSettings extends LinkTiming, CompressSettings {
   readonly target: string;
   readonly security: LinkSecurity;
+  /** How a target `ssh:HOST` is reached. */
+  readonly ssh?: SshOptions;
   readonly qmp: string;
   readonly mode: "auto" | "colo" | "snapshot";
   readonly commit: "sync" | "async";
@@ -31,7 +34,7 @@ export interface ProtectSettings extends LinkTiming, CompressSettings {
   readonly retry: boolean;
   readonly control?: string;
   readonly sessionName?: string;
-  /** What names the VM, in place of QEMU's UUID and name. */
+  /** The VM's name, in place of QEMU's UUID and name. */
   readonly vm?: string;
   readonly taps: TapSettings;
   readonly syncOn: SyncOn;
@@ -39,7 +42,7 @@ export interface ProtectSettings extends LinkTiming, CompressSettings {
   readonly syncMinIntervalMs: number;
 }
 
-/** Who has a part in a protection from its beginning to its end. All of it stays the caller's. */
+/** What a protection uses from its beginning to its end. All of it stays the caller's. */
 export interface ProtectParts {
   readonly line: SupervisedLine;
   readonly settings: ProtectSettings;
@@ -58,14 +61,14 @@ export interface ProtectContext {
   readonly settings: ProtectSettings;
   readonly support: MigrationSupport;
   readonly qmp: QmpClient;
-  /** What QEMU has said of its VM. */
+  /** What QEMU has reported on its VM. */
   readonly watch: VmWatch;
   readonly link: SenderLink;
   readonly trigger: SyncTrigger;
   readonly still: StillVm;
-  /** How QEMU's migrations come to us. */
+  /** How QEMU's migration streams come here. */
   readonly channel: MigrationChannel;
-  /** Between two checkpoints that nothing else asks for: `--sync-interval`, or less. */
+  /** The interval of checkpoints that nothing else asks for: `--sync-interval`, or less. */
   readonly interval: { ms: number };
   /** Temporary; the guardian knows it too. */
   readonly folder: string;

@@ -1,5 +1,6 @@
 /** How a protection ends, or does not: a QEMU that hangs, one that dies at work, an interruption. */
 import assert from "node:assert/strict";
+import { sideBySide } from "../../lab/testing/side_by_side.ts";
 import { BarePair } from "../../lab/testing/bare_pair.ts";
 import { EagerSecondary } from "../../lab/testing/eager_secondary.ts";
 import { until } from "../../lab/program/until.ts";
@@ -18,56 +19,58 @@ async function prepared(version: QemuSeries = "11.1") {
   return { pair, secondary: await EagerSecondary.start(pair) };
 }
 
-Deno.test("e2e: a QEMU that answers nothing for a while is waited for", async () => {
-  const { pair, secondary } = await prepared();
-  await using _pair = pair;
-  pair.protect("--sync-interval", "5");
-  const { syncs } = await pair.syncs(20);
-  Deno.kill(pair.primary.pid, "SIGSTOP");
-  await delay(SILENCE_MS);
-  Deno.kill(pair.primary.pid, "SIGCONT");
-  await pair.syncs(syncs + 20);
-  await pair.assertRunning(pair.primary);
-  assert.ok(!secondary.hasFenced);
-});
-
-for (const atLoss of ["continue", "stop"]) {
-  Deno.test(`e2e: interrupted while QEMU answers nothing, protect has its guardian free the VM: ${atLoss}`, async () => {
+sideBySide("e2e: a QEMU that answers nothing", (scene) => {
+  scene("for a while is waited for", async () => {
     const { pair, secondary } = await prepared();
     await using _pair = pair;
-    const protect = pair.protect("--sync-interval", "5", "--on-secondary-loss", atLoss);
-    await pair.syncs(20);
+    pair.protect("--sync-interval", "5");
+    const { syncs } = await pair.syncs(20);
     Deno.kill(pair.primary.pid, "SIGSTOP");
-    await delay(200);
-    protect.signal("SIGINT");
-    await protect.waitFor(/guardian waits to tell it/, 30_000);
-    await secondary.recv.waitFor(/the sender has ended the protection/);
-    await delay(A_WHILE_MS);
+    await delay(SILENCE_MS);
     Deno.kill(pair.primary.pid, "SIGCONT");
-    // The guardian has its stderr.
-    assert.equal((await protect.ended()).code, 130);
+    await pair.syncs(syncs + 20);
     await pair.assertRunning(pair.primary);
-    await using qmp = await QmpClient.connect(pair.primary.spareQmpPath);
-    await until(async () => {
-      const { status } = await qmp.execute("query-migrate") as { status: string };
-      return status !== "colo";
-    }, "COLO to end");
     assert.ok(!secondary.hasFenced);
   });
-}
 
-Deno.test("e2e: a QEMU that dies while it is asked something is a loss", async () => {
-  const { pair, secondary } = await prepared("7.2");
-  await using _pair = pair;
-  const protect = pair.protect("--sync-interval", "1s");
-  await pair.syncs(3);
-  // Most of a round is rest; the next command then waits for its answer.
-  Deno.kill(pair.primary.pid, "SIGSTOP");
-  await delay(1500);
-  await pair.primary.kill9();
-  assert.equal((await protect.ended()).code, 4);
-  await secondary.recv.waitFor(/primary lost/);
-  await secondary.untilFenced();
+  for (const atLoss of ["continue", "stop"]) {
+    scene(`at an interruption of protect is freed by its guardian: ${atLoss}`, async () => {
+      const { pair, secondary } = await prepared();
+      await using _pair = pair;
+      const protect = pair.protect("--sync-interval", "5", "--on-secondary-loss", atLoss);
+      await pair.syncs(20);
+      Deno.kill(pair.primary.pid, "SIGSTOP");
+      await delay(200);
+      protect.signal("SIGINT");
+      await protect.waitFor(/guardian waits to tell it/, 30_000);
+      await secondary.recv.waitFor(/the sender has ended the protection/);
+      await delay(A_WHILE_MS);
+      Deno.kill(pair.primary.pid, "SIGCONT");
+      // The guardian has its stderr.
+      assert.equal((await protect.ended()).code, 130);
+      await pair.assertRunning(pair.primary);
+      await using qmp = await QmpClient.connect(pair.primary.spareQmpPath);
+      await until(async () => {
+        const { status } = await qmp.execute("query-migrate") as { status: string };
+        return status !== "colo";
+      }, "COLO to end");
+      assert.ok(!secondary.hasFenced);
+    });
+  }
+
+  scene("and dies while it is asked something is a loss", async () => {
+    const { pair, secondary } = await prepared("7.2");
+    await using _pair = pair;
+    const protect = pair.protect("--sync-interval", "1s");
+    await pair.syncs(3);
+    // Most of a round is rest; the next command then waits for its answer.
+    Deno.kill(pair.primary.pid, "SIGSTOP");
+    await delay(1500);
+    await pair.primary.kill9();
+    assert.equal((await protect.ended()).code, 4);
+    await secondary.recv.waitFor(/primary lost/);
+    await secondary.untilFenced();
+  });
 });
 
 Deno.test("e2e: who interrupts protect wants no takeover, whatever is to happen at a loss", async () => {

@@ -4,6 +4,7 @@ import { BarePair, type PairedMachine } from "../../lab/testing/bare_pair.ts";
 import { failover } from "../../lab/testing/kemari_pair.ts";
 import { QmpRelay } from "../../lab/testing/qmp_relay.ts";
 import { KemariProcess } from "../../lab/program/kemari_process.ts";
+import { migrateStopped, resumeArrived } from "../../lab/vms/stopped_migration.ts";
 import { QmpClient } from "../vm/qmp_client.ts";
 
 const MACHINE = { accelerator: "tcg", timer: "apic" } as const;
@@ -127,6 +128,32 @@ Deno.test("e2e: a VM that is started stopped is waited for, and protected when i
   const { status } = await qmp.execute("query-status") as { status: string };
   assert.equal(status, "prelaunch");
   await qmp.execute("cont");
+  await pair.syncs(20);
+  await pair.assertRunning(pair.primary);
+});
+
+Deno.test("e2e: a VM that a live migration brings to its taps is waited for, and protected when it runs", async () => {
+  await using pair = await BarePair.boot("11.1", { ...MACHINE, args: ["-incoming", "defer"] }, {
+    waits: true,
+  });
+  await using source = await BarePair.boot("11.1", MACHINE);
+  const disk = async (side: string) => {
+    await Deno.writeFile(`${pair.folder}/${side}`, new Uint8Array(65536));
+    return ["--disk", `d0=${pair.folder}/${side},unix:${pair.folder}/${side}.nbd`];
+  };
+  const recv = ["recv", pair.link, "--exec", "cat >/dev/null", ...await disk("copy")];
+  await pair.own(new KemariProcess(recv)).listening();
+  const protect = pair.protect("--sync-interval", "20", ...await disk("disk"));
+  await protect.waitFor(/waits for an incoming migration \(inmigrate\).* once it has arrived/);
+  await pair.senderIs("waiting for the VM to run");
+  const uri = `unix:${pair.folder}/migration`;
+  {
+    await using arrival = await QmpClient.connect(pair.primary.spareQmpPath);
+    await arrival.execute("migrate-incoming", { uri });
+  }
+  await using departure = await QmpClient.connect(source.primary.spareQmpPath);
+  await migrateStopped(departure, uri);
+  await resumeArrived(pair.primary.vm);
   await pair.syncs(20);
   await pair.assertRunning(pair.primary);
 });

@@ -19,10 +19,10 @@ const PAUSED_POLL_MS = 100;
  * Protects by one whole migration after another, for a QEMU without COLO. Each is one transaction;
  * pages that the replica has are left out.
  *
- * The VM runs while its RAM is read (under tcg it must not, see `StillVm`) and stands still for the
- * last of it; with `--commit sync` until the secondary has it.
+ * The VM runs while its RAM is read (except under tcg, see `StillVm`), and stands still for the
+ * last part; with `--commit sync` until the secondary has the snapshot.
  *
- * @throws when either side is lost; it does not end otherwise.
+ * @throws when either side is lost; there is no other end.
  */
 export async function protectBySnapshots(context: ProtectContext): Promise<never> {
   const { reactor, settings, support, qmp, watch, link, trigger, still, channel, signal } = context;
@@ -54,13 +54,13 @@ export async function protectBySnapshots(context: ProtectContext): Promise<never
     }
     await reactor.during(completed(), signal);
     if (settings.commit === "sync") await reactor.run(() => link.inFlight === 0, signal);
-    // A VM that was stopped meanwhile is its stopper's to let go on; its migration has hidden the state.
+    // A VM that somebody has stopped meanwhile stays stopped; the migration has hidden that state.
     const stopped = watch.standsStill;
     if (stopped === undefined) await reactor.during(qmp.run(resumeVm()), signal);
     else log.warn("the VM was stopped ({stopped}) while its snapshot was taken", { stopped });
     await reactor.run(() => link.inFlight === 0, signal);
     if (round === 1) log.info("protected: snapshots follow");
-    // A VM that could not run meanwhile has the whole time to itself.
+    // A VM that could not run meanwhile gets the whole interval.
     const sinceMs = still.isNeeded ? 0 : performance.now() - begunAt;
     const restMs = settings.syncIntervalMs - sinceMs;
     let rested = false;
@@ -69,7 +69,10 @@ export async function protectBySnapshots(context: ProtectContext): Promise<never
     cancel();
   }
 
-  /** Whoever has paused the VM between two rounds is not to be overruled by the next one's end. */
+  /**
+   * Waits while the VM is paused: the end of the next round must not let a VM run that somebody has
+   * paused.
+   */
   async function untilRunning(): Promise<void> {
     for (let told = false;; told = true) {
       const { status } = await reactor.during(qmp.run(queryStatus()), signal) as {
@@ -87,7 +90,7 @@ export async function protectBySnapshots(context: ProtectContext): Promise<never
     for (;;) {
       const phase = await failIfFailed(qmp);
       if (phase === "completed") return;
-      // Its channel has ended, so that a migration that is not completing was given up by somebody.
+      // The channel has ended: if the migration is not completing, somebody has cancelled it.
       if (phase === "cancelled" || phase === "none") {
         throw new TransportError("QEMU", "read", "a snapshot was given up", { party: "qemu" });
       }
@@ -96,7 +99,7 @@ export async function protectBySnapshots(context: ProtectContext): Promise<never
   }
 }
 
-/** Notes how long the VM stands still, from QEMU's own STOP and RESUME, until that is ended. */
+/** Measures how long the VM stands still, by QEMU's own STOP and RESUME, until ended. */
 function measurePauses({ watch, link }: ProtectContext): () => void {
   let stoppedAt: number | undefined;
   return watch.follow({

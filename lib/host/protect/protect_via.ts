@@ -1,6 +1,6 @@
 import { getLogger } from "@logtape/logtape";
 import { securityOptions } from "../../decisions/link_security.ts";
-import { parseAddress } from "../system/address.ts";
+import { parseTarget } from "../link/parse_target.ts";
 import { isWhole } from "../../control/end_status.ts";
 import { askProtection, askStatus } from "../system/ask_control.ts";
 import { summarizeStatus } from "../status/summarize_status.ts";
@@ -15,12 +15,14 @@ const log = getLogger(["kemari", "protect"]);
 
 const STATUS_PERIOD_MS = 500;
 
-/** What the kemari behind the control socket is asked for; it has the taps, and its own control. */
+/**
+ * The settings for the kemari behind the control socket, which has the taps, and a control socket.
+ */
 type ViaSettings = Omit<ProtectSettings, "syncOn" | "control"> & Pick<ViaConfig, "syncOn">;
 
 /**
  * `kemari protect --via SOCK`: has the kemari that took a VM over, and serves its disks and NICs,
- * protect it again. The protection lasts as long as this process: interrupted or killed, the VM
+ * protect the VM again. The protection lasts as long as this process: interrupted or killed, the VM
  * goes on unprotected.
  *
  * @param via The control socket of that `kemari recv`.
@@ -47,7 +49,7 @@ export async function protectVia(
   }
 }
 
-/** Says what becomes of it, until told to stop. */
+/** Shows the protection's progress until told to stop. */
 async function watchStatus(
   via: string,
   progress: ProgressLine,
@@ -66,16 +68,16 @@ async function watchStatus(
       if (state !== told) log.info("{state}", { state });
       told = state;
     } catch {
-      // That end is busy or gone: the answer to the request will say so.
+      // That end is busy or gone: the answer to the request will show it.
     }
   }
 }
 
-/** The other process stands in another folder. */
+/** Makes paths absolute: the other process has another working directory. */
 function fromAnywhere(settings: ViaSettings): ViaConfig {
   const absolute = (path: string) => path.startsWith("/") ? path : `${Deno.cwd()}/${path}`;
   const security = securityOptions(settings.security);
-  const target = parseAddress(settings.target);
+  const target = parseTarget(settings);
   const qmp = parseQmpAddress(settings.qmp);
   return {
     ...settings,

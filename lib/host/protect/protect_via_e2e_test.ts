@@ -36,7 +36,7 @@ Deno.test("e2e: protect --via lasts as long as whoever asked, and can be asked f
   await pair.moreAnswers(5);
   // The one who asked is killed: the VM goes on unprotected, client and disk with it.
   pair.protect.signal("SIGKILL");
-  await pair.tapper.waitFor(/whoever asked for protection is gone/);
+  await pair.tapper.waitFor(/the process that asked for protection is gone/);
   await pair.moreAnswers(10);
   await using third = new KemariProcess(pair.viaWords());
   await third.waitFor(/protected: checkpoints follow/);

@@ -1,4 +1,4 @@
-/** What `kemari protect` waits for before there is anything to protect: QEMU, its VM, the secondary. */
+/** What `kemari protect` waits for before it can protect: QEMU, its VM, the secondary. */
 import { getLogger } from "@logtape/logtape";
 import { TransportError } from "../../errors.ts";
 import { type MigrationSupport, refusalOf } from "../../qmp/migration_support.ts";
@@ -17,11 +17,11 @@ import { VmEnded, type VmWatch } from "../vm/vm_watch.ts";
 
 const log = getLogger(["kemari", "protect"]);
 
-/** Between two tries of what did not work, in milliseconds. */
+/** The pause between two tries, in milliseconds. */
 const RETRY_MS = 1000;
 const QEMU_POLL_MS = 100;
 
-/** Connects to QEMU. One whose disks and NICs we serve is waited for: it starts after us. */
+/** Connects to QEMU. If kemari serves its disks and NICs, QEMU starts later, and is waited for. */
 export async function connectQemu(
   path: string,
   taps: PrimaryTapDevices,
@@ -44,16 +44,16 @@ export async function connectQemu(
 /** What a VM has to do before it can be protected. */
 export type WaitsFor = "suspended" | "waiting for the VM to run";
 
-/** What a VM in this run state is waited for with. */
+/** The message while waiting for a VM in this run state. */
 export function waitsFor(runState: string): WaitsFor {
   return runState === "suspended" ? "suspended" : "waiting for the VM to run";
 }
 
 /**
- * Waits until nothing keeps the VM from being protected: somebody may have paused it.
+ * Waits until the VM can be protected: somebody may have paused it.
  *
- * @param waits Told its run state while it is waited for.
- * @throws {VmEnded} if it was shut down, or has gone elsewhere.
+ * @param waits Called with the VM's run state while waiting.
+ * @throws {VmEnded} if the VM was shut down, or has moved to another QEMU.
  */
 export async function untilProtectable(
   { qmp, watch }: SupervisedLine,
@@ -70,6 +70,28 @@ export async function untilProtectable(
     waits(support.runState);
     if (reason !== told) log.warn("{reason} The VM is unprotected until then", { reason });
     told = reason;
+    await untilResumed(watch, reactor, signal);
+  }
+}
+
+/**
+ * Waits until the VM that an incoming migration brings is in this QEMU, be it to run or to stand still.
+ *
+ * @returns What is found then.
+ */
+export async function untilArrived(
+  { qmp, watch }: SupervisedLine,
+  reactor: Reactor,
+  signal: AbortSignal,
+): Promise<MigrationSupport> {
+  for (let told = false;; told = true) {
+    const support = await reactor.during(readMigrationSupport(qmp), signal);
+    if (support.arrives === undefined) return support;
+    if (!told) {
+      log.warn("{reason} The taps are served; the VM is protected once it has arrived, and runs", {
+        reason: support.arrives,
+      });
+    }
     await untilResumed(watch, reactor, signal);
   }
 }
@@ -104,7 +126,10 @@ async function untilResumed(watch: VmWatch, reactor: Reactor, signal: AbortSigna
   }
 }
 
-/** Connects; except at the first time, a secondary that is not there yet is waited for. */
+/**
+ * Connects to the secondary; except at the first time, waits for a secondary that does not answer
+ * yet.
+ */
 export async function connectSecondary(
   target: Address,
   guard: LinkGuard,
@@ -118,8 +143,10 @@ export async function connectSecondary(
       return await connectPeer(target, guard, reactor, CONNECT_TIMEOUT_MS, signal);
     } catch (error) {
       if (once || !(error instanceof TransportError)) throw error;
-      // Whoever is not there may come by itself. Our own credentials need somebody.
-      if (error.party !== "peer" && error.message !== told) {
+      // A secondary that does not answer may come by itself. Credentials have to be corrected by an
+      // operator.
+      const needsSomebody = error.party !== "peer" || target.kind === "ssh";
+      if (needsSomebody && error.message !== told) {
         log.warn("{reason}; trying again", { reason: error.message });
         told = error.message;
       }

@@ -31,36 +31,36 @@ import { Retries } from "./retries.ts";
 
 const log = getLogger(["kemari", "protect"]);
 
-/** Where a {@link Protection} stands. */
+/** The states of a {@link Protection}. */
 type ProtectionState =
   /** There was no session yet. */
   | { readonly at: "connecting" }
-  /** There is one, which may have to wait for the VM. */
+  /** There is a session, which may have to wait for the VM. */
   | { readonly at: "linked"; readonly link: SenderLink; readonly waits?: WaitsFor }
-  /** One is being ended: the secondary, and QEMU, are told. */
+  /** A session is being ended: the secondary and QEMU are told. */
   | { readonly at: "parting" }
-  /** The VM is on its own, until the next session. */
+  /** The VM is unprotected until the next session. */
   | { readonly at: "unprotected"; readonly waits?: WaitsFor };
 
-/** How a session was ended, and what follows. */
+/** How a session has ended, and what follows. */
 interface Ended {
   readonly parted: Parted;
   readonly step: NextStep;
-  /** Whether the secondary had said who it is. */
+  /** Whether the secondary had sent its HELLO. */
   readonly wasLinked: boolean;
 }
 
 /**
- * The protection of one VM: one session with a secondary after another, until it fails or is
- * interrupted.
+ * The protection of a VM: sessions with a secondary, one after another, until the protection fails
+ * or is interrupted.
  *
  * ```text
  * connecting ──connect()──► linked ──any error──► parting ──► unprotected ──connect()──► linked
- *      └───────────any error────────────────────────▲             └──nothing to retry──► run() throws
+ *      └───────────any error────────────────────────▲ └──nothing to retry──► run() throws
  * ```
  *
- * To be driven by run() alone, and closed in any case. The VM's monitor, its taps and the reactor stay
- * the caller's.
+ * To be run by run(), and closed in any case. The VM's monitor, its taps and the reactor stay the
+ * caller's.
  */
 export class Protection {
   readonly #parts: ProtectParts;
@@ -74,17 +74,17 @@ export class Protection {
   readonly #retries: Retries;
   readonly #status: ProtectionStatus;
   readonly #linkSettings: SenderLinkSettings;
-  /** Between two checkpoints that nothing else asks for. */
+  /** The interval of checkpoints that nothing else asks for. */
   readonly #interval: { ms: number };
   #support: MigrationSupport;
   #state: ProtectionState = { at: "connecting" };
-  /** The session's that there is, or was last. */
+  /** The link of the present session, or of the last one. */
   #latest: SenderLink | undefined;
-  /** When the session that there is, or was last, began. */
+  /** When the present or last session began. */
   #begunAt = 0;
-  /** How long was waited the last time that somebody had ended QEMU's migration. */
+  /** How long the last wait was after somebody had ended QEMU's migration. */
   #cancelWaitMs = 0;
-  /** Whether QEMU knows how things stand. */
+  /** Whether QEMU has been told that the VM is unprotected, or need not be told. */
   #isTold = true;
 
   private constructor(vm: ProtectableVm, parts: ProtectParts, folder: string) {
@@ -109,10 +109,10 @@ export class Protection {
     };
     this.#requests = new CheckpointRequests({
       ...{ reactor, watch, taps, settings, peer: target.text },
-      // Snapshots look at the trigger themselves; in COLO QEMU is told.
+      // Snapshots poll the trigger themselves; in COLO QEMU is asked.
       ask: vm.mode === "colo" ? () => qmp.run(triggerCheckpoint(this.#interval.ms)) : undefined,
     });
-    // Behind the requests, whose session knows by then why the VM stands still.
+    // After the requests, so that the session knows why the VM stands still.
     watch.follow({ stopped: () => this.#vmStopped(), resumed: () => this.#vmResumed() });
     this.#status = new ProtectionStatus(vm, parts, () => this.#stateInStatus());
     this.#status.begin();
@@ -127,7 +127,10 @@ export class Protection {
     return this.#state;
   }
 
-  /** @throws what has ended it: the VM's end, QEMU's, an interruption, a secondary that is given up. */
+  /**
+   * @throws why the protection has ended: the end of the VM or of QEMU, an interruption, a
+   * secondary that is given up.
+   */
   async run(): Promise<never> {
     for (let isFirst = true;; isFirst = false) {
       let error: unknown;
@@ -140,7 +143,10 @@ export class Protection {
     }
   }
 
-  /** Lets go of everything that is ours. QEMU that could not be told is the guardian's from here on. */
+  /**
+   * Closes everything that this object owns. If QEMU could not be told, the guardian goes on with
+   * that.
+   */
   async close(): Promise<void> {
     this.#requests.rest();
     this.#status.end();
@@ -148,7 +154,7 @@ export class Protection {
     await this.#latest?.unmark();
     this.#channel.close();
     if (!this.#isTold) return await this.#guardian.inherit();
-    // Before that: killed in between, nobody would.
+    // Before the guardian goes: if this process is killed in between, nobody else would do it.
     await Deno.remove(this.#folder, { recursive: true }).catch(() => {});
     await this.#guardian.dismiss();
   }
@@ -157,7 +163,7 @@ export class Protection {
     return this.#state.at === "linked" ? this.#state.link : undefined;
   }
 
-  /** Begins a session. @returns When the secondary has said who it is. */
+  /** Begins a session. @returns Resolves when the secondary has sent its HELLO. */
   async #connect(isFirst: boolean): Promise<SenderLink> {
     this.#begunAt = performance.now();
     const { target, guard, reactor, signal, taps, settings } = this.#parts;
@@ -173,10 +179,10 @@ export class Protection {
     return link;
   }
 
-  /** Has the secondary keep up with the VM. @throws when either side is lost. */
+  /** Synchronizes the VM with the secondary. @throws when either side is lost. */
   async #protect(link: SenderLink, isFirst: boolean): Promise<never> {
     this.#interval.ms = this.#parts.settings.syncIntervalMs;
-    // Somebody may have paused it while it was unprotected.
+    // Somebody may have paused the VM while it was unprotected.
     if (!isFirst) await this.#untilProtectable(link);
     this.#begunAt = performance.now();
     const context = this.#context(link);
@@ -191,7 +197,7 @@ export class Protection {
     this.#state = { at: "linked", link };
   }
 
-  /** Ends the session, if there is one: the secondary is told, then QEMU. */
+  /** Ends the session, if there is one: tells the secondary, then QEMU. */
   async #part(error: unknown, isFirst: boolean): Promise<Ended> {
     const { line, settings, taps } = this.#parts;
     const link = this.#link;
@@ -214,7 +220,7 @@ export class Protection {
     return { parted, step, wasLinked };
   }
 
-  /** Waits for the time of the next session. @throws if there is to be none. */
+  /** Waits until the next session is due. @throws if there is to be none. */
   async #carryOn({ parted, step, wasLinked }: Ended, error: unknown): Promise<void> {
     const { line, reactor, signal, target } = this.#parts;
     const { vm } = parted;
@@ -240,12 +246,12 @@ export class Protection {
         );
         return await reactor.sleep(this.#cancelWaitMs, signal);
       case "awake":
-        // The next session waits for that.
+        // The next session waits for this.
         return;
     }
   }
 
-  /** COLO's end would harm a guest that sleeps. */
+  /** Tells QEMU later that the VM is unprotected: the end of COLO would harm a sleeping guest. */
   async #tellQemuLater(): Promise<void> {
     const { line, reactor, signal } = this.#parts;
     this.#state = { at: "unprotected", waits: "suspended" };
@@ -255,9 +261,9 @@ export class Protection {
     line.heedEnd();
   }
 
-  /** Stopping may be a checkpoint's. */
+  /** A STOP was heard, which may be that of a checkpoint. */
   #vmStopped(): void {
-    // Killed, we must not have it run either.
+    // If this process is killed, the guardian must not let the VM run either.
     if (this.#link?.primary.dialogue.isVmPaused) this.#guardian.decide("stop");
   }
 
@@ -266,7 +272,7 @@ export class Protection {
     this.#guardian.decide(this.#parts.settings.onSecondaryLoss);
   }
 
-  /** What is told instead of the session's own state. */
+  /** The state to show instead of the session's own. */
   #stateInStatus(): WaitsFor | "unprotected" | undefined {
     switch (this.#state.at) {
       case "linked":

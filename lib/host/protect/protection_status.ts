@@ -7,10 +7,10 @@ import type { EarlyStatus, SenderStatus } from "../../control/sender_status.ts";
 import type { ProtectableVm } from "./protectable_vm.ts";
 import type { ProtectParts } from "./protect_context.ts";
 
-/** How often the rate of synchronizations is measured, and the line on the screen renewed. */
+/** How often to measure the rate of synchronizations, and to redraw the line on the screen. */
 const METER_MS = 250;
 
-/** What is told of a protection while it lasts: on its board, and on the line on the screen. */
+/** The status of a running protection: on its board, and on the line on the screen. */
 export class ProtectionStatus {
   readonly #vm: ProtectableVm;
   readonly #parts: ProtectParts;
@@ -18,10 +18,10 @@ export class ProtectionStatus {
   readonly #rate = new RateMeter();
   readonly #devices = new DeviceWatch();
   #stopMeter: () => void = () => {};
-  /** The session that there is, or was last. */
+  /** The present session, or the last one. */
   #last: SenderLink | undefined;
 
-  /** @param state What is told instead of the session's own state, if anything. */
+  /** @param state Returns the state to show instead of the session's own, if any. */
   constructor(
     vm: ProtectableVm,
     parts: ProtectParts,
@@ -45,12 +45,12 @@ export class ProtectionStatus {
     });
   }
 
-  /** Has the status tell of this session from now on. */
+  /** Shows this session from now on. */
   show(link: SenderLink): void {
     this.#last = link;
   }
 
-  /** Tells of devices that the last full state had, and the one before had not, or the other way. */
+  /** Logs which devices have come or gone between the last two full states. */
   lookAtDevices(): void {
     this.#devices.look(this.#last?.primary.firstPass.sections);
   }

@@ -2,16 +2,16 @@ import { getLogger, type Logger } from "@logtape/logtape";
 import { type NextTry, type PrimaryEnd, retryDelayMs } from "../../decisions/primary_end.ts";
 import type { Reactor } from "../system/reactor.ts";
 
-/** Where it is said. */
+/** The logger, or a test's. */
 export type Say = Pick<Logger, "info" | "warn">;
 
 /**
- * What is said of a secondary that is lost, or that refuses again and again, and how long the next
- * try waits: each reason is told once, and once that it is over.
+ * Logs why sessions fail, and waits before the next try: each reason is logged once, and once that
+ * it is over.
  */
 export class Retries {
   readonly #peer: string;
-  /** Why the last tries failed; empty when the last one did not. */
+  /** Why the last tries failed; empty if the last one did not fail. */
   #reason = "";
   #count = 0;
   #since = 0;
@@ -22,14 +22,14 @@ export class Retries {
     this.#log = say;
   }
 
-  /** Whether the secondary has no room: what every try says anew has been said. */
+  /** Whether the secondary has no room: then what every try would log again has been logged. */
   get isFull(): boolean {
     return this.#reason === "storage";
   }
 
-  /** A secondary has said who it is. */
+  /** Logs a connection to a secondary. */
   connected(software: string): void {
-    // One that is full answers every try.
+    // A secondary that is full answers every try.
     if (this.isFull) return;
     this.#log.info("connected to {peer}: {software}", { peer: this.#peer, software });
   }
@@ -47,7 +47,7 @@ export class Retries {
     this.#count = 0;
   }
 
-  /** Tells of a try that failed, and waits before the next. */
+  /** Logs a try that failed, and waits before the next. */
   async wait(
     next: Exclude<NextTry, "never">,
     end: PrimaryEnd,

@@ -5,7 +5,7 @@ const CHECKPOINT_LIMIT_MS = 1000;
 
 /**
  * Turns held output into requests for a synchronization: one at a time, not too often, and never
- * while QEMU is in a checkpoint. A request in the middle of one is lost now and then, and has been
+ * while QEMU is in a checkpoint. A request during a checkpoint is lost now and then, and has been
  * seen to hang QEMU 11.1 (measured with QEMU's own COLO pair).
  *
  * ```text
@@ -25,7 +25,7 @@ export class SyncTrigger {
   #begunAt = -Infinity;
   #cancelAsk: (() => void) | undefined;
   #cancelLimit: () => void = () => {};
-  /** While a request waits for the VM to run again, which QMP tells. */
+  /** Whether a request waits for the VM to run again, which QMP reports. */
   #doneAwaiting: (() => void) | undefined;
 
   /** @param ask Asks QEMU for a checkpoint; must not throw. */
@@ -35,7 +35,7 @@ export class SyncTrigger {
     this.#ask = ask;
   }
 
-  /** True while something waits for a synchronization that has not begun. */
+  /** True while output waits for a synchronization that has not begun. */
   get pending(): boolean {
     return this.#wanted || this.#cancelAsk !== undefined;
   }
@@ -45,16 +45,17 @@ export class SyncTrigger {
     return this.#begunAt;
   }
 
-  /** Something is held that waits for a commit. */
+  /** Output is held until a commit. */
   request(): void {
     this.#wanted = true;
-    // The runtime reads QMP, and gets its turn every 10 ms only while there is traffic: round trips
-    // on one connection took 25 ms each because of it (measured by kemari bench net).
+    // From now on the loop sleeps in the runtime, which reads QMP: otherwise the runtime gets a
+    // turn only every 10 ms while there is traffic, and round trips on one connection took 25 ms
+    // each (measured by kemari bench net).
     if (this.#busy && !this.#asked) this.#doneAwaiting ??= this.#reactor.awaitRuntime();
     this.#schedule();
   }
 
-  /** A checkpoint begins. What is held until the VM stands still is part of it. */
+  /** A checkpoint begins. Output until the VM stands still belongs to it. */
   begun(): void {
     this.#asked = false;
     this.#begunAt = performance.now();
@@ -65,7 +66,9 @@ export class SyncTrigger {
     this.#cancelLimit = this.#reactor.after(CHECKPOINT_LIMIT_MS, () => this.ended());
   }
 
-  /** The VM stands still: what was held is taken care of, what comes is for the next one. */
+  /**
+   * The VM stands still: what was held belongs to this checkpoint, what comes now to the next one.
+   */
   closed(): void {
     this.#wanted = false;
     this.#stopAwaiting();
@@ -92,7 +95,7 @@ export class SyncTrigger {
 
   #fire(): void {
     this.#askedAt = performance.now();
-    // Until the checkpoint has come, the one request stands for all.
+    // Until the checkpoint has come, one request stands for all.
     this.begun();
     this.#asked = true;
     this.#ask();

@@ -66,6 +66,8 @@ export class RamDir implements ReplicaStore, Disposable {
   #pages: FilePages | undefined;
   /** The VM whose transactions are applied. */
   whose: () => VmIdentity = () => ({});
+  /** The disks that go with it. */
+  disks: readonly string[] = [];
   /** The image that was made last, committed or not. */
   #latest: FilePages | undefined;
   /** Called with a VM's RAM blocks when their files exist, before they have pages. */
@@ -169,6 +171,7 @@ export class RamDir implements ReplicaStore, Disposable {
         ...record,
         transaction: mark.transaction,
         vm: mark.vm,
+        disks: mark.disks,
         blocks,
         pageBytes,
         open: (pool) => {
@@ -301,6 +304,7 @@ export class RamDir implements ReplicaStore, Disposable {
       device,
       deviceBytes: machine.device.length,
       vm: this.whose(),
+      disks: this.disks,
     };
     this.#note(mark);
     this.#device = device;

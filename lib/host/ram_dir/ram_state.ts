@@ -23,6 +23,8 @@ export interface StateMark {
   readonly deviceBytes: number;
   /** The VM; absent in notes of an earlier version. */
   readonly vm?: VmIdentity;
+  /** The disks that went with it; absent from an earlier version's. */
+  readonly disks?: readonly string[];
 }
 
 /** The content of `layout`. */
@@ -66,7 +68,9 @@ export function decodeState(text: string): StateMark | undefined {
   const mark = JSON.parse(text) as StateMark;
   const known = ["applying", "whole", "given"].includes(mark.phase);
   const counted = COUNTS.every((name) => Number.isSafeInteger(mark[name]) && mark[name] >= 0);
-  const named = isVm(mark.vm ?? {});
+  const disks: unknown = mark.disks ?? [];
+  const named = isVm(mark.vm ?? {}) && Array.isArray(disks) &&
+    disks.every((name) => typeof name === "string");
   if (!known || !counted || !named || typeof mark.bootId !== "string" || mark.device > 1) {
     throw new Error("state is damaged");
   }

@@ -2,7 +2,7 @@
 import type { ReceiverStatus } from "../../control/receiver_status.ts";
 import type { ReceiverHost } from "../link/receiver_host.ts";
 import type { RateMeter } from "../system/rate_meter.ts";
-import { vmStatus } from "./sender_status.ts";
+import { encryptionStatus, vmStatus } from "./sender_status.ts";
 
 export function receiverStatus(
   receiver: ReceiverHost,
@@ -26,6 +26,7 @@ export function receiverStatus(
     zeroPages,
     payloadBytes,
     wireBytes: receiver.session?.wireBytes ?? 0,
+    encryption: encryptionStatus(receiver.session?.encryption),
     replicaBytes: receiver.replica.memoryBytes,
     applying: receiver.session?.secondary.applying.summary() ?? null,
     arriving: receiver.session?.secondary.open ?? false,

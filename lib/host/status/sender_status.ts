@@ -9,11 +9,20 @@ import type {
 } from "../../control/sender_status.ts";
 import type { RateMeter } from "../system/rate_meter.ts";
 import type { RecentHolds } from "../../control/tap_status.ts";
+import type { Encryption } from "../system/transport.ts";
 import type { SenderLink } from "../link/sender_link.ts";
-import type { VmStatus } from "../../control/common_status.ts";
+import type { EncryptionStatus, VmStatus } from "../../control/common_status.ts";
 
 export function vmStatus({ name, uuid }: VmIdentity): VmStatus {
   return { name: name ?? null, uuid: uuid === undefined ? null : formatUuid(uuid) };
+}
+
+export function encryptionStatus(encryption: Encryption | undefined): EncryptionStatus | null {
+  if (encryption === undefined) return null;
+  const none = { peer: null, cipher: null, inKernel: false };
+  if (encryption.kind === "none") return { kind: "none", ...none };
+  const { peer, cipher, inKernel } = encryption;
+  return { kind: "tls", peer: peer ?? null, cipher: cipher ?? null, inKernel: inKernel ?? false };
 }
 
 /** @param link The session, if there is one. */
@@ -51,6 +60,7 @@ export function senderStatus(
     compression: compressionStatus(link, compress),
     payloadBytes,
     wireBytes: link.wireBytes,
+    encryption: encryptionStatus(link.encryption),
     sent: {
       pages: link.sent.stream - stateBytes,
       deviceState: stateBytes,

@@ -24,6 +24,8 @@ import { type Listener, listenSocket } from "./socket.ts";
 
 /** Descriptors that a line may come with: one to read from, and one to write to. */
 const MOST_PASSED = 2;
+/** Whoever may use a control socket may make a VM start. */
+const OWNER_ONLY = 0o600;
 
 /** What other processes may ask of a running end. */
 export interface ControlHandlers {
@@ -50,7 +52,7 @@ export interface ControlHandlers {
    * @returns Where the sender can connect to, at once. For a sender that stays on ssh: nothing, when
    *   its session has ended.
    */
-  attach?(request: AttachRequest, passed: readonly number[]): Promise<AttachPlace | undefined>;
+  attach?(request: AttachRequest, passed: number[]): Promise<AttachPlace | undefined>;
 }
 
 /** Serves a control socket on the reactor. */
@@ -73,7 +75,9 @@ export class ControlServer {
   ): Promise<ControlServer> {
     const plain = parseControlPath(path);
     const address = { kind: "unix", path: plain, text: plain } as const;
-    return new ControlServer(await listenSocket(address, reactor, signal), handlers, reactor);
+    const admit = () => {};
+    const listener = await listenSocket(address, reactor, signal, admit, OWNER_ONLY);
+    return new ControlServer(listener, handlers, reactor);
   }
 
   private constructor(listener: Listener, handlers: ControlHandlers, reactor: Reactor) {

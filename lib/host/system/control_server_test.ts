@@ -7,6 +7,25 @@ import { Reactor } from "./reactor.ts";
 import { never } from "./never.ts";
 import { delay } from "./delay.ts";
 
+Deno.test("only who runs kemari may use its control socket, whatever the umask", async () => {
+  const folder = await Deno.makeTempDir({ prefix: "kemari-control-" });
+  const reactor = new Reactor();
+  for (const umask of [0o000, 0o022, 0o777]) {
+    const before = Deno.umask(umask);
+    let server: ControlServer;
+    try {
+      const handlers = { status: () => EARLY_SENDER };
+      server = await ControlServer.open(`${folder}/c`, handlers, reactor, never);
+    } finally {
+      Deno.umask(before);
+    }
+    assert.equal(Deno.statSync(`${folder}/c`).mode! & 0o777, 0o600);
+    server.close();
+  }
+  reactor.close();
+  await Deno.remove(folder);
+});
+
 /** Serves the handlers on a socket for as long as `body` runs. */
 async function serving(handlers: ControlHandlers, body: (path: string) => Promise<void>) {
   const reactor = new Reactor();

@@ -3,7 +3,6 @@ import { InterruptedError } from "../../errors.ts";
 import { errno, libc } from "./libc.ts";
 import { ERRNO, O_CLOEXEC, O_NONBLOCK } from "./linux.ts";
 import { Reactor } from "./reactor.ts";
-import { delay } from "./delay.ts";
 import { never } from "./never.ts";
 
 /** A pipe that is closed with the test. */
@@ -75,27 +74,45 @@ Deno.test("a timer that sets another one does not keep descriptors waiting", () 
     assert.ok(chained > 1);
   }));
 
-Deno.test("wake, fail and abort end a sleep at once, hot or cold", () =>
-  withReactor(async (reactor) => {
-    for (const quietMs of [1, 80]) {
+/**
+ * Checks that what ends a run ends its sleep too, which would last for a second.
+ *
+ * @param end Is to end it, after a moment.
+ */
+async function endsSleep(end: (reactor: Reactor, pipe: Pipe) => Promise<unknown>): Promise<void> {
+  // Of a sleep that nobody ends nearly all is left each time; a busy machine may have a long pause once.
+  for (let tries = 1, waitedMs = Infinity; waitedMs > 700; tries++) {
+    assert.ok(tries <= 5, `it comes after ${waitedMs} ms, at the end of a sleep`);
+    await withReactor(async (reactor) => {
+      using pipe = new Pipe();
+      const begun = performance.now();
+      await end(reactor, pipe);
+      waitedMs = performance.now() - begun;
+    });
+  }
+}
+
+Deno.test("wake, fail and abort end a sleep at once, hot or cold", async () => {
+  for (const quietMs of [1, 80]) {
+    await endsSleep(async (reactor) => {
       let woken = false;
-      const startedMs = performance.now();
       setTimeout(() => {
         woken = true;
         reactor.wake();
       }, quietMs);
       await reactor.run(() => woken, never);
-
+    });
+    await endsSleep(async (reactor) => {
       setTimeout(() => reactor.fail(new InterruptedError("from outside")), quietMs);
       await assert.rejects(reactor.run(() => false, never), /from outside/);
-
+    });
+    await endsSleep(async (reactor) => {
       const controller = new AbortController();
       setTimeout(() => controller.abort(new InterruptedError("by signal")), quietMs);
       await assert.rejects(reactor.run(() => false, controller.signal), /by signal/);
-      // A cold sleep lasts a second if nothing ends it.
-      assert.ok(performance.now() - startedMs < 2000);
-    }
-  }));
+    });
+  }
+});
 
 Deno.test("what a task asks for while the loop sleeps is there when it is due", async () => {
   const asks: readonly ((reactor: Reactor, pipe: Pipe, happen: () => void) => void)[] = [
@@ -103,23 +120,14 @@ Deno.test("what a task asks for while the loop sleeps is there when it is due", 
     (reactor, pipe, happen) => reactor.watch(pipe.write, { writable: happen }).want(false, true),
   ];
   for (const ask of asks) {
-    // Of a sleep that nobody ends, nearly all is left each time; a busy machine may have long pauses.
-    for (let tries = 1, waitedMs = Infinity; waitedMs > 700; tries++) {
-      assert.ok(tries <= 5, `it comes after ${waitedMs} ms, at the end of a sleep`);
-      await withReactor(async (reactor) => {
-        using pipe = new Pipe();
-        let happened = false;
-        // From here on sleeps are long, and the runtime's.
-        const done = reactor.awaitRuntime();
-        const running = reactor.run(() => happened, never);
-        await delay(5);
-        const askedAt = performance.now();
-        ask(reactor, pipe, () => happened = true);
-        await running;
-        waitedMs = performance.now() - askedAt;
-        done();
-      });
-    }
+    await endsSleep(async (reactor, pipe) => {
+      let happened = false;
+      // From here on sleeps are long, and the runtime's.
+      const done = reactor.awaitRuntime();
+      setTimeout(() => ask(reactor, pipe, () => happened = true), 5);
+      await reactor.run(() => happened, never);
+      done();
+    });
   }
 });
 
@@ -190,7 +198,7 @@ Deno.test("the runtime gets its turn while descriptors keep the loop busy", () =
     reactor.watch(pipe.read, { readable: () => {} }).want(true, false);
     pipe.put();
     await reactor.run(() => timerMs > 0, never);
-    assert.ok(timerMs < 1000);
+    assert.ok(timerMs < 5000, `it had its turn after ${timerMs} ms`);
   }));
 
 Deno.test("a closed loop may be woken, failed and closed again", async () => {

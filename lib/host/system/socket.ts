@@ -27,7 +27,7 @@ import {
 } from "./sockaddr.ts";
 
 /** How many connections may wait to be accepted: beyond that, a Unix socket refuses with EAGAIN. */
-const LISTEN_QUEUE = 128;
+const LISTEN_QUEUE = 1024;
 const ONE = new Uint8Array([1, 0, 0, 0]);
 
 export type SocketAddress = Extract<Address, { kind: "tcp" | "unix" }>;
@@ -284,6 +284,8 @@ export interface Listener {
  * A Unix socket left by a process that is gone is replaced; one that answers is not.
  *
  * @param admit Asked of the address first.
+ * @param mode Who may use a Unix socket, as `chmod` has it, whatever the umask; the umask decides by
+ *   default.
  * @throws {TransportError}
  */
 export async function listenSocket(
@@ -291,6 +293,7 @@ export async function listenSocket(
   reactor: Reactor,
   signal: AbortSignal,
   admit: AdmitIp = () => {},
+  mode?: number,
 ): Promise<Listener> {
   const [{ family, ip, sockaddr }] = await resolve(address, signal, "host");
   if (ip !== undefined) admit(ip);
@@ -308,6 +311,8 @@ export async function listenSocket(
     code = libc().bind(fd, sockaddr, sockaddr.length) < 0 ? errno() : 0;
   }
   if (code !== 0) fail(code, code === ERRNO.EADDRINUSE ? "choose another port" : undefined);
+  // Nobody can connect before the socket listens.
+  if (mode !== undefined && address.kind === "unix") Deno.chmodSync(address.path, mode);
   if (libc().listen(fd, LISTEN_QUEUE) < 0) fail(errno());
   const bound = boundAddress(fd);
   return {

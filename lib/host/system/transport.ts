@@ -3,6 +3,19 @@ import type { Party } from "../../errors.ts";
 import { OutputQueue, type ReadResult, readSome, shutdownWrite } from "./channel.ts";
 import type { Reactor, Watch, WatchHandlers } from "./reactor.ts";
 
+/** How a connection is kept from others. */
+export type Encryption =
+  | { readonly kind: "none" }
+  | {
+    readonly kind: "tls";
+    /** Who the peer has proven to be: a key's name, or a certificate's; undefined before. */
+    readonly peer?: string;
+    /** TLS's name for it. */
+    readonly cipher?: string;
+    /** Whether the kernel encrypts what we send. */
+    readonly inKernel?: boolean;
+  };
+
 /**
  * A connection, whatever carries its bytes and whether or not they are encrypted on the way.
  *
@@ -14,6 +27,7 @@ export interface Transport {
   readonly name: string;
   /** True where output can be ended while input goes on. */
   readonly isSocket: boolean;
+  readonly encryption: Encryption;
   /** Bytes ever pushed. */
   readonly queued: number;
   /** Bytes ever written, as they were pushed: encryption's own are not counted. */
@@ -66,6 +80,7 @@ export interface Descriptors {
 
 /** Bytes as they are, over descriptors. */
 export class PlainTransport implements Transport {
+  readonly encryption = { kind: "none" } as const;
   readonly name: string;
   readonly isSocket: boolean;
   readonly #descriptors: Descriptors;

@@ -37,6 +37,11 @@ export class TakeoverClock {
     for (const phase of phases) this.#at.delete(phase);
   }
 
+  /** Whether the fence, if there is one, has done its work for this try. */
+  get isFenced(): boolean {
+    return this.#at.has("fenced");
+  }
+
   /** The takeover's times, in milliseconds since the decision. */
   get ageMs(): number {
     return performance.now() - this.#detectedAt;

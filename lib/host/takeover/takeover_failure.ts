@@ -13,6 +13,8 @@ export function takeoverFailure(error: unknown): TakeoverFailure {
   if (error instanceof QemuError) return "successor";
   if (!(error instanceof TransportError)) return "other";
   if (isDiskFull(error)) return "room";
+  // Where the replica's own files are written, which comes before anybody gets them.
+  if (error.party === "replica") return "room";
   return error.party === "fence" || error.party === "disk" ? error.party : "successor";
 }
 

@@ -61,6 +61,7 @@ export class SecondaryTapDevices {
       const { name, mode } = address;
       return [name, {
         mode,
+        sizeBytes: gate.image.sizeBytes,
         copy: mode === "replicated" ? imageStore(gate.image) : undefined,
       }];
     });

@@ -5,15 +5,18 @@ import { parsePskFile } from "../../keys/psk_file.ts";
 import type { SessionKeys } from "../../keys/session_keys.ts";
 import type { Address } from "../system/address.ts";
 import { admitAddress } from "../system/socket.ts";
+import type { Reactor } from "../system/reactor.ts";
 import { type Descriptors, PlainTransport, type Transport } from "../system/transport.ts";
 import { certificateFiles, checkCertificates } from "./certificate_files.ts";
 import { checkFile, stampOf } from "./private_file.ts";
+import { libssl } from "./libssl.ts";
 import { TlsContext, type TlsRole } from "./tls_context.ts";
 import { TlsTransport } from "./tls_transport.ts";
 
 const log = getLogger(["kemari", "tls"]);
 
 const DAY_MS = 24 * 3600 * 1000;
+const LOOK_MS = DAY_MS / 4;
 
 /**
  * Sees to it that a link is as private as its command line says. Files are looked at again at each
@@ -58,6 +61,7 @@ export class LinkGuard {
   ): LinkGuard {
     const guard = new LinkGuard(security, role, namesOf(security, role, address), sessionKeys);
     if (security.kind !== "plain") guard.#read();
+    else if (address.kind === "ssh" && !address.options.overSsh) libssl();
     return guard;
   }
 
@@ -66,9 +70,9 @@ export class LinkGuard {
     return this.#security.kind !== "plain";
   }
 
-  /** Whether nobody is let in but with a key that comes by ssh. */
-  get takesOnlySessionKeys(): boolean {
-    return this.#security.kind === "session-keys";
+  /** The keys that come by ssh; undefined if there is no way for them to. */
+  get sessionKeys(): SessionKeys | undefined {
+    return this.#sessionKeys;
   }
 
   /**
@@ -89,6 +93,7 @@ export class LinkGuard {
       case "session-keys":
         this.#security = { kind: "session-keys" };
         this.#read();
+        log.info("without --key, --tls-dir or --plain, only senders that come by ssh are let in");
         return;
       case "refused":
         throw new UsageError(`${text} is reached over a network, and nothing encrypts this link`, {
@@ -119,7 +124,7 @@ export class LinkGuard {
   transport(descriptors: Descriptors): Transport {
     if (this.#security.kind === "plain") return new PlainTransport(descriptors, "peer");
     try {
-      return new TlsTransport(descriptors, this.#read(), this.#names);
+      return new TlsTransport(descriptors, this.#read(), { names: this.#names });
     } catch (error) {
       descriptors.close();
       throw error;
@@ -127,16 +132,18 @@ export class LinkGuard {
   }
 
   /**
-   * Looks at the credentials between two connections, which may be months apart: what expires soon,
-   * or can be used no longer, is told.
+   * Looks at the credentials again and again for as long as the reactor runs, since two connections
+   * may be months apart: what expires soon, or can be used no longer, is told.
    */
-  lookAgain(): void {
+  keepLooking(reactor: Reactor, periodMs = LOOK_MS): void {
     if (this.#security.kind === "plain") return;
-    try {
-      this.#read();
-    } catch (error) {
-      log.warn("no new connection can be made: {reason}", { reason: (error as Error).message });
-    }
+    reactor.every(periodMs, () => {
+      try {
+        this.#read();
+      } catch (error) {
+        log.warn("no new connection can be made: {reason}", { reason: (error as Error).message });
+      }
+    });
   }
 
   /** The credentials as they are now. */

@@ -8,12 +8,14 @@ export const SSL_CTRL = {
   SET_READ_AHEAD: 41,
   SET_SESS_CACHE_MODE: 44,
   SET_TLSEXT_HOSTNAME: 55,
+  CLEAR_MODE: 78,
   SET_MIN_PROTO_VERSION: 123,
   SET_MAX_PROTO_VERSION: 124,
 } as const;
 
 export const SSL_MODE_ENABLE_PARTIAL_WRITE = 1n;
 export const SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER = 2n;
+export const SSL_MODE_AUTO_RETRY = 4n;
 
 export const SSL_OP = {
   ENABLE_KTLS: 1n << 3n,

@@ -3,8 +3,8 @@
  * message of the handshake's kind has come. It calls on our own thread, inside of a call of ours, so
  * that the connection which made that call is the one in question.
  */
-import type { PresharedKey } from "../../keys/psk_file.ts";
-import { textAt } from "./libssl.ts";
+import { foreignText } from "../../foreign_text.ts";
+import { MAX_IDENTITY_BYTES, type PresharedKey } from "../../keys/psk_file.ts";
 import { SSL_CB_LOOP } from "./openssl.ts";
 
 /** The connection that OpenSSL works for during a call. */
@@ -30,6 +30,18 @@ export function endCalls(): void {
   caller = undefined;
 }
 
+/** The name that a stranger has said, whatever bytes it is made of. */
+function identityAt(said: Deno.PointerObject): string {
+  const view = new Deno.UnsafePointerView(said);
+  const bytes = new Uint8Array(MAX_IDENTITY_BYTES);
+  let length = 0;
+  for (; length < bytes.length; length++) {
+    bytes[length] = view.getUint8(length);
+    if (bytes[length] === 0) break;
+  }
+  return foreignText(bytes.subarray(0, length), MAX_IDENTITY_BYTES);
+}
+
 /** @returns The key's length; 0 where it does not fit, or nobody asks. */
 function giveKey(key: PresharedKey | undefined, to: Deno.PointerValue, most: number): number {
   if (key === undefined || to === null || key.key.length > most) return 0;
@@ -52,8 +64,8 @@ function makeCallbacks() {
   const server = new Deno.UnsafeCallback(
     { parameters: ["pointer", "pointer", "pointer", "u32"], result: "u32" },
     (_ssl, said, psk, most) => {
-      const identity = textAt(said);
-      if (identity === undefined || caller === undefined) return 0;
+      if (said === null || caller === undefined) return 0;
+      const identity = identityAt(said);
       const key = caller.keyOf(identity);
       caller.identified(identity, key);
       return giveKey(key, psk, most);

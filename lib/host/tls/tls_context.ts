@@ -10,6 +10,7 @@ import {
   SSL_CTRL,
   SSL_FILETYPE_PEM,
   SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER,
+  SSL_MODE_AUTO_RETRY,
   SSL_MODE_ENABLE_PARTIAL_WRITE,
   SSL_OP,
   SSL_VERIFY_FAIL_IF_NO_PEER_CERT,
@@ -107,6 +108,8 @@ function newContext({ ssl, major, minor }: Libssl, role: TlsRole): Deno.PointerV
   control(SSL_CTRL.SET_MAX_PROTO_VERSION, TLS1_3_VERSION);
   // A write is told record by record, and repeated from wherever its bytes are by then.
   control(SSL_CTRL.MODE, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
+  // A read comes back from time to time, however many messages there are that hold no bytes of ours.
+  control(SSL_CTRL.CLEAR_MODE, SSL_MODE_AUTO_RETRY);
   control(SSL_CTRL.SET_READ_AHEAD, 1n);
   ssl.SSL_CTX_set_default_read_buffer_len(context, BigInt(READ_AHEAD_BYTES));
   // Nothing is resumed: each connection proves anew who is there.

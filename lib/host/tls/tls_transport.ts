@@ -1,4 +1,5 @@
 import { TransportError, type TransportPhase } from "../../errors.ts";
+import { foreignText } from "../../foreign_text.ts";
 import type { PresharedKey } from "../../keys/psk_file.ts";
 import {
   addressOf,
@@ -9,7 +10,7 @@ import {
 } from "../system/channel.ts";
 import { cString, errno, errnoText } from "../system/libc.ts";
 import type { Reactor, Watch, WatchHandlers } from "../system/reactor.ts";
-import type { Descriptors, Transport } from "../system/transport.ts";
+import type { Descriptors, Encryption, Transport } from "../system/transport.ts";
 import { libssl, takeTlsError, textAt } from "./libssl.ts";
 import {
   BIO_CTRL_GET_KTLS_SEND,
@@ -27,10 +28,20 @@ import { type TlsNeeds, TlsWatch } from "./tls_watch.ts";
 
 /** How much is written under one key: a sixth of what AES-GCM may (RFC 8446, section 5.5). */
 const RECORDS_PER_KEY = 2 ** 22;
-/** Messages of the handshake's kind that a peer may send later: some, and one for so many records. */
-const SPARE_MESSAGES = 64;
-const RECORDS_PER_MESSAGE = 1024;
+/**
+ * Steps of the handshake's kind that a peer may have us take later: some, and one for so many
+ * records. A renewal of its keys takes three (measured).
+ */
+const SPARE_STEPS = 256;
+const RECORDS_PER_STEP = 256;
+/** Of 64 KiB, that are thrown away before a connection is closed over bytes that nobody believes. */
+const DROPPED_PIECES = 64;
 const FLOOD = "the peer floods this connection with key updates";
+
+export interface TlsOptions {
+  readonly names?: readonly string[];
+  readonly recordsPerKey?: number;
+}
 
 /** Where a connection is. */
 type TlsState =
@@ -40,16 +51,6 @@ type TlsState =
   /** Nothing of it is believed any more: once a reader has been told, what still comes is dropped. */
   | { readonly at: "failed"; readonly error: TransportError; told: boolean }
   | { readonly at: "closed" };
-
-/** Who the peer has proven to be. */
-export interface TlsPeer {
-  /** The key's name, or the certificate's. */
-  readonly name: string;
-  /** TLS's name for the cipher. */
-  readonly cipher: string;
-  /** Whether the kernel encrypts what we send. */
-  readonly kernel: boolean;
-}
 
 /**
  * A connection over TLS 1.3, by OpenSSL on descriptors that the reactor watches.
@@ -81,18 +82,25 @@ export class TlsTransport implements Transport, TlsCaller, TlsNeeds {
   #saidEnd = false;
   /** Nothing more can be written; what the peer has said before can still be read. */
   #writeError: TransportError | undefined;
+  readonly #recordsPerKey: number;
   #readRecords = 0;
   #writtenRecords = 0;
-  #messages = 0;
+  #steps = 0;
   #said: { readonly identity: string; readonly isKnown: boolean } | undefined;
   #memory: ArrayBufferLike | undefined;
   #memoryAddress = 0;
 
   /**
    * @param descriptors Closed with this.
-   * @param names Whom the peer's certificate has to name, one of these; anybody where empty.
+   * @param options Whom the peer's certificate has to name, one of these names, or anybody where there
+   *   are none; and after how many records a key is renewed.
    */
-  constructor(descriptors: Descriptors, context: TlsContext, names: readonly string[] = []) {
+  constructor(
+    descriptors: Descriptors,
+    context: TlsContext,
+    { names = [], recordsPerKey = RECORDS_PER_KEY }: TlsOptions = {},
+  ) {
+    this.#recordsPerKey = recordsPerKey;
     this.name = descriptors.name;
     this.isSocket = descriptors.isSocket;
     this.keys = context.keys;
@@ -130,13 +138,12 @@ export class TlsTransport implements Transport, TlsCaller, TlsNeeds {
     return this.#mayHaveMore;
   }
 
-  /** Who the peer is; undefined before that is proven. */
-  get peer(): TlsPeer | undefined {
-    if (this.#state.at !== "open") return undefined;
+  get encryption(): Encryption {
+    if (this.#state.at !== "open") return { kind: "tls" };
     const { ssl } = libssl();
-    const cipher = textAt(ssl.SSL_CIPHER_get_name(ssl.SSL_get_current_cipher(this.#ssl))) ?? "";
-    const name = this.#said?.isKnown ? this.#said.identity : subjectOf(this.#ssl);
-    return { name, cipher, kernel: this.#kernel !== undefined };
+    const cipher = textAt(ssl.SSL_CIPHER_get_name(ssl.SSL_get_current_cipher(this.#ssl)));
+    const peer = this.#said?.isKnown ? this.#said.identity : subjectOf(this.#ssl);
+    return { kind: "tls", peer, cipher, inKernel: this.#kernel !== undefined };
   }
 
   keyOf(identity: string): PresharedKey | undefined {
@@ -149,7 +156,7 @@ export class TlsTransport implements Transport, TlsCaller, TlsNeeds {
   }
 
   stepped(): void {
-    this.#messages++;
+    this.#steps++;
   }
 
   watch(reactor: Reactor, handlers: WatchHandlers): Watch {
@@ -184,9 +191,9 @@ export class TlsTransport implements Transport, TlsCaller, TlsNeeds {
   #opened(): void {
     const { ssl, crypto } = libssl();
     this.#state = { at: "open" };
-    if (this.#said !== undefined) this.#context.sessionKeys?.use(this.#said.identity);
+    if (this.#said?.isKnown) this.#context.sessionKeys?.use(this.#said.identity);
     this.#readNeeds = "read";
-    this.#messages = 0;
+    this.#steps = 0;
     // The peer's first bytes may have been read together with its last of the handshake.
     this.#mayHaveMore = true;
     if (crypto.BIO_ctrl(ssl.SSL_get_wbio(this.#ssl), BIO_CTRL_GET_KTLS_SEND, 0n, null) <= 0n) {
@@ -206,7 +213,7 @@ export class TlsTransport implements Transport, TlsCaller, TlsNeeds {
     beginCalls(this);
     try {
       while (total < buffer.length) {
-        const messages = this.#messages;
+        const steps = this.#steps;
         const count = ssl.SSL_read(this.#ssl, BigInt(address + total), buffer.length - total);
         if (count > 0) {
           total += count;
@@ -215,10 +222,10 @@ export class TlsTransport implements Transport, TlsCaller, TlsNeeds {
         }
         const code = errno();
         const why = ssl.SSL_get_error(this.#ssl, count);
-        if (this.#messages > SPARE_MESSAGES + this.#readRecords / RECORDS_PER_MESSAGE) {
+        if (this.#steps > SPARE_STEPS + this.#readRecords / RECORDS_PER_STEP) {
           return this.#endRead(total, this.#failWith("read", { message: FLOOD }));
         }
-        if (why === SSL_ERROR.WANT_READ && this.#messages !== messages) continue;
+        if (why === SSL_ERROR.WANT_READ && this.#steps !== steps) continue;
         if (why === SSL_ERROR.WANT_READ || why === SSL_ERROR.WANT_WRITE) {
           this.#readNeeds = why === SSL_ERROR.WANT_READ ? "read" : "write";
           this.#mayHaveMore = false;
@@ -226,6 +233,8 @@ export class TlsTransport implements Transport, TlsCaller, TlsNeeds {
         }
         if (why === SSL_ERROR.ZERO_RETURN) {
           this.#hasEnded = true;
+          // Behind what came before it, it is to be told still.
+          this.#mayHaveMore = total > 0;
           return total;
         }
         return this.#endRead(total, this.#fail("read", why, code));
@@ -253,7 +262,7 @@ export class TlsTransport implements Transport, TlsCaller, TlsNeeds {
       const count = ssl.SSL_write(this.#ssl, BigInt(address), queue.nextLength);
       if (count > 0) {
         queue.advance();
-        if (++this.#writtenRecords % RECORDS_PER_KEY === 0) {
+        if (++this.#writtenRecords % this.#recordsPerKey === 0) {
           ssl.SSL_key_update(this.#ssl, SSL_KEY_UPDATE_NOT_REQUESTED);
         }
         continue;
@@ -277,9 +286,25 @@ export class TlsTransport implements Transport, TlsCaller, TlsNeeds {
   close(): void {
     if (this.#state.at === "closed") return;
     this.#sayEnd();
+    if (this.#state.at === "failed" && this.isSocket) this.#drop();
     this.#state = { at: "closed" };
     libssl().ssl.SSL_free(this.#ssl);
     this.#descriptors.close();
+  }
+
+  /**
+   * Throws away what has come, as far as it is here: a socket that is closed over unread bytes may
+   * take our alert with it, which says why.
+   */
+  #drop(): void {
+    const scrap = new Uint8Array(64 * 1024);
+    try {
+      for (let i = 0; i < DROPPED_PIECES; i++) {
+        if (!readSome(this.#descriptors.input, scrap, this.name, "peer")) return;
+      }
+    } catch {
+      // The peer has gone.
+    }
   }
 
   /** Says that this is all, so that the peer knows that nothing was cut off; where all is written. */
@@ -373,5 +398,5 @@ function subjectOf(ssl: Deno.PointerValue): string {
   const text = new Uint8Array(256);
   crypto.X509_NAME_oneline(crypto.X509_get_subject_name(certificate), text, text.length);
   crypto.X509_free(certificate);
-  return new TextDecoder().decode(text.subarray(0, text.indexOf(0)));
+  return foreignText(text.subarray(0, text.indexOf(0)));
 }

@@ -17,6 +17,7 @@ const TOOLS: Record<string, Tool> = {
   nasm: { packageNames: ["nasm"], path: "usr/bin/nasm" },
   socat: { packageNames: ["socat"], path: "usr/bin/socat" },
   etcd: { packageNames: ["etcd-server"], path: "usr/bin/etcd" },
+  openssl: { packageNames: ["openssl"], path: "usr/bin/openssl" },
   iperf3: { packageNames: ["iperf3"], path: "usr/bin/iperf3" },
   nbdkit: { packageNames: ["nbdkit"], path: "usr/bin/nbdkit" },
   nbdinfo: { packageNames: ["libnbd-bin"], path: "usr/bin/nbdinfo" },

@@ -24,7 +24,7 @@ export function checkDiskEvent(
   if (disk === undefined) {
     return fail(`a write to disk tap ${tap}`, `give recv --disk ${tap}=PATH,unix:SOCK`);
   }
-  const { copy, mode } = disk;
+  const { sizeBytes, mode } = disk;
   if (kind === "disk") {
     if (event.mode !== mode) {
       fail(
@@ -32,10 +32,12 @@ export function checkDiskEvent(
         "give both sides the same mode=",
       );
     }
-    if (copy !== undefined && copy.sizeBytes !== event.sizeBytes) {
+    if (sizeBytes !== event.sizeBytes) {
       fail(
-        `disk ${tap} has ${event.sizeBytes} bytes at the primary and ${copy.sizeBytes} here`,
-        `truncate -s ${event.sizeBytes} the image here`,
+        `disk ${tap} has ${event.sizeBytes} bytes at the primary and ${sizeBytes} here`,
+        mode === "replicated"
+          ? `truncate -s ${event.sizeBytes} the image here`
+          : "start both ends anew: the image had another size when one of them opened it",
       );
     }
     return;
@@ -43,9 +45,9 @@ export function checkDiskEvent(
   if (mode === "shared" && (kind === "copy" || kind === "copied")) {
     return fail(`a part of a copy of disk ${tap}, which is shared`);
   }
-  if (kind === "copied" || copy === undefined) return;
+  if (kind === "copied") return;
   const length = kind === "zero" ? event.lengthBytes : event.data.length;
-  if (event.offset + length > copy.sizeBytes) {
-    fail(`a write beyond disk ${tap}, at ${event.offset}`, "the images differ in size");
-  }
+  if (event.offset + length <= sizeBytes) return;
+  const end = BigInt(event.offset) + BigInt(length);
+  fail(`a ${kind} up to ${end} of disk ${tap}, which has ${sizeBytes} bytes`);
 }

@@ -14,6 +14,8 @@ export interface DiskCopy extends DigestedDisk {
 /** A disk that the secondary was told of on its command line. */
 export interface SecondaryDiskConfig {
   readonly mode: DiskMode;
+  /** Of the copy, or of the shared image. */
+  readonly sizeBytes: number;
   /** The copy to keep; the shared image is not touched before activation. */
   readonly copy?: DiskCopy;
 }

@@ -64,7 +64,10 @@ class Scene {
     this.lose();
     const copy = this.mode === "replicated" ? this.theirs : undefined;
     this.theirs.forgetCalls();
-    this.taps = new SecondaryTaps(new Map([["d", { mode: this.mode, copy }]]), new Set());
+    this.taps = new SecondaryTaps(
+      new Map([["d", { mode: this.mode, sizeBytes: this.theirs.sizeBytes, copy }]]),
+      new Set(),
+    );
     // A full disk: the session is over.
     this.taps.onRefused = () => this.lose();
     this.committed = 0;

@@ -1,6 +1,8 @@
-import { TransportError, WireError } from "../../errors.ts";
+import { type DiskUnfit, whyUnfit } from "../../decisions/disk_fitness.ts";
+import { type TransportError, WireError } from "../../errors.ts";
 import { decodeDiskQuery, type DiskQuery } from "./disk_digest.ts";
 import { type Done, raise } from "./done.ts";
+import { unfitDisk } from "./unfit_disk.ts";
 import { PendingWrites } from "./pending_writes.ts";
 import {
   decodeTapEvent,
@@ -69,7 +71,12 @@ export class SecondaryTaps {
   readonly #copied = new Set<string>();
   /** Those of which the copy may have a part only in this object's memory. */
   readonly #filling = new Set<string>();
-  readonly #announced = new Set<string>();
+  /**
+   * Disks that the session has named whose state is committed; undefined where that was not noted. Without
+   * such a state, none.
+   */
+  #named: ReadonlySet<string> | undefined = new Set();
+  #hasState = false;
   /** What the session that is open has said of its disks. */
   readonly #sessionDisks = new SessionDisks();
   /** The seed that it asks for digests of disks under. */
@@ -127,16 +134,14 @@ export class SecondaryTaps {
   get macs(): ReadonlyMap<string, Uint8Array> {
     return this.#macs;
   }
-  /**
-   * Disks that do not go with the committed state: replicated ones that are no complete copy yet,
-   * and shared ones that the primary has gone on with alone.
-   */
+  /** The disks that are here. */
+  get diskNames(): readonly string[] {
+    return [...this.#disks.keys()];
+  }
+
+  /** Disks of which more is missing than what {@link unfit} says: their copy has refused a part of it. */
   get incomplete(): readonly string[] {
-    return [...this.#announced].filter((name) =>
-      this.#disks.get(name)?.mode === "replicated"
-        ? !this.#copied.has(name) || this.#isHalfCopied(name)
-        : this.#outrun.has(name)
-    );
+    return this.diskNames.filter((name) => this.#whyUnfit(name) || this.#isHalfCopied(name));
   }
 
   /** Whether a copy has refused a part of its first filling: it waits for more than a moment. */
@@ -144,19 +149,27 @@ export class SecondaryTaps {
     return this.#filling.has(name) && this.#pending.get(name)?.failure !== undefined;
   }
 
-  /** Why the VM cannot go on here: a disk does not go with the committed state. */
+  #whyUnfit(name: string): DiskUnfit | undefined {
+    if (!this.#hasState) return undefined;
+    return whyUnfit({
+      name,
+      mode: this.#disks.get(name)!.mode,
+      isNamed: this.#named?.has(name),
+      isCopied: this.#copied.has(name),
+      isOutrun: this.#outrun.has(name),
+    });
+  }
+
+  /**
+   * Why the VM cannot go on here: a disk does not go with the committed state. What a copy has refused
+   * is no such reason: {@link finishPending} tries that again.
+   */
   get unfit(): TransportError | undefined {
-    if (this.incomplete.length === 0) return undefined;
-    return new TransportError(
-      `disk ${this.incomplete.join(", ")}`,
-      "write",
-      "it does not go with the VM's state here: its copy is not complete, or the primary has gone " +
-        "on with it since",
-      {
-        party: "disk",
-        hint: "let the VM run at the primary until kemari status there says `in step`",
-      },
-    );
+    for (const name of this.diskNames) {
+      const why = this.#whyUnfit(name);
+      if (why !== undefined) return unfitDisk(name, why);
+    }
+    return undefined;
   }
 
   /** @throws {TransportError} see {@link unfit}. */
@@ -175,9 +188,30 @@ export class SecondaryTaps {
     this.#diskSeed = undefined;
     this.#inputs = [];
     this.#inputBytes = 0;
-    for (const name of this.#announced) {
-      if (this.#disks.get(name)?.mode === "shared") this.#outrun.add(name);
-    }
+    for (const [name, { mode }] of this.#disks) if (mode === "shared") this.#outrun.add(name);
+  }
+
+  /**
+   * What is committed is what an earlier process has stored.
+   *
+   * @param named The disks that went with it; undefined where that was not noted.
+   */
+  adopt(named: readonly string[] | undefined): void {
+    this.#hasState = true;
+    this.#named = named && new Set(named);
+    for (const name of named ?? []) this.#copied.add(name);
+  }
+
+  /** @throws {WireError} if the open transaction is a session's first, and does not name all disks here. */
+  requireNamed(): void {
+    const missing = this.#sessionDisks.unnamed(this.#disks.keys()).join(", ");
+    if (missing === "") return;
+    refuse(
+      0,
+      "bad-order",
+      `recv has disk ${missing}, which the session's first transaction does not name: what is here of ` +
+        "it goes with no state of that VM; give both sides the same --disk",
+    );
   }
 
   /**
@@ -261,7 +295,6 @@ export class SecondaryTaps {
           this.#macs.set(event.tap, event.frame.subarray(6, 12));
           break;
         case "disk":
-          this.#announced.add(event.tap);
           // What an earlier session left unreleased, the primary has written by itself.
           this.#unreleased = this.#unreleased.filter((each) =>
             each.transaction === transaction || each.event.tap !== event.tap
@@ -280,6 +313,9 @@ export class SecondaryTaps {
       }
     }
     this.#sessionDisks.commit();
+    this.#hasState = true;
+    // Each session that commits anything has named them all.
+    this.#named = new Set(this.#disks.keys());
     this.abort();
     this.applyPending();
   }

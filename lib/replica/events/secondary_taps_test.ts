@@ -47,7 +47,10 @@ const named = (mode: DiskMode): TapEvent => ({ kind: "disk", tap: "d", sizeBytes
 function bareTaps(mode: DiskMode = "replicated") {
   const disk = new FakeDisk(16);
   const copy = mode === "replicated" ? disk : undefined;
-  return { disk, taps: new SecondaryTaps(new Map([["d", { mode, copy }]]), new Set(["n"])) };
+  return {
+    disk,
+    taps: new SecondaryTaps(new Map([["d", { mode, sizeBytes: 16, copy }]]), new Set(["n"])),
+  };
 }
 
 /** One whose open transaction has named it. */
@@ -186,6 +189,8 @@ for (const [name, kind, least, most] of REST) {
         const bytes = new Uint8Array(2 + nameBytes + restBytes);
         bytes.set([kind, nameBytes]);
         bytes.fill(0x64, 2, 2 + nameBytes);
+        // A zero is of one byte at the least.
+        if (kind === 3) bytes[bytes.length - 1] = 1;
         decodeTapEvent(bytes, 7);
       };
       for (const restBytes of [least, most]) decode(restBytes);
@@ -281,7 +286,23 @@ Deno.test("a shared disk is not copied", () => {
 const REFUSED: readonly (readonly [string, TapEvent, RegExp])[] = [
   ["an unknown disk", { ...write(0, 1), tap: "other" } as TapEvent, /disk tap other/],
   ["an unknown net", { ...packet(1), tap: "other" } as TapEvent, /net tap other/],
-  ["a write beyond the end", write(15, 1, 2), /beyond disk d/],
+  ["a write beyond the end", write(15, 1, 2), /a write up to 17 of disk d, which has 16/],
+  [
+    "a zero that goes on beyond all numbers",
+    { kind: "zero", tap: "d", offset: 8, lengthBytes: Number.MAX_SAFE_INTEGER },
+    /a zero up to 9007199254740999 of disk d, which has 16/,
+  ],
+  [
+    "a copy far behind the end",
+    { kind: "copy", tap: "d", offset: Number.MAX_SAFE_INTEGER, data: Uint8Array.of(1) },
+    /a copy up to 9007199254740992 of disk d/,
+  ],
+  [
+    "a zero of no bytes",
+    { kind: "zero", tap: "d", offset: 0, lengthBytes: 0 },
+    /a zero of d that zeroes nothing/,
+  ],
+  ["a write of no bytes", write(0), /a write of d with 8 bytes behind the name/],
   ["another mode", { kind: "disk", tap: "d", sizeBytes: 16, mode: "shared" }, /shared at the/],
   ["another size", { kind: "disk", tap: "d", sizeBytes: 17, mode: "replicated" }, /17 bytes/],
 ];

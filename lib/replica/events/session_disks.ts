@@ -1,3 +1,4 @@
+import { unnamedDisks } from "../../decisions/disk_fitness.ts";
 import type { DiskEvent } from "./check_disk_event.ts";
 
 /**
@@ -45,6 +46,14 @@ export class SessionDisks {
     }
     this.#stagedCopied.add(tap);
     return undefined;
+  }
+
+  /**
+   * Which of these disks keep the open transaction from being committed: a session's first names them
+   * all. See `decisions/disk_fitness.ts`.
+   */
+  unnamed(here: Iterable<string>): readonly string[] {
+    return this.#isFirst ? unnamedDisks(here, this.#stagedNames) : [];
   }
 
   commit(): void {

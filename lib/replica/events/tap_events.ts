@@ -192,8 +192,12 @@ export function decodeTapEvent(payload: Uint8Array, offset: number): TapEvent {
     case "write":
     case "copy":
       return { kind, tap, offset: u64(at), data: payload.subarray(at + 8) };
-    case "zero":
-      return { kind, tap, offset: u64(at), lengthBytes: u64(at + 8) };
+    case "zero": {
+      const lengthBytes = u64(at + 8);
+      // As of a write without data, no storage need have an answer to that.
+      if (lengthBytes === 0) refuse(offset, "bad-value", `a zero of ${tap} that zeroes nothing`);
+      return { kind, tap, offset: u64(at), lengthBytes };
+    }
     case "disk": {
       const mode = MODES[payload[at + 8]];
       if (mode !== undefined) return { kind, tap, sizeBytes: u64(at), mode };

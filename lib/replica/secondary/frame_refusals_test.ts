@@ -36,7 +36,11 @@ interface Setting {
 class Scene {
   readonly copy = new FakeDisk(DISK_BYTES);
   readonly taps = new SecondaryTaps(
-    new Map([["d", { mode: "replicated" as const, copy: this.copy }]]),
+    new Map([["d", {
+      mode: "replicated" as const,
+      sizeBytes: this.copy.sizeBytes,
+      copy: this.copy,
+    }]]),
     new Set(["n"]),
   );
   readonly replica: Replica;

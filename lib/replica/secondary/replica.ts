@@ -139,6 +139,7 @@ export class Replica implements StreamVisitor, LoadableState {
     this.#image = new RamImage(stored.blocks, pool, stored.open(pool), true);
     this.#pool = pool;
     const { configuration, device, vmdescription } = stored;
+    this.taps.adopt(stored.disks);
     this.#machine = { configuration, device, vmdescription, shape, uuid, context };
     this.#committed = stored.transaction;
   }
@@ -198,6 +199,7 @@ export class Replica implements StreamVisitor, LoadableState {
   complete(): LoadableState {
     const parser = this.#parser;
     if (parser === undefined) throw new StateError("commit without a transaction");
+    this.taps.requireNamed();
     // COMMIT ends the state of a machine that describes nothing.
     const unparsed = this.#carry.pendingBytes;
     if (!this.#complete && unparsed === 0 && parser.mayEndHere) parser.endState();

@@ -390,7 +390,8 @@ export class Secondary implements TransactionVisitor {
   }
 }
 
-function reasonOf(error: unknown): NackReason {
+/** Why an end that failed with this refuses its peer. */
+export function reasonOf(error: unknown): NackReason {
   if (error instanceof WireError) {
     if (error.fault === "bad-checksum") return "checksum";
     if (error.fault === "other-vm" || error.fault === "same-image") return error.fault;

@@ -1,35 +1,14 @@
 /** What a secondary does whose disk is full, or whose copy is not whole. */
 import assert from "node:assert/strict";
-import { WireError } from "../../errors.ts";
+import { TransportError, WireError } from "../../errors.ts";
 import { checkpoint, fullStream } from "../../qemu/testing/synthetic_stream.ts";
-import { encodeTapEvent, type TapEvent } from "../events/tap_events.ts";
+import type { TapEvent } from "../events/tap_events.ts";
 import { FakeDisk } from "../testing/fake_disk.ts";
+import { ScriptedTaps } from "../testing/scripted_taps.ts";
 import { Loopback } from "../testing/loopback.ts";
 import { MEMORY_STORE } from "../pages/page_store.ts";
-import type { PrimaryTaps } from "../primary/primary_config.ts";
 import { Replica } from "./replica.ts";
 import { SecondaryTaps } from "../events/secondary_taps.ts";
-
-/** Puts events into the next transaction. */
-class Script implements PrimaryTaps {
-  next: TapEvent[] = [];
-  isReleasing = false;
-  readonly released: number[] = [];
-  checkpointRequested(): void {}
-  holdInputs(): boolean {
-    return true;
-  }
-  giveInputs(): void {}
-  vmStops(): void {}
-  drain(): void {}
-  takeEvents(): Uint8Array[][] {
-    return this.next.splice(0).map(encodeTapEvent);
-  }
-  closeEpoch(): void {}
-  release(transaction: number): void {
-    this.released.push(transaction);
-  }
-}
 
 const DISK: TapEvent = { kind: "disk", tap: "d", sizeBytes: 8192, mode: "replicated" };
 const COPIED: TapEvent = { kind: "copied", tap: "d" };
@@ -39,13 +18,16 @@ const write = (offset: number, value: number): TapEvent => {
 
 function secondary(store = MEMORY_STORE) {
   const copy = new FakeDisk(8192);
-  const taps = new SecondaryTaps(new Map([["d", { mode: "replicated", copy }]]), new Set());
+  const taps = new SecondaryTaps(
+    new Map([["d", { mode: "replicated", sizeBytes: 8192, copy }]]),
+    new Set(),
+  );
   return { copy, replica: new Replica(1e9, undefined, taps, store) };
 }
 
 Deno.test("a full disk at the secondary: no ACK, a reason, and the rest before anything else", async () => {
   const { copy, replica } = secondary();
-  const taps = new Script();
+  const taps = new ScriptedTaps();
   const first = await Loopback.open({ replica, taps });
   taps.next = [DISK, COPIED, write(0, 1)];
   first.feed(fullStream(1));
@@ -75,7 +57,7 @@ Deno.test("a full disk at the secondary: no ACK, a reason, and the rest before a
 
 Deno.test("pending writes are finished before an activation, in order", async () => {
   const { copy, replica } = secondary();
-  const taps = new Script();
+  const taps = new ScriptedTaps();
   const link = await Loopback.open({ replica, taps });
   taps.next = [DISK, COPIED];
   link.feed(fullStream(1));
@@ -90,7 +72,7 @@ Deno.test("pending writes are finished before an activation, in order", async ()
 
 Deno.test("a VM is not handed over to where its disk is not whole", async () => {
   const { replica } = secondary();
-  const taps = new Script();
+  const taps = new ScriptedTaps();
   const link = await Loopback.open({ replica, taps, stream: "plain" });
   taps.next = [DISK, write(0, 1)];
   link.feed(fullStream(1));
@@ -103,7 +85,7 @@ Deno.test("a VM is not handed over to where its disk is not whole", async () => 
 Deno.test("a replica is not said to be whole while a disk is being copied", async () => {
   let whole = 0;
   const { replica } = secondary({ ...MEMORY_STORE, end: () => whole++ });
-  const taps = new Script();
+  const taps = new ScriptedTaps();
   const link = await Loopback.open({ replica, taps });
   taps.next = [DISK, write(0, 1)];
   link.feed(fullStream(1));
@@ -116,7 +98,7 @@ Deno.test("a replica is not said to be whole while a disk is being copied", asyn
 Deno.test("storage that stalls at the secondary: acknowledged all the same, up to a limit", async () => {
   let whole = 0;
   const { copy, replica } = secondary({ ...MEMORY_STORE, end: () => whole++ });
-  const taps = new Script();
+  const taps = new ScriptedTaps();
   const link = await Loopback.open({ replica, taps });
   taps.next = [DISK, COPIED];
   link.feed(fullStream(1));
@@ -144,7 +126,7 @@ Deno.test("storage that stalls at the secondary: acknowledged all the same, up t
 
 Deno.test("a disk that refuses what is acknowledged already: the sender is told, and it is kept", async () => {
   const { copy, replica } = secondary();
-  const taps = new Script();
+  const taps = new ScriptedTaps();
   const link = await Loopback.open({ replica, taps });
   taps.next = [DISK, COPIED];
   link.feed(fullStream(1));
@@ -170,7 +152,7 @@ Deno.test("a disk that refuses what is acknowledged already: the sender is told,
 
 Deno.test("a VM is handed over when the disks here have everything, and not before", async () => {
   const { copy, replica } = secondary();
-  const taps = new Script();
+  const taps = new ScriptedTaps();
   const link = await Loopback.open({ replica, taps, stream: "plain" });
   taps.next = [DISK, COPIED, write(0, 1)];
   copy.isStalled = true;
@@ -187,7 +169,7 @@ Deno.test("a VM is handed over when the disks here have everything, and not befo
 
 Deno.test("a VM is not given away while what is acknowledged is still on its way to a shared image", async () => {
   const { replica } = secondary();
-  const taps = new Script();
+  const taps = new ScriptedTaps();
   const link = await Loopback.open({ replica, taps, stream: "plain" });
   taps.next = [DISK, COPIED];
   taps.isReleasing = true;
@@ -201,3 +183,34 @@ Deno.test("a VM is not given away while what is acknowledged is still on its way
   link.tick();
   assert.ok(isOver());
 });
+
+for (const answer of ["EINVAL", "EIO", "ENOSPC", "EROFS"]) {
+  Deno.test(`a copy that answers ${answer} keeps the VM from going on here, until it is mended`, async () => {
+    const { copy, replica } = secondary();
+    const taps = new ScriptedTaps();
+    const link = await Loopback.open({ replica, taps });
+    copy.isStalled = true;
+    taps.next = [DISK, COPIED, write(0, 1)];
+    link.feed(fullStream(1));
+    taps.next = [write(0, 2), { kind: "zero", tap: "d", offset: 4096, lengthBytes: 4096 }];
+    link.feed(checkpoint(2));
+    copy.refusal = new TransportError("d", "write", answer, { party: "disk" });
+    replica.taps.onRefused = () => {};
+    copy.drain();
+    copy.isStalled = false;
+    // As often as somebody asks, the answer is the disk's, and nothing is given up for it.
+    for (let asked = 0; asked < 3; asked++) {
+      assert.equal(replica.taps.unfit, undefined);
+      let failure: Error | undefined;
+      replica.taps.finishPending((error) => failure = error);
+      assert.equal(failure, copy.refusal);
+      assert.equal(replica.taps.pendingWrites, 3);
+      assert.equal(replica.committed, 2);
+    }
+    copy.refusal = undefined;
+    let isDone = false;
+    replica.taps.finishPending((error) => isDone = error === undefined);
+    assert.ok(isDone);
+    assert.deepEqual([copy.bytes[0], replica.taps.pendingWrites], [2, 0]);
+  });
+}

@@ -17,6 +17,8 @@ export interface StoredReplica extends MachineRecord {
   readonly pageBytes: number;
   /** Whose it is, as far as known. */
   readonly vm?: VmIdentity;
+  /** Names of the VM's disks that went with it, as far as known. */
+  readonly disks?: readonly string[];
   /** Opens the pages. */
   open(pool: SlotPool): PageStore;
 }

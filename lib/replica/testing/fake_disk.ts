@@ -11,6 +11,8 @@ export class FakeDisk implements DiskStore, DiskCopy {
   readonly bytes: Uint8Array;
   /** Writes, of data or zeros, before it is full; the one that finds it so is done by half. */
   writesLeft = Infinity;
+  /** What every change is refused with; nothing of it is done. */
+  refusal: Error | undefined;
   /** Bytes that reads got. */
   readBytes = 0;
   readonly #written: Uint8Array;
@@ -31,6 +33,7 @@ export class FakeDisk implements DiskStore, DiskCopy {
 
   write(offset: number, data: Uint8Array, done: Done = raise): void {
     this.#whenDone(() => {
+      if (this.refusal !== undefined) return this.refusal;
       const isFull = this.writesLeft-- <= 0;
       const part = isFull ? data.subarray(0, data.length / 2) : data;
       this.bytes.set(part, offset);
@@ -41,6 +44,7 @@ export class FakeDisk implements DiskStore, DiskCopy {
 
   zero(offset: number, lengthBytes: number, done: Done = raise): void {
     this.#whenDone(() => {
+      if (this.refusal !== undefined) return this.refusal;
       if (this.writesLeft-- <= 0) return this.#refusal();
       const end = offset + lengthBytes;
       this.bytes.fill(0, offset, end);

@@ -4,7 +4,9 @@ import { createHash } from "node:crypto";
 import assert from "node:assert/strict";
 import { Carry } from "../../bytes/carry.ts";
 import { StreamParser } from "../../qemu/stream_parser.ts";
+import type { End } from "../../txn/frame_rules.ts";
 import type { HelloField } from "../../txn/hello_fields.ts";
+import { SessionModel } from "../../txn/testing/end_model.ts";
 import { createPageDigest, type PageDigest } from "../pages/page_digest.ts";
 import { Primary, type PrimaryConfig, type PrimaryEvent } from "../primary/primary.ts";
 import { Replica } from "../secondary/replica.ts";
@@ -55,10 +57,18 @@ export class Loopback {
   /** Both, in the order in which they were heard, and the time where it was let pass. */
   readonly said: Said[] = [];
   readonly #config: LoopbackConfig;
+  /** Knows by the table of rules what each end has to make of what it hears; not of what is tampered with. */
+  #model: SessionModel | undefined;
   readonly #toSecondary = new Carry();
   readonly #toPrimary = new Carry();
   #held: Uint8Array[] = [];
   #unparsed: Uint8Array = new Uint8Array(0);
+
+  #listen(from: End, bytes: Uint8Array): void {
+    for (const { name, verdict } of this.#model?.passes(from, bytes) ?? []) {
+      assert.notEqual(verdict.is, "refused", `a ${from} must not say ${name} there`);
+    }
+  }
 
   /** Nothing has been said yet, see {@link open}. */
   constructor(config: LoopbackConfig) {
@@ -79,6 +89,7 @@ export class Loopback {
     );
     const maxTransactionBytes = config.maxTransactionBytes ?? 1e9;
     this.replica = config.replica ?? new Replica(maxTransactionBytes);
+    if (config.tamper === undefined) this.#model = new SessionModel(this.replica.committed);
     this.secondary = new Secondary(
       this.replica,
       this.counters,
@@ -176,6 +187,7 @@ export class Loopback {
     for (const bytes of heard) {
       this.answers.push(bytes);
       this.said.push({ who: "receiver", bytes });
+      this.#listen("receiver", bytes);
       this.#toPrimary.feed(bytes, 0, bytes.length, (b, start, end) => {
         return this.primary.receivePeer(b, start, end, this.now);
       });
@@ -193,6 +205,7 @@ export class Loopback {
       const bytes = this.#config.tamper?.(output.slice()) ?? output.slice();
       this.wire.push(bytes);
       this.said.push({ who: "sender", bytes });
+      this.#listen("sender", bytes);
       this.tell(bytes);
     }
     for (const event of this.primary.takeEvents()) {

@@ -61,7 +61,7 @@ const CHECKPOINTS: SmallSession = {
   config() {
     const copy = new FakeDisk(DISK_BYTES);
     copy.write(2 * 4096, new Uint8Array(4096).fill(1));
-    const disk0 = { mode: "replicated", copy } as const;
+    const disk0 = { mode: "replicated", sizeBytes: DISK_BYTES, copy } as const;
     const secondaryTaps = new SecondaryTaps(new Map([["disk0", disk0]]), new Set(["net0"]));
     const mark = { name: "disk0", mark: new Uint8Array(16).fill(0xab), place: "@" };
     return {

@@ -12,6 +12,9 @@ import {
   VMDESC,
   zero,
 } from "../../../qemu/testing/synthetic_stream.ts";
+import { encodeHeader } from "../../../txn/frame_header.ts";
+import { encodeHello, OFFERED_FEATURES, PROTOCOL_VERSION } from "../../../txn/hello.ts";
+import { TXN } from "../../../txn/wire.ts";
 import type { Replica } from "../../../replica/secondary/replica.ts";
 import { OutputQueue } from "../../system/channel.ts";
 import { cString, libc } from "../../system/libc.ts";
@@ -75,6 +78,26 @@ export class Stage implements AsyncDisposable {
     return connectSocket(address, this.reactor, 1000, never);
   }
 
+  /** Connects as a sender that says HELLO, and nothing more. */
+  async greet(graceMs = 60_000): Promise<number> {
+    const payload = encodeHello({
+      version: PROTOCOL_VERSION,
+      features: OFFERED_FEATURES,
+      session: new Uint8Array(16),
+      heartbeatMs: 200,
+      graceMs,
+      committed: 0,
+      maxTransactionBytes: 0,
+      software: "test",
+    });
+    const lengthBytes = payload.length;
+    const header = { command: TXN.HELLO, flags: 0, sequence: 0, transaction: 0, lengthBytes };
+    const hello = concat(encodeHeader(header), payload);
+    const fd = await this.connect();
+    libc().write(fd, hello as Uint8Array<ArrayBuffer>, BigInt(hello.length));
+    return fd;
+  }
+
   /** Sends a stream until the VM is handed over, or until an error. */
   async send(
     stream: Uint8Array,
@@ -120,7 +143,8 @@ export class Stage implements AsyncDisposable {
     queue.push([bytes]);
     const heard: Uint8Array[] = [];
     let count = 0;
-    const senders = this.receiver.senders;
+    const connections = () => this.receiver.senders + this.receiver.strangers;
+    const before = connections();
     try {
       let done = false;
       const watch = this.reactor.watch(fd, {
@@ -138,7 +162,7 @@ export class Stage implements AsyncDisposable {
     } finally {
       libc().close(fd);
     }
-    await this.reactor.run(() => this.receiver.senders > senders, never);
+    await this.reactor.run(() => connections() > before, never);
     return new TextDecoder().decode(concat(heard));
   }
 

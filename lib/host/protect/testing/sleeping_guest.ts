@@ -1,4 +1,6 @@
-/** For tests: guests that suspend themselves to RAM (S3), and what must hold of their protection. */
+/**
+ * For tests: guests that suspend themselves to RAM (S3), and what must hold of their protection.
+ */
 import assert from "node:assert/strict";
 import { BarePair, type PairedMachine } from "../../../lab/testing/bare_pair.ts";
 import { EagerSecondary } from "../../../lab/testing/eager_secondary.ts";
@@ -13,7 +15,7 @@ export const KVM: PairedMachine = { timer: "apic", accelerator: "kvm" };
 /** How the VM is protected. */
 export type Mode = "colo" | "snapshot";
 
-/** A VM, a secondary that takes over at a loss, and a monitor of the test's own. */
+/** A VM, a secondary that takes over at a loss, and a second monitor for the test. */
 export async function prepared(version: QemuSeries, machine: PairedMachine) {
   const pair = await BarePair.boot(version, machine);
   const secondary = await EagerSecondary.start(pair);
@@ -22,14 +24,14 @@ export async function prepared(version: QemuSeries, machine: PairedMachine) {
   return { pair, secondary, qmp, status };
 }
 
-/** Has the guest suspend itself, which it has when this returns. */
+/** Has the guest suspend itself; the guest has done so when this returns. */
 export async function suspend(pair: BarePair, qmp: QmpClient): Promise<void> {
   const asleep = qmp.waitEvent("SUSPEND", 60_000);
   await pair.primary.ask("suspend");
   await asleep;
 }
 
-/** Wakes the guest, and waits until it says so itself. */
+/** Wakes the guest, and waits until the guest itself says that it is awake. */
 export async function wake(pair: BarePair, qmp: QmpClient): Promise<void> {
   const { lines } = pair.primary.console;
   const awake = () => lines.filter(({ text }) => text.includes("bare guest awake")).length;
@@ -42,7 +44,7 @@ export async function wake(pair: BarePair, qmp: QmpClient): Promise<void> {
 /** Longer than QEMU would need to stop the VM for a checkpoint, and abort. */
 export const A_WHILE_MS = 1500;
 
-/** Two nights, with a protection before, between and behind them. */
+/** The guest sleeps twice, with a protection before, between and after. */
 export async function sleepsAndIsProtectedAgain(
   version: QemuSeries,
   machine: PairedMachine,

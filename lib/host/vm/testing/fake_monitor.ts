@@ -1,12 +1,15 @@
 /** For tests: a QMP monitor without a VM behind it. */
 
+const VERSION = { qemu: { major: 11, minor: 1, micro: 3 }, package: "" };
+
 /** Serves one client at a time, as QEMU does, and knows whether its VM runs. */
 export class FakeMonitor implements AsyncDisposable {
   /** The commands of all clients. */
   readonly heard: string[] = [];
   readonly #listener: Deno.Listener;
   #client: Deno.Conn | undefined;
-  #isRunning = true;
+  /** `query-status`'s word. */
+  runState = "running";
   /** Milliseconds between two checkpoints. */
   delayMs = 100;
   /** Called when the VM has been stopped, before the command is answered. */
@@ -22,7 +25,7 @@ export class FakeMonitor implements AsyncDisposable {
   }
 
   get isRunning(): boolean {
-    return this.#isRunning;
+    return this.runState === "running";
   }
 
   /** Whether there is a client. */
@@ -30,7 +33,7 @@ export class FakeMonitor implements AsyncDisposable {
     return this.#client !== undefined;
   }
 
-  /** An operator, at another monitor, lets the VM run. */
+  /** The VM runs, by an operator at another monitor, or because it has arrived. */
   async resume(): Promise<void> {
     this.resumeUnheard();
     if (this.#client !== undefined) await event(this.#client, "RESUME");
@@ -38,7 +41,7 @@ export class FakeMonitor implements AsyncDisposable {
 
   /** The same, of which no client hears. */
   resumeUnheard(): void {
-    this.#isRunning = true;
+    this.runState = "running";
   }
 
   [Symbol.asyncDispose](): Promise<void> {
@@ -64,8 +67,7 @@ export class FakeMonitor implements AsyncDisposable {
   }
 
   async #serve(client: Deno.Conn): Promise<void> {
-    const version = { qemu: { major: 11, minor: 1, micro: 3 }, package: "" };
-    await say(client, { QMP: { version, capabilities: [] } });
+    await say(client, { QMP: { version: VERSION, capabilities: [] } });
     let text = "";
     for await (const piece of client.readable.pipeThrough(new TextDecoderStream())) {
       const lines = (text + piece).split("\n");
@@ -82,20 +84,21 @@ export class FakeMonitor implements AsyncDisposable {
     asked: Readonly<Record<string, unknown>>,
     client: Deno.Conn,
   ): Promise<unknown> {
-    if (command === "query-status") {
-      const status = this.#isRunning ? "running" : "paused";
-      return { status, running: this.#isRunning };
-    }
+    if (command === "query-status") return { status: this.runState, running: this.isRunning };
     this.heard.push(command);
     switch (command) {
+      case "query-version":
+        return VERSION;
+      case "query-migrate-capabilities":
+        return ["x-colo", "return-path"].map((capability) => ({ capability, state: false }));
       case "query-migrate-parameters":
         return { "x-checkpoint-delay": this.delayMs };
       case "migrate-set-parameters":
         this.delayMs = Number(asked["x-checkpoint-delay"]);
         break;
       case "stop":
-        if (!this.#isRunning) break;
-        this.#isRunning = false;
+        if (!this.isRunning) break;
+        this.runState = "paused";
         await event(client, "STOP");
         this.onStopped();
     }

@@ -1,22 +1,30 @@
-import { MOST_RELEASE_MS } from "../vm/release_vm.ts";
 import type { Reactor } from "../system/reactor.ts";
 import type { Transport } from "../system/transport.ts";
 
 /** How long a peer that is still sending has to read the last message. */
 export const LINGER_MS = 1000;
-/**
- * How long a sender has to stop its VM once it was told to: as long as it waits for QEMU, and some
- * time for the way. A sender that has stopped its VM closes the connection, so only a sender that
- * is dead or cut off takes so long.
- */
-export const YIELD_MS = MOST_RELEASE_MS + 2000;
 
 /**
  * Closes a connection when its last message has been written and the peer has closed its side: if
  * unread bytes are left, closing destroys the message. What the peer sends meanwhile is ignored.
+ *
+ * @param closed Called when the connection is closed, which may be at once.
+ * @returns Closes the connection without waiting any longer.
  */
-export function closeAfterLastWords(peer: Transport, reactor: Reactor): void {
-  const scrap = new Uint8Array(64 * 1024);
+export function closeAfterLastWords(
+  peer: Transport,
+  reactor: Reactor,
+  closed: () => void = () => {},
+): () => void {
+  let isClosed = false;
+  const finish = () => {
+    if (isClosed) return;
+    isClosed = true;
+    cancel();
+    watch.stop();
+    peer.close();
+    closed();
+  };
   const orGone = (act: () => void) => () => {
     try {
       act();
@@ -35,11 +43,10 @@ export function closeAfterLastWords(peer: Transport, reactor: Reactor): void {
     if (peer.read(scrap) === 0) finish();
   });
   const watch = peer.watch(reactor, { readable: hear, writable: say });
-  const cancel = reactor.after(LINGER_MS, () => finish());
-  const finish = () => {
-    cancel();
-    watch.stop();
-    peer.close();
-  };
+  const cancel = reactor.after(LINGER_MS, finish);
   say();
+  return finish;
 }
+
+/** Takes what is read only to be forgotten. */
+const scrap = new Uint8Array(64 * 1024);

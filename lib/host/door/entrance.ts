@@ -1,0 +1,132 @@
+/** Where senders come in: a listening socket, and the antechamber behind it. */
+import { getLogger } from "@logtape/logtape";
+import type { NackReason } from "../../txn/wire.ts";
+import { KemariError } from "../../errors.ts";
+import type { Reactor, Watch } from "../system/reactor.ts";
+import { type AdmitIp, type Listener, listenSocket, type SocketAddress } from "../system/socket.ts";
+import type { BoundAddress } from "../system/sockaddr.ts";
+import type { Transport } from "../system/transport.ts";
+import { Antechamber, DOOR_LIMITS } from "./antechamber.ts";
+import { StrangerLog } from "./stranger_log.ts";
+
+const log = getLogger(["kemari", "recv"]);
+
+/** Connections that are taken in one turn of the loop: a crowd costs a checkpoint next to nothing. */
+const ACCEPTED_AT_A_TIME = 16;
+
+/** Why a sender is not wanted, in words. */
+const WHY_NOT = {
+  busy: "another sender is being served",
+  activating: "its replica is about to become the VM",
+  "taken-over": "its replica is the VM by now",
+} as const satisfies Partial<Record<NackReason, string>>;
+
+/** What an entrance leads to. */
+export interface EntranceOwner {
+  /**
+   * Makes a connection of a descriptor, which is the connection's from then on.
+   *
+   * @throws {KemariError} There is nothing to prove who we are with. The descriptor is closed.
+   */
+  connectionOf(fd: number, name: string): Transport;
+  /** A sender has come, see {@link Antechamber}. */
+  receive(sender: Transport, said: Uint8Array<ArrayBuffer>): void;
+}
+
+/** Lets in who connects, and hands on who is a sender. */
+export class Entrance {
+  readonly #listener: Listener;
+  readonly #watch: Watch;
+  readonly #owner: EntranceOwner;
+  readonly #strangers: StrangerLog;
+  readonly #antechamber: Antechamber;
+  #strangerCount = 0;
+
+  /**
+   * Begins to listen.
+   *
+   * @param admit Asked whether that may be done at this address.
+   * @throws {TransportError | UsageError}
+   */
+  static async open(
+    listen: SocketAddress,
+    admit: AdmitIp,
+    reactor: Reactor,
+    owner: EntranceOwner,
+    signal: AbortSignal,
+    limits = DOOR_LIMITS,
+  ): Promise<Entrance> {
+    const listener = await listenSocket(listen, reactor, signal, admit);
+    log.info("listening on {address}", { address: listener.text });
+    return new Entrance(listener, reactor, owner, limits);
+  }
+
+  private constructor(
+    listener: Listener,
+    reactor: Reactor,
+    owner: EntranceOwner,
+    limits: typeof DOOR_LIMITS,
+  ) {
+    this.#listener = listener;
+    this.#owner = owner;
+    this.#strangers = new StrangerLog(reactor);
+    this.#antechamber = new Antechamber(reactor, {
+      proven: (peer, said) => owner.receive(peer, said),
+      stranger: ({ message }) => {
+        this.#strangerCount++;
+        this.#strangers.tell("a connection that was not a sender's", message);
+      },
+    }, limits);
+    this.#watch = reactor.watch(listener.fd, { readable: () => this.#accept() });
+    this.#watch.want(true, false);
+  }
+
+  /** Connections so far that were no sender's. */
+  get strangers(): number {
+    return this.#strangerCount;
+  }
+
+  /** Where it listens; undefined at a Unix socket. */
+  get bound(): BoundAddress | undefined {
+    return this.#listener.bound;
+  }
+
+  /** Lets in who has come by another way. @param peer The entrance's from now on. */
+  admit(peer: Transport): void {
+    this.#antechamber.admit(peer);
+  }
+
+  /** Tells a sender that it is not wanted. @param sender The entrance's from now on. */
+  turnAway(sender: Transport, reason: keyof typeof WHY_NOT): void {
+    this.#strangers.tell("another sender was refused", WHY_NOT[reason]);
+    this.#antechamber.turnAway(sender, reason, WHY_NOT[reason]);
+  }
+
+  /** Closes it; who has been turned away still has a moment to read that. */
+  close(): void {
+    this.#antechamber.close();
+    this.#strangers.close();
+    this.#watch.stop();
+    this.#listener.close();
+  }
+
+  #accept(): void {
+    for (let count = 0; count < ACCEPTED_AT_A_TIME; count++) {
+      const fd = this.#listener.accept();
+      if (fd === undefined) return;
+      const peer = this.#connectionOf(fd);
+      if (peer !== undefined) this.#antechamber.admit(peer);
+    }
+  }
+
+  #connectionOf(fd: number): Transport | undefined {
+    try {
+      return this.#owner.connectionOf(fd, this.#listener.text);
+    } catch (error) {
+      if (!(error instanceof KemariError)) throw error;
+      // Our credentials may be about to be replaced: whoever is here already is not to suffer.
+      log.error("nobody can be let in: {reason}", { reason: error.message });
+      return undefined;
+    }
+  }
+}

@@ -1,0 +1,208 @@
+/** For tests: two ends of a connection with somebody in between, who hears, changes and cuts. */
+import { openSocketPair } from "../../system/descriptor_passing.ts";
+import { F_SETFL, O_NONBLOCK } from "../../system/linux.ts";
+import { libc } from "../../system/libc.ts";
+import { Reactor, type Watch } from "../../system/reactor.ts";
+import { never } from "../../system/never.ts";
+import type { Descriptors, Transport } from "../../system/transport.ts";
+
+/** More is not recorded of either direction. */
+const RECORDED_BYTES = 1 << 16;
+
+/** A non-blocking socket's descriptor, both ways. */
+export function onSocket(fd: number, name: string): Descriptors {
+  return { input: fd, output: fd, name, isSocket: true, close: () => void libc().close(fd) };
+}
+
+/** Both ends of a socket. */
+export function socketPair(): [number, number] {
+  const { ours, theirs } = openSocketPair("test");
+  libc().fcntl(theirs, F_SETFL, BigInt(O_NONBLOCK));
+  return [ours, theirs];
+}
+
+/**
+ * What becomes of bytes on their way.
+ *
+ * @param offset Of the first one, since the connection began.
+ * @returns What is passed on; undefined cuts the connection, both ways, without a word.
+ */
+export type Tamper = (bytes: Uint8Array, offset: number) => Uint8Array | undefined;
+
+/** One end as its user sees it: what was read, and how it ended. */
+export class TestEnd {
+  #read: Uint8Array[] = [];
+  ended = false;
+  error: unknown;
+  readonly #watch: Watch;
+  readonly #buffer: Uint8Array<ArrayBuffer>;
+  #closed = false;
+  /** Whether it reads what is there. */
+  #hears = true;
+
+  constructor(readonly reactor: Reactor, readonly transport: Transport, bufferBytes = 65536) {
+    this.#buffer = new Uint8Array(bufferBytes);
+    this.#watch = transport.watch(reactor, {
+      readable: () => this.#guard(() => this.#hear()),
+      writable: () => this.#guard(() => this.flush()),
+    });
+    this.#guard(() => this.flush());
+  }
+
+  get heard(): Uint8Array {
+    const all = new Uint8Array(this.#read.reduce((sum, { length }) => sum + length, 0));
+    let at = 0;
+    for (const piece of this.#read) {
+      all.set(piece, at);
+      at += piece.length;
+    }
+    return all;
+  }
+  get text(): string {
+    return new TextDecoder().decode(this.heard);
+  }
+  get isOver(): boolean {
+    return this.ended || this.error !== undefined;
+  }
+
+  say(...pieces: (Uint8Array | string)[]): void {
+    const bytes = pieces.map((piece) =>
+      typeof piece === "string" ? new TextEncoder().encode(piece) : piece
+    );
+    this.#guard(() => {
+      this.transport.push(bytes);
+      this.flush();
+    });
+  }
+
+  /** Stops or begins to read. */
+  hearing(hears: boolean): void {
+    this.#hears = hears;
+    this.#guard(() => this.flush());
+  }
+
+  flush(): void {
+    if (this.error !== undefined) return;
+    const written = this.transport.flush();
+    this.#watch.want(this.#hears && !this.ended, !written);
+  }
+
+  close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.#watch.stop();
+    this.transport.close();
+  }
+
+  #hear(): void {
+    const count = this.transport.read(this.#buffer);
+    if (count === 0) this.ended = true;
+    else if (count !== undefined) this.#read.push(this.#buffer.slice(0, count));
+    this.#watch.want(this.#hears && !this.ended, this.transport.pendingBytes > 0);
+  }
+
+  #guard(act: () => void): void {
+    try {
+      act();
+    } catch (error) {
+      this.error ??= error;
+      this.#watch.want(false, false);
+    }
+  }
+}
+
+/** Two ends, and the man in the middle. */
+export class TlsPair implements AsyncDisposable {
+  readonly reactor = new Reactor();
+  readonly sender: TestEnd;
+  readonly receiver: TestEnd;
+  /** All that went from the sender to the receiver, and back, as it was sent. */
+  readonly recorded = { up: [] as number[], down: [] as number[] };
+  #isCut = false;
+  readonly #relay: [number, number];
+  readonly #watches: Watch[];
+
+  /** @param open Makes the ends of their descriptors. */
+  constructor(
+    open: {
+      readonly sender: (on: Descriptors) => Transport;
+      readonly receiver: (on: Descriptors) => Transport;
+    },
+    tamper: { readonly up?: Tamper; readonly down?: Tamper } = {},
+    bufferBytes?: number,
+  ) {
+    const [senderFd, left] = socketPair();
+    const [right, receiverFd] = socketPair();
+    this.#relay = [left, right];
+    this.#watches = [
+      this.#pass(left, right, this.recorded.up, tamper.up),
+      this.#pass(right, left, this.recorded.down, tamper.down),
+    ];
+    const { reactor } = this;
+    this.receiver = new TestEnd(reactor, open.receiver(onSocket(receiverFd, "recv")), bufferBytes);
+    this.sender = new TestEnd(reactor, open.sender(onSocket(senderFd, "send")), bufferBytes);
+  }
+
+  until(done: () => boolean): Promise<void> {
+    return this.reactor.run(done, never);
+  }
+
+  /** Cuts both connections as a router does that dies. */
+  cut(): void {
+    if (this.#isCut) return;
+    this.#isCut = true;
+    for (const watch of this.#watches) watch.stop();
+    for (const fd of this.#relay) libc().close(fd);
+  }
+
+  #pass(from: number, to: number, record: number[], tamper?: Tamper): Watch {
+    const buffer = new Uint8Array(65536);
+    let offset = 0;
+    let waiting: Uint8Array[] = [];
+    const output = this.reactor.watch(to, { writable: () => write() });
+    const write = () => {
+      while (waiting.length > 0) {
+        const piece = waiting[0] as Uint8Array<ArrayBuffer>;
+        const count = Number(libc().write(to, piece, BigInt(piece.length)));
+        if (count < 0) break;
+        if (count < piece.length) waiting[0] = piece.subarray(count);
+        else waiting = waiting.slice(1);
+      }
+      output.want(false, waiting.length > 0);
+      input.want(waiting.length === 0, false);
+    };
+    const input = this.reactor.watch(from, {
+      readable: () => {
+        const count = Number(libc().read(from, buffer, BigInt(buffer.length)));
+        if (count === 0) {
+          input.want(false, false);
+          return void libc().shutdown(to, 1);
+        }
+        if (count < 0) return this.cut();
+        const bytes = buffer.slice(0, count);
+        if (record.length < RECORDED_BYTES) { for (const byte of bytes) record.push(byte); }
+        const passed = tamper === undefined ? bytes : tamper(bytes, offset);
+        offset += count;
+        if (passed === undefined) return this.cut();
+        if (passed.length > 0) waiting.push(passed);
+        write();
+      },
+    });
+    input.want(true, false);
+    return {
+      want() {},
+      stop() {
+        input.stop();
+        output.stop();
+      },
+    };
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    this.sender.close();
+    this.receiver.close();
+    this.cut();
+    this.reactor.close();
+    return Promise.resolve();
+  }
+}
