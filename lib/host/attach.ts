@@ -9,6 +9,7 @@ import type { AttachPlace, AttachRequest } from "../control/attach_request.ts";
 import { LineDecoder } from "../control/line_decoder.ts";
 import { encodeRequest } from "../control/request.ts";
 import { EXIT, exitCodeOf, TransportError } from "../errors.ts";
+import { startReceiver } from "./start_receiver.ts";
 import { askAttach } from "./system/ask_control.ts";
 import { adopt, OutputQueue, readSome } from "./system/channel.ts";
 import { parseControlPath } from "./system/control_path.ts";
@@ -30,10 +31,15 @@ const CONNECT_MS = 5000;
  * what is left here is to wait for its end, since ssh's server waits for ours.
  *
  * @param socket The recv's control socket.
+ * @param startRecv Arguments for a recv that is started if none answers there.
  * @returns The exit code. What is wrong has been said to the sender by then.
  * @throws {TransportError} There is no sender to say it to; {UsageError} no socket has such a path.
  */
-export async function attach(socket: string, signal: AbortSignal): Promise<number> {
+export async function attach(
+  socket: string,
+  startRecv: string | undefined,
+  signal: AbortSignal,
+): Promise<number> {
   const path = parseControlPath(socket);
   const reactor = new Reactor();
   const stdio = { input: adopt(0, "read"), output: adopt(1, "write") };
@@ -47,6 +53,7 @@ export async function attach(socket: string, signal: AbortSignal): Promise<numbe
     say(encodeGreeting(SOFTWARE));
     const request = await hear(stdio.input.fd, reactor, signal);
     try {
+      if (startRecv !== undefined) await startReceiver(path, startRecv, reactor, signal);
       if (request.way === "over-ssh") {
         await passOn(path, [stdio.input.fd, stdio.output.fd], reactor, signal);
       } else say(encodeAttached(await place(path, request, reactor, signal)));

@@ -13,6 +13,7 @@ import type { LinkGuard } from "./tls/link_guard.ts";
  * Lets a sender in.
  *
  * @param passed Descriptors to read from and to write to, for a session over ssh; closed in any case.
+ * @param listen Where the receiver listens, as the user wrote it, for errors.
  * @param findEntrance Finds where senders come in, if there is such a thing; throws before there is.
  * @returns Where the sender can connect to, with its key; or nothing, when its session over ssh has
  *   ended.
@@ -21,19 +22,25 @@ import type { LinkGuard } from "./tls/link_guard.ts";
 export function letInBySsh(
   request: AttachRequest,
   passed: number[],
+  listen: string,
   guard: Pick<LinkGuard, "sessionKeys" | "isEncrypted">,
   findEntrance: () => Pick<Entrance, "bound" | "admit"> | undefined,
 ): Promise<AttachPlace | undefined> {
   try {
     const entrance = findEntrance();
-    if (request.way === "direct") return Promise.resolve(direct(request, guard, entrance?.bound));
+    if (request.way === "direct") {
+      return Promise.resolve(direct(request, listen, guard, entrance?.bound));
+    }
     if (entrance === undefined) {
       throw refused(
-        "kemari recv serves one connection there",
-        "start it with an address to listen at",
+        listen,
+        "this recv serves one connection",
+        "start it with HOST:PORT or unix:PATH",
       );
     }
-    if (passed.length !== 2) throw refused("two descriptors have to come with this request");
+    if (passed.length !== 2) {
+      throw refused(listen, "two descriptors have to come with this request");
+    }
     for (const fd of passed) setNonblocking(fd);
     return overSsh(passed.splice(0), entrance);
   } finally {
@@ -43,21 +50,23 @@ export function letInBySsh(
 
 function direct(
   { identity, key }: Extract<AttachRequest, { way: "direct" }>,
+  listen: string,
   { sessionKeys, isEncrypted }: Pick<LinkGuard, "sessionKeys" | "isEncrypted">,
   bound: BoundAddress | undefined,
 ): AttachPlace {
   if (bound === undefined) {
-    throw refused("kemari recv listens at no port there", "use --over-ssh");
+    throw refused(listen, "this recv listens at no port", "use --over-ssh");
   }
   if (!isEncrypted || sessionKeys === undefined) {
     throw refused(
-      "kemari recv takes plain connections there",
+      listen,
+      "this recv takes plain connections",
       "start it without --plain, at an address that is not loopback's; or use --over-ssh",
     );
   }
   const bytes = Uint8Array.from(key.match(/../g)!, (byte) => parseInt(byte, 16));
   if (!sessionKeys.add({ identity, key: bytes }, performance.now())) {
-    throw refused("too many senders are about to come", "try again in a minute");
+    throw refused(listen, "too many senders are about to come", "try again in a minute");
   }
   return bound;
 }
@@ -89,6 +98,6 @@ function setNonblocking(fd: number): void {
   libc().fcntl(fd, F_SETFL, BigInt(libc().fcntl(fd, F_GETFL, 0n) | O_NONBLOCK));
 }
 
-function refused(what: string, hint?: string): TransportError {
-  return new TransportError("recv", "connect", what, { party: "user", hint });
+function refused(listen: string, what: string, hint?: string): TransportError {
+  return new TransportError(listen, "connect", what, { party: "user", hint });
 }

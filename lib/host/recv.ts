@@ -10,6 +10,7 @@ import { freeMemoryBytes } from "./ram_dir/ram_room.ts";
 import { letInBySsh } from "./let_in_by_ssh.ts";
 import { SessionKeys } from "../keys/session_keys.ts";
 import { checkRecvSettings, goesToStdout, type RecvSettings } from "./recv_settings.ts";
+import type { AttachPlace, AttachRequest } from "../control/attach_request.ts";
 import type { ProtectRequest } from "../control/protect_request.ts";
 import type { ReceiverStatus } from "../control/receiver_status.ts";
 import type { EarlyEndStatus, EndStatus } from "../control/end_status.ts";
@@ -177,8 +178,7 @@ class Reception {
           status: () => this.#status(),
           failover: (stale) => this.#failover(stale),
           protect: (request, gone) => this.#protect(request, gone),
-          attach: (request, passed) =>
-            letInBySsh(request, passed, this.#guard, () => this.#side.receiver.entrance),
+          attach: (request, passed) => this.#attach(request, passed),
         },
         reactor,
         signal,
@@ -388,6 +388,11 @@ class Reception {
       "this end has no VM to protect: it has not taken over",
       { party: "user", hint: "see kemari status" },
     );
+  }
+
+  #attach(request: AttachRequest, passed: number[]): Promise<AttachPlace | undefined> {
+    const entrance = () => this.#side.receiver.entrance;
+    return letInBySsh(request, passed, this.#listen.text, this.#guard, entrance);
   }
 
   async #close(): Promise<void> {

@@ -1,11 +1,21 @@
 import { defineCommand } from "../command.ts";
+import { optionGroup } from "../options/option_group.ts";
+
+const start = optionGroup(
+  "Start",
+  (command) =>
+    command.option(
+      "--start <arguments>",
+      "start kemari recv with these arguments, and this control socket, if none answers there",
+    ),
+);
 
 export const attach = defineCommand({
   name: "attach",
   summary: "bring a sender that comes by ssh to the kemari recv of this host; ssh runs this",
   arguments: (command) =>
     command.argument("<socket>", "the recv's --control socket: PATH or unix:PATH"),
-  groups: [],
+  groups: [start],
   help: {
     examples: [
       `kemari protect ssh:secondary:/run/vm1.ctl …  # runs this on the secondary:
@@ -24,6 +34,9 @@ export const attach = defineCommand({
             this command waits for its end.`,
           `Whoever logs in needs the right to use the control socket: as the user that runs recv,
             as root, or by --remote-kemari "sudo kemari" at the sender.`,
+          `A recv that --start has started goes on without ssh, and without this command. It logs to
+            the socket's path with .log behind it. It needs --exec or --standby among its
+            arguments.`,
         ],
       },
     ],
@@ -33,8 +46,8 @@ export const attach = defineCommand({
       connection: "nothing answers at the socket, the recv refuses, or no sender has come",
     },
   },
-  async run([socket], _options, { signal }) {
+  async run([socket], { start }, { signal }) {
     const { attach } = await import("../../host/attach.ts");
-    return await attach(socket, signal);
+    return await attach(socket, start, signal);
   },
 });

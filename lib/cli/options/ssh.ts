@@ -13,11 +13,15 @@ export const ssh = optionGroup(
         "what starts kemari on the other host",
         DEFAULT_SSH.remoteKemari,
       )
+      .option(
+        "--recv <arguments>",
+        "start kemari recv there with these arguments if none answers at PATH",
+      )
       .addOption(
         flag("--over-ssh", "keep the session on ssh's own connection: no port has to be reached"),
       ),
-  ({ ssh, remoteKemari, overSsh }): { readonly ssh: SshOptions } => ({
-    ssh: { ssh, remoteKemari, overSsh },
+  ({ ssh, remoteKemari, overSsh, recv: startRecv }): { readonly ssh: SshOptions } => ({
+    ssh: { ssh, remoteKemari, overSsh, ...(startRecv === undefined ? {} : { startRecv }) },
   }),
 );
 
@@ -32,5 +36,8 @@ export const SSH: Note = {
       address at which recv listens, or, if that is 0.0.0.0 or [::], to where ssh has found HOST.`,
     `Under QEMU or systemd nobody can type a password: use a key without a passphrase, or an agent.
       With --over-ssh all goes through ssh, which takes more of both processors.`,
+    `With --recv "0.0.0.0:4000 --exec …", a recv that is not there is started, and then goes on by
+      itself, whatever becomes of ssh. A recv that an administrator has made a service of is better:
+      its host starts it again.`,
   ],
 };
