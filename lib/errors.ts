@@ -133,6 +133,7 @@ export type WireFault =
   | "taken-over"
   | "silence"
   | "activating"
+  | "stopping"
   | "other-vm"
   | "same-image"
   | "storage";

@@ -6,7 +6,7 @@ import { loadStream } from "../lab/recording/streams.ts";
 import { vmStateOf } from "../lab/vms/vm_state.ts";
 import { encodeRefusal } from "../txn/refusal.ts";
 import { OFFERED_FEATURES } from "../txn/hello.ts";
-import { TXN } from "../txn/wire.ts";
+import { NACK_REASON, TXN } from "../txn/wire.ts";
 
 const STREAM = loadStream("plain-7.2-bios");
 const GARBAGE = new TextEncoder().encode("no frame at all, and longer than any header is");
@@ -76,6 +76,33 @@ Deno.test("recv: garbage behind a LEAVE does not make a refusal of it", () =>
     const { code, stdout, stderr } = await recv.ended();
     assert.deepEqual([code, stdout.length], [0, 0], "a VM that was shut down is no failure");
     assert.match(stderr, /the VM was shut down at the primary; nothing is started here/);
+  }));
+
+Deno.test("recv: SIGTERM tells the sender that it is stopping; to send that is a loss", () =>
+  inFolder(async (folder) => {
+    await using recv = new KemariProcess(["recv", `unix:${folder}/s`]);
+    await recv.listening();
+    using peer = await RawPeer.connect(`${folder}/s`);
+    await peer.greet();
+    await peer.say(rawTransaction(1, STREAM), rawFrame({ command: TXN.BEGIN, transaction: 2 }));
+    await peer.expect(TXN.ACK);
+    recv.signal("SIGTERM");
+    const nack = await peer.expect(TXN.NACK);
+    assert.deepEqual([nack.transaction, nack.payload[1]], [0, NACK_REASON.stopping]);
+    assert.equal(await peer.hear(), undefined);
+    peer.close();
+    assert.equal((await recv.ended(4500)).code, 130);
+
+    await using next = new KemariProcess(["recv", `unix:${folder}/s`]);
+    await next.listening();
+    await using send = new KemariProcess(["send", `unix:${folder}/s`], { stdin: "piped" });
+    await send.write(STREAM);
+    await next.waitFor(/first transaction committed/);
+    next.signal("SIGTERM");
+    const { code, stderr } = await send.ended();
+    assert.equal(code, 4, stderr);
+    assert.match(stderr, /the secondary has ended, or is about to\nhint: /);
+    assert.equal((await next.ended(4500)).code, 130);
   }));
 
 /** A `kemari send` of a whole stream, and what a scripted receiver does when that is handed over. */

@@ -30,7 +30,8 @@ async function failures(mutant: string, fault: Fault, seed: number): Promise<Dri
     narrate: (line) => said.push(line),
     booted,
     signal: never,
-    limitMs: 8000,
+    // A machine that does much else gets more time with each try.
+    limitMs: LIMIT_MS * seed,
   });
   // A run that fails keeps its folder, for whoever is to find out why.
   const kept = said.flatMap((line) => KEPT.exec(line)?.[1] ?? []);
@@ -59,6 +60,8 @@ async function evidenceIn(folder: string): Promise<Set<string>> {
 }
 
 const MOMENTS = 5;
+/** How long anything may take in the first of them. */
+const LIMIT_MS = 8000;
 /** What fails in a run that gets stuck. */
 const STUCK = "the run came to its end";
 

@@ -31,7 +31,13 @@ import { ReplicaGate } from "./takeover/replica_gate.ts";
 import { Standby } from "./takeover/standby.ts";
 import { takeOver } from "./takeover/take_over.ts";
 import { formatTakeover, TakeoverClock } from "./takeover/takeover_clock.ts";
-import { takeoverFailure, tellSpent, tellWithoutSecondTry } from "./takeover/takeover_failure.ts";
+import {
+  AGAIN_MS,
+  takeoverFailure,
+  tellKept,
+  tellSpent,
+  tellWithoutSecondTry,
+} from "./takeover/takeover_failure.ts";
 import type { StreamConsumer } from "./takeover/write_replica.ts";
 import { SecondaryTapDevices } from "./taps/secondary_tap_devices.ts";
 import { LinkGuard } from "./tls/link_guard.ts";
@@ -39,8 +45,6 @@ import { LinkGuard } from "./tls/link_guard.ts";
 const log = getLogger(["kemari", "recv"]);
 
 const TICK_MS = 250;
-/** Between two tries of a takeover that nobody can ask for. */
-const AGAIN_MS = 5000;
 /** How long answers on the control socket have to be written before the loop ends. */
 const ANSWER_MS = 50;
 
@@ -241,10 +245,7 @@ class Reception {
     if (this.#progress.isShown) this.#progress.set(summarizeStatus(this.#ownStatus(receiver)));
   }
 
-  /**
-   * @returns What has the VM now; `undefined` if nothing has, and the replica waits for another
-   *   try.
-   */
+  /** @returns What has the VM; `undefined` if nothing has, and the replica waits for a next try. */
   async #activate(
     side: Side,
     cause: TakeoverCause,
@@ -318,30 +319,12 @@ class Reception {
       if (wasAsked) await this.#letAnswersOut();
       throw error;
     }
-    const { message } = error as Error;
-    const { committed } = receiver.replica;
     taps.deactivate();
-    if (step === "again") return await this.#untilNextTry(message, committed);
-    this.#whyNot = undefined;
-    log.error("not activated: {reason}; keeping transaction {committed}{rest}", {
-      reason: message,
-      committed,
-      rest: control === undefined
-        ? " until a sender comes back: without --control nobody can have recv try again"
-        : "",
-    });
-    receiver.resume();
-  }
-
-  /** The same takeover is tried again then. What keeps it from succeeding is said once. */
-  async #untilNextTry(reason: string, committed: number): Promise<void> {
-    if (this.#whyNot !== reason) {
-      log.error(
-        "not activated: {reason}; keeping transaction {committed}, trying again every {seconds} s",
-        { reason, committed, seconds: AGAIN_MS / 1000 },
-      );
-    }
-    this.#whyNot = reason;
+    const { message } = error as Error;
+    const isNews = step === "wait" || this.#whyNot !== message;
+    if (isNews) tellKept(step, message, receiver.replica.committed, control !== undefined);
+    this.#whyNot = step === "again" ? message : undefined;
+    if (step === "wait") return receiver.resume();
     await this.#reactor.sleep(AGAIN_MS, this.#signal);
   }
 
@@ -397,6 +380,7 @@ class Reception {
 
   async #close(): Promise<void> {
     const state = this.#state;
+    if (state.at === "open") await state.side.receiver.stop();
     if (state.at === "active") state.consumer?.kill();
     await this.#standby?.close(state.at === "active");
     if (state.at !== "starting") {

@@ -1,20 +1,18 @@
 /** VMs behind `kemari send --qmp` that somebody has paused, or that sleep: not kemari's to wake. */
 import assert from "node:assert/strict";
+import { sideBySide } from "../lab/testing/side_by_side.ts";
 import { BarePair } from "../lab/testing/bare_pair.ts";
 import { EagerSecondary } from "../lab/testing/eager_secondary.ts";
 import { until } from "../lab/program/until.ts";
 import { FROM_SOURCE } from "../lab/program/kemari_process.ts";
 import { migrateStopped } from "../lab/vms/stopped_migration.ts";
+import { delay } from "./system/delay.ts";
 import { QmpClient } from "./vm/qmp_client.ts";
 
 /** Longer than anything would need that lets the VM go on. */
 const A_WHILE_MS = 700;
 /** A VM that is about to be stopped for a checkpoint is let run behind it all the same. */
 const TRIES = 6;
-
-async function sleep(ms: number): Promise<void> {
-  await new Promise((resolve) => setTimeout(resolve, ms));
-}
 
 /** A NIC through kemari, at `net`. */
 const nicAt = (net: string) => [
@@ -75,7 +73,7 @@ type Scene = Awaited<ReturnType<typeof sending>>;
 async function pause({ qmp, status }: Scene): Promise<void> {
   for (let i = 0; i < TRIES; i++) {
     await qmp.execute("stop");
-    await sleep(A_WHILE_MS);
+    await delay(A_WHILE_MS);
     if (await status() === "paused") return;
   }
   assert.fail("the VM was woken each time that it was paused");
@@ -94,99 +92,110 @@ async function wake({ pair, qmp }: Scene): Promise<void> {
   assert.ok((await pair.primary.verify()).ok);
 }
 
-Deno.test("e2e: kemari send does not wake a VM that is paused, and protects it on", async () => {
-  const scene = await sending(50);
-  await using pair = scene.pair;
-  await pause(scene);
-  const { syncs } = await pair.syncs(1);
-  await sleep(A_WHILE_MS);
-  assert.equal((await pair.syncs(1)).syncs, syncs, "nothing to synchronize");
-  assert.equal(await scene.status(), "paused");
-  await scene.qmp.execute("cont");
-  await pair.syncs(syncs + 5);
-  await pair.assertRunning(pair.primary);
-  assert.match(scene.said(), /the VM is paused, and is synchronized when it runs again/);
-  assert.ok(!scene.secondary.hasFenced);
-});
+sideBySide("e2e: a VM behind kemari send that somebody has paused, or that sleeps", (scene) => {
+  scene("kemari send does not wake a VM that is paused, and protects it on", async () => {
+    const vm = await sending(50);
+    await using pair = vm.pair;
+    await pause(vm);
+    const { syncs } = await pair.syncs(1);
+    await delay(A_WHILE_MS);
+    assert.equal((await pair.syncs(1)).syncs, syncs, "nothing to synchronize");
+    assert.equal(await vm.status(), "paused");
+    await vm.qmp.execute("cont");
+    await pair.syncs(syncs + 5);
+    await pair.assertRunning(pair.primary);
+    assert.match(vm.said(), /the VM is paused, and is synchronized when it runs again/);
+    assert.ok(!vm.secondary.hasFenced);
+  });
 
-Deno.test("e2e: what a paused VM's NIC says neither wakes it nor keeps it from being protected on", async () => {
-  const net = await Deno.makeTempFile({ prefix: "kemari-net-" });
-  await Deno.remove(net);
-  // Whatever asks for a checkpoint is the NIC.
-  const scene = await sending(60_000, net);
-  await using pair = scene.pair;
-  const { qmp } = scene;
-  const announce = () =>
-    qmp.execute("announce-self", { initial: 50, max: 50, rounds: 2, step: 50 });
-  const { syncs } = await pair.syncs(1);
-  await announce();
-  await pair.syncs(syncs + 1);
-  await pause(scene);
-  const before = (await pair.syncs(1)).syncs;
-  for (let i = 0; i < 3; i++) {
-    await announce();
-    await sleep(A_WHILE_MS);
-    assert.equal(await scene.status(), "paused");
-  }
-  assert.equal((await pair.syncs(1)).syncs, before);
-  await qmp.execute("cont");
-  await pair.syncs(before + 1);
-  await announce();
-  await pair.syncs(before + 2);
-  await pair.assertRunning(pair.primary);
-});
+  scene(
+    "what a paused VM's NIC says neither wakes it nor keeps it from being protected on",
+    async () => {
+      const net = await Deno.makeTempFile({ prefix: "kemari-net-" });
+      await Deno.remove(net);
+      // Whatever asks for a checkpoint is the NIC.
+      const vm = await sending(60_000, net);
+      await using pair = vm.pair;
+      const { qmp } = vm;
+      const announce = () =>
+        qmp.execute("announce-self", { initial: 50, max: 50, rounds: 2, step: 50 });
+      const { syncs } = await pair.syncs(1);
+      await announce();
+      await pair.syncs(syncs + 1);
+      await pause(vm);
+      const before = (await pair.syncs(1)).syncs;
+      for (let i = 0; i < 3; i++) {
+        await announce();
+        await delay(A_WHILE_MS);
+        assert.equal(await vm.status(), "paused");
+      }
+      assert.equal((await pair.syncs(1)).syncs, before);
+      await qmp.execute("cont");
+      await pair.syncs(before + 1);
+      await announce();
+      await pair.syncs(before + 2);
+      await pair.assertRunning(pair.primary);
+    },
+  );
 
-Deno.test("e2e: a VM that was paused before kemari send had its monitor is not woken either", async () => {
-  const scene = await sending(60_000, undefined, false);
-  await using pair = scene.pair;
-  const { qmp } = scene;
-  await until(async () => await scene.status() === "running", "COLO to begin");
-  await qmp.execute("stop");
-  await scene.letIn();
-  await sleep(A_WHILE_MS);
-  // This asks for a checkpoint.
-  await qmp.execute("migrate-set-parameters", { "x-checkpoint-delay": 60_000 });
-  await until(() => /the VM is paused, and is/.test(scene.said()), "kemari to hear of it");
-  await sleep(A_WHILE_MS);
-  assert.equal(await scene.status(), "paused");
-  await qmp.execute("cont");
-  await pair.syncs(2);
-  await pair.assertRunning(pair.primary);
-});
+  scene("a VM that was paused before kemari send had its monitor is not woken either", async () => {
+    const vm = await sending(60_000, undefined, false);
+    await using pair = vm.pair;
+    const { qmp } = vm;
+    await until(async () => await vm.status() === "running", "COLO to begin");
+    await qmp.execute("stop");
+    await vm.letIn();
+    await delay(A_WHILE_MS);
+    // This asks for a checkpoint.
+    await qmp.execute("migrate-set-parameters", { "x-checkpoint-delay": 60_000 });
+    await until(() => /the VM is paused, and is/.test(vm.said()), "kemari to hear of it");
+    await delay(A_WHILE_MS);
+    assert.equal(await vm.status(), "paused");
+    await qmp.execute("cont");
+    await pair.syncs(2);
+    await pair.assertRunning(pair.primary);
+  });
 
-Deno.test("e2e: a VM that was paused behind kemari send stays so when the secondary is lost", async () => {
-  const scene = await sending(50);
-  await using pair = scene.pair;
-  await pause(scene);
-  scene.secondary.recv.signal("SIGKILL");
-  await until(() => /the VM is paused, unprotected/.test(scene.said()), "kemari to let the VM go");
-  await sleep(A_WHILE_MS);
-  assert.equal(await scene.status(), "paused");
-  await scene.qmp.execute("cont");
-  await pair.assertRunning(pair.primary);
-});
+  scene("a VM that was paused behind kemari send stays so when the secondary is lost", async () => {
+    const vm = await sending(50);
+    await using pair = vm.pair;
+    await pause(vm);
+    vm.secondary.recv.signal("SIGKILL");
+    await until(() => /the VM is paused, unprotected/.test(vm.said()), "kemari to let the VM go");
+    await delay(A_WHILE_MS);
+    assert.equal(await vm.status(), "paused");
+    await vm.qmp.execute("cont");
+    await pair.assertRunning(pair.primary);
+  });
 
-Deno.test("e2e: a guest that suspends itself behind kemari send sleeps, and is protected on when it wakes", async () => {
-  const scene = await sending(1000);
-  await using pair = scene.pair;
-  await suspend(scene);
-  await sleep(2 * A_WHILE_MS);
-  assert.equal(await scene.status(), "suspended");
-  const { syncs } = await pair.syncs(1);
-  await wake(scene);
-  await pair.syncs(syncs + 2);
-  assert.ok(!scene.secondary.hasFenced);
-});
+  scene(
+    "a guest that suspends itself behind kemari send sleeps, and is protected on when it wakes",
+    async () => {
+      const vm = await sending(1000);
+      await using pair = vm.pair;
+      await suspend(vm);
+      await delay(2 * A_WHILE_MS);
+      assert.equal(await vm.status(), "suspended");
+      const { syncs } = await pair.syncs(1);
+      await wake(vm);
+      await pair.syncs(syncs + 2);
+      assert.ok(!vm.secondary.hasFenced);
+    },
+  );
 
-Deno.test("e2e: a guest that sleeps when the secondary is lost sleeps on; its QEMU is told when it wakes", async () => {
-  const scene = await sending(1000);
-  await using pair = scene.pair;
-  await suspend(scene);
-  scene.secondary.recv.signal("SIGKILL");
-  await until(() => /QEMU is told that it is unprotected when/.test(scene.said()), "the loss");
-  await sleep(A_WHILE_MS);
-  assert.equal(await scene.status(), "suspended");
-  await wake(scene);
-  await until(() => /the VM is running, unprotected/.test(scene.said()), "kemari to tell QEMU");
-  await pair.assertRunning(pair.primary);
+  scene(
+    "a guest that sleeps when the secondary is lost sleeps on; its QEMU is told when it wakes",
+    async () => {
+      const vm = await sending(1000);
+      await using pair = vm.pair;
+      await suspend(vm);
+      vm.secondary.recv.signal("SIGKILL");
+      await until(() => /QEMU is told that it is unprotected when/.test(vm.said()), "the loss");
+      await delay(A_WHILE_MS);
+      assert.equal(await vm.status(), "suspended");
+      await wake(vm);
+      await until(() => /the VM is running, unprotected/.test(vm.said()), "kemari to tell QEMU");
+      await pair.assertRunning(pair.primary);
+    },
+  );
 });

@@ -1,5 +1,6 @@
 /** What `kemari send` changes in a QEMU whose migration is the operator's own. */
 import assert from "node:assert/strict";
+import { sideBySide } from "../lab/testing/side_by_side.ts";
 import { BarePair } from "../lab/testing/bare_pair.ts";
 import { FROM_SOURCE, KemariProcess } from "../lab/program/kemari_process.ts";
 import { QmpClient } from "./vm/qmp_client.ts";
@@ -86,54 +87,62 @@ function frontOf(link: string): number {
   })!;
 }
 
-Deno.test("e2e: kemari send puts the operator's time between checkpoints back", async () => {
-  const { pair, recv, announce, delay, assertServedOn } = await sending(true);
-  await using _ = pair;
-  await until(async () => {
-    await announce();
-    return await delay() === 100;
-  }, "held output to ask for a checkpoint");
-  recv.signal("SIGKILL");
-  await until(async () => await delay() === 1234, "the delay to be put back");
-  await assertServedOn();
-});
+sideBySide("e2e: what kemari send changes in a QEMU", (scene) => {
+  scene("kemari send puts the operator's time between checkpoints back", async () => {
+    const { pair, recv, announce, delay, assertServedOn } = await sending(true);
+    await using _ = pair;
+    await until(async () => {
+      await announce();
+      return await delay() === 100;
+    }, "held output to ask for a checkpoint");
+    recv.signal("SIGKILL");
+    await until(async () => await delay() === 1234, "the delay to be put back");
+    await assertServedOn();
+  });
 
-Deno.test("e2e: kemari send puts it back where QEMU has ended the migration, and the VM is here", async () => {
-  const { pair, recv, qmp, announce, delay } = await sending(true);
-  await using _ = pair;
-  await until(async () => {
-    await announce();
-    return await delay() === 100;
-  }, "held output to ask for a checkpoint");
-  await qmp.execute("x-colo-lost-heartbeat");
-  await recv.waitFor(/the sender has ended the protection/);
-  await until(async () => await delay() === 1234, "the delay to be put back");
-  await pair.assertRunning(pair.primary);
-});
+  scene(
+    "kemari send puts it back where QEMU has ended the migration, and the VM is here",
+    async () => {
+      const { pair, recv, qmp, announce, delay } = await sending(true);
+      await using _ = pair;
+      await until(async () => {
+        await announce();
+        return await delay() === 100;
+      }, "held output to ask for a checkpoint");
+      await qmp.execute("x-colo-lost-heartbeat");
+      await recv.waitFor(/the sender has ended the protection/);
+      await until(async () => await delay() === 1234, "the delay to be put back");
+      await pair.assertRunning(pair.primary);
+    },
+  );
 
-Deno.test("e2e: kemari send lets a VM go whose checkpoint the secondary refuses in the middle", async () => {
-  const { pair, recv, announce, assertServedOn } = await sending(false);
-  await using _ = pair;
-  await announce();
-  await recv.waitFor(/a packet of net tap net0/);
-  await assertServedOn();
-});
+  scene(
+    "kemari send lets a VM go whose checkpoint the secondary refuses in the middle",
+    async () => {
+      const { pair, recv, announce, assertServedOn } = await sending(false);
+      await using _ = pair;
+      await announce();
+      await recv.waitFor(/a packet of net tap net0/);
+      await assertServedOn();
+    },
+  );
 
-Deno.test("e2e: whoever kills the kemari send that QEMU knows has killed all of it", async () => {
-  const { pair, recv } = await sending(true);
-  await using _ = pair;
-  assert.equal(processesOf(pair.link).length, 2);
-  Deno.kill(frontOf(pair.link), "SIGKILL");
-  await until(() => processesOf(pair.link).length === 0, "the other one to end");
-  await pair.receiverStatus(({ state }) => state === "waiting");
-  assert.match(recv.stderr, /lost/);
-});
+  scene("whoever kills the kemari send that QEMU knows has killed all of it", async () => {
+    const { pair, recv } = await sending(true);
+    await using _ = pair;
+    assert.equal(processesOf(pair.link).length, 2);
+    Deno.kill(frontOf(pair.link), "SIGKILL");
+    await until(() => processesOf(pair.link).length === 0, "the other one to end");
+    await pair.receiverStatus(({ state }) => state === "waiting");
+    assert.match(recv.stderr, /lost/);
+  });
 
-Deno.test("e2e: a kemari send that is asked to end sets the VM free, and all of it ends", async () => {
-  const { pair } = await sending(true);
-  await using _ = pair;
-  Deno.kill(frontOf(pair.link), "SIGTERM");
-  await until(() => processesOf(pair.link).length === 0, "both processes to end");
-  await pair.assertRunning(pair.primary);
-  assert.match(await Deno.readTextFile(`${pair.folder}/log`), /the VM is running, unprotected/);
+  scene("a kemari send that is asked to end sets the VM free, and all of it ends", async () => {
+    const { pair } = await sending(true);
+    await using _ = pair;
+    Deno.kill(frontOf(pair.link), "SIGTERM");
+    await until(() => processesOf(pair.link).length === 0, "both processes to end");
+    await pair.assertRunning(pair.primary);
+    assert.match(await Deno.readTextFile(`${pair.folder}/log`), /the VM is running, unprotected/);
+  });
 });

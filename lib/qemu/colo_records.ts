@@ -79,7 +79,10 @@ export function decodeVmstateSize(
       "colo",
       base + at + 4,
       "too-large",
-      `device state of ${sizeBytes} bytes; 1 to ${LIMITS.deviceStateBytes} are accepted`,
+      `device state of ${
+        BigInt(u32(bytes, at + 4)) << 32n | BigInt(u32(bytes, at + 8))
+      } bytes; 1 to ` +
+        `${LIMITS.deviceStateBytes} are accepted`,
     );
   }
   return { message, sizeBytes, next: at + 12 };

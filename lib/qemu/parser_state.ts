@@ -29,8 +29,8 @@ export type ParserState =
   | "size"
   | "checkpoint-device";
 
-/** In words, for messages; device state says how much of it has come. */
-export const PLACES = {
+/** In words, for messages. */
+const PLACES = {
   header: "the stream's header",
   sections: "the place between sections",
   ram: "a ram section",
@@ -38,6 +38,14 @@ export const PLACES = {
   size: "VMSTATE_SIZE",
   between: "the place between streams",
 } as const;
+
+/** Where a parser is, in words; of device state, how much of it has come. */
+export function placeOf(state: ParserState, inCheckpoint: boolean, deviceBytes: number): string {
+  if (state === "device" || state === "checkpoint-device") {
+    return `device state (${deviceBytes} bytes so far)`;
+  }
+  return (inCheckpoint ? "a checkpoint, " : "") + PLACES[state];
+}
 
 /** What a later parser needs in order to go on with a COLO stream's checkpoints. */
 export interface CheckpointContext {
@@ -56,4 +64,6 @@ export interface ParserConfig {
    * follows it. Only for recordings: see `DeviceCollector.followed`.
    */
   readonly isRecording?: boolean;
+  /** Whether to stop behind a list of RAM blocks: what follows may have to wait. */
+  readonly stopsAtBlocks?: boolean;
 }

@@ -88,7 +88,9 @@ export class RamParser {
       const kind = flags & ~RAM_SAVE_FLAG.CONTINUE;
       let body = at + 8;
       if (kind === RAM_SAVE_FLAG.EOS) {
-        if (pageOffset !== 0) fail(base + at, "bad-value", `EOS with offset ${pageOffset}`);
+        if (pageOffset !== 0) {
+          fail(base + at, "bad-value", `EOS with offset ${u64Text(view, at, pageBytes)}`);
+        }
         this.ended = true;
         return body;
       }
@@ -114,10 +116,11 @@ export class RamParser {
       }
       if (pageOffset + pageBytes > this.#blocks[block].lengthBytes) {
         const { name, lengthBytes } = this.#blocks[block];
+        const found = u64Text(view, at, pageBytes);
         fail(
           base + at,
           "bad-value",
-          `a RAM record at ${pageOffset} lies outside block ${name} of ${lengthBytes} bytes`,
+          `a RAM record at ${found} lies outside block ${name} of ${lengthBytes} bytes`,
         );
       }
       let lengthBytes: number;
@@ -179,7 +182,8 @@ export class RamParser {
       fail(
         base + at - 8,
         "too-large",
-        `the stream announces ${totalBytes} bytes of RAM; at most ${LIMITS.ramBytes} are accepted`,
+        `the stream announces ${u64Text(view, at - 8, this.#pageBytes)} bytes of RAM; at most ` +
+          `${LIMITS.ramBytes} are accepted`,
       );
     }
     if (totalBytes === 0) fail(base + at - 8, "bad-length", "the stream announces no RAM");
@@ -204,7 +208,8 @@ export class RamParser {
         fail(
           base + nameEnd,
           "bad-length",
-          `RAM block ${name} of ${lengthBytes} bytes, with ${left} of the announced total left`,
+          `RAM block ${name} of ${u64Text(view, nameEnd)} bytes, with ${left} of the announced ` +
+            "total left",
         );
       }
       if (lengthBytes / this.#pageBytes > LIMITS.blockPages) {
@@ -221,7 +226,8 @@ export class RamParser {
         if (bytes[at] === 0 && (low & (this.#pageBytes - 1)) === 0) {
           const hugeBytes = view.getUint32(at) * 0x1_0000_0000 + low;
           if (hugeBytes === 0 || !Number.isInteger(Math.log2(hugeBytes))) {
-            fail(base + at, "bad-value", `RAM block ${name} with pages of ${hugeBytes} bytes`);
+            const found = u64Text(view, at);
+            fail(base + at, "bad-value", `RAM block ${name} with pages of ${found} bytes`);
           }
           at += 8;
         }
@@ -266,4 +272,14 @@ export function ascii(bytes: Uint8Array, at: number, end: number, base: number):
 /** Throws the {@link WireError} for a fault at `offset` of a migration stream. */
 export function fail(offset: number, fault: WireFault, message: string, hint?: string): never {
   throw new WireError("migration", offset, fault, message, { hint });
+}
+
+/**
+ * A u64 as it is on the wire, where a number may have lost digits.
+ *
+ * @param unit A power of 2: what is below it are flags, and left out.
+ */
+function u64Text(view: DataView, at: number, unit = 1): string {
+  const value = view.getBigUint64(at);
+  return `${value - value % BigInt(unit)}`;
 }

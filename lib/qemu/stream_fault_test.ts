@@ -147,6 +147,27 @@ const CASES: readonly FaultCase[] = [
     message: /section 2 .* never started/,
   },
   {
+    of: "RAM of almost 2^64 bytes, told to the last digit",
+    good: [CONFIGURED, RAM_OPEN],
+    bad: [u64(2n ** 64n - 1024n | 4n)],
+    fault: "too-large",
+    message: /announces 18446744073709550592 bytes of RAM/,
+  },
+  {
+    of: "a RAM block of 2^64 - 1 bytes",
+    good: [CONFIGURED, RAM_OPEN, u64(1024 | 4), name("pc.ram")],
+    bad: [u64(2n ** 64n - 1n)],
+    fault: "bad-length",
+    message: /RAM block pc.ram of 18446744073709551615 bytes, with 1024/,
+  },
+  {
+    of: "a RAM record far behind its block",
+    good: [LISTED],
+    bad: [u64(2n ** 64n - 1024n | 2n), name("pc.ram"), 0],
+    fault: "bad-value",
+    message: /a RAM record at 18446744073709550592 lies outside block pc.ram/,
+  },
+  {
     of: "a device before the RAM",
     good: [CONFIGURED, ramSection("START", memSize())],
     bad: [SECTION.QEMU_VM_SECTION_FULL, u32(9), name("virtio-mem-early")],
@@ -234,7 +255,7 @@ const CASES: readonly FaultCase[] = [
     bad: [u64(size)],
     fault: "too-large",
     protocol: "colo",
-    message: /are accepted/,
+    message: new RegExp(`device state of ${size} bytes; 1 to \\d+ are accepted`),
   })),
 ];
 

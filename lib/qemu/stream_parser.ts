@@ -17,7 +17,7 @@ import {
   type CheckpointContext,
   type ParserConfig,
   type ParserState,
-  PLACES,
+  placeOf,
 } from "./parser_state.ts";
 import { refuseMore, refuseSeveral, refuseTruncated } from "./stream_end_faults.ts";
 import type { StreamVisitor } from "./stream_events.ts";
@@ -56,11 +56,13 @@ export class StreamParser {
   #layout = new DeviceLayout();
   /** The last device state ended because somebody said so. */
   #endedByWord = false;
-  readonly #isRecording: boolean;
+  readonly #config: ParserConfig;
+  /** The last step has found a list of RAM blocks, and is to be the last for now. */
+  #stops = false;
 
-  constructor(visitor: StreamVisitor, { isRecording = false }: ParserConfig = {}) {
+  constructor(visitor: StreamVisitor, config: ParserConfig = {}) {
     this.#visitor = visitor;
-    this.#isRecording = isRecording;
+    this.#config = config;
   }
 
   /** A parser that stands where a checkpoint's RAM begins, just behind VMSTATE_SEND. */
@@ -98,10 +100,7 @@ export class StreamParser {
 
   /** In words, what the parser is inside of. */
   get place(): string {
-    if (this.#state === "device" || this.#state === "checkpoint-device") {
-      return `device state (${this.#device.lengthBytes} bytes so far)`;
-    }
-    return (this.#inCheckpoint ? "a checkpoint, " : "") + PLACES[this.#state];
+    return placeOf(this.#state, this.#inCheckpoint, this.#device.lengthBytes);
   }
 
   /** True while the device state of a plain stream or first pass is being collected. */
@@ -114,8 +113,8 @@ export class StreamParser {
   }
 
   /**
-   * Parses as many whole records of `bytes[start, end)` as there are, or until a whole stream has
-   * passed: what follows a stream may be the caller's to decide on first.
+   * Parses as many whole records of `bytes[start, end)` as there are, or until a whole stream (or, as
+   * configured, a list of RAM blocks) has passed: what follows may be the caller's to decide on first.
    *
    * @returns One past the last byte taken. The bytes from there on must be presented again.
    * @throws {WireError} at the first byte that cannot be accounted for.
@@ -129,7 +128,7 @@ export class StreamParser {
       if (next === NEED_MORE) break;
       at = next;
       this.#consumed = base + at;
-      if (wasDevice && this.#state === "between") break;
+      if (this.#stops || wasDevice && this.#state === "between") break;
     }
     return at;
   }
@@ -296,6 +295,7 @@ export class StreamParser {
 
   #ramRecords(bytes: Uint8Array, at: number, end: number, base: number): number {
     const next = this.#ram.parse(bytes, at, end, base, this.#visitor);
+    this.#stops = this.#config.stopsAtBlocks === true && this.#ram.announced !== undefined;
     if (this.#ram.announced !== undefined) {
       const place = { offset: base + at, endOffset: base + next };
       this.#visitor.event({ kind: "ram-blocks", ...place, blocks: this.#ram.announced });
@@ -331,7 +331,7 @@ export class StreamParser {
       this.#completeState(state, sections, this.#device.offset + totalBytes, json);
       return at + totalBytes - before;
     }
-    const stateBytes = this.#isRecording ? this.#device.followed() : undefined;
+    const stateBytes = this.#config.isRecording ? this.#device.followed() : undefined;
     if (stateBytes === undefined) return end;
     const { state, sections } = this.#device.undescribed(stateBytes);
     this.#completeState(state, sections, this.#device.offset + stateBytes);

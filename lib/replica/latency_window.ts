@@ -23,7 +23,7 @@ export class LatencyWindow {
     const ms = this.#count <= size
       ? [...this.#samples.subarray(0, this.#count)]
       : [...this.#samples.subarray(next), ...this.#samples.subarray(0, next)];
-    // A microsecond is finer than any clock here.
+    // No clock used here is finer than a microsecond.
     return { count: this.#count, ms: ms.map((value) => Math.round(value * 1000) / 1000) };
   }
 

@@ -126,7 +126,7 @@ export const FRAME_RULES: Readonly<Record<FrameName, FrameRule>> = {
     bytes: [0, MAX_PAYLOAD_BYTES],
     nacks: ["stream", "too-large", "other-vm", "storage"],
   },
-  COMMIT: { ...INSIDE, bytes: [12, 12], nacks: ["checksum", "stream", "storage", "stopping"] },
+  COMMIT: { ...INSIDE, bytes: [12, 12], nacks: ["checksum", "stream", "storage", "not-loaded"] },
   CANCEL: { ...INSIDE, bytes: EMPTY },
   ACK: {
     sentIn: { receiver: ["idle", "telling", "open", "handover", "over"] },

@@ -17,7 +17,8 @@ const HINTS: Readonly<Record<string, string>> = {
 
 /** Reasons that callers tell from others. */
 const FAULTS = [
-  ...["busy", "taken-over", "storage", "silence", "activating", "other-vm", "same-image"] as const,
+  ...["busy", "taken-over", "storage", "silence", "activating", "stopping"] as const,
+  ...["other-vm", "same-image"] as const,
 ];
 
 function isFault(name: string): name is typeof FAULTS[number] {

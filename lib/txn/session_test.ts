@@ -182,7 +182,7 @@ Deno.test("a refusal reaches the sender with its reason and text", () => {
     link.sender.begin("full");
     link.receiver.nack(1, reason, "the replica says no");
     const fault = [
-      ...["busy", "taken-over", "storage", "silence", "activating"] as const,
+      ...["busy", "taken-over", "storage", "silence", "activating", "stopping"] as const,
       ...["other-vm", "same-image"] as const,
     ].find((name) => name === reason) ?? "refused";
     assert.throws(() => link.settle(), wireFault(fault, /transaction 1: the replica says no/));

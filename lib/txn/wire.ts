@@ -54,6 +54,7 @@ export const NACK_REASON = {
   "same-image": 12,
   silence: 14,
   activating: 15,
+  "not-loaded": 16,
 } as const;
 export type NackReason = keyof typeof NACK_REASON;
 

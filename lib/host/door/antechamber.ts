@@ -1,6 +1,6 @@
 /** Where connections wait until they have shown that they are a sender's. */
 import { KemariError, TransportError } from "../../errors.ts";
-import { reasonOf } from "../../replica/secondary/secondary.ts";
+import { reasonOf } from "../../replica/secondary/refusal_reason.ts";
 import { encodeConnectionRefusal } from "../../txn/refusal.ts";
 import type { NackReason } from "../../txn/wire.ts";
 import type { Reactor, Watch } from "../system/reactor.ts";

@@ -119,7 +119,7 @@ Deno.test("an empty copy gets all, one that was interrupted the rest, one that i
   await using scene = await Scene.make(noise(), new Uint8Array(SIZE));
   const first = await scene.connect();
   await scene.snapshot(first);
-  assert.throws(() => scene.stage.receiver.failover(), /disk d: it does not go with/);
+  assert.throws(() => scene.stage.receiver.failover(), /disk d: it does not fit/);
   // One transaction has brought the beginning; the rest dies with the session.
   await scene.stage.reactor.run(() => scene.disk.resync.sentBytes > 0, never);
   await scene.snapshot(first);

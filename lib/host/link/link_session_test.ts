@@ -199,7 +199,7 @@ Deno.test("a peer that refuses and goes before HELLO is written: its reason is t
       transaction: 0,
       lengthBytes: 2 + text.length,
     }),
-    [0, NACK_REASON.stopping],
+    [0, NACK_REASON.internal],
     text,
   );
   libc().write(up[1], nack as Uint8Array<ArrayBuffer>, BigInt(nack.length));

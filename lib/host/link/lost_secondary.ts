@@ -19,6 +19,20 @@ export function closedBySecondary(name: string): TransportError {
   });
 }
 
+/**
+ * The error for a secondary whose process ends: as lost as one whose connection has broken, though it
+ * says so.
+ *
+ * @param cause Its refusal.
+ */
+export function stoppingSecondary(name: string, cause: unknown): TransportError {
+  return new TransportError(name, "read", "the secondary has ended, or is about to", {
+    party: "peer",
+    hint: "see what `kemari recv` says there, and start it again",
+    cause,
+  });
+}
+
 /** Whether it is the secondary that has failed, or the connection to it, and nobody else. */
 export function isPeers(error: unknown): boolean {
   return error instanceof KemariError && error.party === "peer";

@@ -1,5 +1,6 @@
+import { TransportError, WireError } from "../../errors.ts";
 import { Carry } from "../../bytes/carry.ts";
-import { TransportError } from "../../errors.ts";
+import { stoppingSecondary } from "./lost_secondary.ts";
 import type { Primary } from "../../replica/primary/primary.ts";
 import type { Transport } from "../system/transport.ts";
 
@@ -34,7 +35,7 @@ export class PeerInput {
    * Reads what is there, up to the peer's last message: see {@link isOver}.
    *
    * @returns `ended` if the peer closed the connection.
-   * @throws {TransportError} if it cannot be read.
+   * @throws {TransportError} if it cannot be read, or says that its process ends.
    * @throws {WireError} if the peer refused, or broke the protocol.
    */
   take(): "ended" | undefined {
@@ -68,8 +69,13 @@ export class PeerInput {
 
   #receive(count: number): void {
     const now = performance.now();
-    this.#carry.feed(this.#buffer, 0, count, (bytes, start, end) => {
-      return this.#primary.receivePeer(bytes, start, end, now);
-    });
+    try {
+      this.#carry.feed(this.#buffer, 0, count, (bytes, start, end) => {
+        return this.#primary.receivePeer(bytes, start, end, now);
+      });
+    } catch (error) {
+      const isStopping = error instanceof WireError && error.fault === "stopping";
+      throw isStopping ? stoppingSecondary(this.#transport.name, error) : error;
+    }
   }
 }

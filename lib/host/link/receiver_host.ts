@@ -7,7 +7,6 @@ import {
   type SecondaryEnd,
   type SecondaryStep,
 } from "../../decisions/secondary_end.ts";
-import type { TakeoverCause } from "../../decisions/takeover_plan.ts";
 import { type KemariError, TransportError } from "../../errors.ts";
 import type { Leave } from "../../txn/leave.ts";
 import { Replica } from "../../replica/secondary/replica.ts";
@@ -21,8 +20,10 @@ import { allocateSlab } from "../system/libc.ts";
 import type { DoorLimits } from "../door/antechamber.ts";
 import { Entrance } from "../door/entrance.ts";
 import { connectPeer, socketDescriptors } from "./peer_connection.ts";
+import { never } from "../system/never.ts";
 import type { Reactor } from "../system/reactor.ts";
 import { ReplicaOwner } from "../home/replica_owner.ts";
+import type { ReceiverState, ReceiverVerdict } from "./receiver_state.ts";
 import { ReceiverSession, type SessionSettings } from "./receiver_session.ts";
 import { oneAtATime } from "./hello_gate.ts";
 import {
@@ -59,25 +60,8 @@ export interface ReceiverSettings extends SessionSettings {
   readonly door?: DoorLimits;
 }
 
-/** Why a secondary does not receive any more; after `vm-ended` it has nothing more to do. */
-type ReceiverVerdict = TakeoverCause | "vm-ended";
-
 /** A step that keeps the replica. */
 type Keeping = Extract<SecondaryStep, { readonly do: "wait" | "end" }>;
-
-/** The states of the receiver. */
-type ReceiverState =
-  /** No sender is connected, and a sender may come. */
-  | { readonly at: "free" }
-  | { readonly at: "serving"; readonly session: ReceiverSession }
-  /** `kemari failover` was accepted, and the sender is being told to stop its VM. */
-  | { readonly at: "yielding"; readonly session: ReceiverSession }
-  /** @property decidedAt In milliseconds of performance.now(). */
-  | { readonly at: "decided"; readonly verdict: ReceiverVerdict; readonly decidedAt: number }
-  /** The VM runs here. */
-  | { readonly at: "active" }
-  /** This process is about to end: the end of the session does not matter any more. */
-  | { readonly at: "ending"; readonly session: ReceiverSession | undefined };
 
 /**
  * The secondary's side on real descriptors: sessions come and go, the replica stays.
@@ -236,6 +220,15 @@ export class ReceiverHost {
   activated(): void {
     this.#state = { at: "active" };
     this.owner.activated();
+  }
+
+  /** Tells a sender that is there that this process ends, and gives it time to read that. */
+  async stop(): Promise<void> {
+    const session = this.session;
+    if (session?.secondary.peer === undefined || session.refused) return;
+    this.#state = { at: "ending", session };
+    session.stop();
+    await this.#reactor.run(() => this.session === undefined, never).catch(() => {});
   }
 
   close(): void {

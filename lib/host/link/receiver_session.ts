@@ -230,6 +230,12 @@ export class ReceiverSession {
     );
   }
 
+  /** Tells the sender that this process ends. The session ends when the sender has closed, or in a second. */
+  stop(): void {
+    const what = "this kemari recv is ending";
+    this.#end(new TransportError(this.#peer.name, "close", what, { party: "host" }), "stopping");
+  }
+
   /** Commits and acknowledges the held transaction. */
   confirm(): void {
     this.#guard(() => {
@@ -243,7 +249,7 @@ export class ReceiverSession {
     this.#guard(() => {
       // A failure of the replica's storage is this end's: it says nothing about the sender.
       if (error instanceof TransportError && error.party === "replica") {
-        this.secondary.storageFault(error);
+        this.secondary.storageFault(error, this.secondary.inHand);
       }
       this.#end(error);
     });
@@ -269,11 +275,13 @@ export class ReceiverSession {
     this.#state = { at: "refusing" };
     this.#hello.close();
     this.#cancelTick();
-    this.secondary.refuse(error, reason);
+    // A sender that has ended the connection itself is told nothing.
+    const isLost = reason === undefined && error instanceof TransportError &&
+      error.party === "peer";
+    if (!isLost) this.secondary.refuse(error, reason, reason === undefined ? undefined : 0);
     this.#peer.push(this.secondary.takeOutput());
     // Nobody waits for a silent sender to read it.
-    let gone = reason === "silence" || error instanceof TransportError && reason === undefined &&
-        !this.secondary.storageFailed;
+    let gone = reason === "silence" || isLost;
     try {
       this.#peer.flush();
     } catch {

@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { sideBySide } from "../../lab/testing/side_by_side.ts";
 import { BarePair } from "../../lab/testing/bare_pair.ts";
 import { failover, ProtectedPair } from "../../lab/testing/protected_pair.ts";
 import type { BareVm } from "../../lab/bare_guest/bare_vm.ts";
@@ -113,28 +114,30 @@ Deno.test("e2e: under tcg the VM stands still before its RAM is read, until all 
   assert.deepEqual(events.filter((event) => order.includes(event)).slice(0, 4), order);
 });
 
-for (const what of ["SIGINT", "SIGKILL", "a lost secondary"] as const) {
-  Deno.test(`e2e: a VM that stands still to be read goes on behind ${what}`, async () => {
-    await using pair = await ProtectedPair.boot("11.1");
-    const recv = await pair.recv();
-    await pair.secondary();
-    const { qmp, events } = await listening(pair.primary.spareQmpPath);
-    const protect = pair.protect("--sync-interval", "20", "--grace", "3s");
-    await until(() => events.includes("STOP"), "the VM to be stopped");
-    // It cannot be read to its end from here on; silence is a loss in the end, and not yet.
-    recv.signal("SIGSTOP");
-    await delay(500);
-    assert.ok(!events.includes("RESUME"));
-    if (what !== "a lost secondary") {
-      protect.signal(what);
-      await protect.ended();
-    }
-    await until(() => events.includes("RESUME"), "the VM to go on");
-    await pair.assertRunning(pair.primary);
-    recv.signal("SIGCONT");
-    await qmp.close();
-  });
-}
+sideBySide("e2e: a VM that stands still to be read goes on", (scene) => {
+  for (const what of ["SIGINT", "SIGKILL", "a lost secondary"] as const) {
+    scene(`behind ${what}`, async () => {
+      await using pair = await ProtectedPair.boot("11.1");
+      const recv = await pair.recv();
+      await pair.secondary();
+      const { qmp, events } = await listening(pair.primary.spareQmpPath);
+      const protect = pair.protect("--sync-interval", "20", "--grace", "3s");
+      await until(() => events.includes("STOP"), "the VM to be stopped");
+      // It cannot be read to its end from here on; silence is a loss in the end, and not yet.
+      recv.signal("SIGSTOP");
+      await delay(500);
+      assert.ok(!events.includes("RESUME"));
+      if (what !== "a lost secondary") {
+        protect.signal(what);
+        await protect.ended();
+      }
+      await until(() => events.includes("RESUME"), "the VM to go on");
+      await pair.assertRunning(pair.primary);
+      recv.signal("SIGCONT");
+      await qmp.close();
+    });
+  }
+});
 
 Deno.test("e2e: --on-secondary-loss stop leaves the VM stopped, and says so", async () => {
   await using pair = await BarePair.boot("11.1", BARE);

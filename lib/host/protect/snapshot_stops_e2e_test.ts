@@ -1,8 +1,8 @@
 /** What stops a VM in the middle of a snapshot: its end must not set the VM running again. */
 import assert from "node:assert/strict";
+import { sideBySide } from "../../lab/testing/side_by_side.ts";
 import { BarePair } from "../../lab/testing/bare_pair.ts";
 import { EagerSecondary } from "../../lab/testing/eager_secondary.ts";
-import { kvmTest } from "../../lab/vms/kvm.ts";
 import { QmpClient } from "../vm/qmp_client.ts";
 import { delay } from "../system/delay.ts";
 import { until } from "../../lab/program/until.ts";
@@ -37,51 +37,53 @@ async function inSnapshot() {
   return { pair, secondary, protect, qmp, status, finish: () => bandwidth(FAST) };
 }
 
-for (
-  const [what, state] of [
-    ["an operator's stop", "paused"],
-    ["a panic", "guest-panicked"],
-    ["a watchdog", "watchdog"],
-  ] as const
-) {
-  kvmTest(`e2e: ${what} in the middle of a snapshot is not overruled by its end`, async () => {
+sideBySide("e2e: what stops a VM in the middle of a snapshot", (scene) => {
+  for (
+    const [what, state] of [
+      ["an operator's stop", "paused"],
+      ["a panic", "guest-panicked"],
+      ["a watchdog", "watchdog"],
+    ] as const
+  ) {
+    scene(`${what} in the middle of a snapshot is not overruled by its end`, async () => {
+      const { pair, secondary, protect, qmp, status, finish } = await inSnapshot();
+      await using _pair = pair;
+      if (state === "paused") await qmp.execute("stop");
+      else pair.primary.ask(state === "watchdog" ? "watchdog" : "panic").catch(() => {});
+      await until(async () => await status() === state, `the state ${state}`);
+      await finish();
+      await protect.waitFor(new RegExp(`the VM was stopped \\(${state}\\)`), 60_000);
+      await delay(A_WHILE_MS);
+      assert.equal(await status(), "postmigrate");
+      assert.ok(!secondary.hasFenced);
+      const { syncs } = await pair.syncs(0);
+      await qmp.execute("cont");
+      await pair.syncs(syncs + 3);
+      await pair.assertRunning(pair.primary);
+    }, { needsKvm: true });
+  }
+
+  scene("a guest that suspends itself in the middle of a snapshot sleeps", async () => {
     const { pair, secondary, protect, qmp, status, finish } = await inSnapshot();
     await using _pair = pair;
-    if (state === "paused") await qmp.execute("stop");
-    else pair.primary.ask(state === "watchdog" ? "watchdog" : "panic").catch(() => {});
-    await until(async () => await status() === state, `the state ${state}`);
+    await pair.primary.ask("suspend");
+    await secondary.recv.waitFor(/the guest sleeps, suspended to RAM/, 60_000);
     await finish();
-    await protect.waitFor(new RegExp(`the VM was stopped \\(${state}\\)`), 60_000);
     await delay(A_WHILE_MS);
-    assert.equal(await status(), "postmigrate");
-    assert.ok(!secondary.hasFenced);
-    const { syncs } = await pair.syncs(0);
-    await qmp.execute("cont");
-    await pair.syncs(syncs + 3);
+    assert.equal(await status(), "suspended");
+    await qmp.execute("system_wakeup");
+    await protect.waitFor(/(protected: snapshots follow[^]*){2}/, 60_000);
     await pair.assertRunning(pair.primary);
-  });
-}
+    assert.ok(!secondary.hasFenced);
+  }, { needsKvm: true });
 
-kvmTest("e2e: a guest that suspends itself in the middle of a snapshot sleeps", async () => {
-  const { pair, secondary, protect, qmp, status, finish } = await inSnapshot();
-  await using _pair = pair;
-  await pair.primary.ask("suspend");
-  await secondary.recv.waitFor(/the guest sleeps, suspended to RAM/, 60_000);
-  await finish();
-  await delay(A_WHILE_MS);
-  assert.equal(await status(), "suspended");
-  await qmp.execute("system_wakeup");
-  await protect.waitFor(/(protected: snapshots follow[^]*){2}/, 60_000);
-  await pair.assertRunning(pair.primary);
-  assert.ok(!secondary.hasFenced);
-});
-
-kvmTest("e2e: a guest that powers itself off in the middle of a snapshot has ended", async () => {
-  const { pair, secondary, protect } = await inSnapshot();
-  await using _pair = pair;
-  pair.primary.ask("poweroff").catch(() => {});
-  const { code, stderr } = await protect.ended(60_000);
-  assert.equal(code, 0, stderr);
-  await secondary.recv.waitFor(/the VM was shut down at the primary/);
-  assert.ok(!secondary.hasFenced);
+  scene("a guest that powers itself off in the middle of a snapshot has ended", async () => {
+    const { pair, secondary, protect } = await inSnapshot();
+    await using _pair = pair;
+    pair.primary.ask("poweroff").catch(() => {});
+    const { code, stderr } = await protect.ended(60_000);
+    assert.equal(code, 0, stderr);
+    await secondary.recv.waitFor(/the VM was shut down at the primary/);
+    assert.ok(!secondary.hasFenced);
+  }, { needsKvm: true });
 });

@@ -42,3 +42,29 @@ export function tellWithoutSecondTry(error: unknown, folder: string | undefined)
       "kemari failover; or let the VM go on at the primary, if it is there still, but never both";
   log.error("not activated: {rest}", { rest });
 }
+
+/** Between two tries of a takeover that nobody can ask for. */
+export const AGAIN_MS = 5000;
+
+/**
+ * Says that the replica is kept, and what may come of it.
+ *
+ * @param canAsk Whether anybody can ask for another try.
+ */
+export function tellKept(
+  step: "wait" | "again",
+  reason: string,
+  committed: number,
+  canAsk: boolean,
+): void {
+  const next = step === "again"
+    ? `, and trying again every ${AGAIN_MS / 1000} s`
+    : canAsk
+    ? ""
+    : " until a sender comes back: without --control nobody can have recv try again";
+  log.error("not activated: {reason}; keeping transaction {committed}{next}", {
+    reason,
+    committed,
+    next,
+  });
+}

@@ -157,6 +157,11 @@ export class RawPeer implements Disposable {
     }
   }
 
+  /** Says no more; hears on. */
+  async closeOutput(): Promise<void> {
+    await this.#connection.closeWrite();
+  }
+
   /** May be called again. */
   close(): void {
     if (!this.#isClosed) this.#connection.close();

@@ -2,15 +2,15 @@ import { WireError } from "../../errors.ts";
 import type { SecondaryDiskConfig } from "./disk_copy.ts";
 import type { TapEvent } from "./tap_events.ts";
 
-/** An event of a disk. */
+/** The events of disks. */
 export type DiskEvent = Exclude<TapEvent, { readonly kind: "packet" }>;
 
 /**
- * Holds an event of a disk against the disk that is here.
+ * Checks a disk's event against the disk of that name here.
  *
- * @param disk Undefined where there is none of that name.
- * @param offset Of the event in the connection, for errors.
- * @throws {WireError} `bad-value` where it does not go with it.
+ * @param disk Undefined if there is no disk of that name.
+ * @param offset The event's offset in the connection, for errors.
+ * @throws {WireError} `bad-value` if the event does not fit the disk.
  */
 export function checkDiskEvent(
   event: DiskEvent,

@@ -1,5 +1,5 @@
 /**
- * DISK_QUERY and DISK_DIGEST: what one side's copy of a disk holds, told chunk by chunk.
+ * DISK_QUERY and DISK_DIGEST: digests of the chunks of a disk's copy.
  *
  * Chunks are equally long, from the disk's front on; the last one may be shorter.
  */
@@ -10,11 +10,13 @@ import type { Done } from "./done.ts";
 import type { PageDigest } from "../pages/page_digest.ts";
 import { decodeTapName } from "./tap_events.ts";
 
-/** A disk that can be told about. Calls are done at once or later, in order; see `DiskStore`. */
+/** A disk that can be digested. Calls are done at once or later, in order; see `DiskStore`. */
 export interface DigestedDisk {
   readonly sizeBytes: number;
   read(into: Uint8Array<ArrayBuffer>, offset: number, done: Done): void;
-  /** Tells how many bytes, from `offset` on, are known to be zeros without reading them; 0 if none. */
+  /**
+   * Tells how many bytes, from `offset` on, are known to be zeros without reading them; 0 if none.
+   */
   zeroBytes(
     offset: number,
     lengthBytes: number,
@@ -22,22 +24,22 @@ export interface DigestedDisk {
   ): void;
 }
 
-/** Something that is waited for: goes on by itself, and calls back when it is there. */
+/** An operation to wait for: it goes on by itself, and calls back when it is done. */
 export type Waits = (resume: () => void) => void;
 
-/** Part of an answer to a query; `undefined` where only reading was done. */
+/** Part of an answer to a query; `undefined` if there was only reading so far. */
 export type DigestPart = { readonly payload: Uint8Array; readonly last: boolean } | undefined;
 
-/** Which chunks the sender wants to hear of. */
+/** The chunks whose digests the sender wants. */
 export interface DiskQuery {
   readonly tap: string;
-  /** Halves of the digests' seed. */
+  /** The halves of the digests' seed. */
   readonly seedLow: number;
   readonly seedHigh: number;
   readonly chunkBytes: number;
-  /** Where the first chunk begins. */
+  /** The offset of the first chunk. */
   readonly offset: number;
-  /** To the end of a chunk. */
+  /** The length of the range, which ends with a chunk. */
   readonly lengthBytes: number;
 }
 
@@ -49,7 +51,7 @@ export interface DiskDigestRun {
   readonly digests: Uint8Array;
 }
 
-/** Bytes of a chunk: at least, and at most. Powers of two. */
+/** The least and the most bytes of a chunk, which has a power of two. */
 const CHUNK_BYTES = { least: 4096, most: 1 << 20 } as const;
 
 const QUERY_FIXED_BYTES = 29;
@@ -75,8 +77,7 @@ export function encodeDiskQuery(query: DiskQuery): Uint8Array {
 }
 
 /**
- * Decodes a DISK_QUERY payload. Whether there is such a disk, and of that size, is the caller's to
- * check.
+ * Decodes a DISK_QUERY payload. The caller checks whether there is such a disk, of that size.
  *
  * @param offset Of the payload in the connection, for errors.
  * @throws {WireError}
@@ -123,10 +124,11 @@ export function encodeDigestRun({ offset, zeroBytes, digests }: DiskDigestRun): 
 }
 
 /**
- * Decodes a DISK_DIGEST payload that has to go on where the answer so far has ended.
+ * Decodes a DISK_DIGEST payload, which has to continue the answer so far.
  *
- * @param at Where that is; `end` is where the query's range ends.
- * @throws {WireError} where it does not, goes beyond the end, or is cut inside a digest.
+ * @param at The end of the answer so far; `end` is the end of the query's range.
+ * @throws {WireError} if it does not continue the answer, goes beyond the end, or is cut inside a
+ *   digest.
  */
 export function decodeDigestRun(
   payload: Uint8Array,
@@ -154,21 +156,21 @@ export function decodeDigestRun(
   return { offset: at, zeroBytes, digests: payload.subarray(RUN_FIXED_BYTES) };
 }
 
-/** One past the last byte that a run tells of. @param end Where the query's range ends. */
+/** One past the last byte that a run describes. @param end The end of the query's range. */
 export function endOfRun(run: DiskDigestRun, chunkBytes: number, end: number): number {
   const chunks = run.digests.length / DIGEST_BYTES;
   return Math.min(end, run.offset + run.zeroBytes + chunks * chunkBytes);
 }
 
-/** Reads between two yields: so much time passes until a heartbeat gets its turn. */
+/** How much is read between two yields, which let heartbeats have their turn. */
 const STEP_BYTES = 1 << 20;
 
 /**
  * Answers a query, a little at a time.
  *
- * @yields Payloads for DISK_DIGEST, or `undefined` where only reading was done; or what is to be
- *   waited for before it goes on.
- * @throws what the disk fails with.
+ * @yields Payloads for DISK_DIGEST; `undefined` if there was only reading; or an operation to wait
+ *   for before going on.
+ * @throws the disk's error.
  */
 export function* digestDisk(
   disk: DigestedDisk,
@@ -195,7 +197,7 @@ export function* digestDisk(
         resume();
       });
     if (failure !== undefined) throw failure;
-    // Only whole chunks are told to be zeros, or the rest of the disk.
+    // Only whole chunks, or the rest of the disk, are reported as zeros.
     if (zeros < end - at) zeros -= zeros % chunkBytes;
     let data: Uint8Array | undefined;
     if (zeros === 0) {

@@ -5,14 +5,14 @@ import { refuse } from "../../txn/wire_fault.ts";
 
 /** Bytes of a session's mark. */
 export const MARK_BYTES = 16;
-/** Characters of a place, all of them ASCII, at the most. */
+/** The most characters of a place; all of them are ASCII. */
 const MAX_PLACE_LENGTH = 2000;
 
-/** Says where the primary's image of a disk is, see `lib/decisions/same_image.ts`. */
+/** Tells the place of the primary's image of a disk, see `lib/decisions/same_image.ts`. */
 export interface DiskMark {
-  /** The tap's. */
+  /** The tap's name. */
   readonly name: string;
-  /** What was put at the file that stores the image; 16 random bytes. */
+  /** The mark that was put on the file that stores the image: 16 random bytes. */
   readonly mark: Uint8Array;
   readonly place: string;
 }
@@ -32,7 +32,7 @@ export function encodeDiskMark({ name, mark, place }: DiskMark): HelloField {
 }
 
 /**
- * Decodes all marks; none of an older sender's.
+ * Decodes all marks; a HELLO of an older sender has none.
  *
  * @param offset Of HELLO's payload, for errors.
  * @throws {WireError} `bad-length` or `bad-value`.

@@ -1,19 +1,19 @@
-/** How the overlay is divided: what guests write in. */
+/** The overlay's page size: guests write in such pages. */
 const OVERLAY_PAGE_BYTES = 4096;
 
-/** All pages of zeros are this one: a guest may trim its whole disk at a blow. */
+/** Shared by all pages of zeros: a guest may trim its whole disk at once. */
 const ZERO_PAGE = new Uint8Array(OVERLAY_PAGE_BYTES);
-/** What a page of zeros takes beside its data, roughly. */
+/** About how many bytes a page of zeros takes. */
 const ENTRY_BYTES = 128;
 
-/** A write of the guest's; of zeros where there is no data. */
+/** A write of the guest; of zeros if there is no data. */
 export interface Change {
   readonly offset: number;
   readonly lengthBytes: number;
   readonly data?: Uint8Array;
 }
 
-/** A page as the image has it. */
+/** A page with the image's content. */
 export interface EdgePage {
   readonly offset: number;
   readonly bytes: Uint8Array<ArrayBuffer>;
@@ -25,7 +25,7 @@ interface OverlayPage {
   epoch: number;
 }
 
-/** What a guest has written and its shared image does not have yet, by pages. */
+/** The guest's writes that a shared image does not have yet, by pages. */
 export class DiskOverlay {
   readonly #pages = new Map<number, OverlayPage>();
   #bytes = 0;
@@ -35,12 +35,12 @@ export class DiskOverlay {
   get isEmpty(): boolean {
     return this.#pages.size === 0;
   }
-  /** Bytes of memory that it takes. */
+  /** Bytes of memory that the overlay takes. */
   get bytes(): number {
     return this.#bytes;
   }
 
-  /** Puts what is here over what was read from the image. */
+  /** Copies the overlay's pages over data read from the image. */
   layOver(bytes: Uint8Array, offset: number): void {
     if (this.#pages.size === 0) return;
     const end = offset + bytes.length;
@@ -55,8 +55,8 @@ export class DiskOverlay {
   }
 
   /**
-   * The pages of which a change leaves a part as it is, and that are not here: to be read from the
-   * image before it is written.
+   * The pages that a change covers only partly, and that are not in the overlay: they have to be
+   * read from the image before the change.
    */
   edgesOf({ offset, lengthBytes }: Change): EdgePage[] {
     const edges: EdgePage[] = [];
@@ -74,7 +74,8 @@ export class DiskOverlay {
   /**
    * Takes a change of the open epoch.
    *
-   * @param edges What {@link edgesOf} wanted, read. Of a page that has come here meanwhile it is old.
+   * @param edges The pages that {@link edgesOf} wanted. If such a page has come into the overlay
+   *   meanwhile, the one read is outdated.
    */
   write({ offset, lengthBytes, data }: Change, edges: readonly EdgePage[]): void {
     for (const edge of edges) {
@@ -107,12 +108,12 @@ export class DiskOverlay {
     }
   }
 
-  /** All of it belongs to an epoch that is open. */
+  /** All pages belong to the open epoch. */
   reopen(): void {
     for (const page of this.#pages.values()) page.epoch = Infinity;
   }
 
-  /** The image has what epochs up to this one have written. */
+  /** The image has the writes of all epochs up to this one. */
   drop(upTo: number): void {
     for (const [number, page] of this.#pages) {
       if (page.epoch > upTo) continue;
@@ -125,7 +126,7 @@ export class DiskOverlay {
     return Math.min(OVERLAY_PAGE_BYTES, this.sizeBytes - number * OVERLAY_PAGE_BYTES);
   }
 
-  /** A page, as the open epoch has made it. */
+  /** Sets a page's content in the open epoch. */
   #put(number: number, bytes: Uint8Array): void {
     const page = this.#pages.get(number);
     if (page === undefined) {

@@ -13,23 +13,23 @@ import type { PrimaryDiskTap } from "./primary_disk_tap.ts";
 import type { PageDigest } from "../pages/page_digest.ts";
 import type { ResyncProgress } from "../../control/tap_status.ts";
 
-/** Compared, and sent, in one go. */
+/** The bytes of a chunk, which is compared and sent as a whole. */
 export const RESYNC_CHUNK_BYTES = 256 * 1024;
-/** How far the secondary is asked ahead of what has been compared. */
+/** How far queries to the secondary are ahead of the comparison. */
 const AHEAD_BYTES = 32 * 2 ** 20;
-/** One query's range, unless it is one of zeros here: those cost nothing to compare. */
+/** The range of a query, unless it is all zeros here: those cost nothing to compare. */
 const QUERY_BYTES = 16 * 2 ** 20;
 const MAX_QUERY_BYTES = 64 * 2 ** 30;
-/** Parts that are looked at in one step, whatever they cost. */
+/** The most parts that are compared in a step, whatever they cost. */
 const PARTS_PER_STEP = 256;
 
-/** What to do about a secondary's copy at the beginning of a session. */
+/** What to do with a secondary's copy at the beginning of a session. */
 export type ResyncPlan =
-  /** It is known to be equal. */
+  /** The copy is known to be equal. */
   | { readonly kind: "none" }
-  /** Nothing is known of it, and it cannot be asked: everything is sent. */
+  /** Nothing is known of the copy, and the secondary cannot be asked: everything is sent. */
   | { readonly kind: "copy" }
-  /** It is asked for digests under this seed, and what differs is sent. */
+  /** The secondary is asked for digests under this seed, and chunks that differ are sent. */
   | {
     readonly kind: "compare";
     readonly seedLow: number;
@@ -37,20 +37,23 @@ export type ResyncPlan =
     readonly digest: PageDigest;
   };
 
-/** Told how many bytes a part has read; `undefined` where nothing more can be done now. */
+/**
+ * Called with the number of bytes that a part has read; `undefined` if nothing more can be done
+ * now.
+ */
 type PartDone = (readBytes: number | undefined, error?: Error) => void;
 
 /**
  * Brings a secondary's copy of a replicated disk in step, from the front to the back, while the VM
  * runs and writes.
  *
- * The secondary tells digests of its chunks; those that differ from ours are sent. Wherever the
- * copy stands when a session begins (half copied, once complete and left behind, the old primary's
- * own disk) only that is sent. A chunk is compared and recorded in the moment in which it has been
- * read, and the tap records the guest's writes in front of that place and not behind it. The image
- * does in order what touches one place: a write that it did before that read is in what was read, and
- * one that it did after is recorded, since it is done after. So for every byte either the secondary has it at that moment, or it is sent; and
- * every later write travels, in order.
+ * The secondary sends digests of its chunks, and the chunks that differ are sent to it. Whatever
+ * the copy is when a session begins (half copied, once complete and out of date, the old primary's
+ * own disk), only the differences are sent. A chunk is compared and recorded in the moment in which
+ * it has been read, and the tap records the guest's writes in front of that place and not behind
+ * it. The image carries out in order what touches the same place: a write before the read is in the
+ * data read, and a write after the read is recorded. So each byte is either equal at the secondary
+ * at that moment, or it is sent; and every later write travels, in order.
  *
  * ```text
  * waiting ──begin()──► asking: takeQuery(), receive(), step() … ──► done, "copied" is recorded
@@ -64,7 +67,7 @@ export class DiskResync {
   #equalBytes = 0;
   #sentBytes = 0;
   #done = false;
-  /** Queries without a whole answer, oldest first. */
+  /** The queries whose answers are not complete, oldest first. */
   #asked: { readonly end: number }[] = [];
   #askedTo = 0;
   #answeredTo = 0;
@@ -88,12 +91,15 @@ export class DiskResync {
       sentBytes: this.#sentBytes,
     };
   }
-  /** True from the moment at which what is to be done is known. */
+  /** Whether it is known what to do with the copy. */
   get begun(): boolean {
     return this.#plan !== undefined;
   }
 
-  /** Another secondary, or the same come back: nothing is known of its copy. */
+  /**
+   * A session begins with another secondary, or the same one that comes back: nothing is known of
+   * its copy.
+   */
   reset(): void {
     this.#plan = undefined;
     this.#offset =
@@ -105,7 +111,7 @@ export class DiskResync {
     this.#asked = [];
     this.#runs = [];
     this.#done = this.#isAsking = this.#isStepping = false;
-    // What is being read belongs to the session before.
+    // A read that is under way belongs to the session before.
     this.#chunk = new Uint8Array(RESYNC_CHUNK_BYTES);
     this.#tap.recordBelow(0);
   }
@@ -119,8 +125,8 @@ export class DiskResync {
   }
 
   /**
-   * Tells the next question for the secondary, as a DISK_QUERY payload, if it is time for one and none
-   * is being made. Its answer is to be given to {@link receive}, behind those of the questions before.
+   * Makes the next query, as a DISK_QUERY payload, if it is time for one and none is being made.
+   * Its answer is to be given to {@link receive}, after those of the queries before.
    */
   takeQuery(told: (query: Uint8Array) => void): void {
     const plan = this.#plan;
@@ -151,9 +157,9 @@ export class DiskResync {
   }
 
   /**
-   * Takes the next part of the oldest answer.
+   * Takes the next part of the answer to the oldest query.
    *
-   * @throws {WireError} where it does not answer the question.
+   * @throws {WireError} if it does not answer the query.
    */
   receive(payload: Uint8Array, last: boolean): void {
     const end = this.#asked[0]?.end ?? this.#answeredTo;
@@ -164,7 +170,7 @@ export class DiskResync {
         "transaction",
         answeredTo,
         "bad-value",
-        "a DISK_DIGEST that says nothing",
+        "a DISK_DIGEST without content",
       );
     }
     this.#answeredTo = answeredTo;
@@ -181,11 +187,12 @@ export class DiskResync {
   }
 
   /**
-   * Reads, compares and records so many bytes, or a little more; what the image is waited for comes
-   * later. While one step goes on, another does nothing.
+   * Reads, compares and records this many bytes, or a little more; if the image has to be waited
+   * for, later. During a step another call does nothing.
    *
-   * @param stepped Told how many bytes were read; in the end, where all was done at once too.
-   * @throws what the image fails with, from here or from where that is noticed.
+   * @param stepped Called at the end of the step, with the number of bytes read; before this
+   *   returns if all was done at once.
+   * @throws the image's error, from here or from where it is noticed.
    */
   step(budgetBytes: number, stepped: (readBytes: number) => void = () => {}): void {
     const plan = this.#plan;
@@ -200,7 +207,7 @@ export class DiskResync {
       stepped(readBytes);
     };
     const next = () => {
-      // Parts that are done at once follow each other here; the others go on where they end.
+      // Parts that are done at once follow each other in this loop; others go on in their callback.
       do {
         if (isOver()) return end();
         if (this.#offset === this.#image.sizeBytes) {
@@ -238,7 +245,10 @@ export class DiskResync {
     });
   }
 
-  /** Tells the bytes read, or `undefined` where the secondary has not told enough. */
+  /**
+   * Calls `done` with the bytes read, or with `undefined` if the secondary has not sent enough
+   * digests.
+   */
   #comparePart(done: PartDone): void {
     let run = this.#runs[0];
     const size = this.#image.sizeBytes;
@@ -249,7 +259,7 @@ export class DiskResync {
     if (run === undefined) return done(undefined);
     const firstChunk = run.offset + run.zeroBytes;
     if (this.#offset < firstChunk) {
-      // Zeros there.
+      // The secondary has zeros there.
       this.#image.zeroBytes(this.#offset, firstChunk - this.#offset, (zeros, error) => {
         if (error !== undefined) return done(0, error);
         if (zeros > 0) {
@@ -267,7 +277,7 @@ export class DiskResync {
     this.#image.zeroBytes(this.#offset, lengthBytes, (zeros, error) => {
       if (error !== undefined) return done(0, error);
       if (zeros === lengthBytes) {
-        // The secondary tells zeros as such: here it has something else.
+        // The secondary reports zeros as such: here it has something else.
         this.#send(lengthBytes, undefined);
         return done(0);
       }
@@ -281,7 +291,7 @@ export class DiskResync {
     });
   }
 
-  /** Reads the chunk that the next byte to look at begins, as far as `end`, and has it judged. */
+  /** Reads the chunk that begins with the next byte, up to `end`, and compares it. */
   #read(
     done: PartDone,
     judge: (chunk: Uint8Array<ArrayBuffer>) => void,
@@ -303,7 +313,7 @@ export class DiskResync {
     this.#advance(lengthBytes);
   }
 
-  /** @param data Undefined for zeros. */
+  /** @param data The chunk; undefined for zeros. */
   #send(lengthBytes: number, data: Uint8Array | undefined): void {
     const tap = this.#tap.name;
     const offset = this.#offset;

@@ -236,7 +236,7 @@ Deno.test("an answer that does not get on, or ends too early or too late, is ref
   const all = encodeDigestRun({ offset: 0, zeroBytes: SIZE, digests: new Uint8Array(0) });
   for (
     const [payload, last, message] of [
-      [nothing, false, /says nothing/],
+      [nothing, false, /without content/],
       [part, true, /the last one, and not at/],
       [all, false, /without an end/],
     ] as const

@@ -6,7 +6,7 @@ interface Epoch {
   readonly committedAt: number;
 }
 
-/** Follows the epochs of one class of events. The clock is handed in. */
+/** Measures how long the events of one class are held. Time is an argument. */
 export class EventLatency {
   readonly #trigger = new LatencyWindow();
   readonly #commit = new LatencyWindow();
@@ -21,7 +21,7 @@ export class EventLatency {
     this.#firstAt ??= nowMs;
   }
 
-  /** A synchronization has been asked for, or has begun without. */
+  /** A synchronization has been asked for, or has begun without a request. */
   triggered(nowMs: number): void {
     if (this.#firstAt !== undefined) this.#triggeredAt ??= nowMs;
   }
@@ -44,14 +44,14 @@ export class EventLatency {
     }
   }
 
-  /** What this transaction and all before it held is out. */
+  /** Everything held for this transaction and all before it has left. */
   released(transaction: number, nowMs: number): void {
     while (this.#committed.length > 0 && this.#committed[0].transaction <= transaction) {
       this.#release.add(nowMs - this.#committed.shift()!.committedAt);
     }
   }
 
-  /** The secondary is lost: what is held now is not committed to anybody. */
+  /** The secondary is lost: what is held now will not be committed. */
   reset(): void {
     this.#firstAt = this.#triggeredAt = undefined;
     this.#closed = [];

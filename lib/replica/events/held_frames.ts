@@ -1,7 +1,7 @@
 import { StateError } from "../../errors.ts";
 import { LatencyWindow } from "../latency_window.ts";
 
-/** How much may wait. */
+/** How many frames and bytes may wait. */
 export interface HeldLimits {
   readonly maxFrames: number;
   readonly maxBytes: number;
@@ -10,7 +10,9 @@ export interface HeldLimits {
 /** The frames of one closed epoch, in the order the guest sent them. */
 export interface HeldEpoch {
   readonly epoch: number;
-  /** Never changed after they were held: they may be sent to the secondary from where they lie. */
+  /**
+   * Never changed after they were held, so that they can be sent to the secondary without a copy.
+   */
   readonly frames: readonly Uint8Array[];
   readonly bytes: number;
 }
@@ -24,31 +26,32 @@ interface Entry {
 /** A closed epoch: its frames end where the next one's begin. */
 interface Boundary {
   readonly epoch: number;
-  /** Number, counted from the first frame ever, of the first frame that is not in it. */
+  /** The number, counted from the first frame ever, of the first frame behind the epoch. */
   readonly end: number;
 }
 
 const COMPACT_AT = 4096;
 
 /**
- * The one queue of what a guest says to the world: it holds frames until their epoch is released.
+ * The queue of a guest's frames to the world: it holds frames until their epoch is released.
  *
- * All frames stand in one line in the order in which they came, whether held, released or passed
- * through, and leave it at its front only, so none overtakes another. An epoch is a mark *between* two
- * frames, set when it is closed; releasing moves one index up to such a mark. So a frame that
- * came after an epoch was closed lies behind that epoch's mark, and releasing the epoch cannot reach it.
+ * All frames are in one queue in the order in which they came, whether held, released or passed
+ * through, and leave only at its front, so none overtakes another. An epoch is a mark *between* two
+ * frames, set when it is closed; releasing moves one index up to such a mark. So a frame that came
+ * after an epoch was closed is behind that epoch's mark, and releasing the epoch cannot reach the
+ * frame.
  *
  * ```text
  * number:  taken ≤ releasable ≤ (mark of the last closed epoch) ≤ total
  *            │ may leave │ closed, waits for its ACK │ open epoch │
  * ```
  *
- * No I/O and no clock: times are handed in, in milliseconds.
+ * No I/O and no clock: time is an argument, in milliseconds.
  */
 export class HeldFrames {
   readonly #limits: HeldLimits;
   #entries: Entry[] = [];
-  /** Number of the frame at the start of `#entries`. */
+  /** The number of the frame at the start of `#entries`. */
   #base = 0;
   #taken = 0;
   #releasable = 0;
@@ -56,14 +59,14 @@ export class HeldFrames {
   #bytes = 0;
   #heldBytes = 0;
   #isHolding = false;
-  /** Closed and not released, epochs ascending. */
+  /** The epochs that are closed and not released, ascending. */
   #boundaries: Boundary[] = [];
-  /** Released, but frames of it may still stand in the line. */
+  /** The epochs that are released, but may still have frames in the queue. */
   #leaving: Boundary[] = [];
   #lastClosed = -Infinity;
   #lastReleased = -Infinity;
 
-  /** How long frames of released epochs were in the line, in ms. Passed frames are not in it. */
+  /** How long frames of released epochs were in the queue, in ms; without frames that passed. */
   readonly holdTime: LatencyWindow = new LatencyWindow();
 
   constructor(limits: HeldLimits) {
@@ -74,25 +77,25 @@ export class HeldFrames {
   get isHolding(): boolean {
     return this.#isHolding;
   }
-  /** Frames that may not leave yet. */
+  /** How many frames may not leave yet. */
   get heldFrames(): number {
     return this.#total - this.#releasable;
   }
   get heldBytes(): number {
     return this.#heldBytes;
   }
-  /** Frames in the line: held ones, and those that may leave but have not. */
+  /** How many frames are in the queue: held ones, and those that may leave but have not. */
   get queuedFrames(): number {
     return this.#total - this.#taken;
   }
   get queuedBytes(): number {
     return this.#bytes;
   }
-  /** Frames of the open epoch. */
+  /** How many frames the open epoch has. */
   get openFrames(): number {
     return this.#total - this.#closedEnd();
   }
-  /** Whether no more frames should be read. What was read already must still be added. */
+  /** Whether no more frames should be read. Frames that were read already must still be added. */
   get isFull(): boolean {
     return this.queuedFrames >= this.#limits.maxFrames || this.#bytes >= this.#limits.maxBytes;
   }
@@ -103,10 +106,10 @@ export class HeldFrames {
   }
 
   /**
-   * Adds a frame at the end of the line: it waits if {@link isHolding}, else it may leave when all
-   * before it have.
+   * Adds a frame at the end of the queue: it waits if {@link isHolding}, else it may leave when all
+   * before it have left.
    *
-   * @param frame Taken over: nobody may change its bytes from now on.
+   * @param frame Owned by the queue: nobody may change its bytes from now on.
    */
   add(frame: Uint8Array, nowMs: number): void {
     this.#entries.push({ frame, addedAtMs: nowMs, wasHeld: this.#isHolding });
@@ -133,9 +136,9 @@ export class HeldFrames {
   }
 
   /**
-   * Takes back the closing of this epoch and of all after it, because their transaction was
-   * cancelled: their frames are in the open epoch again, and will be given out again. The
-   * numbers are used up, so that a late acknowledgment finds nothing to release.
+   * Opens this epoch and all after it again, because their transaction was cancelled: their frames
+   * are in the open epoch again, and will be given out again. The numbers are used up, so that a
+   * late acknowledgment finds nothing to release.
    *
    * @throws {StateError} if it has been released.
    */
@@ -147,8 +150,8 @@ export class HeldFrames {
   }
 
   /**
-   * Lets the frames of this epoch and of all before it leave. An epoch that is not closed releases
-   * nothing of the open one.
+   * Releases the frames of this epoch and of all before it. An epoch that is not closed releases
+   * nothing of the open epoch.
    *
    * @returns Frames that may leave now and could not before.
    */
@@ -164,7 +167,7 @@ export class HeldFrames {
   }
 
   /**
-   * Lets everything leave, in order, and everything that comes from now on.
+   * Releases everything, in order, and everything that comes from now on.
    *
    * @returns Frames that may leave now and could not before.
    */
@@ -208,7 +211,7 @@ export class HeldFrames {
     return entry.wasHeld;
   }
 
-  /** The last epoch that left whole since the last call, if any did. */
+  /** The last epoch that has left completely since the last call, if there is one. */
   takeLeftEpoch(): number | undefined {
     let epoch: number | undefined;
     while (this.#leaving.length > 0 && this.#leaving[0].end <= this.#taken) {
@@ -221,7 +224,10 @@ export class HeldFrames {
     return Math.max(this.#boundaries.at(-1)?.end ?? 0, this.#releasable);
   }
 
-  /** An epoch that was closed while frames passed ends before what has been let go since. */
+  /**
+   * Limits an epoch's end: an epoch that was closed while frames passed ends before frames released
+   * since.
+   */
   #advanceReleasable(end: number): void {
     if (end <= this.#releasable) return;
     for (let number = this.#releasable; number < end; number++) {

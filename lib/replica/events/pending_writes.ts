@@ -4,11 +4,11 @@ import type { TapEvent } from "./tap_events.ts";
 /** A committed change to a disk's copy. */
 type PendingWrite = Extract<TapEvent, { readonly kind: "write" | "copy" | "zero" }>;
 
-/** What one change takes beside its data, roughly. */
+/** About how many bytes a change takes beside its data. */
 const ENTRY_BYTES = 128;
 
 /**
- * What is committed of one disk and not in its copy yet, in order.
+ * The committed changes of a disk that its copy does not have yet, in order.
  *
  * ```text
  * add() ──apply()──► given to the copy ──done──► forgotten
@@ -16,19 +16,21 @@ const ENTRY_BYTES = 128;
  *   └─────────────────────────────────────────┘
  * ```
  *
- * All of it is given to the copy at once, which does it in order. Behind one that has failed others
- * may have been done: they are done again, and the last word is the same.
+ * All changes are given to the copy at once, which makes them in order. After a change that has
+ * failed, later ones may have been made: they are made again, with the same result in the end.
  */
 export class PendingWrites {
   #writes: PendingWrite[] = [];
-  /** Where the oldest is; those before are done. */
+  /** The index of the oldest change; those before are done. */
   #first = 0;
-  /** How many of them, from the front, the copy has been given. */
+  /** How many changes, from the front, the copy has been given. */
   #given = 0;
   #bytes = 0;
   #failure: Error | undefined;
 
-  /** @param settled Told when nothing is on its way any more: all is done, or one has failed. */
+  /**
+   * @param settled Called when no change is under way any more: all are done, or one has failed.
+   */
   constructor(
     private readonly copy: DiskCopy,
     private readonly settled: (failure: Error | undefined) => void,
@@ -37,11 +39,11 @@ export class PendingWrites {
   get count(): number {
     return this.#writes.length - this.#first;
   }
-  /** Bytes of memory that they take. */
+  /** Bytes of memory that the changes take. */
   get bytes(): number {
     return this.#bytes;
   }
-  /** Why they have to be tried again. */
+  /** Why the changes have to be made again. */
   get failure(): Error | undefined {
     return this.#given === 0 ? this.#failure : undefined;
   }
@@ -51,9 +53,9 @@ export class PendingWrites {
     this.#bytes += sizeOf(write);
   }
 
-  /** Gives the copy what it has not been given; what has failed once more. */
+  /** Gives the copy the changes that it has not been given, and again those that have failed. */
   apply(): void {
-    // What failed is tried again when the rest has come back, or the order is lost.
+    // Failed changes are made again only when all are settled: otherwise the order would be lost.
     if (this.#failure !== undefined && this.#given > 0) return;
     this.#failure = undefined;
     while (this.#given < this.count && this.#failure === undefined) {

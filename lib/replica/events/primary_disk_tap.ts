@@ -4,35 +4,36 @@ import { MAX_EVENT_DATA_BYTES } from "../../txn/wire.ts";
 import type { DiskMode, TapEvent } from "./tap_events.ts";
 
 /**
- * Where a disk's bytes are. Calls are done at once or later, and take effect in the order in which
- * they were made: changes are done in that order, and a read sees those that came before it. What a
- * call is given stays in place, and as it is, until it is done.
+ * A disk's storage. Calls are done at once or later, and take effect in the order in which they
+ * were made: changes are made in that order, and a read sees those before it. The memory given to a
+ * call must stay in place, and as it is, until the call is done.
  */
 export interface DiskStore {
   readonly sizeBytes: number;
-  /** Fills `into` with what lies at `offset`. */
+  /** Fills `into` with the content at `offset`. */
   read(into: Uint8Array<ArrayBuffer>, offset: number, done: Done): void;
   write(offset: number, data: Uint8Array, done: Done): void;
   zero(offset: number, lengthBytes: number, done: Done): void;
 }
 
-/** What an event takes beside its data, roughly. */
+/** About how many bytes an event takes beside its data. */
 const ENTRY_BYTES = 128;
 
 /**
- * One protected disk at the primary.
+ * The writes of a protected disk at the primary: which are recorded, and which are held.
  *
- * *replicated*: every write goes to the primary's own copy at once, and is recorded, to travel
- * with its epoch's transaction. *shared*: while the tap holds, writes stay in an overlay in
- * memory, which serves reads, and reach the shared image when their epoch is released.
+ * *replicated*: every write goes to the primary's own copy at once, and is recorded, to be sent
+ * with its epoch's transaction. *shared*: while the tap holds, writes stay in an overlay in memory,
+ * which serves reads, and reach the shared image when their epoch is released.
  *
  * No write waits for its commit, in either mode: a checkpoint drains the disk, and a write that
- * waited for its commit would wait for ever. What the guest says because of a write is held instead.
+ * waited for its commit would wait for ever. Instead, output of the guest that depends on a write
+ * is held.
  *
- * A write is done, and recorded, in one moment: that in which the store has done it. The store does
- * changes in order, so what is recorded is in the order of what the image went through. In shared
- * mode that moment comes when the rest of the pages it touches has been read: a later write to the
- * same page may have come before, and is in the overlay then, which the read does not touch.
+ * A write is done, and recorded, in the same moment: when the store has made it. The store makes
+ * changes in order, so the records are in the order of the image's changes. In shared mode that
+ * moment comes when the rest of the pages that the write touches has been read: a later write to
+ * the same page may have come before, and is in the overlay then, which the read does not touch.
  */
 export class PrimaryDiskTap {
   readonly name: string;
@@ -40,24 +41,26 @@ export class PrimaryDiskTap {
   readonly #store: DiskStore;
   #isRecording = false;
   #isHeld = false;
-  /** Writes behind this offset are not recorded: a resync will get there. */
+  /** Writes behind this offset are not recorded: the resync will read them there. */
   #recordBelow = Infinity;
   #recorded: TapEvent[] = [];
   #recordedBytes = 0;
   readonly #overlay: DiskOverlay;
-  /** Of events in {@link #open} and {@link #closed}. */
+  /** Bytes of the events in {@link #open} and {@link #closed}. */
   #unwrittenBytes = 0;
   /** Shared mode: writes of the open epoch, and of closed ones by transaction. */
   #open: TapEvent[] = [];
   #closed: { readonly transaction: number; readonly events: TapEvent[] }[] = [];
-  /** Counts calls of {@link start}: what was begun before it has no say after it. */
+  /**
+   * Counts the calls of {@link start}: operations that were begun before are ignored afterwards.
+   */
   #session = 0;
   /** Held writes are on their way to the shared image. */
   #isWriting = false;
-  /** What waits for the end of that. */
+  /** Called when that is over. */
   #waiting: (() => void)[] = [];
 
-  /** Called when a write is recorded, which may be reason enough to synchronize. */
+  /** Called when a write is recorded, which may be a reason to synchronize. */
   onRecorded: () => void = () => {};
 
   constructor(name: string, mode: DiskMode, store: DiskStore) {
@@ -71,14 +74,14 @@ export class PrimaryDiskTap {
     return this.#store.sizeBytes;
   }
   /**
-   * Whether a flush is answered without the image's: what the guest says because of it waits until the
-   * secondary has what was written; or a shared image has refused writes, which travel with the
-   * session's first state.
+   * Whether a flush is answered without flushing the image: because output of the guest that
+   * depends on it waits until the secondary has the writes; or because a shared image has refused
+   * writes, which travel with the session's first state.
    */
   get isFlushedOnCredit(): boolean {
     return this.#isHeld || this.mode === "shared" && this.#isRecording;
   }
-  /** True while reads differ from what the image holds. */
+  /** True while reads differ from the image's content. */
   get hasOverlay(): boolean {
     return !this.#overlay.isEmpty;
   }
@@ -95,7 +98,7 @@ export class PrimaryDiskTap {
   get isWriting(): boolean {
     return this.#isWriting;
   }
-  /** True while writes wait that the image should have had by now, because it refused them. */
+  /** True while writes wait only because the image has refused them. */
   get isStuck(): boolean {
     return !this.#isRecording && this.#hasUnwritten && !this.#isWriting;
   }
@@ -104,8 +107,9 @@ export class PrimaryDiskTap {
   }
 
   /**
-   * A secondary listens: it is told of the disk, and replicated writes are recorded. What a shared
-   * image has refused until now travels in the first transaction, and is written with it.
+   * A session begins: announces the disk to the secondary, and records replicated writes. Writes
+   * that a shared image has refused until now travel in the first transaction, and are written with
+   * it.
    */
   start(): void {
     this.#session++;
@@ -127,8 +131,9 @@ export class PrimaryDiskTap {
   }
 
   /**
-   * The secondary has the VM's state: from here on the shared image does not get ahead of it, and the
-   * guest says nothing that it does not know. Until then there is nothing that it could be ahead of.
+   * The secondary has the VM's state: from now on writes to a shared image are held until they are
+   * committed, and the guest's output until the secondary knows of it. Before, there was no state
+   * at the secondary that they could be ahead of.
    */
   hold(): void {
     this.#isRecording = true;
@@ -136,8 +141,8 @@ export class PrimaryDiskTap {
   }
 
   /**
-   * From now on only what the guest writes in front of this offset is recorded: what is behind it
-   * will be read from the image, and sent, before the secondary's copy is said to be whole.
+   * From now on only writes in front of this offset are recorded: what is behind it will be read
+   * from the image, and sent, before the secondary's copy is called whole.
    */
   recordBelow(offset: number): void {
     this.#recordBelow = offset;
@@ -151,7 +156,7 @@ export class PrimaryDiskTap {
     });
   }
 
-  /** Writes. @param data Stays as it is until it is done. */
+  /** Writes. @param data Must not change until the write is done. */
   write(offset: number, data: Uint8Array, done: Done = raise): void {
     this.#change({ offset, lengthBytes: data.length, data }, done);
   }
@@ -164,7 +169,8 @@ export class PrimaryDiskTap {
   #change(change: Change, done: Done): void {
     if (this.mode === "shared") {
       if (this.#isRecording) return this.#hold(change, done);
-      // What the image should have by now comes first, or the guest is told of its refusal too.
+      // Writes that the image should have by now come first; if it refuses them, the guest gets
+      // that error too.
       if (this.#hasUnwritten) {
         return this.retry((error) =>
           error === undefined ? this.#change(change, done) : done(error)
@@ -183,7 +189,7 @@ export class PrimaryDiskTap {
     else this.#store.write(offset, data, done);
   }
 
-  /** Keeps a change in the overlay, once what it leaves of its first and its last page is known. */
+  /** Takes a change into the overlay, when the rest of its first and last page is known. */
   #hold(change: Change, done: Done): void {
     this.#readEdges(change, (edges, error) => {
       if (error !== undefined) return done(error);
@@ -208,10 +214,10 @@ export class PrimaryDiskTap {
   }
 
   /**
-   * Records what the image made of a range that it refused to change.
+   * Records the image's content in a range that it refused to change.
    *
-   * @param then Called in any case: the guest is told of the first failure, and knows nothing of what
-   *   is there.
+   * @param then Called in any case: the guest gets the first error, and can assume nothing about
+   *   the range.
    */
   #recordAsIs({ offset, lengthBytes }: Change, then: () => void): void {
     const end = offset + Math.min(lengthBytes, this.#recordedPart(offset));
@@ -229,18 +235,18 @@ export class PrimaryDiskTap {
     next(offset);
   }
 
-  /** How many bytes from an offset on are recorded. */
+  /** How many bytes from an offset on have to be recorded. */
   #recordedPart(offset: number): number {
     return this.mode === "shared" ? Infinity : Math.max(0, this.#recordBelow - offset);
   }
 
-  /** Adds something that is no write of the guest's, such as a part of the first copy. */
+  /** Records an event that is no write of the guest, such as a part of the first copy. */
   add(event: TapEvent): void {
     this.#recorded.push(event);
     this.#recordedBytes += sizeOf(event);
   }
 
-  /** Takes what was recorded since the last call, in order. */
+  /** Takes the events recorded since the last call, in order. */
   takeEvents(): TapEvent[] {
     const recorded = this.#recorded;
     this.#recorded = [];
@@ -257,16 +263,16 @@ export class PrimaryDiskTap {
   }
 
   /**
-   * The transaction and all before it are at the secondary: their writes go to the shared image. What
-   * it does not take stays in the overlay, for another call.
+   * The secondary has the transaction and all before it: their writes go to the shared image.
+   * Writes that it refuses stay in the overlay, for another call.
    */
   release(transaction: number, done: Done = raise): void {
     this.#writeOut(transaction, done);
   }
 
   /**
-   * The secondary is lost and the VM goes on: everything held goes to the image, in order. What it
-   * does not take stays readable, and comes before any later write.
+   * The secondary is lost and the VM goes on: all held writes go to the image, in order. Writes
+   * that it refuses stay readable, and are made before any later write.
    */
   passThrough(done: Done = raise): void {
     this.#isRecording = false;
@@ -275,21 +281,22 @@ export class PrimaryDiskTap {
     this.#writeOut(Infinity, done);
   }
 
-  /** Tries again to write what the image refused, in order. */
+  /** Makes the writes again that the image refused, in order. */
   retry(done: Done = raise): void {
     if (this.#isRecording || !this.#hasUnwritten) return done();
     this.#writeOut(Infinity, done);
   }
 
   /**
-   * Writes out what is held for these transactions, from the front, and forgets what is written. One
-   * that fails ends it: those behind it may have reached the image, and are written again, in order.
+   * Makes the writes held for these transactions, from the front, and forgets them when they are
+   * made. A failure ends this: later writes may have reached the image, and are made again, in
+   * order.
    */
   #writeOut(upTo: number, done: Done): void {
     const session = this.#session;
     if (this.#isWriting) {
       this.#waiting.push(() => {
-        // What belongs to an earlier session travels with this one's first transaction.
+        // Writes of an earlier session travel with this session's first transaction.
         if (session === this.#session) this.#writeOut(upTo, done);
         else done();
       });
@@ -327,7 +334,7 @@ export class PrimaryDiskTap {
     one();
   }
 
-  /** The image has so many of the writes that were held first. */
+  /** The image has this many of the oldest held writes. */
   #forget(count: number): void {
     while (count > 0) {
       const events = this.#closed[0]?.events ?? this.#open;
@@ -349,7 +356,7 @@ export class PrimaryDiskTap {
     this.onRecorded();
   }
 
-  /** Reads the pages of which a change leaves a part as it is, where the overlay has them not. */
+  /** Reads the pages that a change covers only partly, if the overlay does not have them. */
   #readEdges(
     change: Change,
     told: (edges: readonly EdgePage[], error?: Error) => void,

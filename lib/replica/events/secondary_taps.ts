@@ -16,34 +16,34 @@ import { refuse } from "../../txn/wire_fault.ts";
 import { SessionDisks } from "./session_disks.ts";
 import type { DiskCopy, SecondaryDiskConfig } from "./disk_copy.ts";
 
-/** A packet or a write to a shared disk that the primary may not have let go. */
+/** A packet or a write to a shared disk that the primary may not have released. */
 export interface Unreleased {
   readonly transaction: number;
   readonly event: TapEvent;
 }
 
-/** Bytes kept of what came for a NIC: some epochs' worth. */
+/** Bytes of frames for a NIC that are kept: those of some epochs. */
 const KEPT_INPUT_BYTES = 4 * INPUT_BYTES_PER_EPOCH;
-/** What a kept frame takes beside itself, at the most. */
+/** The most bytes that a kept frame takes beside its data. */
 const INPUT_OVERHEAD_BYTES = 128;
-/** What came so short a time before a commit may have been on its way through QEMU when it began. */
+/** A frame that came within this time before a commit may be missing in its state. */
 const ON_ITS_WAY_MS = 100;
 
 /**
- * Committed writes that may wait in memory for the storage of the copies: a stall of so many bytes'
- * length costs the primary nothing.
+ * Bytes of committed writes that may wait in memory for the copies' storage: a stall of the storage
+ * costs the primary nothing until then.
  */
 const MOST_PENDING_BYTES = 256 * 2 ** 20;
 
 /** A frame for the guest. */
 interface KeptInput extends TapInput {
-  /** The transaction whose state has it, unless it was still on its way then. */
+  /** The transaction whose state has the frame, unless the frame was still on its way then. */
   readonly transaction: number;
   readonly atMs: number;
 }
 
 /**
- * The secondary's share of the event-tap: what travelled in EVENT and INPUT frames.
+ * The secondary's share of the event-tap: the content of EVENT and INPUT frames.
  *
  * ```text
  * EVENT ─stage()─► staged ─commit(n)─► replicated writes: applied, in order
@@ -52,49 +52,49 @@ interface KeptInput extends TapInput {
  * INPUT ──input()─► kept until a commit that has it: forgetInputs()
  * ```
  *
- * Applying is separate from committing: the copy's storage may take its time, and the transaction is
- * committed, and may be acknowledged, while this object's memory has what the copy has not. A disk
- * that refuses a write leaves it and the rest pending, and {@link applyPending} tries again. The VM
- * must not run here before nothing is pending.
+ * Applying is separate from committing: the copy's storage may take its time, and the transaction
+ * is committed, and may be acknowledged, while writes that the copy lacks are in this object's
+ * memory. If a disk refuses a write, that write and the following ones stay pending, and {@link
+ * applyPending} tries again. The VM must not run here while anything is pending.
  */
 export class SecondaryTaps {
   readonly #disks: ReadonlyMap<string, SecondaryDiskConfig>;
   readonly #nets: ReadonlySet<string>;
   #staged: TapEvent[] = [];
   #stagedBytes = 0;
-  /** What is committed and not in the copies, by disk. */
+  /** The committed writes that the copies lack, by disk. */
   readonly #pending = new Map<string, PendingWrites>();
-  /** Who waits until nothing is on its way to a copy. */
+  /** Called when no write is under way to a copy. */
   #waiting: Done[] = [];
   #unreleased: Unreleased[] = [];
   /** Replicated disks whose first copy is complete in a committed transaction. */
   readonly #copied = new Set<string>();
-  /** Those of which the copy may have a part only in this object's memory. */
+  /** Disks whose copy is incomplete without the writes in this object's memory. */
   readonly #filling = new Set<string>();
   /**
-   * Disks that the session has named whose state is committed; undefined where that was not noted. Without
-   * such a state, none.
+   * The disks named by the session whose state is committed; undefined if that was not noted. Empty
+   * without such a state.
    */
   #named: ReadonlySet<string> | undefined = new Set();
   #hasState = false;
-  /** What the session that is open has said of its disks. */
+  /** What the open session has said about its disks. */
   readonly #sessionDisks = new SessionDisks();
-  /** The seed that it asks for digests of disks under. */
+  /** The seed under which the session asks for digests of disks. */
   #diskSeed: string | undefined;
-  /** Shared disks that the primary has gone on with, since the last commit here. */
+  /** Shared disks that the primary has written since the last commit here. */
   readonly #outrun = new Set<string>();
   readonly #macs = new Map<string, Uint8Array>();
   #inputs: KeptInput[] = [];
   #inputBytes = 0;
 
-  /** How much may be pending when a transaction is acknowledged: beyond it acknowledgements wait. */
+  /** How many bytes may be pending at an acknowledgement: beyond that acknowledgements wait. */
   mostPendingBytes = MOST_PENDING_BYTES;
-  /** A copy has refused what was committed. Nothing is on its way to it now. */
+  /** A copy has refused committed writes. No write to it is under way now. */
   onRefused: (error: Error) => void = raise;
   /** Nothing is pending any more. */
   onApplied: () => void = () => {};
 
-  /** @param keepsInputs Whether frames for the guest are kept, where the sender copies them. */
+  /** @param keepsInputs Whether frames for the guest are kept, if the sender copies them. */
   constructor(
     disks: ReadonlyMap<string, SecondaryDiskConfig>,
     nets: ReadonlySet<string>,
@@ -112,11 +112,11 @@ export class SecondaryTaps {
   get stagedBytes(): number {
     return this.#stagedBytes;
   }
-  /** Writes that are committed and not applied yet. */
+  /** How many writes are committed and not applied yet. */
   get pendingWrites(): number {
     return sum(this.#pending.values(), ({ count }) => count);
   }
-  /** Bytes of memory that they take. */
+  /** Bytes of memory that the pending writes take. */
   get pendingBytes(): number {
     return sum(this.#pending.values(), ({ bytes }) => bytes);
   }
@@ -124,8 +124,8 @@ export class SecondaryTaps {
     return this.#unreleased;
   }
   /**
-   * What the world sent to the guest since a little before the committed state, in order: the guest
-   * may not have had it by then, and lost it with the primary if it had it later.
+   * The world's frames for the guest since a little before the committed state, in order: the guest
+   * may not have had them in that state, and if it got them later, it lost them with the primary.
    */
   get inputs(): readonly TapInput[] {
     return this.#inputs;
@@ -134,17 +134,17 @@ export class SecondaryTaps {
   get macs(): ReadonlyMap<string, Uint8Array> {
     return this.#macs;
   }
-  /** The disks that are here. */
+  /** The disks on this end's command line. */
   get diskNames(): readonly string[] {
     return [...this.#disks.keys()];
   }
 
-  /** Disks of which more is missing than what {@link unfit} says: their copy has refused a part of it. */
+  /** Disks, beside those of {@link unfit}, that are incomplete: their copy has refused a write. */
   get incomplete(): readonly string[] {
     return this.diskNames.filter((name) => this.#whyUnfit(name) || this.#isHalfCopied(name));
   }
 
-  /** Whether a copy has refused a part of its first filling: it waits for more than a moment. */
+  /** Whether a copy has refused a write of its first filling: that may last. */
   #isHalfCopied(name: string): boolean {
     return this.#filling.has(name) && this.#pending.get(name)?.failure !== undefined;
   }
@@ -161,8 +161,8 @@ export class SecondaryTaps {
   }
 
   /**
-   * Why the VM cannot go on here: a disk does not go with the committed state. What a copy has refused
-   * is no such reason: {@link finishPending} tries that again.
+   * Checks that the VM can go on here: that all disks fit the committed state. Writes that a copy
+   * has refused do not count: {@link finishPending} tries them again.
    */
   get unfit(): TransportError | undefined {
     for (const name of this.diskNames) {
@@ -179,8 +179,8 @@ export class SecondaryTaps {
   }
 
   /**
-   * A sender is there again: it has gone on without us since the last session, and so have its
-   * disks. What was committed goes to the copies before anything of the new session.
+   * A session begins: its sender has gone on without this end since the last session, and so have
+   * its disks. Committed writes go to the copies before anything of the new session.
    */
   sessionBegins(): void {
     this.applyPending();
@@ -192,9 +192,9 @@ export class SecondaryTaps {
   }
 
   /**
-   * What is committed is what an earlier process has stored.
+   * Takes over what an earlier process has stored as the committed state.
    *
-   * @param named The disks that went with it; undefined where that was not noted.
+   * @param named The disks that belong to that state; undefined if that was not noted.
    */
   adopt(named: readonly string[] | undefined): void {
     this.#hasState = true;
@@ -202,22 +202,26 @@ export class SecondaryTaps {
     for (const name of named ?? []) this.#copied.add(name);
   }
 
-  /** @throws {WireError} if the open transaction is a session's first, and does not name all disks here. */
+  /**
+   * @throws {WireError} if the open transaction is a session's first, and does not name all disks
+   * here.
+   */
   requireNamed(): void {
     const missing = this.#sessionDisks.unnamed(this.#disks.keys()).join(", ");
     if (missing === "") return;
     refuse(
       0,
       "bad-order",
-      `recv has disk ${missing}, which the session's first transaction does not name: what is here of ` +
-        "it goes with no state of that VM; give both sides the same --disk",
+      `recv has disk ${missing}, which the session's first transaction does not name: the copy ` +
+        `here ` +
+        "fits no state of that VM; give both sides the same --disk",
     );
   }
 
   /**
    * Takes one INPUT payload, which is copied.
    *
-   * @param transaction Whose state will have it.
+   * @param transaction The transaction whose state will have it.
    * @throws {WireError}
    */
   input(transaction: number, payload: Uint8Array, offset: number, nowMs: number): void {
@@ -230,7 +234,7 @@ export class SecondaryTaps {
     }
   }
 
-  /** Forgets the inputs that the state of a transaction has, which has been committed. */
+  /** Forgets the inputs that the state of a committed transaction has. */
   forgetInputs(transaction: number, nowMs: number): void {
     if (this.#inputs.length === 0) return;
     this.#inputs = this.#inputs.filter((each) =>
@@ -242,7 +246,7 @@ export class SecondaryTaps {
     );
   }
 
-  /** Takes one EVENT payload, which is this object's from then on. @throws {WireError} */
+  /** Takes an EVENT payload, which this object owns from then on. @throws {WireError} */
   stage(payload: Uint8Array, offset: number): void {
     const event = decodeTapEvent(payload, offset);
     if (event.kind === "packet") this.#requireNet(event.tap, "a packet", offset);
@@ -258,9 +262,9 @@ export class SecondaryTaps {
   /**
    * Takes a DISK_QUERY payload.
    *
-   * @returns What is asked, and of which copy; that may be told as it is at any moment from now on,
-   *   since all that was committed before has been given to it.
-   * @throws {WireError} if there is no such copy, or it is not as long as that.
+   * @returns The query, and the copy to answer from; its content at any moment from now on will do,
+   *   since all writes committed before have been given to it.
+   * @throws {WireError} if there is no such copy, or the range goes beyond its end.
    */
   diskQuery(payload: Uint8Array, offset: number): { query: DiskQuery; copy: DiskCopy } {
     const query = decodeDiskQuery(payload, offset);
@@ -283,9 +287,8 @@ export class SecondaryTaps {
   }
 
   /**
-   * Makes the staged events part of the committed state.
-   * Their writes are given to the copies, and may be pending for a while: {@link onApplied} and
-   * {@link onRefused} tell.
+   * Makes the staged events part of the committed state. Their writes are given to the copies, and
+   * may be pending for a while, until {@link onApplied} or {@link onRefused} is called.
    */
   commit(transaction: number): void {
     for (const event of this.#staged) {
@@ -295,7 +298,7 @@ export class SecondaryTaps {
           this.#macs.set(event.tap, event.frame.subarray(6, 12));
           break;
         case "disk":
-          // What an earlier session left unreleased, the primary has written by itself.
+          // Events that an earlier session left unreleased, the primary has released by itself.
           this.#unreleased = this.#unreleased.filter((each) =>
             each.transaction === transaction || each.event.tap !== event.tap
           );
@@ -314,20 +317,20 @@ export class SecondaryTaps {
     }
     this.#sessionDisks.commit();
     this.#hasState = true;
-    // Each session that commits anything has named them all.
+    // Each session that commits anything has named all disks.
     this.#named = new Set(this.#disks.keys());
     this.abort();
     this.applyPending();
   }
 
-  /** Drops what the open transaction staged. */
+  /** Drops the staged events of the open transaction. */
   abort(): void {
     this.#sessionDisks.abort();
     this.#staged = [];
     this.#stagedBytes = 0;
   }
 
-  /** The primary let go everything up to this transaction. */
+  /** The primary has released everything up to this transaction. */
   released(transaction: number): void {
     let kept = 0;
     while (
@@ -336,7 +339,10 @@ export class SecondaryTaps {
     if (kept > 0) this.#unreleased = this.#unreleased.slice(kept);
   }
 
-  /** Gives the copies what they have not been given, in order, and once more what they refused. */
+  /**
+   * Gives the copies the writes that they have not been given, in order, and again those that they
+   * refused.
+   */
   applyPending(): void {
     for (const pending of this.#pending.values()) pending.apply();
     this.#forgetFilled();
@@ -349,7 +355,7 @@ export class SecondaryTaps {
   }
 
   /**
-   * Finishes what is committed: after it nothing is pending, or a copy has refused.
+   * Finishes the committed writes: then nothing is pending, or a copy has refused a write.
    *
    * @param done Called at once, or when the copies' storage has answered.
    */
@@ -359,7 +365,7 @@ export class SecondaryTaps {
     this.applyPending();
   }
 
-  /** One copy has nothing on its way any more. */
+  /** A copy has no write under way any more. */
   #settled(failure: Error | undefined): void {
     this.#forgetFilled();
     const isDone = this.pendingWrites === 0;
@@ -368,7 +374,7 @@ export class SecondaryTaps {
     this.#waiting = [];
     for (const done of waiting) done(failure);
     if (isDone) this.onApplied();
-    // Whoever has waited knows.
+    // The error has been given to those who wait.
     else if (waiting.length === 0) this.onRefused(failure!);
   }
 

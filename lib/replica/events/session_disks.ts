@@ -2,14 +2,14 @@ import { unnamedDisks } from "../../decisions/disk_fitness.ts";
 import type { DiskEvent } from "./check_disk_event.ts";
 
 /**
- * Which disks a session has named, and which of them it has said to be complete. A session names each
- * of its disks once, in its first transaction, and before anything else of that disk.
+ * The disks that a session has named, and those that it has called complete. A session names each
+ * of its disks once, in its first transaction, before any other event of that disk.
  */
 export class SessionDisks {
   #isFirst = true;
   readonly #named = new Set<string>();
   readonly #copied = new Set<string>();
-  /** What the open transaction has of it. */
+  /** The same, for the open transaction. */
   readonly #stagedNames = new Set<string>();
   readonly #stagedCopied = new Set<string>();
 
@@ -27,9 +27,9 @@ export class SessionDisks {
   }
 
   /**
-   * Takes an event of a disk into the open transaction.
+   * Takes a disk's event into the open transaction.
    *
-   * @returns Why it cannot stand here, in words; undefined if it can.
+   * @returns Why the event is not allowed here, in words; undefined if it is allowed.
    */
   stage({ kind, tap }: DiskEvent): string | undefined {
     const isNamed = this.#named.has(tap) || this.#stagedNames.has(tap);
@@ -49,8 +49,8 @@ export class SessionDisks {
   }
 
   /**
-   * Which of these disks keep the open transaction from being committed: a session's first names them
-   * all. See `decisions/disk_fitness.ts`.
+   * The disks because of which the open transaction cannot be committed: a session's first
+   * transaction has to name them all. See `decisions/disk_fitness.ts`.
    */
   unnamed(here: Iterable<string>): readonly string[] {
     return this.#isFirst ? unnamedDisks(here, this.#stagedNames) : [];

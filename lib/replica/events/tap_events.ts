@@ -8,11 +8,11 @@ import {
 } from "../../txn/wire.ts";
 
 /**
- * What the event-tap holds, and what travels of it in EVENT frames.
+ * The events of the event-tap, as they travel in EVENT frames.
  *
- * Wire shape of a payload: `u8 kind, u8 n, n bytes tap name`, then by kind:
- * PACKET: the Ethernet frame. WRITE and COPY: `u64 offset`, the data. ZERO: `u64 offset, u64 length`.
- * DISK: `u64 size in bytes, u8 mode`. COPIED: nothing.
+ * Wire shape of a payload: `u8 kind, u8 n, n bytes tap name`, then by kind: PACKET: the Ethernet
+ * frame. WRITE and COPY: `u64 offset`, the data. ZERO: `u64 offset, u64 length`. DISK: `u64 size in
+ * bytes, u8 mode`. COPIED: nothing.
  */
 export type TapEvent =
   /** A frame from the guest. */
@@ -31,14 +31,14 @@ export type TapEvent =
     readonly offset: number;
     readonly lengthBytes: number;
   }
-  /** Part of a disk's first copy; replayed like a write, but nothing that the guest did. */
+  /** Part of a disk's first copy; applied like a write, but not a write of the guest. */
   | {
     readonly kind: "copy";
     readonly tap: string;
     readonly offset: number;
     readonly data: Uint8Array;
   }
-  /** A disk that takes part, from here on. */
+  /** A disk is part of the session from here on. */
   | {
     readonly kind: "disk";
     readonly tap: string;
@@ -53,7 +53,7 @@ export type DiskMode = "replicated" | "shared";
 
 const KIND = { packet: 1, write: 2, zero: 3, copy: 4, disk: 5, copied: 6 } as const;
 const KINDS = Object.keys(KIND) as TapEvent["kind"][];
-/** Bytes behind the tap's name, at the least and at the most. */
+/** The least and the most bytes behind the tap's name. */
 const REST_BYTES: Readonly<Record<TapEvent["kind"], readonly [number, number]>> = {
   packet: [MIN_NET_FRAME_BYTES, MAX_NET_FRAME_BYTES],
   write: [8 + 1, 8 + MAX_EVENT_DATA_BYTES],
@@ -71,8 +71,8 @@ export interface TapInput {
 }
 
 /**
- * Bytes of frames that a NIC's tap copies to the secondary in one epoch. Questions are small; of a
- * bulk transfer, which has more, the beginning is as good as all of it.
+ * Bytes of frames that a NIC's tap copies to the secondary in an epoch. Requests are small; of a
+ * bulk transfer, which has more, the beginning serves as well as all of it.
  */
 export const INPUT_BYTES_PER_EPOCH = 64 * 1024;
 
@@ -140,7 +140,7 @@ export function decodeTapInput(payload: Uint8Array, offset: number): TapInput {
   return { tap: decodeTapName(payload.subarray(1, at)), frame };
 }
 
-/** A tap's name as the peer has it, fit to be shown: none that a tap can have is changed by that. */
+/** A tap's name from the peer, made fit to be shown; valid names do not change by that. */
 export function decodeTapName(bytes: Uint8Array): string {
   return foreignText(bytes, MAX_TAP_NAME_BYTES);
 }
@@ -160,12 +160,12 @@ function fixedBytes(event: TapEvent): number {
 }
 
 /**
- * Decodes one EVENT payload. Whether there is such a tap, and whether the event fits it, is the caller's
- * to check.
+ * Decodes one EVENT payload. The caller checks whether there is such a tap, and whether the event
+ * fits it.
  *
- * @param payload Whole; the event's data are views into it.
+ * @param payload The whole payload; the event's data is a view into it.
  * @param offset Of the payload in the connection, for errors.
- * @throws {WireError} `bad-value`, or `bad-length` where it is too short or too long for its kind.
+ * @throws {WireError} `bad-value`; or `bad-length` if it is too short or too long for its kind.
  */
 export function decodeTapEvent(payload: Uint8Array, offset: number): TapEvent {
   const at = 2 + (payload[1] ?? 0);
@@ -194,7 +194,7 @@ export function decodeTapEvent(payload: Uint8Array, offset: number): TapEvent {
       return { kind, tap, offset: u64(at), data: payload.subarray(at + 8) };
     case "zero": {
       const lengthBytes = u64(at + 8);
-      // As of a write without data, no storage need have an answer to that.
+      // Storage need not have a meaning for that, nor for a write without data.
       if (lengthBytes === 0) refuse(offset, "bad-value", `a zero of ${tap} that zeroes nothing`);
       return { kind, tap, offset: u64(at), lengthBytes };
     }

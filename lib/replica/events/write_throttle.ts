@@ -1,10 +1,10 @@
 /**
- * Slows a disk's clients down while too much of what they wrote waits for commits.
+ * Slows a disk's clients down while too many of their writes wait for commits.
  *
  * Above the limit requests are taken in short bursts only, the rarer the more is held: every 10 ms
- * at the limit, every quarter of a second at twice the limit and beyond. None waits for a commit:
- * a checkpoint drains the disk, and would wait for ever. So while the VM is about to be stopped
- * requests are taken at once, and where nobody says that it is, a drain takes its bursts and ends.
+ * at the limit, every quarter of a second at twice the limit and beyond. None waits for a commit: a
+ * checkpoint drains the disk, and would wait for ever. So while the VM is about to be stopped,
+ * requests are taken at once; and if that was not announced, a drain goes through in bursts.
  */
 export class WriteThrottle {
   readonly limitBytes: number;
@@ -19,20 +19,20 @@ export class WriteThrottle {
     this.limitBytes = limitBytes;
   }
 
-  /** Times that requests had to wait. */
+  /** How often requests had to wait. */
   get waits(): number {
     return this.#waits;
   }
-  /** How long requests had to wait, all in all. */
+  /** How long requests had to wait in total. */
   get waitedMs(): number {
     return this.#waitedMs;
   }
-  /** When to ask again, on the clock handed in, after {@link ready} has said no. */
+  /** When to ask again after {@link ready} has returned false, on the clock of its `now`. */
   get blockedUntil(): number {
     return this.#blockedUntil;
   }
 
-  /** Whether requests may be taken at this time, with so much held. */
+  /** Whether requests may be taken at this time, with this much held. */
   ready(heldBytes: number, nowMs: number): boolean {
     if (heldBytes < this.limitBytes || this.#stopping) return this.#unblock(nowMs);
     if (nowMs < this.#burstUntil) return true;
@@ -47,7 +47,7 @@ export class WriteThrottle {
     return this.#unblock(nowMs);
   }
 
-  /** How long requests wait for the next burst, with so much held. */
+  /** How long requests wait for the next burst, with this much held. */
   delayMs(heldBytes: number): number {
     const excess = Math.max(0, heldBytes / this.limitBytes - 1);
     return Math.min(MAX_DELAY_MS, MIN_DELAY_MS * (MAX_DELAY_MS / MIN_DELAY_MS) ** excess);
@@ -58,7 +58,7 @@ export class WriteThrottle {
     this.#stopping = true;
   }
 
-  /** It stands still, or runs again. */
+  /** The VM stands still, or runs again. */
   stopped(): void {
     this.#stopping = false;
   }

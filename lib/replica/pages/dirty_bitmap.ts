@@ -4,23 +4,23 @@ const GROUP_BITS = 10;
 /**
  * A set of pages: one bit a page, and above it one bit for each word that has any.
  *
- * Whoever travels it skips 1,024 pages with one look, so that a few dirty pages cost what they
- * are worth and not what the guest's size is: a 64 GiB block is 2 MiB of bits and 64 KiB of bits
- * above them. `kemari bench bitmap` measures it.
+ * A visit skips 1,024 clean pages at a time, so that its cost depends on the number of dirty pages
+ * rather than on the guest's size: a 64 GiB block is 2 MiB of bits and 64 KiB of bits above them.
+ * `kemari bench bitmap` measures it.
  */
 export class DirtyBitmap {
   readonly #words: Uint32Array;
-  /** Bit n of it: `#words[n]` is not 0. */
+  /** Bit n: whether `#words[n]` is not 0. */
   readonly #groups: Uint32Array;
   #count = 0;
 
-  /** @param pages How many there are; they are numbered from 0. */
+  /** @param pages The number of pages, which are numbered from 0. */
   constructor(readonly pages: number) {
     this.#words = new Uint32Array(Math.ceil(pages / 32));
     this.#groups = new Uint32Array(Math.ceil(this.#words.length / 32));
   }
 
-  /** How many pages are in it. */
+  /** How many pages are in the set. */
   get count(): number {
     return this.#count;
   }
@@ -29,7 +29,7 @@ export class DirtyBitmap {
     return (this.#words[page >>> WORD_BITS] >>> (page & 31) & 1) !== 0;
   }
 
-  /** Puts a page in. @returns False if it was there already. */
+  /** Adds a page. @returns False if it was in the set already. */
   set(page: number): boolean {
     const index = page >>> WORD_BITS;
     const word = this.#words[index];
@@ -41,7 +41,7 @@ export class DirtyBitmap {
     return true;
   }
 
-  /** Takes a page out. @returns False if it was not there. */
+  /** Removes a page. @returns False if it was not in the set. */
   clear(page: number): boolean {
     const index = page >>> WORD_BITS;
     const word = this.#words[index];
@@ -53,7 +53,7 @@ export class DirtyBitmap {
     return true;
   }
 
-  /** The first page from `from` on that is in it, or `pages`. */
+  /** The first page from `from` on that is in the set, or `pages`. */
   next(from: number): number {
     if (from >= this.pages) return this.pages;
     let index = from >>> WORD_BITS;
@@ -81,7 +81,7 @@ export class DirtyBitmap {
     this.#travel(visit, true);
   }
 
-  /** Takes every page out. */
+  /** Removes all pages. */
   reset(): void {
     this.#travel(() => {}, true);
   }
@@ -89,7 +89,7 @@ export class DirtyBitmap {
   #travel(visit: (page: number) => void, empty: boolean): void {
     const words = this.#words;
     const groups = this.#groups;
-    // Not a page beyond the last one that is in it is looked at.
+    // Ends with the last page that is in the set.
     let left = this.#count;
     if (empty) this.#count = 0;
     for (let group = 0; left > 0; group++) {
@@ -114,7 +114,7 @@ export class DirtyBitmap {
   }
 }
 
-/** Number of the lowest bit that is set; not to be asked of 0. */
+/** The number of the lowest bit that is set; not defined for 0. */
 function lowestBit(word: number): number {
   return 31 - Math.clz32(word & -word);
 }

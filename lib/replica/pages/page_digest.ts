@@ -1,8 +1,6 @@
 import { createXXHash128 } from "hash-wasm";
-import { WireError } from "../../errors.ts";
 import type { RamBlock } from "../../qemu/wire.ts";
 import { DIGEST_BYTES, MAX_CONTROL_BYTES } from "../../txn/wire.ts";
-import { refuse } from "../../txn/wire_fault.ts";
 import type { RamImage } from "./ram_image.ts";
 
 /** Computes the 128-bit digest of a page; the result is valid until the next call. */
@@ -11,8 +9,8 @@ export type PageDigest = (page: Uint8Array) => Uint8Array;
 /**
  * Makes a page digest: XXH128 under a random seed.
  *
- * A page is taken for unchanged when its digest is that of the replica's page. The seed is chosen
- * anew for every session, so that nobody can prepare two pages with one digest.
+ * A page counts as unchanged if its digest is that of the replica's page. The seed is chosen anew
+ * for every session, so that nobody can prepare two pages with the same digest.
  */
 export async function createPageDigest(seedLow: number, seedHigh: number): Promise<PageDigest> {
   const hasher = await createXXHash128(seedLow, seedHigh);
@@ -26,12 +24,12 @@ export async function createPageDigest(seedLow: number, seedHigh: number): Promi
 /**
  * What the sender knows of the replica's pages: 16 bytes a page, allocated in leaves.
  *
- * A page without an entry is one of zeros: the receiver tells all others.
+ * A page without an entry is zeros: the receiver sends the digests of all others.
  */
 export class DigestTable {
   readonly #leaves = new Map<string, Map<number, Uint32Array>>();
 
-  /** Whether the page's digest is this one. */
+  /** Whether this is the page's digest. */
   matches(block: string, page: number, digest: Uint8Array): boolean {
     const leaf = this.#leaves.get(block)?.get(page >>> 12);
     if (leaf === undefined) return false;
@@ -68,54 +66,6 @@ export class DigestTable {
     let leaf = leaves.get(page >>> 12);
     if (leaf === undefined) leaves.set(page >>> 12, leaf = new Uint32Array(4 * 4096));
     return leaf;
-  }
-
-  /**
-   * Takes one DIGEST payload: any number of `u8 n, n bytes block, u64 first page, u32 count,
-   * count × 16 bytes`.
-   *
-   * @param blocks Receives each block's name and page count as `u64 pages` entries of count 0.
-   */
-  receive(payload: Uint8Array, blocks: Map<string, number>): void {
-    const view = new DataView(payload.buffer, payload.byteOffset, payload.byteLength);
-    let at = 0;
-    const need = (bytes: number) => {
-      if (payload.length - at >= bytes) return;
-      throw new WireError("transaction", at, "bad-length", "a DIGEST frame ends inside a run");
-    };
-    while (at < payload.length) {
-      need(1 + payload[at] + 12);
-      if (payload[at] === 0) refuse(at, "bad-value", "a DIGEST for a block without a name");
-      const name = String.fromCharCode(...payload.subarray(at + 1, at + 1 + payload[at]));
-      at += 1 + payload[at];
-      if (view.getUint32(at) >= 2 ** 21) {
-        const page = view.getBigUint64(at);
-        refuse(at, "bad-value", `a DIGEST for page ${page}, which is not below 2^53`);
-      }
-      const first = view.getUint32(at) * 0x1_0000_0000 + view.getUint32(at + 4);
-      const count = view.getUint32(at + 8);
-      at += 12;
-      if (count === 0) {
-        if (blocks.has(name)) {
-          refuse(at, "bad-value", `digests with block ${JSON.stringify(name)} announced twice`);
-        }
-        blocks.set(name, first);
-        continue;
-      }
-      need(count * DIGEST_BYTES);
-      if (first + count > (blocks.get(name) ?? 0)) {
-        throw new WireError(
-          "transaction",
-          at,
-          "bad-value",
-          `digests of pages ${first} to ${first + count} of block ${JSON.stringify(name)}, ` +
-            `which has ${blocks.get(name) ?? 0}`,
-        );
-      }
-      for (let i = 0; i < count; i++, at += DIGEST_BYTES) {
-        this.set(name, first + i, payload.subarray(at, at + DIGEST_BYTES));
-      }
-    }
   }
 }
 

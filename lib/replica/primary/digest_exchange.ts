@@ -1,10 +1,10 @@
-import { DigestTable, type PageDigest } from "../pages/page_digest.ts";
+import type { RamBlock } from "../../qemu/wire.ts";
+import { DigestAnswer } from "../pages/digest_answer.ts";
+import type { DigestTable, PageDigest } from "../pages/page_digest.ts";
 
 /** What the replica holds, page by page, as the secondary has told it. */
-interface ReplicaDigests {
+export interface ReplicaDigests {
   readonly table: DigestTable;
-  /** Page count by block name. */
-  readonly pages: ReadonlyMap<string, number>;
   /** Computes digests under the seed that the table was made with. */
   readonly digest: PageDigest;
 }
@@ -12,16 +12,11 @@ interface ReplicaDigests {
 type State =
   | { readonly at: "idle" }
   /** Whoever drives the primary has been told, and makes a seed and a digest. */
-  | { readonly at: "wanted" }
-  | {
-    readonly at: "asked";
-    readonly table: DigestTable;
-    readonly pages: Map<string, number>;
-    readonly digest: PageDigest;
-  };
+  | { readonly at: "wanted"; readonly answer: DigestAnswer }
+  | { readonly at: "asked"; readonly answer: DigestAnswer; readonly digest: PageDigest };
 
 /**
- * Has the secondary tell the digests of its replica's pages before a full stream.
+ * Has the secondary tell the digests of its replica's pages before a full stream's pages are sent.
  *
  * ```text
  * idle ──want()──► wanted ──ask()──► asked ──the answer's last part──► idle
@@ -35,22 +30,27 @@ export class DigestExchange {
     return this.#state.at !== "idle";
   }
 
-  want(): void {
-    this.#state = { at: "wanted" };
+  /** @param blocks The VM's RAM: what is told of any other is of no use. */
+  want(blocks: readonly RamBlock[], pageBytes: number): void {
+    this.#state = { at: "wanted", answer: new DigestAnswer(blocks, pageBytes) };
   }
 
   /** The secondary is asked. @param digest Under the same seed. */
   ask(digest: PageDigest): void {
-    this.#state = { at: "asked", table: new DigestTable(), pages: new Map(), digest };
+    if (this.#state.at === "wanted") this.#state = { ...this.#state, at: "asked", digest };
   }
 
-  /** Takes a part of the answer. @returns All of it, with the last part. */
-  receive(payload: Uint8Array, last: boolean): ReplicaDigests | undefined {
-    const state = this.#state;
-    if (state.at !== "asked") return undefined;
-    state.table.receive(payload, state.pages);
-    if (!last) return undefined;
+  /**
+   * Takes a part of the answer.
+   *
+   * @returns `more`; or with the last part all of it, or `other` for a replica of other RAM blocks.
+   */
+  receive(payload: Uint8Array, last: boolean): ReplicaDigests | "more" | "other" {
+    if (this.#state.at !== "asked") return "more";
+    const { answer, digest } = this.#state;
+    answer.receive(payload);
+    if (!last) return "more";
     this.#state = { at: "idle" };
-    return state;
+    return answer.table === undefined ? "other" : { table: answer.table, digest };
   }
 }

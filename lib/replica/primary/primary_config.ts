@@ -85,8 +85,8 @@ export type PrimaryEvent =
   /** QEMU asked for a checkpoint of a VM that is paused: it waits until the VM runs. */
   | { readonly kind: "paused" }
   /**
-   * A full stream is about to begin, and the peer has a replica: `Primary.queryDigests` is to ask for
-   * the digests of its pages, so that those which it has need not be sent.
+   * The pages of a full stream are about to come, and the peer has a replica: `Primary.queryDigests`
+   * is to ask for the digests of its pages, so that those which it has need not be sent.
    */
   | { readonly kind: "wants-digests" }
   /** Of the session with the peer, as its sender tells it. */

@@ -2,7 +2,7 @@ import { WireError } from "../../errors.ts";
 import type { RamRecord } from "../../qemu/ram_record.ts";
 import type { StreamEvent, StreamVisitor } from "../../qemu/stream_events.ts";
 import { StreamParser } from "../../qemu/stream_parser.ts";
-import { COLO_MESSAGE, COMMAND, QEMU_VM_FILE_MAGIC } from "../../qemu/wire.ts";
+import { COLO_MESSAGE, COMMAND } from "../../qemu/wire.ts";
 import type { TxnSender } from "../../txn/sender.ts";
 import { CompressionControl } from "./compression_control.ts";
 import { DigestExchange } from "./digest_exchange.ts";
@@ -16,8 +16,7 @@ import type { PrimaryCounters, StreamForwarder } from "./stream_forwarder.ts";
 import { brokenOff, brokenSnapshot, noStream } from "./stream_loss.ts";
 import { checkConfiguration, unsupportedMark } from "../unsupported_stream.ts";
 
-/** What a stream begins with, "QEVM". */
-const FIRST_BYTE = QEMU_VM_FILE_MAGIC >>> 24;
+type BlocksEvent = Extract<StreamEvent, { readonly kind: "ram-blocks" }>;
 
 /**
  * QEMU's stream at the primary: where transactions begin and end, and what goes into them. A part of
@@ -29,7 +28,7 @@ export class PrimaryStream implements StreamVisitor {
   readonly #dialogue: QemuDialogue;
   readonly #tell: (event: PrimaryEvent) => void;
   readonly #stopwatch: () => number;
-  readonly #parser = new StreamParser(this);
+  readonly #parser = new StreamParser(this, { stopsAtBlocks: true });
   readonly #forwarder: StreamForwarder;
   readonly #held: HeldCheckpoint;
   readonly #state = new StateCounter();
@@ -41,8 +40,10 @@ export class PrimaryStream implements StreamVisitor {
   readonly compression: CompressionControl;
   /** How the end of a full state is known that nobody describes. */
   readonly firstPass: FirstPass;
-  /** What is asked of the replica's pages before a full stream. */
+  /** What is asked of the replica's pages before a full stream's. */
   readonly digests = new DigestExchange();
+  /** A full stream that waits for the answer. */
+  #waiting: BlocksEvent | undefined;
   readonly counters: PrimaryCounters = {
     committed: 0,
     pages: 0,
@@ -105,11 +106,6 @@ export class PrimaryStream implements StreamVisitor {
     this.#held.tick(now);
     let at = start;
     while (at < end && !this.digests.isPending) {
-      if (this.#wantsDigests(bytes[at])) {
-        this.digests.want();
-        this.#tell({ kind: "wants-digests" });
-        break;
-      }
       this.settle();
       this.#held.open(bytes, this.#parser.streamOffset - at);
       const next = this.#parser.parse(bytes, at, end);
@@ -121,18 +117,26 @@ export class PrimaryStream implements StreamVisitor {
     return at;
   }
 
-  /**
-   * Whether a full stream is about to begin, and the peer has a replica whose pages nothing is known of.
-   */
-  #wantsDigests(nextByte: number): boolean {
-    return nextByte === FIRST_BYTE && this.#parser.atBoundary && !this.#forwarder.comparable &&
-      this.#txn.transaction > 0 && this.#txn.answersDigests;
+  /** Whether the peer has a replica whose pages nothing is known of. */
+  get #wantsDigests(): boolean {
+    return !this.#forwarder.comparable && this.#txn.transaction > 0 && this.#txn.answersDigests;
   }
 
   /** A part of the answer to what the replica holds. */
   receiveDigests(payload: Uint8Array, last: boolean): void {
     const all = this.digests.receive(payload, last);
-    if (all !== undefined) this.#forwarder.setDigests(all.table, all.pages, all.digest);
+    // The session may have been left meanwhile.
+    if (all === "more" || this.#waiting === undefined || !this.#txn.ready) return;
+    if (all !== "other") this.#forwarder.setDigests(all, this.#waiting.blocks);
+    this.#beginFull(this.#waiting);
+  }
+
+  /** The RAM's blocks are known: its pages follow. */
+  #beginFull({ blocks, endOffset }: BlocksEvent): void {
+    this.#waiting = undefined;
+    this.compression.beginFull();
+    this.#forwarder.beginFull(blocks, this.#parser.pageBytes, endOffset);
+    this.#forwardEvents();
   }
 
   /** The channel was read, and nothing was there, see {@link FirstPass.foundEmpty}. */
@@ -213,9 +217,10 @@ export class PrimaryStream implements StreamVisitor {
       case "command":
         return this.#command(event.command, event.data);
       case "ram-blocks":
-        this.compression.beginFull();
-        this.#forwarder.beginFull(event.blocks, this.#parser.pageBytes, event.endOffset);
-        return this.#forwardEvents();
+        if (!this.#wantsDigests) return this.#beginFull(event);
+        this.#waiting = event;
+        this.digests.want(event.blocks, this.#parser.pageBytes);
+        return this.#tell({ kind: "wants-digests" });
       case "device-state":
         return this.firstPass.keep(event.state, event.sections, event.offset);
       case "vmdescription":

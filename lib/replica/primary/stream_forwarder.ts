@@ -1,9 +1,11 @@
 import { WireError } from "../../errors.ts";
 import { composeNamedHeader } from "../../qemu/compose.ts";
 import type { RamRecord } from "../../qemu/ram_record.ts";
+import { sameBlocks } from "../../qemu/same_blocks.ts";
 import { RAM_SAVE_FLAG, type RamBlock } from "../../qemu/wire.ts";
 import type { TxnSender } from "../../txn/sender.ts";
 import { type DeltaCache, DIFFERENCE } from "./delta_cache.ts";
+import type { ReplicaDigests } from "./digest_exchange.ts";
 import type { DigestTable, PageDigest } from "../pages/page_digest.ts";
 import { ReceiverLimit } from "./receiver_limit.ts";
 import { RecordWriter } from "./record_writer.ts";
@@ -64,7 +66,8 @@ export class StreamForwarder {
   #pageBytes = 0;
 
   #digests: DigestTable | undefined;
-  #digestPages: ReadonlyMap<string, number> = new Map();
+  /** The blocks that the table is of. */
+  #digestBlocks: readonly RamBlock[] = [];
   #digest: PageDigest | undefined;
   #comparing = false;
 
@@ -93,9 +96,9 @@ export class StreamForwarder {
   }
 
   /** Says what the replica holds, see {@link Primary.setDigests}. */
-  setDigests(table: DigestTable, pages: ReadonlyMap<string, number>, digest: PageDigest): void {
+  setDigests({ table, digest }: ReplicaDigests, blocks: readonly RamBlock[]): void {
     this.#digests = table;
-    this.#digestPages = pages;
+    this.#digestBlocks = blocks;
     this.#digest = digest;
   }
 
@@ -127,11 +130,7 @@ export class StreamForwarder {
 
   /** The block list has come: opens the transaction, on the replica if it has the same blocks. */
   beginFull(blocks: readonly RamBlock[], pageBytes: number, endOffset: number): void {
-    const known = [...this.#digestPages];
-    const based = this.#digests !== undefined && blocks.length === known.length &&
-      blocks.every(({ name, lengthBytes }, i) =>
-        known[i][0] === name && known[i][1] === lengthBytes / pageBytes
-      );
+    const based = this.#digests !== undefined && sameBlocks(this.#digestBlocks, blocks);
     // What the replica holds after this stream, the table does not say.
     if (!based) this.#digests = undefined;
     this.#comparing = based;

@@ -255,7 +255,7 @@ const WAYS: readonly (readonly [FrameName, NackReason, Setting, (scene: Scene) =
     scene.hello();
     scene.transaction();
   }],
-  ["COMMIT", "stopping", {}, (scene) => {
+  ["COMMIT", "not-loaded", {}, (scene) => {
     // Whoever looks at a transaction before its ACK says that its VM cannot be loaded here.
     const error = new QemuError("incoming", "GenericError", "no such device", { party: "standby" });
     scene.hello();

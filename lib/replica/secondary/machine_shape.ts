@@ -138,9 +138,3 @@ function partsOf({ machine, blocks, sections }: MachineShape): Map<string, strin
   }
   return parts;
 }
-
-/** Whether two lists name the same blocks of the same lengths, in the same order. */
-export function sameBlocks(a: readonly RamBlock[], b: readonly RamBlock[]): boolean {
-  return a.length === b.length &&
-    a.every((block, i) => block.name === b[i].name && block.lengthBytes === b[i].lengthBytes);
-}

@@ -6,7 +6,8 @@ import { StreamParser } from "../../qemu/stream_parser.ts";
 import type { RamBlock } from "../../qemu/wire.ts";
 import { checkStaged, RamImage } from "../pages/ram_image.ts";
 import { composeReplica, composeStaged, type LoadableState } from "./compose_replica.ts";
-import { type MachineShape, sameBlocks, ShapeReader } from "./machine_shape.ts";
+import { type MachineShape, ShapeReader } from "./machine_shape.ts";
+import { sameBlocks } from "../../qemu/same_blocks.ts";
 import type { MachineState, StagedState, TransactionSize } from "./machine_state.ts";
 import {
   type MachineRecord,

@@ -1,4 +1,4 @@
-import { KemariError, StateError, TransportError, WireError } from "../../errors.ts";
+import { TransportError } from "../../errors.ts";
 import { type ReceiverConfig, TxnReceiver } from "../../txn/receiver.ts";
 import type { TransactionKind, TransactionVisitor } from "../../txn/transaction_visitor.ts";
 import type { Leave } from "../../txn/leave.ts";
@@ -9,34 +9,12 @@ import { digestDisk, type DiskQuery, type Waits } from "../events/disk_digest.ts
 import { HeldBack } from "./held_back.ts";
 import { LatencyWindow } from "../latency_window.ts";
 import { digestPayloads, type PageDigest } from "../pages/page_digest.ts";
-import type { Replica, TransactionSize } from "./replica.ts";
+import { reasonOf } from "./refusal_reason.ts";
+import type { Replica } from "./replica.ts";
+import type { SecondaryCounters, SecondaryEvent } from "./secondary_event.ts";
 import type { DiskCopy } from "../events/disk_copy.ts";
 
-/** What to do next, other than moving bytes. */
-export type SecondaryEvent =
-  | { readonly kind: "hello"; readonly hello: Hello }
-  | { readonly kind: "committed"; readonly transaction: number; readonly size: TransactionSize }
-  /** A transaction is complete, and waits for {@link Secondary.release}. */
-  | { readonly kind: "held"; readonly transaction: number; readonly state: LoadableState }
-  /** The sender dropped a transaction on purpose. */
-  | { readonly kind: "cancelled"; readonly transaction: number }
-  /** Answer with {@link Secondary.answerDigests}, by a digest under this seed. */
-  | { readonly kind: "digest-query"; readonly seedLow: number; readonly seedHigh: number }
-  /** Answer with {@link Secondary.answerDiskQuery}, in the order of the queries. */
-  | { readonly kind: "disk-query"; readonly query: DiskQuery; readonly copy: DiskCopy }
-  /** The VM is ours: activate once the output has been written. */
-  | { readonly kind: "handover"; readonly transaction: number }
-  /** The sender ended the session on purpose, and has been told that we know: ours must not run. */
-  | { readonly kind: "left"; readonly leave: Leave };
-
-/** Counters since the start, over all sessions. */
-export interface SecondaryCounters {
-  committed: number;
-  pages: number;
-  zeroPages: number;
-  payloadBytes: number;
-  lastPayloadBytes: number;
-}
+export type { SecondaryCounters, SecondaryEvent } from "./secondary_event.ts";
 
 /**
  * The secondary's end of one session: frames in, a replica that changes at COMMIT, answers out.
@@ -66,6 +44,8 @@ export class Secondary implements TransactionVisitor {
   #storageFailed = false;
   /** Answers that wait for the disks' copies. */
   #held: (() => void)[] | undefined;
+  /** The transaction that is being taken in, checked, committed or handed over; 0 between two. */
+  #inHand = 0;
   /** The transaction that waits for {@link release}; 0 if none does. */
   #unchecked = 0;
   /** What the sender has done since, in order. */
@@ -139,29 +119,44 @@ export class Secondary implements TransactionVisitor {
       return action();
     } catch (error) {
       // There is no other transport in here than to what keeps the replica.
-      if (error instanceof TransportError) this.storageFault(error);
+      if (error instanceof TransportError) this.storageFault(error, this.#inHand);
       else this.refuse(error);
       throw error;
     }
   }
 
-  /** Refuses because what keeps the replica has failed. */
-  storageFault(error: TransportError): void {
+  /**
+   * Refuses because what keeps the replica has failed.
+   *
+   * @param transaction Which cannot be stored because of that; 0 if it is what was acknowledged before,
+   *   or is asked for.
+   */
+  storageFault(error: TransportError, transaction = 0): void {
     this.#storageFailed = true;
-    this.refuse(error, "storage");
+    this.refuse(error, "storage", transaction);
   }
 
-  /** Tells the sender why this end gives up, and drops the open transaction. */
-  refuse(error: unknown, reason: NackReason = reasonOf(error)): void {
+  /**
+   * Tells the sender why this end gives up, and drops the open transaction.
+   *
+   * @param transaction Which is refused; 0 for the connection.
+   */
+  refuse(
+    error: unknown,
+    reason: NackReason = reasonOf(error),
+    transaction = this.#inHand,
+  ): void {
     if (this.#refused) return;
     this.#refused = true;
-    const open = this.#receiver.open || this.#replica.staging;
-    const transaction = this.#unchecked || (open ? this.#receiver.transaction : 0);
     this.abort();
     const text = error instanceof Error ? error.message : String(error);
     this.#receiver.nack(transaction, reason, text);
   }
 
+  /** The transaction that is in hand: what fails now, fails with it. */
+  get inHand(): number {
+    return this.#inHand;
+  }
   /** True while a transaction is complete and not committed: {@link release} is waited for. */
   get awaitsCheck(): boolean {
     return this.#unchecked !== 0;
@@ -273,9 +268,10 @@ export class Secondary implements TransactionVisitor {
     this.#events.push({ kind: "hello", hello });
   }
 
-  begin(_transaction: number, kind: TransactionKind): void {
+  begin(transaction: number, kind: TransactionKind): void {
     const begunAt = this.#stopwatch();
     this.#inOrder(0, () => {
+      this.#inHand = transaction;
       this.#openBytes = 0;
       this.#begunAt = begunAt;
       this.#replica.begin(kind);
@@ -324,6 +320,7 @@ export class Secondary implements TransactionVisitor {
    */
   #commit(transaction: number, now: number, begunAt: number): void {
     const size = this.#replica.commit(transaction);
+    this.#inHand = 0;
     this.#replica.taps.forgetInputs(transaction, now);
     if (this.#isBehind) this.#held ??= [];
     this.#answer(() => this.#receiver.ack(transaction));
@@ -341,6 +338,7 @@ export class Secondary implements TransactionVisitor {
   cancel(transaction: number): void {
     this.#inOrder(0, () => {
       this.#replica.abort();
+      this.#inHand = 0;
       this.#events.push({ kind: "cancelled", transaction });
     });
   }
@@ -348,7 +346,9 @@ export class Secondary implements TransactionVisitor {
   handover(transaction: number): void {
     this.#inOrder(0, () => {
       // Refused, it stays the sender's VM.
+      this.#inHand = transaction;
       this.#replica.taps.requireWhole();
+      this.#inHand = 0;
       // The VM is the sender's to keep until its disks are here too.
       this.#awaitsDisks = true;
       if (this.#isBehind) this.#held ??= [];
@@ -388,19 +388,4 @@ export class Secondary implements TransactionVisitor {
     if (this.awaitsCheck) this.#later.add(bytes, action);
     else action();
   }
-}
-
-/** Why an end that failed with this refuses its peer. */
-export function reasonOf(error: unknown): NackReason {
-  if (error instanceof WireError) {
-    if (error.fault === "bad-checksum") return "checksum";
-    if (error.fault === "other-vm" || error.fault === "same-image") return error.fault;
-    if (error.protocol === "transaction") {
-      if (error.fault === "bad-version" || error.fault === "unsupported") return "version";
-      return error.fault === "too-large" ? "too-large" : "protocol";
-    }
-    return "stream";
-  }
-  if (error instanceof StateError || !(error instanceof KemariError)) return "internal";
-  return "stopping";
 }

@@ -77,7 +77,7 @@ Deno.test("a VM is not handed over to where its disk is not whole", async () => 
   taps.next = [DISK, write(0, 1)];
   link.feed(fullStream(1));
   link.primary.endOfStream(0, link.now);
-  assert.throws(() => link.pump(), /disk d: it does not go with the VM's state/);
+  assert.throws(() => link.pump(), /disk d: it does not fit the VM's state/);
   assert.throws(() => link.answer(), /refused .*not complete/);
   assert.ok(!link.primaryEvents.some(({ kind }) => kind === "handed-over"));
 });
