@@ -9,7 +9,7 @@ import {
 import { loadStream } from "../lab/recording/streams.ts";
 import { vmStateOf, vmStatesOf } from "../lab/vms/vm_state.ts";
 import { concat } from "../qemu/testing/synthetic_stream.ts";
-import { delay } from "../host/system/delay.ts";
+import { until } from "../lab/program/until.ts";
 
 const STREAM = "plain-11.1-virtio";
 const QUICK = ["--heartbeat", "100ms", "--grace", "2s"];
@@ -160,12 +160,12 @@ async function ask(path: string, command: string): Promise<Record<string, unknow
 }
 
 async function statusWhere(path: string, holds: (status: Record<string, unknown>) => boolean) {
-  for (let i = 0; i < 200; i++) {
-    const status = await ask(path, "status").catch(() => undefined);
-    if (status !== undefined && holds(status)) return status;
-    await delay(30);
-  }
-  return await ask(path, "status");
+  let status: Record<string, unknown> | undefined;
+  await until(async () => {
+    status = await ask(path, "status").catch(() => undefined);
+    return status !== undefined && holds(status);
+  }, "the status that is wanted");
+  return status!;
 }
 
 for (

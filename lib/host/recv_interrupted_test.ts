@@ -4,7 +4,7 @@ import { BLOCKS, fullStream } from "../qemu/testing/synthetic_stream.ts";
 import { SecondaryTaps } from "../replica/events/secondary_taps.ts";
 import { Replica } from "../replica/secondary/replica.ts";
 import { RamDir } from "./ram_dir/ram_dir.ts";
-import { delay } from "./system/delay.ts";
+import { until } from "../lab/program/until.ts";
 import { quoteWord } from "./takeover/standby_command.ts";
 
 const FAKE = new URL("../lab/testing/fake_qemu.ts", import.meta.url).pathname;
@@ -40,9 +40,8 @@ function wordsOf(child: Deno.ChildProcess): { until(words: RegExp): Promise<void
   return {
     all: () => said,
     async until(words) {
-      for (const begun = performance.now(); !words.test(said); await delay(10)) {
-        assert.ok(!isOver && performance.now() - begun < 60_000, `no ${words} in: ${said}`);
-      }
+      await until(() => isOver || words.test(said), `${words}`).catch(() => {});
+      assert.match(said, words);
     },
   };
 }
@@ -119,9 +118,9 @@ for (const { what, options, ready, isWhole } of CASES) {
       children.push(failover);
       const asked = wordsOf(failover);
       const isThere = () => [...Deno.readDirSync(folder)].some(({ name }) => name === "moment");
-      for (const begun = performance.now(); !isThere(); await delay(5)) {
-        assert.ok(performance.now() - begun < 60_000, words.all() + asked.all());
-      }
+      await until(isThere, "the moment").catch((cause) => {
+        throw new Error(words.all() + asked.all(), { cause });
+      });
       recv.kill("SIGTERM");
       assert.equal((await recv.status).code, 130, words.all());
       assert.notEqual((await failover.status).code, 0, "nobody has the VM");

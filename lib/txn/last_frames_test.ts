@@ -137,11 +137,27 @@ Deno.test("a HANDOVER that is refused leaves nobody in doubt, one that is answer
     () => feed(refused, frame({ command: TXN.NACK }, encodeRefusal("storage", "no room"))),
     wireFault("storage", /no room/),
   );
-  assert.ok(!refused.handingOver && !refused.isOver && !refused.ready && !refused.mayLeave);
+  assert.ok(!refused.handingOver && refused.isOver && !refused.ready && !refused.mayLeave);
   const doubtful = senderOf();
   doubtful.handover();
   assert.throws(() => doubtful.receive(GARBAGE, 0, GARBAGE.length, 0), WireError);
   assert.ok(doubtful.handingOver);
+});
+
+Deno.test("a sender that is refused says no farewell: nobody looks at it any more", () => {
+  for (const isOpen of [false, true]) {
+    const sender = senderOf();
+    if (isOpen) sender.begin("checkpoint");
+    assert.ok(sender.mayLeave);
+    assert.throws(
+      () => feed(sender, frame({ command: TXN.NACK }, encodeRefusal("stopping", "ending"))),
+      wireFault("stopping", /ending/),
+    );
+    assert.ok(!sender.mayLeave && sender.isOver);
+    assert.equal(sender.receive(GARBAGE, 0, GARBAGE.length, 0), GARBAGE.length, "nor hears more");
+    sender.tick(1e6);
+    assert.deepEqual(sender.takeEvents(), []);
+  }
 });
 
 Deno.test("a HANDOVER of an earlier session's transaction is refused: that VM has run since", () => {

@@ -81,7 +81,8 @@ export class TxnSender implements FrameVisitor {
   }
   /** Whether there is a session to {@link leave}. */
   get mayLeave(): boolean {
-    return this.open || maySend("sender", this.#state, TXN.LEAVE);
+    // A peer that has refused looks at nothing any more: its answer would be waited for in vain.
+    return !this.#isRefused && (this.open || maySend("sender", this.#state, TXN.LEAVE));
   }
   /** True from HANDOVER to its answer: nobody here knows whose VM it is. */
   get handingOver(): boolean {
@@ -278,7 +279,7 @@ export class TxnSender implements FrameVisitor {
   /** Lets time pass: heartbeats are sent, silence is noticed. Call it often. */
   tick(now: number): void {
     this.#clock.tick(now);
-    if (this.#isRefused || this.#state === "leaving" || this.#state === "done") return;
+    if (this.isOver || this.#state === "leaving") return;
     if (this.#may(TXN.HEARTBEAT) && this.#clock.mustSpeak(this.#peer)) {
       this.#frame(TXN.HEARTBEAT, 0, 0);
     }
@@ -299,9 +300,9 @@ export class TxnSender implements FrameVisitor {
     return events;
   }
 
-  /** True once the session is over by the peer's word: the ACK of a HANDOVER, or LEFT. */
+  /** True once the session is over by the peer's word: the ACK of a HANDOVER, LEFT, or a NACK. */
   get isOver(): boolean {
-    return this.#state === "done";
+    return this.#isRefused || this.#state === "done";
   }
 
   check(header: FrameHeader, offset: number): void {

@@ -123,10 +123,7 @@ Deno.test("e2e: nbdinfo sees the export, what it can do and its holes", async ()
     const missing = await runTool("nbdinfo", uri.replace("disk", "none"));
     assert.match(missing.stderr, /No such file or directory for export: none/);
     // It has ended; that its connection has is seen in the next round of the loop.
-    for (let i = 0; i < 200 && server.connections > 0; i++) {
-      await delay(10);
-    }
-    assert.equal(server.connections, 0);
+    await until(() => server.connections === 0, "the connection's end to be seen");
   });
 });
 
@@ -211,12 +208,12 @@ h = connect(True)
 h.aio_pwrite(nbd.Buffer.from_bytearray(bytearray(30_000_000)), 0)
 os._exit(0)
 `;
-import { delay } from "../system/delay.ts";
+import { until } from "../../lab/program/until.ts";
 
 Deno.test("e2e: nbdsh gets every command served and every fault refused", async () => {
   await serving(async ({ uri, imagePath, server, complaints }) => {
     await succeed(nbdsh(uri, NBDSH));
-    while (server.connections > 0) await delay(5);
+    await until(() => server.connections === 0, "the connection's end to be seen");
     assert.equal(server.countersOf("disk").failures, 0);
     assert.equal(complaints.length, 1);
     assert.match(complaints[0], /inside a request|reset/);

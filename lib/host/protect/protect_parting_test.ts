@@ -13,20 +13,22 @@ import { askSecondary } from "./ask_secondary.ts";
 import { type Parted, partFromSecondary, type Parting } from "./parting.ts";
 import { never } from "../system/never.ts";
 
-/** The stage's grace is 2000 ms: after half of that in silence, a primary may have been taken for dead. */
-const HICCUP_MS = 1100;
+/** Patient, so that no pause of a busy machine is taken for a loss. */
+const GRACE_MS = 10_000;
+/** After half of the grace in silence, a primary may have been taken for dead. */
+const HICCUP_MS = 6000;
 
 const OPTIONS = {
   commit: "async",
   stream: "snapshots",
   maxInFlightBytes: 2 ** 26,
   heartbeatMs: 200,
-  graceMs: 2000,
+  graceMs: GRACE_MS,
   software: "test",
 } as const;
 
 /** A primary whose secondary has its first transaction, and will take over at a loss. */
-async function protectedPair({ graceMs = 2000, isMute = false } = {}) {
+async function protectedPair({ graceMs = GRACE_MS, isMute = false } = {}) {
   const stage = await Stage.open({ onLoss: "activate", graceMs });
   const peer = socketConnection(await stage.connect(), "the socket");
   const { watch, every } = stage.reactor;
@@ -37,7 +39,9 @@ async function protectedPair({ graceMs = 2000, isMute = false } = {}) {
     return made;
   };
   if (isMute) stage.reactor.every = () => () => {};
-  const link = new SenderLink(stage.reactor, peer, OPTIONS);
+  // By this clock the primary stands still when a test says so, and only then.
+  let bootTimeMs = 0;
+  const link = new SenderLink(stage.reactor, peer, { ...OPTIONS, bootTimeMs: () => bootTimeMs });
   Object.assign(stage.reactor, { watch, every });
   const file = `${stage.folder}/stream`;
   Deno.writeFileSync(file, tinyStream(1));
@@ -64,7 +68,8 @@ async function protectedPair({ graceMs = 2000, isMute = false } = {}) {
   } as unknown as Parting;
   /** Reads nothing any more, like a process that stands still. */
   const stop = () => watches.forEach((watch) => watch.want(false, false));
-  return { stage, link, input, parting, asked: () => asked, stop };
+  const standStill = () => void (bootTimeMs += HICCUP_MS);
+  return { stage, link, input, parting, asked: () => asked, stop, standStill };
 }
 
 function guardOf(target: Address): LinkGuard {
@@ -82,11 +87,10 @@ for (const stoodStill of [false, true]) {
   ) {
     const after = stoodStill ? "after a hiccup of the primary's" : "without any hiccup";
     Deno.test(`a secondary that ${what}, and is there, starts nothing when it is left ${after}`, async () => {
-      const { stage, link, input, parting, asked } = await protectedPair();
+      const { stage, link, input, parting, asked, standStill } = await protectedPair();
       await using _ = stage;
       if (stoodStill) {
-        const until = performance.now() + HICCUP_MS;
-        while (performance.now() < until);
+        standStill();
         // All is well again.
         const { committed } = stage.receiver.replica;
         await stage.reactor.sleep(300, never);

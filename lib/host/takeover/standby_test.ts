@@ -10,6 +10,7 @@ import { RamDir } from "../ram_dir/ram_dir.ts";
 import { RanAndEnded, Standby } from "./standby.ts";
 import { quoteWord } from "./standby_command.ts";
 import { delay } from "../system/delay.ts";
+import { until } from "../../lab/program/until.ts";
 
 const FAKE = new URL("../../lab/testing/fake_qemu.ts", import.meta.url).pathname;
 const BLOCK_LIST = BLOCKS.map(([name, bytes]) => `${name}=${bytes}`).join(" ");
@@ -23,7 +24,7 @@ interface Scene {
   /** Has the replica's state rehearsed, and the standby started for it. */
   check(): Promise<void>;
   /** Waits for the standby to be in a state. */
-  until(state: string): Promise<void>;
+  standbyIs(state: string): Promise<void>;
 }
 
 /** A replica in files, and a standby for it that has been told of them. */
@@ -49,11 +50,11 @@ async function withStandby(options: readonly string[], body: (scene: Scene) => P
         await standby.check(replica, dir.files);
         standby.settle(true);
       },
-      async until(state) {
-        for (const begun = performance.now(); standby.status.state !== state;) {
-          assert.ok(performance.now() - begun < 20_000, JSON.stringify(standby.status));
-          await delay(5);
-        }
+      async standbyIs(state) {
+        const isThere = () => standby.status.state === state;
+        await until(isThere, `the standby to be ${state}`).catch((error) => {
+          throw new Error(JSON.stringify(standby.status), { cause: error });
+        });
       },
     });
   } finally {
@@ -72,9 +73,9 @@ function isAlive(pid: number): boolean {
 }
 
 Deno.test("a standby is rehearsed, waits, loads and runs; nothing is left when it is ended", () =>
-  withStandby([], async ({ replica, standby, check, until }) => {
+  withStandby([], async ({ replica, standby, check, standbyIs }) => {
     await check();
-    await until("ready");
+    await standbyIs("ready");
     const { pid } = standby.status;
     assert.ok(isAlive(pid!));
     const vm = await standby.activate(replica, true);
@@ -84,10 +85,7 @@ Deno.test("a standby is rehearsed, waits, loads and runs; nothing is left when i
     vm!.kill();
     await vm!.exitCode;
     // The shell around it may have ended a moment earlier.
-    for (const begun = performance.now(); isAlive(pid!);) {
-      assert.ok(performance.now() - begun < 10_000, "it ends");
-      await delay(5);
-    }
+    await until(() => !isAlive(pid!), "the VM to end");
   }));
 
 Deno.test("a VM that was paused is loaded and not set running", () =>
@@ -109,14 +107,14 @@ Deno.test("an activation waits for a standby that is just starting", () =>
   }));
 
 Deno.test("a standby that dies is started again", () =>
-  withStandby([], async ({ standby, check, until }) => {
+  withStandby([], async ({ standby, check, standbyIs }) => {
     await check();
     for (let round = 1; round <= 2; round++) {
-      await until("ready");
+      await standbyIs("ready");
       const { pid } = standby.status;
       Deno.kill(pid!, "SIGKILL");
-      await until("starting");
-      await until("ready");
+      await standbyIs("starting");
+      await standbyIs("ready");
       assert.notEqual(standby.status.pid, pid);
       assert.equal(standby.status.restarts, round);
       assert.match(standby.status.reason!, /it has ended/);
@@ -126,13 +124,13 @@ Deno.test("a standby that dies is started again", () =>
 for (const [fault, reason] of [["no-load", /load of migration failed/], ["killed", /./]] as const) {
   Deno.test(`a standby that ends while it loads (${fault}) is dead for certain, and activation is cold`, () =>
     withStandby(["--fault", fault === "killed" ? "slow-load" : fault], async (scene) => {
-      const { replica, standby, check, until } = scene;
+      const { replica, standby, check, standbyIs } = scene;
       await check();
-      await until("ready");
+      await standbyIs("ready");
       const pid = standby.status.pid!;
       const activation = standby.activate(replica, true);
       if (fault === "killed") {
-        await until("loading");
+        await standbyIs("loading");
         await delay(100);
         Deno.kill(pid, "SIGKILL");
       }
@@ -147,9 +145,9 @@ for (const [fault, reason] of [["no-load", /load of migration failed/], ["killed
 }
 
 Deno.test("a VM that ended after it was told to run has no second chance", () =>
-  withStandby(["--fault", "no-run"], async ({ replica, standby, check, until }) => {
+  withStandby(["--fault", "no-run"], async ({ replica, standby, check, standbyIs }) => {
     await check();
-    await until("ready");
+    await standbyIs("ready");
     const pid = standby.status.pid!;
     await assert.rejects(standby.activate(replica, true), RanAndEnded);
     assert.equal(standby.giveUp(), true);
@@ -157,9 +155,9 @@ Deno.test("a VM that ended after it was told to run has no second chance", () =>
   }));
 
 Deno.test("an activation that is given up while it loads never tells the VM to run", () =>
-  withStandby(["--fault", "no-run"], async ({ replica, standby, check, until }) => {
+  withStandby(["--fault", "no-run"], async ({ replica, standby, check, standbyIs }) => {
     await check();
-    await until("ready");
+    await standbyIs("ready");
     const pid = standby.status.pid!;
     // It would fail otherwise: this standby ends when it is told to run.
     const activation = standby.activate(replica, true);
@@ -171,9 +169,9 @@ Deno.test("an activation that is given up while it loads never tells the VM to r
   }));
 
 Deno.test("a VM that runs, and that nobody has taken over, ends with the standby", () =>
-  withStandby([], async ({ replica, standby, check, until }) => {
+  withStandby([], async ({ replica, standby, check, standbyIs }) => {
     await check();
-    await until("ready");
+    await standbyIs("ready");
     const pid = standby.status.pid!;
     await standby.activate(replica, true);
     assert.equal(standby.giveUp(), true);
@@ -182,9 +180,9 @@ Deno.test("a VM that runs, and that nobody has taken over, ends with the standby
   }));
 
 Deno.test("a standby that was told to run and closes its monitor is not killed", () =>
-  withStandby(["--fault", "mute-run"], async ({ replica, standby, check, until }) => {
+  withStandby(["--fault", "mute-run"], async ({ replica, standby, check, standbyIs }) => {
     await check();
-    await until("ready");
+    await standbyIs("ready");
     const pid = standby.status.pid!;
     const vm = await standby.activate(replica, true);
     assert.equal(standby.status.state, "running");
@@ -194,9 +192,9 @@ Deno.test("a standby that was told to run and closes its monitor is not killed",
   }));
 
 Deno.test("a standby that refuses to run has not run: it is ended, and the replica is whole", () =>
-  withStandby(["--fault", "refused-run"], async ({ replica, standby, check, until }) => {
+  withStandby(["--fault", "refused-run"], async ({ replica, standby, check, standbyIs }) => {
     await check();
-    await until("ready");
+    await standbyIs("ready");
     const pid = standby.status.pid!;
     assert.equal(await standby.activate(replica, true), undefined);
     assert.ok(!isAlive(pid), "no second VM may run beside it");
@@ -209,7 +207,7 @@ function withMisfit(fault: string, body: (scene: Scene, happened: () => boolean)
   Deno.removeSync(once);
   return withStandby(["--fault", fault, "--once", once], async (scene) => {
     await scene.check();
-    await scene.until("ready");
+    await scene.standbyIs("ready");
     Deno.writeTextFileSync(once, "");
     const folder = once.slice(0, once.lastIndexOf("/"));
     const isThere = () =>
@@ -227,14 +225,14 @@ function withDevice(replica: Replica): LoadableState {
 }
 
 Deno.test("a standby that does not load other devices goes on for what it has loaded", () =>
-  withMisfit("no-start", async ({ replica, standby, files, until }, happened) => {
+  withMisfit("no-start", async ({ replica, standby, files, standbyIs }, happened) => {
     const { pid } = standby.status;
     await assert.rejects(
       standby.check(withDevice(replica), files),
       /^QemuError: QEMU, standby: late has come since it was tried last, .*: fake-qemu: cannot start/,
     );
     assert.ok(happened());
-    await until("ready");
+    await standbyIs("ready");
     assert.notEqual(standby.status.pid, pid);
     assert.equal(standby.rehearsed(files), replica.shape);
     const vm = await standby.activate(replica, true);
@@ -244,13 +242,11 @@ Deno.test("a standby that does not load other devices goes on for what it has lo
 
 for (const moment of ["as it begins", "while it reads"]) {
   Deno.test(`a takeover in the middle of a rehearsal does not wait for it: ${moment}`, () =>
-    withMisfit("slow-rehearsal", async ({ replica, standby, files, until }, happened) => {
+    withMisfit("slow-rehearsal", async ({ replica, standby, files, standbyIs }, happened) => {
       const late = withDevice(replica);
       const checking = assert.rejects(standby.check(late, files), /not to be committed/);
-      await until("checking");
-      while (moment === "while it reads" && !happened()) {
-        await delay(5);
-      }
+      await standbyIs("checking");
+      if (moment === "while it reads") await until(happened, "the rehearsal to begin to read");
       const begun = performance.now();
       const vm = await standby.activate(replica, true);
       assert.ok(vm !== undefined, "what was loaded before takes over, warm");
@@ -263,17 +259,17 @@ for (const moment of ["as it begins", "while it reads"]) {
 }
 
 Deno.test("a standby is for the state that was committed upon its check, or for the one before", () =>
-  withStandby([], async ({ replica, standby, files, check, until }) => {
+  withStandby([], async ({ replica, standby, files, check, standbyIs }) => {
     await check();
     const state = withDevice(replica);
     for (const isCommitted of [false, true]) {
-      await until("ready");
+      await standbyIs("ready");
       await standby.check(state, files);
       assert.equal(standby.status.state, "checking");
       standby.settle(isCommitted);
       assert.equal(standby.rehearsed(files), isCommitted ? state.shape : replica.shape);
     }
-    await until("ready");
+    await standbyIs("ready");
     assert.equal(standby.rehearsed([]), undefined, "other files");
   }));
 
@@ -336,11 +332,9 @@ await new Promise((resolve) => setTimeout(resolve, 600_000));`,
       const pid = Number(new TextDecoder().decode(value));
       owner.kill("SIGKILL");
       await owner.status;
-      // Who is to end does so in time; who is kept is there after a while.
-      const end = performance.now() + (keep ? 300 : 20_000);
-      while (performance.now() < end && (keep || isAlive(pid))) {
-        await delay(10);
-      }
+      // Who is kept is there after a while.
+      if (keep) await delay(300);
+      else await until(() => !isAlive(pid), "the standby to end");
       assert.equal(isAlive(pid), keep);
       if (keep) Deno.kill(-pid, "SIGKILL");
     }

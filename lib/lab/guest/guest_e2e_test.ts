@@ -7,7 +7,7 @@ import { ensureGuest } from "./guest.ts";
 import { ensureQemu } from "../provision/qemu.ts";
 import { migrateStopped, resumeArrived } from "../vms/stopped_migration.ts";
 import { startVm, type VmOptions } from "../vms/vm.ts";
-import { delay } from "../../host/system/delay.ts";
+import { until } from "../program/until.ts";
 
 const onProgress = (line: string) => console.error(line);
 
@@ -85,10 +85,7 @@ Deno.test("e2e: a disposed VM leaves no process and no folder", async () => {
   const { qemu } = await guestOptions("11.1");
   const vm = await startVm({ qemu, name: "gone", incoming: "exec:sleep 617" });
   // QEMU has greeted; its command's shell may not have become `sleep` yet.
-  for (let i = 0; i < 500 && (await pidsOf(/^sleep 617 /)).length === 0; i++) {
-    await delay(10);
-  }
-  assert.equal((await pidsOf(/^sleep 617 /)).length, 1);
+  await until(async () => (await pidsOf(/^sleep 617 /)).length === 1, "its command to run");
   await vm.dispose();
   await vm.dispose();
   assert.throws(() => Deno.kill(vm.pid, "SIGKILL"));

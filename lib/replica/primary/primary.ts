@@ -108,7 +108,7 @@ export class Primary {
   get handingOver(): boolean {
     return this.#txn.handingOver;
   }
-  /** True once the session is over by the peer's word: handed over, or left. Nothing undoes that. */
+  /** True once the session is over by the peer's word: handed over, left or refused. Nothing undoes that. */
   get isOver(): boolean {
     return this.#txn.isOver;
   }
