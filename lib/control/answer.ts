@@ -12,6 +12,7 @@ import {
   record,
   type Shape,
 } from "./shape.ts";
+import { type AttachPlace, attachPlaceShape } from "./attach_request.ts";
 import { type EarlyEndStatus, type EndStatus, statusShape } from "./end_status.ts";
 
 /** The longest answer, in bytes: several times the status of a VM with a hundred taps. */
@@ -31,7 +32,12 @@ export interface Refusal {
   readonly exitCode?: number;
 }
 
-export type ControlAnswer = EndStatus | EarlyEndStatus | SenderDurations | DoneAnswer | Refusal;
+export type ControlAnswer =
+  | EndStatus
+  | EarlyEndStatus
+  | SenderDurations
+  | (DoneAnswer & Partial<AttachPlace>)
+  | Refusal;
 
 /** Texts in an answer are for people, and many of them are another's: a peer's words, QEMU's names. */
 export function encodeAnswer(answer: ControlAnswer): string {
@@ -82,6 +88,12 @@ export function decodeDurations(line: string, from: string): SenderDurations {
 /** The answer to `failover` or `protect`; see {@link decodeStatus}. */
 export function decodeDone(line: string, from: string): DoneAnswer {
   return decode(line, from, done, "is not kemari's", "recv");
+}
+
+/** The answer to `attach` by way of `direct`; see {@link decodeStatus}. */
+export function decodePlace(line: string, from: string): AttachPlace {
+  const { host, port } = decode(line, from, attachPlaceShape, "is not kemari's", "recv");
+  return { host, port };
 }
 
 function decode<T>(

@@ -30,11 +30,21 @@ export interface ViaSecurity {
   readonly plain?: boolean;
 }
 
+/** `--ssh`, `--remote-kemari`, `--over-ssh` and `--recv`. */
+export interface ViaSsh {
+  readonly ssh: string;
+  readonly remoteKemari: string;
+  readonly overSsh: boolean;
+  readonly startRecv?: string;
+}
+
 /** How to protect the VM; `protect`'s own options, with the paths made absolute. */
 export interface ViaConfig {
   readonly target: string;
   /** Without one of these, the link may not cross a network. */
   readonly security: ViaSecurity;
+  /** How a target `ssh:HOST` is reached, by the end that is asked. */
+  readonly ssh?: ViaSsh;
   readonly qmp: string;
   readonly mode: "auto" | "colo" | "snapshot";
   readonly commit: "sync" | "async";
@@ -80,6 +90,12 @@ const withSettings = record<{ readonly settings: ViaConfig }>({
       tlsName: optional(listOf(anyText)),
       plain: optional(anyBoolean),
     }),
+    ssh: optional(record<ViaSsh>({
+      ssh: anyText,
+      remoteKemari: anyText,
+      overSsh: anyBoolean,
+      startRecv: optional(anyText),
+    })),
     qmp: anyText,
     mode: oneOf("auto", "colo", "snapshot"),
     commit: oneOf("sync", "async"),

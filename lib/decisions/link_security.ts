@@ -93,6 +93,28 @@ export function isLoopback(ip: Uint8Array): boolean {
   return first && ip.subarray(10, 15).every((byte) => byte === 0) && ip[15] === 1;
 }
 
+/** What a receiver's listening at an address is to be like. */
+export type Listening =
+  | "as-told"
+  /** Encrypted, with keys that senders bring by ssh: nobody else is let in. */
+  | "session-keys"
+  | "refused";
+
+/**
+ * Decides how a receiver listens at an IP address. A network that nothing was said about is open to
+ * those who can log in here, and to nobody else.
+ *
+ * @param takesSessionKeys Whether there is a control socket, over which such senders are announced.
+ */
+export function listeningAt(
+  security: LinkSecurity,
+  ip: Uint8Array,
+  takesSessionKeys: boolean,
+): Listening {
+  if (mayBePlain(security, ip)) return "as-told";
+  return takesSessionKeys ? "session-keys" : "refused";
+}
+
 /** Whether a link with an IP address may be without encryption. */
 export function mayBePlain(security: LinkSecurity, ip: Uint8Array): boolean {
   return security.kind !== "plain" || security.crossesNetworks || isLoopback(ip);
