@@ -27,6 +27,7 @@ import type { SenderStatus } from "../control/sender_status.ts";
 import type { Address } from "./system/address.ts";
 import { ControlServer } from "./system/control_server.ts";
 import { besides } from "./system/failure_beside.ts";
+import type { SshOptions } from "./system/ssh_address.ts";
 import type { ProgressLine } from "./system/progress_line.ts";
 import { RateMeter } from "./system/rate_meter.ts";
 import { Reactor } from "./system/reactor.ts";
@@ -51,6 +52,8 @@ export interface SendSettings
     CompressSettings {
   readonly target: string;
   readonly security: LinkSecurity;
+  /** How a target `ssh:HOST` is reached. */
+  readonly ssh?: SshOptions;
   readonly control?: string;
   readonly sessionName?: string;
   /** The VM's name, in place of QEMU's UUID and name. */

@@ -391,7 +391,7 @@ Deno.test("a peer that says nothing but that it renews its keys is given up, and
   const flooder = SENDER.open();
   ssl.SSL_set_rfd(flooder, theirs);
   ssl.SSL_set_wfd(flooder, theirs);
-  const caller = { keys: [KEY], identified() {}, stepped() {} };
+  const caller = { keys: [KEY], keyOf: () => undefined, identified() {}, stepped() {} };
   const step = () => {
     beginCalls(caller);
     const isDone = ssl.SSL_do_handshake(flooder) === 1;
