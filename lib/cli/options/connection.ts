@@ -67,6 +67,8 @@ export const TARGETS: Note = {
     {
       "HOST:PORT": TCP,
       "tcp:HOST:PORT": "the same",
+      "ssh:HOST[:PATH]":
+        "the kemari recv on HOST whose control socket is PATH (default: /run/kemari.ctl)",
       "unix:PATH": "a Unix socket",
       "exec:CMD": `stdin and stdout of a shell command, such as "ssh host kemari recv stdio: …"`,
     },
