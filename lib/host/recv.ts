@@ -365,12 +365,8 @@ class Reception {
   async #protect(request: ProtectRequest<unknown>, gone: AbortSignal): Promise<void> {
     const { survivor } = this.#side;
     if (this.#state.at === "active") return await survivor.protect(request, gone);
-    throw new TransportError(
-      "recv",
-      "read",
-      "this end has no VM to protect: it has not taken over",
-      { party: "user", hint: "see kemari status" },
-    );
+    const why = "this end has no VM to protect: it has not taken over";
+    throw new TransportError("recv", "read", why, { party: "user", hint: "see kemari status" });
   }
 
   #attach(request: AttachRequest, passed: number[]): Promise<AttachPlace | undefined> {

@@ -25,5 +25,3 @@ export interface SendSettings
   /** QEMU's interval between checkpoints, which every request for a synchronization sets. */
   readonly syncIntervalMs: number;
 }
-
-/** The states of a {@link Sending}. */

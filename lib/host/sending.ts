@@ -43,6 +43,7 @@ const HOARDS = "QEMU goes on describing its state, and keeps 50 to 100 KB of mem
   "checkpoint because of that: start the VM with -machine …,suppress-vmdesc=on, or let kemari " +
   "protect set it";
 
+/** The states of a {@link Sending}. */
 type SendingState = "connecting" | "linked" | "parting" | "serving-on" | "closed";
 
 /**

@@ -146,7 +146,7 @@ export const protect = defineCommand({
       });
     }
     const { protectVia } = await import("../../host/protect/protect_via.ts");
-    // Without --sync-on, the disks decide what asks for a synchronization: only that end knows them.
+    // Without --sync-on, the kinds of disks decide: only that end knows them.
     const syncOn = options.syncOn === undefined ? undefined : settings.syncOn;
     await protectVia(via, { ...rest, syncOn }, context.status, context.signal);
   },
