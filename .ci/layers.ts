@@ -58,6 +58,7 @@ const HOST_RANKS: Readonly<Record<string, number>> = {
   arbiter: 1,
   ram_dir: 1,
   tls: 1,
+  ssh: 2,
   net: 1,
   image: 1,
   disk: 2,

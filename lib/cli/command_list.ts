@@ -1,4 +1,5 @@
 import type { CliCommand } from "./command.ts";
+import { attach } from "./commands/attach.ts";
 import { bench } from "./commands/bench.ts";
 import { benchClient } from "./commands/bench_client.ts";
 import { doctor } from "./commands/doctor.ts";
@@ -21,6 +22,7 @@ export const COMMANDS: readonly CliCommand[] = [
   failover,
   status,
   keygen,
+  attach,
   inspect,
   doctor,
   drill,

@@ -17,6 +17,7 @@ const FORMS: Readonly<Record<string, { readonly target: string; readonly listen:
   "HOST:PORT": { target: "127.0.0.1:1", listen: "192.0.2.1:1" },
   "tcp:HOST:PORT": { target: "tcp:127.0.0.1:1", listen: "tcp:192.0.2.1:1" },
   "unix:PATH": { target: "unix:/nonexistent/s", listen: "unix:/nonexistent/s" },
+  "ssh:HOST[:PATH]": { target: "ssh:nobody.invalid", listen: "ssh:nobody.invalid" },
   "exec:CMD": { target: "exec:false", listen: "exec:false" },
   "stdio:": { target: "stdio:", listen: "stdio:" },
 };

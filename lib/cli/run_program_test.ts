@@ -46,6 +46,7 @@ const send = {
   diskSync: "full",
   syncIntervalMs: 100,
   syncMinIntervalMs: 1,
+  ssh: { ssh: "ssh", remoteKemari: "kemari", overSsh: false },
   ...link,
   ...log,
 };
@@ -78,6 +79,15 @@ const parsed: readonly (readonly [string, string, readonly unknown[], unknown])[
     commit: "sync",
     maxInFlightBytes: 2 ** 30,
   }],
+  ["send ssh:u@h:/c --ssh ssh\t-p1 --remote-kemari /k --over-ssh --recv unix:/s", "send", [
+    "ssh:u@h:/c",
+  ], {
+    ...send,
+    stream: "auto",
+    ssh: { ssh: "ssh\t-p1", remoteKemari: "/k", overSsh: true, startRecv: "unix:/s" },
+  }],
+  ["attach /run/k.ctl", "attach", ["/run/k.ctl"], { ...log }],
+  ["attach --start stdio: /run/k.ctl", "attach", ["/run/k.ctl"], { ...log, start: "stdio:" }],
   ["send h:1 --compress zstd --dedup", "send", ["h:1"], {
     ...send,
     stream: "auto",

@@ -17,6 +17,12 @@
 import { foreignText } from "../foreign_text.ts";
 import { TransportError } from "../errors.ts";
 import { type Refusal, refusalShape } from "./answer.ts";
+import {
+  type AttachPlace,
+  attachPlaceShape,
+  type AttachRequest,
+  attachRequestShape,
+} from "./attach_request.ts";
 import { anyNumber, anyText, Mismatch, oneOf, record, type Shape } from "./shape.ts";
 
 /** Of these lines. A later version says another number, and may mean something else by the rest. */
@@ -25,24 +31,9 @@ export const ATTACH_VERSION = 1;
 /** The longest line, in bytes, its line break not counted. */
 export const MAX_ATTACH_LINE_BYTES = 4096;
 
-/** Bytes of a session's key, which is written in hexadecimal. */
-const KEY_BYTES = 32;
 /** Of what was said instead, as much as is shown. */
 const MAX_SAID_CHARS = 200;
 const LINE_BREAK = 0x0a;
-
-/** What a sender asks for. */
-export type AttachRequest =
-  /** `key`: a secret of 32 bytes, in hexadecimal, that `identity` names. */
-  | { readonly way: "direct"; readonly identity: string; readonly key: string }
-  /** The connection itself becomes the session's. */
-  | { readonly way: "over-ssh" };
-
-/** Where a receiver listens: the address that it has bound, such as `0.0.0.0`. */
-export interface AttachPlace {
-  readonly host: string;
-  readonly port: number;
-}
 
 interface Greeting {
   readonly kemari: "attach";
@@ -50,53 +41,12 @@ interface Greeting {
   readonly software: string;
 }
 
+const attachedShape = record<{ readonly ok: true }>({ ok: oneOf(true) });
 const greetingShape = record<Greeting>({
   kemari: oneOf("attach"),
   version: anyNumber,
   software: anyText,
 });
-
-/** No message quotes it. */
-const secretKey: Shape<string> = (value, path) => {
-  if (typeof value === "string" && new RegExp(`^[0-9a-f]{${2 * KEY_BYTES}}$`).test(value)) {
-    return value;
-  }
-  throw new Mismatch(`${path} must be ${KEY_BYTES} bytes in hexadecimal`);
-};
-
-const identity: Shape<string> = (value, path) => {
-  if (typeof value === "string" && /^[\w.-]{1,64}$/.test(value)) return value;
-  throw new Mismatch(`${path} must be up to 64 letters, digits, dots and dashes`);
-};
-
-const portNumber: Shape<number> = (value, path) => {
-  if (Number.isInteger(value) && 0 < (value as number) && (value as number) < 65536) {
-    return value as number;
-  }
-  throw new Mismatch(`${path} must be a port's number`);
-};
-
-const host: Shape<string> = (value, path) => {
-  if (typeof value === "string" && /^[\w.:%-]{1,255}$/.test(value)) return value;
-  throw new Mismatch(`${path} must be an IP address`);
-};
-
-const hasWay = record<{ readonly way: AttachRequest["way"] }>({ way: oneOf("direct", "over-ssh") });
-const direct = record<Extract<AttachRequest, { way: "direct" }>>({
-  way: oneOf("direct"),
-  identity,
-  key: secretKey,
-});
-
-/** Also what a control socket is asked, and what it answers; see request.ts. */
-export const attachRequestShape: Shape<AttachRequest> = (value, path) =>
-  hasWay(value, path).way === "direct" ? direct(value, path) : { way: "over-ssh" };
-export const attachPlaceShape = record<AttachPlace & { readonly ok: true }>({
-  ok: oneOf(true),
-  host,
-  port: portNumber,
-});
-const attachedShape = record<{ readonly ok: true }>({ ok: oneOf(true) });
 
 /** The far end's first line. */
 export function encodeGreeting(software: string): string {

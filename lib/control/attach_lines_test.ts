@@ -4,14 +4,13 @@ import {
   ATTACH_VERSION,
   AttachAsker,
   AttachListener,
-  type AttachPlace,
-  type AttachRequest,
   type AttachStep,
   encodeAttached,
   encodeAttachRequest,
   encodeGreeting,
   MAX_ATTACH_LINE_BYTES,
 } from "./attach_lines.ts";
+import type { AttachPlace, AttachRequest } from "./attach_request.ts";
 
 const KEY = "0123456789abcdef".repeat(4);
 const DIRECT: AttachRequest = { way: "direct", identity: "session-1f.2_a", key: KEY };

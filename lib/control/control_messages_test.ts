@@ -3,6 +3,7 @@ import { KemariError, RelayedError, TransportError, WireError } from "../errors.
 import {
   decodeDone,
   decodeDurations,
+  decodePlace,
   decodeStatus,
   encodeAnswer,
   MAX_ANSWER_BYTES,
@@ -61,6 +62,8 @@ const MESSAGES: readonly Message[] = [
     decode: decodeProtection,
     optional: [
       "settings.security.key",
+      "settings.ssh",
+      "settings.ssh.startRecv",
       "settings.sessionName",
       "settings.vm",
       "settings.syncOn",
@@ -188,6 +191,8 @@ Deno.test("requests come back as they were; what is none is answered", () => {
       { command: "durations" },
       { command: "failover", stale: true },
       samples.PROTECT,
+      { command: "attach", way: "over-ssh" },
+      { command: "attach", way: "direct", identity: "session-1", key: "0a".repeat(32) },
     ] as const
   ) {
     const line = encodeRequest(request);
@@ -239,6 +244,18 @@ Deno.test("done is done, and nothing else is", () => {
   assert.deepEqual(decodeDone(encodeAnswer({ ok: true }), "/run/ctl"), { ok: true });
   for (const line of ["{}", "null", "[]", "1", '{"ok":false}', '{"ok":1}', "[{}]"]) {
     assert.match(faultOf(() => decodeDone(line, "/run/ctl")).message, /is not kemari's/);
+  }
+});
+
+Deno.test("a place to connect to is told, and no message shows the key that is asked with", () => {
+  const place = { host: "2001:db8::2", port: 4000 };
+  assert.deepEqual(decodePlace(encodeAnswer({ ok: true, ...place }), "/run/ctl"), place);
+  faultOf(() => decodePlace(encodeAnswer({ ok: true }), "/run/ctl"));
+  assert.throws(() => decodePlace('{"error":"busy"}', "/run/ctl"), RelayedError);
+  const secret = "5ec4e7".repeat(10);
+  for (const key of [secret, [secret], { [secret]: secret }]) {
+    const line = JSON.stringify({ command: "attach", way: "direct", identity: "a", key });
+    assert.ok(!faultOf(() => decodeRequest(line)).message.includes("5ec4e7"));
   }
 });
 

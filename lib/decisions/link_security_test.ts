@@ -6,6 +6,7 @@ import {
   isAddress,
   isLoopback,
   type LinkSecurity,
+  listeningAt,
   mayBePlain,
   type SecurityOptions,
   securityOptions,
@@ -67,6 +68,13 @@ for (const [text, ip, loopback] of ADDRESSES) {
     assert.equal(mayBePlain(chooseSecurity({}), ip), loopback);
     assert.equal(mayBePlain(chooseSecurity({ plain: true }), ip), true);
     assert.equal(mayBePlain(chooseSecurity({ key: "k" }), ip), true);
+    for (const takesSessionKeys of [false, true]) {
+      for (const told of [{ key: "k" }, { tlsDir: "d" }, { plain: true }]) {
+        assert.equal(listeningAt(chooseSecurity(told), ip, takesSessionKeys), "as-told");
+      }
+      const wanted = loopback ? "as-told" : takesSessionKeys ? "session-keys" : "refused";
+      assert.equal(listeningAt(chooseSecurity({}), ip, takesSessionKeys), wanted);
+    }
   });
 }
 

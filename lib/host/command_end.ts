@@ -16,14 +16,10 @@ export async function inWordsOfCommand(
   if (!(error instanceof TransportError) || error.party !== "peer") return error;
   const code = await within(EXIT_WAIT_MS, peer.command.exitCode);
   if (code === undefined) return error;
-  return new TransportError(
-    peer.transport.name,
-    error.phase,
-    `the command ended with exit code ${code}`,
-    {
-      party: "peer",
-      hint: "see its output; in the end it has to run `kemari recv stdio: --exec …`",
-      cause: error,
-    },
-  );
+  const { message, hint } = peer.command.explain(code);
+  return new TransportError(peer.transport.name, error.phase, message, {
+    party: "peer",
+    hint,
+    cause: error,
+  });
 }

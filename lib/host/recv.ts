@@ -7,14 +7,17 @@ import { ReplicaOwner } from "./home/replica_owner.ts";
 import { lookForSameImages } from "./image/image_marks.ts";
 import { ReceiverHost } from "./link/receiver_host.ts";
 import { freeMemoryBytes } from "./ram_dir/ram_room.ts";
+import { letInBySsh } from "./let_in_by_ssh.ts";
+import { SessionKeys } from "../keys/session_keys.ts";
 import { checkRecvSettings, goesToStdout, type RecvSettings } from "./recv_settings.ts";
+import type { AttachPlace, AttachRequest } from "../control/attach_request.ts";
 import type { ProtectRequest } from "../control/protect_request.ts";
 import type { ReceiverStatus } from "../control/receiver_status.ts";
 import type { EarlyEndStatus, EndStatus } from "../control/end_status.ts";
 import { receiverStatus } from "./status/receiver_status.ts";
 import { summarizeStatus } from "./status/summarize_status.ts";
 import { Survivor } from "./survivor.ts";
-import type { Address } from "./system/address.ts";
+import type { ListenAddress } from "./system/address.ts";
 import { isUnread } from "./system/channel.ts";
 import { ControlServer } from "./system/control_server.ts";
 import type { ProgressLine } from "./system/progress_line.ts";
@@ -58,7 +61,9 @@ export async function recv(
   signal: AbortSignal,
 ): Promise<number> {
   const listen = checkRecvSettings(settings);
-  const guard = LinkGuard.open(settings.security, "receiver", listen);
+  // A sender that comes by ssh is announced at the control socket.
+  const keys = settings.control === undefined ? undefined : new SessionKeys();
+  const guard = LinkGuard.open(settings.security, "receiver", listen, keys);
   return await new Reception(settings, listen, guard, progress, signal).run();
 }
 
@@ -92,7 +97,7 @@ type ReceptionState =
  */
 class Reception {
   readonly #settings: RecvSettings;
-  readonly #listen: Address;
+  readonly #listen: ListenAddress;
   readonly #guard: LinkGuard;
   readonly #progress: ProgressLine;
   readonly #signal: AbortSignal;
@@ -112,7 +117,7 @@ class Reception {
   /** @throws {TransportError} if the replica's folder cannot be used; nothing is left open. */
   constructor(
     settings: RecvSettings,
-    listen: Address,
+    listen: ListenAddress,
     guard: LinkGuard,
     progress: ProgressLine,
     signal: AbortSignal,
@@ -156,6 +161,16 @@ class Reception {
     }
   }
 
+  /** @throws {TransportError} as long as nothing can be asked of this end. */
+  get #side(): Side {
+    const state = this.#state;
+    if (state.at !== "starting" && state.at !== "recovering") return state.side;
+    throw new TransportError("recv", "connect", "this end is still starting", {
+      party: "user",
+      hint: "ask again in a moment; kemari status shows when it listens",
+    });
+  }
+
   async #open(): Promise<Side> {
     const { control, nets, disks, replay } = this.#settings;
     const reactor = this.#reactor;
@@ -167,6 +182,7 @@ class Reception {
           status: () => this.#status(),
           failover: (stale) => this.#failover(stale),
           protect: (request, gone) => this.#protect(request, gone),
+          attach: (request, passed) => this.#attach(request, passed),
         },
         reactor,
         signal,
@@ -337,26 +353,25 @@ class Reception {
 
   /** @returns Resolves when the guest's state has been handed to QEMU. */
   async #failover(stale: boolean): Promise<void> {
-    const state = this.#state;
-    if (state.at === "starting" || state.at === "recovering") throw tooEarly();
-    if (state.at === "active") {
+    const { receiver } = this.#side;
+    if (this.#state.at === "active") {
       throw new TransportError("recv", "read", "this end is active already", { party: "user" });
     }
-    state.side.receiver.failover(stale);
+    receiver.failover(stale);
     await this.#failovers.wait();
   }
 
   /** @returns Resolves when the protection has ended. */
   async #protect(request: ProtectRequest<unknown>, gone: AbortSignal): Promise<void> {
-    const state = this.#state;
-    if (state.at === "starting" || state.at === "recovering") throw tooEarly();
-    if (state.at === "active") return await state.side.survivor.protect(request, gone);
-    throw new TransportError(
-      "recv",
-      "read",
-      "this end has no VM to protect: it has not taken over",
-      { party: "user", hint: "see kemari status" },
-    );
+    const { survivor } = this.#side;
+    if (this.#state.at === "active") return await survivor.protect(request, gone);
+    const why = "this end has no VM to protect: it has not taken over";
+    throw new TransportError("recv", "read", why, { party: "user", hint: "see kemari status" });
+  }
+
+  #attach(request: AttachRequest, passed: number[]): Promise<AttachPlace | undefined> {
+    const entrance = () => this.#side.receiver.entrance;
+    return letInBySsh(request, passed, this.#listen.text, this.#guard, entrance);
   }
 
   async #close(): Promise<void> {
@@ -380,11 +395,4 @@ class Reception {
     });
     await state.side.receiver.owner.close();
   }
-}
-
-function tooEarly(): TransportError {
-  return new TransportError("recv", "connect", "this end is still starting", {
-    party: "user",
-    hint: "ask again in a moment; kemari status shows when it listens",
-  });
 }

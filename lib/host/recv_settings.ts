@@ -3,7 +3,7 @@ import { UsageError } from "../errors.ts";
 import type { DiskTapAddress } from "./disk/disk_tap_address.ts";
 import type { LinkTiming } from "./link/sender_link_settings.ts";
 import type { NetTapAddress } from "./net/net_tap_address.ts";
-import { type Address, parseAddress } from "./system/address.ts";
+import { type ListenAddress, parseAddress } from "./system/address.ts";
 import { wasClosed } from "./system/channel.ts";
 import { checkStandbyCommand } from "./takeover/standby_command.ts";
 import type { ReplaySettings } from "./taps/secondary_tap_devices.ts";
@@ -45,8 +45,14 @@ export function goesToStdout({ exec, standby }: RecvSettings): boolean {
  * @returns The address to listen on.
  * @throws {UsageError}
  */
-export function checkRecvSettings(settings: RecvSettings): Address {
+export function checkRecvSettings(settings: RecvSettings): ListenAddress {
   const listen = parseAddress(settings.listen);
+  if (listen.kind === "ssh") {
+    throw new UsageError("nobody listens by ssh: ssh:HOST is a target of send and protect", {
+      hint:
+        "listen at HOST:PORT or unix:PATH, with --control PATH: senders then come by ssh:HOST:PATH",
+    });
+  }
   const toStdout = goesToStdout(settings);
   if (settings.standby !== undefined) checkStandbyCommand(settings.standby);
   if (listen.kind === "stdio" && toStdout) {

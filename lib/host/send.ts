@@ -1,8 +1,8 @@
-import { UsageError } from "../errors.ts";
+import { parseTarget } from "./link/parse_target.ts";
 import type { SendFront } from "./send_front.ts";
 import { standardEnds } from "./send_ends.ts";
-import { Sending, type SendSettings } from "./sending.ts";
-import { parseAddress } from "./system/address.ts";
+import type { SendSettings } from "./send_settings.ts";
+import { Sending } from "./sending.ts";
 import { parseControlPath } from "./system/control_path.ts";
 import type { ProgressLine } from "./system/progress_line.ts";
 import { LinkGuard } from "./tls/link_guard.ts";
@@ -21,12 +21,7 @@ export async function send(
   signal: AbortSignal,
   front?: SendFront,
 ): Promise<void> {
-  const target = parseAddress(settings.target);
-  if (target.kind === "stdio") {
-    throw new UsageError("stdio: cannot be send's target: stdin and stdout belong to QEMU", {
-      hint: "use exec:COMMAND to speak through another program's stdin and stdout",
-    });
-  }
+  const target = parseTarget(settings);
   if (settings.qmp !== undefined) parseQmpAddress(settings.qmp);
   if (settings.control !== undefined) parseControlPath(settings.control);
   const guard = LinkGuard.open(settings.security, "sender", target);

@@ -2,7 +2,7 @@ import { getLogger } from "@logtape/logtape";
 import { chooseSecurity } from "../decisions/link_security.ts";
 import { TransportError, UsageError } from "../errors.ts";
 import type { StreamConsumer } from "./takeover/write_replica.ts";
-import { parseAddress } from "./system/address.ts";
+import { parseTarget } from "./link/parse_target.ts";
 import {
   decodeViaConfig,
   type ProtectRequest,
@@ -142,8 +142,8 @@ export class Survivor {
     const { settings, gone, resolve, reject } = asked;
     const both = AbortSignal.any([signal, gone]);
     try {
-      const target = parseAddress(settings.target);
       const security = chooseSecurity(settings.security);
+      const target = parseTarget({ ...settings, security });
       log.info("asked to protect the VM: towards {target}", { target: target.text });
       const guard = LinkGuard.open(security, "sender", target);
       await guard.admitTarget(target, both);

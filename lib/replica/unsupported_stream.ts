@@ -1,9 +1,9 @@
-/** What QEMU may put into a migration stream and kemari cannot replicate: each is refused by name. */
+/** Refuses, by name, what QEMU may put into a migration stream and kemari cannot replicate. */
 import { WireError } from "../errors.ts";
 import type { StreamEvent } from "../qemu/stream_events.ts";
 import { nameOf, RAM_SAVE_FLAG } from "../qemu/wire.ts";
 
-/** @throws {WireError} `unsupported` if the machine's configuration says that RAM is left out. */
+/** @throws {WireError} `unsupported` if the configuration says that RAM is left out. */
 export function checkConfiguration(
   event: Extract<StreamEvent, { readonly kind: "configuration" }>,
 ): void {
@@ -17,7 +17,7 @@ export function checkConfiguration(
   );
 }
 
-/** The error for a RAM record whose content travels on channels of its own. */
+/** The error for a RAM record whose content travels on other channels. */
 export function unsupportedMark(flag: number, recordOffset: number): WireError {
   const name = nameOf(RAM_SAVE_FLAG, flag);
   return new WireError(
@@ -29,7 +29,7 @@ export function unsupportedMark(flag: number, recordOffset: number): WireError {
   );
 }
 
-/** Something stands behind a transaction's state, which is to be its end. */
+/** The error for bytes behind a transaction's state, which has to be its end. */
 export function trailingBytes(streamOffset: number): WireError {
   const what = "bytes behind the end of the transaction's state";
   return new WireError("migration", streamOffset, "bad-length", what);

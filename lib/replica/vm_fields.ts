@@ -5,7 +5,7 @@ import type { VmIdentity } from "../decisions/whose_replica.ts";
 import { HELLO_FIELD, type HelloField } from "../txn/hello_fields.ts";
 import { refuse } from "../txn/wire_fault.ts";
 
-/** Bytes of a VM's name that are told and kept. */
+/** The most bytes of a VM's name that are sent and kept. */
 const MAX_VM_NAME_BYTES = 200;
 
 const BINARY: readonly [keyof VmIdentity, number][] = [
@@ -14,10 +14,10 @@ const BINARY: readonly [keyof VmIdentity, number][] = [
   ["shape", HELLO_FIELD.vmShape],
 ];
 
-/** What no name is told with: it would end a line, or move the cursor. */
+/** Characters that are replaced in a name: they would end a line, or move the cursor. */
 const CONTROL = /[\p{Cc}\p{Zl}\p{Zp}]/u;
 
-/** A name as it is told, kept and compared: all of it can be seen, and it is not too long. */
+/** A name as it is sent, kept and compared: completely visible, and not too long. */
 export function plainVmName(name: string): string {
   const plain = foreignText(name, 4 * MAX_VM_NAME_BYTES);
   const bytes = new TextEncoder().encode(plain);
@@ -25,7 +25,7 @@ export function plainVmName(name: string): string {
   return new TextDecoder().decode(bytes.subarray(0, MAX_VM_NAME_BYTES)).replace(/\ufffd+$/, "");
 }
 
-/** Encodes what is known of a VM. */
+/** Encodes a VM's identity, as far as known. */
 export function encodeVm(vm: VmIdentity): HelloField[] {
   const fields: HelloField[] = BINARY.flatMap(([key, tag]) => {
     const digits = vm[key];
@@ -36,7 +36,7 @@ export function encodeVm(vm: VmIdentity): HelloField[] {
   return fields;
 }
 
-/** @returns Undefined for what is no UTF-8. */
+/** @returns Undefined if it is not UTF-8. */
 function textOf(bytes: Uint8Array): string | undefined {
   try {
     return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes);
@@ -46,10 +46,10 @@ function textOf(bytes: Uint8Array): string | undefined {
 }
 
 /**
- * Decodes what a sender says of its VM; nothing of an older one.
+ * Decodes a sender's VM; an older sender's HELLO has no such fields.
  *
  * @param offset Of HELLO's payload, for errors.
- * @throws {WireError} `bad-length`, or `bad-value` for a field that comes twice or a name that is none.
+ * @throws {WireError} `bad-length`; or `bad-value` for a field that comes twice or an invalid name.
  */
 export function decodeVm(fields: readonly HelloField[] = [], offset: number): VmIdentity {
   const seen = new Map<number, Uint8Array>();

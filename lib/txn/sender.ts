@@ -256,7 +256,6 @@ export class TxnSender implements FrameVisitor {
 
   /**
    * Asks for the digests of a disk's chunks, at any time; answers come in the order of the queries.
-   *
    * @param payload A DISK_QUERY payload, see `encodeDiskQuery`.
    */
   queryDisk(payload: Uint8Array): void {

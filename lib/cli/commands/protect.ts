@@ -4,6 +4,7 @@ import { COMPRESSION, compression } from "../options/compression.ts";
 import { connection, TARGETS } from "../options/connection.ts";
 import { choice, optionGroup } from "../options/option_group.ts";
 import { SECURITY, security } from "../options/security.ts";
+import { SSH, ssh } from "../options/ssh.ts";
 import { synchronization } from "../options/synchronization.ts";
 import { DISKS, IMAGES, primaryDisks, taps } from "../options/taps.ts";
 import { vmName } from "../options/vm_name.ts";
@@ -53,6 +54,7 @@ export const protect = defineCommand({
     vmName,
     loss,
     connection,
+    ssh,
     security,
     synchronization,
     taps,
@@ -71,6 +73,7 @@ export const protect = defineCommand({
     ],
     notes: [
       TARGETS,
+      SSH,
       SECURITY,
       COMPRESSION,
       IMAGES,
@@ -143,7 +146,7 @@ export const protect = defineCommand({
       });
     }
     const { protectVia } = await import("../../host/protect/protect_via.ts");
-    // Without --sync-on, the disks decide what asks for a synchronization: only that end knows them.
+    // Without --sync-on, the kinds of disks decide: only that end knows them.
     const syncOn = options.syncOn === undefined ? undefined : settings.syncOn;
     await protectVia(via, { ...rest, syncOn }, context.status, context.signal);
   },

@@ -3,6 +3,7 @@ import { COMPRESSION, compression } from "../options/compression.ts";
 import { connection, TARGETS } from "../options/connection.ts";
 import { choice, optionGroup } from "../options/option_group.ts";
 import { SECURITY, security } from "../options/security.ts";
+import { SSH, ssh } from "../options/ssh.ts";
 import { synchronization } from "../options/synchronization.ts";
 import { DISKS, IMAGES, primaryDisks, taps } from "../options/taps.ts";
 import { vmName } from "../options/vm_name.ts";
@@ -28,7 +29,17 @@ export const send = defineCommand({
   name: "send",
   summary: "send QEMU's migration stream (stdin) to a secondary, transaction by transaction",
   arguments: (command) => command.argument("<target>", "where the secondary listens"),
-  groups: [qemu, vmName, connection, security, synchronization, taps, primaryDisks, compression],
+  groups: [
+    qemu,
+    vmName,
+    connection,
+    ssh,
+    security,
+    synchronization,
+    taps,
+    primaryDisks,
+    compression,
+  ],
   help: {
     examples: [
       `migrate "exec:kemari send secondary:4000 --key KEY"  # into QEMU's monitor`,
@@ -38,6 +49,7 @@ export const send = defineCommand({
     ],
     notes: [
       TARGETS,
+      SSH,
       SECURITY,
       {
         title: "QEMU",

@@ -99,7 +99,7 @@ function receiverPairs(status: ReceiverStatus): Pair[] {
   return pairs;
 }
 
-/** Whether others can listen; nothing where an end is too old to say so, or there is no session. */
+/** The link's encryption; nothing if the end is too old to report it, or there is no session. */
 function encryptionPair(encryption: EncryptionStatus | null | undefined): Pair[] {
   if (!encryption) return [];
   const { kind, peer, cipher, inKernel } = encryption;

@@ -164,6 +164,7 @@ export const PROTECT: ProtectRequest = {
   settings: {
     target: "secondary:4000",
     security: { key: "/etc/kemari.key" },
+    ssh: { ssh: "ssh -p 2222", remoteKemari: "kemari", overSsh: false, startRecv: "0.0.0.0:4000" },
     qmp: "/run/vm.qmp",
     mode: "auto",
     commit: "async",

@@ -4,6 +4,7 @@ import type { NackReason } from "../../txn/wire.ts";
 import { KemariError } from "../../errors.ts";
 import type { Reactor, Watch } from "../system/reactor.ts";
 import { type AdmitIp, type Listener, listenSocket, type SocketAddress } from "../system/socket.ts";
+import type { BoundAddress } from "../system/sockaddr.ts";
 import type { Transport } from "../system/transport.ts";
 import { Antechamber, DOOR_LIMITS } from "./antechamber.ts";
 import { StrangerLog } from "./stranger_log.ts";
@@ -83,6 +84,16 @@ export class Entrance {
   /** Connections so far that were no sender's. */
   get strangers(): number {
     return this.#strangerCount;
+  }
+
+  /** Where it listens; undefined at a Unix socket. */
+  get bound(): BoundAddress | undefined {
+    return this.#listener.bound;
+  }
+
+  /** Lets in who has come by another way. @param peer The entrance's from now on. */
+  admit(peer: Transport): void {
+    this.#antechamber.admit(peer);
   }
 
   /** Tells a sender that it is not wanted. @param sender The entrance's from now on. */

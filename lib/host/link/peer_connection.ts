@@ -1,14 +1,13 @@
 /** The connection to the other end, whatever it is made of. */
-import { TransportError } from "../../errors.ts";
 import type { Address } from "../system/address.ts";
-import { endTree } from "../system/process_tree.ts";
 import { adopt } from "../system/channel.ts";
-import { errno, errnoText, libc } from "../system/libc.ts";
+import { libc } from "../system/libc.ts";
+import { connectBySsh } from "../ssh/connect_by_ssh.ts";
+import { startPiped } from "../system/piped_command.ts";
 import type { Reactor } from "../system/reactor.ts";
 import { type AdmitIp, connectSocket } from "../system/socket.ts";
 import { type Descriptors, PlainTransport, type Transport } from "../system/transport.ts";
 import type { LinkGuard } from "../tls/link_guard.ts";
-import { O_CLOEXEC, O_NONBLOCK } from "../system/linux.ts";
 
 /** A connection to the other end. */
 export interface PeerConnection {
@@ -23,6 +22,8 @@ interface PeerCommand {
   readonly exitCode: Promise<number>;
   /** Ends the command, since it is not a kemari. */
   kill(): void;
+  /** Why the connection has ended, if the command has ended with this. */
+  explain(code: number): { readonly message: string; readonly hint: string };
 }
 
 /** A plain connection over one socket. */
@@ -76,85 +77,31 @@ export async function connectPeer(
         }),
       };
     }
+    case "ssh":
+      return await connectBySsh(address, reactor, signal, { timeoutMs });
     case "exec":
       return spawnPeer(address.command, address.text, guard);
   }
 }
 
-/**
- * Starts a shell command with its stdin and stdout connected to us by pipes.
- *
- * The runtime hands out no descriptors of its children's pipes. The child opens our pipes by their
- * names in /proc instead, and then writes a line to the stdout that it got from the runtime.
- *
- * The command is not killed: a `kemari recv` ends by itself with its connection, or has a VM by
- * then.
- */
+/** The command is not killed: a `kemari recv` ends by itself with its connection, or has a VM by then. */
 async function spawnPeer(
   command: string,
   name: string,
   guard: LinkGuard,
 ): Promise<PeerConnection> {
-  const down = pipe(name);
-  const up = pipe(name);
-  const proc = `/proc/${Deno.pid}/fd`;
-  let child: Deno.ChildProcess;
-  try {
-    child = new Deno.Command("/bin/sh", {
-      args: [
-        "-c",
-        `exec 3>&1 <${proc}/${down.read} >${proc}/${up.write}; echo >&3; exec 3>&-; exec /bin/sh ` +
-        `-c "$1"`,
-        "sh",
-        command,
-      ],
-      stdin: "null",
-      stdout: "piped",
-      stderr: "inherit",
-    }).spawn();
-    const opened = await child.stdout.getReader().read();
-    if (opened.done) throw new Error("the shell ended at once");
-  } catch (cause) {
-    for (const fd of [down.read, down.write, up.read, up.write]) libc().close(fd);
-    throw new TransportError(name, "spawn", "cannot start the command", {
-      party: "peer",
-      cause,
-    });
-  }
-  libc().close(down.read);
-  libc().close(up.write);
-  let ended = false;
-  const exitCode = child.status.then(({ code }) => {
-    ended = true;
-    return code;
+  const { descriptors, exitCode, end } = await startPiped(command, name, { stderr: "inherit" });
+  const kill = () => end("SIGTERM");
+  const explain = (code: number) => ({
+    message: `the command ended with exit code ${code}`,
+    hint: "see its output; in the end it has to run `kemari recv stdio: --exec …`",
   });
-  const descriptors: Descriptors = {
-    input: up.read,
-    output: down.write,
-    name,
-    isSocket: false,
-    close() {
-      libc().close(up.read);
-      libc().close(down.write);
-    },
-  };
-  const kill = () => {
-    if (!ended) endTree(child.pid);
-  };
   try {
-    return { transport: guard.transport(descriptors), command: { exitCode, kill } };
+    return { transport: guard.transport(descriptors), command: { exitCode, kill, explain } };
   } catch (error) {
     kill();
     throw error;
   }
-}
-
-function pipe(name: string): { read: number; write: number } {
-  const fds = new Int32Array(2);
-  if (libc().pipe2(new Uint8Array(fds.buffer), O_NONBLOCK | O_CLOEXEC) < 0) {
-    throw new TransportError(name, "spawn", `no pipe: ${errnoText(errno())}`, { party: "peer" });
-  }
-  return { read: fds[0], write: fds[1] };
 }
 
 /** How long connecting may take. */

@@ -13,7 +13,7 @@ import { Replica } from "../../replica/secondary/replica.ts";
 import type { ReplicaStore } from "../../replica/pages/page_store.ts";
 import type { SecondaryTaps } from "../../replica/events/secondary_taps.ts";
 import type { SecondaryCounters, SecondaryEvent } from "../../replica/secondary/secondary.ts";
-import type { Address } from "../system/address.ts";
+import type { ListenAddress } from "../system/address.ts";
 import { CommitChecks } from "./commit_checks.ts";
 import type { CommitGate } from "./commit_gate.ts";
 import { allocateSlab } from "../system/libc.ts";
@@ -41,7 +41,7 @@ import type { LinkGuard } from "../tls/link_guard.ts";
 const log = getLogger(["kemari", "recv"]);
 
 export interface ReceiverSettings extends SessionSettings {
-  readonly listen: Address;
+  readonly listen: ListenAddress;
   readonly guard: LinkGuard;
   readonly onLoss: "wait" | "activate" | "exit";
   /** Whether an operator can order a failover when no sender can come back. */
@@ -141,7 +141,11 @@ export class ReceiverHost {
   }
   /** Connections so far that were no sender's. */
   get strangers(): number {
-    return this.#entrance?.strangers ?? 0;
+    return this.entrance?.strangers ?? 0;
+  }
+  /** Where senders come in; undefined for `exec:` and `stdio:`, which stand for one. */
+  get entrance(): Entrance | undefined {
+    return this.#entrance;
   }
   /** The state as `kemari status` calls it. */
   get state(): "listening" | "receiving" | "waiting" | "activating" | "active" {

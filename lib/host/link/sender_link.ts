@@ -292,7 +292,6 @@ export class SenderLink {
       if (!this.primary.wantsLook(now)) return;
       this.primary.foundEmpty(segment.end - segment.start, now);
     } else if (count === 0) {
-      qemu.hasEnded = true;
       this.primary.endOfStream(segment.end - segment.start, now);
     } else {
       segment.end += count;

@@ -31,7 +31,7 @@ export async function askSecondary(
   options: SenderLinkSettings,
   reactor: Reactor,
 ): Promise<Answer> {
-  if (target.kind !== "tcp" && target.kind !== "unix") return "unheard";
+  if (target.kind === "exec" || target.kind === "stdio") return "unheard";
   log.warn("the secondary may have taken this primary for dead: asking it, and holding all output");
   // Not ended by an interruption: what becomes of the VM depends on the answer.
   const begunAt = performance.now();
@@ -39,7 +39,13 @@ export async function askSecondary(
   for (;;) {
     let link: SenderLink | undefined;
     try {
-      const peer = await connectPeer(target, guard, reactor, CONNECT_TIMEOUT_MS, never);
+      const peer = await connectPeer(
+        withoutStart(target),
+        guard,
+        reactor,
+        CONNECT_TIMEOUT_MS,
+        never,
+      );
       const asking = link = new SenderLink(reactor, peer, { ...options, taps: undefined });
       await reactor.runOn(() => asking.ready, (failure) => {
         if (isPeers(failure)) throw failure;
@@ -64,4 +70,10 @@ export async function askSecondary(
       link?.close();
     }
   }
+}
+
+/** A secondary that is started now would know nothing. */
+function withoutStart(target: Address): Address {
+  if (target.kind !== "ssh") return target;
+  return { ...target, options: { ...target.options, startRecv: undefined } };
 }

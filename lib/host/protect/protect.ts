@@ -1,6 +1,6 @@
 import { getLogger } from "@logtape/logtape";
-import { UsageError } from "../../errors.ts";
-import { type Address, parseAddress } from "../system/address.ts";
+import { parseTarget } from "../link/parse_target.ts";
+import type { Address } from "../system/address.ts";
 import { ControlServer } from "../system/control_server.ts";
 import { ProtectBoard } from "./protect_board.ts";
 import type { ProtectParts, ProtectSettings } from "./protect_context.ts";
@@ -43,10 +43,7 @@ export async function protect(
   progress: ProgressLine,
   signal: AbortSignal,
 ): Promise<void> {
-  const target = parseAddress(settings.target);
-  if (target.kind === "stdio") {
-    throw new UsageError("stdio: cannot be protect's target", { hint: "use exec:COMMAND" });
-  }
+  const target = parseTarget(settings);
   parseQmpAddress(settings.qmp);
   const guard = LinkGuard.open(settings.security, "sender", target);
   await guard.admitTarget(target, signal);

@@ -11,6 +11,7 @@ import type { SenderLink } from "../link/sender_link.ts";
 import type { StillVm } from "../vm/still_vm.ts";
 import type { SyncTrigger } from "./sync_trigger.ts";
 import type { Address } from "../system/address.ts";
+import type { SshOptions } from "../system/ssh_address.ts";
 import type { ProgressLine } from "../system/progress_line.ts";
 import type { SupervisedLine } from "../vm/supervised_line.ts";
 import type { PrimaryTapDevices } from "../taps/primary_tap_devices.ts";
@@ -22,6 +23,8 @@ import type { VmWatch } from "../vm/vm_watch.ts";
 export interface ProtectSettings extends LinkTiming, CompressSettings {
   readonly target: string;
   readonly security: LinkSecurity;
+  /** How a target `ssh:HOST` is reached. */
+  readonly ssh?: SshOptions;
   readonly qmp: string;
   readonly mode: "auto" | "colo" | "snapshot";
   readonly commit: "sync" | "async";

@@ -1,6 +1,6 @@
 import { getLogger } from "@logtape/logtape";
 import { securityOptions } from "../../decisions/link_security.ts";
-import { parseAddress } from "../system/address.ts";
+import { parseTarget } from "../link/parse_target.ts";
 import { isWhole } from "../../control/end_status.ts";
 import { askProtection, askStatus } from "../system/ask_control.ts";
 import { summarizeStatus } from "../status/summarize_status.ts";
@@ -77,7 +77,7 @@ async function watchStatus(
 function fromAnywhere(settings: ViaSettings): ViaConfig {
   const absolute = (path: string) => path.startsWith("/") ? path : `${Deno.cwd()}/${path}`;
   const security = securityOptions(settings.security);
-  const target = parseAddress(settings.target);
+  const target = parseTarget(settings);
   const qmp = parseQmpAddress(settings.qmp);
   return {
     ...settings,

@@ -145,7 +145,8 @@ export async function connectSecondary(
       if (once || !(error instanceof TransportError)) throw error;
       // A secondary that does not answer may come by itself. Credentials have to be corrected by an
       // operator.
-      if (error.party !== "peer" && error.message !== told) {
+      const needsSomebody = error.party !== "peer" || target.kind === "ssh";
+      if (needsSomebody && error.message !== told) {
         log.warn("{reason}; trying again", { reason: error.message });
         told = error.message;
       }

@@ -1,15 +1,20 @@
 import { UsageError } from "../../errors.ts";
+import { DEFAULT_SSH, parseSshAddress, type SshAddress } from "./ssh_address.ts";
 
 /** Where the other end is, or is awaited. */
 export type Address =
   | { readonly kind: "tcp"; readonly host: string; readonly port: number; readonly text: string }
   | { readonly kind: "unix"; readonly path: string; readonly text: string }
+  | SshAddress
   /** A shell command whose stdin and stdout are the connection. */
   | { readonly kind: "exec"; readonly command: string; readonly text: string }
   /** Our own stdin and stdout. */
   | { readonly kind: "stdio"; readonly text: string };
 
-const HINT = "write HOST:PORT, tcp:HOST:PORT, unix:PATH, exec:COMMAND or stdio:";
+/** Where a receiver can listen. */
+export type ListenAddress = Exclude<Address, { kind: "ssh" }>;
+
+const HINT = "write HOST:PORT, tcp:HOST:PORT, unix:PATH, ssh:HOST, exec:COMMAND or stdio:";
 
 /**
  * Reads an address as the command line writes it.
@@ -21,9 +26,10 @@ const HINT = "write HOST:PORT, tcp:HOST:PORT, unix:PATH, exec:COMMAND or stdio:"
  * });
  * ```
  *
+ * @param ssh What is asked for beside an address of the kind `ssh`.
  * @throws {UsageError}
  */
-export function parseAddress(text: string): Address {
+export function parseAddress(text: string, ssh = DEFAULT_SSH): Address {
   if (text === "stdio:" || text === "stdio" || text === "-") return { kind: "stdio", text };
   if (text.startsWith("unix:")) {
     const path = text.slice("unix:".length);
@@ -33,6 +39,7 @@ export function parseAddress(text: string): Address {
     }
     return { kind: "unix", path, text };
   }
+  if (text.startsWith("ssh:")) return parseSshAddress(text, ssh);
   if (text.startsWith("exec:")) {
     const command = text.slice("exec:".length);
     if (command.trim() === "") throw new UsageError(`"${text}" names no command`, { hint: HINT });

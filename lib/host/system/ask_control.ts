@@ -5,9 +5,11 @@
 import {
   decodeDone,
   decodeDurations,
+  decodePlace,
   decodeStatus,
   MAX_ANSWER_BYTES,
 } from "../../control/answer.ts";
+import type { AttachPlace, AttachRequest } from "../../control/attach_request.ts";
 import { LineDecoder } from "../../control/line_decoder.ts";
 import type { ProtectRequest } from "../../control/protect_request.ts";
 import { type ControlRequest, encodeRequest } from "../../control/request.ts";
@@ -65,6 +67,16 @@ export async function askProtection(
   signal: AbortSignal,
 ): Promise<void> {
   await ask(socket, request, { decode: decodeDone, signal });
+}
+
+/** Has a receiver take a session's key; it answers where a sender that has the key can connect. */
+export function askAttach(
+  socket: string,
+  request: Extract<AttachRequest, { way: "direct" }>,
+  signal: AbortSignal,
+): Promise<AttachPlace> {
+  const asking = { decode: decodePlace, signal, timeoutMs: STATUS_TIMEOUT_MS };
+  return ask(socket, { command: "attach", ...request }, asking);
 }
 
 async function ask<T>(

@@ -9,6 +9,7 @@ import {
   refusalOf,
   refuseCommand,
 } from "../../control/answer.ts";
+import type { AttachPlace, AttachRequest } from "../../control/attach_request.ts";
 import { LineDecoder } from "../../control/line_decoder.ts";
 import type { ProtectRequest } from "../../control/protect_request.ts";
 import { decodeRequest, MAX_REQUEST_BYTES } from "../../control/request.ts";
@@ -16,10 +17,13 @@ import type { SenderDurations } from "../../control/sender_status.ts";
 import type { EarlyEndStatus, EndStatus } from "../../control/end_status.ts";
 import { parseControlPath } from "./control_path.ts";
 import { libc } from "./libc.ts";
-import { OutputQueue, readSome } from "./channel.ts";
+import { OutputQueue } from "./channel.ts";
+import { receiveWithDescriptors } from "./descriptor_passing.ts";
 import type { Reactor, Watch } from "./reactor.ts";
 import { type Listener, listenSocket } from "./socket.ts";
 
+/** Descriptors that a line may come with: one to read from, and one to write to. */
+const MOST_PASSED = 2;
 /** Whoever may use a control socket may make a VM start. */
 const OWNER_ONLY = 0o600;
 
@@ -41,6 +45,14 @@ export interface ControlHandlers {
    * @param gone Aborted when the client that asked is gone.
    */
   protect?(request: ProtectRequest<unknown>, gone: AbortSignal): Promise<void>;
+  /**
+   * Lets in a sender that comes by ssh; a receiver only.
+   *
+   * @param passed Descriptors that came with the request, the handler's from now on.
+   * @returns Where the sender can connect to, at once. For a sender that stays on ssh: nothing, when
+   *   its session has ended.
+   */
+  attach?(request: AttachRequest, passed: number[]): Promise<AttachPlace | undefined>;
 }
 
 /** Serves a control socket on the reactor. */
@@ -100,6 +112,8 @@ class ControlClient {
   readonly #onClose: () => void;
   readonly #requests = new LineDecoder(MAX_REQUEST_BYTES, "control socket");
   #answered: Promise<void> = Promise.resolve();
+  /** Descriptors that have come with the line that is being read. */
+  #passed: number[] = [];
   readonly #gone = new AbortController();
   #closed = false;
 
@@ -120,6 +134,7 @@ class ControlClient {
     this.#closed = true;
     this.#watch.stop();
     libc().close(this.#fd);
+    closeAll(this.#passed);
     this.#gone.abort();
     this.#onClose();
   }
@@ -135,13 +150,16 @@ class ControlClient {
 
   #read(): void {
     const buffer = new Uint8Array(MAX_REQUEST_BYTES);
-    const count = readSome(this.#fd, buffer, "control socket", "control");
+    const { count, fds } = receiveWithDescriptors(this.#fd, buffer, "control socket", "control");
+    this.#passed.push(...fds);
     if (count === undefined) return;
-    if (count === 0) return this.close();
+    if (count === 0 || this.#passed.length > MOST_PASSED) return this.close();
     for (const line of this.#requests.receive(buffer.subarray(0, count))) {
       // In the order of the requests: a status that is asked for after a failover waits for the
       // failover.
-      this.#answered = this.#answered.then(() => this.#answer(line)).then((reply) =>
+      const passed = this.#passed;
+      this.#passed = [];
+      this.#answered = this.#answered.then(() => this.#answer(line, passed)).then((reply) =>
         this.#guard(() => {
           if (this.#closed) return;
           this.#output.push([new TextEncoder().encode(encodeAnswer(reply))]);
@@ -151,8 +169,9 @@ class ControlClient {
     }
   }
 
-  async #answer(line: string): Promise<ControlAnswer> {
-    const { status, durations, failover, protect } = this.#handlers;
+  /** @param passed Descriptors that came with the line; those that no handler takes are closed. */
+  async #answer(line: string, passed: number[]): Promise<ControlAnswer> {
+    const { status, durations, failover, protect, attach } = this.#handlers;
     try {
       const request = decodeRequest(line);
       if (!("command" in request)) return request;
@@ -173,15 +192,26 @@ class ControlClient {
           }
           await protect(request, this.#gone.signal);
           return { ok: true };
+        case "attach":
+          if (attach === undefined) {
+            return refuse("a sender: no other connects to it", "name the socket of a kemari recv");
+          }
+          return { ok: true, ...await attach(request, passed.splice(0)) };
       }
     } catch (error) {
       return refusalOf(error);
+    } finally {
+      closeAll(passed);
     }
   }
 
   #flush(): void {
     this.#watch.want(true, !this.#output.flush());
   }
+}
+
+function closeAll(fds: readonly number[]): void {
+  for (const fd of fds) libc().close(fd);
 }
 
 function refuse(what: string, hint: string): Refusal {

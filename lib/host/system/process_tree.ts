@@ -4,10 +4,10 @@
  * Ends a shell and the processes that it has started. The shell may have replaced itself by its
  * command (exec).
  */
-export function endTree(pid: number): void {
+export function endTree(pid: number, signal: Deno.Signal = "SIGTERM"): void {
   for (const id of [...childrenOf(pid), pid]) {
     try {
-      Deno.kill(id, "SIGTERM");
+      Deno.kill(id, signal);
     } catch {
       // The process has ended by itself.
     }

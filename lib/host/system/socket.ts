@@ -18,6 +18,13 @@ import {
   TCP_NODELAY,
 } from "./linux.ts";
 import type { Reactor } from "./reactor.ts";
+import {
+  type BoundAddress,
+  ipv4Sockaddr,
+  ipv6Sockaddr,
+  parseIpv6,
+  readSockaddr,
+} from "./sockaddr.ts";
 
 /** How many connections may wait to be accepted: beyond that, a Unix socket refuses with EAGAIN. */
 const LISTEN_QUEUE = 1024;
@@ -147,50 +154,6 @@ function unlessAborted<T>(task: Promise<T>, signal: AbortSignal): Promise<T> {
   });
 }
 
-function ipv4Sockaddr(text: string, port: number): Uint8Array<ArrayBuffer> {
-  const sockaddr = new Uint8Array(16);
-  const view = new DataView(sockaddr.buffer);
-  view.setUint16(0, AF_INET, true);
-  view.setUint16(2, port);
-  text.split(".").forEach((part, i) => sockaddr[4 + i] = Number(part));
-  return sockaddr;
-}
-
-/** @param scope The interface's number for a link-local address, else 0. */
-function ipv6Sockaddr(bytes: Uint8Array, port: number, scope: number): Uint8Array<ArrayBuffer> {
-  const sockaddr = new Uint8Array(28);
-  const view = new DataView(sockaddr.buffer);
-  view.setUint16(0, AF_INET6, true);
-  view.setUint16(2, port);
-  sockaddr.set(bytes, 8);
-  view.setUint32(24, scope, true);
-  return sockaddr;
-}
-
-function parseIpv6(text: string): Uint8Array {
-  // The last 32 bits may be written as IPv4 addresses are.
-  const plain = text.replace(
-    /(\d+)\.(\d+)\.(\d+)\.(\d+)$/,
-    (_, ...parts: string[]) => {
-      const [a, b, c, d] = parts.map(Number);
-      return `${(a << 8 | b).toString(16)}:${(c << 8 | d).toString(16)}`;
-    },
-  );
-  const [head, tail] = plain.split("::");
-  const groups = (part: string | undefined) => part ? part.split(":") : [];
-  const left = groups(head);
-  const right = groups(tail);
-  const bytes = new Uint8Array(16);
-  const put = (group: string, index: number) => {
-    const value = parseInt(group, 16);
-    bytes[2 * index] = value >> 8;
-    bytes[2 * index + 1] = value & 0xff;
-  };
-  left.forEach(put);
-  right.forEach((group, i) => put(group, 8 - right.length + i));
-  return bytes;
-}
-
 function open(family: number, text: string, phase: TransportPhase): number {
   const fd = libc().socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
   if (fd < 0) throw new TransportError(text, phase, `no socket: ${errnoText(errno())}`);
@@ -307,6 +270,8 @@ export interface Listener {
   readonly fd: number;
   /** The address with the port that the system chose, where port 0 was asked for. */
   readonly text: string;
+  /** The IP address and port that it is bound to; a Unix socket has none. */
+  readonly bound: BoundAddress | undefined;
   /** Accepts a connection; `undefined` if none waits. */
   accept(): number | undefined;
   /** Closes, and removes the socket's file. */
@@ -349,9 +314,11 @@ export async function listenSocket(
   // Nobody can connect before the socket listens.
   if (mode !== undefined && address.kind === "unix") Deno.chmodSync(address.path, mode);
   if (libc().listen(fd, LISTEN_QUEUE) < 0) fail(errno());
+  const bound = boundAddress(fd);
   return {
     fd,
-    text: address.kind === "unix" ? address.text : `${bracket(address.host)}:${localPort(fd)}`,
+    text: address.kind === "unix" ? address.text : `${bracket(address.host)}:${bound?.port}`,
+    bound,
     accept() {
       const none = new Uint8Array(128);
       const size = new Uint8Array(new Uint32Array([128]).buffer);
@@ -376,10 +343,11 @@ function bracket(host: string): string {
   return host.includes(":") ? `[${host}]` : host;
 }
 
-function localPort(fd: number): number {
+/** Where a socket listens; undefined for a Unix socket. */
+function boundAddress(fd: number): BoundAddress | undefined {
   const sockaddr = new Uint8Array(128);
   libc().getsockname(fd, sockaddr, new Uint8Array(new Uint32Array([128]).buffer));
-  return new DataView(sockaddr.buffer).getUint16(2);
+  return readSockaddr(sockaddr);
 }
 
 function isSocket(path: string): boolean {

@@ -1,13 +1,15 @@
 import { getLogger } from "@logtape/logtape";
-import { expectedNames, type LinkSecurity, mayBePlain } from "../../decisions/link_security.ts";
+import { expectedNames, type LinkSecurity, listeningAt } from "../../decisions/link_security.ts";
 import { UsageError } from "../../errors.ts";
 import { parsePskFile } from "../../keys/psk_file.ts";
+import type { SessionKeys } from "../../keys/session_keys.ts";
 import type { Address } from "../system/address.ts";
 import { admitAddress } from "../system/socket.ts";
 import type { Reactor } from "../system/reactor.ts";
 import { type Descriptors, PlainTransport, type Transport } from "../system/transport.ts";
 import { certificateFiles, checkCertificates } from "./certificate_files.ts";
 import { checkFile, stampOf } from "./private_file.ts";
+import { libssl } from "./libssl.ts";
 import { TlsContext, type TlsRole } from "./tls_context.ts";
 import { TlsTransport } from "./tls_transport.ts";
 
@@ -21,48 +23,88 @@ const LOOK_MS = DAY_MS / 4;
  * connection, so that a new key, or a renewed certificate, takes no restart.
  */
 export class LinkGuard {
-  readonly #security: LinkSecurity;
+  #security: UsedSecurity;
   readonly #role: TlsRole;
   /** Whom the peer's certificate has to name; anybody of the authority's where empty. */
   readonly #names: readonly string[];
+  readonly #sessionKeys: SessionKeys | undefined;
   #context: TlsContext | undefined;
   /** What the files were when they were read, and on which day they were looked at last. */
   #stamp = "";
   #day = 0;
 
-  private constructor(security: LinkSecurity, role: TlsRole, names: readonly string[]) {
+  private constructor(
+    security: LinkSecurity,
+    role: TlsRole,
+    names: readonly string[],
+    sessionKeys: SessionKeys | undefined,
+  ) {
     this.#security = security;
     this.#role = role;
     this.#names = names;
+    this.#sessionKeys = sessionKeys;
   }
 
   /**
    * Reads what there is to read, so that what is wrong with it is said before anything is done.
    *
    * @param address Where a sender connects to, or a receiver listens.
+   * @param sessionKeys What a receiver's senders may bring by ssh, if there is a way for them to.
    * @throws {TransportError} Credentials cannot be used, or OpenSSL cannot; {UsageError} a sender does
    *   not know whose certificate to expect.
    */
-  static open(security: LinkSecurity, role: TlsRole, address: Address): LinkGuard {
-    const guard = new LinkGuard(security, role, namesOf(security, role, address));
+  static open(
+    security: LinkSecurity,
+    role: TlsRole,
+    address: Address,
+    sessionKeys?: SessionKeys,
+  ): LinkGuard {
+    const guard = new LinkGuard(security, role, namesOf(security, role, address), sessionKeys);
     if (security.kind !== "plain") guard.#read();
+    else if (address.kind === "ssh" && !address.options.overSsh) libssl();
     return guard;
   }
 
+  /** Whether connections are encrypted, so that a key that comes by ssh can be of use. */
+  get isEncrypted(): boolean {
+    return this.#security.kind !== "plain";
+  }
+
+  /** The keys that come by ssh; undefined if there is no way for them to. */
+  get sessionKeys(): SessionKeys | undefined {
+    return this.#sessionKeys;
+  }
+
   /**
-   * Lets an address through, of a peer or to listen at.
+   * Lets an address through, of a peer or to listen at; where nothing is said of a network, a receiver
+   * that senders can come to by ssh takes those alone.
    *
    * @param ip Its 4 or 16 bytes.
    * @param text The address as the user wrote it.
-   * @throws {UsageError} It is another host's, and nothing would protect the link.
+   * @throws {UsageError} It is another host's, and nothing would protect the link; {TransportError}
+   *   OpenSSL cannot be used.
    */
   admit(ip: Uint8Array, text: string): void {
-    if (mayBePlain(this.#security, ip)) return;
-    throw new UsageError(`${text} is reached over a network, and nothing encrypts this link`, {
-      hint:
-        "give both ends --key FILE (kemari keygen makes one) or --tls-dir DIR; or --plain, where " +
-        "nobody else can reach that network",
-    });
+    const security = this.#security;
+    if (security.kind === "session-keys") return;
+    switch (listeningAt(security, ip, this.#sessionKeys !== undefined)) {
+      case "as-told":
+        return;
+      case "session-keys":
+        this.#security = { kind: "session-keys" };
+        this.#read();
+        log.info("without --key, --tls-dir or --plain, only senders that come by ssh are let in");
+        return;
+      case "refused":
+        throw new UsageError(`${text} is reached over a network, and nothing encrypts this link`, {
+          hint: this.#role === "sender"
+            ? "reach the secondary by ssh:HOST; or give both ends --key FILE (kemari keygen makes " +
+              "one) or --tls-dir DIR; or --plain, where nobody else can reach that network"
+            : "give it --control PATH, for senders that come by ssh:HOST:PATH; or give both ends " +
+              "--key FILE (kemari keygen makes one) or --tls-dir DIR; or --plain, where nobody else " +
+              "can reach that network",
+        });
+    }
   }
 
   /**
@@ -108,9 +150,7 @@ export class LinkGuard {
   #read(): TlsContext {
     const security = this.#security;
     if (security.kind === "plain") throw new TypeError("a plain link has no credentials");
-    const credentials = security.kind === "key"
-      ? keysOf(security.file, this.#role)
-      : certificatesOf(security.folder, this.#role);
+    const credentials = credentialsOf(security, this.#role, this.#sessionKeys);
     const day = Math.floor(Date.now() / DAY_MS);
     const stamp = credentials.files.map(stampOf).join("; ");
     if (this.#context !== undefined && stamp === this.#stamp) {
@@ -138,6 +178,9 @@ function namesOf(security: LinkSecurity, role: TlsRole, address: Address): reado
   return expectedNames(security, address.kind === "tcp" ? address.host : undefined);
 }
 
+/** What was asked for, and what became of it. */
+type UsedSecurity = LinkSecurity | { readonly kind: "session-keys" };
+
 /** Credentials, unread. */
 interface Credentials {
   readonly files: readonly string[];
@@ -146,19 +189,30 @@ interface Credentials {
   make(): TlsContext;
 }
 
-function keysOf(file: string, role: TlsRole): Credentials {
-  return {
-    files: [file],
-    check: () => checkFile(file, true),
-    make: () => TlsContext.ofKeys(role, parsePskFile(Deno.readTextFileSync(file), file)),
-  };
-}
-
-function certificatesOf(folder: string, role: TlsRole): Credentials {
-  const files = certificateFiles(folder, role);
-  return {
-    files: Object.values(files),
-    check: () => checkCertificates(files),
-    make: () => TlsContext.ofCertificates(role, files),
-  };
+function credentialsOf(
+  security: Exclude<UsedSecurity, { kind: "plain" }>,
+  role: TlsRole,
+  sessionKeys: SessionKeys | undefined,
+): Credentials {
+  switch (security.kind) {
+    case "session-keys":
+      return { files: [], check() {}, make: () => TlsContext.ofKeys(role, [], sessionKeys) };
+    case "key": {
+      const { file } = security;
+      const read = () => parsePskFile(Deno.readTextFileSync(file), file);
+      return {
+        files: [file],
+        check: () => checkFile(file, true),
+        make: () => TlsContext.ofKeys(role, read(), sessionKeys),
+      };
+    }
+    case "certificates": {
+      const files = certificateFiles(security.folder, role);
+      return {
+        files: Object.values(files),
+        check: () => checkCertificates(files),
+        make: () => TlsContext.ofCertificates(role, files, sessionKeys),
+      };
+    }
+  }
 }

@@ -9,8 +9,10 @@ import { SSL_CB_LOOP } from "./openssl.ts";
 
 /** The connection that OpenSSL works for during a call. */
 export interface TlsCaller {
-  /** The keys that a receiver knows; a sender says the first. */
+  /** A sender says the first. */
   readonly keys: readonly PresharedKey[];
+  /** The key that a receiver knows by this name. */
+  keyOf(identity: string): PresharedKey | undefined;
   /** A sender has said this; undefined is told where no key has that name. */
   identified(identity: string, key: PresharedKey | undefined): void;
   /** The handshake has got further, or a key update has come. */
@@ -64,7 +66,7 @@ function makeCallbacks() {
     (_ssl, said, psk, most) => {
       if (said === null || caller === undefined) return 0;
       const identity = identityAt(said);
-      const key = caller.keys.find((one) => one.identity === identity);
+      const key = caller.keyOf(identity);
       caller.identified(identity, key);
       return giveKey(key, psk, most);
     },

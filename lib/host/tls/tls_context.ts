@@ -3,6 +3,7 @@ import { TransportError } from "../../errors.ts";
 import { kernelVersion, mayAskForKernelTls } from "../../decisions/kernel_tls.ts";
 import { tlsCiphers } from "../../decisions/tls_ciphers.ts";
 import type { PresharedKey } from "../../keys/psk_file.ts";
+import type { SessionKeys } from "../../keys/session_keys.ts";
 import { cString } from "../system/libc.ts";
 import { type Libssl, libssl, takeTlsError } from "./libssl.ts";
 import {
@@ -33,27 +34,38 @@ export class TlsContext {
     readonly role: TlsRole,
     /** Empty where certificates are used. */
     readonly keys: readonly PresharedKey[],
+    /** What a receiver knows besides; they come and go. */
+    readonly sessionKeys?: SessionKeys,
   ) {
     this.#pointer = newContext(libssl(), role);
+    const { ssl } = libssl();
+    const { client, server } = tlsCallbacks();
+    if (role === "receiver" && (keys.length > 0 || sessionKeys !== undefined)) {
+      ssl.SSL_CTX_set_psk_server_callback(this.#pointer, server);
+    } else if (keys.length > 0) ssl.SSL_CTX_set_psk_client_callback(this.#pointer, client);
   }
 
   /** @throws {TransportError} OpenSSL cannot be used. */
-  static ofKeys(role: TlsRole, keys: readonly PresharedKey[]): TlsContext {
-    const context = new TlsContext(role, keys);
-    const { ssl } = libssl();
-    const { client, server } = tlsCallbacks();
-    if (role === "sender") ssl.SSL_CTX_set_psk_client_callback(context.#pointer, client);
-    else ssl.SSL_CTX_set_psk_server_callback(context.#pointer, server);
-    return context;
+  static ofKeys(
+    role: TlsRole,
+    keys: readonly PresharedKey[],
+    sessionKeys?: SessionKeys,
+  ): TlsContext {
+    return new TlsContext(role, keys, sessionKeys);
   }
 
   /**
-   * Both ends have to have a certificate from the authority in `files.ca`.
+   * Both ends have to have a certificate from the authority in `files.ca`; a sender with a session's key
+   * needs none.
    *
    * @throws {TransportError} OpenSSL cannot be used, or does not take a file.
    */
-  static ofCertificates(role: TlsRole, files: CertificateFiles): TlsContext {
-    const context = new TlsContext(role, []);
+  static ofCertificates(
+    role: TlsRole,
+    files: CertificateFiles,
+    sessionKeys?: SessionKeys,
+  ): TlsContext {
+    const context = new TlsContext(role, [], sessionKeys);
     try {
       useCertificates(libssl(), context.#pointer, files);
       return context;

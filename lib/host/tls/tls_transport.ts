@@ -110,7 +110,10 @@ export class TlsTransport implements Transport, TlsCaller, TlsNeeds {
     libssl().ssl.SSL_set_rfd(ssl, descriptors.input);
     libssl().ssl.SSL_set_wfd(ssl, descriptors.output);
     if (names.length > 0) expectNames(ssl, names, context.role === "sender");
-    if (context.role === "sender") this.#said = { identity: this.keys[0]?.identity, isKnown: true };
+    const [said] = this.keys;
+    if (context.role === "sender" && said !== undefined) {
+      this.#said = { identity: said.identity, isKnown: true };
+    }
   }
 
   get queued(): number {
@@ -139,8 +142,13 @@ export class TlsTransport implements Transport, TlsCaller, TlsNeeds {
     if (this.#state.at !== "open") return { kind: "tls" };
     const { ssl } = libssl();
     const cipher = textAt(ssl.SSL_CIPHER_get_name(ssl.SSL_get_current_cipher(this.#ssl)));
-    const peer = this.keys.length > 0 ? this.#said!.identity : subjectOf(this.#ssl);
+    const peer = this.#said?.isKnown ? this.#said.identity : subjectOf(this.#ssl);
     return { kind: "tls", peer, cipher, inKernel: this.#kernel !== undefined };
+  }
+
+  keyOf(identity: string): PresharedKey | undefined {
+    return this.keys.find((key) => key.identity === identity) ??
+      this.#context.sessionKeys?.find(identity, performance.now());
   }
 
   identified(identity: string, key: PresharedKey | undefined): void {
@@ -183,6 +191,7 @@ export class TlsTransport implements Transport, TlsCaller, TlsNeeds {
   #opened(): void {
     const { ssl, crypto } = libssl();
     this.#state = { at: "open" };
+    if (this.#said?.isKnown) this.#context.sessionKeys?.use(this.#said.identity);
     this.#readNeeds = "read";
     this.#steps = 0;
     // The peer's first bytes may have been read together with its last of the handshake.
@@ -342,7 +351,7 @@ export class TlsTransport implements Transport, TlsCaller, TlsNeeds {
     const inHandshake = phase === "handshake" || this.#readRecords === 0;
     const words = tlsFailure({
       role: this.#context.role,
-      by: this.keys.length > 0 ? "key" : "certificate",
+      by: this.keys.length > 0 || this.#said?.isKnown ? "key" : "certificate",
       inHandshake,
       reason: found?.reason ?? SSL_R.UNEXPECTED_EOF_WHILE_READING,
       text: found?.text ?? "unexpected end",

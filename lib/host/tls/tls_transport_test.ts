@@ -5,7 +5,8 @@ import { libc } from "../system/libc.ts";
 import { never } from "../system/never.ts";
 import { Reactor } from "../system/reactor.ts";
 import { PlainTransport } from "../system/transport.ts";
-import { onSocket, socketPair, type Tamper, TestEnd, TlsPair } from "./testing/tls_pair.ts";
+import type { Tamper } from "./testing/relay.ts";
+import { onSocket, socketPair, TestEnd, TlsPair } from "./testing/tls_pair.ts";
 import { libssl, takeTlsError } from "./libssl.ts";
 import { beginCalls, endCalls } from "./tls_callbacks.ts";
 import { TlsContext } from "./tls_context.ts";
@@ -390,7 +391,7 @@ Deno.test("a peer that says nothing but that it renews its keys is given up, and
   const flooder = SENDER.open();
   ssl.SSL_set_rfd(flooder, theirs);
   ssl.SSL_set_wfd(flooder, theirs);
-  const caller = { keys: [KEY], identified() {}, stepped() {} };
+  const caller = { keys: [KEY], keyOf: () => undefined, identified() {}, stepped() {} };
   const step = () => {
     beginCalls(caller);
     const isDone = ssl.SSL_do_handshake(flooder) === 1;

@@ -3,7 +3,7 @@ import { PageTable } from "./page_table.ts";
 import type { SlotPool } from "./slot_pool.ts";
 
 /**
- * Where the committed pages of one VM's RAM live. A page of zeros takes no room.
+ * The storage of the committed pages of a VM's RAM. A page of zeros takes no room.
  *
  * A store holds one image. `RamImage` stages a transaction in slots of the pool and moves it here
  * when it commits: {@link reserve} for all pages first, which may fail and changes no content, then
@@ -11,40 +11,40 @@ import type { SlotPool } from "./slot_pool.ts";
  */
 export interface PageStore {
   /**
-   * True where pages of a first transaction are to be put here as they come: there is no committed
-   * state yet that they could harm, and a second place for all of them would double the RAM.
+   * Whether pages of a first transaction are put here as they come: there is no committed state yet
+   * that they could harm, and storing all of them a second time would double the RAM.
    */
   readonly writesThrough: boolean;
   /** Bytes of pages held outside of the slot pool. */
   readonly heldBytes: number;
-  /** The page, or `undefined` for one of zeros. The view shares the store's memory. */
+  /** The page, or `undefined` for a page of zeros. The view shares the store's memory. */
   page(block: number, page: number): Uint8Array | undefined;
   /** The first page from `from` on that is not zeros, or the block's page count. */
   nextPage(block: number, from: number): number;
   /**
-   * Makes room for pages that {@link put} will bring, where that could fail.
+   * Makes room for pages before {@link put}, if that could fail.
    *
    * @param pages In ascending order.
-   * @throws {TransportError} if there is none; content is unchanged then.
+   * @throws {TransportError} if there is no room; the content is unchanged then.
    */
   reserve?(block: number, pages: Uint32Array): void;
-  /** Gives back what was reserved and not used. */
+  /** Gives back the room that was reserved and not used. */
   unreserve?(): void;
-  /** Makes a slot's content the page's; the slot is the store's from then on. */
+  /** Makes a slot's content the page's; the store owns the slot from then on. */
   put(block: number, page: number, slot: number): void;
   /**
-   * Writes a page from anywhere, room or not. Only where {@link writesThrough}.
+   * Writes a page from any memory, whether there is room or not. Only if {@link writesThrough}.
    *
    * @throws {TransportError} if there is no room.
    */
   write(block: number, page: number, bytes: Uint8Array): void;
-  /** Makes a page one of zeros, and gives its room back. */
+  /** Makes a page zeros, and gives its room back. */
   clear(block: number, page: number): void;
-  /** Lets go of everything; the store is not to be used after. */
+  /** Releases everything; the store must not be used afterwards. */
   release(): void;
 }
 
-/** What is known of a VM besides its RAM, as bytes of its stream. */
+/** A VM's state besides its RAM, as bytes of its stream. */
 export interface MachineRecord {
   /** The section as received; empty if there was none. */
   readonly configuration: Uint8Array;
@@ -53,24 +53,24 @@ export interface MachineRecord {
   readonly vmdescription: Uint8Array;
 }
 
-/** A replica's home: it opens stores, and may keep what is committed beyond this process. */
+/** Opens stores for a replica, and may keep the committed state beyond this process. */
 export interface ReplicaStore {
-  /** What its stores say of themselves, see {@link PageStore.writesThrough}. */
+  /** The same for all its stores, see {@link PageStore.writesThrough}. */
   readonly writesThrough: boolean;
   /**
-   * Opens a place for the RAM of a VM that comes in full. What is committed stays where it is
-   * until the new one is.
+   * Opens a store for the RAM of a full state. The committed state stays where it is until the new
+   * one is committed.
    *
-   * @throws {TransportError} where there is not enough room for all of it.
+   * @throws {TransportError} if there is not enough room for all of it.
    */
   create(blocks: readonly RamBlock[], pool: SlotPool): PageStore;
   /**
-   * Called before a transaction's pages are moved, when nothing can be refused any more.
+   * Called before a transaction's pages are moved, when the transaction cannot be refused any more.
    *
-   * @throws {TransportError} if it cannot be noted; nothing has changed then.
+   * @throws {TransportError} if this cannot be noted; nothing has changed then.
    */
   begin(transaction: number, machine: MachineRecord, pages: PageStore): void;
-  /** The transaction is applied, whole. */
+  /** The transaction is completely applied. */
   end(): void;
 }
 
@@ -124,7 +124,7 @@ export class MemoryPages implements PageStore {
   }
 }
 
-/** Memory of this process, which a replica does not outlive. */
+/** Keeps replicas in this process's memory, and so no longer than the process. */
 export const MEMORY_STORE: ReplicaStore = {
   writesThrough: false,
   create: (blocks, pool) => new MemoryPages(blocks, pool),

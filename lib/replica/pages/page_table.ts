@@ -2,9 +2,9 @@ const LEAF_BITS = 12;
 const LEAF_PAGES = 1 << LEAF_BITS;
 
 /**
- * A sparse array of one 32-bit number a page: 0 until set. A leaf of 4,096 pages (16 MiB of
+ * A sparse array with a 32-bit number for each page: 0 until set. A leaf of 4,096 pages (16 MiB of
  * guest memory, 16 KiB itself) is allocated at the first value other than 0, so an empty 64 GiB
- * block costs 32 KiB, and a stream with one page here and one there four times those pages.
+ * block costs 32 KiB, and a stream with pages far apart four times the size of those pages.
  */
 export class PageTable {
   readonly pages: number;

@@ -7,7 +7,7 @@ import { MemoryPages, type PageStore } from "./page_store.ts";
 import { PageTable } from "./page_table.ts";
 import type { SlotPool } from "./slot_pool.ts";
 
-/** Values of the staging table; a slot n stands as n + STAGED_SLOT. */
+/** Values of the staging table; slot n is n + STAGED_SLOT. */
 const STAGED_ZERO = 1;
 const STAGED_SLOT = 2;
 
@@ -15,9 +15,10 @@ interface BlockImage {
   readonly block: RamBlock;
   readonly staged: PageTable;
   /**
-   * Pages that have a staged value. Against a list of their numbers a commit takes 1 µs longer for
-   * 50 pages and 0.2 ms for 131,072 (of 26 ms that staging those takes); it goes through them in
-   * ascending order, and takes 2 MiB where the list of a 64 GiB guest's pages took 64.
+   * The pages that have a staged value. Compared with a list of their numbers, a commit takes 1 µs
+   * longer for 50 pages and 0.2 ms for 131,072 (of 26 ms that staging them takes); but it goes
+   * through the pages in ascending order, and the bitmap takes 2 MiB instead of a list of 64 MiB
+   * for a guest of 64 GiB.
    */
   readonly touched: DirtyBitmap;
 }
@@ -26,14 +27,14 @@ interface BlockImage {
  * The guest's RAM, committed and staged.
  *
  * A page of zeros takes no room. A transaction writes into slots of its own; {@link prepare} makes
- * room for them where the committed pages live, and {@link commit} moves them there, which cannot
- * fail half-way. Only the first transaction of an image whose store writes through goes there at
- * once: until it commits there is nothing to go back to but emptiness.
+ * room for them in the store of the committed pages, and {@link commit} moves them there, which
+ * cannot fail half-way. Only the first transaction of an image whose store writes through goes
+ * there at once: before its commit there is no state to go back to.
  */
 export class RamImage {
   readonly #pool: SlotPool;
   readonly #blocks: BlockImage[];
-  /** Where the committed pages are. */
+  /** The store of the committed pages. */
   readonly store: PageStore;
   #stagedSlots = 0;
   /** Whether pages go into the store as they come. */
@@ -67,7 +68,7 @@ export class RamImage {
     return this.#stagedSlots * this.#pool.pageBytes;
   }
 
-  /** Stages the page that a record says, which is read from it during the call. */
+  /** Stages the page of a record; the record's bytes are read during the call. */
   stage(record: RamRecord): void {
     switch (record.kind) {
       case "page":
@@ -108,7 +109,7 @@ export class RamImage {
     staged.set(page, STAGED_ZERO);
   }
 
-  /** A difference is to the page's staged or else committed content. */
+  /** A difference refers to the page's staged or else committed content. */
   #stageDifference({ block, pageOffset, bytes, at, lengthBytes, endOffset }: RamRecord): void {
     const page = pageOffset / this.pageBytes;
     const streamOffset = endOffset - lengthBytes;
@@ -150,7 +151,7 @@ export class RamImage {
     }
   }
 
-  /** Makes the staged pages the committed ones. Comes after {@link prepare}. */
+  /** Makes the staged pages the committed ones. To be called after {@link prepare}. */
   commit(): void {
     for (let block = 0; block < this.#blocks.length; block++) {
       const { staged, touched } = this.#blocks[block];
@@ -178,13 +179,15 @@ export class RamImage {
     this.store.unreserve?.();
   }
 
-  /** Gives everything back; the image is not to be used after. */
+  /** Releases everything; the image must not be used afterwards. */
   release(): void {
     this.abort();
     this.store.release();
   }
 
-  /** The committed page, or `undefined` for one of zeros. The view shares the replica's memory. */
+  /**
+   * The committed page, or `undefined` for a page of zeros. The view shares the replica's memory.
+   */
   page(block: number, page: number): Uint8Array | undefined {
     return this.store.page(block, page);
   }
@@ -194,7 +197,10 @@ export class RamImage {
     return this.store.nextPage(block, from);
   }
 
-  /** What the open transaction makes of a page: `undefined` for zeros, `none` for nothing at all. */
+  /**
+   * The page's content in the open transaction: `undefined` for zeros, `none` if the transaction
+   * does not change it.
+   */
   stagedPage(block: number, page: number): Uint8Array | undefined | "none" {
     const value = this.#blocks[block].staged.get(page);
     if (value === 0) return "none";
@@ -237,7 +243,7 @@ function copyPage(from: Uint8Array | undefined, to: Uint8Array): void {
   else to.set(from);
 }
 
-/** Throws unless a transaction's pages fit into what it may hold. */
+/** Throws if a transaction has more pages than it may. */
 export function checkStaged(image: RamImage, limitBytes: number, streamOffset: number): void {
   if (image.stagedBytes <= limitBytes) return;
   throw new WireError(

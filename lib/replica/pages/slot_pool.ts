@@ -1,6 +1,6 @@
 import { StateError, TransportError } from "../../errors.ts";
 
-/** Makes zeroed memory of so many bytes; the host may back it with huge pages. */
+/** Allocates zeroed memory of this many bytes; the host may back it with huge pages. */
 export type AllocateSlab = (bytes: number) => Uint8Array;
 
 const SLAB_BYTES = 2 * 2 ** 20;
@@ -29,7 +29,7 @@ export class SlotPool {
     if (!Number.isInteger(this.#slabShift)) throw new StateError(`pages of ${pageBytes} bytes`);
   }
 
-  /** Slots in use. */
+  /** How many slots are in use. */
   get live(): number {
     return this.#live;
   }
@@ -37,7 +37,7 @@ export class SlotPool {
   /**
    * Hands out a slot; its content is undefined.
    *
-   * @throws {TransportError} where there is no memory; nothing has changed.
+   * @throws {TransportError} if there is no memory; nothing has changed.
    */
   acquire(): number {
     const reused = this.#free.pop();
@@ -57,7 +57,7 @@ export class SlotPool {
       throw new TransportError(
         "memory",
         "write",
-        `no more of it for pages, of which ${held} MiB are kept`,
+        `no more for pages, which take ${held} MiB`,
         {
           party: "replica",
           hint: "give recv more memory, or a --ram-dir on a disk",
@@ -73,7 +73,7 @@ export class SlotPool {
     this.#free.push(slot);
   }
 
-  /** The slab that holds a slot; the page lies at {@link offsetOf}. */
+  /** The slab that holds a slot; the page is at {@link offsetOf}. */
   slabOf(slot: number): Uint8Array {
     return this.#slabs[slot >> this.#slabShift];
   }

@@ -17,7 +17,7 @@ Deno.test("without memory a page is refused as storage that fails, and what ther
   const slots = Array.from({ length: 32 }, () => pool.acquire());
   assert.throws(() => pool.acquire(), (error) => {
     assert.ok(error instanceof TransportError && error.party === "replica");
-    assert.match(error.message, /^memory: no more of it for pages, of which 2 MiB are kept$/);
+    assert.match(error.message, /^memory: no more for pages, which take 2 MiB$/);
     return true;
   });
   assert.equal(pool.live, 32);

@@ -4,27 +4,27 @@ import { DeltaCache } from "./delta_cache.ts";
 import type { PrimaryCompression } from "./primary_config.ts";
 import { type PrimaryCounters, StreamForwarder } from "./stream_forwarder.ts";
 
-/** How many bytes wait when it is the link that everything waits for. */
+/** How many bytes wait for the peer if the link is the bottleneck. */
 const PACK_BACKLOG_BYTES = 256 * 1024;
 
 /**
- * Says what is done to each transaction: to a checkpoint what {@link CompressionPolicy} chooses; a
- * full stream is packed where the link cannot keep up, and only there.
+ * Decides how each transaction is compressed: a checkpoint as {@link CompressionPolicy} chooses; a
+ * full stream is packed only if the link cannot keep up.
  */
 export class CompressionControl {
   readonly #txn: TxnSender;
   readonly #counters: PrimaryCounters;
   readonly #policy: CompressionPolicy | undefined;
-  /** Whether there is a choice between packing and not. */
+  /** Whether packing is optional. */
   readonly #mayOrMayNotPack: boolean;
   #inFull = false;
   #begunAt = 0;
   #streamBytesBefore = 0;
-  /** The copy of what the replica has, where one is kept. */
+  /** The copy of the replica's pages, if one is kept. */
   readonly cache: DeltaCache | undefined;
   readonly forwarder: StreamForwarder;
 
-  /** @param compression Nothing is made less without it. */
+  /** @param compression Nothing is compressed if undefined. */
   constructor(
     compression: PrimaryCompression | undefined,
     txn: TxnSender,
@@ -40,7 +40,7 @@ export class CompressionControl {
     }
     this.#mayOrMayNotPack = new Set(treatments.map(({ pack }) => pack)).size > 1;
     this.forwarder = new StreamForwarder(txn, counters, this.cache);
-    // A full stream gets the most that may be done.
+    // A full stream gets the strongest treatment.
     this.#apply({
       delta: treatments.some(({ delta }) => delta),
       pack: treatments.some(({ pack }) => pack),
@@ -56,7 +56,7 @@ export class CompressionControl {
     this.#inFull = false;
   }
 
-  /** Says how much waits for the peer. */
+  /** Notes how much waits for the peer. */
   noteBacklog(pendingBytes: number): void {
     if (!this.#inFull || !this.#mayOrMayNotPack) return;
     this.#txn.packing = pendingBytes > PACK_BACKLOG_BYTES;
@@ -78,13 +78,13 @@ export class CompressionControl {
     this.#txn.packing = pack;
   }
 
-  /** The checkpoint is forwarded, whole. */
+  /** The checkpoint is completely forwarded. */
   sent(transaction: number): void {
     const streamBytes = this.#counters.streamBytes - this.#streamBytesBefore;
     this.#policy?.sent(transaction, streamBytes, this.#begunAt);
   }
 
-  /** It was acknowledged. */
+  /** A transaction was acknowledged. */
   committed(transaction: number, now: number): void {
     this.#policy?.committed(transaction, now);
   }

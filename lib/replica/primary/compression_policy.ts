@@ -1,40 +1,46 @@
-/** What is done to a transaction so that less of it travels. */
+/** How a transaction is compressed. */
 export interface Treatment {
-  /** Pages are sent as what changed in them. */
+  /** Pages are sent as differences. */
   readonly delta: boolean;
   /** Frames are packed with zstd. */
   readonly pack: boolean;
-  /** Pages that the receiver has as they are, are left out. */
+  /** Pages that the receiver has already are left out. */
   readonly dedup: boolean;
 }
 
-/** Whether there is anything to do for it that would keep QEMU waiting. */
+/** Whether it is work that would keep QEMU waiting. */
 export function isWork({ delta, pack, dedup }: Treatment): boolean {
   return delta || pack || dedup;
 }
 
-/** Transactions that a treatment gets in a row. */
+/** How many transactions in a row (a block) get the same treatment. */
 const BLOCK = 8;
 /**
- * The first of them that say nothing of it: they wait for those before, and pages that went out
- * otherwise meanwhile are not known to the delta cache, nor to zstd.
+ * How many transactions at the beginning of a block do not count: they wait for those before, and
+ * pages sent with another treatment meanwhile are not known to the delta cache, nor to zstd.
  */
 const SETTLING = 4;
-/** Blocks that each treatment gets in the beginning; the first one runs code for the first time. */
+/**
+ * How many blocks each treatment gets in the beginning; the first block runs code for the first
+ * time.
+ */
 const FIRST_BLOCKS = 3;
 const COLD_BLOCKS = 1;
-/** Results that a treatment is judged by, the last ones. */
+/** By how many of its last results a treatment is judged. */
 const WINDOW = 12;
-/** Transactions between two trials of another treatment than the best. */
+/** How many transactions are between trials of other treatments than the best. */
 const TRIAL_PERIOD = 96;
-/** How much worse, known from how many results, and how much rarer tried. */
+/** A treatment this much worse, by this many results, is tried this much less often. */
 const HOPELESS_FACTOR = 2;
 const HOPELESS_COUNT = 2 * WINDOW;
 const HOPELESS_PERIOD = 4;
-/** Times to commit this much apart count as equal: that much they differ from one minute to the next. */
+/**
+ * Times to commit that differ by less than this count as equal: they vary that much from one minute
+ * to the next.
+ */
 const EQUAL_FACTOR = 1.1;
 
-/** What is known of one treatment: its last transactions. */
+/** The last results of a treatment. */
 class Trial {
   readonly treatment: Treatment;
   count = 0;
@@ -51,17 +57,18 @@ class Trial {
     this.#bytes[i] = bytes;
   }
 
-  /** Sizes in bytes, in no order. */
+  /** The transactions' sizes in bytes, in any order. */
   get sizes(): Float64Array {
     return this.#bytes.subarray(0, this.count);
   }
 
   /**
-   * What it takes for a transaction of `bytes`, in milliseconds: by its last ones, made comparable by
-   * what a byte more took, in pairs of small and large ones.
+   * Estimates the time for a transaction of `bytes`, in milliseconds, from the last ones, corrected
+   * for their sizes by the time that each further byte took, which pairs of small and large ones
+   * show.
    */
   costMs(bytes: number): number {
-    // What was never measured is not chosen.
+    // A treatment that was never measured is not chosen.
     if (this.count === 0) return Infinity;
     const sizes = [...this.sizes];
     const bySize = sizes.map((_, i) => i).sort((a, b) => sizes[a] - sizes[b]);
@@ -72,8 +79,8 @@ class Trial {
       if (sizes[small] === sizes[large]) continue;
       slopes.push((this.#ms[large] - this.#ms[small]) / (sizes[large] - sizes[small]));
     }
-    // What size explains is limited: small and large ones may be of different times, and some had to
-    // wait for something else.
+    // The correction for size is limited: small and large transactions may be from different times,
+    // and some had to wait for something else.
     const most = median([...this.#ms.subarray(0, this.count)]) / median(sizes);
     const msPerByte = Math.min(Math.max(0, median(slopes)), most);
     return median(sizes.map((size, i) => {
@@ -93,43 +100,43 @@ interface Flying {
 /**
  * Chooses how the next transaction is treated, by how long those before took to commit.
  *
- * A slow link wants few bytes, a fast one little work, and what the content of a guest's pages is
- * worth to either nobody knows beforehand. So each treatment's time from VMSTATE_SEND, which stops
- * the VM, to the acknowledgement is measured, with link, round trip, both ends' work and all, and
- * made comparable by what a byte more costs; the best one is used, and the others are tried again
- * from time to time. Of those that take about equally long the one that leaves the fewest bytes is
- * the best.
+ * On a slow link few bytes are best, on a fast link little work, and how well a guest's pages
+ * compress is not known beforehand. So each treatment's time is measured from VMSTATE_SEND, which
+ * stops the VM, to the acknowledgement, including link, round trip and the work at both ends, and
+ * corrected for the transaction's size; the best treatment is used, and the others are tried again
+ * from time to time. Of treatments that take about equally long, the one that leaves the fewest
+ * bytes is the best.
  *
- * Medians of the last results are compared: a mean does not get over the transactions of a session's
- * beginning, which take twenty times as long as those that follow (measured: a guest that boots, code
- * that runs for the first time).
+ * Medians of the last results are compared: a mean is distorted for long by the transactions of a
+ * session's beginning, which take twenty times as long as those that follow (measured: a guest that
+ * boots, code that runs for the first time).
  */
 export class CompressionPolicy {
   readonly #trials: Trial[];
   #best = 0;
   #current = 0;
   #inBlock = -1;
-  /** Blocks so far, or undefined once every treatment had its first ones. */
+  /** How many blocks there were so far; undefined once every treatment had its first blocks. */
   #firstBlocks: number | undefined = 0;
   #sinceTrial = 0;
   #turn = 0;
-  /** Those transactions on their way that count. */
+  /** The transactions on their way whose times count. */
   readonly #flying = new Map<number, Flying>();
 
   /**
-   * @param treatments The choices, at least one, from the one that leaves the fewest bytes to the one
-   *   that leaves the most; the first is used until more is known.
+   * @param treatments The choices, at least one, from the one that leaves the fewest bytes to the
+   *   one that leaves the most; the first is used until more is known.
    */
   constructor(treatments: readonly Treatment[]) {
     this.#trials = treatments.map((treatment) => new Trial(treatment));
   }
 
-  /** The treatment that did best so far. */
+  /** The best treatment so far. */
   get best(): Treatment {
     return this.#trials[this.#best].treatment;
   }
 
-  /** Decides for the next transaction. */
+  /** Chooses the treatment of the next transaction. */
   next(): Treatment {
     if (this.#trials.length === 1) return this.best;
     this.#sinceTrial++;
@@ -137,7 +144,7 @@ export class CompressionPolicy {
     return this.#trials[this.#current].treatment;
   }
 
-  /** The transaction is sent. @param streamBytes What QEMU's checkpoint has. */
+  /** The transaction is sent. @param streamBytes The size of QEMU's checkpoint. */
   sent(transaction: number, streamBytes: number, begunAt: number): void {
     if (this.#trials.length === 1) return;
     const cold = this.#firstBlocks !== undefined &&
@@ -147,7 +154,7 @@ export class CompressionPolicy {
     this.#flying.set(transaction, { trial, bytes: streamBytes, begunAt });
   }
 
-  /** It was acknowledged. */
+  /** A transaction was acknowledged. */
   committed(transaction: number, now: number): void {
     const flying = this.#flying.get(transaction);
     if (flying === undefined) return;
@@ -156,11 +163,11 @@ export class CompressionPolicy {
     trial.add(now - begunAt, bytes);
   }
 
-  /** A block is over: decides for the next one. */
+  /** A block is over: chooses the treatment of the next one. */
   #choose(): void {
     const before = this.#current;
     this.#chooseNext();
-    // What goes on as before has nothing to wait for.
+    // If the treatment does not change, all transactions count.
     this.#inBlock = this.#current === before ? SETTLING : 0;
   }
 
@@ -185,20 +192,20 @@ export class CompressionPolicy {
     if (!hopeless || round % HOPELESS_PERIOD === 0) this.#current = other;
   }
 
-  /** The first, of fewest bytes, whose time is about the shortest. */
+  /** The first treatment, in the order of bytes, whose time is about the shortest. */
   #bestOf(costs: readonly number[]): number {
     const most = EQUAL_FACTOR * Math.min(...costs);
     return Math.max(0, costs.findIndex((cost) => cost <= most));
   }
 
-  /** What each treatment would take for a transaction of the usual size, in milliseconds. */
+  /** Each treatment's time for a transaction of the usual size, in milliseconds. */
   #costs(): number[] {
     const bytes = median(this.#trials.flatMap(({ sizes }) => [...sizes]));
     return this.#trials.map((trial) => trial.costMs(bytes));
   }
 }
 
-/** The upper one of an even number; 0 of none. */
+/** The median; of an even number of values the upper one, of none 0. */
 function median(values: readonly number[]): number {
   const sorted = Float64Array.from(values).sort();
   return sorted.length === 0 ? 0 : sorted[sorted.length >>> 1];

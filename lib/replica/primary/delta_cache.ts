@@ -3,28 +3,33 @@ import { encodeXbzrle, MAX_XBZRLE_PAGE_BYTES } from "../../qemu/xbzrle.ts";
 import type { RamBlock } from "../../qemu/wire.ts";
 import { PageTable } from "../pages/page_table.ts";
 
-/** Values of the tables: nothing is known of the page, it is one of zeros, or slot n + FIRST_SLOT. */
+/**
+ * Values of the tables: the receiver's page is not known, is zeros, or is in slot n (as n +
+ * FIRST_SLOT).
+ */
 const ZEROS = 1;
 const FIRST_SLOT = 2;
 
 const SLAB_BYTES = 2 * 2 ** 20;
 
-/** What {@link DeltaCache.difference} says where it wrote none. */
+/** What {@link DeltaCache.difference} returns if it wrote no difference. */
 export const DIFFERENCE = {
-  /** It does not pay, or the receiver's page is not known: the page has to be sent whole. */
+  /**
+   * A difference does not pay, or the receiver's page is not known: the page has to be sent whole.
+   */
   whole: -1,
 } as const;
 
 /**
- * What the receiver holds of the pages sent last: what it has staged, or else committed, once it
- * has read all that was sent to it in this session.
+ * The receiver's version of the pages sent last: the one staged there, or else committed, when it
+ * has read everything that was sent in this session.
  *
- * A page of memory is kept for each, up to a limit; beyond it pages give way to new ones, those
- * first that have not been sent again since the last round (the clock algorithm): a file written
- * once goes by without driving out what the guest works with. Pages of zeros take none.
+ * Each takes a page of memory, up to a limit; beyond that, pages are replaced by new ones, first
+ * those that have not been sent again since the last round (the clock algorithm): so a file that is
+ * written once does not displace the guest's working set. Pages of zeros take no memory.
  *
- * Whoever uses it tells it of every page that is sent, and {@link clear}s it when a transaction is
- * cancelled: what the receiver then has is not known.
+ * The user reports every page that is sent, and calls {@link clear} when a transaction is
+ * cancelled: the receiver's pages are not known then.
  */
 export class DeltaCache {
   readonly #limitBytes: number;
@@ -37,14 +42,14 @@ export class DeltaCache {
   #slabShift = 0;
   #slots = 0;
   #capacity = 0;
-  /** Whose page a slot holds; block -1 where nobody's. */
+  /** The page in each slot; block -1 if the slot is free. */
   #ownerBlock = new Int32Array(0);
   #ownerPage = new Uint32Array(0);
   #used = new Uint8Array(0);
   #hand = 0;
   #free: number[] = [];
 
-  /** Pages sent whole, for want of the receiver's copy. */
+  /** How many pages were sent whole because the receiver's version was not known. */
   misses = 0;
   hits = 0;
   evictions = 0;
@@ -53,19 +58,19 @@ export class DeltaCache {
     this.#limitBytes = limitBytes;
   }
 
-  /** Memory that is in use for pages. */
+  /** Bytes of memory in use for pages. */
   get memoryBytes(): number {
     return (this.#slots - this.#free.length) * this.#pageBytes;
   }
   get limitBytes(): number {
     return this.#limitBytes;
   }
-  /** True once it was told of a machine. */
+  /** Whether the machine is known. */
   get begun(): boolean {
     return this.#tables.length > 0;
   }
 
-  /** A machine with these blocks is sent from here on, of which the receiver has nothing. */
+  /** From here on a machine with these blocks is sent, of which the receiver has nothing. */
   begin(blocks: readonly RamBlock[], pageBytes: number): void {
     this.clear();
     if (pageBytes !== this.#pageBytes) {
@@ -92,12 +97,12 @@ export class DeltaCache {
     this.#ownerBlock.fill(-1);
   }
 
-  /** What the receiver has of the page is not known any more. */
+  /** The receiver's version of the page is not known any more. */
   forget(block: number, page: number): void {
     this.#put(block, page, 0);
   }
 
-  /** The page is sent as one of zeros. @returns Whether the receiver has it so already. */
+  /** The page is sent as zeros. @returns Whether it is zeros at the receiver already. */
   setZeros(block: number, page: number): boolean {
     if (this.#tables[block].get(page) === ZEROS) return true;
     this.#put(block, page, ZEROS);
@@ -105,11 +110,11 @@ export class DeltaCache {
   }
 
   /**
-   * Tells how the page at `bytes[at]` differs from what the receiver has, and keeps it: it must be
-   * sent, as a difference or whole.
+   * Computes how the page at `bytes[at]` differs from the receiver's version, and keeps the page:
+   * it must be sent, as a difference or whole.
    *
    * @param out Takes the difference as XBZRLE: at most `limit` bytes.
-   * @returns Its length; 0 if the receiver has the page as it is; or {@link DIFFERENCE}.
+   * @returns The difference's length; 0 if the receiver's page is equal; or {@link DIFFERENCE}.
    */
   difference(
     block: number,
@@ -170,7 +175,10 @@ export class DeltaCache {
     if (before !== value) this.#tables[block].set(page, value);
   }
 
-  /** Finds a slot for a page that has none, at another's cost if need be; -1 where none may be had. */
+  /**
+   * Finds a slot for a page that has none, by replacing another page if need be; -1 if there is
+   * none.
+   */
   #acquire(block: number, page: number): number {
     if (this.#capacity === 0) return -1;
     const slot = this.#free.pop() ?? this.#freshSlot() ?? this.#evict();

@@ -2,7 +2,7 @@ import type { RamBlock } from "../../qemu/wire.ts";
 import { DigestAnswer } from "../pages/digest_answer.ts";
 import type { DigestTable, PageDigest } from "../pages/page_digest.ts";
 
-/** What the replica holds, page by page, as the secondary has told it. */
+/** Digests of the replica's pages, as the secondary has sent them. */
 export interface ReplicaDigests {
   readonly table: DigestTable;
   /** Computes digests under the seed that the table was made with. */
@@ -11,7 +11,7 @@ export interface ReplicaDigests {
 
 type State =
   | { readonly at: "idle" }
-  /** Whoever drives the primary has been told, and makes a seed and a digest. */
+  /** The owner of the primary has been told, and makes a seed and a digest. */
   | { readonly at: "wanted"; readonly answer: DigestAnswer }
   | { readonly at: "asked"; readonly answer: DigestAnswer; readonly digest: PageDigest };
 
@@ -25,7 +25,7 @@ type State =
 export class DigestExchange {
   #state: State = { at: "idle" };
 
-  /** True from {@link want} until all of the answer is there: QEMU's stream has to wait. */
+  /** True from {@link want} until the answer is complete: QEMU's stream has to wait. */
   get isPending(): boolean {
     return this.#state.at !== "idle";
   }
@@ -35,7 +35,7 @@ export class DigestExchange {
     this.#state = { at: "wanted", answer: new DigestAnswer(blocks, pageBytes) };
   }
 
-  /** The secondary is asked. @param digest Under the same seed. */
+  /** The query is sent. @param digest Computes digests under the same seed. */
   ask(digest: PageDigest): void {
     if (this.#state.at === "wanted") this.#state = { ...this.#state, at: "asked", digest };
   }

@@ -10,11 +10,12 @@ import type { PrimaryConfig } from "./primary_config.ts";
 import type { QemuDialogue } from "./qemu_dialogue.ts";
 
 /**
- * For how long a QEMU that describes nothing must be silent behind a whole state before that is taken
- * for all of it. It writes its state in one go; the VM stands still meanwhile, once for each session.
+ * How long a QEMU that describes nothing must send nothing after a whole state, before that counts
+ * as the complete state. QEMU writes its state in one go; the VM stands still for this time, once
+ * for each session.
  */
 const SILENCE_MS = 500;
-/** Time in which a QEMU in the middle of its device state says nothing until that is worth a word. */
+/** How long a QEMU may send nothing in the middle of its device state before that is logged. */
 const STUCK_MS = 10_000;
 
 /**
@@ -22,23 +23,22 @@ const STUCK_MS = 10_000;
  * waits behind it for an answer and its channel stays open.
  *
  * ```text
- *             VMDESCRIPTION
- * open ──────────────────────────────────────────────────────► over
- *   ├──enteredColo()──► told ──found empty, a whole state─────► over
- *   │                     └─────found empty, anything else────► WireError
- *   └──silent for SILENCE_MS, found empty, a whole state──────► over   (not where QEMU tells by QMP)
+ *             VMDESCRIPTION open ──────────────────────────────────────────────────────► over
+ * ├──enteredColo()──► told ──found empty, a whole state─────► over │ └─────found empty, anything
+ * else────► WireError └──silent for SILENCE_MS, found empty, a whole state──────► over (not where
+ * QEMU tells by QMP)
  * ```
  *
- * {@link Primary} hands in when bytes came ({@link heard}). Whoever reads the channel looks into it when
- * that is wanted ({@link wantsLook}: the reader may have stood still itself while QEMU went on), and
- * says when nothing was there ({@link foundEmpty}).
+ * {@link Primary} reports when bytes came ({@link heard}). The reader of the channel looks into it
+ * when that is wanted ({@link wantsLook}: the reader may have stood still itself while QEMU went
+ * on), and reports that nothing was there ({@link foundEmpty}).
  */
 export class FirstPass {
   readonly #parser: StreamParser;
   readonly #dialogue: QemuDialogue;
   readonly #config: PrimaryConfig;
   #heardAt: number;
-  /** When the channel was last found empty, and the state no whole one. */
+  /** When the channel was last found empty while the state was not whole. */
   #lookedAt = -Infinity;
   #told = false;
   #isOver = false;
@@ -71,12 +71,12 @@ export class FirstPass {
     this.#heardAt = now;
   }
 
-  /** A stream's first bytes have come; several may follow each other on one channel. */
+  /** The first bytes of a stream have come; several streams may follow each other on a channel. */
   opened(): void {
     this.#isOver = false;
   }
 
-  /** The parser has found the device state: it can be asked for a device's fields from now on. */
+  /** The parser has found the device state: a device's fields are available from now on. */
   keep(state: Uint8Array, sections: readonly DeviceSection[], offset: number): void {
     this.#sections = sections;
     this.#fieldsOf = (name) => {
@@ -94,25 +94,25 @@ export class FirstPass {
   }
 
   /**
-   * A device's fields as the last full state had them, without the section's header and footer.
+   * A device's fields in the last full state, without the section's header and footer.
    *
-   * @returns A view, or `undefined` where there is no such device, or no state yet.
+   * @returns A view; `undefined` if there is no such device, or no state yet.
    */
   fieldsOf(name: string): Uint8Array | undefined {
     return this.#fieldsOf(name);
   }
 
-  /** The parser has found the state's end: what comes now is no part of it. */
+  /** The parser has found the state's end: later bytes do not belong to it. */
   completed(): void {
     this.#isOver = true;
   }
 
-  /** QEMU has said over QMP that it is in COLO: all of its first pass has been written by now. */
+  /** QEMU has said over QMP that it is in COLO: it has written its whole first pass by now. */
   enteredColo(): void {
     this.#told = true;
   }
 
-  /** Whether the channel is to be looked into, to see whether it is empty. */
+  /** Whether the reader is to check if the channel is empty. */
   wantsLook(now: number): boolean {
     if (this.#isOver) return false;
     if (this.#told) return true;
@@ -123,8 +123,8 @@ export class FirstPass {
   /**
    * The channel was read, and nothing was there.
    *
-   * @param unparsedBytes Bytes that came before, and that the parser has not taken.
-   * @throws {WireError} if QEMU is in COLO, and what it sent is no whole first pass.
+   * @param unparsedBytes How many bytes came before that the parser has not taken.
+   * @throws {WireError} if QEMU is in COLO, and has not sent a whole first pass.
    */
   foundEmpty(unparsedBytes: number, now: number): void {
     if (!this.wantsLook(now)) return;
@@ -141,8 +141,8 @@ export class FirstPass {
   }
 
   /**
-   * For how long QEMU has said nothing in the middle of its device state, in milliseconds, if that is
-   * long and was not asked before.
+   * How long QEMU has sent nothing in the middle of its device state, in milliseconds, if that is
+   * long and was not reported before.
    */
   takeStuckMs(now: number): number | undefined {
     const silentMs = now - this.#heardAt;

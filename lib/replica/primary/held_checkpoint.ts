@@ -3,25 +3,25 @@ import type { StreamForwarder } from "./stream_forwarder.ts";
 
 const KINDS = ["page", "fill", "xbzrle"] as const;
 /**
- * Numbers that a record is kept as: kind, block, page's offset, named, offset, place, length. What
- * is held may be millions of pages of zeros, 9 bytes each: an object for each would be too much.
+ * How many numbers a record is kept as: kind, block, page's offset, named, offset, place, length.
+ * There may be millions of pages of zeros, 9 bytes each: an object for each would be too much.
  */
 const FIELDS = 7;
 
-/** A part of the stream as it was read, and how many records end with it. */
+/** A part of the stream as it was read, and the number of records up to its end. */
 interface Part {
   readonly bytes: Uint8Array;
-  /** Stream offset of `bytes[0]`. */
+  /** The stream offset of `bytes[0]`. */
   readonly base: number;
   endOffset: number;
   records: number;
 }
 
-/** How long a checkpoint may take to read before what there is of it is forwarded. */
+/** How long reading a checkpoint may take before the part that was read is forwarded. */
 const MAX_HOLD_MS = 100;
 
 /**
- * A checkpoint may be read first and forwarded afterwards: what takes time, making less of it, is
+ * Holds a checkpoint that is read first and forwarded afterwards: compression, which takes time, is
  * put off until QEMU has its answer and the VM runs. Everything else goes to the forwarder at once.
  *
  * ```text
@@ -42,18 +42,20 @@ export class HeldCheckpoint {
   #base = 0;
   #beginOffset = 0;
   #numbers = new Float64Array(FIELDS * 512);
-  /** What the forwarder is handed, filled anew for each record that was held. */
+  /** The record for the forwarder, filled anew for each held record. */
   readonly #record = blankRamRecord();
   #count = 0;
   #endOffset = 0;
 
-  /** @param maxBytes Bytes of stream that are held at the most. */
+  /** @param maxBytes The most bytes of stream to hold. */
   constructor(forwarder: StreamForwarder, maxBytes: number) {
     this.#forwarder = forwarder;
     this.#maxBytes = maxBytes;
   }
 
-  /** True from {@link begin} on until all is forwarded: bytes read in between must not change. */
+  /**
+   * True from {@link begin} until everything is forwarded: bytes read in between must not change.
+   */
   get holding(): boolean {
     return this.#state !== "idle";
   }
@@ -62,14 +64,14 @@ export class HeldCheckpoint {
     return this.#state === "read";
   }
 
-  /** Bytes are about to be parsed. @param base Stream offset of `bytes[0]`. */
+  /** Bytes are about to be parsed. @param base The stream offset of `bytes[0]`. */
   open(bytes: Uint8Array, base: number): void {
     this.#bytes = bytes;
     this.#base = base;
     if (!this.holding) this.#forwarder.open(bytes, base);
   }
 
-  /** They were parsed up to `bytes[next]`. */
+  /** The bytes were parsed up to `bytes[next]`. */
   close(next: number): void {
     if (!this.holding) return this.#forwarder.close(next);
     if (this.#state === "read") return;
@@ -92,7 +94,7 @@ export class HeldCheckpoint {
     return true;
   }
 
-  /** Forwards what is held, and holds nothing any more. */
+  /** Forwards what is held, and stops holding. */
   forward(): void {
     let record = 0;
     for (const { bytes, base, endOffset, records } of this.#parts) {
@@ -137,7 +139,9 @@ export class HeldCheckpoint {
     this.#endOffset = endOffset;
   }
 
-  /** Forwards the record that is kept at `numbers[i]`. @param base Stream offset of `bytes[0]`. */
+  /**
+   * Forwards the record that is kept at `numbers[i]`. @param base The stream offset of `bytes[0]`.
+   */
   #forward(bytes: Uint8Array, base: number, i: number): void {
     const numbers = this.#numbers;
     const record = this.#record;

@@ -18,22 +18,20 @@ export type { PrimaryConfig, PrimaryEvent, PrimaryTaps } from "./primary_config.
 type PrimarySession = Omit<SenderConfig, "packingClock">;
 
 /**
- * The primary's end of one session: QEMU's stream in, frames to the secondary and answers to QEMU out.
- * No I/O and no clock.
+ * The primary's end of one session: QEMU's stream in, frames to the secondary and answers to QEMU
+ * out. No I/O and no clock.
  *
  * ```text
- *           first bytes      VMDESCRIPTION, or QEMU's word   ACK
- * idle ─────────────────► full ──────────────────► settled ─────► (SHUT) ──► idle, plain: EOF → handover
- *   ▲ ▲                                                             └─(READY)─► colo
- *   │ └── another "QEVM": a snapshot loop
- * colo ──CHECKPOINT_REQUEST → REPLY──► VMSTATE_SEND → BEGIN ──state complete → COMMIT──► colo
- *                                                     RECEIVED, LOADED: at once, or at ACK
+ *           first bytes VMDESCRIPTION, or QEMU's word ACK idle ─────────────────► full
+ * ──────────────────► settled ─────► (SHUT) ──► idle, plain: EOF → handover ▲ ▲ └─(READY)─► colo │
+ * └── another "QEVM": a snapshot loop colo ──CHECKPOINT_REQUEST → REPLY──► VMSTATE_SEND → BEGIN
+ * ──state complete → COMMIT──► colo RECEIVED, LOADED: at once, or at ACK
  * ```
  *
- * {@link PrimaryStream} makes transactions of the stream, {@link QemuDialogue} holds the conversation
- * that this gives with QEMU, and {@link TxnSender} the one with the peer.
+ * {@link PrimaryStream} makes transactions of the stream, {@link QemuDialogue} holds the resulting
+ * conversation with QEMU, and {@link TxnSender} that with the peer.
  *
- * **How it is driven.** What comes is handed in, as it comes:
+ * **How to drive it.** Input is handed in as it comes:
  *
  * | call                                     | when                                                     |
  * | ---------------------------------------- | -------------------------------------------------------- |
@@ -44,31 +42,31 @@ type PrimarySession = Omit<SenderConfig, "packingClock">;
  * | {@link receivePeer}                      | bytes of the peer's have been read                       |
  * | {@link tick}                             | at least every 50 ms, behind what the peer has said      |
  *
- * After each of these, and after any other call that says so, what has come of it is taken, in this
+ * After each of these calls, and after the others that say so, the results are taken, in this
  * order:
  *
- * 1. {@link takeReplies}, to be written to QEMU at once: its VM stands still until it has its answer.
- *    Then {@link repliesGiven}.
- * 2. {@link takeOutput}, to be written to the peer. This also does what was put off until QEMU has its
- *    answer: a held checkpoint is forwarded.
- * 3. {@link takeEvents}. `wants-digests` is to be answered with {@link queryDigests}; until
- *    {@link awaitsDigests} is false again, QEMU's stream is left unread, and then what
- *    {@link receiveStream} has left is handed in once more.
+ * 1. {@link takeReplies}, to be written to QEMU at once: its VM stands still until it has its
+ *    answer. Then {@link repliesGiven}.
+ * 2. {@link takeOutput}, to be written to the peer. This also does the work that was put off until
+ *    QEMU has its answer: it forwards a held checkpoint.
+ * 3. {@link takeEvents}. `wants-digests` is to be answered with {@link queryDigests}; until {@link
+ *    awaitsDigests} is false again, QEMU's stream is left unread, and then the bytes that {@link
+ *    receiveStream} has not taken are handed in again.
  *
- * Time is an argument, `now`: milliseconds of one clock that never goes back, of the moment in which
- * what is handed in was read. Whatever is forwarded shares the memory given to {@link receiveStream},
- * see {@link TxnSender}; it must not change before it is written, nor while {@link holding}.
+ * Time is an argument, `now`: the moment in which the input was read, in milliseconds of a clock
+ * that never goes back. Forwarded bytes share the memory given to {@link receiveStream}, see {@link
+ * TxnSender}; the memory must not change before they are written, nor while {@link holding}.
  */
 export class Primary {
   readonly #config: PrimaryConfig;
   readonly #txn: TxnSender;
   readonly #stream: PrimaryStream;
-  /** What is said to QEMU beside its stream. */
+  /** The messages to QEMU beside its stream. */
   readonly dialogue: QemuDialogue;
   #events: PrimaryEvent[] = [];
-  /** A plain stream has ended whole: only then may the VM be given away. */
+  /** A plain stream has ended completely: only then may the VM be handed over. */
   #mayHandOver = false;
-  /** COMMIT → ACK; counts from the checkpoint's last byte read. */
+  /** From COMMIT to ACK; the time begins when the checkpoint's last byte was read. */
   readonly roundTrip = new LatencyWindow();
   /** When the last transaction was acknowledged. */
   committedAt = 0;
@@ -88,7 +86,7 @@ export class Primary {
     this.#stream = new PrimaryStream(config, this.#txn, this.dialogue, tell, now, stopwatch);
   }
 
-  /** What the peer said of itself, once it has. */
+  /** The peer's HELLO, when it has come. */
   get peer(): Hello | undefined {
     return this.#txn.peer;
   }
@@ -104,15 +102,20 @@ export class Primary {
   get inFlight(): readonly InFlight[] {
     return this.#txn.inFlight;
   }
-  /** True from HANDOVER to its ACK: nobody here knows whose VM it is. */
+  /** True from HANDOVER to its ACK: this end does not know which host runs the VM. */
   get handingOver(): boolean {
     return this.#txn.handingOver;
   }
-  /** True once the session is over by the peer's word: handed over, left or refused. Nothing undoes that. */
+  /**
+   * True once the session is over by the peer's word: handed over, left or refused. Nothing undoes
+   * that.
+   */
   get isOver(): boolean {
     return this.#txn.isOver;
   }
-  /** Whether the peer answers {@link leave} with a word, rather than by closing the connection. */
+  /**
+   * Whether the peer answers {@link leave} with a message, rather than by closing the connection.
+   */
   get answersLeave(): boolean {
     return this.#txn.answersLeave;
   }
@@ -136,15 +139,15 @@ export class Primary {
   get streamOffset(): number {
     return this.#stream.offset;
   }
-  /** In words, what the stream is inside of. */
+  /** The parser's place in the stream, in words. */
   get place(): string {
     return this.#stream.place;
   }
-  /** How the end of a full state is known that nobody describes. */
+  /** Finds the end of a full state without a description. */
   get firstPass(): FirstPass {
     return this.#stream.firstPass;
   }
-  /** The copy of what the replica has, where one is kept. */
+  /** The copy of the replica's pages, if one is kept. */
   get cache(): DeltaCache | undefined {
     return this.#stream.compression.cache;
   }
@@ -155,8 +158,9 @@ export class Primary {
     return this.dialogue.mayBeColo;
   }
   /**
-   * Whether QEMU keeps memory for every checkpoint: one that wants a return path for COLO, which is
-   * 11 or later, goes on describing what it sends (measured, 11.1: 97 KB each for a default `pc`).
+   * Whether QEMU allocates memory for every checkpoint and keeps it: a QEMU that needs a return
+   * path for COLO, which is 11 or later, goes on describing what it sends (measured, 11.1: 97 KB
+   * each for a default `pc`).
    */
   get hoards(): boolean {
     return this.isColo && this.#stream.isDescribed && this.dialogue.hasReturnPath;
@@ -168,12 +172,12 @@ export class Primary {
   get receiving(): LatencyWindow {
     return this.dialogue.receiving;
   }
-  /** Checkpoint read → forwarded, where that is put off until QEMU has its answer. */
+  /** From a checkpoint read to it forwarded, if that is put off until QEMU has its answer. */
   get settling(): LatencyWindow {
     return this.#stream.settling;
   }
 
-  // What comes:
+  // Input:
 
   /** QEMU's stream is read from another channel from now on. */
   beginChannel(now: number): void {
@@ -183,21 +187,24 @@ export class Primary {
   /**
    * Takes bytes of QEMU's stream.
    *
-   * @returns One past the last byte taken; the rest must be presented again, with more behind it or
-   *   once {@link awaitsDigests} is false.
-   * @throws {WireError} where the stream is at fault.
+   * @returns One past the last byte taken; the rest must be presented again, with more bytes or
+   *   when {@link awaitsDigests} is false.
+   * @throws {WireError} if the stream is at fault.
    */
   receiveStream(bytes: Uint8Array, start: number, end: number, now: number): number {
     return this.#stream.receive(bytes, start, end, now);
   }
 
-  /** Whether the channel is to be read, though nothing says that it can be, see {@link FirstPass}. */
+  /**
+   * Whether the channel is to be read even if it is not reported as readable, see {@link
+   * FirstPass}.
+   */
   wantsLook(now: number): boolean {
     return this.firstPass.wantsLook(now);
   }
 
   /**
-   * Says that the channel was read, and nothing was there.
+   * The channel was read, and nothing was there.
    *
    * @param unparsedBytes Bytes that came before, and were not taken.
    * @throws {WireError} see {@link FirstPass.foundEmpty}.
@@ -223,7 +230,7 @@ export class Primary {
    * Takes bytes from the peer.
    *
    * @returns One past the last byte taken; the rest must be presented again.
-   * @throws {WireError} where the peer breaks the protocol, or refuses (`refused`, its reason).
+   * @throws {WireError} if the peer breaks the protocol, or refuses (`refused`, its reason).
    */
   receivePeer(bytes: Uint8Array, start: number, end: number, now: number): number {
     const next = this.#txn.receive(bytes, start, end, now);
@@ -231,7 +238,7 @@ export class Primary {
     return next;
   }
 
-  /** Lets time pass. The peer's silence is judged here: hand in all that it has said first. */
+  /** Lets time pass. The peer's silence is judged here: hand in all its bytes before. */
   tick(now: number): void {
     this.#stream.tick(now);
     this.dialogue.tick(now);
@@ -240,14 +247,14 @@ export class Primary {
     this.#maybeHandover();
   }
 
-  // What has come of it:
+  // Results:
 
   /** Takes what is to be written to QEMU's return path. */
   takeReplies(): Uint8Array[] {
     return this.dialogue.takeReplies();
   }
 
-  /** Says that they were written. */
+  /** The replies were written. */
   repliesGiven(): void {
     this.dialogue.repliesGiven();
   }
@@ -255,7 +262,8 @@ export class Primary {
   /**
    * Takes what is to be written to the peer, in order; nothing while {@link holding}.
    *
-   * @param pendingBytes How much waits for the peer already, see {@link CompressionControl.noteBacklog}.
+   * @param pendingBytes How much waits for the peer already, see {@link
+   *   CompressionControl.noteBacklog}.
    */
   takeOutput(pendingBytes = 0): Uint8Array[] {
     this.#stream.settle();
@@ -280,10 +288,10 @@ export class Primary {
     return events;
   }
 
-  // What whoever drives it wants of it; all of these may leave something to be taken:
+  // Requests of the owner; all of them may leave results to be taken:
 
   /**
-   * Asks for the digests of the replica's pages, as the event `wants-digests` has it.
+   * Asks for the digests of the replica's pages, as the event `wants-digests` requires.
    *
    * @param digest Computes them under this seed.
    */
@@ -292,16 +300,16 @@ export class Primary {
     this.#txn.queryDigests(seedLow, seedHigh);
   }
 
-  /** Asks for the digests of a disk's chunks, where {@link mayQueryDisk}; see {@link TxnSender}. */
+  /** Asks for the digests of a disk's chunks, if {@link mayQueryDisk}; see {@link TxnSender}. */
   queryDisk(payload: Uint8Array): void {
     this.#txn.queryDisk(payload);
   }
 
   /**
-   * Copies to the peer what the world sent to the guest, see {@link TxnSender.input}.
+   * Copies the world's frames for the guest to the peer, see {@link TxnSender.input}.
    *
    * @param inputs INPUT payloads in pieces, which stay the caller's.
-   * @returns Whether the peer takes them, now; if not, nothing was done.
+   * @returns Whether the peer takes them now; if not, nothing was done.
    */
   forwardInputs(transaction: number, inputs: readonly (readonly Uint8Array[])[]): boolean {
     if (!this.#txn.takesInputs) return false;
@@ -309,14 +317,14 @@ export class Primary {
     return true;
   }
 
-  /** Says that all output held for this transaction, and for those before it, is out. */
+  /** All output held for this transaction and those before it has left. */
   released(transaction: number): void {
     this.#txn.released(transaction);
   }
 
   /**
-   * Ends the session on purpose; what is open is cancelled, and no more of the stream is taken. The
-   * answer is the event `left`, see {@link answersLeave}.
+   * Ends the session on purpose; the open transaction is cancelled, and no more of the stream is
+   * taken. The answer is the event `left`, see {@link answersLeave}.
    *
    * @returns Whether there was a session to end; if not, nothing was done.
    */
@@ -332,7 +340,7 @@ export class Primary {
     this.#stream.cancel();
   }
 
-  /** Does what the peer's words ask for, and passes on the rest. */
+  /** Handles the events of the sender, and passes on the rest. */
   #heedPeer(now: number): void {
     for (const event of this.#txn.takeEvents()) {
       switch (event.kind) {
@@ -362,7 +370,10 @@ export class Primary {
     this.#maybeHandover();
   }
 
-  /** After EOF of a plain stream: once all is acknowledged, and out, the VM is given away. */
+  /**
+   * After EOF of a plain stream: hands the VM over when everything is acknowledged and all output
+   * has left.
+   */
   #maybeHandover(): void {
     if (!this.#mayHandOver || this.#txn.inFlight.length > 0 || !this.#txn.ready) return;
     if (!this.#config.taps?.isReleasing) this.#txn.handover();

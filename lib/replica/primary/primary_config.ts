@@ -1,82 +1,86 @@
-/** What the primary's end is told, and what it tells. */
+/** The configuration of the primary's end, what it uses, and its events. */
 import type { SenderEvent } from "../../txn/sender_config.ts";
 import type { Treatment } from "./compression_policy.ts";
 
-/** How the primary's end behaves. */
+/** The configuration of the primary's end. */
 export interface PrimaryConfig {
   /** `sync`: the VM goes on after the ACK. `async`: as soon as its checkpoint has been read. */
   readonly commit: "sync" | "async";
   /**
-   * What the stream is, where it does not say so itself; `auto` finds out. `snapshots` are plain
-   * streams, each of which may end the bytes, and none of which gives the VM away.
+   * The kind of the stream, if the stream itself does not say it; `auto` finds out. `snapshots` are
+   * plain streams, after each of which the bytes may end, and none of which hands the VM over.
    */
   readonly stream: "auto" | "plain" | "colo" | "snapshots";
   /**
-   * How the end of a first pass is known that has no VMDESCRIPTION (`suppress-vmdesc=on`). `told`:
-   * QEMU says over QMP that it is in COLO, and `FirstPass.enteredColo` passes that on. `silence`, the
-   * default: what has come is a whole state, and QEMU, which waits for an answer, says no more.
+   * How to find the end of a first pass without VMDESCRIPTION (`suppress-vmdesc=on`). `told`: QEMU
+   * says over QMP that it is in COLO, and `FirstPass.enteredColo` is called. `silence`, the
+   * default: the bytes so far are a whole state, and QEMU, which waits for an answer, sends no
+   * more.
    */
   readonly firstPassEnd?: "told" | "silence";
-  /** Bytes of transactions without an ACK above which QEMU's next checkpoint has to wait. */
+  /**
+   * How many bytes of transactions may be without an ACK; above that QEMU's next checkpoint has to
+   * wait.
+   */
   readonly maxInFlightBytes: number;
-  /** How less is made of what QEMU sends; its own bytes go out as they are without it. */
+  /** How to compress; undefined: QEMU's bytes are sent as they are. */
   readonly compression?: PrimaryCompression;
-  /** What the guest says to the world, and writes; nothing is held without it. */
+  /** The guest's output and disk writes; undefined: nothing is held. */
   readonly taps?: PrimaryTaps;
 }
 
-/** How less is made of what QEMU sends. */
+/** How to compress QEMU's stream. */
 export interface PrimaryCompression {
   /**
-   * What may be done to a transaction, what leaves the fewest bytes first; of several, what proves
-   * best is.
+   * The treatments to choose from, ordered by the bytes that they leave, fewest first. The one that
+   * proves best is used.
    */
   readonly treatments: readonly Treatment[];
-  /** Memory for the pages sent last, which differences, and leaving pages out, need. */
+  /** Memory for the pages sent last, needed for differences and for leaving pages out. */
   readonly cacheBytes: number;
 }
 
 /**
  * The primary's share of the event-tap, as the transactions drive it.
  *
- * An epoch is the time between two checkpoints. What the guest said in it is let go when the
- * transaction that ends it is acknowledged.
+ * An epoch is the time between two checkpoints. Output of an epoch is released when the transaction
+ * that ends the epoch is acknowledged.
  */
 export interface PrimaryTaps {
   /**
-   * Whether something of what is acknowledged is still on its way out, to storage that takes its time:
-   * the VM is not given away before.
+   * Whether acknowledged writes are still on their way to slow storage: the VM is not handed over
+   * before they are made.
    */
   readonly isReleasing?: boolean;
   /** QEMU asks for a checkpoint: the VM is about to be stopped. */
   checkpointRequested(): void;
   /**
-   * QEMU is about to have leave to stop the VM: it is given nothing more for the guest.
+   * QEMU is about to get leave to stop the VM: it is given no more frames for the guest.
    *
-   * @returns Whether it has taken all that it was given. If not, it has no leave before
+   * @returns Whether QEMU has taken all frames that it was given. If not, it gets no leave before
    *   `QemuDialogue.inputsTaken` is called.
    */
   holdInputs(): boolean;
-  /** QEMU has been told that the VM goes on: the guest is given what was held. */
+  /** QEMU has been told that the VM goes on: the guest is given the held frames. */
   giveInputs(): void;
   /** QEMU has leave to stop the VM, which drains its disks: none of their requests may wait now. */
   vmStops(): void;
-  /** The VM stands still: takes in what it said and nobody has read yet. */
+  /** The VM stands still: reads its output that was not read yet. */
   drain(): void;
-  /** What was recorded since the last call, in order, as EVENT payloads in pieces. */
+  /** The events recorded since the last call, in order, as EVENT payloads in pieces. */
   takeEvents(): Uint8Array[][];
-  /** The open epoch ends with this transaction; what is recorded by now belongs to it. */
+  /** The open epoch ends with this transaction, to which everything recorded by now belongs. */
   closeEpoch(transaction: number): void;
   /**
-   * The transaction is acknowledged: lets its epoch, and all before it, go. When they are out,
+   * The transaction is acknowledged: releases its epoch and all before it. When they have left,
    * `Primary.released` is to be called.
    */
   release(transaction: number): void;
 }
 
-/** What to do next, other than moving bytes. */
+/** What the owner has to do, other than moving bytes. */
 export type PrimaryEvent =
-  /** A plain stream and everything of it is at the secondary, which is now the VM's host. */
+  /** The secondary has everything of a plain stream, and is now the VM's host. */
   | { readonly kind: "handed-over"; readonly transaction: number }
   /** The secondary has the transaction. */
   | { readonly kind: "committed"; readonly transaction: number }
@@ -85,9 +89,10 @@ export type PrimaryEvent =
   /** QEMU asked for a checkpoint of a VM that is paused: it waits until the VM runs. */
   | { readonly kind: "paused" }
   /**
-   * The pages of a full stream are about to come, and the peer has a replica: `Primary.queryDigests`
-   * is to ask for the digests of its pages, so that those which it has need not be sent.
+   * The pages of a full stream are about to come, and the peer has a replica:
+   * `Primary.queryDigests` is to ask for the digests of its pages, so that equal pages need not be
+   * sent.
    */
   | { readonly kind: "wants-digests" }
-  /** Of the session with the peer, as its sender tells it. */
+  /** Events of the session with the peer, passed on from the sender. */
   | Extract<SenderEvent, { readonly kind: "ready" | "disk-digests" | "left" | "lost" }>;

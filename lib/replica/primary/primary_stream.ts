@@ -19,8 +19,8 @@ import { checkConfiguration, unsupportedMark } from "../unsupported_stream.ts";
 type BlocksEvent = Extract<StreamEvent, { readonly kind: "ram-blocks" }>;
 
 /**
- * QEMU's stream at the primary: where transactions begin and end, and what goes into them. A part of
- * {@link Primary}, which has the drawing, and says how both are driven.
+ * QEMU's stream at the primary: where transactions begin and end, and what goes into them. A part
+ * of {@link Primary}, whose documentation has the drawing, and how to drive both.
  */
 export class PrimaryStream implements StreamVisitor {
   readonly #config: PrimaryConfig;
@@ -38,7 +38,7 @@ export class PrimaryStream implements StreamVisitor {
   #checkpointEnd = 0;
   #isDescribed = false;
   readonly compression: CompressionControl;
-  /** How the end of a full state is known that nobody describes. */
+  /** Finds the end of a full state without a description. */
   readonly firstPass: FirstPass;
   /** What is asked of the replica's pages before a full stream's. */
   readonly digests = new DigestExchange();
@@ -55,11 +55,11 @@ export class PrimaryStream implements StreamVisitor {
     payloadBytes: 0,
     lastPayloadBytes: 0,
   };
-  /** Checkpoint read → forwarded, where that is put off until QEMU has its answer. */
+  /** From a checkpoint read to it forwarded, if that is put off until QEMU has its answer. */
   readonly settling = new LatencyWindow();
 
   /**
-   * @param tell Takes what whoever drives the primary is to be told.
+   * @param tell Takes events for the primary's owner.
    * @param stopwatch As {@link Primary}'s.
    */
   constructor(
@@ -86,7 +86,7 @@ export class PrimaryStream implements StreamVisitor {
   get offset(): number {
     return this.#parser.streamOffset;
   }
-  /** In words, what the stream is inside of. */
+  /** The parser's place in the stream, in words. */
   get place(): string {
     return this.#parser.place;
   }
@@ -110,7 +110,7 @@ export class PrimaryStream implements StreamVisitor {
       this.#held.open(bytes, this.#parser.streamOffset - at);
       const next = this.#parser.parse(bytes, at, end);
       this.#held.close(next);
-      // Short of a whole record, or at the end of a stream.
+      // Not a whole record yet, or the end of a stream.
       if (next === at) break;
       at = next;
     }
@@ -122,7 +122,7 @@ export class PrimaryStream implements StreamVisitor {
     return !this.#forwarder.comparable && this.#txn.transaction > 0 && this.#txn.answersDigests;
   }
 
-  /** A part of the answer to what the replica holds. */
+  /** Takes a part of the replica's digests. */
   receiveDigests(payload: Uint8Array, last: boolean): void {
     const all = this.digests.receive(payload, last);
     // The session may have been left meanwhile.
@@ -192,8 +192,8 @@ export class PrimaryStream implements StreamVisitor {
   }
 
   /**
-   * The VM stands still: what it said until now belongs to the open transaction. Both a checkpoint
-   * (behind VMSTATE_SEND) and a full stream (behind its last byte) come to this point.
+   * The VM stands still: its output until now belongs to the open transaction. Called for a
+   * checkpoint (after VMSTATE_SEND) and for a full stream (after its last byte).
    */
   #closeEpoch(): void {
     const taps = this.#config.taps;
@@ -203,7 +203,7 @@ export class PrimaryStream implements StreamVisitor {
     this.#forwardEvents();
   }
 
-  // What the parser finds:
+  // Called by the parser:
 
   event(event: StreamEvent): void {
     switch (event.kind) {

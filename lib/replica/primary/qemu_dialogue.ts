@@ -4,13 +4,13 @@ import { LatencyWindow } from "../latency_window.ts";
 import type { PrimaryConfig } from "./primary_config.ts";
 
 /**
- * How long to wait, with SHUT sent and CHECKPOINT_READY held back, for a stream that opened a
- * return path to end. A plain migration ends at once; COLO waits for us, and from QEMU 11 on does
- * not say before its first CHECKPOINT_REQUEST that it is COLO.
+ * How long to wait for the end of a stream that opened a return path, with SHUT sent and
+ * CHECKPOINT_READY held back. A plain migration ends at once; COLO waits for an answer, and from
+ * QEMU 11 on does not show before its first CHECKPOINT_REQUEST that it is COLO.
  */
 const PLAIN_END_MS = 250;
 
-/** How far a full state is on its way, as far as QEMU has to be answered. */
+/** The progress of a full state, as far as answers to QEMU depend on it. */
 type FullState =
   /** The state is being read; QEMU is owed no answer. */
   | { readonly at: "reading" }
@@ -18,31 +18,33 @@ type FullState =
   | { readonly at: "sent"; readonly transaction: number }
   /** The secondary has the state. A stream that has not ended by `readyAt` is taken for COLO. */
   | { readonly at: "undecided"; readonly readyAt: number }
-  /** The secondary has the state, and QEMU waits for no word. */
+  /** The secondary has the state, and QEMU waits for no message. */
   | { readonly at: "over" }
-  /** CHECKPOINT_READY was said. */
+  /** CHECKPOINT_READY was sent. */
   | { readonly at: "ready" };
 
-/** How far a checkpoint is. */
+/** The progress of a checkpoint. */
 type Checkpoint =
-  /** No checkpoint is under way: the VM runs, as far as is known. */
+  /** No checkpoint is under way; as far as known, the VM runs. */
   | { readonly at: "none" }
   /** QEMU has asked for a checkpoint, and has no leave to stop the VM yet. */
   | { readonly at: "asked" }
-  /** QEMU gets leave once it has taken what was sent to the guest. */
+  /** QEMU gets leave when it has taken the frames for the guest. */
   | { readonly at: "draining" }
-  /** CHECKPOINT_REPLY was said: QEMU stops the VM. */
+  /** CHECKPOINT_REPLY was sent: QEMU stops the VM. */
   | { readonly at: "stopping" }
   /** VMSTATE_SEND was read, at this time. */
   | { readonly at: "reading"; readonly since: number }
-  /** The last byte was read. VMSTATE_LOADED may wait for this transaction's ACK; 0 if not known yet. */
+  /**
+   * The last byte was read. VMSTATE_LOADED may wait for this transaction's ACK; 0 if not known yet.
+   */
   | { readonly at: "read"; readonly since: number; readonly transaction: number }
-  /** VMSTATE_LOADED was said: QEMU lets the VM run, and has not said so over QMP yet. */
+  /** VMSTATE_LOADED was sent: QEMU lets the VM run, and has not said so over QMP yet. */
   | { readonly at: "resuming" };
 
 /**
- * The conversation with QEMU beside its stream: what it is told on its return path, and when. What
- * it says itself stands in the stream, and is handed in.
+ * The conversation with QEMU: the messages on its return path, and their time. QEMU's own messages
+ * are in the stream, and are handed in.
  *
  * ```text
  * full state   reading ──fullSent()──► sent ──ACK──► over           plain, or without a return path
@@ -50,50 +52,54 @@ type Checkpoint =
  *                 │                       └── ACK ──► undecided ──PLAIN_END_MS──► ready
  *                 └── begin(), from anywhere               └── end() ──► over
  *
- * checkpoint   none ──CHECKPOINT_REQUEST──► asked ──room, and the VM runs──► stopping, CHECKPOINT_REPLY
- *                                            ▲ └──QEMU has inputs to take──► draining ──taken──► stopping
- *                                            └── taken, and the VM is paused by now ───┘
- *              stopping ──VMSTATE_SEND──► reading ──last byte──► read, VMSTATE_RECEIVED
- *              read ──at once, or ACK──► resuming, VMSTATE_LOADED ──the VM runs──► none
+ * checkpoint none ──CHECKPOINT_REQUEST──► asked ──room, and the VM runs──► stopping,
+ *                                            CHECKPOINT_REPLY ▲ └──QEMU has inputs to take──►
+ *                                            draining ──taken──► stopping └── taken, and the VM is
+ *                                            paused by now ───┘ stopping ──VMSTATE_SEND──► reading
+ *                                            ──last byte──► read, VMSTATE_RECEIVED read ──at once,
+ *                                            or ACK──► resuming, VMSTATE_LOADED ──the VM runs──►
+ *                                            none
  *
- * the VM       unseen ──runs behind READY──► running ◄──runs, stops that nobody here gave leave for──► paused
+ * the VM unseen ──runs behind READY──► running ◄──runs, stops that nobody here gave leave for──►
+ * paused
  *
- * return path  none ──OPEN_RETURN_PATH──► open ──► shut, SHUT: at the full state's ACK; at PING, where
- *                                                  QMP is to tell that COLO begins
+ * return path none ──OPEN_RETURN_PATH──► open ──► shut, SHUT: at the full state's ACK; at PING,
+ *                                                  where QMP is to tell that COLO begins
  * ```
  *
- * SHUT is QEMU's leave to go from its first pass to COLO, which it only then names as its state over
- * QMP. Given early it does no harm to a COLO migration: QEMU waits for CHECKPOINT_READY all the same
- * (measured, 11.1). A plain migration must not have it before the secondary has the VM.
+ * SHUT is QEMU's leave to go from its first pass to COLO, which QEMU reports as its state over QMP
+ * only then. Sent early, SHUT does no harm to a COLO migration: QEMU waits for CHECKPOINT_READY all
+ * the same (measured, 11.1). A plain migration must not get SHUT before the secondary has the VM.
  *
- * The VM stands still from VMSTATE_SEND to VMSTATE_LOADED. A VM that stands still for another reason
- * gets no CHECKPOINT_REPLY, if whoever owns this says so: behind a checkpoint QEMU lets a VM run that
- * an operator has paused, and QEMU 11.1 aborts where it has paused the VM itself, for a disk that is
- * full. No I/O; the time is handed in, in milliseconds on the clock of {@link Primary}.
+ * The VM stands still from VMSTATE_SEND to VMSTATE_LOADED. For a VM that stands still for another
+ * reason, QEMU gets no CHECKPOINT_REPLY, if the owner reports that: after a checkpoint QEMU would
+ * let a VM run that an operator has paused, and QEMU 11.1 aborts if it has paused the VM itself
+ * because a disk is full. No I/O; time is an argument, in milliseconds on the clock of {@link
+ * Primary}.
  */
 export class QemuDialogue {
   readonly #config: PrimaryConfig;
   readonly #txn: Pick<TxnSender, "inFlight">;
   #replies: Uint8Array[] = [];
-  /** VMSTATE_LOADED is in what {@link takeReplies} gave, or will give. */
+  /** Whether VMSTATE_LOADED is in the replies that {@link takeReplies} has given or will give. */
   #saysLoaded = false;
-  /** What is known of the stream's kind. */
+  /** The stream's kind, as far as known. */
   #kind: "unknown" | "plain" | "colo" | "snapshots";
   #returnPath: "none" | "open" | "shut" = "none";
   #full: FullState = { at: "reading" };
   #checkpoint: Checkpoint = { at: "none" };
   #requested = false;
-  /** In COLO; before the VM has run there, it stands still for the full state. */
+  /** The stream is in COLO; until the VM has run there, it stands still for the full state. */
   #vm: "unseen" | "running" | "paused" = "unseen";
-  /** Stops of the VM that we have given leave for, and that have not been told of yet. */
+  /** How many stops of the VM QEMU has leave for, whose STOP has not come yet. */
   #stopsAwaited = 0;
   #isHeld = false;
-  /** VMSTATE_SEND read → VMSTATE_LOADED said: the VM stands still that long. */
+  /** From VMSTATE_SEND read to VMSTATE_LOADED sent: how long the VM stands still. */
   readonly pause = new LatencyWindow();
-  /** VMSTATE_SEND read → the checkpoint's last byte read. */
+  /** From VMSTATE_SEND read to the checkpoint's last byte read. */
   readonly receiving = new LatencyWindow();
 
-  /** @param txn Says how much is in flight: QEMU's next checkpoint may have to wait for it. */
+  /** @param txn Tells how much is in flight: QEMU's next checkpoint may have to wait for that. */
   constructor(config: PrimaryConfig, txn: Pick<TxnSender, "inFlight">) {
     this.#config = config;
     this.#txn = txn;
@@ -103,18 +109,18 @@ export class QemuDialogue {
   get isColo(): boolean {
     return this.#kind === "colo";
   }
-  /** From CHECKPOINT_READY on a QEMU that was silent about it may be in COLO. */
+  /** From CHECKPOINT_READY on, a QEMU that has not said so may be in COLO. */
   get mayBeColo(): boolean {
     return this.isColo || this.#full.at === "ready";
   }
-  /** Whether QEMU, behind its full state, waits for a word of ours rather than end its stream. */
+  /** Whether QEMU, after its full state, waits for a message rather than end its stream. */
   get isAwaited(): boolean {
     return this.isColo || this.hasReturnPath;
   }
   get hasReturnPath(): boolean {
     return this.#returnPath !== "none";
   }
-  /** Whether the stream is one of many, none of which gives the VM away. */
+  /** Whether the stream is a snapshot, which does not hand the VM over. */
   get isSnapshots(): boolean {
     return this.#kind === "snapshots";
   }
@@ -123,7 +129,7 @@ export class QemuDialogue {
     return this.#requested;
   }
 
-  /** A stream begins: one before it was plain after all. */
+  /** A stream begins: the one before, if any, was plain after all. */
   begin(): void {
     this.#returnPath = "none";
     this.#full = { at: "reading" };
@@ -134,13 +140,13 @@ export class QemuDialogue {
     if (this.#returnPath === "none") this.#returnPath = "open";
   }
 
-  /** @param data PING's, which PONG repeats. */
+  /** @param data PING's data, which PONG repeats. */
   ping(data: Uint8Array): void {
     this.#replies.push(encodePong(data));
     if (this.isColo && this.#config.firstPassEnd === "told") this.#shut();
   }
 
-  /** QEMU says that what follows its full state is COLO. */
+  /** QEMU says that COLO follows its full state. */
   enableColo(): void {
     this.#kind = "colo";
   }
@@ -160,9 +166,9 @@ export class QemuDialogue {
   }
 
   /**
-   * QEMU has taken what was sent to the guest, or nobody waits for that any more.
+   * QEMU has taken the frames for the guest, or the wait for that is over.
    *
-   * @returns Whether it is to be told something because of it.
+   * @returns Whether there are replies to QEMU because of that.
    */
   inputsTaken(): boolean {
     if (this.#checkpoint.at !== "draining") return false;
@@ -181,26 +187,34 @@ export class QemuDialogue {
     else if (this.#vm === "running") this.#vm = "paused";
   }
 
-  /** QEMU says that the VM runs again. @returns Whether it is to be told something because of it. */
+  /**
+   * QEMU says that the VM runs again. @returns Whether there are replies to QEMU because of that.
+   */
   vmResumed(): boolean {
     this.#vm = this.#full.at === "ready" ? "running" : "unseen";
     this.#stopsAwaited = 0;
-    // A RESUME that is heard late, behind the next CHECKPOINT_REQUEST, is about the last checkpoint.
+    // A RESUME that is heard late, after the next CHECKPOINT_REQUEST, belongs to the last
+    // checkpoint.
     if (this.#checkpoint.at === "resuming") this.#checkpoint = { at: "none" };
     return this.#replyIfMay();
   }
 
-  /** QEMU gets no leave to stop the VM any more: the guest sleeps, or the session is about to end. */
+  /**
+   * QEMU gets no leave to stop the VM any more: the guest sleeps, or the session is about to end.
+   */
   hold(): void {
     this.#isHeld = true;
   }
 
-  /** From CHECKPOINT_REQUEST until the VM runs again: QEMU is not to be asked for another meanwhile. */
+  /**
+   * True from CHECKPOINT_REQUEST until the VM runs again: QEMU must not be asked for another
+   * checkpoint meanwhile.
+   */
   get inCheckpoint(): boolean {
     return this.#checkpoint.at !== "none";
   }
 
-  /** Whether the VM of a COLO stream stands still, and not for a checkpoint. */
+  /** Whether the VM of a COLO stream stands still for another reason than a checkpoint. */
   get isVmPaused(): boolean {
     return this.#vm === "paused";
   }
@@ -211,8 +225,8 @@ export class QemuDialogue {
   }
 
   /**
-   * Since when a checkpoint has been on its way from QEMU; undefined between two. The VM stands still
-   * for that.
+   * Since when a checkpoint has been coming from QEMU, during which the VM stands still; undefined
+   * between checkpoints.
    */
   get readingSince(): number | undefined {
     return this.#checkpoint.at === "reading" ? this.#checkpoint.since : undefined;
@@ -265,7 +279,7 @@ export class QemuDialogue {
     return replies;
   }
 
-  /** What {@link takeReplies} gave was written: the guest of a VM that goes on is given what was held. */
+  /** The replies were written: if the VM goes on, the guest is given the held frames. */
   repliesGiven(): void {
     if (!this.#saysLoaded) return;
     this.#saysLoaded = false;
@@ -306,7 +320,7 @@ export class QemuDialogue {
     return bytes < this.#config.maxInFlightBytes;
   }
 
-  /** @returns Whether QEMU is to be told so. */
+  /** @returns Whether there is a reply to QEMU. */
   #replyIfMay(): boolean {
     if (this.#checkpoint.at !== "asked" || !this.#mayReply()) return false;
     if (this.#config.taps?.holdInputs() === false) {

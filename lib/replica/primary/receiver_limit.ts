@@ -6,10 +6,10 @@ import { FEATURE } from "../../txn/hello.ts";
 import { DirtyBitmap } from "../pages/dirty_bitmap.ts";
 
 /**
- * Holds each transaction against the most that the receiver has said it takes, before more is sent: of
- * pages, each of which counts once unless it is one of zeros in the end, and of events.
+ * Compares each transaction, before more of it is sent, with the limit that the receiver has
+ * announced: for pages, each of which counts once unless it is zeros in the end, and for events.
  *
- * Of pages nothing is counted where all of the RAM is no more than that.
+ * Pages are not counted if all of the RAM is below the limit.
  */
 export class ReceiverLimit {
   readonly #txn: TxnSender;
@@ -17,7 +17,7 @@ export class ReceiverLimit {
   #pageBytes = 0;
   #ramBytes = 0;
   #blockPages: readonly number[] = [];
-  /** For each block the pages that count; undefined while nothing has to be counted. */
+  /** For each block the pages that count; undefined while pages need not be counted. */
   #pages: DirtyBitmap[] | undefined;
   #pageCount = 0;
   #eventBytes = 0;
@@ -26,19 +26,19 @@ export class ReceiverLimit {
     this.#txn = txn;
   }
 
-  /** Whether {@link record} has to be told. */
+  /** Whether {@link record} has to be called. */
   get countsPages(): boolean {
     return this.#pages !== undefined;
   }
 
-  /** A stream has told what RAM there is. */
+  /** A stream has announced its RAM blocks. */
   blocks(blocks: readonly RamBlock[], pageBytes: number): void {
     this.#pageBytes = pageBytes;
     this.#blockPages = blocks.map(({ lengthBytes }) => lengthBytes / pageBytes);
     this.#ramBytes = blocks.reduce((sum, { lengthBytes }) => sum + lengthBytes, 0);
   }
 
-  /** A transaction begins. @param isFresh It is a whole stream that builds on nothing. */
+  /** A transaction begins. @param isFresh Whether it is a full stream that builds on no replica. */
   begin(isFresh: boolean): void {
     const { features = 0, maxTransactionBytes = 0 } = this.#txn.peer ?? {};
     // 0 says that there is no limit.

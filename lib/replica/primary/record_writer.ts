@@ -1,6 +1,6 @@
 import { RAM_SAVE_FLAG } from "../../qemu/wire.ts";
 
-/** Bytes of stream that are handed on together. */
+/** How many bytes of stream are passed on together. */
 const CHUNK_BYTES = 64 * 1024;
 /** The longest header: `u64`, `u8`, a name; and XBZRLE's `u8` encoding, `u16` length. */
 const MAX_HEADER_BYTES = 8 + 1 + 255 + 3;
@@ -13,12 +13,12 @@ export class RecordWriter {
   readonly #view = new DataView(this.#bytes.buffer);
   #length = 0;
 
-  /** @param take Gets each chunk, to keep. */
+  /** @param take Gets each chunk, and owns it. */
   constructor(take: (chunk: Uint8Array) => void) {
     this.#take = take;
   }
 
-  /** Copies a piece of at most a chunk. */
+  /** Copies a piece, of a chunk's length at the most. */
   copy(bytes: Uint8Array): void {
     if (this.#length + bytes.length > CHUNK_BYTES) this.flush();
     this.#bytes.set(bytes, this.#length);
@@ -28,7 +28,7 @@ export class RecordWriter {
   /**
    * Writes a record: `u64 offset | flags`, the block's name, `u8 1, u16 length`, the difference.
    *
-   * @param name Undefined where the record continues the block of the one before.
+   * @param name Undefined if the record continues the block of the one before.
    */
   xbzrle(
     name: string | undefined,
@@ -50,13 +50,13 @@ export class RecordWriter {
     bytes[at] = XBZRLE_ENCODING;
     this.#view.setUint16(at + 1, lengthBytes);
     at += 3;
-    // Most are short: a view of them would cost more than the loop.
+    // Most are short: making a view would cost more than the loop.
     if (lengthBytes > 128) bytes.set(difference.subarray(0, lengthBytes), at);
     else for (let i = 0; i < lengthBytes; i++) bytes[at + i] = difference[i];
     this.#length = at + lengthBytes;
   }
 
-  /** Hands on what there is. */
+  /** Passes on what there is. */
   flush(): void {
     if (this.#length === 0) return;
     const chunk = this.#bytes.slice(0, this.#length);
@@ -64,7 +64,7 @@ export class RecordWriter {
     this.#take(chunk);
   }
 
-  /** Forgets what has not been handed on. */
+  /** Drops what was not passed on. */
   drop(): void {
     this.#length = 0;
   }

@@ -1,16 +1,16 @@
 import type { RamRecord } from "../../qemu/ram_record.ts";
 
 /**
- * Counts the bytes of a stream that are no RAM record: the devices' state, and what frames it.
+ * Counts the bytes of a stream that are not RAM records: the devices' state, and the framing around
+ * it.
  *
- * Records are counted rather than device state: only they have a length each in every kind of
- * stream.
+ * It subtracts the records: only they have a known length in every kind of stream.
  */
 export class StateCounter {
   #beginOffset = 0;
   #recordBytes = 0;
 
-  /** A transaction's first byte stands at `offset`. */
+  /** A transaction's first byte is at `offset`. */
   begin(offset: number): void {
     this.#beginOffset = offset;
     this.#recordBytes = 0;
@@ -21,7 +21,7 @@ export class StateCounter {
     this.#recordBytes += record.endOffset - record.offset;
   }
 
-  /** The transaction ends at `endOffset`. @returns Its bytes that are no RAM record. */
+  /** The transaction ends at `endOffset`. @returns Its bytes that are not RAM records. */
   end(endOffset: number): number {
     return endOffset - this.#beginOffset - this.#recordBytes;
   }

@@ -15,11 +15,14 @@ export interface PrimaryCounters {
   committed: number;
   pages: number;
   zeroPages: number;
-  /** Pages that were not sent because the replica has them. */
+  /** How many pages were not sent because the replica has them. */
   unchangedPages: number;
-  /** Bytes of complete transactions that are no RAM record: device state, and what frames it. */
+  /**
+   * Bytes of complete transactions that are not RAM records: device state, and the framing around
+   * it.
+   */
   stateBytes: number;
-  /** Pages of `pages` that were sent as what changed in them. */
+  /** How many of `pages` were sent as differences. */
   deltaPages: number;
   /** Bytes of QEMU's stream that transactions are made of. */
   streamBytes: number;
@@ -28,13 +31,13 @@ export interface PrimaryCounters {
   lastPayloadBytes: number;
 }
 
-/** Bytes before a stream's block list, at the most: they are kept until it has come. */
+/** The most bytes before a stream's block list, which are kept until it has come. */
 const MAX_PROLOGUE_BYTES = 4 * 2 ** 20;
 
 /** Pieces up to this size are copied rather than sent from where they are. */
 const MAX_JOINED_BYTES = 8192;
 
-/** What tells a record's kind in its header. */
+/** The flag of each kind of record in its header. */
 const FLAGS = {
   page: RAM_SAVE_FLAG.PAGE,
   fill: RAM_SAVE_FLAG.ZERO,
@@ -42,12 +45,12 @@ const FLAGS = {
 } as const;
 
 /**
- * Forwards a stream's bytes into transactions: as they are, but for pages that the replica has;
- * with a {@link DeltaCache} also of pages that it has differently only the differences.
+ * Forwards a stream's bytes into transactions: as they are, without pages that the replica has;
+ * with a {@link DeltaCache} it sends changed pages as differences.
  *
- * What is forwarded shares the memory given to {@link open}. A record is left out by forwarding
- * what stands before it and going on behind it; the one behind it may then have to be given the
- * block name that it relied on.
+ * Forwarded bytes share the memory given to {@link open}. A record is left out by forwarding the
+ * bytes before it and going on behind it; the next record may then have to be given the block's
+ * name, which the record left out had.
  */
 export class StreamForwarder {
   readonly #txn: TxnSender;
@@ -56,11 +59,11 @@ export class StreamForwarder {
   #bytes: Uint8Array = new Uint8Array(0);
   #view: DataView | undefined;
   #base = 0;
-  /** Stream offset from which bytes of the open transaction are still to be forwarded. */
+  /** The stream offset from which bytes of the open transaction are still to be forwarded. */
   #from = 0;
   /** A full stream's bytes up to its block list, which decides how the transaction begins. */
   #prologue: Uint8Array | undefined;
-  /** The block that the receiver takes CONTINUE for. */
+  /** The block to which CONTINUE refers at the receiver. */
   #sentBlock = -1;
   #blocks: readonly RamBlock[] = [];
   #pageBytes = 0;
@@ -75,11 +78,11 @@ export class StreamForwarder {
   readonly #cache: DeltaCache | undefined;
   readonly #writer: RecordWriter | undefined;
   #difference = new Uint8Array(0);
-  /** Whether the open transaction is a full stream on nothing. */
+  /** Whether the open transaction is a full stream that builds on no replica. */
   #fresh = false;
   /** Whether pages are sent as differences, from the next transaction on. */
   deltas = false;
-  /** Whether pages that the receiver has as they are, are left out. */
+  /** Whether pages that the receiver has already are left out. */
   dedup = false;
 
   constructor(txn: TxnSender, counters: PrimaryCounters, cache?: DeltaCache) {
@@ -90,12 +93,12 @@ export class StreamForwarder {
     if (cache !== undefined) this.#writer = new RecordWriter((bytes) => this.#send(bytes));
   }
 
-  /** Whether it is known what the replica holds. */
+  /** Whether the replica's digests are known. */
   get comparable(): boolean {
     return this.#digests !== undefined;
   }
 
-  /** Says what the replica holds, see {@link Primary.setDigests}. */
+  /** Sets the replica's digests. */
   setDigests({ table, digest }: ReplicaDigests, blocks: readonly RamBlock[]): void {
     this.#digests = table;
     this.#digestBlocks = blocks;
@@ -106,7 +109,7 @@ export class StreamForwarder {
     this.#digests = undefined;
   }
 
-  /** Bytes are about to be parsed. @param base Stream offset of `bytes[0]`. */
+  /** Bytes are about to be parsed. @param base The stream offset of `bytes[0]`. */
   open(bytes: Uint8Array, base: number): void {
     this.#base = base;
     if (bytes === this.#bytes) return;
@@ -115,29 +118,32 @@ export class StreamForwarder {
     this.#view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   }
 
-  /** They were parsed up to `bytes[next]`: nothing of them is needed any more. */
+  /** The bytes were parsed up to `bytes[next]`, and are not needed any more. */
   close(next: number): void {
     const offset = this.#base + next;
     if (this.#prologue !== undefined) this.#keepPrologue(offset);
     else if (this.#txn.open) this.flush(offset);
   }
 
-  /** A stream's header stands at `offset`. */
+  /** A stream's header is at `offset`. */
   beginStream(offset: number): void {
     this.#prologue = new Uint8Array(0);
     this.#from = offset;
   }
 
-  /** The block list has come: opens the transaction, on the replica if it has the same blocks. */
+  /**
+   * The block list has come: opens the transaction, which builds on the replica if that has the
+   * same blocks.
+   */
   beginFull(blocks: readonly RamBlock[], pageBytes: number, endOffset: number): void {
     const based = this.#digests !== undefined && sameBlocks(this.#digestBlocks, blocks);
-    // What the replica holds after this stream, the table does not say.
+    // The table does not describe the replica after this stream.
     if (!based) this.#digests = undefined;
     this.#comparing = based;
     this.#blocks = blocks;
     this.#pageBytes = pageBytes;
     this.#sentBlock = -1;
-    // On the replica of an earlier session, nothing is known of what it has.
+    // Of the replica of an earlier session, the pages are not known.
     if (!based || !this.#cache?.begun) this.#cache?.begin(blocks, pageBytes);
     this.#fresh = !based;
     if (this.#cache !== undefined) this.#difference = new Uint8Array(pageBytes);
@@ -151,7 +157,7 @@ export class StreamForwarder {
     this.#prologue = undefined;
   }
 
-  /** The transaction's last byte is at `endOffset`; it is the caller's to commit. */
+  /** The transaction's last byte is at `endOffset`. The caller commits it. */
   end(endOffset: number): void {
     this.flush(endOffset);
     this.#writer?.flush();
@@ -168,17 +174,20 @@ export class StreamForwarder {
   }
 
   /**
-   * Sends an event of the VM's with the open transaction.
+   * Sends an event with the open transaction.
    *
    * @param pieces As {@link TxnSender.event} has them.
-   * @throws {WireError} `too-large` where the receiver takes no more.
+   * @throws {WireError} `too-large` if the receiver takes no more.
    */
   sendEvent(pieces: readonly Uint8Array[]): void {
     this.#limit.event(pieces);
     this.#txn.event(pieces);
   }
 
-  /** Drops what is open. Table and cache told of pages that the replica now does not get. */
+  /**
+   * Drops the open transaction. The table and the cache have pages of it, which the replica does
+   * not get.
+   */
   cancel(): void {
     if (this.#txn.open) this.#txn.cancel();
     this.#prologue = undefined;
@@ -190,7 +199,7 @@ export class StreamForwarder {
     this.#sentBlock = -1;
   }
 
-  /** Takes a page of the open transaction: sends its record, less of it, or nothing. */
+  /** Takes a page of the open transaction: sends its record, a difference, or nothing. */
   page(record: RamRecord): void {
     switch (record.kind) {
       case "page":
@@ -221,12 +230,13 @@ export class StreamForwarder {
     const cache = this.#cache!;
     const { block, pageOffset, at } = record;
     const page = pageOffset / this.#pageBytes;
-    // Of a first pass most pages are never sent again: copies of them would cost more than they save.
+    // Most pages of a first pass are never sent again: keeping copies would cost more than it
+    // saves.
     if (this.#fresh || !this.deltas && !this.dedup) {
       cache.forget(block, page);
       return false;
     }
-    // More than that is hardly smaller than the page, and takes longer to apply.
+    // A longer difference is hardly smaller than the page, and takes longer to apply.
     const limit = this.deltas ? (3 * this.#pageBytes) >>> 2 : 0;
     const lengthBytes = cache.difference(block, page, this.#view!, at, this.#difference, limit);
     if (lengthBytes === DIFFERENCE.whole) return false;
@@ -268,7 +278,7 @@ export class StreamForwarder {
     this.#keep(record);
   }
 
-  /** Forwards what lies before `toOffset`. */
+  /** Forwards the bytes before `toOffset`. */
   flush(toOffset: number): void {
     if (toOffset <= this.#from) return;
     const from = this.#from - this.#base;
@@ -278,7 +288,10 @@ export class StreamForwarder {
     this.#from = toOffset;
   }
 
-  /** Small pieces are joined, as each costs a frame and a part of a write; large ones stay where they are. */
+  /**
+   * Small pieces are joined, since each costs a frame and a part of a write; large ones are not
+   * copied.
+   */
   #put(bytes: Uint8Array): void {
     if (this.#writer === undefined) return this.#send(bytes);
     if (bytes.length <= MAX_JOINED_BYTES) return this.#writer.copy(bytes);
@@ -292,7 +305,7 @@ export class StreamForwarder {
     this.counters.lastPayloadBytes += bytes.length;
   }
 
-  /** What the replica holds of the page is not known any more. */
+  /** The replica's version of the page is not known any more. */
   #forget({ block, pageOffset }: RamRecord): void {
     this.#digests!.forget(this.#blocks[block].name, pageOffset / this.#pageBytes);
   }
@@ -304,13 +317,13 @@ export class StreamForwarder {
     this.#passOver(record);
   }
 
-  /** Goes on behind a record, all before which is forwarded. */
+  /** Goes on behind a record; everything before it is forwarded. */
   #passOver(record: RamRecord): void {
     this.counters.streamBytes += record.endOffset - record.offset;
     this.#from = record.endOffset;
   }
 
-  /** Lets a record pass; names its block where the record that did was left out. */
+  /** Lets a record pass; adds its block's name if the record with the name was left out. */
   #keep(record: RamRecord): void {
     if (this.#limit.countsPages) this.#limit.record(record);
     const { block, offset } = record;

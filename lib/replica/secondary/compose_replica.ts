@@ -1,4 +1,4 @@
-/** A replica as a stream that QEMU loads: the whole of it, or all but the RAM it has already. */
+/** Composes a replica's stream for QEMU: all of it, or without the RAM that QEMU has already. */
 import {
   composeNamedHeader,
   composePrologue,
@@ -11,17 +11,17 @@ import type { MachineShape } from "./machine_shape.ts";
 import type { MachineRecord, PageStore } from "../pages/page_store.ts";
 import type { RamImage } from "../pages/ram_image.ts";
 
-/** A state that a QEMU may be asked to load: the replica's, or a transaction's before its commit. */
+/** A state for a QEMU to load: the replica's, or a transaction's before its commit. */
 export interface LoadableState {
   readonly shape: MachineShape;
-  /** Where its committed pages are. */
+  /** The store of its committed pages. */
   readonly store: PageStore;
   /**
    * The state as a stream.
    *
    * @param shared The blocks whose committed RAM the loading QEMU has already, by name, with the
-   *   address of each in the region that holds it: of their pages only staged ones are in the stream,
-   *   which says so. All pages are in it by default.
+   *   address of each in the region that holds it: of these only staged pages are in the stream,
+   *   which then says so. By default the stream has all pages.
    * @yields Views into the replica, which must not change before they are written.
    */
   compose(shared?: ReadonlyMap<string, number>): Generator<Uint8Array>;
@@ -30,8 +30,8 @@ export interface LoadableState {
 /**
  * Composes the stream.
  *
- * @param shared Blocks whose pages are left out, and the address of each in the region that holds it;
- *   with it the stream is one for `x-ignore-shared`.
+ * @param shared The blocks whose pages are left out, with the address of each in the region that
+ *   holds it; the stream is then one for `x-ignore-shared`.
  * @yields Views into the image and the machine, which must not change before they are written.
  */
 export function* composeReplica(
@@ -67,8 +67,8 @@ export function* composeReplica(
 }
 
 /**
- * Composes the stream of a transaction before its commit. A QEMU that has the committed pages of some
- * blocks already gets only those pages of them that the transaction would change.
+ * Composes the stream of a transaction before its commit. A QEMU that has the committed pages of
+ * some blocks already gets only those pages of them that the transaction would change.
  *
  * @param shared As {@link composeReplica}'s.
  * @yields As {@link composeReplica}.
@@ -99,11 +99,11 @@ export function* composeStaged(
 }
 
 /**
- * The description that goes behind the state. A QEMU reads it over; whoever else reads the stream
- * must find this state described, which may be a checkpoint's or of a machine that describes nothing.
+ * The description behind the state. QEMU skips it; other readers of the stream need one that fits
+ * this state, which may be a checkpoint's or of a machine that describes nothing.
  *
- * @param isHurried Whether only a QEMU reads it, for which something else waits.
- * @returns `undefined` where nobody can say: then the state is the stream's end.
+ * @param isHurried Whether only a QEMU reads the stream, and is waited for.
+ * @returns `undefined` if there can be no description: then the stream ends with the state.
  */
 function describe(
   { device, vmdescription }: MachineRecord,
@@ -114,7 +114,7 @@ function describe(
   return isHurried ? vmdescription : describeCheckpoint(vmdescription, device);
 }
 
-/** The stream of a machine whose RAM is all left out, up to its description, to be parsed. */
+/** Composes a stream without any RAM, up to the description, to be parsed. */
 export function* composeWithoutPages(
   machine: MachineRecord & { readonly blocks: readonly RamBlock[] },
 ): Generator<Uint8Array> {

@@ -1,6 +1,6 @@
-/** How much is kept in memory. */
+/** How many bytes may be kept in memory. */
 const MAX_BYTES = 4 * 2 ** 20;
-/** What keeping one thing takes, however small. */
+/** The least that an action takes. */
 const ACTION_BYTES = 64;
 
 interface Kept {
@@ -8,12 +8,12 @@ interface Kept {
   readonly action: () => void;
 }
 
-/** What a sender does behind a transaction that is being looked at, in order. */
+/** The actions of a sender behind a transaction that is being checked, in order. */
 export class HeldBack {
   #kept: Kept[] = [];
   #bytes = 0;
 
-  /** Whether nothing more should be read: what has been read is kept all the same. */
+  /** Whether no more should be read; what has been read is kept all the same. */
   get isFull(): boolean {
     return this.#bytes >= MAX_BYTES;
   }
@@ -29,7 +29,10 @@ export class HeldBack {
     this.#bytes = 0;
   }
 
-  /** Does what is kept, until `stop` says that the next is being looked at: the rest is kept behind that. */
+  /**
+   * Carries out the kept actions until `stop` tells that the next transaction is being checked;
+   * keeps the rest.
+   */
   run(stop: () => boolean): void {
     const kept = this.#kept;
     this.clear();

@@ -1,28 +1,29 @@
 /**
- * What a QEMU must have in order to load a state: the machine, its RAM blocks, and a device for every
- * section. A device that is plugged between two sessions, or between two rounds of snapshots, changes
- * it, and the secondary's QEMU, which was started before, does not have that device.
+ * A machine's shape: what a QEMU must have to load a state, that is the machine type, its RAM
+ * blocks, and a device for every section. If a device is plugged between two sessions, or between
+ * two snapshots, the shape changes, and the secondary's QEMU, which was started before, does not
+ * have that device.
  */
 import type { SectionName } from "../../qemu/devices/device_state.ts";
 import type { RamBlock } from "../../qemu/wire.ts";
 
-/** A state's shape. Two that are the same object are equal. */
+/** A state's shape. If two shapes are the same object, they are equal. */
 export interface MachineShape {
   readonly machine: string;
   readonly blocks: readonly RamBlock[];
   readonly sections: readonly SectionName[];
 }
 
-/** What one shape has that another has not, by QEMU's own names, in the order of the states. */
+/** The difference of two shapes, by QEMU's own names, in the order of the states. */
 interface ShapeChange {
-  /** Devices and RAM that have come. */
+  /** Devices and RAM that are new. */
   readonly added: readonly string[];
   readonly removed: readonly string[];
   /** The same device in another version, RAM of another size, another machine. */
   readonly altered: readonly string[];
 }
 
-/** How two shapes differ; `undefined` if they do not. Order is nothing that a load depends on. */
+/** Compares two shapes; `undefined` if they are equal. A load does not depend on the order. */
 export function compareShapes(before: MachineShape, now: MachineShape): ShapeChange | undefined {
   if (before === now) return undefined;
   const [old, current] = [partsOf(before), partsOf(now)];
@@ -47,22 +48,23 @@ export function describeChange({ added, removed, altered }: ShapeChange): string
   ].join("; ");
 }
 
-/** What is to be done about a transaction that is complete and not yet committed. */
+/** What to do with a transaction that is complete and not yet committed. */
 export type ShapeVerdict =
-  /** It loads where the last one did. */
+  /** Commit: it loads where the last one did. */
   | { readonly kind: "commit" }
-  /** Nothing is acknowledged before a standby has loaded it. */
+  /** Rehearse: acknowledge nothing before a standby has loaded it. */
   | { readonly kind: "rehearse"; readonly change: ShapeChange | undefined }
-  /** Nobody can try: whoever will take the VM over must have what is named. */
+  /** Warn: it cannot be tried, and the QEMU that takes the VM over must have what is named. */
   | { readonly kind: "warn"; readonly change: ShapeChange };
 
 /**
  * Decides by the shape alone whether a transaction may be committed.
  *
- * Why that is safe: what is acknowledged has either the shape of one that the standby has loaded, or
- * is loaded by it first. A load looks at values as well, but no value keeps it from finding a device.
+ * Why that is safe: an acknowledged state either has the shape of a state that the standby has
+ * loaded, or is loaded by it first. A load depends on values as well, but no value keeps it from
+ * finding a device.
  *
- * @param loads What is known to load, or, without a standby, what was committed last.
+ * @param loads The shape that is known to load, or, without a standby, the shape committed last.
  * @param canRehearse Whether there is a standby that can load device state alone.
  */
 export function judgeShape(
@@ -79,32 +81,32 @@ export function judgeShape(
 }
 
 /**
- * Tells the shapes of one transaction after another. A shape that is the last committed one's is the
- * same object, and nearly all checkpoints come to it without a comparison: while a VM stands still
- * nothing else is to be done.
+ * Finds the shape of each transaction. If the shape has not changed, it is the same object as the
+ * last committed one, and for nearly all checkpoints that is known without a comparison: a VM that
+ * stands still must not wait for more.
  */
 export class ShapeReader {
   #last: MachineShape | undefined;
   #isFull = true;
-  /** A list that was found to be the last shape's, though it is another object. */
+  /** A list that was found to equal the last shape's, though it is another object. */
   #alsoLast: readonly SectionName[] | undefined;
   #shape: MachineShape | undefined;
   machine = UNNAMED;
-  /** As told apart; `undefined` where the last one's have to do. */
+  /** The sections found in this transaction; `undefined` if those of the last shape are used. */
   sections: readonly SectionName[] | undefined;
 
-  /** A transaction begins behind one of this shape. */
+  /** A transaction begins; the last one had this shape. */
   begin(last: MachineShape | undefined, isFull: boolean): void {
     if (last !== this.#last) this.#alsoLast = undefined;
     this.#last = last;
     this.#isFull = isFull;
     this.sections = undefined;
     this.#shape = undefined;
-    // A machine without CONFIGURATION has no name, whatever was committed before.
+    // A stream without CONFIGURATION has no machine name, whatever was committed before.
     this.machine = isFull ? UNNAMED : last!.machine;
   }
 
-  /** The transaction's shape, once all of it has come. */
+  /** The transaction's shape, when all of it has come. */
   read(blocks: readonly RamBlock[]): MachineShape {
     return this.#shape ??= this.#read(blocks);
   }

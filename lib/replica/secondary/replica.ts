@@ -28,7 +28,7 @@ const NOTHING = new Uint8Array(0);
 export type { TransactionSize } from "./machine_state.ts";
 
 /**
- * The secondary's copy of the VM. It changes at {@link commit} and only then, completely.
+ * The secondary's copy of the VM. It changes only at {@link commit}, and then completely.
  *
  * ```text
  * idle ──begin()──► staging ──receive()…──► staging ──commit()──► idle (the transaction's state)
@@ -43,13 +43,13 @@ export class Replica implements StreamVisitor, LoadableState {
   #image: RamImage | undefined;
   #machine: MachineState | undefined;
   #committed = 0;
-  /** Whether the store has been told that what is committed is whole. */
+  /** Whether the store has been told that the committed state is whole. */
   #isWhole = true;
 
   /**
-   * Looks at a whole stream's machine before any of its pages is kept, beside what is committed.
+   * Compares a full stream's machine with the committed one before any of its pages is kept.
    *
-   * @throws {WireError} for one that must not replace it.
+   * @throws {WireError} if it must not replace the committed one.
    */
   admitStream: (coming: StreamShape, kept: StreamShape | undefined) => void = () => {};
 
@@ -63,9 +63,10 @@ export class Replica implements StreamVisitor, LoadableState {
   #size = { pages: 0, zeroPages: 0, deviceStateBytes: 0 };
 
   /**
-   * @param maxTransactionBytes Bytes of pages, and of events, that one transaction may stage.
-   * @param taps What the secondary serves beside the VM's own state; nothing by default.
-   * @param store Where committed pages live; this process's memory by default.
+   * @param maxTransactionBytes The most bytes of pages, and of events, that a transaction may
+   *   stage.
+   * @param taps The secondary's share of the event-tap; nothing by default.
+   * @param store The store of committed pages; this process's memory by default.
    */
   constructor(
     maxTransactionBytes: number,
@@ -89,7 +90,7 @@ export class Replica implements StreamVisitor, LoadableState {
   get committed(): number {
     return this.#committed;
   }
-  /** The machine type, once one is committed. */
+  /** The machine type, once a state is committed. */
   get machine(): string | undefined {
     return this.#machine?.shape.machine;
   }
@@ -97,11 +98,14 @@ export class Replica implements StreamVisitor, LoadableState {
     if (this.#image === undefined) throw new StateError("nothing was committed");
     return this.#image.store;
   }
-  /** Whether the pages of a whole stream that builds on nothing are stored as they come, unbounded. */
+  /**
+   * Whether the pages of a full stream that builds on no replica are stored as they come, without
+   * limit.
+   */
   get storesPages(): boolean {
     return this.#store.writesThrough;
   }
-  /** What a QEMU must have in order to load what is committed. The same object while it is the same. */
+  /** The shape of the committed state. The same object while it does not change. */
   get shape(): MachineShape {
     if (this.#machine === undefined) throw new StateError("nothing was committed");
     return this.#machine.shape;
@@ -123,15 +127,15 @@ export class Replica implements StreamVisitor, LoadableState {
     const staging = this.#staging === this.#image ? 0 : this.#staging?.store.heldBytes ?? 0;
     return this.#pool.live * this.#pool.pageBytes + (this.#image?.store.heldBytes ?? 0) + staging;
   }
-  /** The last committed state, all but the RAM. */
+  /** The last committed state, without the RAM. */
   get machineRecord(): MachineRecord | undefined {
     return this.#machine;
   }
 
   /**
-   * Goes on with what an earlier process committed.
+   * Goes on with the committed state of an earlier process.
    *
-   * @throws {WireError} if its state is none that QEMU would load: nothing has changed then.
+   * @throws {WireError} if QEMU would not load the state: nothing has changed then.
    */
   adopt(stored: StoredReplica): void {
     if (this.#committed !== 0) throw new StateError("a replica is adopted before any transaction");
@@ -153,8 +157,8 @@ export class Replica implements StreamVisitor, LoadableState {
     }
     this.#kind = kind;
     this.#complete = false;
-    // A machine without CONFIGURATION is composed without one, whatever was committed before.
-    // One that describes nothing is not described by what came before it.
+    // A machine without CONFIGURATION is composed without it, whatever was committed before. For a
+    // machine that describes nothing, an earlier description does not count.
     this.#staged = kind.full
       ? { configuration: NOTHING, vmdescription: NOTHING, uuid: undefined }
       : {};
@@ -167,7 +171,7 @@ export class Replica implements StreamVisitor, LoadableState {
     }
   }
 
-  /** Takes a piece of the open transaction's payload; nothing of it shows before commit. */
+  /** Takes a piece of the open transaction's payload; it does not show before the commit. */
   receive(bytes: Uint8Array, at: number, end: number): void {
     const parser = this.#parser;
     if (parser === undefined) throw new StateError("payload without a transaction");
@@ -179,7 +183,7 @@ export class Replica implements StreamVisitor, LoadableState {
     });
   }
 
-  /** Takes one EVENT of the open transaction. @param payload Is the replica's from then on. */
+  /** Takes an EVENT of the open transaction. @param payload Owned by the replica from then on. */
   receiveEvent(payload: Uint8Array, offset: number): void {
     this.taps.stage(payload, offset);
     if (this.taps.stagedBytes <= this.#maxTransactionBytes) return;
@@ -192,16 +196,16 @@ export class Replica implements StreamVisitor, LoadableState {
   }
 
   /**
-   * Checks that all of the transaction is here. What is committed is as it was.
+   * Checks that the transaction is complete. The committed state does not change.
    *
-   * @returns What would be the replica's state; of use until the commit or the abort.
-   * @throws {WireError} if it is not complete.
+   * @returns The state that the replica would have; valid until the commit or the abort.
+   * @throws {WireError} if the transaction is not complete.
    */
   complete(): LoadableState {
     const parser = this.#parser;
     if (parser === undefined) throw new StateError("commit without a transaction");
     this.taps.requireNamed();
-    // COMMIT ends the state of a machine that describes nothing.
+    // For a machine that describes nothing, COMMIT ends the state.
     const unparsed = this.#carry.pendingBytes;
     if (!this.#complete && unparsed === 0 && parser.mayEndHere) parser.endState();
     if (!this.#complete) {
@@ -219,9 +223,9 @@ export class Replica implements StreamVisitor, LoadableState {
   }
 
   /**
-   * Makes the transaction the replica's state, whole.
+   * Makes the transaction the replica's state, completely.
    *
-   * @returns what it brought.
+   * @returns The transaction's size.
    * @throws {WireError} if it is not complete: nothing has changed.
    * @throws {TransportError} if there is no room for its pages: nothing has changed.
    */
@@ -251,9 +255,9 @@ export class Replica implements StreamVisitor, LoadableState {
   }
 
   /**
-   * Notes that the next process could go on with what is stored. What is pending for a disk's copy
-   * would be lost with this one: then the replica is not whole. Nor is it while a disk is being
-   * copied: the next process could not tell.
+   * Notes that the next process could go on with what is stored. Not if writes for a disk's copy
+   * are pending, which would be lost with this process; nor while a disk is being copied, which the
+   * next process could not know.
    */
   #noteWhole(): void {
     if (this.#isWhole || this.#committed === 0) return;
@@ -278,7 +282,10 @@ export class Replica implements StreamVisitor, LoadableState {
     this.#carry = new Carry();
   }
 
-  /** Notes a VM that was noted as a paused one as one that runs: see {@link asRunning}. */
+  /**
+   * Changes a state that was noted as a paused VM's to that of a running one: see {@link
+   * asRunning}.
+   */
   letRun(): void {
     const machine = this.#machine;
     if (machine !== undefined) this.#machine = { ...machine, device: asRunning(machine.device) };
@@ -294,10 +301,10 @@ export class Replica implements StreamVisitor, LoadableState {
     return composeReplica(image, machine, shared);
   }
 
-  // What the parser finds in a transaction:
+  // Called by the parser:
 
   event(event: StreamEvent): void {
-    // The parser would go on to the next checkpoint; a transaction has one.
+    // The parser would go on to the next checkpoint; a transaction has only one.
     if (this.#complete) throw trailingBytes(this.#parser!.streamOffset);
     switch (event.kind) {
       case "configuration":

@@ -27,14 +27,14 @@ export type { SecondaryCounters, SecondaryEvent } from "./secondary_event.ts";
  *                   └── CANCEL, loss, any fault: abort() ──► idle, the replica as it was
  * ```
  *
- * What an ACK promises: this process has the whole transaction, and its VM can go on from there as
- * long as this process lives. Its disk writes may still be on their way to the copies; the VM is not
- * started before they are there, and a stored replica is not called whole before.
+ * An ACK promises: this process has the whole transaction, and the VM can go on from there as long
+ * as this process lives. Its disk writes may still be on their way to the copies; before they are
+ * made, the VM is not started, and a stored replica not called whole.
  */
 export class Secondary implements TransactionVisitor {
   readonly #replica: Replica;
   readonly #stopwatch: () => number;
-  /** The time of the last call that came with it. */
+  /** The `now` of the last call that had it. */
   #now: number;
   readonly #receiver: TxnReceiver;
   #events: SecondaryEvent[] = [];
@@ -48,21 +48,21 @@ export class Secondary implements TransactionVisitor {
   #inHand = 0;
   /** The transaction that waits for {@link release}; 0 if none does. */
   #unchecked = 0;
-  /** What the sender has done since, in order. */
+  /** The sender's later actions, in order. */
   readonly #later = new HeldBack();
-  /** They wait until nothing is pending for the copies. */
+  /** Whether the answers wait until nothing is pending for the copies. */
   #awaitsDisks = false;
   readonly #mustHold: (state: LoadableState) => boolean;
 
-  /** COMMIT read → applied. */
+  /** From COMMIT read to applied. */
   readonly applying = new LatencyWindow();
-  /** BEGIN read → applied. */
+  /** From BEGIN read to applied. */
   readonly arriving = new LatencyWindow();
 
   /**
    * @param stopwatch Measures how long a transaction takes; nothing is decided by it.
-   * @param mustHold Asked when a transaction is complete; where it says so, the commit and all that
-   *   follows it wait for {@link release}. Until then the replica is what was acknowledged last.
+   * @param mustHold Called when a transaction is complete; if it returns true, the commit and all
+   *   behind it wait for {@link release}, and the replica is as acknowledged last.
    */
   constructor(
     replica: Replica,
@@ -82,14 +82,11 @@ export class Secondary implements TransactionVisitor {
   get peer(): Hello | undefined {
     return this.#receiver.peer;
   }
-  /**
-   * True once what this end keeps could not be stored or read: the session ended for our reasons,
-   * and says nothing about the sender.
-   */
+  /** True once this end could not store or read its replica: that says nothing about the sender. */
   get storageFailed(): boolean {
     return this.#storageFailed;
   }
-  /** The longest time in which nothing was heard, in milliseconds. */
+  /** The longest silence of the sender, in milliseconds. */
   get longestSilenceMs(): number {
     return this.#receiver.longestSilenceMs;
   }
@@ -106,8 +103,8 @@ export class Secondary implements TransactionVisitor {
    * Takes bytes from the sender.
    *
    * @returns One past the last byte taken; the rest must be presented again.
-   * @throws {KemariError} when the session is over because of what the sender sent. The refusal
-   *   is in the output; write it, then close. The replica is as last committed.
+   * @throws {KemariError} if the sender's bytes end the session. The refusal is in the output;
+   *   write it, then close. The replica is as last committed.
    */
   receive(bytes: Uint8Array, start: number, end: number, now: number): number {
     this.#now = now;
@@ -118,7 +115,7 @@ export class Secondary implements TransactionVisitor {
     try {
       return action();
     } catch (error) {
-      // There is no other transport in here than to what keeps the replica.
+      // Here a TransportError can only be of the replica's storage.
       if (error instanceof TransportError) this.storageFault(error, this.#inHand);
       else this.refuse(error);
       throw error;
@@ -126,10 +123,10 @@ export class Secondary implements TransactionVisitor {
   }
 
   /**
-   * Refuses because what keeps the replica has failed.
+   * Refuses because the replica's storage has failed.
    *
-   * @param transaction Which cannot be stored because of that; 0 if it is what was acknowledged before,
-   *   or is asked for.
+   * @param transaction Which cannot be stored because of that; 0 if it is what was acknowledged
+   *   before, or is asked for.
    */
   storageFault(error: TransportError, transaction = 0): void {
     this.#storageFailed = true;
@@ -157,21 +154,21 @@ export class Secondary implements TransactionVisitor {
   get inHand(): number {
     return this.#inHand;
   }
-  /** True while a transaction is complete and not committed: {@link release} is waited for. */
+  /** True while a transaction is complete and not committed, until {@link release}. */
   get awaitsCheck(): boolean {
     return this.#unchecked !== 0;
   }
   /**
-   * False while what is committed is not acknowledged yet. What follows a transaction that is looked
-   * at is read all the same, up to a limit: it may be the connection's end. So is what follows a
-   * HANDOVER that waits for its ACK: it means nothing, but its end is a loss.
+   * Whether to read from the sender: not while a committed transaction waits for its ACK. Behind a
+   * transaction that is being checked reading goes on, up to a limit, since the connection may end.
+   * So it does behind a HANDOVER that waits for its ACK: only its end matters there, a loss.
    */
   get mayRead(): boolean {
     return this.#receiver.handingOver || this.#held === undefined && !this.#later.isFull;
   }
 
   /**
-   * Commits what has been looked at, and does what the sender has asked for since; the next
+   * Commits the checked transaction, and carries out the sender's later actions; the next
    * transaction may be held in turn.
    *
    * @throws {KemariError} as {@link receive}.
@@ -183,13 +180,13 @@ export class Secondary implements TransactionVisitor {
     this.#orRefuse(() => this.#later.run(() => this.awaitsCheck));
   }
 
-  /** Says what was held, where the disks' copies do not keep it any more. */
+  /** Sends the held answers if the disks' copies have caught up. */
   #catchUp(): void {
     if (this.#held === undefined || this.#isBehind) return;
     const held = this.#held;
     this.#held = undefined;
     this.#awaitsDisks = false;
-    // What the sender said meanwhile was not read.
+    // The sender's messages meanwhile were not read.
     this.#receiver.listenFrom(this.#now);
     for (const answer of held) answer();
   }
@@ -200,7 +197,7 @@ export class Secondary implements TransactionVisitor {
     return pendingBytes > (this.#awaitsDisks ? 0 : mostPendingBytes);
   }
 
-  /** Drops what a lost connection leaves half-way. */
+  /** Drops what a lost connection has left incomplete. */
   abort(): void {
     this.#unchecked = 0;
     this.#later.clear();
@@ -228,9 +225,9 @@ export class Secondary implements TransactionVisitor {
 
   /**
    * Answers a digest query, a frame for each step, so that reading a large replica's RAM does not
-   * keep heartbeats waiting. The sender begins no transaction before it has the last one.
+   * keep heartbeats waiting. The sender begins no transaction before it has the whole answer.
    *
-   * @yields After every frame; write {@link takeOutput} then.
+   * @yields After every frame; {@link takeOutput} is to be written then.
    */
   *answerDigests(digest: PageDigest): Generator<void> {
     const image = this.#replica.image;
@@ -244,11 +241,11 @@ export class Secondary implements TransactionVisitor {
   }
 
   /**
-   * Answers a query of a disk, a frame at a time at the most.
+   * Answers a query of a disk, at most a frame at a time.
    *
-   * @yields After a little reading; write {@link takeOutput} then. Or what is to be waited for before
-   *   it goes on.
-   * @throws what the disk fails with: give it to {@link storageFault}.
+   * @yields After a little reading; {@link takeOutput} is to be written then. Or an operation to
+   *   wait for before going on.
+   * @throws the disk's error, which is to be given to {@link storageFault}.
    */
   *answerDiskQuery(query: DiskQuery, copy: DiskCopy, digest: PageDigest): Generator<Waits | void> {
     for (const part of digestDisk(copy, query, digest)) {
@@ -261,7 +258,7 @@ export class Secondary implements TransactionVisitor {
     }
   }
 
-  // What the sender does:
+  // The sender's actions:
 
   hello(hello: Hello): void {
     this.#replica.taps.sessionBegins();
@@ -345,11 +342,11 @@ export class Secondary implements TransactionVisitor {
 
   handover(transaction: number): void {
     this.#inOrder(0, () => {
-      // Refused, it stays the sender's VM.
+      // If this is refused, the VM stays the sender's.
       this.#inHand = transaction;
       this.#replica.taps.requireWhole();
       this.#inHand = 0;
-      // The VM is the sender's to keep until its disks are here too.
+      // The VM stays the sender's until its disks are here too.
       this.#awaitsDisks = true;
       if (this.#isBehind) this.#held ??= [];
       this.#answer(() => {
@@ -360,8 +357,7 @@ export class Secondary implements TransactionVisitor {
   }
 
   leave(leave: Leave): void {
-    // What is being looked at is not committed any more: the VM goes on without us, or is gone. What
-    // waits to be acknowledged need not be, and what happens from here on changes nothing.
+    // The VM goes on without this end, or is gone: nothing waits for a check or an ACK any more.
     this.#held = undefined;
     this.#receiver.left();
     this.#events.push({ kind: "left", leave });
@@ -383,7 +379,7 @@ export class Secondary implements TransactionVisitor {
     });
   }
 
-  /** Does it now, or behind what is being looked at. */
+  /** Carries an action out now, or after the check that is under way. */
   #inOrder(bytes: number, action: () => void): void {
     if (this.awaitsCheck) this.#later.add(bytes, action);
     else action();

@@ -10,25 +10,25 @@ import type { MachineShape } from "./machine_shape.ts";
 import type { MachineRecord, PageStore } from "../pages/page_store.ts";
 import type { SlotPool } from "../pages/slot_pool.ts";
 
-/** A committed state that outlived the process which committed it. */
+/** A committed state that an earlier process has stored. */
 export interface StoredReplica extends MachineRecord {
   readonly transaction: number;
   readonly blocks: readonly RamBlock[];
   readonly pageBytes: number;
-  /** Whose it is, as far as known. */
+  /** The VM, as far as known. */
   readonly vm?: VmIdentity;
-  /** Names of the VM's disks that went with it, as far as known. */
+  /** The names of the VM's disks in that state, as far as known. */
   readonly disks?: readonly string[];
   /** Opens the pages. */
   open(pool: SlotPool): PageStore;
 }
 
 /**
- * What a stored state says of its machine. Its device state may be a checkpoint's, which the stored
- * description need not fit, and is checked as a checkpoint's.
+ * Reads the machine of a stored state. The device state may be a checkpoint's, which the stored
+ * description need not fit; it is checked like a checkpoint's.
  *
- * @returns Its shape, and what a parser of the next checkpoint needs to know.
- * @throws {WireError} if it is none that QEMU would load.
+ * @returns The machine's shape, and what a parser needs for the next checkpoint.
+ * @throws {WireError} if QEMU would not load the state.
  */
 export function recognizeMachine(
   stored: StoredReplica,
@@ -47,7 +47,7 @@ export function recognizeMachine(
     carry.feed(piece, 0, piece.length, (bytes, at, end) => parser.parse(bytes, at, end));
   }
   if (!parser.inDeviceState || parser.pageBytes !== stored.pageBytes) {
-    throw new WireError("migration", 0, "truncated", "the stored state is no whole machine");
+    throw new WireError("migration", 0, "truncated", "the stored state is not a whole machine");
   }
   const { sections } = sketchDeviceState(stored.device, [], 0);
   const shape = { machine, blocks: stored.blocks, sections };

@@ -9,11 +9,11 @@ const HOLE_BYTES = 4096;
 export class FakeDisk implements DiskStore, DiskCopy {
   readonly sizeBytes: number;
   readonly bytes: Uint8Array;
-  /** Writes, of data or zeros, before it is full; the one that finds it so is done by half. */
+  /** How many writes, of data or zeros, fit before it is full; the next one is made by half. */
   writesLeft = Infinity;
-  /** What every change is refused with; nothing of it is done. */
+  /** The error of every change, which is then not made. */
   refusal: Error | undefined;
-  /** Bytes that reads got. */
+  /** How many bytes were read. */
   readBytes = 0;
   readonly #written: Uint8Array;
 
@@ -66,28 +66,28 @@ export class FakeDisk implements DiskStore, DiskCopy {
     }, () => told(found));
   }
 
-  /** While it stalls, calls are neither done nor told, until {@link step} does the oldest. */
+  /** While true, no call is carried out until {@link step} does the oldest. */
   isStalled = false;
   readonly #calls: (() => void)[] = [];
 
-  /** Calls that are not done. */
+  /** How many calls wait. */
   get waiting(): number {
     return this.#calls.length;
   }
 
-  /** Does the oldest call that waits. @returns False where there is none. */
+  /** Carries out the oldest waiting call. @returns False if there is none. */
   step(): boolean {
     const call = this.#calls.shift();
     call?.();
     return call !== undefined;
   }
 
-  /** Does all that waits, and what comes of it. */
+  /** Carries out all waiting calls, and those that follow from them. */
   drain(): void {
     while (this.step());
   }
 
-  /** Whoever has asked is dead: what waits is never done. */
+  /** Drops the waiting calls, as if the process had died. */
   forgetCalls(): void {
     this.#calls.length = 0;
   }

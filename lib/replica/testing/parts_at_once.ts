@@ -1,7 +1,7 @@
 import { StateError } from "../../errors.ts";
 import type { DigestPart, Waits } from "../events/disk_digest.ts";
 
-/** For disks that are done with everything at once: the parts of an answer, all of them. */
+/** All parts of an answer from a disk whose calls are done at once. */
 export function* partsAtOnce(answer: Generator<DigestPart | Waits>): Generator<DigestPart> {
   for (const part of answer) {
     if (typeof part !== "function") {

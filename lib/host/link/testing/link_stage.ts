@@ -12,13 +12,14 @@ import {
   VMDESC,
   zero,
 } from "../../../qemu/testing/synthetic_stream.ts";
+import type { LinkSecurity } from "../../../decisions/link_security.ts";
+import { TransportError } from "../../../errors.ts";
 import { encodeHeader } from "../../../txn/frame_header.ts";
 import { encodeHello, OFFERED_FEATURES, PROTOCOL_VERSION } from "../../../txn/hello.ts";
 import { TXN } from "../../../txn/wire.ts";
 import type { Replica } from "../../../replica/secondary/replica.ts";
-import { OutputQueue } from "../../system/channel.ts";
 import { cString, libc } from "../../system/libc.ts";
-import { socketConnection } from "../peer_connection.ts";
+import { connectPeer, type PeerConnection } from "../peer_connection.ts";
 import { PeerOutput } from "../peer_output.ts";
 import { Reactor } from "../../system/reactor.ts";
 import { ReceiverHost, type ReceiverSettings } from "../receiver_host.ts";
@@ -27,9 +28,24 @@ import { SenderLink } from "../sender_link.ts";
 import { connectSocket } from "../../system/socket.ts";
 import { never } from "../../system/never.ts";
 import { LinkGuard } from "../../tls/link_guard.ts";
+import { makeKeyFile } from "../../keygen.ts";
 
 /** Both ends are on this host. */
 const PLAIN = { kind: "plain", crossesNetworks: false } as const;
+
+/** Links on which the same has to hold, by what stands in front of a test's name. */
+export const LINKS: readonly (readonly [over: string, LinkSecurity])[] = [
+  ["", PLAIN],
+  ["over TLS: ", testKey()],
+];
+
+/** A key's file, which is removed when the tests of a file have ended. */
+export function testKey(): LinkSecurity {
+  const folder = Deno.makeTempDirSync({ prefix: "kemari-key-" });
+  globalThis.addEventListener("unload", () => Deno.removeSync(folder, { recursive: true }));
+  makeKeyFile(`${folder}/key`, "kemari");
+  return { kind: "key", file: `${folder}/key` };
+}
 
 /** A hash of what a replica would activate. */
 export function contentOf(replica: Replica): string {
@@ -45,11 +61,19 @@ export class Stage implements AsyncDisposable {
   readonly path = `${this.folder}/s`;
   readonly receiver: ReceiverHost;
 
-  private constructor(readonly reactor: Reactor, options: Partial<ReceiverSettings>) {
-    const listen = { kind: "unix", path: this.path, text: "the socket" } as const;
+  readonly #address = { kind: "unix", path: this.path, text: "the socket" } as const;
+  readonly #guard: LinkGuard;
+
+  private constructor(
+    readonly reactor: Reactor,
+    options: Partial<ReceiverSettings>,
+    security: LinkSecurity,
+  ) {
+    const listen = this.#address;
+    this.#guard = LinkGuard.open(security, "sender", listen);
     this.receiver = new ReceiverHost(reactor, {
       listen,
-      guard: LinkGuard.open(PLAIN, "receiver", listen),
+      guard: LinkGuard.open(security, "receiver", listen),
       onLoss: "wait",
       maxTransactionBytes: 2 ** 30,
       heartbeatMs: 200,
@@ -65,17 +89,26 @@ export class Stage implements AsyncDisposable {
   static async open(
     options: Partial<ReceiverSettings> = {},
     openTaps?: (reactor: Reactor) => Promise<ReceiverSettings["taps"]>,
+    security: LinkSecurity = PLAIN,
   ): Promise<Stage> {
     const reactor = new Reactor();
     const taps = await openTaps?.(reactor);
-    const stage = new Stage(reactor, { ...(taps === undefined ? {} : { taps }), ...options });
+    const stage = new Stage(
+      reactor,
+      { ...(taps === undefined ? {} : { taps }), ...options },
+      security,
+    );
     await stage.receiver.open(never);
     return stage;
   }
 
   connect(): Promise<number> {
-    const address = { kind: "unix", path: this.path, text: "the socket" } as const;
-    return connectSocket(address, this.reactor, 1000, never);
+    return connectSocket(this.#address, this.reactor, 1000, never);
+  }
+
+  /** Connects as senders do, in the way that was chosen; over another socket, if there is one. */
+  async connection(path = this.path): Promise<PeerConnection> {
+    return await connectPeer({ ...this.#address, path }, this.#guard, this.reactor, 1000, never);
   }
 
   /** Connects as a sender that says HELLO, and nothing more. */
@@ -103,13 +136,14 @@ export class Stage implements AsyncDisposable {
     stream: Uint8Array,
     options: Partial<SenderLinkSettings> = {},
     openOutput?: ConstructorParameters<typeof SenderLink>[3],
+    path?: string,
   ): Promise<SenderLink> {
     const file = `${this.folder}/stream`;
     Deno.writeFileSync(file, stream);
     const input = libc().open(cString(file), 0, 0);
     const link = new SenderLink(
       this.reactor,
-      socketConnection(await this.connect(), "the socket"),
+      await this.connection(path),
       {
         commit: "async",
         stream: "auto",
@@ -138,29 +172,38 @@ export class Stage implements AsyncDisposable {
 
   /** Writes bytes as a sender would, then closes. */
   async speak(bytes: Uint8Array, hearBytes = 0): Promise<string> {
-    const fd = await this.connect();
-    const queue = new OutputQueue(fd, "raw");
-    queue.push([bytes]);
+    const { transport } = await this.connection();
+    transport.push([bytes]);
     const heard: Uint8Array[] = [];
     let count = 0;
     const connections = () => this.receiver.senders + this.receiver.strangers;
     const before = connections();
     try {
       let done = false;
-      const watch = this.reactor.watch(fd, {
-        readable: () => {
-          const buffer = new Uint8Array(65536);
-          const read = Number(libc().read(fd, buffer, 65536n));
-          if (read <= 0) return void (done = true);
-          heard.push(buffer.slice(0, read));
-          count += read;
-        },
+      const orDone = (act: () => void) => () => {
+        try {
+          act();
+        } catch (error) {
+          if (!(error instanceof TransportError)) throw error;
+          done = true;
+        }
+      };
+      const say = orDone(() => watch.want(true, !transport.flush()));
+      const buffer = new Uint8Array(65536);
+      const hear = orDone(() => {
+        const read = transport.read(buffer);
+        if (read === 0) done = true;
+        if (!read) return say();
+        heard.push(buffer.slice(0, read));
+        count += read;
       });
-      watch.want(true, false);
-      await this.reactor.run(() => done || queue.flush() && count >= hearBytes, never);
+      const watch = transport.watch(this.reactor, { readable: hear, writable: say });
+      say();
+      const isSaid = () => transport.pendingBytes === 0 && count >= hearBytes;
+      await this.reactor.run(() => done || isSaid(), never);
       watch.stop();
     } finally {
-      libc().close(fd);
+      transport.close();
     }
     await this.reactor.run(() => connections() > before, never);
     return new TextDecoder().decode(concat(heard));

@@ -4,10 +4,8 @@ import { F_SETFL, O_NONBLOCK } from "../../system/linux.ts";
 import { libc } from "../../system/libc.ts";
 import { Reactor, type Watch } from "../../system/reactor.ts";
 import { never } from "../../system/never.ts";
+import { Relay, type Tamper } from "./relay.ts";
 import type { Descriptors, Transport } from "../../system/transport.ts";
-
-/** More is not recorded of either direction. */
-const RECORDED_BYTES = 1 << 16;
 
 /** A non-blocking socket's descriptor, both ways. */
 export function onSocket(fd: number, name: string): Descriptors {
@@ -20,14 +18,6 @@ export function socketPair(): [number, number] {
   libc().fcntl(theirs, F_SETFL, BigInt(O_NONBLOCK));
   return [ours, theirs];
 }
-
-/**
- * What becomes of bytes on their way.
- *
- * @param offset Of the first one, since the connection began.
- * @returns What is passed on; undefined cuts the connection, both ways, without a word.
- */
-export type Tamper = (bytes: Uint8Array, offset: number) => Uint8Array | undefined;
 
 /** One end as its user sees it: what was read, and how it ended. */
 export class TestEnd {
@@ -116,11 +106,7 @@ export class TlsPair implements AsyncDisposable {
   readonly reactor = new Reactor();
   readonly sender: TestEnd;
   readonly receiver: TestEnd;
-  /** All that went from the sender to the receiver, and back, as it was sent. */
-  readonly recorded = { up: [] as number[], down: [] as number[] };
-  #isCut = false;
-  readonly #relay: [number, number];
-  readonly #watches: Watch[];
+  readonly #relay: Relay;
 
   /** @param open Makes the ends of their descriptors. */
   constructor(
@@ -133,11 +119,7 @@ export class TlsPair implements AsyncDisposable {
   ) {
     const [senderFd, left] = socketPair();
     const [right, receiverFd] = socketPair();
-    this.#relay = [left, right];
-    this.#watches = [
-      this.#pass(left, right, this.recorded.up, tamper.up),
-      this.#pass(right, left, this.recorded.down, tamper.down),
-    ];
+    this.#relay = new Relay(this.reactor, left, right, tamper);
     const { reactor } = this;
     this.receiver = new TestEnd(reactor, open.receiver(onSocket(receiverFd, "recv")), bufferBytes);
     this.sender = new TestEnd(reactor, open.sender(onSocket(senderFd, "send")), bufferBytes);
@@ -147,55 +129,14 @@ export class TlsPair implements AsyncDisposable {
     return this.reactor.run(done, never);
   }
 
-  /** Cuts both connections as a router does that dies. */
-  cut(): void {
-    if (this.#isCut) return;
-    this.#isCut = true;
-    for (const watch of this.#watches) watch.stop();
-    for (const fd of this.#relay) libc().close(fd);
+  /** All that went from the sender to the receiver, and back, as it was sent. */
+  get recorded(): Relay["recorded"] {
+    return this.#relay.recorded;
   }
 
-  #pass(from: number, to: number, record: number[], tamper?: Tamper): Watch {
-    const buffer = new Uint8Array(65536);
-    let offset = 0;
-    let waiting: Uint8Array[] = [];
-    const output = this.reactor.watch(to, { writable: () => write() });
-    const write = () => {
-      while (waiting.length > 0) {
-        const piece = waiting[0] as Uint8Array<ArrayBuffer>;
-        const count = Number(libc().write(to, piece, BigInt(piece.length)));
-        if (count < 0) break;
-        if (count < piece.length) waiting[0] = piece.subarray(count);
-        else waiting = waiting.slice(1);
-      }
-      output.want(false, waiting.length > 0);
-      input.want(waiting.length === 0, false);
-    };
-    const input = this.reactor.watch(from, {
-      readable: () => {
-        const count = Number(libc().read(from, buffer, BigInt(buffer.length)));
-        if (count === 0) {
-          input.want(false, false);
-          return void libc().shutdown(to, 1);
-        }
-        if (count < 0) return this.cut();
-        const bytes = buffer.slice(0, count);
-        if (record.length < RECORDED_BYTES) { for (const byte of bytes) record.push(byte); }
-        const passed = tamper === undefined ? bytes : tamper(bytes, offset);
-        offset += count;
-        if (passed === undefined) return this.cut();
-        if (passed.length > 0) waiting.push(passed);
-        write();
-      },
-    });
-    input.want(true, false);
-    return {
-      want() {},
-      stop() {
-        input.stop();
-        output.stop();
-      },
-    };
+  /** Cuts both connections as a router does that dies. */
+  cut(): void {
+    this.#relay.cut();
   }
 
   [Symbol.asyncDispose](): Promise<void> {

@@ -1,0 +1,23 @@
+import type { PresharedKey } from "../../keys/psk_file.ts";
+import type { Descriptors, Transport } from "../system/transport.ts";
+import { TlsContext } from "./tls_context.ts";
+import { TlsTransport } from "./tls_transport.ts";
+
+/**
+ * Makes an encrypted connection of a sender's descriptors, with a key that is for this one session.
+ *
+ * @param descriptors Closed with the connection; at once if there is to be none.
+ * @throws {TransportError} OpenSSL cannot be used.
+ */
+export function sessionTransport(descriptors: Descriptors, key: PresharedKey): Transport {
+  let context: TlsContext | undefined;
+  try {
+    context = TlsContext.ofKeys("sender", [key]);
+    return new TlsTransport(descriptors, context);
+  } catch (error) {
+    descriptors.close();
+    throw error;
+  } finally {
+    context?.free();
+  }
+}
