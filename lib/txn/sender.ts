@@ -275,11 +275,15 @@ export class TxnSender implements FrameVisitor {
     return this.#decoder.decode(bytes, start, end, this);
   }
 
-  /** Lets time pass: heartbeats are sent, silence is noticed. Call it often. */
-  tick(now: number): void {
+  /**
+   * Lets time pass: heartbeats are sent, silence is noticed. Call it often.
+   *
+   * @param isBacklogged What was said before is not written yet: a heartbeat behind it says nothing.
+   */
+  tick(now: number, isBacklogged = false): void {
     this.#clock.tick(now);
     if (this.isOver || this.#state === "leaving") return;
-    if (this.#may(TXN.HEARTBEAT) && this.#clock.mustSpeak(this.#peer)) {
+    if (!isBacklogged && this.#may(TXN.HEARTBEAT) && this.#clock.mustSpeak(this.#peer)) {
       this.#frame(TXN.HEARTBEAT, 0, 0);
     }
     if (this.#isLost || !this.#clock.isLost) return;

@@ -238,11 +238,15 @@ export class Primary {
     return next;
   }
 
-  /** Lets time pass. The peer's silence is judged here: hand in all its bytes before. */
-  tick(now: number): void {
+  /**
+   * Lets time pass. The peer's silence is judged here: hand in all its bytes before.
+   *
+   * @param isBacklogged Whether anything waits to be written to the peer.
+   */
+  tick(now: number, isBacklogged = false): void {
     this.#stream.tick(now);
     this.dialogue.tick(now);
-    this.#txn.tick(now);
+    this.#txn.tick(now, isBacklogged);
     this.#heedPeer(now);
     this.#maybeHandover();
   }
