@@ -69,6 +69,7 @@ export class ExecStore implements ArbiterStore {
     env: Record<string, string>,
     signal: AbortSignal,
   ): Promise<{ code: number; why: string; text: string }> {
+    signal.throwIfAborted();
     const { command, vm, side, commandMs = COMMAND_MS } = this.#settings;
     const timeout = AbortSignal.timeout(commandMs);
     const ended = AbortSignal.any([signal, timeout]);

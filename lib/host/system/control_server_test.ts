@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { EARLY_RECEIVER, EARLY_SENDER, PROTECT, SENDER } from "../../control/testing/statuses.ts";
-import { RelayedError, TransportError, WireError } from "../../errors.ts";
+import { InterruptedError, RelayedError, TransportError, WireError } from "../../errors.ts";
 import { askDurations, askFailover, askProtection, askStatus } from "./ask_control.ts";
 import { type ControlHandlers, ControlServer } from "./control_server.ts";
 import type { AttachRequest } from "../../control/attach_request.ts";
@@ -151,14 +151,18 @@ Deno.test("a server that says nothing, or does not stop, is given up", async () 
   const path = `${folder}/c`;
   const listener = Deno.listen({ transport: "unix", path });
   const serving = (async () => {
-    using mute = await listener.accept();
-    // Its end is the asker's going.
-    while (await mute.read(new Uint8Array(4096)).catch(() => null) !== null);
+    for (let asked = 0; asked < 2; asked++) {
+      using mute = await listener.accept();
+      // Its end is the asker's going.
+      while (await mute.read(new Uint8Array(4096)).catch(() => null) !== null);
+    }
     using endless = await listener.accept();
     const spaces = new Uint8Array(65536).fill(0x20);
     while (await endless.write(spaces).catch(() => 0) > 0);
   })();
   try {
+    const gone = AbortSignal.abort(new InterruptedError("interrupted before it was asked"));
+    await assert.rejects(askStatus(path, gone, 60_000), gone.reason);
     await assert.rejects(askStatus(path, never, 50), (error) => {
       assert.ok(error instanceof TransportError && error.hint !== undefined);
       return /no answer in 50 ms/.test(error.message);
