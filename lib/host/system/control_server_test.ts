@@ -3,7 +3,17 @@ import { EARLY_RECEIVER, EARLY_SENDER, PROTECT, SENDER } from "../../control/tes
 import { InterruptedError, RelayedError, TransportError, WireError } from "../../errors.ts";
 import { askDurations, askFailover, askProtection, askStatus } from "./ask_control.ts";
 import { type ControlHandlers, ControlServer } from "./control_server.ts";
+import type { AttachRequest } from "../../control/attach_request.ts";
+import { isUnread } from "./channel.ts";
+import {
+  openSocketPair,
+  receiveWithDescriptors,
+  sendWithDescriptors,
+} from "./descriptor_passing.ts";
+import { libc } from "./libc.ts";
 import { Reactor } from "./reactor.ts";
+import { connectSocket } from "./socket.ts";
+import { until } from "../../lab/program/until.ts";
 import { never } from "./never.ts";
 import { delay } from "./delay.ts";
 
@@ -193,4 +203,48 @@ Deno.test("asking where there is no socket, and where its kemari has ended, is t
   } finally {
     await Deno.remove(folder, { recursive: true });
   }
+});
+
+Deno.test("descriptors come with the line that they were sent with, and are closed if nobody takes them", async () => {
+  const taken: number[][] = [];
+  const attach = (_request: AttachRequest, passed: number[]) => {
+    taken.push(passed);
+    return Promise.resolve(undefined);
+  };
+  const status = () => EARLY_RECEIVER;
+  const before = [...Deno.readDirSync("/proc/self/fd")].length;
+  await serving({ status, attach }, async (path) => {
+    const reactor = new Reactor();
+    const address = { kind: "unix", path, text: path } as const;
+    const control = await connectSocket(address, reactor, 1000, never);
+    const pipe = openSocketPair("test");
+    const say = (text: string, ...fds: number[]) => {
+      const bytes = new TextEncoder().encode(text);
+      sendWithDescriptors(control, bytes, fds, "test", "control");
+    };
+    const answers = async (count: number) => {
+      let text = "";
+      const buffer = new Uint8Array(4096);
+      while (text.split("\n").length <= count) {
+        const { count: length } = receiveWithDescriptors(control, buffer, "test", "control");
+        text += new TextDecoder().decode(buffer.subarray(0, length ?? 0));
+        await delay(1);
+      }
+      return text.trim().split("\n");
+    };
+    say('{"command":"attach","way":"over-ssh"}\n', pipe.ours, pipe.theirs);
+    assert.deepEqual(await answers(1), ['{"ok":true}']);
+    // A line in two pieces, and a line that asks for something else.
+    say('{"command":"status"}\n{"command":', pipe.ours);
+    say('"attach","way":"over-ssh"}\n', pipe.ours);
+    assert.equal((await answers(2)).length, 2);
+    assert.deepEqual(taken.map((fds) => fds.length), [2, 1]);
+    for (const fd of taken.flat()) libc().close(fd);
+    // More than two are nobody's.
+    say("no line yet", pipe.ours, pipe.theirs, pipe.ours);
+    await until(() => isUnread(control), "the client is let go of");
+    for (const fd of [control, pipe.ours, pipe.theirs]) libc().close(fd);
+    reactor.close();
+  });
+  assert.equal([...Deno.readDirSync("/proc/self/fd")].length, before);
 });

@@ -17,6 +17,10 @@ const SSL_SYMBOLS = {
   SSL_CTX_set_info_callback: { parameters: ["pointer", "pointer"], result: "void" },
   SSL_CTX_set_psk_client_callback: { parameters: ["pointer", "pointer"], result: "void" },
   SSL_CTX_set_psk_server_callback: { parameters: ["pointer", "pointer"], result: "void" },
+  SSL_CTX_set_session_id_context: {
+    parameters: ["pointer", "buffer", "u32"],
+    result: "i32",
+  },
   SSL_CTX_set_verify: { parameters: ["pointer", "i32", "pointer"], result: "void" },
   SSL_CTX_use_certificate_chain_file: { parameters: ["pointer", "buffer"], result: "i32" },
   SSL_CTX_use_PrivateKey_file: { parameters: ["pointer", "buffer", "i32"], result: "i32" },

@@ -13,7 +13,7 @@ export function sessionTransport(descriptors: Descriptors, key: PresharedKey): T
   let context: TlsContext | undefined;
   try {
     context = TlsContext.ofKeys("sender", [key]);
-    return new TlsTransport(descriptors, context);
+    return new TlsTransport(descriptors, context, { isSessionKey: true });
   } catch (error) {
     descriptors.close();
     throw error;

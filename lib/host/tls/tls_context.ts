@@ -42,6 +42,8 @@ export class TlsContext {
     const { client, server } = tlsCallbacks();
     if (role === "receiver" && (keys.length > 0 || sessionKeys !== undefined)) {
       ssl.SSL_CTX_set_psk_server_callback(this.#pointer, server);
+      // Beside certificates OpenSSL wants to know what for a key is good; see SSL_set_session_id_context.
+      ssl.SSL_CTX_set_session_id_context(this.#pointer, cString("kemari"), 6);
     } else if (keys.length > 0) ssl.SSL_CTX_set_psk_client_callback(this.#pointer, client);
   }
 

@@ -21,6 +21,8 @@ export interface SeenFailure {
   readonly identity?: string;
   /** Whether we have a key of that name. */
   readonly isKnown?: boolean;
+  /** Whether ssh has brought that key, for one session. */
+  readonly isSessionKey?: boolean;
 }
 
 export interface FailureWords {
@@ -29,6 +31,9 @@ export interface FailureWords {
 }
 
 const SAME_FILE = "give both ends the same --key file";
+const ONE_SESSION =
+  "a key that ssh has brought is good for a minute, at the recv that ssh has found: " +
+  "does another one listen at this address?";
 const SAME_CREDENTIALS = "both ends need the same --key, or a --tls-dir of the same authority";
 
 /** Puts a failure into words. */
@@ -139,12 +144,13 @@ function refusedByPeer(seen: SeenFailure, peer: string, alert: number): FailureW
     case ALERT.PROTOCOL_VERSION:
       return { message: `${peer} speaks no TLS 1.3`, hint: "only TLS 1.3 is spoken" };
   }
+  const keyHint = seen.isSessionKey ? ONE_SESSION : SAME_FILE;
   if (!inHandshake) return { message: `${peer} ended the connection: ${seen.text}` };
   if (by === "key" && (alert === ALERT.HANDSHAKE_FAILURE || alert === ALERT.UNKNOWN_PSK_IDENTITY)) {
-    return { message: `${peer} knows no key "${identity}"`, hint: SAME_FILE };
+    return { message: `${peer} knows no key "${identity}"`, hint: keyHint };
   }
   if (by === "key" && (alert === ALERT.ILLEGAL_PARAMETER || alert === ALERT.DECRYPT_ERROR)) {
-    return { message: `${peer}'s key "${identity}" is another one`, hint: SAME_FILE };
+    return { message: `${peer}'s key "${identity}" is another one`, hint: keyHint };
   }
   return { message: `${peer} refuses us: ${seen.text}`, hint: SAME_CREDENTIALS };
 }

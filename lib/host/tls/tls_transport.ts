@@ -41,6 +41,8 @@ const FLOOD = "the peer floods this connection with key updates";
 export interface TlsOptions {
   readonly names?: readonly string[];
   readonly recordsPerKey?: number;
+  /** Whether the key is good for this one session. */
+  readonly isSessionKey?: boolean;
 }
 
 /** Where a connection is. */
@@ -83,6 +85,7 @@ export class TlsTransport implements Transport, TlsCaller, TlsNeeds {
   /** Nothing more can be written; what the peer has said before can still be read. */
   #writeError: TransportError | undefined;
   readonly #recordsPerKey: number;
+  readonly #isSessionKey: boolean;
   #readRecords = 0;
   #writtenRecords = 0;
   #steps = 0;
@@ -93,13 +96,14 @@ export class TlsTransport implements Transport, TlsCaller, TlsNeeds {
   /**
    * @param descriptors Closed with this.
    * @param options Whom the peer's certificate has to name, one of these names, or anybody where there
-   *   are none; and after how many records a key is renewed.
+   *   are none; after how many records a key is renewed; and what words fit a key that fails.
    */
   constructor(
     descriptors: Descriptors,
     context: TlsContext,
-    { names = [], recordsPerKey = RECORDS_PER_KEY }: TlsOptions = {},
+    { names = [], recordsPerKey = RECORDS_PER_KEY, isSessionKey = false }: TlsOptions = {},
   ) {
+    this.#isSessionKey = isSessionKey;
     this.#recordsPerKey = recordsPerKey;
     this.name = descriptors.name;
     this.isSocket = descriptors.isSocket;
@@ -357,6 +361,7 @@ export class TlsTransport implements Transport, TlsCaller, TlsNeeds {
       text: found?.text ?? "unexpected end",
       verified,
       verifiedText: textAt(crypto.X509_verify_cert_error_string(BigInt(verified))) ?? "",
+      isSessionKey: this.#isSessionKey,
       ...this.#said,
     });
     return this.#failWith(inHandshake ? "handshake" : phase, words);
