@@ -5,7 +5,7 @@ import { CopyOwner } from "./home/copy_owner.ts";
 import { ReplicaHome } from "./home/replica_home.ts";
 import { ReplicaOwner } from "./home/replica_owner.ts";
 import { lookForSameImages } from "./image/image_marks.ts";
-import { ReceiverHost } from "./link/receiver_host.ts";
+import { ReceiverHost } from "./receive/receiver_host.ts";
 import { freeMemoryBytes } from "./ram_dir/ram_room.ts";
 import { letInBySsh } from "./let_in_by_ssh.ts";
 import { SessionKeys } from "../keys/session_keys.ts";

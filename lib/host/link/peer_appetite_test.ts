@@ -10,7 +10,7 @@ import { MAX_HELD_BACK_BYTES } from "../../replica/secondary/held_back.ts";
 import { MAX_HELLO_FIELDS } from "../../txn/hello_fields.ts";
 import { MAX_DISK_QUERIES, TXN } from "../../txn/wire.ts";
 import { DOOR_LIMITS } from "../door/antechamber.ts";
-import { MAX_UNREAD_BYTES } from "./session_answers.ts";
+import { MAX_UNREAD_BYTES } from "../receive/session_answers.ts";
 import type { Primary } from "../../replica/primary/primary.ts";
 import { libc } from "../system/libc.ts";
 import { never } from "../system/never.ts";

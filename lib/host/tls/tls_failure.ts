@@ -1,25 +1,25 @@
-/** What is said when a TLS connection fails: what was found, and what there is to do. */
+/** Error messages for a failed TLS connection: the cause, and what to do. */
 import type { TlsRole } from "./tls_context.ts";
 import { ALERT, SSL_AD_REASON_OFFSET, SSL_R, X509_V_ERR } from "./openssl.ts";
 
-/** What is known then. */
+/** The facts about a failure. */
 export interface SeenFailure {
-  /** Which end we are. */
+  /** Our own end. */
   readonly role: TlsRole;
-  /** By what we prove who we are. */
+  /** How the ends prove who they are. */
   readonly by: "key" | "certificate";
-  /** Whether the peer has proven nothing yet, or may not have accepted us. */
+  /** Whether the peer has not proven who it is yet, or may not have accepted us. */
   readonly inHandshake: boolean;
-  /** OpenSSL's `SSL_R_…`; 0 where it has none. */
+  /** OpenSSL's `SSL_R_…`; 0 if there is none. */
   readonly reason: number;
   /** OpenSSL's words for it. */
   readonly text: string;
-  /** OpenSSL's `X509_V_ERR_…`, 0 for a certificate that is good; and its words. */
+  /** OpenSSL's `X509_V_ERR_…`, 0 for a valid certificate; and OpenSSL's words for it. */
   readonly verified: number;
   readonly verifiedText: string;
-  /** The name of the key that a sender has said, ourselves or the peer. */
+  /** The name of the key that the sender has sent: this end or the peer. */
   readonly identity?: string;
-  /** Whether we have a key of that name. */
+  /** Whether this end has a key of that name. */
   readonly isKnown?: boolean;
   /** Whether ssh has brought that key, for one session. */
   readonly isSessionKey?: boolean;
@@ -82,7 +82,7 @@ export function tlsFailure(seen: SeenFailure): FailureWords {
   return { message: `TLS with ${peer} did not come about: ${seen.text}`, hint: SAME_CREDENTIALS };
 }
 
-/** We do not believe the peer's certificate. */
+/** The peer's certificate was not accepted here. */
 function badCertificate({ verified, verifiedText, role }: SeenFailure, peer: string): FailureWords {
   const whose = `${peer}'s certificate`;
   switch (verified) {
@@ -121,7 +121,7 @@ function badCertificate({ verified, verifiedText, role }: SeenFailure, peer: str
   }
 }
 
-/** The peer has said in an alert that it does not want us. */
+/** The peer has refused us in an alert. */
 function refusedByPeer(seen: SeenFailure, peer: string, alert: number): FailureWords {
   const { by, identity, inHandshake } = seen;
   const ours = `${peer} refuses our certificate`;

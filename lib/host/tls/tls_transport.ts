@@ -26,15 +26,15 @@ import type { TlsContext } from "./tls_context.ts";
 import { type FailureWords, tlsFailure } from "./tls_failure.ts";
 import { type TlsNeeds, TlsWatch } from "./tls_watch.ts";
 
-/** How much is written under one key: a sixth of what AES-GCM may (RFC 8446, section 5.5). */
+/** How much is written under one key: a sixth of AES-GCM's limit (RFC 8446, section 5.5). */
 const RECORDS_PER_KEY = 2 ** 22;
 /**
- * Steps of the handshake's kind that a peer may have us take later: some, and one for so many
- * records. A renewal of its keys takes three (measured).
+ * Limit of handshake steps that a peer may cause after the handshake: some, and one more for a
+ * number of records. A renewal of its keys takes three (measured).
  */
 const SPARE_STEPS = 256;
 const RECORDS_PER_STEP = 256;
-/** Of 64 KiB, that are thrown away before a connection is closed over bytes that nobody believes. */
+/** Reads of 64 KiB that are discarded at most before an untrusted connection is closed. */
 const DROPPED_PIECES = 64;
 const FLOOD = "the peer floods this connection with key updates";
 
@@ -47,10 +47,10 @@ export interface TlsOptions {
 
 /** Where a connection is. */
 type TlsState =
-  /** Neither end knows who the other is. */
+  /** Neither end knows yet who the other is. */
   | { readonly at: "shaking" }
   | { readonly at: "open" }
-  /** Nothing of it is believed any more: once a reader has been told, what still comes is dropped. */
+  /** No data is trusted any more: after the reader got the error, further data is dropped. */
   | { readonly at: "failed"; readonly error: TransportError; told: boolean }
   | { readonly at: "closed" };
 
@@ -73,16 +73,16 @@ export class TlsTransport implements Transport, TlsCaller, TlsNeeds {
   readonly #context: TlsContext;
   readonly #descriptors: Descriptors;
   readonly #queue = new RecordQueue();
-  /** What goes out where the kernel encrypts. */
+  /** Output queue for connections that the kernel encrypts. */
   #kernel: OutputQueue | undefined;
   #state: TlsState = { at: "shaking" };
   #readNeeds: "read" | "write" = "read";
   #writeNeeds: "read" | "write" = "write";
   #mayHaveMore = false;
-  /** The peer has said that nothing follows. */
+  /** The peer has announced the end of its data. */
   #hasEnded = false;
   #saidEnd = false;
-  /** Nothing more can be written; what the peer has said before can still be read. */
+  /** Writing is no longer possible; the peer's earlier data can still be read. */
   #writeError: TransportError | undefined;
   readonly #recordsPerKey: number;
   readonly #isSessionKey: boolean;
@@ -94,9 +94,10 @@ export class TlsTransport implements Transport, TlsCaller, TlsNeeds {
   #memoryAddress = 0;
 
   /**
-   * @param descriptors Closed with this.
-   * @param options Whom the peer's certificate has to name, one of these names, or anybody where there
-   *   are none; after how many records a key is renewed; and what words fit a key that fails.
+   * @param descriptors Closed together with this object.
+   * @param options Names, one of which the peer's certificate must have (any certificate if there
+   *   are none); after how many records a key is renewed; and whether a key is a session's, for
+   *   messages.
    */
   constructor(
     descriptors: Descriptors,
@@ -168,10 +169,10 @@ export class TlsTransport implements Transport, TlsCaller, TlsNeeds {
   }
 
   /**
-   * Gets the handshake further.
+   * Continues the handshake.
    *
-   * @returns Whether it is done.
-   * @throws {TransportError} in the phase `handshake`: the peer is not whom we expect, or is gone.
+   * @returns Whether the handshake is done.
+   * @throws {TransportError} in the phase `handshake`: the peer is not the expected one.
    */
   handshake(): boolean {
     if (this.#state.at === "failed") throw this.#state.error;
@@ -198,7 +199,7 @@ export class TlsTransport implements Transport, TlsCaller, TlsNeeds {
     if (this.#said?.isKnown) this.#context.sessionKeys?.use(this.#said.identity);
     this.#readNeeds = "read";
     this.#steps = 0;
-    // The peer's first bytes may have been read together with its last of the handshake.
+    // The peer's first data may have been read together with the last bytes of its handshake.
     this.#mayHaveMore = true;
     if (crypto.BIO_ctrl(ssl.SSL_get_wbio(this.#ssl), BIO_CTRL_GET_KTLS_SEND, 0n, null) <= 0n) {
       return;
@@ -237,7 +238,7 @@ export class TlsTransport implements Transport, TlsCaller, TlsNeeds {
         }
         if (why === SSL_ERROR.ZERO_RETURN) {
           this.#hasEnded = true;
-          // Behind what came before it, it is to be told still.
+          // The end is reported after the data that came before it.
           this.#mayHaveMore = total > 0;
           return total;
         }
@@ -297,8 +298,8 @@ export class TlsTransport implements Transport, TlsCaller, TlsNeeds {
   }
 
   /**
-   * Throws away what has come, as far as it is here: a socket that is closed over unread bytes may
-   * take our alert with it, which says why.
+   * Discards the received bytes: closing a socket with unread bytes may destroy our alert, which
+   * says why.
    */
   #drop(): void {
     const scrap = new Uint8Array(64 * 1024);
@@ -311,14 +312,14 @@ export class TlsTransport implements Transport, TlsCaller, TlsNeeds {
     }
   }
 
-  /** Says that this is all, so that the peer knows that nothing was cut off; where all is written. */
+  /** Announces the end, once everything is written: so the peer knows that nothing was cut off. */
   #sayEnd(): void {
     if (this.#state.at !== "open" || this.#saidEnd || this.pendingBytes > 0) return;
     this.#saidEnd = libssl().ssl.SSL_shutdown(this.#ssl) >= 0;
     if (!this.#saidEnd) takeTlsError();
   }
 
-  /** Ends a read that has met a fault: what was read before it counts. */
+  /** Ends a read that has failed: the data before the failure counts. */
   #endRead(total: number, error: TransportError): ReadResult {
     if (total === 0 && this.#state.at === "failed") this.#state.told = true;
     if (total === 0) throw error;
@@ -326,7 +327,7 @@ export class TlsTransport implements Transport, TlsCaller, TlsNeeds {
     return total;
   }
 
-  /** Tells of the fault once. What comes then is thrown away, so that closing does not take our alert with it. */
+  /** Reports the failure once. Later bytes are discarded: closing must not destroy our alert. */
   #readFailed(failed: Extract<TlsState, { at: "failed" }>, scrap: Uint8Array<ArrayBuffer>) {
     if (!failed.told) {
       failed.told = true;
@@ -337,10 +338,10 @@ export class TlsTransport implements Transport, TlsCaller, TlsNeeds {
   }
 
   /**
-   * Notes what has become of a call.
+   * Notes the result of a call.
    *
-   * @param why What `SSL_get_error` says.
-   * @param code The system's error number, right behind the call.
+   * @param why Result of `SSL_get_error`.
+   * @param code The system's error number, taken right after the call.
    */
   #fail(phase: TransportPhase, why: number, code: number): TransportError {
     const { ssl, crypto } = libssl();
@@ -382,7 +383,7 @@ export class TlsTransport implements Transport, TlsCaller, TlsNeeds {
   }
 }
 
-/** Has OpenSSL look for one of these names in the peer's certificate. */
+/** Makes OpenSSL require one of these names in the peer's certificate. */
 function expectNames(ssl: Deno.PointerValue, names: readonly string[], isSender: boolean): void {
   const { ssl: tls, crypto } = libssl();
   const param = tls.SSL_get0_param(ssl);

@@ -23,7 +23,7 @@ import { MOST_RELEASE_MS } from "../vm/release_vm.ts";
 import type { Reactor, Watch } from "../system/reactor.ts";
 import type { Encryption, Transport } from "../system/transport.ts";
 import { HelloGate, type LookAtSender } from "./hello_gate.ts";
-import type { LinkTiming } from "./sender_link_settings.ts";
+import type { LinkTiming } from "../link/sender_link_settings.ts";
 import type { NackReason } from "../../txn/wire.ts";
 
 const log = getLogger(["kemari", "recv"]);
