@@ -165,7 +165,7 @@ function goOnOverSsh(ssh: SshProcess, address: SshAddress): SshConnection {
   const name = `${address.text} (over ssh)`;
   ssh.onLine = (line) => tell(address, line);
   return {
-    transport: new PlainTransport({ ...ssh.descriptors, name }, "peer"),
+    transport: new PlainTransport({ ...ssh.descriptors, name }, "peer", { kind: "ssh" }),
     command: {
       exitCode: ssh.exitCode,
       kill: () => ssh.kill(),
