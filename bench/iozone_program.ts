@@ -36,8 +36,9 @@ export function iozoneCommand(test: number, fileBytes: number, recordBytes: numb
  * Reads the two rates that a part prints after the file's and the record's size.
  *
  * ```ts
- * import assert from "node:assert/strict"; const text = " kB reclen write rewrite\n 8192 4 1500
- * 2000\n\niozone test complete."; assert.deepEqual(decodeIozone(text), [1_536_000, 2_048_000]);
+ * import assert from "node:assert/strict";
+ * const text = "   kB  reclen   write  rewrite\n  8192       4    1500     2000\n\niozone test complete.";
+ * assert.deepEqual(decodeIozone(text), [1_536_000, 2_048_000]);
  * ```
  *
  * @returns Bytes per second, on the guest's clock.
