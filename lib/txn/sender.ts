@@ -111,7 +111,6 @@ export class TxnSender implements FrameVisitor {
 
   /**
    * Opens the next transaction.
-   *
    * @param kind Says what pages that go unmentioned hold.
    * @throws {WireError} `bad-value` if there is no number left for it.
    */
@@ -142,7 +141,6 @@ export class TxnSender implements FrameVisitor {
 
   /**
    * Sends held output of the VM with the open transaction.
-   *
    * @param pieces One EVENT payload of at most MAX_EVENT_BYTES, in pieces; the caller's, as in
    *   {@link forward}.
    */
@@ -166,7 +164,6 @@ export class TxnSender implements FrameVisitor {
 
   /**
    * Copies to the peer what the world sent to the guest; at any time, where {@link takesInputs}.
-   *
    * @param transaction The one whose state will have it.
    * @param pieces One INPUT payload of at most MAX_INPUT_BYTES, none of them empty; the caller's,
    *   as in {@link forward}.
@@ -266,7 +263,6 @@ export class TxnSender implements FrameVisitor {
 
   /**
    * Takes bytes from the peer.
-   *
    * @returns One past the last byte taken; the rest must be presented again.
    * @throws {WireError} where the peer breaks the protocol, or refuses (`refused`, its reason).
    */
