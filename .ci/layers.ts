@@ -4,7 +4,7 @@
  * ```text
  * foreign_text ← errors ← units, bytes ← qemu, txn, nbd, qmp, packet, control, keys, arbiter, decisions ← replica ← host ← lab ← drill, bench ← cli ← main.ts
  *                                      ← report ← bench, cli
- * host: system ← vm, arbiter, tls, ram_dir, net, image ← disk, home ← taps, door ← link ← receive ← takeover ← status ← protect ← the commands
+ * host: system ← vm, arbiter, tls, ram_dir, net, image ← disk, home, ssh ← taps, door ← link ← receive ← takeover ← status ← protect ← the commands
  * ```
  *
  * Four rules:
