@@ -115,8 +115,9 @@ function createProgram(version: string, io: ProcessIo, host: GrammarHost): Comma
 /** The text below the list of commands. */
 const PROGRAM_HELP: HelpTail = {
   examples: [
-    "secondary$ kemari recv 0.0.0.0:4000 --key KEY | qemu-system-x86_64 … \\\n    -incoming fd:0",
-    "primary$   kemari protect secondary:4000 --key KEY --qmp /run/vm/qmp.sock",
+    "secondary$ kemari recv 0.0.0.0:4000 --control /run/kemari.ctl | \\\n" +
+    "    qemu-system-x86_64 … -incoming fd:0",
+    "primary$   kemari protect ssh:secondary --qmp /run/vm/qmp.sock",
   ],
   notes: [{
     title: "More",

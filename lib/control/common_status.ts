@@ -20,7 +20,8 @@ export interface CommonStatus {
 
 /** How a connection is protected. */
 export interface EncryptionStatus {
-  readonly kind: "none" | "tls";
+  /** `ssh`: by the ssh that it goes through. */
+  readonly kind: "none" | "tls" | "ssh";
   /** The name of the peer's key or certificate; null before the peer has proven it. */
   readonly peer: string | null;
   /** The cipher, by its TLS name. */
@@ -39,7 +40,7 @@ export const COMMON_FIELDS = {
   payloadBytes: anyNumber,
   wireBytes: anyNumber,
   encryption: optional(nullable(record<EncryptionStatus>({
-    kind: oneOf("none", "tls"),
+    kind: oneOf("none", "tls", "ssh"),
     peer: nullable(anyText),
     cipher: nullable(anyText),
     inKernel: anyBoolean,

@@ -63,7 +63,9 @@ export const protect = defineCommand({
   ],
   help: {
     examples: [
-      `kemari protect secondary:4000 --key /etc/kemari.key --qmp /run/vm/qmp.sock`,
+      `kemari protect ssh:secondary --qmp /run/vm/qmp.sock`,
+      `kemari protect ssh:root@secondary:/run/vm1.ctl --over-ssh \\
+      --ssh "ssh -i /root/.ssh/kemari" --qmp /run/vm1/qmp.sock`,
       `kemari protect secondary:4000 --key /etc/kemari.key \\
       --qmp /run/vm/qmp.sock --commit sync --on-secondary-loss stop`,
       `kemari protect secondary:4000 --tls-dir /etc/pki/qemu \\

@@ -78,6 +78,8 @@ export const recv = defineCommand({
   groups: [loss, activation, replica, connection, security, taps],
   help: {
     examples: [
+      `kemari recv 0.0.0.0:4000 --control /run/kemari.ctl \\
+      --exec "qemu-system-x86_64 … -incoming fd:0"  # for ssh:THIS-HOST`,
       `kemari recv 0.0.0.0:4000 --key /etc/kemari.key | qemu-system-x86_64 … \\
       -incoming fd:0`,
       `kemari recv unix:/run/kemari.sock > vm.stream`,

@@ -32,6 +32,8 @@ export const SECURITY: Note = {
       secondary a VM to run. HOST:PORT beyond this host's loopback therefore takes --key,
       --tls-dir, or --plain for a network that nobody else can reach. Both ends need the same.
       Encryption is TLS 1.3, by the system's OpenSSL 3.`,
+    `A target ssh:HOST needs none of them. A recv that has a --control socket, and none of them,
+      lets in only senders that come by ssh; one that has --key or --tls-dir lets these in too.`,
     {
       "--key": `a file with lines IDENTITY:KEY, as QEMU and libvirt have it. A sender uses the first
         key; recv knows all of them. Nobody but its owner may be able to read the file.`,

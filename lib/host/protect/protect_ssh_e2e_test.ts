@@ -59,6 +59,9 @@ Deno.test("e2e: what ends a service does not end its ssh first: a protection tha
   await pair.secondary();
   const protect = pair.protect("--sync-interval", "20");
   await pair.syncs(10);
+  for (const { encryption } of [await pair.receiverStatus(), await pair.syncs(10)]) {
+    assert.equal(encryption?.kind, "ssh");
+  }
   const pids = sshOf(host);
   assert.equal(pids.length, 1);
   for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) Deno.kill(pids[0], signal);

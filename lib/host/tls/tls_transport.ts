@@ -38,7 +38,7 @@ const RECORDS_PER_STEP = 256;
 const DROPPED_PIECES = 64;
 const FLOOD = "the peer floods this connection with key updates";
 
-export interface TlsOptions {
+export interface TlsSettings {
   readonly names?: readonly string[];
   readonly recordsPerKey?: number;
   /** Whether the key is good for this one session. */
@@ -102,7 +102,7 @@ export class TlsTransport implements Transport, TlsCaller, TlsNeeds {
   constructor(
     descriptors: Descriptors,
     context: TlsContext,
-    { names = [], recordsPerKey = RECORDS_PER_KEY, isSessionKey = false }: TlsOptions = {},
+    { names = [], recordsPerKey = RECORDS_PER_KEY, isSessionKey = false }: TlsSettings = {},
   ) {
     this.#isSessionKey = isSessionKey;
     this.#recordsPerKey = recordsPerKey;
