@@ -284,6 +284,23 @@ Deno.test("a recv that was started by ssh outlives it, and serves the next sende
   assert.equal(log().match(/listening on/g)?.length, 1);
 });
 
+Deno.test("a login that may only attach brings its sender to that recv, and starts none", async () => {
+  await using host = await SshHost.open();
+  await host.script(
+    "command",
+    `export PATH=${host.folder}/bin:/usr/bin:/bin; exec kemari attach ${host.folder}/ctl`,
+  );
+  const words = ["--recv", "--nonsense"];
+  const none = await send(host, ...words);
+  assert.equal(none.code, 4);
+  assert.match(none.stderr, /refused there: .*there is no such control socket/);
+  await using recv = startRecv(host, "0.0.0.0:0");
+  await recv.listening();
+  const { code, stderr } = await send(host, ...words);
+  assert.equal(code, 0, stderr);
+  assert.equal((await recv.ended()).code, 0);
+});
+
 Deno.test("a recv that cannot be started says why, and so does the sender", async () => {
   await using host = await SshHost.open();
   for (

@@ -28,6 +28,8 @@ const LOGIN_MS = { alone: 30_000, atTerminal: 120_000 };
 /** How long ssh may take to print its configuration, for which it may look up names. */
 const CONFIG_MS = 5000;
 const NO_SUCH_COMMAND = 127;
+/** Lines of stderr that are logged while a session goes through ssh: the other host may say anything. */
+const MOST_TOLD = 100;
 
 /** Parts of the connection. */
 export interface SshConnection {
@@ -164,7 +166,11 @@ function hexOf(bytes: Uint8Array): string {
 
 function goOnOverSsh(ssh: SshProcess, address: SshAddress): SshConnection {
   const name = `${address.text} (over ssh)`;
-  ssh.onLine = (line) => tell(address, line);
+  let lines = 0;
+  ssh.onLine = (line) => {
+    if (++lines <= MOST_TOLD) tell(address, line);
+    if (lines === MOST_TOLD) tell(address, "what else ssh says in this session is not told");
+  };
   return {
     transport: new PlainTransport({ ...ssh.descriptors, name }, "peer", { kind: "ssh" }),
     command: {

@@ -131,6 +131,19 @@ Deno.test("what ssh says is told when it has logged in, and part of the error wh
   }
 });
 
+Deno.test("an ssh that says more and more while it is used fills no log", async () => {
+  const flood = "i=0; while [ $i -lt 150 ]; do echo line $i >&2; i=$((i+1)); done; exec cat";
+  await using stage = await Stage.open(`${GREET}; echo '{"ok":true}'; read -r go; ${flood}`);
+  const { transport } = await stage.connect({ overSsh: true });
+  transport.push([new TextEncoder().encode("go\n")]);
+  transport.flush();
+  await until(() => stage.lines.length > 100, "its lines");
+  assert.match(stage.lines[0], /ssh:far: line 0$/);
+  assert.match(stage.lines[100], /what else ssh says in this session is not told$/);
+  assert.equal(stage.lines.length, 101);
+  transport.close();
+});
+
 Deno.test("a session over ssh is what goes through it; its end is ssh's, and ssh's end is told", async () => {
   await using stage = await Stage.open(`${GREET}; echo '{"ok":true}'; head -c 5; exit 7`);
   const { transport, command } = await stage.connect({ overSsh: true });
