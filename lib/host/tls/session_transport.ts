@@ -12,8 +12,8 @@ import { TlsTransport } from "./tls_transport.ts";
 export function sessionTransport(descriptors: Descriptors, key: PresharedKey): Transport {
   let context: TlsContext | undefined;
   try {
-    context = TlsContext.ofKeys("sender", [key]);
-    return new TlsTransport(descriptors, context, { isSessionKey: true });
+    context = TlsContext.ofSessionKey(key);
+    return new TlsTransport(descriptors, context);
   } catch (error) {
     descriptors.close();
     throw error;

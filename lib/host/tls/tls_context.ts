@@ -29,6 +29,8 @@ const READ_AHEAD_BYTES = 256 * 1024;
 /** An `SSL_CTX`; its connections live on after it is freed. */
 export class TlsContext {
   readonly #pointer: Deno.PointerValue;
+  /** Whether a sender's key is good for one session only. */
+  readonly isForOneSession: boolean;
 
   private constructor(
     readonly role: TlsRole,
@@ -36,14 +38,15 @@ export class TlsContext {
     readonly keys: readonly PresharedKey[],
     /** Further keys of a receiver; they come and go. */
     readonly sessionKeys?: SessionKeys,
+    isForOneSession = false,
   ) {
+    this.isForOneSession = isForOneSession;
     this.#pointer = newContext(libssl(), role);
     const { ssl } = libssl();
     const { client, server } = tlsCallbacks();
     if (role === "receiver" && (keys.length > 0 || sessionKeys !== undefined)) {
       ssl.SSL_CTX_set_psk_server_callback(this.#pointer, server);
-      // Beside certificates OpenSSL wants to know what for a key is good; see
-      // SSL_set_session_id_context.
+      // With certificates beside a key, OpenSSL wants it: SSL_CTX_set_session_id_context(3).
       ssl.SSL_CTX_set_session_id_context(this.#pointer, cString("kemari"), 6);
     } else if (keys.length > 0) ssl.SSL_CTX_set_psk_client_callback(this.#pointer, client);
   }
@@ -55,6 +58,11 @@ export class TlsContext {
     sessionKeys?: SessionKeys,
   ): TlsContext {
     return new TlsContext(role, keys, sessionKeys);
+  }
+
+  /** Of a sender that ssh has brought a key for. @throws {TransportError} as {@link ofKeys}. */
+  static ofSessionKey(key: PresharedKey): TlsContext {
+    return new TlsContext("sender", [key], undefined, true);
   }
 
   /**
@@ -76,6 +84,12 @@ export class TlsContext {
       context.free();
       throw error;
     }
+  }
+
+  /** The key that a sender means by this name. */
+  keyOf(identity: string): PresharedKey | undefined {
+    return this.keys.find((key) => key.identity === identity) ??
+      this.sessionKeys?.find(identity, performance.now());
   }
 
   /** A new connection's `SSL`, which the caller frees. */

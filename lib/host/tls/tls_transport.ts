@@ -41,8 +41,6 @@ const FLOOD = "the peer floods this connection with key updates";
 export interface TlsSettings {
   readonly names?: readonly string[];
   readonly recordsPerKey?: number;
-  /** Whether the key is good for this one session. */
-  readonly isSessionKey?: boolean;
 }
 
 /** Where a connection is. */
@@ -85,7 +83,6 @@ export class TlsTransport implements Transport, TlsCaller, TlsNeeds {
   /** Writing is no longer possible; the peer's earlier data can still be read. */
   #writeError: TransportError | undefined;
   readonly #recordsPerKey: number;
-  readonly #isSessionKey: boolean;
   #readRecords = 0;
   #writtenRecords = 0;
   #steps = 0;
@@ -102,9 +99,8 @@ export class TlsTransport implements Transport, TlsCaller, TlsNeeds {
   constructor(
     descriptors: Descriptors,
     context: TlsContext,
-    { names = [], recordsPerKey = RECORDS_PER_KEY, isSessionKey = false }: TlsSettings = {},
+    { names = [], recordsPerKey = RECORDS_PER_KEY }: TlsSettings = {},
   ) {
-    this.#isSessionKey = isSessionKey;
     this.#recordsPerKey = recordsPerKey;
     this.name = descriptors.name;
     this.isSocket = descriptors.isSocket;
@@ -152,8 +148,7 @@ export class TlsTransport implements Transport, TlsCaller, TlsNeeds {
   }
 
   keyOf(identity: string): PresharedKey | undefined {
-    return this.keys.find((key) => key.identity === identity) ??
-      this.#context.sessionKeys?.find(identity, performance.now());
+    return this.#context.keyOf(identity);
   }
 
   identified(identity: string, key: PresharedKey | undefined): void {
@@ -362,7 +357,7 @@ export class TlsTransport implements Transport, TlsCaller, TlsNeeds {
       text: found?.text ?? "unexpected end",
       verified,
       verifiedText: textAt(crypto.X509_verify_cert_error_string(BigInt(verified))) ?? "",
-      isSessionKey: this.#isSessionKey,
+      isSessionKey: this.#context.isForOneSession,
       ...this.#said,
     });
     return this.#failWith(inHandshake ? "handshake" : phase, words);
