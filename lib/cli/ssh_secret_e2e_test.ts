@@ -29,6 +29,23 @@ function processesThatShow(forms: readonly string[]): string[] {
   );
 }
 
+/** A process that is careless with a key is found. */
+async function assertWouldBeSeen(key: string): Promise<void> {
+  const careless = new Deno.Command("cat", {
+    args: ["-", key],
+    env: { key },
+    stdin: "piped",
+    stderr: "null",
+  }).spawn();
+  try {
+    const wanted = ["cmdline", "environ"].map((file) => `${file} of ${careless.pid}`);
+    await until(() => `${processesThatShow(formsOf(key))}` === `${wanted}`, "a careless process");
+  } finally {
+    await careless.stdin.close();
+    await careless.status;
+  }
+}
+
 /**
  * An ssh that notes in the file `said` what it is given on its stdin: the only way to get to know a key.
  *
@@ -64,6 +81,7 @@ Deno.test("a session's key is in no argument, environment, log or status, and is
   assert.equal(way, "direct");
   assert.match(key, /^[0-9a-f]{64}$/);
   const forms = formsOf(key);
+  await assertWouldBeSeen(key);
   const isAttaching = () => host.processes.some((line) => line.includes(" attach "));
   await until(isAttaching, "kemari attach");
   assert.deepEqual(processesThatShow(forms), [], "while ssh brings it");
