@@ -23,7 +23,7 @@ const PORT = 4000;
  * Token buckets as deep as what the rate moves in some milliseconds: timers are that coarse, and a
  * shallower one would pass less than its rate.
  */
-const SHAPES: Readonly<Record<Exclude<LinkRate, "none">, readonly string[]>> = {
+export const SHAPES: Readonly<Record<Exclude<LinkRate, "none">, readonly string[]>> = {
   "1G": ["rate", "1gbit", "burst", "512kb", "latency", "50ms"],
   "10G": ["rate", "10gbit", "burst", "5mb", "latency", "50ms"],
 };

@@ -363,14 +363,39 @@ Deno.test("keys are renewed while bytes go both ways", async () => {
     sender: (on) => new TlsTransport(on, SENDER, { recordsPerKey: 3 }),
     receiver: (on) => new TlsTransport(on, RECEIVER, { recordsPerKey: 2 }),
   });
-  const bytes = new Uint8Array(randomBytes(60 * 16384));
-  both.sender.say(bytes);
-  both.receiver.say(bytes);
-  const isDone = (end: TestEnd) => end.heard.length === bytes.length || end.isOver;
-  await both.until(() => isDone(both.sender) && isDone(both.receiver));
+  const bytes = new Uint8Array(randomBytes(40 * 16384));
+  const isOver = () => both.sender.isOver || both.receiver.isOver;
+  for (let at = 0; at < bytes.length; at += 16384) {
+    const piece = bytes.subarray(at, at + 16384);
+    both.sender.say(piece);
+    both.receiver.say(piece);
+    const length = at + piece.length;
+    const isHeard = (end: TestEnd) => end.heard.length === length;
+    await both.until(() => isHeard(both.sender) && isHeard(both.receiver) || isOver());
+  }
   assert.deepEqual([both.sender.error, both.receiver.error], [undefined, undefined]);
   assert.equal(hashOf(both.sender.heard), hashOf(bytes));
   assert.equal(hashOf(both.receiver.heard), hashOf(bytes));
+});
+
+Deno.test("a new key waits until there is room for it, so that neither end waits for the other", async () => {
+  await using both = new TlsPair({
+    sender: (on) => new TlsTransport(on, SENDER, { recordsPerKey: 1 }),
+    receiver: (on) => new TlsTransport(on, RECEIVER, { recordsPerKey: 1 }),
+  });
+  await both.until(() => isOpen(both));
+  const bytes = new Uint8Array(randomBytes(2 ** 21));
+  for (let i = 0; i < 3; i++) {
+    // Neither reads, and both have more to say than any socket takes.
+    for (const end of [both.sender, both.receiver]) end.hearing(false);
+    for (const end of [both.sender, both.receiver]) end.say(bytes);
+    assert.ok(both.sender.transport.pendingBytes > 0 && both.receiver.transport.pendingBytes > 0);
+    for (const end of [both.sender, both.receiver]) end.hearing(true);
+    const length = (i + 1) * bytes.length;
+    await both.until(() =>
+      both.sender.heard.length === length && both.receiver.heard.length === length
+    );
+  }
 });
 
 Deno.test("a peer that does nothing but renew its keys is given up", async () => {
@@ -388,9 +413,7 @@ Deno.test("a peer that does nothing but renew its keys is given up", async () =>
 Deno.test("a peer that says nothing but that it renews its keys is given up, and holds nobody up", async () => {
   const { ssl } = libssl();
   const [ours, theirs] = socketPair();
-  const flooder = SENDER.open();
-  ssl.SSL_set_rfd(flooder, theirs);
-  ssl.SSL_set_wfd(flooder, theirs);
+  const { ssl: flooder } = SENDER.open(theirs, theirs);
   const caller = { keys: [KEY], keyOf: () => undefined, identified() {}, stepped() {} };
   const step = () => {
     beginCalls(caller);
