@@ -33,3 +33,36 @@ Deno.test("with --log-format json a failure is one JSON line", async () => {
   assert.equal(line.exitCode, 2);
   assert.match(line.message, /missing required argument 'target'/);
 });
+
+/** Hears no interruption, and has a clock that nobody needs to sit out. */
+const DEAF = `AbortController.prototype.abort = () => {};
+const { setTimeout: slowly } = globalThis;
+globalThis.setTimeout = (callback, ms = 0) => slowly(callback, ms / 50);`;
+
+Deno.test("a command that does not end when it is interrupted is cut off, and says so", async () => {
+  const main = new URL("main.ts", import.meta.url).pathname;
+  const preload = `data:text/javascript,${encodeURIComponent(DEAF)}`;
+  const recv = new Deno.Command(Deno.execPath(), {
+    args: [
+      ...["run", "-A", "--quiet", "--no-check", "--preload", preload],
+      ...[main, "recv", "127.0.0.1:0", "--exec", "cat >/dev/null"],
+    ],
+    env: { NO_COLOR: "1" },
+    stdin: "null",
+    stdout: "null",
+    stderr: "piped",
+  }).spawn();
+  let said = "";
+  let isInterrupted = false;
+  for await (const text of recv.stderr.pipeThrough(new TextDecoderStream())) {
+    said += text;
+    if (isInterrupted || !/listening on /.test(said)) continue;
+    isInterrupted = true;
+    recv.kill("SIGINT");
+  }
+  assert.equal((await recv.status).code, 130, said);
+  assert.match(
+    said,
+    /\nkemari: interrupted by SIGINT, and cut off: it had not ended in 5000 ms\n$/,
+  );
+});

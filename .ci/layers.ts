@@ -4,7 +4,7 @@
  * ```text
  * foreign_text ← errors ← units, bytes ← qemu, txn, nbd, qmp, packet, control, keys, arbiter, decisions ← replica ← host ← lab ← drill, bench ← cli ← main.ts
  *                                      ← report ← bench, cli
- * host: system ← vm, arbiter, tls, ram_dir, net, image ← disk, home ← taps, door ← link ← takeover ← status ← protect ← the commands
+ * host: system ← vm, arbiter, tls, ram_dir, net, image ← disk, home, ssh ← taps, door ← link ← receive ← takeover ← status ← protect ← the commands
  * ```
  *
  * Four rules:
@@ -66,10 +66,11 @@ const HOST_RANKS: Readonly<Record<string, number>> = {
   taps: 3,
   door: 3,
   link: 4,
-  takeover: 5,
-  status: 6,
-  protect: 7,
-  commands: 8,
+  receive: 5,
+  takeover: 6,
+  status: 7,
+  protect: 8,
+  commands: 9,
 };
 
 /** Rooms that only these others may import, however far to the right the importer stands. */

@@ -1,11 +1,12 @@
 /**
- * `kemari bench activation`: from "the primary is fenced" to "the guest runs", warm against cold, for
- * a small guest and a large one; and what the files that a warm standby needs cost per sync.
+ * `kemari bench activation`: from "the primary is fenced" to "the guest runs", warm against cold,
+ * for a small guest and a large one; and how much the files that a warm standby needs cost per
+ * sync.
  *
- * A guest is booted once, told to fill memory, and its stream recorded. A takeover is then: a new
- * `kemari recv`, that stream from `kemari send`, the sender killed, `kemari failover`. Warm is `recv
- * --standby`, timed by its own account of the phases. Cold is `recv --exec` with the replica in
- * memory; when the guest runs is asked of QEMU every 2 ms.
+ * A guest is booted once, fills its memory, and its stream is recorded. For each takeover, a new
+ * `kemari recv` gets that stream from `kemari send`, the sender is killed, and `kemari failover`
+ * follows. Warm is `recv --standby`, with the times that recv reports itself. Cold is `recv --exec`
+ * with the replica in memory; QEMU is asked every 2 ms whether the guest runs.
  */
 import { ensureGuest } from "../lib/lab/guest/guest.ts";
 import { ensureQemu } from "../lib/lab/provision/qemu.ts";
@@ -27,11 +28,11 @@ import { saveVm } from "../lib/lab/vms/save_vm.ts";
 import { atExit, endQuietly, WorkFolder } from "../lib/lab/program/work_folder.ts";
 import { delay } from "../lib/host/system/delay.ts";
 
-/** A guest whose takeovers are measured. */
+/** The size of a guest whose takeovers are measured. */
 interface GuestSize {
   readonly name: string;
   readonly memoryMiB: number;
-  /** Filled with bytes that are not zeros. */
+  /** The part that is filled with nonzero bytes. */
   readonly touchedMiB: number;
 }
 
@@ -245,7 +246,7 @@ async function takeOverOnce(
   how: readonly string[],
   measure: (ask: Ask) => Promise<number>,
 ): Promise<number> {
-  // Whoever starts a VM's serial ports needs somebody to listen.
+  // QEMU does not start unless somebody listens for its serial ports.
   using _console = Deno.listen({ transport: "unix", path: `${folder}/console` });
   using _agent = Deno.listen({ transport: "unix", path: `${folder}/agent` });
   const control = `${folder}/control`;
@@ -278,7 +279,7 @@ async function takeOverOnce(
   try {
     await ask(() => true);
     const words = [...program, "send", `unix:${folder}/link`, ...quiet].map(quoteWord).join(" ");
-    // The stream's end would be a handover: the pipe stays open behind it.
+    // The end of the stream would be a handover, so the pipe stays open.
     const pipe = `(cat ${quoteWord(stream)}; exec sleep 600) | exec ${words}`;
     send = spawn("setsid", ["/bin/sh", "-c", pipe]);
     await ask(({ lastCommitted, standby }) => {
@@ -293,11 +294,11 @@ async function takeOverOnce(
     return result;
   } finally {
     if (send !== undefined) endGroup(send.pid);
-    // It ends its VM, and removes its files.
+    // recv ends its VM, and removes its files.
     try {
       recv.kill("SIGTERM");
     } catch {
-      // It has ended.
+      // The process has ended already.
     }
     await recv.status;
     await send?.status;
@@ -313,6 +314,6 @@ function endGroup(pid: number): void {
   try {
     Deno.kill(-pid, "SIGKILL");
   } catch {
-    // Nothing of it is left.
+    // No process of the group is left.
   }
 }

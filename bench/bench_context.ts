@@ -1,21 +1,23 @@
 import type { BenchExperiment } from "../lib/report/bench_result.ts";
 
-/** How a sync link is limited: not at all, or as Ethernet of that speed. */
+/** The limit of a sync link: none, or that of Ethernet of this speed. */
 export type LinkRate = "none" | "1G" | "10G";
 
-/** What the command line says about an experiment. */
+/** An experiment's settings from the command line. */
 export interface BenchSettings {
-  /** Fewer and shorter samples: to see that it works, not to cite. */
+  /** Fewer and shorter samples: for checking that the experiment works, not for citing. */
   readonly quick: boolean;
-  /** More and longer ones: every record size, larger files. Never with `quick`. */
+  /** More and longer samples: every record size, larger files. Never with `quick`. */
   readonly full: boolean;
-  /** Which links to measure over, where an experiment has one; its own choice if absent. */
+  /**
+   * The links to measure over, for experiments with a link; the experiment's own choice if absent.
+   */
   readonly links?: readonly LinkRate[];
-  /** How often everything is measured, where an experiment has rounds. */
+  /** How often everything is measured, for experiments with rounds. */
   readonly rounds?: number;
-  /** How long one stretch is measured. */
+  /** The length of each measurement. */
   readonly seconds?: number;
-  /** Whether the link is encrypted, where an experiment has one. */
+  /** Whether the link is encrypted, for experiments with a link. */
   readonly key?: boolean;
   /** How many checkpoints a soak makes. */
   readonly checkpoints?: number;
@@ -24,20 +26,20 @@ export interface BenchSettings {
   readonly recordBytes?: readonly number[];
 }
 
-/** What every experiment is handed. */
+/** What every experiment gets. */
 export interface BenchContext extends BenchSettings {
   readonly signal: AbortSignal;
-  /** Says what is going on. */
+  /** Reports the current step to the user. */
   say(text: string): void;
   /**
-   * Says how far an experiment is, with an estimate of what is left.
+   * Reports the progress of an experiment, with an estimate of the remaining time.
    *
-   * @param done Steps of about one length that are behind it; the first call says 0.
+   * @param done Completed steps, of about equal length; 0 in the first call.
    */
   progress(name: string, done: number, total: number, what: string): void;
   /**
-   * Hands in what there is so far, with `partial` saying how far that is: kept when the rest is
-   * interrupted or fails. Each call replaces the one before.
+   * Hands in the results so far; `partial` says how far they go. They are kept if the rest is
+   * interrupted or fails. Each call replaces the results of the call before.
    */
   keep(soFar: BenchExperiment & { readonly partial: string }): void;
 }

@@ -1,25 +1,25 @@
 /**
- * `kemari bench bitmap`: travelling the set of dirty pages of a guest, to find each page of it.
+ * `kemari bench bitmap`: traversing the set of a guest's dirty pages, to find each of them.
  *
  * The 2010 talk's first optimization: QEMU then kept a byte for each page and looked at every one;
  * a bit for each page, skipping words without any, was up to 132 times faster. Measured here for
  * guests of 512 MB to 64 GB with 0.001 % to 50 % of their pages dirty, at random places, which is
  * the worst case for skipping: real guests dirty pages in runs.
  *
- * - _byte per page_: a loop over every byte, as then.
+ * - _byte per page_: a loop over every byte, as in 2010.
  * - _byte per page, memchr_: the same bytes, searched by the runtime's native `indexOf`.
  * - _bit per page, word skipping_: 32 pages a word, words of 0 skipped.
- * - _DirtyBitmap_: what the product has (lib/replica/pages/dirty_bitmap.ts): above the words one bit for
- *   each word, so that 1,024 pages are skipped at a time, and nothing is looked at behind the last
- *   dirty page.
+ * - _DirtyBitmap_: the product's bitmap (lib/replica/pages/dirty_bitmap.ts): a second level with a
+ *   bit for each word, so that 1,024 pages are skipped at a time, and nothing is examined after the
+ *   last dirty page.
  *
- * Learned: below 1 % the levels decide, and DirtyBitmap costs what its dirty pages cost, some
- * nanoseconds each, however large the guest. Above 10 % finding the next bit costs more than
- * skipping saves, and the bits are still 4 times as fast as bytes. How fast the byte loop is
- * depends on what the compiler knows when it gets hot (0.4–1.1 ns a byte), so native `memchr`,
- * 0.24 ns a byte while it finds nothing, is the second reference; it is called anew for each dirty
- * page and loses from 10 % on. A list of page numbers is faster still to travel (RamImage's commit
- * by 1 µs for 50 pages), but takes 32 times the memory when all is dirty, and is in no order.
+ * Results: below 1 % the second level decides, and DirtyBitmap takes some nanoseconds for each
+ * dirty page, however large the guest. Above 10 % finding the next bit costs more than skipping
+ * saves, and the bits are still 4 times as fast as bytes. The speed of the byte loop depends on
+ * what the compiler knows when the loop gets hot (0.4–1.1 ns a byte), so native `memchr`, 0.24 ns a
+ * byte while it finds nothing, is the second reference; a call is necessary for each dirty page, so
+ * it is slower from 10 % on. A list of page numbers is even faster to traverse (RamImage's commit
+ * by 1 µs for 50 pages), but takes 32 times the memory if all pages are dirty, and has no order.
  */
 import { DirtyBitmap } from "../lib/replica/pages/dirty_bitmap.ts";
 import type { BenchChart, BenchExperiment } from "../lib/report/bench_result.ts";
@@ -32,10 +32,10 @@ const SIZES_MB = [512, 4096, 16_384, 65_536];
 const PERCENTS = [0.001, 0.01, 0.1, 1, 10, 50];
 const ROUNDS = 9;
 const QUICK_ROUNDS = 5;
-/** A sample lasts so long at the least; what is faster is repeated. */
+/** The least length of a sample; faster traversals are repeated. */
 const SAMPLE_MS = 4;
 
-/** One way to keep a set of pages, filled, with a way through it. */
+/** A way to keep a set of pages, filled, and to traverse it. */
 interface Way {
   readonly name: string;
   /** @returns all page numbers XORed, so that every way has to find every page. */
@@ -109,7 +109,7 @@ export async function benchBitmap(context: BenchContext): Promise<BenchExperimen
     const factor: [number, number][] = [];
     for (const percent of PERCENTS) {
       context.progress("bitmap", step++, steps, `${size}, ${percent} % dirty`);
-      // A chance for signals: nothing else here waits.
+      // Lets signals through: nothing else here waits.
       await delay(0);
       context.signal.throwIfAborted();
       const samples = measure(sizeMb * PAGES_PER_MB, percent, rounds);
@@ -153,7 +153,7 @@ export async function benchBitmap(context: BenchContext): Promise<BenchExperimen
   };
 }
 
-/** @returns The samples of each way, in ms for one travel; sample i of all is of round i. */
+/** @returns The samples of each way, in ms per traversal; sample i of every way is from round i. */
 function measure(pages: number, percent: number, rounds: number): Map<string, number[]> {
   const count = Math.max(1, Math.round(pages * percent / 100));
   const drawn = new DirtyBitmap(pages);

@@ -1,8 +1,8 @@
-/** Draws charts beside the program, so that the charting library is loaded only for it. */
+/** Draws charts in a worker, so that the charting library is loaded only there. */
 import type { Drawing } from "../lib/report/bench_drawing.ts";
 import { drawSvg } from "../lib/report/chart_svg.ts";
 
-/** The little of a worker's global scope that is used here. */
+/** The part of a worker's global scope that is used here. */
 interface WorkerScope {
   onmessage: ((event: MessageEvent<readonly Drawing[]>) => void) | null;
   postMessage(svgs: readonly string[]): void;

@@ -1,9 +1,9 @@
 /**
- * Series of COLO checkpoints of a made-up guest, for measuring without a QEMU.
+ * Series of COLO checkpoints of a synthetic guest, for measuring without a QEMU.
  *
- * What surrounds the pages is a real machine's, see `plain_stream.ts`; of its device state some
- * bytes change each time. Which pages a checkpoint has, and what changed in them, is made up after
- * three kinds of guest.
+ * All but the pages is from a real machine, see `plain_stream.ts`; some bytes of its device state
+ * change each time. The pages of a checkpoint and the changes in them are modelled on three kinds
+ * of guest.
  */
 import { randomFillSync } from "node:crypto";
 import { type KnownSection, sketchDeviceState } from "../lib/qemu/devices/device_sketch.ts";
@@ -45,7 +45,7 @@ interface Machine {
   readonly values: readonly number[];
 }
 
-/** Makes a series. The same arguments make the same pages, but for the random ones. */
+/** Makes a series. The same arguments make the same pages, except for the random pages. */
 export function checkpointSeries(kind: GuestKind, count: number): CheckpointSeries {
   const machine = makeMachine();
   const guest = new MadeUpGuest(kind, RAM_BYTES / PAGE_BYTES);
@@ -64,12 +64,12 @@ export function checkpointSeries(kind: GuestKind, count: number): CheckpointSeri
 }
 
 /**
- * - `files`: a file is written over and over, 64 KiB of it each time, through the page cache to a
- *   protected disk, with what iozone writes: one random record, again and again, that has a mark in
- *   each page; and 60 pages of the kernel's change a little.
- * - `requests`: 120 pages of a working set change in a few places each, 16 are as they were, 8 get
+ * - `files`: a file is written again and again, 64 KiB each time, through the page cache to a
+ *   protected disk, with iozone's data: the same random record each time, with a mark in each page;
+ *   and 60 pages of the kernel change a little.
+ * - `requests`: 120 pages of a working set change in a few places each, 16 stay unchanged, 8 get
  *   text.
- * - `random`: 64 pages get content that nothing can make smaller.
+ * - `random`: 64 pages get incompressible content.
  */
 class MadeUpGuest {
   readonly #kind: GuestKind;
@@ -85,7 +85,9 @@ class MadeUpGuest {
     this.#pages = pages;
   }
 
-  /** Lets it run to its next checkpoint. @returns The dirty pages in the order of their numbers. */
+  /**
+   * Runs the guest to its next checkpoint. @returns The dirty pages in the order of their numbers.
+   */
   step(): Map<number, Uint8Array> {
     this.#round++;
     const dirty = new Set<number>();
@@ -121,7 +123,7 @@ class MadeUpGuest {
     return new Map(sorted.map((page) => [page, this.#page(page).slice()]));
   }
 
-  /** What it has written to its disk since the last call. */
+  /** The guest's disk writes since the last call. */
   takeWrites(): { tap: string; offset: number; data: Uint8Array }[] {
     return this.#writes.splice(0);
   }
@@ -137,7 +139,7 @@ class MadeUpGuest {
     return content;
   }
 
-  /** Changes runs of a page. */
+  /** Changes some runs of bytes in a page. */
   #change(page: number, runs: number, runBytes: number): number {
     const content = this.#page(page);
     for (let i = 0; i < runs; i++) {
@@ -189,7 +191,7 @@ function makeMachine(): Machine {
   return { first, ...found, values: valuesIn(found.deviceState, sections) };
 }
 
-/** Places in the device state whose bytes say nothing of its shape: they may be inverted. */
+/** Places in the device state whose bytes do not determine its structure: they may be inverted. */
 function valuesIn(state: Uint8Array, sections: readonly KnownSection[]): number[] {
   const values: number[] = [];
   for (let i = 1; values.length < VALUES && i < 10 * VALUES; i++) {
@@ -199,7 +201,7 @@ function valuesIn(state: Uint8Array, sections: readonly KnownSection[]): number[
     try {
       if (sketchDeviceState(changed, sections, 0).isComplete) values.push(at);
     } catch {
-      // It was a name or a length.
+      // The byte was part of a name or a length.
     }
   }
   return values;

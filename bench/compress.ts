@@ -1,22 +1,22 @@
 /**
- * `kemari bench compress`: what `--compress` makes of checkpoints, and what it costs.
+ * `kemari bench compress`: how much `--compress` reduces checkpoints, and how much time it takes.
  *
  * Both ends in one process, without sockets: the sender's time before QEMU has its answer and after
- * it, the receiver's, and the bytes on the wire, for each mode, from a made-up series of
+ * it, the receiver's, and the bytes on the wire, for each mode, from a synthetic series of
  * checkpoints.
  *
- * Learned, from recorded sessions of real guests (512 MB, TCG; file I/O, and small requests):
- * - a fifth to two fifths of the pages that QEMU sends are as they were, and of the others most
- *   change in some dozen bytes;
- * - comparing and encoding a page takes about 1 µs (0.4 µs in the best case), and copying one that
- *   is new 0.2 µs; zstd at level 1 takes 0.5–1.4 ns for a byte of what is left, and 1–4 ns when
- *   others have emptied the cache;
- * - one zstd stream for the whole connection beats one for each frame many times over: the device
- *   state, 100 KB a checkpoint, is nearly the last one's;
- * - of file I/O, a window of 1 MiB leaves six times what one of 64 MiB does: a guest puts the same
- *   content into other pages, and onto its disk, some seconds later. 16 MiB gain next to nothing, nor
- *   do higher levels; long-distance matching leaves an eighth of it, but takes two to three times the
- *   CPU time, see `zstd_context.ts`.
+ * Results, from recorded sessions of real guests (512 MB, TCG; file I/O, and small requests):
+ * - a fifth to two fifths of the pages that QEMU sends are unchanged, and in most of the others
+ *   some dozen bytes change;
+ * - comparing and encoding a page takes about 1 µs (0.4 µs in the best case), and copying a new
+ *   page 0.2 µs; zstd at level 1 takes 0.5–1.4 ns for each remaining byte, and 1–4 ns if other
+ *   programs have emptied the cache;
+ * - one zstd stream for the whole connection is many times better than one for each frame: the
+ *   device state, 100 KB a checkpoint, is nearly equal to the last;
+ * - for file I/O, a window of 1 MiB leaves six times as many bytes as a window of 64 MiB: a guest
+ *   puts the same content into other pages, and onto its disk, some seconds later. 16 MiB gain next
+ *   to nothing, nor do higher levels; long-distance matching leaves an eighth, but takes two to
+ *   three times the CPU time, see `zstd_context.ts`.
  */
 import { Carry } from "../lib/bytes/carry.ts";
 import { compressionOf } from "../lib/host/link/compress_settings.ts";
@@ -38,17 +38,19 @@ const ROUNDS = 7;
 const QUICK_ROUNDS = 3;
 const CHECKPOINTS = 300;
 const QUICK_CHECKPOINTS = 100;
-/** The first ones find nothing that they could build upon, and code that is not compiled yet. */
+/**
+ * The first checkpoints have no earlier pages to compare with, and the code is not compiled yet.
+ */
 const WARM_UP = 40;
 const CACHE_BYTES = 256 * 2 ** 20;
 const DISK_BYTES = 2 ** 40;
 
-/** What one series through both ends came to, without its first checkpoints. */
+/** The result of sending a series through both ends, without its first checkpoints. */
 interface CompressRun {
   readonly wireBytes: number;
   readonly pages: number;
   readonly streamBytes: number;
-  /** The VM stands still. */
+  /** Time in which the VM stands still. */
   readonly readingMs: number;
   readonly settlingMs: number;
   readonly receivingMs: number;
@@ -143,7 +145,7 @@ export async function benchCompress(context: BenchContext): Promise<BenchExperim
   let step = 0;
   for (const guest of GUESTS) {
     const series = checkpointSeries(guest, count);
-    // Round 0 brings code and memory up, and does not count.
+    // Round 0 warms up code and memory, and does not count.
     for (let round = 0; round <= rounds; round++) {
       if (round > 0) context.progress("compress", step++, steps, `${guest}, round ${round}`);
       for (let turn = 0; turn < COMPRESS_MODES.length; turn++) {

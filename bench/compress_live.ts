@@ -1,27 +1,29 @@
 /**
- * `kemari bench compress-live`: what `--compress` makes of a real guest's checkpoints, over links of
- * 1 and 10 Gb/s.
+ * `kemari bench compress-live`: how much `--compress` reduces a real guest's checkpoints, over
+ * links of 1 and 10 Gb/s.
  *
- * A round boots a guest for each mode, in turn, and runs two workloads in it over each link. Bytes
- * are those on the link against what QEMU and the taps had to send in the same stretch, so that
- * guests that got further do not count as worse.
+ * A round boots a guest for each mode, in turn, and runs two workloads in it over each link. The
+ * bytes on the link are compared with what QEMU and the taps had to send in the same time, so that
+ * a guest that did more work does not count as worse.
  *
- * Learned (two runs, of 3 and 2 rounds of 4 s, on two cores that others used too: times differ by
+ * Results (two runs, of 3 and 2 rounds of 4 s, on two cores that others used too: times differ by
  * 10 to 40 % between rounds, bytes by 5 %):
- * - delta sends 0.11 of none's bytes with files and 0.011 with requests, and the VM stands still for
- *   0.6 to 0.7 of none's time, since nothing is forwarded meanwhile;
- * - at 1 Gb/s delta's acknowledgement comes after 0.87 to 0.94 (files) and 0.54 to 0.91 (requests) of
- *   none's time. At 10 Gb/s none's comes soonest, from the VM's stop on after 3.0 to 3.6 ms, delta's
- *   after 4.5 to 7.5: `auto` then sends QEMU's own bytes, and a choice that sends a hundredth at no
- *   later a commit is not to be had here;
- * - zstd alone, with a window of 64 MiB, finds nearly all that delta finds, and is as quick or quicker
- *   (requests at 1 Gb/s, from the VM's stop on: 5.2 ms, delta 5.8 to 7.9): comparing pages costs more
- *   than packing them does. `auto` has it to choose since;
- * - `auto` used to compare means. The checkpoints of a session's beginning took twenty times as long as
- *   later ones, so what was tried first was hardly tried again: at 1 Gb/s it sent 0.87 and 0.73 of none's
- *   bytes, and sends 0.19 and 0.065 now, with a commit that is as quick as the best choice's or nearly;
+ * - delta sends 0.11 of none's bytes with files and 0.011 with requests, and the VM stands still
+ *   for 0.6 to 0.7 of none's time, since nothing is forwarded during the stop;
+ * - at 1 Gb/s delta's acknowledgement comes after 0.87 to 0.94 (files) and 0.54 to 0.91 (requests)
+ *   of none's time. At 10 Gb/s none's comes soonest, from the VM's stop on after 3.0 to 3.6 ms,
+ *   delta's after 4.5 to 7.5: `auto` then sends QEMU's own bytes, and no choice here sends a
+ *   hundredth of the bytes without a later commit;
+ * - zstd alone, with a window of 64 MiB, finds nearly everything that delta finds, and is as fast
+ *   or faster (requests at 1 Gb/s, from the VM's stop on: 5.2 ms, delta 5.8 to 7.9): comparing
+ *   pages takes longer than packing them. Since then `auto` can choose it;
+ * - `auto` used to compare means. The checkpoints at the beginning of a session took twenty times
+ *   as long as later checkpoints, so the choices that were tried first were hardly tried again: at
+ *   1 Gb/s it sent 0.87 and 0.73 of none's bytes, and sends 0.19 and 0.065 now, with a commit that
+ *   is as fast as the best choice's, or nearly;
  * - 175 KB of differences take zstd 2 ms here, recorded ones in a loop 0.25 ms, and 0.7 ms with the
- *   CPU's cache emptied before each: the rest is that both ends, QEMU and others share two cores.
+ *   CPU's cache emptied before each: the rest comes from sharing two cores between both ends, QEMU
+ *   and other programs.
  */
 import type { CompressMode } from "../lib/control/sender_status.ts";
 import type { RecentDurations } from "../lib/control/recent_durations.ts";
@@ -45,10 +47,10 @@ const QUICK_ROUNDS = 1;
 const SECONDS = 6;
 const QUICK_SECONDS = 4;
 const SETTLE_MS = 500;
-/** A checkpoint every 20 ms or when the guest says something: enough of them in a few seconds. */
+/** A checkpoint every 20 ms or when the guest sends something: enough of them in a few seconds. */
 const OPTIONS = ["--sync-interval", "20"];
 
-/** What one mode gave over one link in one workload, a sample a round. */
+/** The results of a mode over a link in a workload, a sample per round. */
 class Cell {
   readonly ratios: number[] = [];
   readonly wireKb: number[] = [];
@@ -110,7 +112,7 @@ chmod +x /mem/www/cgi-bin/count
 echo 0 > /mem/n
 httpd -p 127.0.0.1:8080 -h /mem/www`;
 
-/** The workload's command; it ends by itself after so many seconds of the guest's clock. */
+/** The workload's command; it ends by itself after `seconds` of the guest's clock. */
 function commandOf(workload: Workload, seconds: number): string {
   const body = workload === "files"
     ? [0, 2].map((test) => `${iozoneCommand(test, FILE_BYTES, 4096)} > /mem/iozone.log`).join("; ")
@@ -154,13 +156,16 @@ function madeBytes({ compression, sent }: TappedStatus): number {
   return compression.streamBytes + sent.events;
 }
 
-/** The durations that came between two readings. */
+/** The durations that were added between two readings. */
 function since(after: RecentDurations, before: RecentDurations): number[] {
   const fresh = after.count - before.count;
   return fresh === 0 ? [] : after.ms.slice(-fresh);
 }
 
-/** Of each checkpoint both; of those at either end one may be missing. */
+/**
+ * The sum of both durations of each checkpoint; a checkpoint at either end of the time may lack one
+ * of them.
+ */
 function sums(a: readonly number[], b: readonly number[]): number[] {
   return a.slice(0, Math.min(a.length, b.length)).map((ms, i) => ms + b[i]);
 }

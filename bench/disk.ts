@@ -4,11 +4,11 @@
  *
  * One VM has three virtio disks, each a raw image of its own on one file system: QEMU opens the
  * first itself, nbdkit serves the second and kemari the third, both over a Unix socket. The tap
- * passes through here: `kemari protect` serves it and waits for a QEMU that never comes. In every
- * round each job runs on one disk right after the other; a ratio compares runs that followed each
- * other. When all jobs ran on one disk before the next had its turn, half a minute lay between the
- * two, and the ratio of 4k writes with fsync went from 0.77 to 1.10 over seven rounds; since, it went
- * from 0.89 to 1.27 over five (0.97 in the middle).
+ * only passes data through here: `kemari protect` serves it and waits for a QEMU that never comes.
+ * In every round each job runs on all disks, one right after the other, and a ratio compares
+ * consecutive runs. When all jobs ran on one disk before the next disk, there was half a minute
+ * between the two runs, and the ratio of 4k writes with fsync varied from 0.77 to 1.10 over seven
+ * rounds; now it varies from 0.89 to 1.27 over five (median 0.97).
  */
 import { TransportError } from "../lib/errors.ts";
 import { ensureGuest } from "../lib/lab/guest/guest.ts";
@@ -32,7 +32,7 @@ const ROUNDS = 7;
 const QUICK_ROUNDS = 2;
 const SECONDS = 4;
 const QUICK_SECONDS = 2;
-/** Of nbdkit's throughput, in every cell. */
+/** The goal in every cell, as a share of nbdkit's throughput. */
 const TARGET = 0.95;
 
 const ROWS = ["-drive file=", "nbdkit file", "kemari's tap"];
@@ -147,7 +147,7 @@ function result(cells: readonly (readonly (readonly number[])[])[]) {
   };
 }
 
-/** Written once, so that no run has to allocate. */
+/** Makes an image and writes it once, so that no run has to allocate blocks. */
 function fillImage(path: string): void {
   const part = crypto.getRandomValues(new Uint8Array(65536));
   using file = Deno.openSync(path, { write: true, createNew: true });
@@ -163,7 +163,7 @@ async function runFio(vm: Vm, job: FioJob, device: string, seconds: number): Pro
   throw new TransportError("fio", "read", `it failed in the guest (${code}): ${output.trim()}`);
 }
 
-/** nbdkit looks for plugins where it was installed, not where it was unpacked. */
+/** nbdkit looks for plugins where it would be installed, not where it was unpacked. */
 async function filePlugin(nbdkit: string): Promise<string> {
   const prefix = nbdkit.slice(0, nbdkit.lastIndexOf("/"));
   const path = `${prefix}/usr/lib/x86_64-linux-gnu/nbdkit/plugins/nbdkit-file-plugin.so`;

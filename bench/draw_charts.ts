@@ -5,9 +5,9 @@ import type { BenchReport } from "../lib/report/bench_result.ts";
 /** A drawn chart. */
 interface DrawnChart {
   readonly experiment: string;
-  /** Unique in the report, and good as a file name. */
+  /** Unique in the report, and usable as a file name. */
   readonly name: string;
-  /** The whole text of an SVG file. */
+  /** The text of an SVG file. */
   readonly svg: string;
 }
 

@@ -1,4 +1,4 @@
-/** fio in the guest: its jobs, its command line, and what it says. */
+/** fio in the guest: its jobs, its command line, and its output. */
 
 /** One job. */
 export interface FioJob {
@@ -19,7 +19,7 @@ export const FIO_JOBS: readonly FioJob[] = [
   { name: "1M read", options: ["--rw=read", "--bs=1M", "--iodepth=4"] },
 ];
 
-/** The command that runs one of them on a device for so long. */
+/** The command that runs a job on a device for some seconds. */
 export function fioCommand({ options }: FioJob, device: string, seconds: number): string {
   return [
     ...["/opt/fio", "--minimal", `--filename=${device}`, "--direct=1", "--ioengine=libaio"],
@@ -35,7 +35,7 @@ const WRITE_BANDWIDTH = 47;
 /**
  * Reads fio's terse output.
  *
- * @returns MB/s of its job; `undefined` if there is none.
+ * @returns The job's MB/s; `undefined` if the output has none.
  */
 export function parseFio(output: string): number | undefined {
   const fields = output.split("\n").map((line) => line.split(";"))

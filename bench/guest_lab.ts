@@ -1,4 +1,7 @@
-/** What the experiments on real guests share: QEMU, guest, programs, network, and disk images. */
+/**
+ * The environment of the experiments on real guests: QEMU, guest, programs, network, and disk
+ * images.
+ */
 import { TransportError } from "../lib/errors.ts";
 import { makeKeyFile } from "../lib/host/keygen.ts";
 import { ensureGuest, type GuestImages } from "../lib/lab/guest/guest.ts";
@@ -20,8 +23,8 @@ const LINK_DEVICE = "sync0";
 const PORT = 4000;
 
 /**
- * Token buckets as deep as what the rate moves in some milliseconds: timers are that coarse, and a
- * shallower one would pass less than its rate.
+ * Depth of the token buckets: what the rate moves in some milliseconds. Timers are that coarse, and
+ * a smaller bucket would pass less than the rate.
  */
 export const SHAPES: Readonly<Record<Exclude<LinkRate, "none">, readonly string[]>> = {
   "1G": ["rate", "1gbit", "burst", "512kb", "latency", "50ms"],
@@ -46,10 +49,10 @@ export class GuestLab implements AsyncDisposable {
     readonly folder: string,
     /** Absent without root. */
     readonly net: NetLab | undefined,
-    /** Why there is no network of our own. */
+    /** Why there is no own network. */
     readonly netMissing: string | undefined,
     private readonly template: string,
-    /** Of every image. */
+    /** Size of every image. */
     readonly diskBytes: number,
   ) {
     this.#stack = stack;
@@ -71,7 +74,7 @@ export class GuestLab implements AsyncDisposable {
     await Deno.writeFile(template, new Uint8Array(0));
     const diskBytes = diskMiB * 2 ** 20;
     await Deno.truncate(template, diskBytes);
-    // What a file system puts off until it is mounted would be measured with the workload.
+    // Work that a file system delays until the mount would be measured with the workload.
     const whole = ["-E", "lazy_itable_init=0,lazy_journal_init=0"];
     await output(mke2fs, ["-q", "-F", "-t", "ext4", ...whole, template], signal);
     const missing = await netLabMissing();
@@ -90,12 +93,12 @@ export class GuestLab implements AsyncDisposable {
     );
   }
 
-  /** Which links can be measured over here. */
+  /** The links that can be measured over here. */
   links(wanted: readonly LinkRate[]): readonly LinkRate[] {
     return this.net === undefined ? ["none"] : wanted;
   }
 
-  /** Limits the sync link, in both directions. What is under way goes on. */
+  /** Limits the sync link, in both directions. Open connections stay open. */
   async shape(rate: LinkRate): Promise<void> {
     if (this.net === undefined) return;
     for (const host of ["primary", "secondary"] as const) {
@@ -107,7 +110,7 @@ export class GuestLab implements AsyncDisposable {
           stderr: "piped",
         }).output();
       if (rate === "none") {
-        // Refused where there is no limit to remove.
+        // tc refuses if there is no limit to remove.
         await qdisc("del");
         continue;
       }
@@ -122,7 +125,7 @@ export class GuestLab implements AsyncDisposable {
     }
   }
 
-  /** Whether TCP over the sync link acknowledges at once, from the next connection on. */
+  /** Sets whether TCP over the sync link acknowledges at once, from the next connection on. */
   async setQuickAcks(quick: boolean): Promise<void> {
     if (this.net !== undefined) await setQuickAcks(this.net, quick);
   }
@@ -137,14 +140,14 @@ export class GuestLab implements AsyncDisposable {
     return [...this.on(host), ...this.kemari.command, ...args, "--quiet", "--progress", "never"];
   }
 
-  /** An address on the secondary that nobody uses. */
+  /** An unused address on the secondary. */
   secondaryAddress(): string {
     if (this.net !== undefined) return `${CABLE_IP.secondary}:${PORT}`;
     using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
     return `127.0.0.1:${listener.addr.port}`;
   }
 
-  /** What both ends of a link are told of its security: with `--key`, a key that is made for them. */
+  /** The security arguments of both ends of a link: with `--key`, a key that is made for them. */
   security(): readonly string[] {
     if (!this.context.key) return ["--plain"];
     const path = `${this.folder}/key`;
@@ -158,7 +161,7 @@ export class GuestLab implements AsyncDisposable {
    * headers of TCP and below included.
    *
    * @param pid A process on the primary.
-   * @returns Undefined where there is no link of our own.
+   * @returns Undefined if there is no own link.
    */
   linkBytes(pid: number): number | undefined {
     if (this.net === undefined) return undefined;
@@ -167,14 +170,14 @@ export class GuestLab implements AsyncDisposable {
     return fields === undefined ? undefined : fields[0] + fields[8];
   }
 
-  /** A disk image of its own with an empty file system; the folder's end is its end. */
+  /** Makes a disk image with an empty file system; it is removed with the folder. */
   async image(): Promise<string> {
     const path = `${this.folder}/disk-${++this.#images}.img`;
     await output("cp", ["--sparse=always", this.template, path], this.context.signal);
     return path;
   }
 
-  /** What another run must have in common with this one to be compared. */
+  /** Conditions that must be equal for two runs to be comparable. */
   conditions(link: string): Record<string, string> {
     return {
       qemu: this.qemu.fullVersion,
@@ -184,7 +187,7 @@ export class GuestLab implements AsyncDisposable {
     };
   }
 
-  /** What a reader must know of the link. */
+  /** Notes on the link, for the reader. */
   linkNotes(): string[] {
     if (this.net === undefined) {
       return [`the sync link is loopback TCP without a limit: ${this.netMissing}`];
@@ -201,7 +204,7 @@ export class GuestLab implements AsyncDisposable {
   }
 }
 
-/** What no experiment on this machine's guests can show. */
+/** What the experiments on this machine's guests cannot show. */
 export const GUEST_LIMITS: readonly string[] = [
   "absolute rates: without KVM guest and QEMU are translated (TCG), so ratios within a run count",
   "two hosts: guest, QEMU, both ends of kemari and the link share the cores of one machine, so " +

@@ -1,4 +1,4 @@
-/** One guest, kept in one way, from its boot until it is disposed of. */
+/** A guest that is kept in one way, from its boot until it is disposed of. */
 import { QemuError } from "../lib/errors.ts";
 import { askDurations, askStatus } from "../lib/host/system/ask_control.ts";
 import { askReceiver, askTappedSender, type TappedStatus } from "../lib/lab/program/ask_end.ts";
@@ -19,24 +19,24 @@ import { StopWatch } from "../lib/lab/vms/stop_watch.ts";
 const GUEST_COMMAND_MS = 300_000;
 const MAC = "52:54:00:6b:65:6d";
 
-/** Of one lab no two may run at a time: they would share the link, and the NIC's address. */
+/** Only one may run at a time in a lab: two would share the link, and the NIC's address. */
 export class GuestRun implements AsyncDisposable {
   private constructor(
     readonly lab: GuestLab,
     readonly setup: GuestSetup,
     readonly vm: Vm,
-    /** QEMU's own STOP and RESUME. */
+    /** QEMU's own STOP and RESUME events. */
     readonly stops: StopWatch,
     private readonly control: string | undefined,
-    /** The processes of both ends, where a kemari protects it. */
+    /** The processes of both ends, if kemari protects the guest. */
     readonly ends: KemariEnds | undefined,
     private readonly stack: AsyncDisposableStack,
   ) {}
 
   /**
-   * Has a booted guest with its disk mounted at /mnt, and waits until it is protected.
+   * Starts a booted guest with its disk mounted at /mnt, and waits until it is protected.
    *
-   * @param before A command that the guest runs before anybody keeps it.
+   * @param before A command that the guest runs before it is protected.
    */
   static async start(lab: GuestLab, setup: GuestSetup, before = "true"): Promise<GuestRun> {
     await using stack = new AsyncDisposableStack();
@@ -70,12 +70,12 @@ export class GuestRun implements AsyncDisposable {
     );
   }
 
-  /** Bytes over the sync link so far; undefined where nobody counts them. */
+  /** Bytes over the sync link so far; undefined if they are not counted. */
   linkBytes(): number | undefined {
     return this.lab.linkBytes(this.vm.pid);
   }
 
-  /** Of the protecting kemari. */
+  /** Status of the protecting kemari. */
   status(): Promise<TappedStatus> {
     return askTappedSender(this.control!, this.lab.context.signal);
   }
@@ -158,7 +158,7 @@ async function startTapped(
     }),
   );
   await say(vm, before);
-  // Not before it runs: a VM that arrives is not one to protect.
+  // Only when the VM runs: an incoming VM cannot be protected.
   await Deno.symlink(`${folder}/vm.qmp`, `${folder}/qmp`);
   if (setup.kind === "kemari") {
     await protect.until("kemari protect", async () => {
@@ -175,7 +175,7 @@ async function startTapped(
   return { vm, control, ends };
 }
 
-/** QEMU by itself, or two of them. */
+/** QEMU alone, or a pair of QEMUs. */
 async function startPlain(
   lab: GuestLab,
   setup: GuestSetup,
@@ -202,7 +202,7 @@ async function startPlain(
         name: "secondary",
         prefix: lab.on("secondary"),
         disk: imageDisk(await lab.image()),
-        // In COLO both guests run: of two that answer, one would be too many.
+        // In COLO both guests run: only one of them may answer on the network.
         net: NO_NET,
         type,
       }),
@@ -223,19 +223,19 @@ async function startPlain(
 }
 
 const NO_NET = "hubport,id=n0,hubid=0";
-/** As little of a NIC as the other back ends have: features must be the same on both sides. */
+/** A NIC with as few features as the other back ends have: features must be equal on both sides. */
 const TAP_NET = "tap,id=n0,ifname=tap0,script=no,downscript=no,vnet_hdr=off";
 
 interface MachineParts {
   readonly name: string;
   readonly prefix: readonly string[];
-  /** What is behind the disk, as `-drive` has it. */
+  /** Back end of the disk, in the syntax of `-drive`. */
   readonly disk: string;
   readonly net: string;
-  /** Of machine, with its properties; `pc` if absent. */
+  /** Machine type with its properties; `pc` if absent. */
   readonly type?: string;
   readonly args?: readonly string[];
-  /** Path of a QMP socket for whoever protects it. */
+  /** Path of a QMP socket for the kemari that protects the VM. */
   readonly qmp?: string;
 }
 
@@ -243,14 +243,16 @@ function imageDisk(path: string): string {
   return `file=${path},format=raw`;
 }
 
-/** Starts a guest that goes on from a boot with an empty disk, which it has not mounted. */
+/**
+ * Starts a guest that goes on from a finished boot with an empty disk, which is not mounted yet.
+ */
 function startGuest(lab: GuestLab, parts: MachineParts): Promise<Vm> {
   const disk = `driver=null-co,size=${lab.diskBytes},read-zeroes=on`;
   const asBooted = machine(lab, { ...parts, prefix: [], disk, net: NO_NET, qmp: undefined });
   return startBooted(machine(lab, parts), asBooted);
 }
 
-/** The same devices whatever is behind them. */
+/** The devices, which are the same for all back ends. */
 function machine(
   lab: GuestLab,
   { name, prefix, disk, net, type, args = [], qmp }: MachineParts,

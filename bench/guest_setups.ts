@@ -1,30 +1,36 @@
-/** How a measured guest is kept: unprotected, by kemari in one way or another, by QEMU's pair. */
+/**
+ * The ways to keep a measured guest: unprotected, by kemari with different settings, by QEMU's
+ * pair.
+ */
 
 /** One way. */
 export interface GuestSetup {
-  /** In tables and charts. */
+  /** Name in tables and charts. */
   readonly name: string;
   /**
    * `plain`: QEMU alone. `tapped`: disk and NIC go through kemari, which has no secondary.
    * `kemari`: protected by `kemari protect`. `pair`: QEMU's own COLO, two QEMUs.
    */
   readonly kind: "plain" | "tapped" | "kemari" | "pair";
-  /** One image that both ends open, as in 2010; else each end has its own. */
+  /** Whether both ends open one image, as in 2010; else each end has its own. */
   readonly sharedDisk?: boolean;
-  /** More words for `kemari protect`. */
+  /** More arguments for `kemari protect`. */
   readonly options?: readonly string[];
   /** More arguments for QEMU. */
   readonly machineArgs?: readonly string[];
-  /** QEMU's pair as its documentation has it, on a link as it is; else both are at their best. */
+  /**
+   * Whether QEMU's pair is set up just as its documentation says, on an unchanged link; else both
+   * are at their best.
+   */
   readonly asItComes?: boolean;
 }
 
 export const PLAIN: GuestSetup = { name: "unprotected, QEMU's own disk", kind: "plain" };
 
-/** What protection is compared with: the same way to the disk, without protection. */
+/** The baseline for protection: the same way to the disk, without protection. */
 export const UNPROTECTED: GuestSetup = { name: "unprotected", kind: "tapped" };
 
-/** The VM stays stopped until the secondary has the transaction; output starts one. */
+/** The VM stays stopped until the secondary has the transaction; output starts a transaction. */
 export const KEMARI_2010: GuestSetup = {
   name: "kemari as in 2010",
   kind: "kemari",
@@ -34,23 +40,23 @@ export const KEMARI_2010: GuestSetup = {
 
 export const KEMARI_DEFAULT: GuestSetup = { name: "kemari", kind: "kemari" };
 
-/** What kemari is compared with. */
+/** The competitor of kemari. */
 export const QEMU_PAIR: GuestSetup = { name: "QEMU's COLO pair", kind: "pair" };
 
-/** Shows what delayed acknowledgements cost QEMU's pair. */
+/** Shows how much delayed acknowledgements slow QEMU's pair down. */
 export const QEMU_PAIR_AS_IT_COMES: GuestSetup = {
   name: "QEMU's COLO pair, as it comes",
   kind: "pair",
   asItComes: true,
 };
 
-/** QEMU's timer for the pair, and kemari's `--sync-interval` as it is by default. */
+/** QEMU's timer for the pair, and the default of kemari's `--sync-interval`. */
 export const SYNC_INTERVAL_MS = 100;
 
 /**
- * What must be said wherever the pair stands beside kemari.
+ * Notes that belong to every comparison of the pair with kemari.
  *
- * @param hasNetwork Whether there is a link whose routes are ours.
+ * @param hasNetwork Whether there is an own link, whose routes can be set.
  */
 export function pairNotes(hasNetwork: boolean): readonly string[] {
   const link = hasNetwork

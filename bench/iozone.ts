@@ -1,13 +1,13 @@
 /**
  * `kemari bench iozone`: file I/O in a guest, unprotected and protected, with iozone itself; the
- * first picture of 2010.
+ * first chart of 2010.
  *
  * A round boots a guest for each way of keeping it, in turn, and runs iozone over every link and
- * with every record size; a ratio is of one round.
+ * with every record size; a ratio compares values of the same round.
  *
- * The guest's clock stands still while it does, so iozone alone would not notice a single pause.
- * Its rates are therefore multiplied with the share of the time that the guest ran, by QEMU's STOP
- * and RESUME, while the two operations of one iozone call were measured.
+ * The guest's clock stands still together with the guest, so iozone alone would not notice a single
+ * pause. Its rates are therefore multiplied with the share of the time that the guest ran, by
+ * QEMU's STOP and RESUME, while the two operations of one iozone call were measured.
  */
 import type { BenchExperiment, BenchGrid } from "../lib/report/bench_result.ts";
 import { ratioGrid } from "../lib/report/bench_statistics.ts";
@@ -64,7 +64,7 @@ const FULL: Sizes = {
   recordBytes: [4, 16, 64, 256, 1024].map((size) => size * KIB),
 };
 
-/** What one setup gave over one link with one record size. */
+/** The results of a setup over a link with a record size. */
 class Cell {
   /** Bytes per second by operation. */
   readonly rates: number[][] = IOZONE_OPERATIONS.map(() => []);

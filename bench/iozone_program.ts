@@ -1,4 +1,4 @@
-/** iozone as it is run in the guest, and what it prints. */
+/** iozone in the guest: its command line and its output. */
 import { QemuError } from "../lib/errors.ts";
 
 /** One run of iozone: two operations, one after the other. */
@@ -8,7 +8,7 @@ interface IozonePart {
   readonly operations: readonly [string, string];
 }
 
-/** Each part by itself, so that its own time on the host is known. */
+/** Each part runs alone, so that its time on the host is known. */
 export const IOZONE_PARTS: readonly IozonePart[] = [
   { test: 0, operations: ["write", "rewrite"] },
   { test: 1, operations: ["read", "reread"] },
@@ -19,21 +19,21 @@ export const IOZONE_OPERATIONS: readonly string[] = IOZONE_PARTS.flatMap(({ oper
   operations
 );
 
-/** What a reader must know of the settings. */
+/** Notes on the settings, for the reader. */
 export const IOZONE_NOTE =
   "iozone (Debian's iozone3) in the guest, on ext4: -I, that is O_DIRECT, so that the guest's page " +
   "cache hides neither writes nor reads, and -e, so that fsync is part of what is timed";
 
 export const IOZONE_FILE = "/mnt/iozone";
 
-/** The command of one part; the file stays for the next. */
+/** The command of a part; the file stays for the next part. */
 export function iozoneCommand(test: number, fileBytes: number, recordBytes: number): string {
   const size = `-s ${fileBytes / 1024}k -r ${recordBytes / 1024}k`;
   return `/opt/iozone -I -e -w ${size} -i ${test} -f ${IOZONE_FILE}`;
 }
 
 /**
- * Reads the two rates that a part prints behind the file's and the record's size.
+ * Reads the two rates that a part prints after the file's and the record's size.
  *
  * ```ts
  * import assert from "node:assert/strict";
@@ -42,7 +42,7 @@ export function iozoneCommand(test: number, fileBytes: number, recordBytes: numb
  * ```
  *
  * @returns Bytes per second, on the guest's clock.
- * @throws {QemuError} It printed something else.
+ * @throws {QemuError} The output has another form.
  */
 export function decodeIozone(text: string): [number, number] {
   const row = /^\s*\d+\s+\d+\s+(\d+)\s+(\d+)\s*$/m.exec(text);

@@ -7,17 +7,18 @@
  *                                        └─ TAP ── kemari ── -netdev stream    ("tap", "protected")
  * ```
  *
- * One guest has both NICs, in subnets of their own; kemari passes through: `protect` serves the tap
- * and waits for a QEMU that never comes. A second guest, whose only NIC is kemari's, is protected
- * by `protect` and `recv` with their defaults. In every round each guest goes on from its boot anew, and all is
- * measured once: iperf3 both ways, requests and responses of 64 bytes on one connection, and what is
- * lost of numbered datagrams and of TCP's segments. A third guest is protected with QEMU's own TAP,
- * 60 times a second: it shows what QEMU loses at its checkpoints (docs/QEMU.md).
+ * One guest has both NICs, each in its own subnet; kemari only passes frames through: `protect`
+ * serves the tap and waits for a QEMU that never comes. A second guest, whose only NIC is kemari's,
+ * is protected by `protect` and `recv` with their defaults. In every round each guest starts again
+ * from its boot, and everything is measured once: iperf3 both ways, requests and responses of 64
+ * bytes on one connection, and the losses of numbered datagrams and of TCP's segments. A third
+ * guest is protected with QEMU's own TAP, 60 times a second: it shows how many frames QEMU loses at
+ * its checkpoints (docs/QEMU.md).
  *
- * Learned: the tap adds 0.05 ms to a round trip. A protected round trip took 26 ms, while the VM
- * stood still for 2 of them: the next checkpoint could not be asked for before QEMU's RESUME was
- * read, which is the runtime's work, and the runtime had its turn every 10 ms. Since the trigger
- * says that it waits (`Reactor.awaitRuntime`), it takes 2.2 ms: 37 round trips a second
+ * Results: the tap adds 0.05 ms to a round trip. A protected round trip took 26 ms, of which the VM
+ * stood still for 2: the next checkpoint could not be requested before QEMU's RESUME was read; the
+ * runtime reads it, and the runtime had its turn every 10 ms. Now the trigger tells the reactor
+ * that it waits (`Reactor.awaitRuntime`), and a round trip takes 2.2 ms: 37 round trips a second
  * became 416, and bulk out of the guest 304 Mbit/s instead of 72.
  */
 import { askStatus } from "../lib/host/system/ask_control.ts";
@@ -60,7 +61,7 @@ const PORT = 7000;
 const DATAGRAM_PORTS = [7001, 7002];
 const DATAGRAMS = 4000;
 const SEGMENTS = 3000;
-/** Sixty checkpoints a second, where no answer of the guest asks for one. */
+/** Sixty checkpoints a second, for a guest whose output does not trigger checkpoints. */
 const BYPASSED_INTERVAL_MS = 16;
 const ROUNDS = 5;
 const QUICK_ROUNDS = 2;
@@ -80,7 +81,7 @@ interface Bench {
   readonly seconds: number;
 }
 
-/** @throws {QemuError} There can be no network lab here, or no QEMU. */
+/** @throws {QemuError} A network lab or QEMU is not possible here. */
 export async function benchNet(context: BenchContext): Promise<BenchExperiment> {
   const { quick, signal } = context;
   leaveSignalsToCaller();
@@ -168,7 +169,7 @@ async function unprotected(
       n1: "tap,ifname=kemB,script=no,downscript=no,vnet_hdr=off",
     }),
   );
-  // Each address is answered for on its own NIC only: both hang on one bridge.
+  // Each NIC answers ARP for its own address only: both are on one bridge.
   await say(vm, "echo 1 > /proc/sys/net/ipv4/conf/all/arp_ignore");
   await say(vm, `ip addr add ${SUBNETS.straight}.2/24 dev eth1 && ip link set eth1 up`);
   const order = ["straight", "tap"] as const;
@@ -202,7 +203,7 @@ async function protectedGuest(bench: Bench): Promise<Protected> {
       `${folder}/vm.qmp`,
     ),
   );
-  // Not before it runs: a VM that arrives is not one to protect.
+  // Only when the VM runs: an incoming VM cannot be protected.
   await Deno.symlink(`${folder}/vm.qmp`, `${folder}/qmp`);
   await ready("syncs", async () => (await askStatus(control, signal)).syncs >= 3, signal);
   const host = `${SUBNETS.tap}.2`;
@@ -211,7 +212,7 @@ async function protectedGuest(bench: Bench): Promise<Protected> {
   return { trips, status, ...await losses(bench, host), ...await bulk(bench, host) };
 }
 
-/** A guest that is protected, and whose NIC goes past kemari: what QEMU loses by itself. */
+/** A protected guest whose NIC does not go through kemari: shows QEMU's own losses. */
 async function bypassedGuest(bench: Bench): Promise<Bypassed> {
   const { signal } = bench.context;
   await using stack = new AsyncDisposableStack();
@@ -245,8 +246,8 @@ type Netdevs = Readonly<Partial<Record<keyof typeof MACS, string>>>;
 /**
  * Starts a booted guest with its first NIC up, an iperf3 server and an echo service.
  *
- * @param netdevs What is behind each NIC.
- * @param qmp Path of a QMP socket for whoever protects it.
+ * @param netdevs Back end of each NIC.
+ * @param qmp Path of a QMP socket for the kemari that protects the VM.
  */
 async function startGuest(bench: Bench, netdevs: Netdevs, qmp?: string): Promise<Vm> {
   const ids = Object.keys(netdevs) as (keyof typeof MACS)[];
@@ -262,14 +263,14 @@ async function startGuest(bench: Bench, netdevs: Netdevs, qmp?: string): Promise
       ...(qmp === undefined ? [] : ["-qmp", `unix:${qmp},server=on,wait=off`]),
     ],
   };
-  // The same devices, with nothing behind them.
+  // The same devices, not connected to anything.
   const asBooted = ids.flatMap((id, index) => nic(id, `hubport,hubid=${index}`));
   const vm = await startBooted(machine, { ...machine, prefix: [], args: asBooted });
   try {
     await say(vm, `ip addr add ${SUBNETS.tap}.2/24 dev eth0 && ip link set eth0 up`);
     await say(vm, "/opt/iperf3 -s -D > /dev/null 2>&1");
     await say(vm, `nc -ll -p ${PORT} -e cat > /dev/null 2>&1 &`);
-    // The echo of datagrams serves one client: each way into the guest has one of its own.
+    // The echo of datagrams serves one client: each way into the guest has its own echo.
     for (const port of DATAGRAM_PORTS) await say(vm, echoDatagrams(port));
     return vm;
   } catch (error) {
@@ -278,7 +279,10 @@ async function startGuest(bench: Bench, netdevs: Netdevs, qmp?: string): Promise
   }
 }
 
-/** The same address in every guest: who is asked for it again would not answer at once. */
+/**
+ * Hardware addresses, the same in every guest: a client that had to ask for a new address would
+ * have to wait.
+ */
 const MACS = { n0: "52:54:00:6b:65:01", n1: "52:54:00:6b:65:02" } as const;
 
 function nic(id: keyof typeof MACS, netdev: string): string[] {
@@ -295,7 +299,7 @@ async function measureWay(bench: Bench, host: string): Promise<WayResult> {
   return { trips, ...await losses(bench, host), ...await bulk(bench, host) };
 }
 
-/** Datagrams that did not come back, and segments that had to be sent again without being there. */
+/** Datagrams that did not come back, and segments that were sent again because they were lost. */
 async function losses(
   { lab }: Bench,
   host: string,
@@ -321,7 +325,7 @@ async function bulk(bench: Bench, host: string): Promise<{ out: number; in: numb
 
 /** Between two tests the server does not listen for a moment. */
 const IPERF_ATTEMPTS = 5;
-/** How long a kemari may take to begin. */
+/** How long a kemari may take to start. */
 const READY_MS = 30_000;
 const IPERF_PAUSE_MS = 500;
 
@@ -332,7 +336,8 @@ async function iperf(bench: Bench, host: string, ...options: string[]): Promise<
     try {
       return await iperfOnce();
     } catch (error) {
-      // Between two tests the server closes its listener, with whoever waits there, and opens another.
+      // Between two tests the server closes its listener, with all waiting connections, and opens
+      // another.
       const isBetween = /refused|control message: Connection reset/.test((error as Error).message);
       if (attempt === IPERF_ATTEMPTS || !isBetween) throw error;
       await delay(IPERF_PAUSE_MS);
@@ -373,7 +378,7 @@ async function appears(path: string, signal: AbortSignal): Promise<void> {
   await ready(path, () => exists(path), signal);
 }
 
-/** Waits until a kemari is as far as that; errors of it are those of one that has just begun. */
+/** Waits until a kemari is ready; its errors meanwhile are expected, since it has just started. */
 async function ready(
   what: string,
   isSo: () => Promise<boolean>,

@@ -1,4 +1,4 @@
-/** What `kemari bench net` measures, as a result's series. */
+/** The measurements of `kemari bench net`, as series of a result. */
 import type { TappedStatus } from "../lib/lab/program/ask_end.ts";
 import type { BenchDistribution, BenchSeries } from "../lib/report/bench_result.ts";
 import { distributionOf, pairedRatios, quantile } from "../lib/report/bench_statistics.ts";
@@ -6,16 +6,16 @@ import { distributionOf, pairedRatios, quantile } from "../lib/report/bench_stat
 const THROUGHPUT_TARGET = 0.8;
 const ADDED_MS_TARGET = 0.2;
 
-/** What becomes of small pieces that are sent to the guest, and come back. */
+/** Small messages that are sent to the guest and come back. */
 export interface Arrivals {
   /** Each round trip, ms. */
   readonly trips: readonly number[];
-  /** Of a thousand datagrams, and TCP segments, that were sent to the guest. */
+  /** Losses per thousand datagrams, and TCP segments, that were sent to the guest. */
   readonly lostDatagrams: number;
   readonly lostSegments: number;
 }
 
-/** All that is measured on one way into the guest. */
+/** All measurements of a way into the guest. */
 export interface WayResult extends Arrivals {
   /** Mbit/s out of the guest, and into it. */
   readonly out: number;
@@ -23,11 +23,11 @@ export interface WayResult extends Arrivals {
 }
 
 export interface Protected extends WayResult {
-  /** While only requests and responses went back and forth. */
+  /** Times during requests and responses, without bulk traffic. */
   readonly status: TappedStatus;
 }
 
-/** Of a protected guest whose NIC is QEMU's own. */
+/** Results of a protected guest whose NIC is QEMU's own. */
 export interface Bypassed extends Arrivals {
   readonly syncsPerSecond: number;
 }

@@ -1,9 +1,9 @@
 /**
- * A migration stream of any size, as QEMU would send it of a guest whose RAM is all random.
+ * A migration stream of any size, as QEMU would send it for a guest with random RAM.
  *
- * What surrounds the pages is real: `machine_state.json` holds configuration, block list, device
- * state and description of the recorded stream that it names (zstd, base64). The device state is
- * that of a machine with less RAM, which no parser and no QEMU can tell from it.
+ * All but the pages is real: `machine_state.json` has configuration, block list, device state and
+ * description from the recorded stream that it names (zstd, base64). The device state comes from a
+ * machine with less RAM; neither a parser nor QEMU can see the difference.
  */
 import { randomFillSync } from "node:crypto";
 import { zstdDecompressSync } from "node:zlib";
@@ -22,14 +22,17 @@ const MAIN_BLOCK = "pc.ram";
 /** Pages made and written at a time. */
 const BATCH_PAGES = 1024;
 
-/** What a generated stream is of. */
+/** The contents of a generated stream. */
 interface PlainStreamShape {
   readonly blocks: readonly RamBlock[];
-  /** Bytes of random pages: what a replica of it has to hold. */
+  /** Bytes of random pages, which a replica has to hold. */
   readonly randomBytes: number;
 }
 
-/** The blocks of a machine with so much RAM. @throws {UsageError} no whole number of pages. */
+/**
+ * The blocks of a machine with `ramBytes` of RAM. @throws {UsageError} if this is not a whole
+ * number of pages.
+ */
 export function plainStreamShape(ramBytes: number): PlainStreamShape {
   if (ramBytes <= 0 || ramBytes % DEFAULT_PAGE_BYTES !== 0) {
     throw new UsageError(`${ramBytes} bytes of RAM are no whole number of pages`);
@@ -44,7 +47,7 @@ export function plainStreamShape(ramBytes: number): PlainStreamShape {
 /**
  * Makes the stream, piece by piece.
  *
- * @yields Pieces of at most some MiB. The memory is used again for the next one.
+ * @yields Pieces of at most some MiB. The memory is used again for the next piece.
  */
 export function* plainStream(shape: PlainStreamShape): Generator<Uint8Array> {
   yield composePrologue(unpack(machine.configuration), shape.blocks);
@@ -66,7 +69,7 @@ export async function writePlainStream(
   using file = Deno.openSync(path, { write: true, create: true, truncate: true });
   let written = 0;
   for (const piece of plainStream(shape)) {
-    // Signals come through between two pieces only.
+    // Signals are only handled between two pieces.
     await new Promise((resolve) => setImmediate(resolve));
     signal.throwIfAborted();
     for (let at = 0; at < piece.length;) at += file.writeSync(piece.subarray(at));

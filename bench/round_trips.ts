@@ -7,11 +7,11 @@ const MESSAGE = new Uint8Array(64).fill(0x2e);
 const SLICE_MS = 50;
 
 /**
- * Sends a message, waits for it to come back, and again, for some seconds.
+ * Sends a message and waits for it to come back, repeatedly, for some seconds.
  *
  * @param namespace Where the client is. @param host IPv4 address of a server that echoes.
  * @returns Each round trip in ms.
- * @throws {TransportError} Nobody answers for 10 s.
+ * @throws {TransportError} No answer comes for 10 s.
  */
 export async function measureRoundTrips(
   namespace: string,

@@ -45,23 +45,25 @@ const EXPERIMENTS: Experiments = {
   syncs: benchSyncs,
 };
 
-/** Those that run only when they are named: they take too long. */
+/** Experiments that run only if they are named: they take too long. */
 const LONG_EXPERIMENTS: Experiments = { soak: benchSoak };
 
-/** Stands for all of them but the long ones. */
+/** Stands for all experiments except the long ones. */
 export const ALL = "all";
 
 export const EXPERIMENT_NAMES: readonly string[] = Object.keys(EXPERIMENTS);
 
-/** What a run needs besides its settings. */
+/** Parts that a run needs besides its settings. */
 export interface BenchHost {
   readonly signal: AbortSignal;
   say(text: string): void;
-  /** Called after every experiment, and when one hands in a part: with all there is. */
+  /** Called with all results so far, after every experiment and for every partial result. */
   save(report: BenchReport): void;
 }
 
-/** The experiments that these names stand for; none and `all` stand for all but the long ones. */
+/**
+ * The experiments of a list of names; an empty list and `all` stand for all except the long ones.
+ */
 export function experimentsOf(names: readonly string[]): readonly string[] {
   const long = Object.keys(LONG_EXPERIMENTS);
   const known = [...EXPERIMENT_NAMES, ...long];
@@ -105,8 +107,8 @@ export async function runBench(
 }
 
 /**
- * Runs experiments one after another. One that fails does not keep the others from running; an
- * interruption does, and the report then says what is missing.
+ * Runs experiments one after another. After a failure the others still run; after an interruption
+ * they do not, and the report says what is missing.
  */
 export async function runExperiments(
   wanted: readonly NamedExperiment[],
@@ -142,7 +144,7 @@ export async function runExperiments(
       experiments.push(await run(context));
       part = undefined;
     } catch (error) {
-      // What an interrupted child or VM complains of is not the reason.
+      // Errors of an interrupted child or VM are not the reason.
       const reason = signal.aborted ? signal.reason : error;
       failure ??= reason;
       if (part !== undefined) experiments.push(part);
@@ -171,7 +173,7 @@ async function emptyReport({ quick, full }: BenchSettings): Promise<BenchReport>
       memoryBytes: Deno.systemMemoryInfo().total,
       kernel: Deno.osRelease(),
       deno: Deno.version.deno,
-      // VMs of the fixtures are started with TCG, whatever the machine could do.
+      // VMs of the fixtures are started with TCG, even if the machine has KVM.
       accelerator: "tcg",
       virtual: /^flags\s*:.*\bhypervisor\b/m.test(cpuInfo),
     },

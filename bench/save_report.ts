@@ -10,7 +10,7 @@ import { drawCharts } from "./draw_charts.ts";
 
 /**
  * Writes a report into a folder, which is made if it is missing: `bench.json`, and `bench.md` with
- * tables that are drawn from the JSON as written.
+ * tables made from the written JSON.
  *
  * @throws {TransportError} A file cannot be written.
  */
@@ -44,7 +44,7 @@ export async function saveCharts(report: BenchReport, folder: string): Promise<s
  * Reads a report.
  *
  * @param place The JSON file, or the folder of a run.
- * @throws {TransportError} It cannot be read. @throws {UsageError} It is no report.
+ * @throws {TransportError} The file cannot be read. @throws {UsageError} The file is not a report.
  */
 export function readReport(place: string): BenchReport {
   let text: string;
@@ -60,7 +60,7 @@ export function readReport(place: string): BenchReport {
   return decodeBenchReport(text);
 }
 
-/** Refuses a folder that cannot be written to before an hour is spent on measuring. */
+/** Checks that a folder can be written to, before an hour is spent on measuring. */
 export function checkPlace(folder: string): void {
   makeFolder(folder);
   const probe = `${folder}/.kemari-probe`;
@@ -76,7 +76,7 @@ function makeFolder(path: string): void {
   }
 }
 
-/** A reader never sees half a file, however the run ends. */
+/** Writes a file so that readers never see half of it, even if the run is killed. */
 function write(path: string, text: string): void {
   try {
     Deno.writeTextFileSync(`${path}.tmp`, text);

@@ -1,9 +1,9 @@
 /**
  * `kemari bench start`: how long the executable takes to answer `send --help`.
  *
- * Every sync of a snapshot loop and every `migrate "exec:kemari send …"` pays it once. Learned: of
- * some 80 ms, the launcher's shell takes 10 and the runtime's own start 30; the rest is reading
- * the bundle, so a command's modules are imported when it runs.
+ * Every sync of a snapshot loop and every `migrate "exec:kemari send …"` takes this time once.
+ * Results: of some 80 ms, the launcher's shell takes 10 and the runtime's own start 30; the rest is
+ * reading the bundle, so a command's modules are imported only when the command runs.
  */
 import { TransportError } from "../lib/errors.ts";
 import type { BenchExperiment } from "../lib/report/bench_result.ts";
@@ -14,11 +14,13 @@ const RUNS = 40;
 const QUICK_RUNS = 5;
 const TARGET_MS = 150;
 
-/** @throws {TransportError} There is no executable and none can be made, or it fails. */
+/**
+ * @throws {TransportError} There is no executable and none can be made, or the executable fails.
+ */
 export async function benchStart(context: BenchContext): Promise<BenchExperiment> {
   const { path, fresh } = findExecutable() ?? await makeExecutable(context);
   const samples: number[] = [];
-  // The first one may unpack the runtime.
+  // The first start may unpack the runtime.
   for (let run = -1; run < (context.quick ? QUICK_RUNS : RUNS); run++) {
     context.signal.throwIfAborted();
     const begun = performance.now();

@@ -3,17 +3,19 @@
  *
  * A file of random pages → `kemari send` → loopback TCP → `kemari recv` → /dev/null, the same file
  * through two socats, and through a pipe between two cats, which only copy. Time runs from the
- * start of the sending process to the end of both; the receiver listens beforehand. kemari's time holds its start, the parsing, two checksums, the
- * replica, and the composition of the whole stream behind the last byte; socat's holds nothing of
- * it. One round runs each of them once, in turning order, and yields one ratio.
+ * start of the sending process to the end of both; the receiver listens beforehand. kemari's time
+ * holds its start, the parsing, two checksums, the replica, and the composition of the whole stream
+ * after the last byte; socat does none of these. A round runs each of them once, in rotating order,
+ * and yields one ratio.
  *
- * Learned while building it (2 cores, 1 GiB):
+ * Results (2 cores, 1 GiB):
  * - The receiver is the bottleneck, never the sender, which waits for most of the time: per GiB it
- *   takes 0.4–0.6 s to read the socket, 0.16 s to copy pages into their slots, 0.1 s for their first
- *   touch, 0.05 s for CRC-32, and 0.25–0.35 s to compose the stream behind the last byte.
- * - First touch costs 0.1 s per GiB where the memory is at hand and 2.9 s where the hypervisor has
- *   taken it back meanwhile: hence {@link warmMemory} in front of each run, for all competitors.
- * - socat's own buffer of 8 KiB halves its speed: with `-b 262144` it is the second reference.
+ *   takes 0.4–0.6 s to read the socket, 0.16 s to copy pages into their slots, 0.1 s for their
+ *   first touch, 0.05 s for CRC-32, and 0.25–0.35 s to compose the stream after the last byte.
+ * - First touch takes 0.1 s per GiB if the memory is available and 2.9 s if the hypervisor has
+ *   taken it back: hence {@link warmMemory} before each run, for all competitors.
+ * - socat's default buffer of 8 KiB halves its speed: socat with `-b 262144` is the second
+ *   reference.
  * - The programs' start, 0.1 s, weighs more in `--quick`: its ratio is lower by a tenth or two.
  */
 import { formatMegabytes } from "../lib/units.ts";
@@ -53,7 +55,7 @@ export async function benchStream(context: BenchContext): Promise<BenchExperimen
     pipeEnds(file, `${folder.path}/pipe`, context.signal),
   ];
   const samples: Transfer[][] = competitors.map(() => []);
-  // Round 0 brings programs and file into memory, and does not count.
+  // Round 0 loads programs and file into memory, and does not count.
   for (let round = 0; round <= rounds; round++) {
     for (let turn = 0; turn < competitors.length; turn++) {
       context.progress(
@@ -144,7 +146,7 @@ function socatEnds(
   };
 }
 
-/** A pipe that nobody looks into. */
+/** Drains a pipe without using its data. */
 function pipeEnds(file: string, path: string, signal: AbortSignal): Ends {
   const run = (script: string) =>
     new Deno.Command("/bin/sh", {
@@ -169,7 +171,7 @@ function freePort(): number {
   return listener.addr.port;
 }
 
-/** Waits for a listener without connecting to it: it takes one connection only. */
+/** Waits for a listener without connecting to it: the listener accepts only one connection. */
 async function listens(port: number, signal: AbortSignal): Promise<void> {
   const entry = `0100007F:${port.toString(16).toUpperCase().padStart(4, "0")} 00000000:0000 0A`;
   for (let attempt = 0; attempt < 500; attempt++) {

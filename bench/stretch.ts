@@ -1,4 +1,4 @@
-/** A stretch of time in which a guest does one thing: what went on, over time and in sum. */
+/** Measures a stretch of time in which a guest runs one workload: rates over time, and totals. */
 import type { RecentDurations } from "../lib/control/recent_durations.ts";
 import type { SentParts } from "../lib/control/sender_status.ts";
 import type { GuestRun } from "./guest_run.ts";
@@ -8,19 +8,22 @@ import { delay } from "../lib/host/system/delay.ts";
 
 /** How often counters are read. */
 const STEP_MS = 250;
-/** Before it counts: caches fill, code gets compiled. Of short stretches less, a quarter. */
+/**
+ * Warm-up before a stretch: caches fill, code gets compiled. For short stretches a quarter of their
+ * length.
+ */
 const WARM_UP_MS = 1000;
 
 /** Bytes per second in one step; `x` is the step's middle, in seconds. */
 interface TrafficStep {
   readonly x: number;
-  /** On the link, both directions; null where it is not counted. */
+  /** On the link, both directions; null if the link is not counted. */
   readonly link: number | null;
-  /** Made by the sender, before packing; only with kemari. */
+  /** Produced by the sender, before packing; only with kemari. */
   readonly sent?: SentParts;
 }
 
-/** What a stretch amounts to. */
+/** The results of a stretch. */
 export interface Stretch {
   readonly seconds: number;
   readonly steps: readonly TrafficStep[];
@@ -33,14 +36,14 @@ export interface Stretch {
   readonly linkBytes: number | undefined;
   /** Bytes that kemari's sender wrote to its connection. */
   readonly wireBytes: number | undefined;
-  /** Bytes that it made, before packing. */
+  /** Bytes that the sender produced, before packing. */
   readonly sent: SentParts | undefined;
   /** COMMIT to ACK. */
   readonly commitsMs: readonly number[];
   /** How long packets, and epochs of disk writes, were held. */
   readonly netHoldsMs: readonly number[];
   readonly diskHoldsMs: readonly number[];
-  /** Units of the workload's work. */
+  /** Units of work that the workload did. */
   readonly work: number;
 }
 
@@ -94,7 +97,7 @@ export async function measureStretch(
   };
 }
 
-/** The durations that came after an earlier look; as many of them as were kept. */
+/** The durations that were added after an earlier reading, if they are still kept. */
 export function durationsSince(
   before: RecentDurations | undefined,
   after: RecentDurations | undefined,

@@ -1,13 +1,14 @@
 /**
  * `kemari bench syncs`: how many synchronizations a second, over time, and how long each stops the
- * guest and holds its output; the fourth picture of 2010.
+ * guest and holds its output; the fourth chart of 2010.
  *
- * kemari stands twice: as it decides by itself (packets, and in 2010's way disk writes, ask for a
- * sync), and asked back to back, which is how QEMU's pair is measured too: the next one when QEMU
- * says RESUME. Syncs and pauses are QEMU's STOP and RESUME on every row.
+ * kemari has two kinds of rows: with its own decisions (packets, and in the 2010 mode disk writes,
+ * trigger a sync), and with syncs requested back to back, like QEMU's pair: the next sync is
+ * requested at QEMU's RESUME. In every row, syncs and pauses are measured by QEMU's STOP and
+ * RESUME.
  *
- * Learned: the pair that kemari is compared with must not wait for delayed acknowledgements. As it
- * comes it makes 11 syncs a second whatever the guest does, at its best some hundreds.
+ * Results: the pair that kemari is compared with must not wait for delayed acknowledgements. With
+ * default settings it makes 11 syncs a second whatever the guest does, at its best some hundreds.
  */
 import type { BenchChart, BenchDistribution, BenchExperiment } from "../lib/report/bench_result.ts";
 import {
@@ -40,14 +41,15 @@ interface Row {
 
 const PAIR_ROW = `${QEMU_PAIR.name}, back to back`;
 const KEMARI_ROW = `${KEMARI_DEFAULT.name}, back to back`;
-/** An idle guest's syncs back to back, against the pair's at its best. */
+/** The goal for an idle guest's syncs back to back, relative to the pair at its best. */
 const TARGET_RATIO = 2.5;
 const ROWS: readonly Row[] = [
   { name: KEMARI_2010.name, setup: KEMARI_2010, backToBack: false },
   { name: KEMARI_DEFAULT.name, setup: KEMARI_DEFAULT, backToBack: false },
   {
     name: KEMARI_ROW,
-    // Two that ask would ask in the middle of a checkpoint, in which QEMU 11.1 may hang.
+    // kemari must not request checkpoints too: a request in the middle of a checkpoint may hang
+    // QEMU 11.1.
     setup: { ...KEMARI_DEFAULT, options: ["--sync-on", "none"] },
     backToBack: true,
   },

@@ -1,9 +1,9 @@
 /**
- * `kemari bench traffic`: what goes over the sync link, over time and of what kind, and what each
- * way of compressing makes of it; the third picture of 2010.
+ * `kemari bench traffic`: the traffic on the sync link, over time and by kind, and how much each
+ * way of compressing reduces it; the third chart of 2010.
  *
- * Bytes on the link are its device's own count (TCP's headers included), so that QEMU's pair can
- * stand beside; the parts are the sender's count of what it made, before packing.
+ * Bytes on the link are counted by its device (TCP's headers included), so that QEMU's pair can be
+ * compared; the parts are the sender's count of what it produced, before packing.
  */
 import type {
   BenchChart,
@@ -45,7 +45,7 @@ export function benchTraffic(context: BenchContext): Promise<BenchExperiment> {
   });
 }
 
-/** The choices that this kemari has, from its own help. */
+/** The compression modes of this kemari, from its own help. */
 async function compressModes(lab: GuestLab): Promise<string[]> {
   const [program, ...args] = [...lab.kemari.command, "protect", "--help"];
   const { stdout } = await new Deno.Command(program, { args, stderr: "null" }).output();
@@ -111,7 +111,7 @@ function experimentOf(measured: Measured): BenchExperiment {
   };
 }
 
-/** Whether both counts are of the same thing: headers of TCP and below are what they differ by. */
+/** The ratio of both counts: they should differ only by the headers of TCP and below. */
 function linkCheck(measured: Measured): BenchSeries {
   const { rows, kinds } = measured;
   const samples = rows.flatMap((row) => kinds.flatMap((kind) => measured.stretches(row, kind)))

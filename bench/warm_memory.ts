@@ -13,14 +13,14 @@ const SYMBOLS = {
 } as const;
 
 /**
- * Touches so much memory and gives it back, so that the next process to ask for it gets it at
- * once.
+ * Touches memory and gives it back, so that the next process to allocate it gets it at once.
  *
  * On a virtual machine whose host takes free memory back (free page reporting, ballooning), the
  * first touch of a page waits for that host: measured here 2.4–2.9 s per GiB, against 0.1 s for
- * memory that was in use a second ago. Left in, it would be most of what the stream benchmark
- * measures, and would tell of the machine's last minutes rather than of kemari. Huge pages, since
- * those are what kemari asks for; small ones given back do not become huge ones at once.
+ * memory that was in use a second ago. Without this function that time would be most of the stream
+ * benchmark's result, which would then depend on the machine's last minutes rather than on kemari.
+ * Huge pages are touched, since kemari asks for those; small pages given back do not become huge
+ * pages at once.
  */
 export async function warmMemory(bytes: number): Promise<void> {
   const libc = Deno.dlopen("libc.so.6", SYMBOLS);
@@ -30,7 +30,7 @@ export async function warmMemory(bytes: number): Promise<void> {
   try {
     if (memory === null || BigInt.asIntN(64, Deno.UnsafePointer.value(memory)) === -1n) return;
     await madvise(memory, size, MADV_HUGEPAGE);
-    // Kernels before 5.14 do not know it: then the samples are as they are.
+    // Kernels before 5.14 do not support this: then the samples include that time.
     await madvise(memory, size, MADV_POPULATE_WRITE);
   } finally {
     munmap(memory, size);

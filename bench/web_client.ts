@@ -1,11 +1,11 @@
-/** Web-like load: a few clients, each asking for the next page when it has the one before. */
+/** Web-like load: a few clients, each of which requests the next page when it has got the last. */
 import { delay } from "../lib/host/system/delay.ts";
 
-/** One line of the client's report. */
+/** A line of the client's report. */
 export interface WebReport {
   /** ms since the epoch. */
   readonly atMs: number;
-  /** How long each request took that was answered since the last line, in ms. */
+  /** Times of the requests that were answered since the last line, in ms. */
   readonly latencyMs: readonly number[];
   readonly failures: number;
 }
@@ -13,7 +13,7 @@ export interface WebReport {
 const CLIENTS = 4;
 const REPORT_MS = 100;
 const MAX_ANSWER_BYTES = 1 << 20;
-/** After a failure: a guest that is being set up refuses for a moment. */
+/** Wait after a failure: a guest that is being set up refuses connections for a moment. */
 const RETRY_MS = 50;
 
 /** `kemari bench-client HOST PORT`, outside of the guest, until stdin ends. */
@@ -69,5 +69,5 @@ async function request(hostname: string, port: number): Promise<void> {
   if (!/^HTTP\/1\.\d 200 /.test(head)) throw new Error(`answered ${head.split("\r")[0]}`);
 }
 
-/** How many clients ask at a time. */
+/** The number of clients. */
 export const WEB_CLIENTS = CLIENTS;

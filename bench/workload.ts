@@ -1,4 +1,4 @@
-/** What a measured guest does meanwhile. */
+/** The workloads of measured guests. */
 import { TransportError } from "../lib/errors.ts";
 import { selfCommand } from "../lib/host/system/self_command.ts";
 import type { GuestRun } from "./guest_run.ts";
@@ -7,23 +7,26 @@ import { WEB_CLIENTS, type WebReport } from "./web_client.ts";
 import { atExit, endQuietly } from "../lib/lab/program/work_folder.ts";
 import { delay } from "../lib/host/system/delay.ts";
 
-/** A workload that is under way. */
+/** A running workload. */
 interface RunningWorkload extends AsyncDisposable {
   /** Units of work done so far. */
   done(): Promise<number>;
-  /** Ends it; may be called once. */
+  /** Ends the workload; may be called once. */
   stop(): Promise<void>;
 }
 
 /** A kind of workload. */
 export interface Workload {
   readonly name: string;
-  /** One unit of its work, in the singular; absent where nothing is done. */
+  /** The unit of its work, in the singular; absent if it does nothing. */
   readonly unit?: string;
   readonly about: string;
-  /** A command of the guest's, to be run once, before anybody keeps it: under many syncs it takes long. */
+  /**
+   * A command that the guest runs once, before it is protected: under many syncs it would take
+   * long.
+   */
   readonly before?: string;
-  /** @returns When its work has begun. */
+  /** @returns When the work has begun. */
   start(run: GuestRun): Promise<RunningWorkload>;
 }
 
@@ -42,10 +45,10 @@ const STOP_FILE = "/mem/stop-iozone";
 const OVER_FILE = "/mem/iozone-is-over";
 const LOG_FILE = "/mem/iozone.log";
 const SECTOR_BYTES = 512;
-/** Sets `sectors` to how many of the disk's have been written, the seventh number there. */
+/** Sets `sectors` to the number of sectors written to the disk, the seventh number in the file. */
 const COUNT_SECTORS = "read -r _ _ _ _ _ _ sectors _ < /sys/block/vda/stat";
 
-/** @param fileBytes Of iozone's file. */
+/** @param fileBytes Size of iozone's file. */
 function iozoneWorkload(fileBytes: number): Workload {
   return {
     name: "iozone",
@@ -54,7 +57,8 @@ function iozoneWorkload(fileBytes: number): Workload {
       "records of 4 KiB, direct I/O",
     async start(run) {
       const all = [0, 1, 2].map((test) => iozoneCommand(test, fileBytes, 4096)).join(" && ");
-      // No process is started to look whether it writes: that costs a guest that hardly runs too much.
+      // No process is started to check whether iozone writes: that is too slow in a guest that
+      // hardly runs.
       await run.run(
         `rm -f ${STOP_FILE} ${OVER_FILE}; ${COUNT_SECTORS}; before=$sectors; ` +
           `(while [ ! -e ${STOP_FILE} ]; do ${all} || break; done > ${LOG_FILE} 2>&1; ` +
@@ -63,8 +67,8 @@ function iozoneWorkload(fileBytes: number): Workload {
       );
       const stop = () =>
         run.run(
-          // Over before it was told to is a failure. A round is not waited for: under many syncs
-          // it takes long.
+          // If iozone has ended by itself, that is a failure. The round is not waited for: under
+          // many syncs it takes long.
           `[ -e ${OVER_FILE} ] && { tail -n 20 ${LOG_FILE}; exit 1; }; touch ${STOP_FILE}; ` +
             `killall -q -9 iozone; while [ ! -e ${OVER_FILE} ]; do sleep 0.1; done; ` +
             `rm -f ${IOZONE_FILE}`,
@@ -105,12 +109,12 @@ const WEB: Workload = {
   },
 };
 
-/** All of them; the ones that need a network of our own are left out where there is none. */
+/** All workloads, except those that need an own network if there is none. */
 export function workloads(fileBytes: number, hasNetwork: boolean): readonly Workload[] {
   return [IDLE, iozoneWorkload(fileBytes), ...(hasNetwork ? [WEB] : [])];
 }
 
-/** The client's process and what it reports. */
+/** The client's process and its report. */
 class WebClient implements RunningWorkload {
   readonly #process: Deno.ChildProcess;
   readonly #reading: Promise<void>;

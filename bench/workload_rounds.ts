@@ -1,4 +1,4 @@
-/** What the experiments share that give guests, kept in several ways, every workload in turn. */
+/** Shared by the experiments that run every workload in guests that are kept in several ways. */
 import type { BenchExperiment, BenchGrid } from "../lib/report/bench_result.ts";
 import type { BenchContext, LinkRate } from "./bench_context.ts";
 import { GuestLab } from "./guest_lab.ts";
@@ -16,26 +16,26 @@ interface Row {
   readonly name: string;
 }
 
-/** How an experiment of this kind goes. */
+/** Configuration of an experiment of this kind. */
 interface WorkloadRounds<R extends Row> {
   readonly name: string;
-  /** How long each workload is measured, unless the command line says it. */
+  /** How long each workload is measured, unless the command line sets a time. */
   readonly seconds: { readonly quick: number; readonly usual: number; readonly full: number };
   /** How often `--full` measures everything. */
   readonly fullRounds: number;
   rowsOf(lab: GuestLab): readonly R[] | Promise<readonly R[]>;
   /**
-   * Starts a row's guest, and has it kept as the row says.
+   * Starts a row's guest, and keeps it in the row's way.
    *
-   * @param before A command that the guest runs before that.
+   * @param before A command that the guest runs before it is protected.
    */
   start(lab: GuestLab, row: R, before: string): Promise<GuestRun>;
   experimentOf(measured: MeasuredRows<R>): BenchExperiment;
 }
 
 /**
- * Measures every row with every workload. Each round begins with another row, so that none is
- * always measured first.
+ * Measures every row with every workload. Each round begins with a different row, so that no row is
+ * always the first.
  *
  * @throws {KemariError} QEMU, guest or link cannot be set up.
  */
@@ -68,7 +68,7 @@ export async function benchWorkloads<R extends Row>(
   return plan.experimentOf(measured);
 }
 
-/** What has been measured so far, and under what conditions. */
+/** The results so far, and their conditions. */
 export class MeasuredRows<R extends Row> {
   /** In the order of the rounds. */
   readonly #stretches: ReadonlyMap<R, ReadonlyMap<Workload, Stretch[]>>;
@@ -89,7 +89,7 @@ export class MeasuredRows<R extends Row> {
     this.#stretches.get(row)!.get(kind)!.push(stretch);
   }
 
-  /** One for each round that is over. */
+  /** An element for each completed round. */
   stretches(row: R, kind: Workload): readonly Stretch[] {
     return this.#stretches.get(row)!.get(kind)!;
   }
@@ -99,7 +99,7 @@ export class MeasuredRows<R extends Row> {
     return this.kinds.filter(({ unit }) => unit !== undefined);
   }
 
-  /** What each round gives; nothing of a round that does not say. */
+  /** The value of each round; rounds without a value are left out. */
   samples(row: R, kind: Workload, of: (stretch: Stretch) => number): number[] {
     return this.stretches(row, kind).map(of).filter(Number.isFinite);
   }
@@ -124,7 +124,7 @@ export class MeasuredRows<R extends Row> {
     return { ...this.lab.conditions(this.link), seconds: `${this.seconds}` };
   }
 
-  /** @param own What there is to say of this experiment alone. */
+  /** @param own Notes that belong to this experiment alone. */
   notes(own: readonly string[]): string[] {
     const { kemari, net } = this.lab;
     return [

@@ -1,19 +1,18 @@
 /**
- * `kemari bench writev`: a transaction's pages from where they lie to a socket, by one copy into a
- * buffer and write(2), or gathered by writev(2) without that copy.
+ * `kemari bench writev`: sending a transaction's pages to a socket, either copied into a buffer for
+ * write(2), or gathered by writev(2) without that copy.
  *
  * The 2010 talk's second optimization (17 %). A transaction here is 1 to 4,096 pages at random
- * places of 256 MiB, each behind its record's header of 8 bytes, as they come out of a replica and
- * out of a stream that unchanged pages are left out of. It goes over loopback TCP or a Unix socket
- * to a socat that throws it away. All ways send it again and again; what a page costs is measured
- * as time and as CPU time of the sending process alone.
+ * places of 256 MiB, each behind its record's header of 8 bytes, like pages from a replica, or from
+ * a stream without its unchanged pages. It goes over loopback TCP or a Unix socket to a socat that
+ * discards it. Each way sends it again and again; the cost of a page is measured as time and as CPU
+ * time of the sending process alone.
  *
- * Learned: at 1 to 16 pages the two are too close for a shared machine to tell them apart (over TCP
- * some runs had gathering up to 20 % slower, others level), since the call itself and the kernel's
- * part are most of it; from 24 pages on gathering takes 10–35 % less CPU time and is up to twice as
- * fast on a Unix socket. Copying pages too while little waits
- * in the queue was tried and gained nothing. So the product gathers at every size, and copies
- * together only what is shorter than 1 KiB.
+ * Results: at 1 to 16 pages the difference is too small to measure on a shared machine (over TCP
+ * gathering was up to 20 % slower in some runs, equal in others), since the call itself and the
+ * kernel's part take most of the time; from 24 pages on gathering takes 10–35 % less CPU time and
+ * is up to twice as fast on a Unix socket. Copying pages too while the queue is short was tried and
+ * gained nothing. So the product gathers at every size, and copies only pieces shorter than 1 KiB.
  */
 import { TransportError } from "../lib/errors.ts";
 import { OutputQueue } from "../lib/host/system/channel.ts";
@@ -32,7 +31,7 @@ import { delay } from "../lib/host/system/delay.ts";
 export const PAGE_BYTES = 4096;
 export const HEADER_BYTES = 8;
 const MEMORY_BYTES = 256 * 2 ** 20;
-/** What fits a core's own cache. */
+/** A size that fits a core's own cache. */
 const CHUNK_BYTES = 256 * 1024;
 const SIZES = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096];
 const QUICK_SIZES = [1, 4, 16, 64, 256, 1024, 4096];
@@ -42,7 +41,7 @@ const ROUNDS = 15;
 const QUICK_ROUNDS = 7;
 const TOLD_PAGES = 64;
 
-/** One way to send. @param pieces Header, page, header, page, … */
+/** A way to send. @param pieces Header, page, header, page, … */
 interface WriteWay {
   readonly name: string;
   send(fd: number, pieces: readonly Uint8Array[]): void;
@@ -52,7 +51,7 @@ const COPY_ALL = "copy all, write";
 const COPY_CHUNKS = "copy 256 KiB, write";
 const GATHER = "gather (the product)";
 
-/** All ways; a way's buffers are its own. */
+/** All ways; each has its own buffers. */
 export function writeWays(): WriteWay[] {
   const all = new Uint8Array(Math.max(...SIZES) * (HEADER_BYTES + PAGE_BYTES));
   const chunk = new Uint8Array(CHUNK_BYTES);
@@ -137,7 +136,7 @@ export async function benchWritev(context: BenchContext): Promise<BenchExperimen
       const cpu = new Map<string, [number, number][]>();
       for (const pages of sizes) {
         context.progress("writev", step++, steps, `${kind}, ${pages} pages`);
-        // A chance for signals: nothing else here waits.
+        // Lets signals through: nothing else here waits.
         await delay(0);
         signal.throwIfAborted();
         const samples = measure(sink.fd, memory, pages, rounds, sampleBytes);
@@ -210,7 +209,7 @@ function measure(
   const ways = writeWays();
   const samples = new Map(ways.map(({ name }) => [name, [] as Sample[]]));
   const count = Math.max(1, Math.round(sampleBytes / (pages * PAGE_BYTES)));
-  // Enough of them that none is in a cache when its turn comes again.
+  // Enough transactions that none is still in a cache when its turn comes again.
   const transactions = Array.from(
     { length: Math.min(count, Math.ceil(16_384 / pages)) },
     () => scattered(memory, pages),
@@ -234,7 +233,7 @@ function measure(
   return samples;
 }
 
-/** A transaction's pieces: a header and a page at a random place, so often. */
+/** A transaction's pieces: a header and a page at a random place, `pages` times. */
 export function scattered(memory: Uint8Array, pages: number): Uint8Array[] {
   const headers = new Uint8Array(pages * HEADER_BYTES).fill(1);
   const places = memory.length / PAGE_BYTES;
@@ -247,7 +246,7 @@ export function scattered(memory: Uint8Array, pages: number): Uint8Array[] {
   }).flat();
 }
 
-/** A socat that throws away what it is sent, and our end of the connection to it. */
+/** A socat that discards everything, and our end of the connection to it. */
 class Sink implements AsyncDisposable {
   private constructor(
     readonly fd: number,

@@ -28,11 +28,11 @@ export const EXIT = {
 } as const;
 
 /**
- * Whose doing or failing an error is. What is done about it follows from this, the error's class and
- * its fault; never from its text.
+ * Which party an error is about. How it is handled depends on this, on the error's class and on its
+ * fault; never on its text.
  */
 export type Party =
-  /** Whoever gave the command. */
+  /** The user or program that gave the command. */
   | "user"
   /** The other end of the link: a sender's secondary, a receiver's sender. */
   | "peer"
@@ -42,27 +42,30 @@ export type Party =
   | "fence"
   /** The QEMU that stands by beside the replica. */
   | "standby"
-  /** Whoever is to take the VM over where nothing stands by: `--exec`'s command, or a pipe's reader. */
+  /**
+   * The process that is to take the VM over without a standby: `--exec`'s command, or a pipe's
+   * reader.
+   */
   | "successor"
   /** A disk's image, or its client. */
   | "disk"
   /** A NIC's tap. */
   | "net"
-  /** Where the replica is kept. */
+  /** The replica's storage. */
   | "replica"
-  /** A control socket, or who answers there. */
+  /** A control socket, or the process that answers there. */
   | "control"
   /** The store that says which side may run the VM. */
   | "arbiter"
   /** The system that this end runs on, or this end itself. */
   | "host";
 
-/** Characters of a message or a hint, at the most: much of what is quoted in it may be a peer's. */
+/** The most characters of a message or a hint, which may quote a peer. */
 const MAX_MESSAGE_CHARS = 4000;
 
 /** Options every kemari error takes. */
 export interface ErrorDetails {
-  /** Instead of the party that the error's class stands for. */
+  /** The party, if it is not the one that the error's class implies. */
   readonly party?: Party;
   /** One sentence: what the reader can do about it. */
   readonly hint?: string;
@@ -92,7 +95,7 @@ export class UsageError extends KemariError {
   override readonly party = "user";
 }
 
-/** Which language the faulty bytes were supposed to be in. */
+/** The protocol or format that the faulty bytes should have had. */
 export type WireProtocol =
   | "migration"
   | "colo"
@@ -104,7 +107,7 @@ export type WireProtocol =
   | "control"
   | "arbiter";
 
-/** Who speaks each of them to us. */
+/** The party that sends each of them. */
 const SPEAKERS: Readonly<Record<WireProtocol, Party>> = {
   migration: "qemu",
   colo: "qemu",
@@ -117,7 +120,7 @@ const SPEAKERS: Readonly<Record<WireProtocol, Party>> = {
   arbiter: "arbiter",
 };
 
-/** What is wrong with the bytes. Scripts may match on it; it never changes meaning. */
+/** What is wrong with the bytes. Scripts may match on this; the meanings never change. */
 export type WireFault =
   | "truncated"
   | "bad-magic"
@@ -143,7 +146,7 @@ export class WireError extends KemariError {
   override readonly exitCode = EXIT.bytes;
 
   /**
-   * @param protocol Whose bytes they are.
+   * @param protocol The protocol of the bytes.
    * @param offset Offset of the first faulty byte from the start of that stream or connection.
    * @param fault The kind of fault.
    * @param message What was found and what was expected.
@@ -162,7 +165,7 @@ export class WireError extends KemariError {
   }
 }
 
-/** In which phase of its life a transport failed. */
+/** The phase in which a transport failed. */
 export type TransportPhase =
   | "resolve"
   | "connect"
@@ -190,14 +193,14 @@ export class TransportError extends KemariError {
   }
 }
 
-/** QEMU refused a command, or cannot do what it would take. */
+/** QEMU refused a command, or lacks an ability. */
 export class QemuError extends KemariError {
   override readonly exitCode = EXIT.qemu;
 
   /**
    * @param command The QMP command, or what was asked of QEMU.
    * @param errorClass QMP's error class, such as `GenericError`.
-   * @param reason What was found; the message says in front of it whose answer that is.
+   * @param reason What was found; the message begins with whose answer that is.
    */
   constructor(
     readonly command: string,
@@ -209,11 +212,14 @@ export class QemuError extends KemariError {
   }
 }
 
-/** Another kemari process could not do what it was asked for. */
+/** Another kemari process could not do what it was asked to. */
 export class RelayedError extends KemariError {
   override readonly exitCode: number;
 
-  /** @param exitCode What it would have exited with; anything else counts as a lost connection. */
+  /**
+   * @param exitCode The exit code of such an error there; any other number counts as a lost
+   * connection.
+   */
   constructor(exitCode: number, message: string, details: ErrorDetails = {}) {
     super(message, details);
     const codes: readonly number[] = Object.values(EXIT);

@@ -1,27 +1,27 @@
 /**
- * What others have written, made fit to be shown.
+ * Text from other programs, made fit to be shown.
  *
- * A peer's words, QEMU's, another process's are data. On a terminal they could otherwise move the
- * cursor, forge a line of ours, or be read in another order than they are written in.
+ * Text from a peer, QEMU or another process is data. On a terminal it could otherwise move the
+ * cursor, forge a line of kemari's, or show in another order than written.
  */
 
-/** Characters of such a text that are shown, at the most. */
+/** The most characters of such a text that are shown. */
 export const MAX_FOREIGN_CHARS = 1000;
 
 /**
- * Control and format characters, lone surrogates, what Unicode has not assigned, ends of lines and of
- * paragraphs, and what fonts do not draw.
+ * Control and format characters, lone surrogates, what Unicode has not assigned, ends of lines and
+ * of paragraphs, and what fonts do not draw.
  */
 const UNSEEN = /[\p{C}\p{Zl}\p{Zp}\p{Default_Ignorable_Code_Point}]/u;
 
 const SHORT: ReadonlyMap<string, string> = new Map([["\n", "\\n"], ["\r", "\\r"], ["\t", "\\t"]]);
 
-/** What stands for bytes that are no UTF-8. */
+/** The replacement for bytes that are not UTF-8. */
 const NO_TEXT = "\ufffd";
 
 /**
- * The text on one line, every character of it to be seen: what cannot be is written as `\n` or
- * `\u{202e}`. What is too long ends in `…`. A text that has passed once passes as it is.
+ * Makes a text one line of visible characters: invisible ones are written as `\n` or `\u{202e}`. A
+ * text that is too long ends in `…`. A text that was made fit before does not change.
  *
  * ```ts
  * import assert from "node:assert/strict";
@@ -31,14 +31,14 @@ const NO_TEXT = "\ufffd";
  * ```
  *
  * @param text Bytes are taken for UTF-8.
- * @param mostChars Characters of what is returned, at the most.
+ * @param mostChars The most characters of the result.
  */
 export function foreignText(text: string | Uint8Array, mostChars = MAX_FOREIGN_CHARS): string {
   const decoded = typeof text === "string" ? text : decode(text, mostChars);
   if (decoded.length <= mostChars && !UNSEEN.test(decoded)) return decoded;
   let shown = "";
   let chars = 0;
-  /** As much of it as leaves room for the mark of a cut. */
+  /** The part of the result that leaves room for the mark of a cut. */
   let cut = "";
   for (const char of decoded) {
     const piece = UNSEEN.test(char) ? escape(char) : char;
@@ -50,7 +50,7 @@ export function foreignText(text: string | Uint8Array, mostChars = MAX_FOREIGN_C
   return shown;
 }
 
-/** Longer input than can be shown is not looked at. */
+/** Drops input that is longer than can be shown. */
 function decode(bytes: Uint8Array, mostChars: number): string {
   const text = new TextDecoder("utf-8", { ignoreBOM: true });
   // A character has four bytes at the most; one more character shows that something was cut.

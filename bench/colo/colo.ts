@@ -1,32 +1,35 @@
 /**
  * `kemari bench colo`: checkpoints per second of an idle guest, triggered back to back, against
- * QEMU's own COLO pair at its best; how long each stops the guest; what QEMU keeps of it; and the
- * same of every QEMU, accelerator and mode.
+ * QEMU's own COLO pair at its best; how long each stops the guest; how much memory QEMU keeps for
+ * each; and the same for every QEMU, accelerator and mode.
  *
- * kemari's rows are QEMU 11.1 with `kemari protect`, or with `exec:kemari send`, and a `kemari recv`
- * of its own. QEMU's are a second QEMU with `-incoming` and `x-colo` on both sides, as
- * docs/system/qemu-colo.rst has it, without the parts for disks and network. One round measures each
- * for some seconds on VMs of its own, and yields one ratio. Syncs are counted by QEMU's own STOP and
- * RESUME events on both sides of the comparison, and so is the time the guest stands still.
+ * kemari's rows are QEMU 11.1 with `kemari protect`, or with `exec:kemari send`, and a `kemari
+ * recv` of its own. QEMU's are a second QEMU with `-incoming` and `x-colo` on both sides, as
+ * docs/system/qemu-colo.rst has it, without the parts for disks and network. Each round measures
+ * every row for some seconds on VMs of its own, and yields one ratio. On both sides of the
+ * comparison, syncs and the time the guest stands still are measured by QEMU's own STOP and RESUME
+ * events.
  *
- * Learned while building it (2 cores, TCG, 512 MB idle guest):
- * - QEMU's pair makes 11 checkpoints a second over TCP as it comes, and 300–380 where the route
- *   acknowledges at once (`quick_acks.ts`): of the 87 ms that each then takes, 85 are Nagle's
- *   algorithm waiting for delayed ACKs. Over a Unix socket it makes 280–360. An earlier form of this
- *   experiment compared with TCP as it comes, and said 40×.
- * - `suppress-vmdesc` gives the pair a tenth to a half more, if both sides have it. On the primary
- *   alone its secondary waits for a description that does not come; on the secondary alone there is
- *   not one checkpoint.
- * - Waiting for RESUME before the next trigger gives the most: a trigger during a checkpoint
- *   is lost now and then (QEMU's pair then waits for its timer), and a flood of them slows it.
- * - QEMU's description (vmdesc) is most of its pause: where answers come at once, a `pc` stands still
- *   for 0.2 ms without it and 0.8 with it, one with virtio-blk and virtio-net for 1.7 and 2.3. There
- *   QEMU makes 1,480 and 690, 410 and 320 checkpoints a second: kemari cannot make more.
- * - Of the sender's CPU time a fifth went into telling each checkpoint's device sections apart, while
- *   the VM stood still. Checkpoints have one shape nearly always: comparing headers and footers with
- *   the last one's (`device_layout.ts`), and writing to the peer only when a small checkpoint has been
- *   read, brought 1236 to 1412 a second, and 0.30 ms of standing still to 0.21, of which QEMU alone
- *   takes 0.20 (alternating with the pair, quiet machine).
+ * Results (2 cores, TCG, 512 MB idle guest):
+ * - QEMU's pair makes 11 checkpoints a second over TCP with default settings, and 300–380 if the
+ *   route acknowledges at once (`quick_acks.ts`): by default each takes 87 ms, of which Nagle's
+ *   algorithm waits 85 for delayed ACKs. Over a Unix socket the pair makes 280–360. An earlier form
+ *   of this experiment compared with TCP as it comes, and reported 40×.
+ * - `suppress-vmdesc` gives the pair a tenth to a half more checkpoints, if set on both sides. If
+ *   only the primary has it, the secondary waits for a description that does not come; if only the
+ *   secondary has it, there is no checkpoint at all.
+ * - Waiting for RESUME before the next trigger gives the most checkpoints: a trigger during a
+ *   checkpoint is lost now and then (QEMU's pair then waits for its timer), and a flood of triggers
+ *   slows the pair.
+ * - QEMU's description (vmdesc) takes most of the pause: if answers come at once, a `pc` stands
+ *   still for 0.2 ms without it and 0.8 with it; with virtio-blk and virtio-net, for 1.7 and 2.3.
+ *   QEMU then makes 1,480 and 690, 410 and 320 checkpoints a second: kemari cannot make more.
+ * - A fifth of the sender's CPU time went into finding each checkpoint's device sections, while the
+ *   VM stood still. Checkpoints nearly always have the same layout: comparing headers and footers
+ *   with those of the last checkpoint (`device_layout.ts`), and writing to the peer only when a
+ *   small checkpoint has been read, raised 1236 checkpoints a second to 1412, and shortened the
+ *   pause from 0.30 ms to 0.21, of which QEMU alone takes 0.20 (alternating with the pair, quiet
+ *   machine).
  */
 import { ensureGuest } from "../../lib/lab/guest/guest.ts";
 import { ensureQemu } from "../../lib/lab/provision/qemu.ts";

@@ -1,11 +1,11 @@
 /**
- * What QEMU keeps of every checkpoint: the memory that it has for itself, before and after some
- * thousands of them.
+ * How much memory QEMU keeps for every checkpoint: its private memory before and after some
+ * thousands of checkpoints.
  *
- * Learned: QEMU 11.1 goes on describing its device state (vmdesc) at every checkpoint, sends none of
- * it and keeps all of it, 97 kB for a `pc` and 46 for a `q35`. With the machine property
- * `suppress-vmdesc` set before `migrate` it keeps 0.1. Fewer than a thousand checkpoints show the
- * allocator's steps instead.
+ * Results: QEMU 11.1 describes its device state (vmdesc) at every checkpoint, does not send the
+ * description, and keeps it in memory: 97 kB for a `pc` and 46 for a `q35`. With the machine
+ * property `suppress-vmdesc` set before `migrate` it keeps 0.1. With fewer than a thousand
+ * checkpoints, the steps of the allocator hide this.
  */
 import type { BenchSeries } from "../../lib/report/bench_result.ts";
 import type { BenchContext } from "../bench_context.ts";
@@ -18,11 +18,14 @@ const INTERVAL_MS = 1;
 const WARM_UP_CHECKPOINTS = 500;
 const COUNT = { quick: 2000, usual: 5000, full: 20_000 };
 const ROUNDS = { quick: 1, usual: 2, full: 3 };
-/** Checkpoints come in milliseconds; on a busy machine fewer must do. */
+/** Checkpoints take milliseconds; on a busy machine, a smaller number must be enough. */
 const SECONDS_PER_CHECKPOINT = 0.02;
 const TARGET_KB = 2;
 
-/** Who keeps the VM: `protect`, or `send`, which leaves QEMU's settings as they come. */
+/**
+ * The command that keeps the VM: `protect`, or `send`, which leaves QEMU's settings at their
+ * defaults.
+ */
 const KEEPERS: Readonly<
   Record<"protect" | "send", (setup: ColoSetup, stack: AsyncDisposableStack) => Promise<ColoVm>>
 > = {
@@ -31,7 +34,7 @@ const KEEPERS: Readonly<
 };
 type Keeper = keyof typeof KEEPERS;
 
-/** @param setup QEMU, devices and kemari; machine, memory, guest and pace are this figure's own. */
+/** @param setup QEMU, devices and kemari; this function sets machine, memory, guest and pace. */
 export async function measureKeptMemory(
   context: BenchContext,
   setup: ColoSetup,
@@ -56,7 +59,7 @@ export async function measureKeptMemory(
   }));
 }
 
-/** Of a VM of 64 MB that runs its firmware only: what it has in memory stays as it is. */
+/** Measures a VM of 64 MB that runs only its firmware: its memory contents do not change. */
 export async function keptKb(setup: ColoSetup, keeper: Keeper, count: number): Promise<number> {
   const { signal } = setup;
   await using stack = new AsyncDisposableStack();

@@ -1,6 +1,6 @@
 /**
- * Checkpoints back to back, by kemari, by QEMU's own pair in every way that it can be set up, and by
- * nobody: what QEMU needs where a secondary's answers come at once.
+ * Checkpoints back to back, by kemari, by QEMU's own pair in every setup, and by QEMU alone with a
+ * stand-in that answers at once.
  */
 import type { BenchGrid, BenchSeries } from "../../lib/report/bench_result.ts";
 import { median, pairedRatios, quantile } from "../../lib/report/bench_statistics.ts";
@@ -17,12 +17,15 @@ import { type ColoSetup, pairedVm, unkeptVm } from "./colo_vm.ts";
 const ROUNDS = 5;
 const SECONDS = 5;
 const QUICK_SECONDS = 1;
-/** Checkpoints a second, against the pair at its best. */
+/** The goal for kemari's checkpoints a second, relative to the pair at its best. */
 const TARGET_RATIO = 2.5;
-/** The guest's pause without QEMU's description of its devices, against the pause with it. */
+/**
+ * The goal for the guest's pause without QEMU's description of its devices, relative to the pause
+ * with it.
+ */
 const TARGET_STOPPED = { bare: 0.6, virtio: 0.85 } as const;
 
-/** Discards what is written, reads zeros; a NIC that is connected with nothing. */
+/** A disk that discards writes and reads zeros; a NIC that is not connected. */
 export const VIRTIO_DEVICES = [
   ...["-blockdev", "driver=null-co,node-name=disk,size=67108864,read-zeroes=on"],
   ...["-device", "virtio-blk-pci,drive=disk"],
@@ -30,16 +33,16 @@ export const VIRTIO_DEVICES = [
 ];
 const BARE_DEVICES = ["-nic", "none"];
 
-/** A way of keeping the guest, and what each round gave. */
+/** A way of keeping the guest, and the results of each round. */
 interface Way<Round extends Checkpoints> {
   readonly name: string;
-  /** What {@link measure} gave, in the order of the rounds. */
+  /** The results of {@link measure}, in the order of the rounds. */
   readonly rounds: Round[];
   readonly measure: () => Promise<Round>;
 }
 
 type PairWay = Way<Checkpoints> & {
-  /** Not set up as well as it could be: no rival. */
+  /** Whether the pair is not at its best in this setup, and so no competitor. */
   readonly asItComes?: boolean;
 };
 
@@ -51,12 +54,12 @@ export class ColoRates {
     Way<KemariRound>
   >;
   readonly #pairs: readonly PairWay[];
-  /** QEMU by itself: the first without its description, the second with it, and so on. */
+  /** QEMU alone: the first without its description, the second with it, and so on. */
   readonly #alone: readonly Way<Checkpoints>[];
 
   /**
    * @param setup A guest with kemari's link, whose devices are this experiment's own.
-   * @param quickLoopback Whether `setup.prefix` leads to a loopback that acknowledges at once.
+   * @param quickLoopback Whether `setup.prefix` uses a loopback that acknowledges at once.
    */
   constructor(context: BenchContext, setup: ColoSetup, quickLoopback: boolean) {
     this.#context = context;
@@ -102,7 +105,7 @@ export class ColoRates {
     ];
   }
 
-  /** Measures every way once a round; each round begins with another. */
+  /** Measures every way once a round; each round begins with a different way. */
   async measure(keep: (partial: string) => void): Promise<void> {
     const { quick, signal } = this.#context;
     const rounds = this.#context.rounds ?? (quick ? 1 : ROUNDS);
@@ -118,7 +121,7 @@ export class ColoRates {
     }
   }
 
-  /** What kemari is to reach comes first. */
+  /** The ratio that has kemari's goal comes first. */
   get series(): BenchSeries[] {
     const { protect, send, protectVirtio, sendVirtio } = this.#kemari;
     const [bare, bareToo, virtio, virtioToo] = this.#alone;
@@ -194,7 +197,7 @@ export class ColoRates {
     return [...Object.values(this.#kemari), ...this.#pairs, ...this.#alone];
   }
 
-  /** Of the pair's ways the quickest. */
+  /** The fastest of the pair's ways. */
   get #best(): PairWay {
     const rivals = this.#pairs.filter(({ asItComes }) => !asItComes);
     return rivals.reduce((best, way) => median(ratesOf(way)) > median(ratesOf(best)) ? way : best);
@@ -223,7 +226,7 @@ function ratesOf({ rounds }: Way<Checkpoints>): number[] {
   return rounds.map(({ perSecond }) => perSecond);
 }
 
-/** @param most The most that the medians of the ratios may be. */
+/** @param most The goal: the greatest allowed median of the ratios. */
 function stoppedRatios(
   what: string,
   above: Way<Checkpoints>,

@@ -1,4 +1,4 @@
-/** One measured stretch of COLO: a VM is kept in some way, and its checkpoints are counted. */
+/** A measurement of COLO: a VM is kept in some way, and its checkpoints are counted. */
 import { QemuError, TransportError } from "../../lib/errors.ts";
 import type { SenderStatus } from "../../lib/control/sender_status.ts";
 import type { QmpClient } from "../../lib/host/vm/qmp_client.ts";
@@ -17,29 +17,29 @@ import {
 } from "./colo_vm.ts";
 import { delay } from "../../lib/host/system/delay.ts";
 
-/** Checkpoints as QEMU's own STOP and RESUME tell them. */
+/** Checkpoints by QEMU's own STOP and RESUME events. */
 export interface Checkpoints {
   readonly count: number;
   readonly perSecond: number;
-  /** STOP to RESUME, in ms: the guest stands still that long. */
+  /** STOP to RESUME, in ms: how long the guest stands still. */
   readonly stoppedMs: readonly number[];
   /** RESUME to the next STOP, in ms. */
   readonly runningMs: readonly number[];
 }
 
-/** What came of it, with kemari's own account. */
+/** The result, with kemari's own status. */
 export interface KemariRound extends Checkpoints {
   readonly sender: SenderStatus;
-  /** Whether QEMU goes on describing its device state at every checkpoint. */
+  /** Whether QEMU describes its device state at every checkpoint. */
   readonly described: boolean;
   /** CPU time of kemari's ends, in ms per checkpoint. */
   readonly senderCpuMs: number;
   readonly receiverCpuMs: number;
 }
 
-/** QEMU's own timer, where the next checkpoint is asked for as soon as one is over. */
+/** QEMU's own timer, in rounds where each checkpoint is followed by a request for the next. */
 export const BACK_TO_BACK_MS = 1000;
-/** Before the count begins: the first checkpoints are larger, and code gets compiled. */
+/** Warm-up before the count: the first checkpoints are larger, and code gets compiled. */
 const WARM_UP_SECONDS = 1.5;
 const SUPPRESS_VMDESC = { path: "/machine", property: "suppress-vmdesc" };
 
@@ -49,13 +49,13 @@ export async function protectRound(setup: ProtectedSetup, seconds: number): Prom
   return await kemariRound(await protectedVm(setup, stack), seconds, setup.signal);
 }
 
-/** The same of a QEMU that was told to migrate to `kemari send`. */
+/** The same of a QEMU that migrates to `kemari send`. */
 export async function sendRound(setup: ColoSetup, seconds: number): Promise<KemariRound> {
   await using stack = new AsyncDisposableStack();
   return await kemariRound(await sentVm(setup, stack), seconds, setup.signal);
 }
 
-/** The same of QEMU's own pair, or of a QEMU that has a secondary's answers at once. */
+/** The same of QEMU's own pair, or of a QEMU whose stand-in for the secondary answers at once. */
 export async function bareRound(
   start: typeof pairedVm | typeof unkeptVm,
   setup: BareSetup,
@@ -86,7 +86,7 @@ async function kemariRound(
   };
 }
 
-/** A QEMU that does not know the property describes. */
+/** A QEMU without the property always describes its state. */
 async function isDescribed(client: QmpClient): Promise<boolean> {
   try {
     return await client.execute("qom-get", SUPPRESS_VMDESC) !== true;
@@ -97,10 +97,10 @@ async function isDescribed(client: QmpClient): Promise<boolean> {
 }
 
 /**
- * Has checkpoints made back to back, and counts them when they have got going.
+ * Requests checkpoints back to back, and counts them after the warm-up.
  *
  * @param begun Called when the count begins.
- * @throws {TransportError} There are none.
+ * @throws {TransportError} No checkpoint is made.
  */
 async function measureFor(
   stops: StopWatch,
@@ -116,18 +116,18 @@ async function measureFor(
   return checkpointsOf(stops, fromMs, Date.now());
 }
 
-/** Checkpoints and what QEMU has kept of each. */
+/** Checkpoints, and the memory that QEMU has kept for each. */
 export interface KeptMemory extends Checkpoints {
-  /** Anonymous memory that QEMU has got for each checkpoint, in bytes. */
+  /** Growth of QEMU's anonymous memory per checkpoint, in bytes. */
   readonly keptBytes: number;
 }
 
 const COUNT_POLL_MS = 20;
 
 /**
- * Counts until there are so many.
+ * Counts up to a number of checkpoints.
  *
- * @param limitSeconds After which fewer must do.
+ * @param limitSeconds After this time a smaller number is enough.
  */
 export async function measureMemory(
   { vm, stops }: ColoVm,

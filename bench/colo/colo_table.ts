@@ -3,8 +3,9 @@
  * boot sector that changes 96 pages nine times a second. Stock Linux does not run under every KVM
  * that these experiments meet.
  *
- * Under KVM the timer that wakes such a guest is QEMU's own (`kernel-irqchip=split`): the kernel's is
- * set anew at every resume, and checkpoints that come more often than its ticks stop the guest.
+ * Under KVM the timer that wakes such a guest is QEMU's own (`kernel-irqchip=split`): the kernel's
+ * timer is set again at every resume, so checkpoints that come more often than its ticks stop the
+ * guest.
  */
 import { ensureQemu, type QemuSeries } from "../../lib/lab/provision/qemu.ts";
 import { dirtyingBootSector } from "../../lib/lab/recording/boot_sector.ts";
@@ -18,7 +19,7 @@ import { type KeptMemory, measureMemory } from "./colo_round.ts";
 import { protectedVm } from "./colo_vm.ts";
 import { until } from "../../lib/lab/program/until.ts";
 
-/** The QEMUs that stand in the table. */
+/** The QEMUs of the table. */
 const QEMUS: readonly QemuSeries[] = ["5.2", "7.2", "10.0", "11.1"];
 const ACCELERATORS = ["kvm", "tcg"] as const;
 const MODES = ["colo", "snapshot"] as const;
@@ -26,7 +27,7 @@ const MODES = ["colo", "snapshot"] as const;
 type Accelerator = typeof ACCELERATORS[number];
 type Mode = typeof MODES[number];
 
-/** One place in the table. */
+/** A cell of the table. */
 interface TableCell {
   readonly version: QemuSeries;
   readonly accelerator: Accelerator;
@@ -35,7 +36,7 @@ interface TableCell {
 
 /** How a cell is measured. */
 interface CellSettings {
-  /** As many checkpoints as that, or as there are in `seconds`. */
+  /** The number of checkpoints to make, or fewer if `seconds` end first. */
   readonly count: number;
   readonly seconds: number;
   readonly kemari: readonly string[];
@@ -47,7 +48,7 @@ const COUNT = {
   usual: { colo: 5000, snapshot: 600 },
 };
 const SECONDS = { quick: 4, usual: 20 };
-/** Fewer do not tell what QEMU keeps of each: its allocator grows in steps of a megabyte. */
+/** Fewer do not show what QEMU keeps for each: its allocator grows in steps of a megabyte. */
 const ENOUGH_FOR_MEMORY = 500;
 const ROUNDS = { quick: 1, usual: 2 };
 const MEMORY_MIB = 64;
@@ -56,14 +57,14 @@ const WARM_UP_CHECKPOINTS = 300;
 const WARM_UP_SECONDS = 3;
 const BOOT_MS = 60_000;
 
-/** What each way gives, as one table for each quantity, and why cells are empty. */
+/** The results, as a table for each quantity, and why cells are empty. */
 export interface ColoTable {
   readonly grids: readonly BenchGrid[];
   readonly notes: readonly string[];
 }
 
 /**
- * Measures every cell; one that cannot be measured is left empty.
+ * Measures every cell; a cell that cannot be measured is left empty.
  *
  * @param versions The QEMUs; all of them by default.
  */
@@ -180,7 +181,7 @@ function nameOf({ version, accelerator, mode }: TableCell): string {
   return `QEMU ${version}, ${accelerator.toUpperCase()}, ${how}`;
 }
 
-/** What kemari said of it, where it did. */
+/** kemari's reason, if it gave any. */
 function reasonOf(error: KemariError): string {
   return /^kemari: (.*)$/m.exec(error.message)?.[1] ?? error.message.split("\n")[0];
 }

@@ -1,6 +1,6 @@
 /**
  * A VM whose checkpoints are measured: kept by `kemari protect`, by `kemari send`, by QEMU's own
- * secondary, or by nobody who takes any time.
+ * secondary, or by a stand-in that takes no time.
  */
 import type { GuestImages } from "../../lib/lab/guest/guest.ts";
 import { migrateStopped } from "../../lib/lab/vms/stopped_migration.ts";
@@ -17,12 +17,12 @@ import { inColo, prepareColo } from "./enter_colo.ts";
 import { StandIn } from "./stand_in.ts";
 import { until } from "../../lib/lab/program/until.ts";
 
-/** The VM, and what connects it with its secondary. */
+/** The VM, and its connection with its secondary. */
 export interface ColoSetup {
   readonly qemu: string;
-  /** Without one there is only the firmware, or what boots from `devices`. */
+  /** Without a guest only the firmware runs, or what boots from `devices`. */
   readonly guest?: GuestImages;
-  /** Waits until the guest does what it is to do; by default for the agent of `guest`, if any. */
+  /** Waits until the guest is ready to be measured; by default for the agent of `guest`, if any. */
   readonly ready?: (vm: Vm) => Promise<void>;
   readonly memoryMiB: number;
   /** `pc` if absent. */
@@ -34,7 +34,7 @@ export interface ColoSetup {
   readonly link: "tcp" | "unix";
   /** Words that run a command where both sides are: see {@link QuickLoopback}. */
   readonly prefix?: readonly string[];
-  /** QEMU's own timer, and protect's: after so long a checkpoint begins by itself. */
+  /** QEMU's own timer, and protect's: after this time a checkpoint begins by itself. */
   readonly intervalMs: number;
   /** How to start kemari. */
   readonly kemari: readonly string[];
@@ -43,7 +43,7 @@ export interface ColoSetup {
   readonly signal: AbortSignal;
 }
 
-/** What `kemari protect` and `kemari recv` are told beyond that. */
+/** Further arguments of `kemari protect` and `kemari recv`. */
 export interface ProtectedSetup extends ColoSetup {
   readonly mode: "colo" | "snapshot";
   readonly commit: "sync" | "async";
@@ -58,7 +58,7 @@ export interface ColoVm {
   readonly ends?: KemariEnds;
 }
 
-/** The processes of both ends, and how the sender is asked. */
+/** The processes of both ends, and the sender's status. */
 interface KemariEnds {
   readonly senderPid: number;
   readonly receiverPid: number;
@@ -70,8 +70,8 @@ const QUIET = ["--quiet", "--progress", "never"];
 /**
  * QEMU ← `kemari protect` → link → `kemari recv`, each a process of its own.
  *
- * @param stack Ends all of it.
- * @throws {TransportError} With what protect said, where it cannot protect this VM.
+ * @param stack Ends all processes.
+ * @throws {TransportError} kemari protect cannot protect this VM; the message has its reason.
  */
 export async function protectedVm(
   setup: ProtectedSetup,
@@ -105,9 +105,9 @@ export async function protectedVm(
 }
 
 /**
- * QEMU → `exec:kemari send` → link → `kemari recv`: nothing of QEMU is set but what COLO needs.
+ * QEMU → `exec:kemari send` → link → `kemari recv`: QEMU has only the settings that COLO needs.
  *
- * @param stack Ends all of it.
+ * @param stack Ends all processes.
  */
 export async function sentVm(setup: ColoSetup, stack: AsyncDisposableStack): Promise<ColoVm> {
   const { kemari, security = [], signal } = setup;
@@ -128,9 +128,9 @@ export async function sentVm(setup: ColoSetup, stack: AsyncDisposableStack): Pro
   return { vm, stops, ends: { senderPid, receiverPid: receiver.pid, status } };
 }
 
-/** A VM that kemari has no part in. */
+/** A VM without kemari. */
 export interface BareSetup extends ColoSetup {
-  /** Whether QEMU describes its device state, as it comes; else it has `suppress-vmdesc`. */
+  /** Whether QEMU describes its device state, as by default; else it has `suppress-vmdesc`. */
   readonly described: boolean;
 }
 
@@ -142,7 +142,7 @@ export function undescribed(machine = "pc"): string {
 /**
  * Two QEMUs, as docs/system/qemu-colo.rst has them, without the parts for disks and network.
  *
- * @param stack Ends both.
+ * @param stack Ends both QEMUs.
  */
 export async function pairedVm(setup: BareSetup, stack: AsyncDisposableStack): Promise<ColoVm> {
   const { intervalMs, signal } = setup;
@@ -163,9 +163,9 @@ export async function pairedVm(setup: BareSetup, stack: AsyncDisposableStack): P
 }
 
 /**
- * QEMU → Unix socket → a secondary's answers, at once.
+ * QEMU → Unix socket → a stand-in that gives a secondary's answers at once.
  *
- * @param stack Ends all of it.
+ * @param stack Ends all processes.
  */
 export async function unkeptVm(setup: BareSetup, stack: AsyncDisposableStack): Promise<ColoVm> {
   const { signal } = setup;
@@ -218,7 +218,7 @@ function vmOptions(setup: ColoSetup, name: string): VmOptions {
   return { name, qemu, guest, memoryMiB, machine, accelerator, args: devices, prefix, signal };
 }
 
-/** An address that kemari and QEMU both understand, and that nobody uses. */
+/** An unused address in a form that kemari and QEMU both understand. */
 function linkAddress(link: ColoSetup["link"], folder: string): string {
   if (link === "unix") return `unix:${folder}/link`;
   using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });

@@ -1,13 +1,13 @@
 /**
  * `kemari bench soak`: whether anything grows over hundreds of thousands of checkpoints, back to
- * back: QEMU, `kemari protect`, `kemari recv`. Only when it is asked for by name.
+ * back: QEMU, `kemari protect`, `kemari recv`. Runs only if it is named.
  *
  * The guest's disk and NIC go through kemari, and it writes to its disk every second. Its RAM is
- * allocated beforehand, so that a guest that touches more of it is no growth of QEMU's; the pages of
- * the replica are not counted as recv's.
+ * allocated beforehand, so that a guest that touches more RAM does not make QEMU grow; the
+ * replica's pages are not counted for recv.
  *
- * Learned: with QEMU 11.1's description of its devices on, QEMU grows by 2 GB in 22,000 checkpoints:
- * there this experiment gives up. kemari's own ends settle within some thousands.
+ * Results: if QEMU 11.1 describes its devices, it grows by 2 GB in 22,000 checkpoints: then this
+ * experiment stops. kemari's own ends stop growing within some thousands.
  */
 import { formatMegabytes } from "../../lib/units.ts";
 import type { BenchChart, BenchExperiment, BenchSeries } from "../../lib/report/bench_result.ts";
@@ -22,47 +22,48 @@ import { delay } from "../../lib/host/system/delay.ts";
 
 const CHECKPOINTS = { quick: 20_000, usual: 200_000, full: 1_000_000 };
 const DISK_MIB = 64;
-/** Beforehand code gets compiled, caches fill, and the replica gets its pages. */
+/** Warm-up: code gets compiled, caches fill, and the replica gets its pages. */
 const WARM_UP_CHECKPOINTS = 5000;
 const SAMPLE_MS = 1000;
 const SILENCE_MS = 30_000;
-/** How often what was measured is told of, and handed in, in samples. */
+/** After how many samples the results so far are reported and handed in. */
 const SAY_SAMPLES = 10;
 const KEEP_SAMPLES = 60;
-/** More points than that say nothing to the eye. */
+/** More points would not be visible. */
 const CHART_POINTS = 400;
-/** A reading is the middle of so many: what is collected now and then comes and goes. */
+/** A reading is the median of this many samples: garbage comes and goes. */
 const MIDDLE_OF = 5;
-/** More would end this machine before the soak. */
+/** Growth at which the soak stops: the machine would run out of memory. */
 const GIVE_UP_BYTES = 2e9;
 const TARGET_MB = 32;
 
 const PROCESSES = ["QEMU", "kemari protect", "kemari recv"] as const;
-/** The replica grows with the pages that the guest has used, and with nothing else. */
+/** The replica grows only with the pages that the guest has used. */
 const RECV = PROCESSES.indexOf("kemari recv");
 
 const SETUP: GuestSetup = {
   ...KEMARI_DEFAULT,
-  // Two that ask would ask in the middle of a checkpoint, in which QEMU 11.1 may hang.
+  // kemari must not request checkpoints too: a request in the middle of a checkpoint may hang QEMU
+  // 11.1.
   options: ["--sync-on", "none"],
   machineArgs: ["-mem-prealloc"],
 };
 
-/** What was in memory after so many checkpoints, in bytes. */
+/** The memory in use after a number of checkpoints, in bytes. */
 interface SoakSample {
   readonly checkpoints: number;
-  /** Resident, in the order of {@link PROCESSES}. */
+  /** Resident memory, in the order of {@link PROCESSES}. */
   readonly resident: readonly number[];
   /** The guest's pages in recv. */
   readonly replica: number;
 }
 
-/** What a soak has seen so far. */
+/** The results of a soak so far. */
 interface Soak {
   readonly samples: readonly SoakSample[];
   readonly seconds: number;
   readonly stoppedMs: readonly number[];
-  /** Why it ended before it had all its checkpoints. */
+  /** Why the soak ended before all its checkpoints. */
   readonly gaveUp?: string;
 }
 
@@ -129,7 +130,7 @@ async function soakFor(
   }
 }
 
-/** @param index Which of {@link PROCESSES} it is. @throws {TransportError} It has ended. */
+/** @param index Index in {@link PROCESSES}. @throws {TransportError} The process has ended. */
 function residentBytes(pid: number, index: number): number {
   try {
     return memoryOf(pid).resident;
@@ -138,12 +139,12 @@ function residentBytes(pid: number, index: number): number {
   }
 }
 
-/** What a process has beside the guest's pages. */
+/** A process's memory without the guest's pages. */
 function ownBytes({ resident, replica }: SoakSample, index: number): number {
   return index === RECV ? resident[index] - replica : resident[index];
 }
 
-/** How much more a process has at the end than it had at the beginning, in bytes. */
+/** How much a process has grown between the beginning and the end, in bytes. */
 function growthOf(samples: readonly SoakSample[], index: number): number {
   const of = (some: readonly SoakSample[]) => median(some.map((sample) => ownBytes(sample, index)));
   const few = Math.min(MIDDLE_OF, Math.ceil(samples.length / 2));

@@ -1,9 +1,9 @@
 /**
- * Answers a COLO primary as its secondary would, at once, and keeps nothing: what is measured with
- * it is QEMU's own part of a checkpoint.
+ * Gives a COLO primary its secondary's answers at once, and keeps nothing: this measures QEMU's own
+ * part of a checkpoint.
  *
- * It does not parse the stream: a checkpoint's end is where VMSTATE_SIZE and as many bytes as that
- * says are the last that have come.
+ * The stream is not parsed: a checkpoint has ended when the last bytes received are VMSTATE_SIZE
+ * and the number of bytes that it announces.
  */
 import { TransportError } from "../../lib/errors.ts";
 import { encodePong, encodeShut } from "../../lib/qemu/return_path.ts";
@@ -12,7 +12,7 @@ import { until } from "../../lib/lab/program/until.ts";
 
 const READ_BYTES = 1 << 20;
 const MAX_CHECKPOINT_BYTES = 1 << 26;
-/** Silence that means that QEMU has sent all of its first pass, when QMP says that it is at its end. */
+/** After a silence of this length QEMU has sent all of its first pass, if QMP reports its end. */
 const QUIET_MS = 150;
 /** COMMAND, PING, four bytes. */
 const PING = [0x08, 0x00, 0x02, 0x00, 0x04];
@@ -34,21 +34,23 @@ export class StandIn implements AsyncDisposable {
   #phase: "first pass" | "running" | "checkpoint" = "first pass";
   #ponged = false;
   #heardAt = performance.now();
-  /** Of the last checkpoint: mostly the next one's too. */
+  /** The size in the last checkpoint: mostly that of the next too. */
   #stateBytes = 0;
   readonly #over: Promise<void>;
   #failure: unknown;
 
-  /** @param path Of the Unix socket that QEMU is to migrate to. */
+  /** @param path Path of the Unix socket that QEMU is to migrate to. */
   constructor(path: string) {
     this.#listener = Deno.listen({ transport: "unix", path });
     this.#over = this.#serve().catch((error) => {
-      // QEMU has ended, or we have.
+      // QEMU or this object has closed the connection.
       if (!ENDS.some((kind) => error instanceof kind)) this.#failure = error;
     });
   }
 
-  /** Says that the first pass has come, when it has; QMP must have said that it is at its end. */
+  /**
+   * Waits for the rest of the first pass, and confirms it; QMP must have reported its end before.
+   */
   async ready(signal: AbortSignal): Promise<void> {
     await until(() => performance.now() - this.#heardAt > QUIET_MS, "the first pass's end", {
       signal,
@@ -113,7 +115,7 @@ export class StandIn implements AsyncDisposable {
     return false;
   }
 
-  /** Whether VMSTATE_SIZE is there, and tells of all that is behind it. */
+  /** Whether VMSTATE_SIZE has come, and announces exactly the bytes that follow it. */
   #sizeIsAt(at: number): boolean {
     return at >= 4 && this.#view.getUint32(at) === COLO_MESSAGE.VMSTATE_SIZE &&
       this.#view.getBigUint64(at + 4) === BigInt(this.#length - at - SIZE_BYTES);
@@ -123,7 +125,7 @@ export class StandIn implements AsyncDisposable {
     for (let done = 0; done < bytes.length;) done += await this.#conn!.write(bytes.subarray(done));
   }
 
-  /** @throws What went wrong, other than that QEMU has ended. */
+  /** @throws The error, unless QEMU has just ended. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.#listener.close();
     try {

@@ -1,4 +1,4 @@
-/** For tests: an experiment of `workload_rounds.ts`, as short as it can be, as a user runs it. */
+/** For tests: runs an experiment of `workload_rounds.ts` as a user would, as short as possible. */
 import assert from "node:assert/strict";
 import { netLabMissing } from "../../lib/lab/network/net_lab.ts";
 import { leavesNothing } from "../../lib/lab/testing/leaves_nothing.ts";
@@ -11,16 +11,18 @@ export const hasNetwork = await netLabMissing() === undefined;
 /** The names of the workloads that are measured here, in order. */
 export const WORKLOADS = ["idle", "iozone", ...(hasNetwork ? ["request/response"] : [])];
 
-/** With a smaller file iozone's starts take most of the second, and there may be no write in it. */
+/**
+ * With a smaller file, starting iozone takes most of the second, which may then contain no write.
+ */
 const SETTINGS = ["--quick", "--seconds", "1", "--file-size", "1M"];
 
-/** Interrupts `kemari bench NAME` in its second row, which must leave nothing behind. */
+/** Interrupts `kemari bench NAME` in its second row; no process or file may be left. */
 export function interruptRounds(name: string): Promise<void> {
   const words = ["bench", name, ...SETTINGS, "--progress", "always"];
   return leavesNothing(words, new RegExp(`${name}: 2 of`));
 }
 
-/** What `kemari bench NAME` reports of one second of each workload. */
+/** The report of `kemari bench NAME` for one second of each workload. */
 export async function quickRounds(name: string): Promise<BenchExperiment> {
   await using bench = new KemariProcess(["bench", name, ...SETTINGS, "--json"]);
   const { code, stdout, stderr } = await bench.ended(240_000);

@@ -1,25 +1,25 @@
-/** What a side asks of the arbiter, and what it is answered. */
+/** A side's requests to the arbiter, and the answers. */
 import { isEqual, type Register } from "./register.ts";
 
-/** What is asked; asking again changes nothing that asking once has not. */
+/** A request; repeating it has no further effect. */
 export type Ask =
-  /** What the register holds. */
+  /** Reads the register. */
   | { readonly do: "read" }
-  /** To put `to` in the place of `from`; undefined stands for no register at all. */
+  /** Replaces `from` by `to`; undefined stands for a missing register. */
   | { readonly do: "swap"; readonly from: Register | undefined; readonly to: Register };
 
-/** What is answered. */
+/** An answer. */
 export type Answer =
-  /** The register holds what was asked for: by this request, or by an earlier one of the same kind. */
+  /** The register holds the requested value: by this request, or by an earlier equal one. */
   | { readonly is: "won" }
-  /** The register holds something else, and will never become what was asked for by this request. */
+  /** The register holds another value, and this request will never change it. */
   | { readonly is: "current"; readonly register: Register | undefined }
-  /** What is there is no register of this VM's, or none that this version understands. */
+  /** The value is not a register of this VM, or not one that this version understands. */
   | { readonly is: "foreign"; readonly why: string }
-  /** Nobody answered, or not in time: what was asked for may have been done, or be done later. */
+  /** No answer came, or too late: the request may have been carried out, or may be later. */
   | { readonly is: "unknown"; readonly why: string };
 
-/** Whether two things asked are the same. */
+/** Whether two requests are equal. */
 export function isSameAsk(a: Ask | undefined, b: Ask | undefined): boolean {
   if (a?.do !== b?.do) return false;
   if (a?.do !== "swap" || b?.do !== "swap") return true;

@@ -1,31 +1,30 @@
 /**
- * The side that runs the VM, and what it may say: a state machine without I/O or clock.
+ * The side that runs the VM, and which output it may release: a state machine without I/O or clock.
  *
  * ```text
- *              answered         fill           whole               won
- *   starting ──────────► claiming    alone ───────► filling ───────► joining ──────► protected
- *                          │ │ ▲       ▲  ▲           │ lost            │ lost       lost │ │ give
- *                    beaten│ └─┼──won──┘  └───────────┘                 ▼                 │ ▼
- *                          ▼   └────────────────────────────────────────┴─────────────────┤ giving
- *                        ended ◄──────────────────────────────────────────────won─────────┼───┘
- *                              (claiming) ◄───────────────────────────────────────────────┘ takeBack
+ *              answered fill whole won starting ──────────► claiming alone ───────► filling
+ *   ───────► joining ──────► protected │ │ ▲ ▲ ▲ │ lost │ lost lost │ │ give beaten│ └─┼──won──┘
+ *   └───────────┘ ▼ │ ▼ ▼ └────────────────────────────────────────┴─────────────────┤ giving ended
+ *   ◄──────────────────────────────────────────────won─────────┼───┘ (claiming)
+ *   ◄───────────────────────────────────────────────┘ takeBack
  * ```
  *
- * How it is driven: after each step the host asks what {@link askOf} says, unless that was asked already,
- * and hands the answer to {@link answered}, with what it answers; an answer to something that is not
- * asked any more changes nothing. Where the answer was `unknown` it asks again, after a while. What may
- * leave is {@link speaks}; whether the VM may run is {@link runs}.
+ * How to drive it: after each step the host sends the request of {@link askOf}, unless it was sent
+ * already, and passes the answer to {@link answered}, together with its request; an answer to an
+ * outdated request changes nothing. After the answer `unknown` the host repeats the request after a
+ * while. {@link speaks} says which output may leave, {@link runs} whether the VM may run.
  *
- * **Why no two sides speak.** The VM's output goes out unseen by anybody only in `alone`, and that state
- * is entered only when the register was seen to name this very process. From there nobody else can
- * change the register: a secondary changes it only from `protected`, the comparison includes the
- * generation, and this side writes `protected` only once it holds its output (`filling` comes first).
- * When it gives up on a secondary whose joining was never answered, it moves the generation on: the
- * request that is still under way can then no longer win.
+ * **Why no two sides speak.** Only in `alone` does the VM's output leave without an
+ * acknowledgement, and that state is entered only when the register was seen to name this very
+ * process. From then on nobody else can change the register: a secondary changes it only from
+ * `protected`, the comparison includes the generation, and this side writes `protected` only once
+ * it holds its output (`filling` comes first). When it gives up on a secondary whose joining was
+ * never answered, it raises the generation: the request that is still under way can then no longer
+ * succeed.
  *
- * **Why nothing acknowledged is lost.** In every other state only that leaves which the secondary has
- * acknowledged. A secondary that claims the VM has stopped acknowledging before it asks; so what it has
- * contains all that was let go.
+ * **Why nothing acknowledged is lost.** In every other state only output leaves that the secondary
+ * has acknowledged. A secondary that claims the VM stops acknowledging before its request; so its
+ * replica contains all output that has left.
  */
 import { type Answer, type Ask, isSameAsk } from "./claim.ts";
 import {
@@ -40,23 +39,29 @@ import {
 } from "./register.ts";
 
 export type PrimaryClaim =
-  /** The register is read for the first time. `known` is what this host had last seen in it. */
+  /** The register is read for the first time. `known` is the value that this host saw last. */
   | { readonly at: "starting"; readonly vm: string; readonly known: Register | undefined }
-  /** `isStart`: this process has never had the VM, so that its side's earlier process may have had it. */
+  /**
+   * `isStart`: this process has never had the VM, so that its side's earlier process may have had
+   * it.
+   */
   | {
     readonly at: "claiming";
     readonly from: Register | undefined;
     readonly to: Alone;
     readonly isStart: boolean;
-    /** Why the register gives no right to anybody at the moment: an operator has to look. */
+    /** Why the register gives nobody a right at the moment: an operator has to intervene. */
     readonly doubt?: string;
   }
   | { readonly at: "alone"; readonly register: Alone }
-  /** A secondary gets its first whole replica, and from its checkpoint on output waits for it. */
+  /**
+   * A secondary gets its first whole replica; from that checkpoint on, output waits for the
+   * secondary.
+   */
   | { readonly at: "filling"; readonly register: Alone }
   | { readonly at: "joining"; readonly from: Alone; readonly to: Protected }
   | { readonly at: "protected"; readonly register: Protected }
-  /** The VM is stopped, and the secondary has all of it. */
+  /** The VM is stopped, and the secondary has its whole state. */
   | { readonly at: "giving"; readonly from: Protected; readonly to: Alone }
   | {
     readonly at: "ended";
@@ -64,12 +69,12 @@ export type PrimaryClaim =
     readonly register: Register;
   };
 
-/** What a primary begins with. */
+/** A primary's first state. */
 export function startPrimary(vm: string, known?: Register): PrimaryClaim {
   return { at: "starting", vm, known };
 }
 
-/** What may leave: everything, what the secondary has acknowledged, or nothing at all. */
+/** Which output may leave: all, only output that the secondary has acknowledged, or none. */
 export function speaks(claim: PrimaryClaim): "everything" | "acknowledged" | "nothing" {
   switch (claim.at) {
     case "alone":
@@ -82,12 +87,12 @@ export function speaks(claim: PrimaryClaim): "everything" | "acknowledged" | "no
   }
 }
 
-/** Whether the VM may run at this side. */
+/** Whether the VM may run on this side. */
 export function runs(claim: PrimaryClaim): boolean {
   return claim.at !== "giving" && claim.at !== "ended";
 }
 
-/** What is to be asked of the arbiter now; undefined for nothing. */
+/** The request that is due to the arbiter; undefined for none. */
 export function askOf(claim: PrimaryClaim): Ask | undefined {
   switch (claim.at) {
     case "starting":
@@ -101,20 +106,20 @@ export function askOf(claim: PrimaryClaim): Ask | undefined {
   }
 }
 
-/** What happens at this side. */
+/** The events of this side. */
 export type PrimaryNews =
-  /** A secondary's first whole replica is being taken: output is held from this checkpoint on. */
+  /** The checkpoint of a secondary's first whole replica has begun: from now on output is held. */
   | { readonly is: "fill" }
-  /** It has acknowledged that. */
+  /** The secondary has acknowledged that checkpoint. */
   | { readonly is: "whole"; readonly secondary: Side }
-  /** The session with it has ended, or is given up. */
+  /** The session with the secondary has ended, or is given up. */
   | { readonly is: "lost" }
   /** The VM is stopped for a handover, and the secondary has acknowledged its last transaction. */
   | { readonly is: "give" }
-  /** The handover is given up: the VM is to run on here. */
+  /** The handover is given up: the VM is to go on here. */
   | { readonly is: "take-back" };
 
-/** Tells the machine what has happened; what does not apply in a state changes nothing. */
+/** Takes an event; events that do not apply in a state change nothing. */
 export function told(claim: PrimaryClaim, news: PrimaryNews, me: Side): PrimaryClaim {
   switch (claim.at) {
     case "alone":
@@ -151,7 +156,7 @@ function claimFrom(from: Register, me: Side, isStart = false): PrimaryClaim {
 /**
  * Takes the arbiter's answer.
  *
- * @param ask What it answers.
+ * @param ask The answered request.
  * @param me This process.
  */
 export function answered(claim: PrimaryClaim, ask: Ask, answer: Answer, me: Side): PrimaryClaim {
@@ -165,7 +170,7 @@ export function answered(claim: PrimaryClaim, ask: Ask, answer: Answer, me: Side
       return judge(claim, answer, me);
     case "joining":
       if (answer.is === "won") return { at: "protected", register: claim.to };
-      // Whatever is there instead, protection has failed, and the generation is to be moved on.
+      // Whatever value is there instead, protection has failed, and the generation must be raised.
       return answered(
         claimFrom(claim.from, me),
         { do: "swap", from: claim.from, to: aloneAfter(claim.from, me) },
@@ -185,7 +190,7 @@ export function answered(claim: PrimaryClaim, ask: Ask, answer: Answer, me: Side
   }
 }
 
-/** What the register's first reading makes of a side that is about to run its VM. */
+/** The state of a side that is about to run its VM, after the first reading of the register. */
 function first(
   claim: { readonly vm: string; readonly known: Register | undefined },
   register: Register | undefined,
@@ -203,13 +208,13 @@ function first(
   return { at: "claiming", from: register, to, isStart: true };
 }
 
-/** Whether a register names this host as the one that runs the VM. */
+/** Whether a register names this host as the host that runs the VM. */
 function isOurs(register: Register, me: Side): boolean {
   const owner = register.state === "alone" ? register.side : register.primary;
   return owner.name === me.name;
 }
 
-/** What another register than the claimed one makes of a claim. */
+/** The state of a claim after the register was found with another value than the claimed one. */
 function judge(
   claim: Extract<PrimaryClaim, { at: "claiming" }>,
   answer: Extract<Answer, { is: "current" | "foreign" }>,
@@ -220,7 +225,7 @@ function judge(
   if (register === undefined) {
     return { ...claim, doubt: "the register is gone: somebody has deleted it" };
   }
-  // Read while another request of ours was under way: it is asked again.
+  // Read while another request of ours was under way: the request is repeated.
   if (isEqual(register, claim.from)) return claim;
   const last = claim.from?.generation ?? 0;
   if (register.generation <= last) {
@@ -230,7 +235,8 @@ function judge(
   if (register.state === "alone") {
     return isSameSide(register.side, me) ? { at: "alone", register } : beaten(register);
   }
-  // Our own joining, of which we had never heard that it was done: the secondary has not, either.
+  // Our own joining has succeeded, but its answer never came: the secondary does not know of it
+  // either.
   return isSameSide(register.primary, me) ? claimFrom(register, me) : beaten(register);
 }
 

@@ -1,42 +1,41 @@
 /**
- * The arbiter's register: the one value, in a store that both hosts reach, that says which side may run
- * a VM. Each change is a compare-and-swap from the value that was read, and moves the generation on by
- * one, so that a change that was asked for long ago can never be made on a later value.
+ * The arbiter's register: the one value, in a store that both hosts reach, that says which side may
+ * run a VM. Each change is a compare-and-swap from the value that was read, and raises the
+ * generation by one, so that an old request can never change a later value.
  *
  * ```text
- *              join: the primary, with a whole replica         give: the primary, its VM stopped
- *  alone(P) ──────────────────────────────► protected(P, S) ──────────────────────────────► alone(S)
- *     ▲                                        │      │                                        ▲
- *     └────────── claim: the primary ──────────┘      └────────── claim: the secondary ────────┘
+ *              join: the primary, with a whole replica give: the primary, its VM stopped alone(P)
+ *  ──────────────────────────────► protected(P, S) ──────────────────────────────► alone(S) ▲ │ │ ▲
+ *  └────────── claim: the primary ──────────┘ └────────── claim: the secondary ────────┘
  * ```
  */
 import { WireError } from "../errors.ts";
 
 /** A host that takes part. */
 export interface Side {
-  /** What the operator calls it: the host's name, unless another was given. */
+  /** The operator's name for it: the host's name, unless another was given. */
   readonly name: string;
-  /** Stands for one kemari process: 16 hexadecimal digits, or {@link ANY_INSTANCE}. */
+  /** Identifies a kemari process: 16 hexadecimal digits, or {@link ANY_INSTANCE}. */
   readonly instance: string;
 }
 
-/** The instance of a side that an operator has named: whichever process runs there. */
+/** The instance of a side that an operator has named: any process that runs there. */
 export const ANY_INSTANCE = "0".repeat(16);
 
 interface Common {
-  /** Whose VM the register is about: its UUID or name; another VM's register is never changed. */
+  /** The VM of the register: its UUID or name; another VM's register is never changed. */
   readonly vm: string;
-  /** 1 for the first value there is; each change adds 1. Below 2^53. */
+  /** 1 for the first value; each change adds 1. Below 2^53. */
   readonly generation: number;
 }
 
-/** One side has the VM, and may say what it likes. */
+/** One side has the VM, and may release all output. */
 export interface Alone extends Common {
   readonly state: "alone";
   readonly side: Side;
 }
 
-/** The secondary has what the primary says, and may claim the VM. */
+/** The secondary has the state behind all released output, and may claim the VM. */
 export interface Protected extends Common {
   readonly state: "protected";
   readonly primary: Side;
@@ -52,12 +51,12 @@ const SIDE = /^([A-Za-z0-9][A-Za-z0-9._-]{0,62})#([0-9a-f]{16})$/;
 const NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$/;
 const VM = /^[!-~]{1,200}$/;
 
-/** Whether a text can be a side's name: as a host's name, at most 63 characters. */
+/** Whether a text can be a side's name: like a host's name, at most 63 characters. */
 export function isSideName(text: string): boolean {
   return NAME.test(text);
 }
 
-/** Whether a text can stand for a VM: 1 to 200 printable ASCII characters without spaces. */
+/** Whether a text can name a VM: 1 to 200 printable ASCII characters without spaces. */
 export function isVmName(text: string): boolean {
   return VM.test(text);
 }
@@ -67,7 +66,7 @@ export function formatSide(side: Side): string {
   return `${side.name}#${side.instance}`;
 }
 
-/** Whether two sides are one process, or an operator's word for it. */
+/** Whether two sides are the same process, or one of them is a host that an operator has named. */
 export function isSameSide(a: Side, b: Side): boolean {
   return a.name === b.name &&
     (a.instance === b.instance || a.instance === ANY_INSTANCE || b.instance === ANY_INSTANCE);
@@ -75,7 +74,7 @@ export function isSameSide(a: Side, b: Side): boolean {
 
 /**
  * Encodes a register: one line of JSON with its keys in a fixed order, so that equal registers are
- * equal texts, which is what a store compares.
+ * equal texts, since stores compare texts.
  */
 export function encodeRegister(register: Register): string {
   const { vm, generation, state } = register;
@@ -87,8 +86,8 @@ export function encodeRegister(register: Register): string {
 }
 
 /**
- * Decodes a register. What this version would not have written is refused, down to the order of the
- * keys: a register is never changed by somebody who does not understand all of it.
+ * Decodes a register. A text that this version would not have written is refused, even for the
+ * order of its keys: no process changes a register that it does not fully understand.
  *
  * @throws {WireError} `too-large`, `bad-value`, or `bad-version` for a later format.
  */

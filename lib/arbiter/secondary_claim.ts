@@ -1,5 +1,6 @@
 /**
- * The side that keeps the replica, and whether it may run it: a state machine without I/O or clock.
+ * The side that keeps the replica, and whether it may run the VM: a state machine without I/O or
+ * clock.
  *
  * ```text
  *                arm              lost, failover            won
@@ -10,11 +11,12 @@
  *      └────────────── session ── beaten ◄────────────┘
  * ```
  *
- * It is driven as the primary's is: {@link askOfSecondary}, {@link answeredSecondary}. While it is in
- * `asking` no transaction is acknowledged and no session begins, whatever arrives
- * ({@link mayAcknowledge}): what the primary has let go by then is all that it ever lets go, and the
- * replica has it. The VM is started in `active` only, which is entered when the register was seen to
- * name this process, or the primary has said so of a handover that it wrote there by itself.
+ * It is driven like the primary's: {@link askOfSecondary}, {@link answeredSecondary}. While it is
+ * in `asking` no transaction is acknowledged and no session begins, whatever arrives ({@link
+ * mayAcknowledge}): so the primary releases no further output, and the replica contains all output
+ * released before. The VM is started only in `active`, which is entered when the register was seen
+ * to name this process, or when the primary reports that it has written a handover into the
+ * register.
  */
 import { type Answer, type Ask, isSameAsk } from "./claim.ts";
 import {
@@ -28,47 +30,52 @@ import {
 } from "./register.ts";
 
 export type SecondaryClaim =
-  /** There is no replica, or none of which the register speaks. */
+  /** There is no replica, or the register does not name it. */
   | { readonly at: "unarmed" }
-  /** The replica is the one that the register speaks of. */
+  /** The register names this replica. */
   | { readonly at: "armed"; readonly register: Protected }
-  /** The primary has stopped its VM, and is about to write into the register that it is ours. */
+  /**
+   * The primary has stopped its VM, and is about to write into the register that the VM is ours.
+   */
   | { readonly at: "given"; readonly register: Protected }
   | {
     readonly at: "asking";
     readonly from: Protected;
     readonly to: Alone;
-    /** Why the register gives no right to anybody at the moment: an operator has to look. */
+    /** Why the register gives nobody a right at the moment: an operator has to intervene. */
     readonly doubt?: string;
   }
   | { readonly at: "active"; readonly register: Alone }
-  /** The VM goes on elsewhere: the replica is of no use. */
+  /** The VM goes on elsewhere: the replica is useless. */
   | { readonly at: "beaten"; readonly register: Register };
 
-/** Whether transactions may be acknowledged, and sessions begin. */
+/** Whether transactions may be acknowledged and sessions may begin. */
 export function mayAcknowledge(claim: SecondaryClaim): boolean {
   return claim.at === "unarmed" || claim.at === "armed" || claim.at === "beaten";
 }
 
-/** What is to be asked of the arbiter now; undefined for nothing. */
+/** The request that is due to the arbiter; undefined for none. */
 export function askOfSecondary(claim: SecondaryClaim): Ask | undefined {
   return claim.at === "asking" ? { do: "swap", from: claim.from, to: claim.to } : undefined;
 }
 
-/** What happens at this side. */
+/** The events of this side. */
 export type SecondaryNews =
-  /** The primary says that the register speaks of this replica. */
+  /** The primary reports that the register names this replica. */
   | { readonly is: "arm"; readonly register: Protected }
-  /** A session begins: what it brings replaces the replica. */
+  /** A session begins: its data replaces the replica. */
   | { readonly is: "session" }
   /** The primary hands its VM over; the last transaction is acknowledged. */
   | { readonly is: "handed-over" }
-  /** The primary says that the register names this side. */
+  /** The primary reports that the register names this side. */
   | { readonly is: "named"; readonly register: Alone }
-  /** The session ended without a word, and the VM is to be taken over for that; or by `kemari failover`. */
+  /**
+   * The session ended without notice, and the VM is to be taken over; or `kemari failover` was
+   * called.
+   */
   | { readonly is: "claim" };
 
-/** Tells the machine what has happened; what does not apply in a state changes nothing. */
+/** Takes an event; events that do not apply in a state change nothing. */
 export function toldSecondary(
   claim: SecondaryClaim,
   news: SecondaryNews,
@@ -97,7 +104,7 @@ export function toldSecondary(
 /**
  * Takes the arbiter's answer.
  *
- * @param ask What it answers.
+ * @param ask The answered request.
  * @param me This process.
  */
 export function answeredSecondary(

@@ -1,20 +1,20 @@
 /**
- * Takes whole records of `bytes[start, end)` and returns one past the last byte taken; what it
- * leaves is presented again, at the front of more.
+ * Takes whole records of `bytes[start, end)` and returns one past the last byte taken; the rest is
+ * presented again, in front of more bytes.
  */
 type TakeRecords = (bytes: Uint8Array, start: number, end: number) => number;
 
 /**
  * Feeds a parser that takes whole records from pieces that are cut anywhere.
  *
- * Only a record that straddles two pieces is copied; all others are parsed where they lie. The
- * carried part grows to the longest record, which the parser bounds.
+ * Only a record that straddles two pieces is copied; all others are parsed in place. The carried
+ * part grows to the longest record, which the parser bounds.
  */
 export class Carry {
   #kept = new Uint8Array(8192);
   #keptBytes = 0;
 
-  /** Bytes that wait for the rest of their record. */
+  /** How many bytes wait for the rest of their record. */
   get pendingBytes(): number {
     return this.#keptBytes;
   }
@@ -27,7 +27,7 @@ export class Carry {
   /** Feeds `bytes[start, end)` to `take`. The bytes may be reused on return. */
   feed(bytes: Uint8Array, start: number, end: number, take: TakeRecords): void {
     let at = start;
-    // Complete the straddling record with as little as it takes: twice as much each time.
+    // Complete the straddling record with as few bytes as possible: try twice as many each time.
     let step = 512;
     while (this.#keptBytes > 0 && at < end) {
       const before = this.#keptBytes;
@@ -39,7 +39,7 @@ export class Carry {
         this.#keptBytes = 0;
         break;
       }
-      // Not even the carried bytes are used up: keep what is left of all of it.
+      // Not even the carried bytes were taken: keep everything that is left.
       this.#kept.copyWithin(0, taken, this.#keptBytes);
       this.#keptBytes -= taken;
       at += more;

@@ -1,4 +1,4 @@
-/** What a command's file declares, and how that becomes a part of the grammar. */
+/** The declaration of a command in its file, and how it becomes part of the grammar. */
 import type { Command } from "@commander-js/extra-typings";
 import type { CommandContext } from "./command_context.ts";
 import { formatTail, type HelpTail } from "./help_tail.ts";
@@ -11,20 +11,23 @@ interface CommandDeclaration<
   Groups extends readonly OptionGroup[],
 > {
   readonly name: string;
-  /** One line, in the list of commands too. */
+  /** One line, also for the list of commands. */
   readonly summary: string;
-  /** Declares the words that are no options. */
+  /** Declares the arguments. */
   readonly arguments?: (command: Command) => Command<Args>;
-  /** In the order of the help. The options of `logging` come behind them, for every command. */
+  /**
+   * The option groups, in the order of the help. Every command has the options of `logging` after
+   * them.
+   */
   readonly groups: Groups;
-  /** Absent for commands that kemari itself starts: no help lists those. */
+  /** Absent for commands that kemari itself starts, which no help lists. */
   readonly help?: HelpTail;
   readonly subcommands?: readonly CliCommand[];
   /**
-   * Carries the command out. What it needs from other rooms, it imports then: `--help` does not wait
-   * for that.
+   * Carries the command out. It imports other rooms only then, so that `--help` does not wait for
+   * them.
    *
-   * @returns The exit code; 0 without one.
+   * @returns The exit code; 0 if undefined.
    */
   readonly run: (
     args: NoInfer<Args>,
@@ -39,7 +42,7 @@ export interface Call {
   readonly command: string;
   readonly args: readonly unknown[];
   readonly options: LogOptions;
-  /** Carries the command out. @returns The exit code; 0 without one. */
+  /** Carries the command out. @returns The exit code; 0 if undefined. */
   run(context: CommandContext): Promise<number | void>;
 }
 
@@ -51,16 +54,18 @@ export interface GrammarHost {
   called(call: Call): Promise<void>;
 }
 
-/** A command that can be made a part of the grammar. */
+/** A command that can become part of the grammar. */
 export interface CliCommand {
   readonly name: string;
   readonly help?: HelpTail;
   readonly subcommands: readonly CliCommand[];
-  /** @param parent What the command's name stands behind: `kemari`, or another command. */
+  /** @param parent The words before the command's name: `kemari`, or another command. */
   addTo(parent: Command, host: GrammarHost, words?: readonly string[]): void;
 }
 
-/** Declares a command. The types of its arguments and options are inferred from the declarations. */
+/**
+ * Declares a command. The types of its arguments and options are inferred from the declarations.
+ */
 export function defineCommand<
   Args extends unknown[] = [],
   const Groups extends readonly OptionGroup[] = readonly [],
@@ -82,7 +87,7 @@ export function defineCommand<
       }
       plain.action(async () => {
         const given = plain.opts();
-        // Each reader yields what its group is declared to yield, and commander what was declared.
+        // Each reader returns its group's declared type, and commander the declared arguments.
         const options = Object.assign({}, ...readers.map((read) => read(given))) as
           & OptionsOf<Groups>
           & LogOptions;

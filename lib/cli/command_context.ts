@@ -1,4 +1,4 @@
-/** What a command gets besides its options: the ways out that lib/cli may not open itself. */
+/** What a command gets besides its options: the I/O that lib/cli must not do itself. */
 import type { StatusLine } from "./status_line.ts";
 import type { Terminal } from "./terminal.ts";
 
@@ -11,8 +11,8 @@ export interface ProcessIo {
   readonly signal: AbortSignal;
 }
 
-/** What `run(options, context)` of each command gets. */
+/** The context for `run(options, context)` of each command. */
 export interface CommandContext extends ProcessIo {
-  /** The line at the bottom of a terminal; draws nothing if nobody is to see it. */
+  /** The line at the bottom of a terminal; draws nothing if it is off. */
   readonly status: StatusLine;
 }

@@ -1,5 +1,5 @@
 /**
- * Log records → lines on stderr.
+ * Writes log records as lines to stderr.
  *
  * Code anywhere to the right of the state machines logs with logtape, under the category of the
  * command: `getLogger(["kemari", "send"]).info("connected to {peer}", { peer })`.
@@ -8,10 +8,10 @@ import { configure, type LogRecord } from "@logtape/logtape";
 import { foreignText } from "../foreign_text.ts";
 import type { LogOptions } from "./options/logging.ts";
 
-/** Characters of one value in a line, at the most. */
+/** The most characters of a value in a line. */
 const MAX_VALUE_CHARS = 4000;
 
-/** A value inside a message: strings as they can be shown, the rest as JSON. */
+/** A value in a message: strings made fit to be shown, others as JSON. */
 function sayValue(value: unknown): string {
   const plain = replaceUnsayable("", value);
   return typeof plain === "string"
@@ -20,8 +20,8 @@ function sayValue(value: unknown): string {
 }
 
 /**
- * u64 counters are bigint, which JSON lacks; errors would come out as `{}`. Much of what is said comes
- * from others: QEMU's names, a peer's words.
+ * Converts values for JSON: bigint counters, errors (which would become `{}`), and text from
+ * others, such as QEMU's names or a peer's messages.
  */
 function replaceUnsayable(_key: string, value: unknown): unknown {
   if (typeof value === "bigint") {

@@ -11,7 +11,9 @@ import { DOOR_LIMITS } from "../host/door/antechamber.ts";
 
 const STREAM = loadStream("plain-11.1-bios");
 const CROWD = 1000;
-/** What memory may come and go by without any stranger: garbage that is not collected yet. */
+/** Behind some seven of them the runtime has all the memory that it lets garbage fill (measured: 100 MB). */
+const CROWDS = 14;
+/** What memory may grow by then: less than two crowds would leave behind. */
 const SLACK_BYTES = 64 * 2 ** 20;
 
 /** The beginning of a HELLO as long as one may be. */
@@ -76,17 +78,17 @@ Deno.test("a thousand strangers cost a receiver neither its session, nor memory,
     await first.write(STREAM);
     await recv.waitFor(/first transaction committed/);
     const usualFiles = openFiles(recv.pid);
-    const usualBytes = residentBytes(recv.pid);
-    {
+    const residents: number[] = [];
+    for (let round = 0; round < CROWDS; round++) {
       await using crowd = new Crowd();
       await crowd.gather(port);
       const most = usualFiles + DOOR_LIMITS.waiting + DOOR_LIMITS.leaving + 1;
       assert.ok(openFiles(recv.pid) <= most, `${openFiles(recv.pid)} descriptors`);
-      assert.ok(residentBytes(recv.pid) < usualBytes + SLACK_BYTES);
+      residents.push(residentBytes(recv.pid));
       assert.equal((await askStatus(control, signal)).state, "receiving");
     }
     await until(() => openFiles(recv.pid) <= usualFiles, "all descriptors to be closed");
-    assert.ok(residentBytes(recv.pid) < usualBytes + SLACK_BYTES);
+    assert.ok(residents.at(-1)! < residents[CROWDS / 2] + SLACK_BYTES, `${residents}`);
     {
       // The next sender is let in though they are all there again.
       await using crowd = new Crowd();

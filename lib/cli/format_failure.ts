@@ -16,7 +16,7 @@ const DETAILS = [
   "errorClass",
 ];
 
-/** Characters of a message, at the most. */
+/** The most characters of a message. */
 const MAX_CHARS = 4000;
 
 /** A property of an unknown value, if it has it. */
@@ -24,14 +24,14 @@ function field(error: unknown, name: string): unknown {
   return typeof error === "object" && error !== null ? Reflect.get(error, name) : undefined;
 }
 
-/** The lines of a stack; the first of them has the message of whatever was thrown. */
+/** The lines of a stack; the first one has the error's message. */
 function plainStack(stack: unknown): string | undefined {
   if (stack === undefined) return undefined;
   return String(stack).split("\n").map((line) => foreignText(line, MAX_CHARS)).join("\n");
 }
 
 /**
- * Which format a command line asks for.
+ * The log format that a command line asks for.
  *
  * @param args The arguments after `kemari`.
  */
@@ -40,9 +40,9 @@ export function wantedLogFormat(args: readonly string[]): LogFormat {
 }
 
 /**
- * The lines that tell why a command ended, each with its line break.
+ * The lines that say why a command has ended, each with its line break.
  *
- * A bug of ours also shows its stack and asks to be reported.
+ * A bug in kemari also shows its stack, and a request to report it.
  *
  * @param timeMs The time of the failure, in milliseconds since 1970; JSON carries it.
  */

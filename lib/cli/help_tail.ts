@@ -1,10 +1,10 @@
-/** The parts of a command's help that commander does not lay out: examples, notes, exit status. */
+/** The parts of a command's help that are not commander's: examples, notes, exit status. */
 import { EXIT } from "../errors.ts";
 
-/** What a command means by the exit codes that it can end with. */
+/** The meanings of a command's exit codes. */
 type ExitStatus = Readonly<Partial<Record<keyof typeof EXIT, string>>>;
 
-/** Words that are explained, in two columns. */
+/** Terms and their explanations, in two columns. */
 type Terms = Readonly<Record<string, string>>;
 
 /** One section of the help. */
@@ -14,26 +14,26 @@ export interface Note {
   readonly parts: readonly (string | Terms)[];
 }
 
-/** What stands below a command's options. */
+/** The help below a command's options. */
 export interface HelpTail {
-  /** Command lines as they are typed; whoever writes a long one breaks it before column 78. */
+  /** Command lines as they are typed; long ones are broken by hand before column 78. */
   readonly examples: readonly string[];
   readonly notes?: readonly Note[];
-  /** Added to what every command means by codes 2, 70 and 130. */
+  /** Added to the meanings of 2, 70 and 130, which all commands have. */
   readonly exits: ExitStatus;
 }
 
-/** What every command means by these codes. */
+/** The meanings that all commands have. */
 const COMMON_EXITS: ExitStatus = {
   usage: "the command line is wrong",
   bug: "a bug in kemari",
   interrupted: "SIGINT, SIGTERM or SIGHUP",
 };
 
-/** Lines become no narrower than this, in characters, however narrow the terminal is. */
+/** The least width of lines, in characters, however narrow the terminal is. */
 const MIN_WIDTH = 40;
 
-/** A term is at most so wide, in characters, that its explanation stands beside it. */
+/** A term wider than this, in characters, has its explanation below rather than beside it. */
 const MAX_TERM_WIDTH = 18;
 
 /**
@@ -61,7 +61,7 @@ function indented(text: string, indent: number, width: number): string[] {
   return wrap(text, width - indent).map((line) => " ".repeat(indent) + line);
 }
 
-/** A word, and its explanation beside it; below it, where the word is too wide. */
+/** A term with its explanation beside it, or below it if the term is too wide. */
 function explained(term: string, text: string, column: number, width: number): string[] {
   const lines = indented(text, column, width);
   const head = `  ${term}`;
@@ -83,7 +83,7 @@ function termLines(terms: Terms, width: number): string[] {
   return Object.entries(terms).flatMap(([term, text]) => explained(term, text, column, width));
 }
 
-/** `Exit status:`, and a line or more for each code, in the order of the codes. */
+/** `Exit status:`, with one or more lines for each code, in the order of the codes. */
 function exitLines(exits: ExitStatus, width: number): string[] {
   const all: ExitStatus = { ...COMMON_EXITS, ...exits };
   const names = Object.keys(EXIT) as (keyof typeof EXIT)[];
@@ -97,7 +97,7 @@ function exitLines(exits: ExitStatus, width: number): string[] {
 /**
  * The text below a command's options: examples, then notes, then what each exit status means.
  *
- * @param width Of the reader's terminal, in characters.
+ * @param width The width of the reader's terminal, in characters.
  */
 export function formatTail({ examples, notes = [], exits }: HelpTail, width: number): string {
   const lineWidth = Math.max(MIN_WIDTH, width);

@@ -149,6 +149,34 @@ Deno.test("send: a connection that is reset behind the ACK of a HANDOVER does no
     assert.equal(code, 0, stderr);
   }));
 
+Deno.test("send: what fails at its own end behind a handover does not undo it", () =>
+  inFolder(async (folder) => {
+    // A monitor that says nothing, and goes when the VM is the secondary's: with taps that is an error.
+    using monitor = Deno.listen({ transport: "unix", path: `${folder}/q` });
+    const clients: Deno.Conn[] = [];
+    const accepting = (async () => {
+      for await (const client of monitor) clients.push(client);
+    })();
+    using server = Deno.listen({ transport: "unix", path: `${folder}/s` });
+    using _network = Deno.listen({ transport: "unix", path: `${folder}/out` });
+    const net = `n=unix:${folder}/in,unix:${folder}/out`;
+    const args = ["send", `unix:${folder}/s`, "--qmp", `${folder}/q`, "--net", net];
+    await using send = new KemariProcess(args, { stdin: "piped" });
+    const writing = send.write(STREAM).then(() => send.closeStdin());
+    const tooSoon = send.ended().then(({ stderr }) => assert.fail(stderr));
+    using peer = new RawPeer(await Promise.race([server.accept(), tooSoon]));
+    tooSoon.catch(() => {});
+    await peer.receiveUntilHandover(OFFERED_FEATURES);
+    await peer.say(ACK);
+    await send.waitFor(/handed over after transaction 1/);
+    monitor.close();
+    await accepting.catch(() => {});
+    for (const client of clients) client.close();
+    await writing;
+    const { code, stderr } = await send.ended();
+    assert.equal(code, 0, stderr);
+  }));
+
 Deno.test("send: a HANDOVER without an answer ends with 4, and says what to look at first", () =>
   inFolder(async (folder) => {
     const { code, stderr } = await handOver(folder, OFFERED_FEATURES, (peer) => {

@@ -103,7 +103,7 @@ Deno.test("options that exclude each other, and credentials that are none, are r
     // Nobody but the other end would know whose certificate to expect.
     const unnamed = await runKemari(["send", `unix:${folder}/s`, "--tls-dir", folder]);
     assert.equal(unnamed.code, 2);
-    assert.match(unnamed.stderr, /no host's name .*\nhint: say with --tls-name/);
+    assert.match(unnamed.stderr, /no host's name .*\nhint: give the name .* --tls-name/);
   }));
 
 Deno.test("a VM goes over a link with a key, and kemari status tells how it is encrypted", () =>

@@ -1,4 +1,4 @@
-/** The command line: what may be written, and what becomes of it. */
+/** Parses the command line, and runs the command. */
 import { Command, CommanderError, Help } from "@commander-js/extra-typings";
 import { EXIT, UsageError } from "../errors.ts";
 import type { Call, GrammarHost } from "./command.ts";
@@ -8,13 +8,13 @@ import { formatTail, type HelpTail } from "./help_tail.ts";
 import type { LogOptions } from "./options/logging.ts";
 import { StatusLine, type StatusMode } from "./status_line.ts";
 
-/** Help is laid out for no more columns than this: longer lines are hard to read. */
+/** The widest help, in columns: longer lines are hard to read. */
 const MAX_HELP_WIDTH = 100;
 
-/** Carries out a command line that was understood; tests put another in its place. */
+/** Carries out a parsed command line; tests replace this function. */
 type CarryOut = (call: Call, context: CommandContext) => Promise<number | void>;
 
-/** What `--log-format`, `--quiet` and `--progress` make of the status line. */
+/** The mode of the status line for `--log-format`, `--quiet` and `--progress`. */
 function statusMode(options: LogOptions, isTerminal: boolean): StatusMode {
   if (options.logFormat === "json" || options.progress === "never") return "off";
   if (options.progress === "always") return isTerminal ? "redraw" : "lines";
@@ -37,7 +37,7 @@ async function runCommand(call: Call, io: ProcessIo, carryOut: CarryOut): Promis
   }
 }
 
-/** How commander's complaint reads as ours. */
+/** Rewrites commander's error message in kemari's form. */
 function usageErrorOf(error: CommanderError): UsageError {
   const message = error.message.replace(/^error: /, "").replaceAll("\n", " ");
   return new UsageError(message, { hint: "See kemari --help, or kemari help COMMAND" });
@@ -115,8 +115,9 @@ function createProgram(version: string, io: ProcessIo, host: GrammarHost): Comma
 /** The text below the list of commands. */
 const PROGRAM_HELP: HelpTail = {
   examples: [
-    "secondary$ kemari recv 0.0.0.0:4000 --key KEY | qemu-system-x86_64 … \\\n    -incoming fd:0",
-    "primary$   kemari protect secondary:4000 --key KEY --qmp /run/vm/qmp.sock",
+    "secondary$ kemari recv 0.0.0.0:4000 --control /run/kemari.ctl | \\\n" +
+    "    qemu-system-x86_64 … -incoming fd:0",
+    "primary$   kemari protect ssh:secondary --qmp /run/vm/qmp.sock",
   ],
   notes: [{
     title: "More",

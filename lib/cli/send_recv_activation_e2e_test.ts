@@ -353,7 +353,14 @@ Deno.test("status says how a receiver and a sender are doing", () =>
       ...{ pages: 0, zeroPages: 0, payloadBytes: 0, wireBytes: 0, replicaBytes: 0 },
       ...{ arriving: false, unreleased: 0, applying: null, lastLoss: null },
       ...{ incompleteDisks: [], pendingWrites: 0, longestSilenceMs: null },
-      ...{ standby: null, takeover: null, ram: null, deviceChange: null, vm: null },
+      ...{
+        standby: null,
+        takeover: null,
+        ram: null,
+        deviceChange: null,
+        vm: null,
+        encryption: null,
+      },
     });
     await using send = new KemariProcess(
       ["send", socket, "--control", `${folder}/sc`, "--session-name", "web-1"],

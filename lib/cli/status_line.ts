@@ -35,12 +35,12 @@ export class StatusLine {
     this.#nowMs = nowMs;
   }
 
-  /** Whether it is worth composing a text at all. */
+  /** Whether a text would be shown at all. */
   get isShown(): boolean {
     return this.#mode !== "off";
   }
 
-  /** Replaces the text; call it as often as you like. Line breaks become spaces. */
+  /** Replaces the text; may be called often. Line breaks become spaces. */
   set(text: string): void {
     if (this.#mode === "off") return;
     this.#text = foreignText(text.replaceAll(/\s*[\r\n]+\s*/g, " "));
@@ -70,7 +70,7 @@ export class StatusLine {
     this.hide();
   }
 
-  /** What draws the text, cut to the width so that the terminal never wraps it. */
+  /** The characters that draw the text, cut to the width so that the terminal never wraps it. */
   #drawing(): string {
     this.#isDrawn = true;
     this.#drawnAtMs = this.#nowMs();

@@ -1,5 +1,5 @@
-/** Where text for people goes, as far as lib/cli may see it. */
-/** Where text for people goes: stderr. */
+/** The output for people, for lib/cli. */
+/** The output for people: stderr. */
 export interface Terminal {
   /** Writes all of `text` before it returns. */
   write(text: string): void;

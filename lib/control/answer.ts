@@ -1,4 +1,4 @@
-/** What a control socket's client is answered: done, refused, or what it has asked for. */
+/** The answers to a control socket's client: done, refused, or what it has asked for. */
 import { foreignText } from "../foreign_text.ts";
 import { EXIT, exitCodeOf, KemariError, RelayedError, WireError } from "../errors.ts";
 import { type SenderDurations, senderDurations } from "./sender_status.ts";
@@ -18,17 +18,17 @@ import { type EarlyEndStatus, type EndStatus, statusShape } from "./end_status.t
 /** The longest answer, in bytes: several times the status of a VM with a hundred taps. */
 export const MAX_ANSWER_BYTES = 1 << 20;
 
-/** What was asked for has been done. */
+/** The request was carried out. */
 interface DoneAnswer {
   readonly ok: true;
 }
 
-/** It has not, or cannot be. */
+/** The request was not, or cannot be, carried out. */
 export interface Refusal {
   readonly error: string;
   /** What the reader can do about it. */
   readonly hint?: string;
-  /** What the end would have exited with, had this been its own end. */
+  /** The exit code of such an error in that process. */
   readonly exitCode?: number;
 }
 
@@ -39,19 +39,21 @@ export type ControlAnswer =
   | (DoneAnswer & Partial<AttachPlace>)
   | Refusal;
 
-/** Texts in an answer are for people, and many of them are another's: a peer's words, QEMU's names. */
+/**
+ * Texts in an answer are for people, and many come from others: a peer's messages, QEMU's names.
+ */
 export function encodeAnswer(answer: ControlAnswer): string {
   return JSON.stringify(answer, plain) + "\n";
 }
 
-/** Texts, and the names of fields, as they can be shown. */
+/** Makes texts, and the names of fields, fit to be shown. */
 function plain(_key: string, value: unknown): unknown {
   if (typeof value === "string") return foreignText(value);
   if (!isObject(value) || Object.keys(value).every((key) => key === foreignText(key))) return value;
   return Object.fromEntries(Object.entries(value).map(([key, each]) => [foreignText(key), each]));
 }
 
-/** What an error is answered as. */
+/** The answer for an error. */
 export function refusalOf(error: unknown): Refusal {
   const { message } = error as Error;
   const hint = error instanceof KemariError ? error.hint : undefined;

@@ -34,6 +34,7 @@ export const MAX_ATTACH_LINE_BYTES = 4096;
 /** Of what was said instead, as much as is shown. */
 const MAX_SAID_CHARS = 200;
 const LINE_BREAK = 0x0a;
+const SAME_KEMARI = "run the same kemari on both hosts";
 
 interface Greeting {
   readonly kemari: "attach";
@@ -167,16 +168,16 @@ export class AttachAsker {
       throw this.#fault(
         `${foreignText(software, MAX_SAID_CHARS)} there attaches senders in another way ` +
           `(version ${version}, and here it is ${ATTACH_VERSION})`,
-        "run the same kemari on both hosts",
+        SAME_KEMARI,
       );
     }
-    if (rest > 0) throw this.#fault("kemari there says more than it was asked");
+    if (rest > 0) throw this.#fault("kemari there says more than it was asked", SAME_KEMARI);
   }
 
   #answered({ text, rest }: TakenLine): AttachStep {
     const value = parsed(text);
     const fail = (what: string): never => {
-      throw this.#fault(`kemari there does not answer as it should: ${what}`);
+      throw this.#fault(`kemari there does not answer as it should: ${what}`, SAME_KEMARI);
     };
     if (value === undefined) return fail("it is not JSON");
     if (Object.hasOwn(value, "error")) {

@@ -1,10 +1,10 @@
-/** What both ends tell of themselves. */
+/** The part of a status that both ends have. */
 import { anyBoolean, anyNumber, anyText, nullable, oneOf, optional, record } from "./shape.ts";
 
 export interface CommonStatus {
   /** The last transaction that the secondary has; 0 before the first. */
   readonly lastCommitted: number;
-  /** Milliseconds since; null before the first. */
+  /** Milliseconds since then; null before the first. */
   readonly lastCommittedAgeMs: number | null;
   readonly syncs: number;
   readonly syncsPerSecond: number;
@@ -14,16 +14,17 @@ export interface CommonStatus {
   readonly payloadBytes: number;
   /** Bytes on the connection, framing included. */
   readonly wireBytes: number;
-  /** How the connection is kept from others; null without one. */
+  /** How the connection is protected; null without a connection. */
   readonly encryption?: EncryptionStatus | null;
 }
 
-/** How a connection is kept from others. */
+/** How a connection is protected. */
 export interface EncryptionStatus {
-  readonly kind: "none" | "tls";
-  /** The name of the peer's key or certificate; null before that is proven. */
+  /** `ssh`: by the ssh that it goes through. */
+  readonly kind: "none" | "tls" | "ssh";
+  /** The name of the peer's key or certificate; null before the peer has proven it. */
   readonly peer: string | null;
-  /** TLS's name for it. */
+  /** The cipher, by its TLS name. */
   readonly cipher: string | null;
   /** Whether the kernel encrypts what this end sends. */
   readonly inKernel: boolean;
@@ -39,14 +40,14 @@ export const COMMON_FIELDS = {
   payloadBytes: anyNumber,
   wireBytes: anyNumber,
   encryption: optional(nullable(record<EncryptionStatus>({
-    kind: oneOf("none", "tls"),
+    kind: oneOf("none", "tls", "ssh"),
     peer: nullable(anyText),
     cipher: nullable(anyText),
     inKernel: anyBoolean,
   }))),
 };
 
-/** What names a VM. */
+/** A VM's names. */
 export interface VmStatus {
   readonly name: string | null;
   readonly uuid: string | null;

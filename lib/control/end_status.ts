@@ -1,4 +1,4 @@
-/** A status of either end, as it is told over a control socket. */
+/** The status of either end, as sent over a control socket. */
 import {
   EARLY_RECEIVER_FIELDS,
   type EarlyReceiverStatus,
@@ -15,7 +15,7 @@ import { oneOf, record, type Shape } from "./shape.ts";
 
 export type EndStatus = SenderStatus | ReceiverStatus;
 
-/** What an end tells that has just begun: its role, what it waits for, and no syncs yet. */
+/** The status of an end that has just begun: its role, what it waits for, and no syncs yet. */
 export type EarlyEndStatus = EarlyStatus | EarlyReceiverStatus;
 
 const SHAPES = {
@@ -27,13 +27,13 @@ const hasRole = record({ role: oneOf("sender", "receiver") });
 
 export const statusShape: Shape<EndStatus | EarlyEndStatus> = (value, path) => {
   const { early, all } = SHAPES[hasRole(value, path).role];
-  // Whoever tells one thing more than at the beginning tells all of it.
+  // A status with any field beyond those of the beginning must have all fields.
   const isWhole = Object.keys(all).some((name) => !(name in early) && name in (value as object));
   const fields = (isWhole ? all : early) as typeof SENDER_FIELDS;
   return record(fields)(value, path);
 };
 
-/** Whether an end tells all there is, or has just begun. */
+/** Whether a status is complete, rather than that of an end that has just begun. */
 export function isWhole(status: EndStatus | EarlyEndStatus): status is EndStatus {
   return "lastCommitted" in status;
 }

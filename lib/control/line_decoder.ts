@@ -8,12 +8,12 @@ export class LineDecoder {
   readonly #from: string;
   #begun: Uint8Array[] = [];
   #begunBytes = 0;
-  /** Of the begun line's first byte, from the start of the connection. */
+  /** The offset of the begun line's first byte, from the start of the connection. */
   #offset = 0;
 
   /**
    * @param maxLineBytes The longest line that is kept, its line break not counted.
-   * @param from Whose lines these are, for errors.
+   * @param from The sender of the lines, for errors.
    */
   constructor(maxLineBytes: number, from: string) {
     this.#maxLineBytes = maxLineBytes;
@@ -23,7 +23,7 @@ export class LineDecoder {
   /**
    * @returns The lines that end in these bytes, without their line breaks.
    * @throws {WireError} `too-large` if a line is longer than the bound; `bad-value` if one is not
-   *   UTF-8. The decoder is of no use afterwards.
+   *   UTF-8. The decoder must not be used afterwards.
    */
   receive(bytes: Uint8Array): string[] {
     const lines: string[] = [];

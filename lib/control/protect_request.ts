@@ -14,10 +14,10 @@ import {
 import type { CompressMode } from "./sender_status.ts";
 import type { HeldClass } from "./tap_status.ts";
 
-/** As it was sent; `settings` of another program's request may be of any shape. */
+/** The request as it was sent; `settings` of another program's request may have any shape. */
 export interface ProtectRequest<Settings = ViaConfig> {
   readonly command: "protect";
-  /** The program that asks: both are to be the same. */
+  /** The version that asks: both ends have to be the same. */
   readonly software: string;
   readonly settings: Settings;
 }
@@ -53,7 +53,7 @@ export interface ViaConfig {
   readonly onSecondaryLoss: "continue" | "stop";
   readonly retry: boolean;
   readonly sessionName?: string;
-  /** What names the VM, in place of QEMU's UUID and name. */
+  /** The VM's name, in place of QEMU's UUID and name. */
   readonly vm?: string;
   /** The end that is asked has the taps: none are named. */
   readonly taps: {
@@ -61,7 +61,7 @@ export interface ViaConfig {
     readonly disks: readonly never[];
     readonly diskSync: "full" | "none";
   };
-  /** Without it, whoever has the taps knows what is best. */
+  /** Undefined: the end that has the taps knows what is best. */
   readonly syncOn?: readonly HeldClass[];
   readonly syncMinIntervalMs: number;
   readonly heartbeatMs: number;
@@ -121,7 +121,7 @@ const withSettings = record<{ readonly settings: ViaConfig }>({
 });
 
 /**
- * Checks the settings of a request, once it is known to be one of this program's own.
+ * Checks the settings of a request that is known to come from the same version.
  *
  * @throws {WireError} `bad-value`, naming the field that is missing or of another type.
  */

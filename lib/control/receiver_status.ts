@@ -1,4 +1,4 @@
-/** What a receiver tells of itself; the JSON is a contract. */
+/** The status of a receiver; the JSON is a contract. */
 import { COMMON_FIELDS, type CommonStatus, vmShape, type VmStatus } from "./common_status.ts";
 import { type LatencySummary, latencySummary } from "./recent_durations.ts";
 import {
@@ -13,32 +13,32 @@ import {
   record,
 } from "./shape.ts";
 
-/** Whether room is made sure of: `--ram-reserve`. */
+/** Whether room is reserved: `--ram-reserve`. */
 export type RamReserve = "full" | "none";
 
-/** Where a replica's RAM is, and what is sure of its room. */
+/** Where a replica's RAM is, and how much room is reserved. */
 export interface RamStatus {
   readonly folder: string;
   readonly reserve: RamReserve;
-  /** Room that nobody else can take. */
+  /** Bytes of reserved room. */
   readonly reservedBytes: number;
 }
 
-/** How the QEMU that stands by beside the replica is doing. */
+/** The status of the standby QEMU. */
 export interface StandbyStatus {
   readonly state: "none" | "checking" | "starting" | "ready" | "loading" | "running" | "cold";
-  /** QEMU's process id, where one runs. */
+  /** QEMU's process id, if it runs. */
   readonly pid: number | null;
   /** How often it has died and been started again. */
   readonly restarts: number;
-  /** Why the last one died, or why activation will be cold. */
+  /** Why the last QEMU died, or why activation will be cold. */
   readonly reason: string | null;
 }
 
-/** What `kemari status` tells of a takeover. Times are milliseconds since it was decided on. */
+/** A takeover in `kemari status`. Times are milliseconds since the decision. */
 export interface TakeoverStatus {
   readonly cause: "handover" | "loss" | "failover";
-  /** When the primary was found to be gone, or failover was asked for. ISO 8601. */
+  /** When the primary's loss was noticed, or failover was asked for. ISO 8601. */
   readonly detectedAt: string;
   readonly transaction: number;
   /** `warm`: a standby took device state alone; `cold`: a QEMU took the whole stream. */
@@ -47,11 +47,11 @@ export interface TakeoverStatus {
   readonly fencedMs: number | null;
   /** What was committed is applied: RAM, disks, held output. */
   readonly appliedMs: number | null;
-  /** QEMU has the state; where a command or stdout takes it: has read it. */
+  /** QEMU has loaded the state; a command, or the reader of stdout, has read it. */
   readonly loadedMs: number | null;
-  /** The guest runs; null where only the command knows. */
+  /** The guest runs; null if only the command knows. */
   readonly runningMs: number | null;
-  /** The first frame has come out of the VM, its announcement included. */
+  /** The VM has sent its first frame, which may be its announcement. */
   readonly firstPacketMs: number | null;
 }
 
@@ -62,9 +62,9 @@ export interface ReceiverStatus extends CommonStatus {
   readonly state: "starting" | "listening" | "receiving" | "waiting" | "activating" | "active";
   readonly machine: string | null;
   readonly sender: string | null;
-  /** Memory that holds guest pages. */
+  /** Bytes of memory with guest pages. */
   readonly replicaBytes: number;
-  /** Where they are in files, and what is sure of the room there; null where they are in memory. */
+  /** The folder and the reserved room if the pages are in files; null if they are in memory. */
   readonly ram?: RamStatus | null;
   /** How the VM's devices have changed since this recv first saw them, by name; null if not. */
   readonly deviceChange?: string | null;
@@ -72,23 +72,23 @@ export interface ReceiverStatus extends CommonStatus {
   readonly applying: LatencySummary | null;
   /** Whether a transaction has begun to arrive and is not committed. */
   readonly arriving: boolean;
-  /** Packets and writes of committed transactions that the primary may not have let go. */
+  /** Packets and writes of committed transactions that the primary may not have released. */
   readonly unreleased: number;
-  /** The longest time in which this sender was not heard, ms: --grace must be well above it. */
+  /** The longest silence of this sender, ms: --grace must be well above it. */
   readonly longestSilenceMs: number | null;
   /** Writes of committed transactions that a copy of a disk has not taken yet, or has refused. */
   readonly pendingWrites: number;
-  /** Disks that do not go with the committed state: the VM cannot go on here. */
+  /** Disks that do not fit the committed state: the VM cannot go on here. */
   readonly incompleteDisks: readonly string[];
   /** Why the last session ended. */
   readonly lastLoss: string | null;
   /** The warm standby, if there is to be one. */
   readonly standby?: StandbyStatus | null;
-  /** The takeover that is under way, or was made. */
+  /** The present or last takeover. */
   readonly takeover?: TakeoverStatus | null;
 }
 
-/** What a receiver tells before it listens. */
+/** The status of a receiver before it listens. */
 export type EarlyReceiverStatus = Pick<ReceiverStatus, "role" | "state" | "syncs">;
 
 const standbyStatus = record<StandbyStatus>({

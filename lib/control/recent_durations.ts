@@ -15,7 +15,7 @@ export const latencySummary = record<LatencySummary>({
   max: anyNumber,
 });
 
-/** Durations themselves: whoever knows an earlier `count` knows which of them are newer. */
+/** The last durations: a reader that knows an earlier `count` knows which of them are newer. */
 export interface RecentDurations {
   readonly count: number;
   readonly ms: readonly number[];

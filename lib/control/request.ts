@@ -1,14 +1,13 @@
 /**
- * What is asked over a control socket, one JSON object a line.
+ * The requests to a control socket, a JSON object on each line.
  *
  * ```text
- * {"command":"status"}                       → a status, see status.ts
- * {"command":"durations"}                    → a sender's last thousands of each kind of duration
- * {"command":"failover","stale":true}        → see answer.ts, when the VM's state has been handed on
- * {"command":"protect","software":…,"settings":…}   → see answer.ts, when the protection ends
- * {"command":"attach","way":"direct","identity":…,"key":…}   → see answer.ts: where to connect
- * {"command":"attach","way":"over-ssh"}      → see answer.ts, when the session has ended; with two
- *                                              descriptors, to read from and to write to
+ * {"command":"status"} → a status, see status.ts {"command":"durations"} → a sender's last
+ * thousands of each kind of duration {"command":"failover","stale":true} → see answer.ts, when the
+ * VM's state has been handed on {"command":"protect","software":…,"settings":…} → see answer.ts,
+ * when the protection ends {"command":"attach","way":"direct","identity":…,"key":…} → see
+ * answer.ts: where to connect {"command":"attach","way":"over-ssh"} → see answer.ts, when the
+ * session has ended; with two descriptors, to read from and to write to
  * ```
  */
 import { type AttachRequest, attachRequestShape } from "./attach_request.ts";
@@ -25,7 +24,7 @@ export type AttachCommand = AttachRequest & { readonly command: "attach" };
 export type ControlRequest =
   | { readonly command: "status" }
   | { readonly command: "durations" }
-  /** `stale`: the replica is wanted however old it is known to be; false unless said. */
+  /** `stale`: start the replica even if it is known to be old; default false. */
   | { readonly command: "failover"; readonly stale: boolean }
   | AttachCommand
   | ProtectRequest<unknown>;
@@ -39,7 +38,7 @@ export function encodeRequest(request: ControlRequest): string {
 /**
  * Reads a request. Settings to protect with are left unchecked: see {@link decodeViaConfig}.
  *
- * @returns It; or what a line is to be answered that asks for nothing there is.
+ * @returns The request; or the answer to a line that is no known request.
  * @throws {WireError} `bad-value` if a field is missing or of another type.
  */
 export function decodeRequest(line: string): ControlRequest | Refusal {

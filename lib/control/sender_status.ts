@@ -1,4 +1,4 @@
-/** What a sender tells of itself; the JSON is a contract. */
+/** The status of a sender; the JSON is a contract. */
 import { COMMON_FIELDS, type CommonStatus, vmShape, type VmStatus } from "./common_status.ts";
 import {
   type LatencySummary,
@@ -22,9 +22,9 @@ export type CompressMode = "none" | "zstd" | "delta" | "auto";
 
 export interface SenderStatus extends CommonStatus {
   readonly role: "sender";
-  /** The VM; nulls where nothing names it. */
+  /** The VM; null for names that it does not have. */
   readonly vm?: VmStatus;
-  /** `starting` to `connecting`: there is no session yet, and little else to tell. */
+  /** `starting` to `connecting`: there is no session yet. */
   readonly state:
     | "starting"
     | "waiting for QEMU"
@@ -36,9 +36,9 @@ export interface SenderStatus extends CommonStatus {
     | "suspended";
   readonly mode: "colo" | "stream" | "snapshots";
   readonly peer: string;
-  /** Pages left out because the replica has them. */
+  /** How many pages were left out because the replica has them. */
   readonly unchangedPages: number;
-  /** What was made for the secondary since this session began, by what it is for. */
+  /** Bytes made for the secondary since this session began, by purpose. */
   readonly sent: SentParts;
   readonly compression: CompressionStatus;
   /** The VM's pause at a checkpoint, ms. */
@@ -50,36 +50,39 @@ export interface SenderStatus extends CommonStatus {
   /** Transactions sent and not acknowledged. */
   readonly inFlight: number;
   readonly pendingBytes: number;
-  /** What the VM says past kemari, as `protect` found it; `send` does not know. */
+  /**
+   * The VM's output that does not go through kemari, as `protect` found it; `send` does not know
+   * it.
+   */
   readonly outside?: OutsideStatus | null;
   /** How the VM's devices have changed since this protection began, by name; null if not. */
   readonly deviceChange?: string | null;
-  /** Where there are any. */
+  /** Absent without taps. */
   readonly taps?: TapStatus;
 }
 
-/** In bytes; together what is on the connection and what waits for it, unless it is packed. */
+/** In bytes; unless packed, the sum is what was written to the connection and what waits for it. */
 export interface SentParts {
-  /** RAM records: pages, and what says where they go. */
+  /** RAM records: pages and their places. */
   readonly pages: number;
   readonly deviceState: number;
   /** The VM's packets and disk writes. */
   readonly events: number;
-  /** ft-transaction's own. */
+  /** The protocol's own bytes. */
   readonly framing: number;
 }
 
-/** What a sender answers to `durations`: what its percentiles are made of. */
+/** A sender's answer to `durations`: the values from which its percentiles are computed. */
 export interface SenderDurations extends RecentHolds {
   readonly pause: RecentDurations;
   readonly receiving: RecentDurations;
   readonly roundTrip: RecentDurations;
 }
 
-/** What is made of QEMU's stream before it is sent. */
+/** Compression of QEMU's stream. */
 export interface CompressionStatus {
   readonly mode: CompressMode;
-  /** Bytes that QEMU sent for transactions; what is left of them is `payloadBytes`. */
+  /** Bytes that QEMU sent for transactions; `payloadBytes` is what remains of them. */
   readonly streamBytes: number;
   /** Pages sent as differences; `unchangedPages` were not sent. */
   readonly deltaPages: number;
@@ -87,24 +90,26 @@ export interface CompressionStatus {
   readonly packedFromBytes: number;
   readonly packedToBytes: number;
   readonly packingMs: number;
-  /** Copies of pages that are kept, and how many of them at the most. */
+  /** Bytes of pages that are kept, and the limit. */
   readonly cacheBytes: number;
   readonly cacheLimitBytes: number;
   readonly cacheHits: number;
   readonly cacheMisses: number;
   readonly cacheEvictions: number;
-  /** Checkpoint read to forwarded, ms: work that is put off until the VM runs. */
+  /** From a checkpoint read to it forwarded, ms: work that is put off until the VM runs. */
   readonly settling: LatencySummary;
 }
 
-/** What goes past kemari, as QEMU says; `qmp/outside_output.ts` finds it out. */
+/** Output that does not go through kemari; `qmp/outside_output.ts` finds it. */
 export interface OutsideStatus {
-  /** Why nothing at all is held; then the lists say what that is. `null` where something is. */
+  /**
+   * Why nothing at all is held, if so; the lists then have everything. `null` if something is held.
+   */
   readonly unheld: string | null;
   readonly nics: readonly OutsideNic[];
   /** Drives that another NBD server than kemari serves. */
   readonly drives: readonly string[];
-  /** Serial ports, channels and other devices that somebody outside may listen to. */
+  /** Serial ports, channels and other devices that others may listen to. */
   readonly others: readonly string[];
 }
 
@@ -112,17 +117,17 @@ interface OutsideNic {
   readonly name: string;
   readonly model: string;
   readonly mac: string;
-  /** QEMU's network back ends on the other side of its cable. */
+  /** QEMU's network back ends to which it is connected. */
   readonly backends: readonly {
     readonly name: string;
     readonly type: string;
     readonly info: string;
   }[];
-  /** All of it, for people. */
+  /** The same in sentences, for people. */
   readonly text: string;
 }
 
-/** What is known before there is a session: whom it is for, and what is waited for. */
+/** The status before there is a session: the target, and what is waited for. */
 export type EarlyStatus = Pick<SenderStatus, "role" | "state" | "peer" | "syncs">;
 
 const state = oneOf<SenderStatus["state"]>(

@@ -1,33 +1,33 @@
 /**
- * What another process's JSON has to look like before it is believed.
+ * Checks of another process's JSON before it is used.
  *
  * A {@link Shape} returns the very value that it was given, so that fields which it does not know,
- * a later version's, are still there. Fields that it knows are all required, unless they are
- * {@link optional}: whatever is added to a shape after a release is optional there, since an end of
- * the release before may be asked.
+ * a later version's, are still there. Fields that it knows are all required, unless they are {@link
+ * optional}: fields that are added after a release are optional, since an end of an earlier release
+ * may be asked.
  */
 import { WireError } from "../errors.ts";
 
 /**
- * @param path Where the value stands in the message, such as `pause.p50`; empty for the whole.
+ * @param path The value's place in the message, such as `pause.p50`; empty for the whole.
  * @throws {Mismatch} if the value is of another shape.
  */
 export type Shape<T> = (value: unknown, path: string) => T;
 
-/** A shape for each field; the compiler sees to it that none is left out or made up. */
+/** A shape for each field; the compiler checks that none is missing or superfluous. */
 export type Fields<T> = { readonly [K in keyof T]-?: Shape<T[K]> };
 
-/** How long a value may be that a message quotes. */
+/** The most characters of a value that an error quotes. */
 const MAX_QUOTED_CHARS = 40;
 
-/** The first thing that was found to be wrong; {@link checked} makes an error of it. */
+/** The first mismatch that was found; {@link checked} makes an error of it. */
 export class Mismatch extends Error {}
 
 /**
  * Checks a whole message.
  *
- * @param what What it was taken for, such as `/run/ctl: the answer is no kemari status`.
- * @param hint What to do if it is not that.
+ * @param what The beginning of the error, such as `/run/ctl: the answer is no kemari status`.
+ * @param hint What to do if the check fails.
  * @throws {WireError} `bad-value`, naming the first field that is missing or of another type.
  */
 export function checked<T>(value: unknown, shape: Shape<T>, what: string, hint?: string): T {
@@ -45,7 +45,7 @@ function mismatch(value: unknown, path: string, wanted: string): Mismatch {
   return new Mismatch(`${name} must be ${wanted}, and is ${describe(value)}`);
 }
 
-/** Lists and objects are not written out: they may be long, and deep. */
+/** A value in words; lists and objects are not written out, since they may be long and deep. */
 function describe(value: unknown): string {
   if (Array.isArray(value)) return "a list";
   if (isObject(value)) return "an object";
@@ -58,7 +58,7 @@ export const anyText: Shape<string> = (value, path) => {
   throw mismatch(value, path, "a text");
 };
 
-/** JSON has no other numbers than finite ones, but for those too large for a double. */
+/** A finite number: JSON's numbers are finite, except those too large for a double. */
 export const anyNumber: Shape<number> = (value, path) => {
   if (typeof value === "number" && Number.isFinite(value)) return value;
   throw mismatch(value, path, "a number");
@@ -69,7 +69,7 @@ export const anyBoolean: Shape<boolean> = (value, path) => {
   throw mismatch(value, path, "true or false");
 };
 
-/** One of a few constants. */
+/** One of some constants. */
 export function oneOf<const T extends string | number | boolean>(...choices: T[]): Shape<T> {
   return (value, path) => {
     const found = choices.find((choice) => choice === value);
@@ -83,7 +83,7 @@ export function optional<T>(shape: Shape<T>): Shape<T | undefined> {
   return (value, path) => value === undefined ? undefined : shape(value, path);
 }
 
-/** May be `null`, where there is no such thing now. */
+/** May be `null`, if there is no such thing now. */
 export function nullable<T>(shape: Shape<T>): Shape<T | null> {
   return (value, path) => value === null ? null : shape(value, path);
 }

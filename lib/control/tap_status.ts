@@ -1,4 +1,4 @@
-/** What an end's taps tell of themselves. */
+/** The status of an end's taps. */
 import {
   type LatencySummary,
   latencySummary,
@@ -7,45 +7,48 @@ import {
 } from "./recent_durations.ts";
 import { anyBoolean, anyNumber, anyText, listOf, mapOf, nullable, oneOf, record } from "./shape.ts";
 
-/** Where the time goes that output of one class is held, in ms. */
+/** The parts of the time for which output of a class is held, in ms. */
 export interface EventLatencySummary {
-  /** First event of an epoch → a synchronization is asked for, or begins by itself. */
+  /**
+   * From the first event of an epoch to the request for a synchronization, or its beginning without
+   * a request.
+   */
   readonly trigger: LatencySummary;
-  /** That → the secondary has acknowledged it. */
+  /** From then to the secondary's acknowledgement. */
   readonly commit: LatencySummary;
-  /** That → everything of the epoch is out, or written. */
+  /** From then until everything of the epoch has left, or is written. */
   readonly release: LatencySummary;
 }
 
-/** What went through, since the tap was opened. */
+/** The frames of a tap since it was opened. */
 export interface NetTapCounters {
-  /** Waiting for their epoch now. */
+  /** Frames that wait for their epoch now. */
   readonly heldFrames: number;
   readonly heldBytes: number;
-  /** Waiting at all: held ones, and those that OUT has not taken yet. */
+  /** All waiting frames: held ones, and those that OUT has not taken yet. */
   readonly queuedFrames: number;
   readonly queuedBytes: number;
-  /** Guest → world without being held. */
+  /** From the guest to the world without being held. */
   readonly passedOut: number;
-  /** Guest → world after their epoch was released. */
+  /** From the guest to the world after their epoch was released. */
   readonly releasedFrames: number;
-  /** World → guest. */
+  /** From the world to the guest. */
   readonly passedIn: number;
-  /** World → guest while no QEMU was connected, or none that ran: as with a machine that is off. */
+  /** From the world to the guest while no VM ran: dropped, as with a machine that is off. */
   readonly droppedNoGuest: number;
-  /** Guest → world: OUT itself finds them at fault, and would for ever. */
+  /** From the guest to the world: dropped, since OUT would never take them. */
   readonly droppedByOut: number;
-  /** QEMUs turned away because one was connected. */
+  /** How many QEMUs were turned away because another was connected. */
   readonly refusedGuests: number;
   readonly guestConnected: boolean;
   readonly outConnected: boolean;
-  /** From being read out of QEMU's socket to having left, of released frames. */
+  /** For released frames: from reading them out of QEMU's socket until they left. */
   readonly hold: LatencySummary;
 }
 
-/** How far a disk has come, in bytes of it. */
+/** The progress of a disk's resync, in bytes of the disk. */
 export interface ResyncProgress {
-  /** Compared, or copied without; the whole disk when it is done. */
+  /** Compared, or copied without comparison; the whole disk when it is done. */
   readonly doneBytes: number;
   /** Of those, found equal. */
   readonly equalBytes: number;
@@ -60,20 +63,20 @@ export interface DiskStatus {
   readonly sizeBytes: number;
   /** Share of the secondary's copy that is in step, 0 to 1. */
   readonly copied: number;
-  /** How it got there in this session, in bytes of the disk. */
+  /** The progress in this session, in bytes of the disk. */
   readonly resync: ResyncProgress;
   readonly heldBytes: number;
   readonly unreleasedWrites: number;
-  /** Above so many bytes held, requests of the guest wait for bursts. */
+  /** When more bytes than this are held, requests of the guest wait for bursts. */
   readonly limitBytes: number;
   /** How often and how long they have waited. */
   readonly throttled: number;
   readonly throttledMs: number;
-  /** Why the image does not take writes that it should have by now; null where it does. */
+  /** Why the image does not take writes that it should have by now; null if it takes them. */
   readonly stuck: string | null;
   /** Requests that the image's storage has not answered yet. */
   readonly waiting: number;
-  /** For how long it has answered none of them; 0 where there is none. */
+  /** For how long it has answered none of them; 0 if there is none. */
   readonly stalledMs: number;
 }
 
@@ -85,7 +88,7 @@ export interface TapStatus {
   readonly disks: readonly DiskStatus[];
   /** First write of an epoch to its release, ms. */
   readonly diskHold: LatencySummary;
-  /** Where the time goes that output is held, by class. */
+  /** The parts of the time for which output is held, by class. */
   readonly latency: Readonly<Record<HeldClass, EventLatencySummary>>;
 }
 

@@ -1,13 +1,13 @@
-/** Whether a certificate may be used, and whether somebody should hear that this will end. */
+/** Whether a certificate may be used, and whether to warn that it will expire. */
 
-/** How long before its end a certificate is warned of, in seconds. */
+/** How long before a certificate's end to warn, in seconds. */
 export const WARN_S = 30 * 24 * 3600;
 
 export type CertificateAge = "not-yet-valid" | "good" | "ends-soon" | "expired";
 
 /**
- * @param begunS Seconds since its first moment; negative before that.
- * @param leftS Seconds until its last one; negative behind that.
+ * @param begunS Seconds since the certificate became valid; negative before that.
+ * @param leftS Seconds until it expires; negative after that.
  */
 export function certificateAge(begunS: number, leftS: number): CertificateAge {
   if (leftS < 0) return "expired";

@@ -1,14 +1,14 @@
 /**
- * Where a sender connects to that has found its receiver by ssh.
+ * The address to which a sender connects that has found its receiver by ssh.
  *
- * A receiver that listens at one address of a network says by that where it is to be reached: often a
- * network of its own, beside that of the logins. One that listens at all of its addresses is reached
- * where ssh has reached its host. One that listens for its own host only is not reached at all, unless
- * that host is ours.
+ * A receiver that listens on a certain address is reached at that address, often in a network of
+ * its own beside that for logins. A receiver that listens on all its addresses is reached at the
+ * address at which ssh has reached its host. A receiver that listens for its own host only cannot
+ * be reached from another host.
  */
 import { isLoopback } from "./link_security.ts";
 
-/** @property answer What there is to do; `unreachable`: only ssh itself leads there. */
+/** @property answer What to do; `unreachable`: only ssh itself leads there. */
 export type DialAddress =
   | { readonly answer: "dial"; readonly host: string }
   | { readonly answer: "unreachable" };

@@ -1,40 +1,44 @@
 /**
- * How a link is protected from others, and where it need not be.
+ * How a link is protected, and where it need not be.
  *
- * What crosses a link is a VM's memory, with every key in it; and whoever may speak on it may give a
- * host a VM to run. Loopback, a Unix socket and a pipe are reached by this host's own users, whom the
- * system keeps apart. A network is reached by anybody: there a link is encrypted and both ends prove
- * who they are, or somebody has said in so many words that this network is as good as a cable.
+ * A VM's memory crosses a link, with every key in it; and a sender on a link can give a host a VM
+ * to run. Loopback, a Unix socket and a pipe are accessible only on this host, where the system
+ * separates the users. A network is accessible to anybody: there a link is encrypted and both ends
+ * prove who they are, unless an operator has explicitly said that the network is as safe as a
+ * cable.
  */
 import { UsageError } from "../errors.ts";
 
-/** What an end is told on its command line. */
+/** The choices on an end's command line. */
 export interface SecurityOptions {
-  /** File of pre-shared keys. */
+  /** The file of pre-shared keys. */
   readonly key?: string;
-  /** Folder with certificates. */
+  /** The folder with certificates. */
   readonly tlsDir?: string;
-  /** Names that the peer's certificate may bear. */
+  /** The names that the peer's certificate may have. */
   readonly tlsName?: readonly string[];
-  /** A network may be crossed without encryption. */
+  /** Whether a network may be crossed without encryption. */
   readonly plain?: boolean;
 }
 
-/** What follows from it. */
+/** The resulting protection. */
 export type LinkSecurity =
   | { readonly kind: "plain"; readonly crossesNetworks: boolean }
   | { readonly kind: "key"; readonly file: string }
   | {
     readonly kind: "certificates";
     readonly folder: string;
-    /** Empty: a sender's own target, or any sender of the authority's. */
+    /**
+     * Empty: for a sender its target's name; for a receiver any sender with a certificate of the
+     * authority.
+     */
     readonly names: readonly string[];
   };
 
 /**
- * Chooses it.
+ * Chooses the protection.
  *
- * @throws {UsageError} Two of them are asked for, or names without certificates.
+ * @throws {UsageError} More than one protection is asked for, or names without certificates.
  */
 export function chooseSecurity(
   { key, tlsDir, tlsName = [], plain }: SecurityOptions,
@@ -60,7 +64,10 @@ export function chooseSecurity(
   return { kind: "plain", crossesNetworks: plain === true };
 }
 
-/** What {@link chooseSecurity} makes that of; for an end that is asked over a control socket. */
+/**
+ * The options of a protection, from which {@link chooseSecurity} makes the same; for a request over
+ * a control socket.
+ */
 export function securityOptions(security: LinkSecurity): SecurityOptions {
   switch (security.kind) {
     case "plain":
@@ -72,7 +79,7 @@ export function securityOptions(security: LinkSecurity): SecurityOptions {
   }
 }
 
-/** Whether a text is an IP address, and no host's name. */
+/** Whether a text is an IP address rather than a host's name. */
 export function isAddress(text: string): boolean {
   return /^\d+(\.\d+){3}$/.test(text) || text.includes(":");
 }
@@ -108,16 +115,16 @@ export function listeningAt(
   return takesSessionKeys ? "session-keys" : "refused";
 }
 
-/** Whether what is sent to, or comes from, an IP address may be in plain. */
+/** Whether a link with an IP address may be without encryption. */
 export function mayBePlain(security: LinkSecurity, ip: Uint8Array): boolean {
   return security.kind !== "plain" || security.crossesNetworks || isLoopback(ip);
 }
 
 /**
- * Whom a sender expects behind its target, by certificate.
+ * The names that a sender expects in its target's certificate.
  *
- * @param host The target's, if it has one.
- * @throws {UsageError} Nothing says who that is.
+ * @param host The target's host, if it has one.
+ * @throws {UsageError} There is no name to expect.
  */
 export function expectedNames(
   security: Extract<LinkSecurity, { kind: "certificates" }>,
@@ -125,7 +132,7 @@ export function expectedNames(
 ): readonly string[] {
   if (security.names.length > 0) return security.names;
   if (host !== undefined) return [host.replace(/%.*$/, "")];
-  throw new UsageError("this target has no host's name that its certificate could bear", {
-    hint: "say with --tls-name which name the secondary's certificate bears",
+  throw new UsageError("this target has no host's name that its certificate could have", {
+    hint: "give the name in the secondary's certificate with --tls-name",
   });
 }

@@ -1,11 +1,11 @@
 /**
- * Why a primary's session has ended, by what was seen of it: the error that ended it, and what QEMU has
- * said. What follows is decided in `primary_end.ts`.
+ * Why a primary's session has ended, judged by the error that ended it and by what QEMU has said.
+ * What follows is decided in `primary_end.ts`.
  *
- * **Why the order matters.** The secondary's word that it has taken over, and that it has given us up
- * for silence, is about who may run the VM, and comes before all else. After that the VM's own end: a
- * connection that breaks in the same moment changes nothing of it. Whether a stream that ends is a death
- * or not is never told by the stream: QEMU has to be looked at.
+ * **Why the order matters.** If the secondary says that it has taken over, or that it has given
+ * this primary up for silence, that decides which host may run the VM, and comes first. Then the
+ * VM's own end: a connection that breaks at the same moment does not change it. Whether the end of
+ * QEMU's stream is a crash, the stream never shows: QEMU has to be examined.
  */
 import type { Party, WireFault } from "../errors.ts";
 import type { PrimaryEnd } from "./primary_end.ts";
@@ -13,21 +13,21 @@ import { endBehind, type VmFate } from "./vm_fate.ts";
 
 /** What is known when a session ends, before QEMU is asked. */
 export interface SeenPrimaryEnd {
-  /** What is wrong with the bytes, where they have ended it. */
+  /** The fault of the peer's bytes, if they have ended the session. */
   readonly fault?: WireFault;
-  /** Who is lost, where a lost connection has ended it. */
+  /** The party that is lost, if a lost connection has ended the session. */
   readonly lost?: Party;
-  /** QEMU's word for its VM, where that has ended it. */
+  /** QEMU's report on its VM, if that has ended the session. */
   readonly said?: "vm-ended" | "guest-sleeps";
   /** Whether QEMU has said by now that its VM was shut down. */
   readonly wasShutDown: boolean;
-  /** Whether whoever runs protect has ended it by now. */
+  /** Whether the operator has ended protect by now. */
   readonly isInterrupted: boolean;
 }
 
 /**
- * @returns Why it ended; `look-at-vm` where that depends on the VM's fate:
- *   {@link judgePrimaryEndByFate}.
+ * @returns Why it ended; `look-at-vm` if that depends on the VM's fate: {@link
+ *   judgePrimaryEndByFate}.
  */
 export function judgePrimaryEnd(seen: SeenPrimaryEnd): PrimaryEnd | "look-at-vm" {
   const { fault, lost, said, wasShutDown, isInterrupted } = seen;
@@ -40,8 +40,8 @@ export function judgePrimaryEnd(seen: SeenPrimaryEnd): PrimaryEnd | "look-at-vm"
   return isInterrupted ? "interrupted" : "fault";
 }
 
-/** Why it ended, with the VM looked at. */
+/** Why it ended, when the VM's fate is known. */
 export function judgePrimaryEndByFate(fate: VmFate, isInterrupted: boolean): PrimaryEnd {
-  // Our own farewell may have cut the stream.
+  // This end's own farewell may have cut the stream.
   return isInterrupted && fate.kind === "alive" ? "interrupted" : endBehind(fate);
 }

@@ -2,7 +2,7 @@ import type { Behind } from "./failover.ts";
 import type { SecondaryEnd } from "./secondary_end.ts";
 
 /**
- * Whether a replica is the last state of its VM, over all sessions of one `recv`.
+ * Whether a replica is the last state of its VM, over all sessions of a `recv`.
  *
  * ```text
  *            senderCame()                    committed()
@@ -14,14 +14,14 @@ import type { SecondaryEnd } from "./secondary_end.ts";
  * ```
  *
  * **Why no later state is overlooked.** A replica counts as current only from a commit in a session
- * until something shows that the VM has gone on without us: the sender's word that it leaves, our own
- * refusal, our own standing still, or a sender that comes anew, which may have run in between. A loss
- * shows nothing of the kind, since what the VM has said after its last transaction was held there. A
- * connection that turned out to be another VM's leaves everything as it was.
+ * until something shows that the VM has gone on without this secondary: the sender's LEAVE, a
+ * refusal by this end, a standstill of this process, or a sender that connects again, whose VM may
+ * have run in between. A loss does not show that, since the VM's output after its last transaction
+ * was held at the primary. A connection that turned out to be of another VM changes nothing.
  */
 export class ReplicaAge {
   #behind: Behind | undefined = "unknown";
-  /** What it was when the session's sender came; undefined without a session. */
+  /** Its value when the session's sender came; undefined without a session. */
   #before: { readonly behind: Behind | undefined } | undefined;
 
   /** Why the replica is not the VM's last state; undefined if it is. */
@@ -29,7 +29,7 @@ export class ReplicaAge {
     return this.#behind;
   }
 
-  /** A sender has said HELLO, and was let in. */
+  /** A sender has sent HELLO, and was admitted. */
   senderCame(): void {
     this.#before = { behind: this.#behind };
     this.#behind = "returned";
@@ -43,7 +43,8 @@ export class ReplicaAge {
   /**
    * A session has ended.
    *
-   * @param stoodStill Whether the sender may have given us up because this process stood still.
+   * @param stoodStill Whether the sender may have given this end up because this process stood
+   *   still.
    */
   ended(end: SecondaryEnd, stoodStill: boolean): void {
     const before = this.#before;

@@ -1,12 +1,12 @@
 /**
  * What becomes of a replica's files when `recv` ends: {@link keepsFiles}.
  *
- * **Why no acknowledged state is lost.** Files go only where a VM has had what is in them, where
- * nothing was ever committed, or where an operator ends `recv` who has not named a folder, and so wants
- * nothing kept. A `recv` that fails or is killed leaves them to the next one.
+ * **Why no acknowledged state is lost.** Files are removed only if a VM has run with their content,
+ * if nothing was ever committed, or if an operator ends `recv` who has not named a folder, and so
+ * wants nothing kept. A `recv` that fails or is killed leaves them to the next one.
  */
 export interface AtRecvEnd {
-  /** A VM has what is in the files, or had that and has ended, or may have had it. */
+  /** Whether a VM runs with the files' content, or has run with it, or may have. */
   readonly isGiven: boolean;
   /** The last committed transaction; 0 if there is none. */
   readonly committed: number;

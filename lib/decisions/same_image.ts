@@ -1,24 +1,24 @@
 /**
- * Whether both ends of a pair have one and the same image for a disk: {@link judgeImages}.
+ * Whether both ends of a pair have the same image for a disk: {@link judgeImages}.
  *
- * In mode *replicated* that destroys the disk: what the guest writes at the primary is written by the
- * secondary once more, later, and a takeover finds a disk that is ahead of its memory. In mode *shared*
- * it is what is wanted.
+ * In mode *replicated* that destroys the disk: the secondary makes the guest's writes at the
+ * primary once more, later, and a takeover finds a disk that is ahead of the memory. In mode
+ * *shared* the same image is required.
  *
- * **Why two hosts cannot be taken for one by accident.** Where an image is, is told as a text: what it
- * is a part of, down to what stores it. That is either a file, written {@link SEEN}, or hardware with
- * an identity that its maker guarantees to be the only one, or something weaker. `@` is only written
- * by a secondary that has found the primary's mark, 128 random bits of this session, at its own image:
- * it can only have come there through the image's own storage. Weaker things (a serial number that
- * somebody has typed, the UUID of a volume on a disk that may have been cloned) raise a warning and no
- * more.
+ * **Why images of two hosts are not taken for the same by accident.** The place of an image is
+ * written as a text: the image, and what it is a part of, down to the storage. The storage is
+ * either a file, written {@link SEEN}, or hardware with an identity that its maker guarantees to be
+ * unique, or something weaker. A secondary writes `@` only if it has found the primary's mark, 128
+ * random bits of this session, on its own image: the mark can only have come there through the
+ * image's storage. Weaker identities (a serial number that somebody has typed, the UUID of a volume
+ * on a disk that may have been cloned) only raise a warning.
  */
 
-/** A file that has the session's mark; at the primary, which has put it there, any file. */
+/** A file with the session's mark; at the primary, which sets the mark, any file. */
 export const SEEN = "@";
-/** A file that has not, or a device of which nothing is known. */
+/** A file without the mark, or a device of which nothing is known. */
 export const UNSEEN = "?";
-/** In front of what may be the same on two hosts that have nothing in common. */
+/** The prefix of identities that may be equal on unrelated hosts. */
 export const WEAK = "weak:";
 /** Between a part and what it is a part of. */
 export const OF = " of ";
@@ -26,11 +26,11 @@ export const OF = " of ";
 type ImageJudgement =
   /** Both are the same, or one is a part of the other. */
   | "same"
-  /** They may be. */
+  /** They may be the same. */
   | "suspect"
   | "apart";
 
-/** Compares where the primary's image is with where the secondary's is, see above. */
+/** Compares the places of the primary's and the secondary's image, see above. */
 export function judgeImages(primary: string, secondary: string): ImageJudgement {
   if (primary.includes(UNSEEN) || secondary.includes(UNSEEN)) return "apart";
   const overlaps = primary === secondary || primary.endsWith(OF + secondary) ||
@@ -42,7 +42,7 @@ export function judgeImages(primary: string, secondary: string): ImageJudgement 
 /** What a secondary does about a disk. */
 export type ImageVerdict = "accept" | "refuse" | "warn-same" | "warn-apart";
 
-/** Decides what a secondary does about one disk. */
+/** Decides what a secondary does about a disk. */
 export function mayUseImage(
   mode: "replicated" | "shared",
   primary: string,
@@ -52,7 +52,7 @@ export function mayUseImage(
   if (mode === "replicated") {
     return judgement === "same" ? "refuse" : judgement === "suspect" ? "warn-same" : "accept";
   }
-  // A file that bears no mark may be the same one, over a file system that shows less.
+  // A file without the mark may be the same one, on a file system that does not show the mark.
   const isFile = primary === SEEN && secondary === UNSEEN;
   return isFile ? "warn-apart" : "accept";
 }

@@ -1,55 +1,69 @@
 /**
  * What a secondary does when a session with a sender has ended: {@link afterSecondarySession}.
  *
- * **Why no case makes two VMs run.** The VM is started here only by `activate`. That is answered in
- * two cases. *Asked*: an operator, or an HA stack, has said `kemari failover`, and the sender has
- * been told to stop its VM and has closed, or is to be fenced first. *Lost*: the operator has asked
- * for it beforehand, with `--on-loss activate`, which wants a `--fence` or an explicit "none"; and
- * the sender went without a word, or was silent for the grace time, so that nothing that we know
- * speaks for its life. Each sign of life forbids it: that it has left (by LEAVE, which says that the
- * VM goes on there, or was shut down), that it was refused (it lives to be refused), that our own
- * storage or process has failed (which says nothing about the sender), and that it never said HELLO.
+ * **Why no case makes two VMs run.** The VM is started here only by `activate`, in two cases.
+ * *Asked*: an operator, or an HA stack, has said `kemari failover`, and the sender has been told to
+ * stop its VM and has closed, or is to be fenced first. *Lost*: the operator has asked for it
+ * beforehand, with `--on-loss activate`, which requires a `--fence` or an explicit "none"; and the
+ * sender went without a message, or was silent for the grace time, so that there is no sign that it
+ * is alive. Each such sign forbids it: that the sender has left (by LEAVE, which says that the VM
+ * goes on there, or was shut down), that it was refused (it was alive then), that this end's own
+ * storage or process has failed (which says nothing about the sender), and that it never sent
+ * HELLO.
  *
- * **Why no case drops an acknowledged state, or starts one that clients have seen beyond.** No step
- * drops the replica: `wait` and `end` keep what was committed. And `activate` upon a loss needs the
- * replica to be *current*: the sender committed in this session and went without LEAVE, so its VM's
- * output was held, and nothing that left the primary is missing here. Where a later sender said HELLO
- * and committed nothing, the VM may have run unprotected since the last commit, and have said what is
- * not in the replica. Disks that are not whole are a reason of the same kind.
+ * **Why no case drops an acknowledged state, or starts one that is older than what clients have
+ * seen.** No step drops the replica: `wait` and `end` keep what was committed. And `activate` after
+ * a loss needs a *current* replica: the sender committed in this session and went without LEAVE, so
+ * its VM's output was held, and everything that left the primary is in the replica. If a later
+ * sender sent HELLO and committed nothing, the VM may have run unprotected since the last commit,
+ * and have sent output that the replica does not know. Disks that are not whole are a reason of the
+ * same kind.
  */
 
 /** How a session ended. */
 export type SecondaryEnd =
-  /** Without a word, by silence or by the end of its connection. */
+  /** Without a message: by silence or by the end of the connection. */
   | "lost"
-  /** It said that it leaves, and that the VM goes on at its side. */
+  /** The sender said that it leaves, and that the VM goes on at its side. */
   | "goes-on"
-  /** It said that the VM was shut down. */
+  /** The sender said that the VM was shut down. */
   | "vm-ended"
-  /** We refused it, for what it sent or who it is. */
+  /** This end refused the sender, for what it sent or who it is. */
   | "refused"
-  /** What keeps our replica has failed; it was told so. */
+  /** The replica's storage has failed, and the sender was told. */
   | "storage"
-  /** The connection was no sender's of this VM: no HELLO came, or another VM's, and nothing changed. */
+  /**
+   * The connection was not of this VM's sender: no HELLO came, or that of another VM, and nothing
+   * changed.
+   */
   | "no-sender"
-  /** It was told by `kemari failover` that the VM is ours, and has closed, or had time to. */
+  /**
+   * After `kemari failover` the sender was told that this end takes over, and has closed, or had
+   * time to.
+   */
   | "yielded";
 
 /** What is seen when a session ends without LEAVE. */
 export interface SeenSecondaryEnd {
-  /** `kemari failover` had told the sender that the VM is ours. */
+  /** Whether the sender was told, because of `kemari failover`, that this end takes over. */
   readonly wasTold: boolean;
-  /** The sender had said HELLO, and was let in. */
+  /** Whether the sender had sent HELLO, and was admitted. */
   readonly wasAdmitted: boolean;
-  /** The sender was turned away for whose VM it has: what is here has not changed. */
+  /** Whether the sender was refused because it has another VM: the replica has not changed. */
   readonly isStranger: boolean;
-  /** What keeps our replica has failed. */
+  /** Whether the replica's storage has failed. */
   readonly hasStorageFailed: boolean;
-  /** The sender's silence or its connection has ended the session; else we have, for what it sent. */
+  /**
+   * Whether the sender's silence or its connection has ended the session; otherwise this end has,
+   * for what it sent.
+   */
   readonly isGone: boolean;
 }
 
-/** Judges how a session ended. Our own failing speaks for the sender's life before anything else. */
+/**
+ * Judges how a session ended. If this end has failed, the sender counts as alive, whatever else is
+ * seen.
+ */
 export function judgeSecondaryEnd(seen: SeenSecondaryEnd): SecondaryEnd {
   if (seen.wasTold) return "yielded";
   if (!seen.wasAdmitted || seen.isStranger) return "no-sender";
@@ -64,36 +78,39 @@ export interface AtSecondaryEnd {
   readonly onLoss: "wait" | "activate" | "exit";
   /** The last committed transaction; 0 if there is none. */
   readonly committed: number;
-  /** Whether that is the last state of the VM whose output may have got out. */
+  /** Whether no later output of the VM can have left the primary. */
   readonly isCurrent: boolean;
   /** Whether every disk of the replica is whole. */
   readonly isWhole: boolean;
-  /** Whether a sender, or an operator's command, can reach us again. */
+  /** Whether a sender, or an operator's command, can reach this end again. */
   readonly mayComeBack: boolean;
 }
 
-/** What it does then; `why` is what is said of it. */
+/** What a secondary does then; `why` is the reason to log. */
 export type SecondaryStep =
   | { readonly do: "nothing"; readonly why: "no-sender" }
   | { readonly do: "activate"; readonly why: "asked" | "lost" }
-  /** Keeps the replica, and waits for a sender or a command. `isLoud`: somebody wanted otherwise. */
+  /**
+   * Keeps the replica, and waits for a sender or a command, or ends. `isLoud`: the operator wanted
+   * otherwise.
+   */
   | { readonly do: "wait" | "end"; readonly why: WaitReason; readonly isLoud: boolean };
 
-/** Why it does not activate. */
+/** Why a secondary does not activate. */
 export type WaitReason =
   /** The VM lives at the primary, or was shut down there. */
   | "goes-on"
   | "vm-ended"
-  /** The primary lives: we are the ones who ended the session. */
+  /** The primary is alive: this end has ended the session. */
   | "refused"
   | "storage"
   /** There is nothing to activate. */
   | "nothing-committed"
-  /** The VM may have run on since, and said what is not here. */
+  /** The VM may have run on since, and sent output that the replica does not know. */
   | "outrun"
   /** A disk of the replica is not whole. */
   | "incomplete"
-  /** Nobody has asked for more. */
+  /** Activation is not wanted. */
   | "lost";
 
 /** Decides what a secondary does at a session's end. */

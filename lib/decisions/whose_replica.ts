@@ -1,19 +1,19 @@
 /**
- * Whose VM a session is about, and whether it may change what is kept: {@link compareVms} and
- * {@link mayReplace}.
+ * Whether a session is of the VM whose replica is kept, and whether it may replace that: {@link
+ * compareVms} and {@link mayReplace}.
  *
- * **Why no VM's last copy is overwritten by another one's.** What names a VM best decides: its UUID,
- * or else its name. Only where one of the two sides has neither is anything else looked at: the same
- * QEMU process is the same VM; another process with other devices (machine, RAM, MAC addresses, disks)
- * is another VM. What is left cannot be told apart by anything that QEMU tells: two VMs without UUID
- * and name, of the same devices. A restarted VM looks the same, and it is the likelier one; so it is
- * taken, and said loudly.
+ * **Why no VM's last copy is overwritten by another one's.** The best name decides: the UUID, or
+ * else the name. Only if one of the two has neither, other facts count: the same QEMU process is
+ * the same VM; another process with other devices (machine, RAM, MAC addresses, disks) is another
+ * VM. The remaining case is two VMs without UUID and name, with the same devices, which QEMU's
+ * answers cannot distinguish. A restarted VM looks the same, and is more likely; so the session is
+ * admitted, with a warning.
  *
- * **Why an administrator is never locked out.** Each refusal names both VMs, and has two ways on that
- * say what is meant: `--vm NAME` at the sender, and `--replace` at the receiver.
+ * **Why an administrator is never locked out.** Each refusal names both VMs, and there are two ways
+ * to go on explicitly: `--vm NAME` at the sender, and `--replace` at the receiver.
  */
 
-/** What is known of a VM that somebody protects. What is not known is absent. */
+/** The identity of a protected VM. What is not known is absent. */
 export interface VmIdentity {
   /** As 32 hexadecimal digits. */
   readonly uuid?: string;
@@ -24,13 +24,13 @@ export interface VmIdentity {
   readonly shape?: string;
 }
 
-/** How two identities compare, and by what. */
+/** The result of comparing two identities, and what decided. */
 interface VmComparison {
   readonly is: "same" | "other" | "unknown";
   readonly by: "uuid" | "name" | "process" | "shape" | "nothing";
 }
 
-/** Compares what is kept with what comes. */
+/** Compares the VM that is kept with the one that comes. */
 export function compareVms(kept: VmIdentity, coming: VmIdentity): VmComparison {
   for (const by of ["uuid", "name"] as const) {
     if (kept[by] === undefined || coming[by] === undefined) continue;
@@ -47,11 +47,11 @@ export function compareVms(kept: VmIdentity, coming: VmIdentity): VmComparison {
 
 /** What a receiver does with a sender. */
 export type Admission =
-  /** It is the VM that is kept, or there is none. */
+  /** It has the VM that is kept, or none is kept. */
   | { readonly do: "accept" }
-  /** It may be another one, and nothing tells: said loudly, and its stream is looked at too. */
+  /** It may have another VM, which cannot be known: warn, and examine its stream too. */
   | { readonly do: "accept-unknown" }
-  /** It is another one, and the operator has asked for that. */
+  /** It has another VM, and the operator allows that. */
   | { readonly do: "replace" }
   | { readonly do: "refuse"; readonly by: VmComparison["by"] };
 
@@ -59,10 +59,10 @@ export type Admission =
 export interface AtHello {
   /** Whether a replica is kept. */
   readonly hasReplica: boolean;
-  /** Whose it is; nothing is known of one that an earlier version kept. */
+  /** The VM that is kept; nothing is known if an earlier version kept it. */
   readonly kept: VmIdentity;
   readonly coming: VmIdentity;
-  /** `--replace`: the VM that has taken the place by it; `unused` as long as none has. */
+  /** `--replace`: the VM that has taken the place by this option; `unused` as long as none has. */
   readonly replace: "no" | "unused" | VmIdentity;
 }
 
@@ -72,25 +72,25 @@ export function mayReplace({ hasReplica, kept, coming, replace }: AtHello): Admi
   const { is, by } = compareVms(kept, coming);
   if (is === "same") return { do: "accept" };
   if (is === "unknown") return { do: "accept-unknown" };
-  // One VM may take the place, and come back to what it has not taken yet: a third one may not.
+  // One VM may take the place, and come again if it has not taken everything yet; a third VM may
+  // not.
   const isMeant = replace === "unused" ||
     replace !== "no" && compareVms(replace, coming).is === "same";
   return isMeant ? { do: "replace" } : { do: "refuse", by };
 }
 
-/** What a stream says of its VM before anything else of it. */
+/** The beginning of a stream, which describes its VM. */
 export interface StreamShape {
   readonly machine: string;
-  /** The capability `x-validate-uuid` puts it there. */
+  /** The UUID, if the capability `x-validate-uuid` is on. */
   readonly uuid?: string;
   readonly blocks: readonly { readonly name: string; readonly lengthBytes: number }[];
 }
 
 /**
- * Whether a whole stream of a VM that was taken as an unknown one shows it to be another than the
- * replica's.
+ * Compares the full stream of a VM that may be another one with the replica.
  *
- * @returns What differs.
+ * @returns The difference, if it is another VM.
  */
 export function otherMachine(kept: StreamShape, coming: StreamShape): string | undefined {
   if (kept.uuid !== undefined && coming.uuid !== undefined) {
@@ -105,12 +105,12 @@ export function otherMachine(kept: StreamShape, coming: StreamShape): string | u
   return isSame ? undefined : "its RAM and devices";
 }
 
-/** A UUID as people write it. */
+/** A UUID with dashes. */
 export function formatUuid(digits: string): string {
   return digits.replace(/^(.{8})(.{4})(.{4})(.{4})/, "$1-$2-$3-$4-");
 }
 
-/** How a VM is named in messages. */
+/** A VM's name in messages. */
 export function describeVm(vm: VmIdentity): string {
   const { uuid, name } = vm;
   const id = uuid && formatUuid(uuid);

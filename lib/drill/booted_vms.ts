@@ -1,17 +1,17 @@
 /**
- * VMs that have booted once, for the runs of a drill to go on from: of a run of one second, half
- * the time would be its guest's boot.
+ * VMs that have booted once, from which a drill's runs start: a boot would be half of the time of a
+ * short run.
  */
 import { QmpClient } from "../host/vm/qmp_client.ts";
 import { startVm, type VmOptions } from "../lab/vms/vm.ts";
 import { saveVm } from "../lab/vms/save_vm.ts";
 import { WorkFolder } from "../lab/program/work_folder.ts";
 
-/** A VM that has booted and done nothing since. */
+/** A VM that has booted and has done nothing else. */
 interface BootedVm {
   /** Path of its disk. */
   readonly image: string;
-  /** Path of a migration stream: the VM stands still in it. */
+  /** Path of the migration stream with the VM's state after the boot. */
   readonly stream: string;
 }
 
@@ -21,7 +21,7 @@ export interface Boot {
   machine(image: string): VmOptions;
 }
 
-/** The booted VMs of a drill, by name. Whoever makes it disposes of it. */
+/** The booted VMs of a drill, by name. Its creator disposes of it. */
 export class BootedVms implements AsyncDisposable {
   readonly #saved = new Map<string, Promise<BootedVm>>();
   readonly #folder = new WorkFolder();
@@ -29,9 +29,9 @@ export class BootedVms implements AsyncDisposable {
   constructor(readonly signal: AbortSignal) {}
 
   /**
-   * A booted VM. The first who asks for a name lets it boot; who asks meanwhile waits.
+   * A booted VM. The first call for a name boots the VM; calls for it meanwhile wait.
    *
-   * @throws {KemariError} if it does not boot, or QEMU does not save it.
+   * @throws {KemariError} if the VM does not boot, or QEMU does not save it.
    */
   get(name: string, boot: Boot): Promise<BootedVm> {
     let saved = this.#saved.get(name);

@@ -1,4 +1,4 @@
-/** What must hold after a fault, found out from the guest, the images and the client. */
+/** What must hold after a fault, checked in the guest, the images and the client. */
 import { ensureTool } from "../lab/provision/tools.ts";
 import type { RunningVm } from "../lab/vms/standby_guest.ts";
 import type { DrillClient } from "./client.ts";
@@ -7,7 +7,7 @@ import { BLOCK_BYTES, LEDGER_BLOCKS, LEDGER_BYTES, readLedger } from "./ledger.t
 import { say } from "../lab/program/lab_process.ts";
 import type { DrillCheck } from "./report.ts";
 
-/** The client is the same as before, and was answered to the end. */
+/** The client still has its first connection, and got answers to the end. */
 export function checkConnection(client: DrillClient): DrillCheck {
   return {
     name: "the client kept its connection",
@@ -17,8 +17,8 @@ export function checkConnection(client: DrillClient): DrillCheck {
 }
 
 /**
- * Looks at the guest where it runs now, stops what it does, and looks at its image. The VM is of no
- * further use behind it.
+ * Checks the guest where it runs now, stops its work, and checks its image. Afterwards the VM is of
+ * no further use.
  */
 export async function checkGuest(
   hosts: DrillHosts,
@@ -65,8 +65,9 @@ export function checkNumbers(name: string, text: string, last: number): DrillChe
 }
 
 /**
- * What the guest remembers of its disk came over in its RAM, what it reads with its caches dropped
- * came over as disk writes: if both belong to one transaction they are the same, and the image's.
+ * The guest's cache of its disk came over in the RAM; what the guest reads after dropping its
+ * caches came over as disk writes. If both are of one transaction, they are equal, and equal to the
+ * image.
  */
 async function viewsOfDisk(hosts: DrillHosts, vm: RunningVm): Promise<DrillCheck> {
   const first = hosts.ledgerOffset / BLOCK_BYTES;
@@ -85,7 +86,7 @@ async function viewsOfDisk(hosts: DrillHosts, vm: RunningVm): Promise<DrillCheck
 
 /**
  * Compares the replica of a replicated disk, as it was when the primary was dead and the VM did not
- * run yet, with the primary's image: it must be that image at an earlier moment.
+ * run yet, with the primary's image: the replica must be that image at an earlier moment.
  */
 export async function checkReplicaDisk(hosts: DrillHosts): Promise<DrillCheck> {
   const replica = readLedger(await Deno.readFile(hosts.ledgerAtTakeover));
@@ -119,8 +120,8 @@ async function checkFileSystem(image: string): Promise<DrillCheck> {
 }
 
 /**
- * What the client was promised is on the disk of a primary that was killed: its journal is
- * replayed on a copy, as the next mount would do.
+ * Checks that the disk of a killed primary has everything that the client was promised: the journal
+ * is replayed on a copy, as the next mount would do.
  */
 export async function checkKilledPrimary(
   hosts: DrillHosts,
@@ -129,7 +130,7 @@ export async function checkKilledPrimary(
   const tools = { debugfs: await ensureTool("debugfs"), e2fsck: await ensureTool("e2fsck") };
   const copy = `${hosts.folder}/primary-copy.img`;
   await Deno.copyFile(hosts.image("primary"), copy);
-  // 1: there was something to do, and it is done.
+  // 1: errors were found and corrected.
   const { code } = await new Deno.Command(tools.e2fsck, { args: ["-fy", copy] }).output();
   const log = await new Deno.Command(tools.debugfs, { args: ["-R", "cat /log", copy] }).output();
   const numbers = new TextDecoder().decode(log.stdout).trim().split("\n").map(Number);

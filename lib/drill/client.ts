@@ -4,7 +4,7 @@ import { selfCommand } from "../host/system/self_command.ts";
 import type { NetLab } from "../lab/network/net_lab.ts";
 import { kill } from "../lab/program/lab_process.ts";
 
-/** The client's process, and what it was answered. */
+/** The client's process, and the answers that it got. */
 export class DrillClient implements AsyncDisposable {
   readonly acked: { readonly n: number; readonly atMs: number }[] = [];
   error: string | undefined;
@@ -37,7 +37,7 @@ export class DrillClient implements AsyncDisposable {
     return this.acked.at(-1)?.n ?? 0;
   }
 
-  /** Lets it end with the answer that it waits for. */
+  /** Lets the client end after the answer that it waits for. */
   async stop(): Promise<void> {
     this.#stopped = true;
     await this.#process.stdin.close().catch(() => {});

@@ -5,7 +5,7 @@ import type { DrillCase, HostsContext } from "./report.ts";
 
 const LINK_PORT = 4000;
 
-/** Heartbeats in a grace time, so that one that is late is no loss. */
+/** Heartbeats in a grace time, so that a late heartbeat does no harm. */
 const HEARTBEATS = 6;
 
 /**
@@ -38,7 +38,7 @@ export class DrillCommands {
   recvControl(host: LabHost): string {
     return `${this.folder}/${host}.recv`;
   }
-  /** Of the first primary's kemari; a later one's is that of the `recv` it was. */
+  /** Control socket of the first primary's kemari; a later primary has that of its `recv`. */
   get protectControl(): string {
     return `${this.folder}/protect`;
   }
@@ -48,7 +48,7 @@ export class DrillCommands {
     return this.context.settings.key ? `${this.folder}/key` : undefined;
   }
 
-  /** @param standby What else a `recv` with a warm standby is told. */
+  /** @param standby Further arguments for a `recv` with a warm standby. */
   recv(host: LabHost, graceMs: number, standby: readonly string[] = []): string[] {
     return [
       ...["recv", `${CABLE_IP[host]}:${LINK_PORT}`, "--control", this.recvControl(host)],
@@ -93,7 +93,7 @@ export class DrillCommands {
     ]);
   }
 
-  /** The same machine by itself, to boot on an image: no kemari, and nobody at its NIC. */
+  /** The same machine alone, to boot on an image: without kemari, its NIC connected to nothing. */
   lonelyMachine(image: string): VmOptions {
     return this.#machine("boot", [
       ...["-netdev", "hubport,id=n0,hubid=0"],

@@ -1,7 +1,6 @@
 /**
- * What the drill shows where no QEMU can be had: a recorded QEMU's checkpoints through real
- * kemari processes, the sender killed, and the stream that the secondary activates held against
- * the recording.
+ * The drill without QEMU: the checkpoints of a recorded QEMU go through real kemari processes, the
+ * sender is killed, and the stream that the secondary activates is compared with the recording.
  */
 import assert from "node:assert/strict";
 import { replayColo } from "../lab/recording/colo_replay.ts";
@@ -12,7 +11,7 @@ import { vmStateOf, vmStatesOf } from "../lab/vms/vm_state.ts";
 const RECORDING = "colo-11.1-dirty";
 const CHECKPOINTS = 5;
 
-/** Runs the demonstration. @throws {AssertionError} if the secondary's state is another one. */
+/** Runs the demonstration. @throws {AssertionError} if the secondary's state differs. */
 export async function demonstrate(narrate: (line: string) => void): Promise<void> {
   const folder = await Deno.makeTempDir({ prefix: "kemari-demonstration-" });
   try {

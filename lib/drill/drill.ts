@@ -1,6 +1,6 @@
 /**
- * The failover drill: real QEMU, real kemari processes, a real `kill -9`, and checks of what the
- * guest says afterwards.
+ * The failover drill: real QEMU, real kemari processes, a real `kill -9`, and checks of the guest
+ * afterwards.
  */
 import { KemariError, QemuError, UsageError } from "../errors.ts";
 import { ensureGuest, type GuestImages, type GuestKernel } from "../lab/guest/guest.ts";
@@ -27,10 +27,11 @@ import type {
 export type { DrillReport, DrillRun };
 
 /**
- * Runs the drill: every fault with every device model, so many times.
+ * Runs the drill: every fault with every device model, as often as asked.
  *
- * @param cutShort Is told of the runs that were done, if any, when the drill cannot go on or is not to.
- * @throws {KemariError} if it could not be carried out; checks that fail are in the report.
+ * @param cutShort Gets the report of the runs so far, if any, when the drill fails or is
+ *   interrupted.
+ * @throws {KemariError} if the drill could not be carried out; checks that fail are in the report.
  */
 export async function drill(
   settings: DrillSettings,
@@ -67,11 +68,11 @@ export async function drill(
     if (total > 1) {
       const which = rounds === 1 ? `run ${run}` : `runs ${run} to ${run + rounds - 1}`;
       const what = plan === undefined ? "" : `: ${about(plan)}`;
-      // Of the first ones, none may have ended although most are nearly done.
+      // Before the first runs end there is nothing to estimate by, although most are nearly done.
       const left = clock.left(finished < settings.jobs ? 0 : finished * rounds, total);
       narrate(`${which} of ${total}${what}${left}`);
     }
-    // Each run has moments of its own, the same ones wherever it stands in a drill.
+    // Each run has its own random moments, which do not depend on its place in the drill.
     const random = new SeededRandom(settings.seed + run - 1);
     const context: RunContext = { qemu, guests, settings, booted, random, narrate: own, signal };
     const done = plan === undefined
@@ -93,7 +94,7 @@ export async function drill(
     if (runs.length > 0 && !isCut) cutShort(report());
     isCut = true;
   };
-  // At once: to end what is under way may take longer than there is time for.
+  // Reported at once: ending the other runs may take longer than there is time for.
   signal.addEventListener("abort", cut);
   try {
     await inParallel(settings.jobs, first, perform, (error, run) => {
@@ -103,7 +104,7 @@ export async function drill(
     return report();
   } catch (error) {
     cut();
-    // What breaks because the drill was interrupted is not worth reporting.
+    // Failures that come from the interruption are not worth reporting.
     signal.throwIfAborted();
     throw error;
   } finally {
@@ -111,7 +112,7 @@ export async function drill(
   }
 }
 
-/** Whether a device model has several runs that can go on from one boot. */
+/** Whether a device model has several runs that can start from one boot. */
 function sharesBoots({ boot, faults, runs }: DrillSettings): boolean {
   const fit = faults.filter((fault) => fault !== "copy").length;
   return boot === "once" && runs * fit > 1;
@@ -127,7 +128,7 @@ function about({ fault, devices, diskMode, commit }: DrillCase): string {
   return `${fault} (${FAULT_TEXT[fault]}), ${devices}, ${diskMode} disk, ${commit} commit`;
 }
 
-/** Which form this host allows; says why if it is the smaller one. */
+/** Which form this host allows; for the smaller form, reports why. */
 async function formOf(settings: DrillSettings, narrate: Narrate): Promise<DrillForm> {
   const { form } = settings;
   if (form === "memory") {
@@ -148,7 +149,7 @@ async function formOf(settings: DrillSettings, narrate: Narrate): Promise<DrillF
   return "memory";
 }
 
-/** Whether anything was asked for that the form without a client does not have. */
+/** Whether an option was given that the form without a client does not have. */
 function needsClient(settings: DrillSettings): boolean {
   const { faults, devices, diskMode, commit } = settings;
   return settings.pingPong !== undefined || faults.join() !== "primary" ||
@@ -156,7 +157,7 @@ function needsClient(settings: DrillSettings): boolean {
     commit !== "async";
 }
 
-/** QEMU and the guests; where they cannot be had, the recorded demonstration and the reason. */
+/** QEMU and the guests; without them, runs the recorded demonstration and reports the reason. */
 async function parts(
   settings: DrillSettings,
   form: DrillForm,

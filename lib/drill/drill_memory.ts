@@ -24,10 +24,10 @@ import type { DrillCheck, DrillRun, RunContext } from "./report.ts";
 import { until } from "../lab/program/until.ts";
 import { delay } from "../host/system/delay.ts";
 
-/** How many numbers the guest says after the takeover before it is believed. */
+/** How many numbers the guest must print after the takeover. */
 const COUNTS_AFTER = 10;
 
-/** One run. @throws {KemariError} if it could not be carried out. */
+/** One run. @throws {KemariError} if the run could not be carried out. */
 export async function drillMemory(
   run: number,
   context: RunContext,
@@ -102,7 +102,8 @@ export async function drillMemory(
     kill(protect.pid);
     const askedAt = Date.now();
     const receiver = await askReceiver(`${folder}/recv`, signal).catch(() => undefined);
-    // Rather too early than too late: the answer may have taken its time.
+    // The time before the call: the answer may have taken a while, and the value must not be too
+    // late.
     const committedAt = askedAt - (receiver?.lastCommittedAgeMs ?? 0);
     await primary.powerCut();
     const said = counts(primary).filter(({ atMs }) => atMs <= killedAt + 1000);
@@ -150,7 +151,7 @@ interface Count {
   readonly atMs: number;
 }
 
-/** The numbers a guest has said on its console. */
+/** The numbers that a guest has printed on its console. */
 function counts(vm: RunningVm): Count[] {
   return vm.console.lines.flatMap(({ text, atMs }) => {
     const found = /^count (\d+)$/.exec(text.trim());
@@ -170,7 +171,7 @@ interface Evidence {
 async function check(evidence: Evidence): Promise<DrillCheck[]> {
   const { secondary, bootId, said, after, committedAt } = evidence;
   const last = said.at(-1)?.count ?? 0;
-  // What was said well before the last commit is in it; the console may lag behind by a moment.
+  // Numbers printed well before the last commit are in it; the console may lag by a moment.
   const committed = said.filter(({ atMs }) => atMs < committedAt - 100).at(-1)?.count ?? 0;
   const contiguous = after.every((count, i) => i === 0 || count === after[i - 1] + 1);
   const inMemory = Number(await say(secondary, "cat /mem/count"));

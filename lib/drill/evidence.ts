@@ -1,17 +1,17 @@
-/** What a run that went wrong leaves for whoever is to find out why. */
+/** Collects evidence of a run that went wrong, for finding the cause. */
 import { QmpClient } from "../host/vm/qmp_client.ts";
 import { KemariError } from "../errors.ts";
 import type { RunningVm } from "../lab/vms/standby_guest.ts";
 
-/** What QEMU's monitor is asked. */
+/** The questions to QEMU's monitor. */
 const QUESTIONS = ["status", "registers -a", "cpus", "block", "blockstats", "network", "migrate"]
   .map((about) => `info ${about}`);
 const ANSWER_MS = 5000;
 
 /**
- * Writes what a VM's console said, what QEMU's threads do, what its monitor says, and the VM's RAM,
- * which has the kernel's log: `FOLDER/NAME.console`, `.threads`, `.monitor` and `.ram`. A QEMU that
- * does not answer leaves no more than the first two.
+ * Writes a VM's console output, the state of QEMU's threads, the monitor's answers, and the VM's
+ * RAM, which has the kernel's log: `FOLDER/NAME.console`, `.threads`, `.monitor` and `.ram`. For a
+ * QEMU that does not answer, only the first two are written.
  */
 export async function keepEvidence(vm: RunningVm, name: string, folder: string, memoryMiB: number) {
   const path = (suffix: string) => `${folder}/${name}.${suffix}`;
@@ -31,7 +31,7 @@ export async function keepEvidence(vm: RunningVm, name: string, folder: string, 
     const range = { val: 0, size: memoryMiB * 2 ** 20, filename: path("ram") };
     await client.execute("pmemsave", range, { timeoutMs: ANSWER_MS });
   } catch (error) {
-    // A QEMU that is dead says nothing.
+    // A dead QEMU does not answer.
     if (!(error instanceof KemariError)) throw error;
     await Deno.writeTextFile(path("monitor"), `${error.message}\n`, { append: true });
   } finally {
@@ -39,7 +39,7 @@ export async function keepEvidence(vm: RunningVm, name: string, folder: string, 
   }
 }
 
-/** What each thread of a process is called, is in, and waits for. */
+/** Name, state and wait channel of each thread of a process. */
 function threadsOf(pid: number): string {
   const about = (path: string) => {
     try {

@@ -1,4 +1,4 @@
-/** What is done in each fault, and which side the VM must go on at. */
+/** How each fault is caused, and on which side the VM must go on. */
 import { formatShare, formatWholeMs } from "../units.ts";
 import { DrillClient } from "./client.ts";
 import { checkConnection, checkGuest, checkKilledPrimary, checkReplicaDisk } from "./checks.ts";
@@ -13,14 +13,14 @@ import type { DrillWire } from "./wire.ts";
 import { delay } from "../host/system/delay.ts";
 import { until } from "../lab/program/until.ts";
 
-/** Answers after a takeover that make it believed. */
+/** Answers that the client must get after a takeover. */
 const ANSWERS_AFTER = 30;
-/** Answers before anything is done to anybody. */
+/** Answers that the client must get before the fault. */
 const ANSWERS_BEFORE = 5;
-/** A fault comes up to this much later than asked: at no particular moment of anything. */
+/** A fault comes up to this much later than asked, at random: not in step with anything. */
 const RANDOM_MS = 1000;
 
-/** What a fault leaves to be reported. */
+/** The results of a fault, for the report. */
 export interface FaultOutcome {
   readonly checks: readonly DrillCheck[];
   readonly phase: string;
@@ -67,14 +67,14 @@ export async function connectClient(
   return client;
 }
 
-/** Lets everything run for the time asked, and looks at both ends. */
+/** Lets everything run for the time asked, and checks both ends. */
 export async function synchronize({ hosts, context }: FaultRehearsal) {
   const { settings, random, signal } = context;
   await delay(settings.seconds * 1000 + random.below(RANDOM_MS), signal);
   return { sender: await hosts.senderStatus(), receiver: await hosts.receiverStatus() };
 }
 
-/** Both ends are as they were; the fault comes now. */
+/** Both ends still run as at the start; the fault comes now. */
 async function killPrimary(run: FaultRehearsal): Promise<FaultOutcome> {
   const before = await synchronize(run);
   const { hosts, context } = run;
@@ -126,8 +126,8 @@ async function cutLink(run: FaultRehearsal): Promise<FaultOutcome> {
   const stoppedMs = Date.now() - at;
   const first = hosts.fenceAsked ? "the secondary" : "the primary";
   narrate(`the primary stopped its VM by itself after ${stoppedMs} ms; the cable is whole again`);
-  // Nothing of the primary may get out any more; and a secondary that has not noticed the silence
-  // must take over all the same.
+  // No more output of the primary may get out; and a secondary that has not noticed the silence
+  // must take over nevertheless.
   await hosts.lab.setCable("whole");
   await until(() => hosts.fenceAsked, "the secondary's fence", context);
   narrate("the secondary fences the primary");
@@ -247,7 +247,7 @@ async function killInApply(run: FaultRehearsal): Promise<FaultOutcome> {
   ]);
 }
 
-/** Waits for so many answers more. @throws {TransportError} if they do not come. */
+/** Waits for a number of further answers. @throws {TransportError} if they do not come. */
 export async function moreAnswers({ client, context }: FaultRehearsal): Promise<void> {
   const wanted = client.acked.length + ANSWERS_AFTER;
   await until(
@@ -257,7 +257,7 @@ export async function moreAnswers({ client, context }: FaultRehearsal): Promise<
   );
 }
 
-/** The VM must go on at the secondary: sees to it that it does, and checks everything. */
+/** Waits until the VM goes on at the secondary, and checks everything. */
 export async function takenOver(
   run: FaultRehearsal,
   before: {

@@ -1,4 +1,4 @@
-/** Finds a moment of a wanted kind by stopping a process and looking around before it goes on. */
+/** Finds a moment of a wanted kind: stops a process and looks at the state before it goes on. */
 import { TransportError } from "../errors.ts";
 import type { DrillHosts } from "./hosts.ts";
 import type { Phase } from "./plan.ts";
@@ -6,16 +6,16 @@ import type { SeededRandom } from "./seeded_random.ts";
 import { delay } from "../host/system/delay.ts";
 
 const TRIES = 40;
-/** Between two tries, at most: several synchronizations long. */
+/** Longest time between two tries: several synchronizations. */
 const BETWEEN_MS = 40;
-/** A QEMU that answers nothing for so long is in the middle of sending its state. */
+/** A QEMU without an answer for this long is sending its state. */
 const QEMU_ANSWER_MS = 150;
 
 /**
- * Waits for a random moment, of the wanted phase if one comes along in time, and leaves the primary's
- * kemari frozen in it: for what happens to its host next it is as if it had happened at that moment.
- * Its clients wait longer, though, by the time that looking takes, and what they send to it
- * meanwhile nobody has seen. In an `unseen` moment nobody is frozen, and nobody looks.
+ * Waits for a random moment, of the wanted phase if such a moment comes in time, and leaves the
+ * primary's kemari frozen: whatever happens to its host next happens as if at that moment. Its
+ * clients wait longer, by the time that the check takes, and what they send meanwhile is not seen.
+ * For `unseen`, nothing is frozen, and nothing is checked.
  *
  * @returns The phase found.
  */
@@ -47,10 +47,10 @@ async function phaseOf(hosts: DrillHosts): Promise<Phase> {
 const PWRITE = "18";
 
 /**
- * Leaves the secondary's kemari frozen in the middle of a write to its image, which it writes only
+ * Leaves the secondary's kemari frozen in the middle of a write to its image; it writes there only
  * when it applies a committed transaction.
  *
- * @returns Whether such a moment came along before `limitMs`; if not, it is not frozen.
+ * @returns Whether such a moment came before `limitMs`; if not, kemari is not frozen.
  */
 export async function freezeApplying(
   hosts: DrillHosts,
@@ -69,7 +69,7 @@ export async function freezeApplying(
   return false;
 }
 
-/** Stops a kemari: on a busy machine, it is stopped only when it would have been its turn. */
+/** Stops a kemari: on a busy machine, a process only stops when its turn to run comes. */
 async function stop(pid: number, signal: AbortSignal): Promise<void> {
   tell(pid, "SIGSTOP");
   while (!isStopped(pid)) await delay(1, signal);
@@ -79,7 +79,7 @@ function goOn(pid: number): void {
   tell(pid, "SIGCONT");
 }
 
-/** @throws {TransportError} if it is gone, which nobody has asked it to be. */
+/** @throws {TransportError} if the process has ended by itself. */
 function tell(pid: number, signal: "SIGSTOP" | "SIGCONT"): void {
   try {
     Deno.kill(pid, signal);

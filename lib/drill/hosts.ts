@@ -29,7 +29,7 @@ export const SERVICE_PORT = 7000;
 /** Together with the ballast: 128 MiB at 25 MB/s. */
 const COPY_CABLE_RATE = "200mbit";
 
-/** How much longer a secondary waits that is to notice later than the primary. */
+/** How much longer the secondary waits in runs where the primary is to notice first. */
 export const LATE_MS = 2500;
 
 const SERVICE = `#!/bin/sh
@@ -40,10 +40,10 @@ while read n; do
 done
 `;
 
-/** What a host is at the moment; hosts keep their names when roles change. */
+/** A host's role at the moment; hosts keep their names when roles change. */
 export type Role = "primary" | "secondary";
 
-/** Two hosts and a VM; whoever starts them disposes of them. */
+/** Two hosts and a VM; the caller that starts them disposes of them. */
 export class DrillHosts implements AsyncDisposable {
   readonly #stack = new AsyncDisposableStack();
   readonly #context: HostsContext;
@@ -51,10 +51,10 @@ export class DrillHosts implements AsyncDisposable {
   lab!: NetLab;
   primary!: RunningVm;
   secondary!: RunningVm;
-  /** The primary's kemari; after a change of roles that is the `recv` which has taken over. */
+  /** The primary's kemari; after a change of roles, the `recv` which has taken over. */
   protect!: Deno.ChildProcess;
   recv!: Deno.ChildProcess;
-  /** After a change of roles: who asked the primary's kemari to protect. */
+  /** After a change of roles: the process that asked the primary's kemari to protect. */
   #asker: Deno.ChildProcess | undefined;
   #at: Readonly<Record<Role, LabHost>> = { primary: "primary", secondary: "secondary" };
   #protectControl: string;
@@ -66,13 +66,13 @@ export class DrillHosts implements AsyncDisposable {
     readonly folder: string,
     readonly plan: DrillCase,
     context: HostsContext,
-    /** How long the secondary takes silence for a pause. */
+    /** After how long a silence the secondary counts the primary as lost. */
     readonly secondaryGraceMs: number,
   ) {
     this.#context = context;
     this.#commands = new DrillCommands(folder, plan, context);
     this.#protectControl = this.#commands.protectControl;
-    // Before the VMs hear of it: else the secondary would fence a primary that is winding up.
+    // Before the VMs end: else the secondary would fence a primary that is shutting down.
     const putAway = () => this.#putFenceAway();
     context.signal.addEventListener("abort", putAway);
     this.#stack.defer(() => context.signal.removeEventListener("abort", putAway));
@@ -81,7 +81,7 @@ export class DrillHosts implements AsyncDisposable {
   /**
    * Makes the hosts and boots the VM. Except for `copy`, it is protected when this returns.
    *
-   * @throws {KemariError} with the last that its kemaris said.
+   * @throws {KemariError} with the last lines of its kemaris' logs.
    */
   static async start(
     folder: string,
@@ -99,7 +99,7 @@ export class DrillHosts implements AsyncDisposable {
     }
   }
 
-  /** Which host is the primary, or the secondary. */
+  /** The host that has a role. */
   hostOf(role: Role): LabHost {
     return this.#at[role];
   }
@@ -116,7 +116,7 @@ export class DrillHosts implements AsyncDisposable {
   get ledgerOffset(): number {
     return this.#layout.fileSystemBytes + this.#layout.ballastBytes;
   }
-  /** The ledger as it was when the fence ran: what was committed, before the VM went on. */
+  /** The ledger as it was when the fence ran: all committed writes, before the VM went on. */
   get ledgerAtTakeover(): string {
     return `${this.folder}/ledger-at-takeover`;
   }
@@ -124,7 +124,7 @@ export class DrillHosts implements AsyncDisposable {
     return imageLayout(this.plan.fault);
   }
 
-  /** The image that a role's host has. */
+  /** The image of the host that has a role. */
   image(role: Role): string {
     return this.#commands.image(this.#at[role]);
   }
@@ -136,7 +136,7 @@ export class DrillHosts implements AsyncDisposable {
     return askReceiver(this.recvControl, this.#context.signal);
   }
 
-  /** The primary's run state, as its QEMU says; undefined if it says nothing in time. */
+  /** The run state of the primary's QEMU; undefined if QEMU does not answer in time. */
   async runState(withinMs: number): Promise<string | undefined> {
     let timer: ReturnType<typeof setTimeout> | undefined;
     const late = new Promise<undefined>((resolve) => {
@@ -172,7 +172,7 @@ export class DrillHosts implements AsyncDisposable {
     );
   }
 
-  /** Starts `kemari recv` and a QEMU that waits with it, again if there were others before. */
+  /** Starts `kemari recv` and a QEMU that waits with it; also to replace earlier ones. */
   async startSecondary(): Promise<void> {
     if (this.#context.settings.standby === "warm") return await this.#startWarm();
     const { folder } = this;
@@ -199,7 +199,7 @@ export class DrillHosts implements AsyncDisposable {
     );
   }
 
-  /** The QEMU is kemari's to start, with the replica's files as its RAM. */
+  /** kemari itself starts the QEMU, with the replica's files as its RAM. */
   async #startWarm(): Promise<void> {
     const { folder } = this;
     const host = this.#at.secondary;
@@ -221,8 +221,8 @@ export class DrillHosts implements AsyncDisposable {
   }
 
   /**
-   * Behind a takeover: the survivor is the primary from here on, the host that died comes back as
-   * its secondary, with its old image, and the VM is protected again.
+   * After a takeover: the survivor is now the primary, the host that died comes back as its
+   * secondary, with its old image, and the VM is protected again.
    */
   async changeRoles(): Promise<void> {
     const { primary, secondary } = this.#at;
@@ -247,7 +247,7 @@ export class DrillHosts implements AsyncDisposable {
     await this.protect.status;
   }
 
-  /** Lets the fence wait until {@link releaseFence}. */
+  /** Makes the fence wait until {@link releaseFence}. */
   async holdFence(): Promise<void> {
     await Deno.writeTextFile(`${this.folder}/fence.hold`, "");
   }
@@ -259,7 +259,7 @@ export class DrillHosts implements AsyncDisposable {
     return exists(`${this.folder}/fence.asked`);
   }
 
-  /** What a side's kemari has logged. */
+  /** The log of a side's kemari. */
   async log(side: LabHost): Promise<string> {
     return await Deno.readTextFile(`${this.folder}/${side}.log`).catch(() => "");
   }
@@ -270,12 +270,12 @@ export class DrillHosts implements AsyncDisposable {
     await this.#stack.disposeAsync();
   }
 
-  /** The run is over: nobody is to be fenced any more. */
+  /** The run is over: from now on the fence does nothing. */
   #putFenceAway(): void {
     try {
       Deno.writeTextFileSync(`${this.folder}/fence.over`, "");
     } catch (error) {
-      // Without the folder there is no fence; all that was started must be ended nevertheless.
+      // Without the folder there is no fence; every process must be ended nevertheless.
       if (!(error instanceof Deno.errors.NotFound)) throw error;
     }
   }
@@ -286,11 +286,11 @@ export class DrillHosts implements AsyncDisposable {
     const { narrate, signal } = this.#context;
     const isCopy = plan.fault === "copy";
     const hosts = isCopy ? { cableRate: COPY_CABLE_RATE } : {};
-    // One with ballast is another machine: its disk is larger.
+    // A VM with ballast is another machine: its disk is larger.
     const booted = isCopy ? undefined : await this.#context.booted?.get(plan.devices, this.#boot);
     this.lab = this.#stack.use(await NetLab.make({ hosts }));
     await makeEmptyImage(commands.image("secondary"), this.#layout);
-    // The guest remembers the first blocks of the disk that it booted with.
+    // The guest has cached the first blocks of the disk that it booted with.
     if (booted) await copyImage(booted.image, commands.image("primary"), signal);
     else await this.#boot.makeImage(commands.image("primary"));
     narrate("two hosts on one network: each with a kemari that serves the VM's disk and NIC");
@@ -318,7 +318,7 @@ export class DrillHosts implements AsyncDisposable {
     else await primary.ready();
     this.#qmp = await QmpClient.connect(primary.spareQmpPath);
     await this.#startService();
-    // Not before: checkpoints make a boot three times as long.
+    // Not earlier: checkpoints make a boot three times as long.
     await Deno.symlink(commands.qmp("primary"), commands.bootedQmp);
     if (isCopy) return;
     await this.waitUntilProtected();
@@ -349,13 +349,13 @@ export class DrillHosts implements AsyncDisposable {
     await say(primary, "/mem/ledger > /dev/null 2>&1 &");
   }
 
-  /** Whom the fence is to make sure of. */
+  /** The processes that the fence is to end. */
   async #notePids(): Promise<void> {
     const pids = `${this.primary.pid} ${this.protect.pid}`;
     await Deno.writeTextFile(`${this.folder}/fence.pids`, pids);
   }
 
-  /** Starts a kemari on a host; what it logs goes into a file. */
+  /** Starts a kemari on a host; its log goes into a file. */
   #kemari(side: LabHost, args: readonly string[], redirection = ""): Deno.ChildProcess {
     const { folder, lab } = this;
     const own = this.#context.kemari;

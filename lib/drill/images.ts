@@ -1,11 +1,11 @@
-/** The images of a drill's hosts, and the fence, which keeps what was committed of one. */
+/** The images of a drill's hosts, and the fence, which saves the committed ledger of an image. */
 import type { ProvisionOptions } from "../lab/provision/cache_dir.ts";
 import { ensureTool } from "../lab/provision/tools.ts";
 import { BLOCK_BYTES, LEDGER_BLOCKS, LEDGER_BYTES } from "./ledger.ts";
 import type { Fault } from "./plan.ts";
 import { output } from "../lab/program/lab_process.ts";
 
-/** What is in an image: a file system, behind it random data, and room for the ledger. */
+/** Contents of an image: a file system, then random data, then room for the ledger. */
 export interface ImageLayout {
   readonly fileSystemBytes: number;
   readonly ballastBytes: number;
@@ -13,7 +13,7 @@ export interface ImageLayout {
 
 const MIB = 2 ** 20;
 const FILE_SYSTEM_BYTES = 60 * MIB;
-/** What makes a first copy last long enough to be interrupted. */
+/** Random data that makes a first copy last long enough to be interrupted. */
 const BALLAST_BYTES = 128 * MIB;
 
 export function imageLayout(fault: Fault): ImageLayout {
@@ -23,7 +23,7 @@ export function imageLayout(fault: Fault): ImageLayout {
   };
 }
 
-/** Makes an image with nothing in it. */
+/** Makes an empty image. */
 export async function makeEmptyImage(path: string, layout: ImageLayout): Promise<void> {
   await Deno.writeFile(path, new Uint8Array(0));
   await Deno.truncate(path, layout.fileSystemBytes + layout.ballastBytes + LEDGER_BYTES);
@@ -50,18 +50,18 @@ export async function makeImage(
   }
 }
 
-/** Copies an image, holes as holes. */
+/** Copies an image; holes stay holes. */
 export async function copyImage(from: string, to: string, signal: AbortSignal): Promise<void> {
   await output("cp", ["--sparse=always", from, to], signal);
 }
 
 /**
- * Writes the fence, `FOLDER/fence`. Out of band, as a power switch is: it reaches the primary
- * whatever the cable is like. Behind it the primary is dead and the VM does not run yet: the moment
- * to keep what was committed.
+ * Writes the fence, `FOLDER/fence`. It works out of band, like a power switch: it reaches the
+ * primary even if the cable is cut. When it has run, the primary is dead and the VM does not run
+ * yet: the moment to save the committed ledger.
  *
  * @param image The secondary's.
- * @param keep Where its ledger is kept.
+ * @param keep Where the copy of the ledger goes.
  */
 export async function writeFence(
   folder: string,
@@ -74,7 +74,7 @@ export async function writeFence(
     `#!/bin/sh
 [ -e '${folder}/fence.over' ] && exit 1
 touch '${folder}/fence.asked'
-# One that nobody has waited for yet does nothing any more.
+# A zombie does nothing any more.
 is_alive() {
   { read -r _ _ state _ < /proc/$1/stat; } 2>/dev/null && [ "$state" != Z ]
 }

@@ -1,25 +1,25 @@
 /**
- * A part of the disk whose every state can be told: block k holds the last number that is k modulo
- * the count of blocks, and numbers are written in order, one at a time, each flushed.
+ * A part of the disk whose contents show its state: block k has the last number that is k modulo
+ * the count of blocks, and the guest writes the numbers in order, one at a time, each flushed.
  *
- * So the contents say which write was the last, and whether all before it are there. A replica that
- * is the primary's disk as of some moment reads as such a state; one that lacks a write, or has a
- * later one without an earlier one, does not.
+ * So the contents show which write was the last, and whether all earlier writes are there. A
+ * replica that is the primary's disk at some moment has such contents; a replica that lacks a
+ * write, or has a later write without an earlier one, does not.
  */
 
 export const BLOCK_BYTES = 4096;
 export const LEDGER_BLOCKS = 1024;
 export const LEDGER_BYTES = BLOCK_BYTES * LEDGER_BLOCKS;
 
-/** What a ledger holds. */
+/** The state of a ledger. */
 interface Ledger {
   /** The last number written; 0 for none. */
   readonly last: number;
-  /** Why it is the state of no moment at all. */
+  /** Why these contents are not the state of any moment. */
   readonly fault?: string;
 }
 
-/** The guest's script that writes the ledger until `/mem/stop` is there, one number every 20 ms. */
+/** The guest's script that writes a number to the ledger every 20 ms until `/mem/stop` exists. */
 export function ledgerScript(disk: string, firstBlock: number): string {
   return `#!/bin/sh
 mkfifo /mem/.ledger

@@ -1,7 +1,6 @@
 /**
- * Takeovers back and forth: a host dies, the other takes over, the dead one comes back as the
- * secondary with its old disk, and dies no more before the next takeover; one client, one
- * connection.
+ * Takeovers back and forth: a host dies, the other takes over, the dead host comes back as the
+ * secondary with its old disk, and then the other host dies; with one client on one connection.
  */
 import { formatWholeMs } from "../units.ts";
 import { checkConnection } from "./checks.ts";
@@ -15,9 +14,9 @@ import {
 import { freezeSender } from "./freeze.ts";
 
 /**
- * Carries out `takeovers` of them.
+ * Carries out `takeovers` takeovers.
  *
- * @returns One outcome each; the last one has the checks that end the VM.
+ * @returns An outcome for each takeover; the last has the checks that end the VM.
  */
 export async function pingPong(run: FaultRehearsal, takeovers: number): Promise<FaultOutcome[]> {
   const { hosts, client, wire, context } = run;

@@ -1,11 +1,11 @@
-/** What a drill may be asked for: faults, device models, disks; and what belongs to each. */
+/** The choices of a drill: faults, device models, disks; and what belongs to each. */
 import type { GuestKernel } from "../lab/guest/guest.ts";
 
 /** What is done to whom. */
 export const FAULTS = ["primary", "sender", "link", "receiver", "copy", "apply"] as const;
 export type Fault = typeof FAULTS[number];
 
-/** In one line each, for help and narration. */
+/** Each fault in a line, for help and progress. */
 export const FAULT_TEXT: Readonly<Record<Fault, string>> = {
   primary: "kill -9 of the primary's QEMU and its kemari",
   sender: "kill -9 of the primary's kemari alone",
@@ -16,20 +16,20 @@ export const FAULT_TEXT: Readonly<Record<Fault, string>> = {
 };
 
 /**
- * What goes on at the moment of the primary's death:
+ * What the primary was doing when it died:
  *
- * - `unseen`: nobody looked; the kill comes at a random moment.
+ * - `unseen`: not checked; the kill comes at a random moment.
  * - `idle`: none of the following; output of the open epoch may be held.
- * - `checkpoint`: the VM stands still for one.
+ * - `checkpoint`: the VM stands still for a checkpoint.
  * - `in-flight`: the VM runs, and a transaction has begun to arrive and is not committed.
- * - `unreleased`: the VM runs, a transaction is committed, and what it lets go is not all out.
+ * - `unreleased`: the VM runs, a transaction is committed, and its output is not all released yet.
  */
 export const PHASES = ["unseen", "idle", "checkpoint", "in-flight", "unreleased"] as const;
 export type Phase = typeof PHASES[number];
 
 export type DiskMode = "replicated" | "shared";
 
-/** Faults that have something to happen to: a shared image is neither copied nor applied. */
+/** Faults that are possible with a disk mode: a shared image is neither copied nor applied. */
 export function faultsFor(mode: DiskMode): readonly Fault[] {
   return mode === "replicated"
     ? FAULTS

@@ -15,8 +15,8 @@ const LOG_LINES = 12;
 /**
  * Rehearses a fault, or takeovers back and forth.
  *
- * A run that gets stuck on the way counts as one whose checks failed: its folder is kept, and the
- * last lines of both kemaris' logs are told.
+ * A run that gets stuck counts as failed: its folder is kept, and the last lines of both kemaris'
+ * logs are shown.
  *
  * @throws {KemariError} if the hosts could not be made.
  */
@@ -65,7 +65,7 @@ export async function rehearseFault(
   }
 }
 
-/** Where a run gets stuck, keeps what its VMs can still tell. */
+/** Keeps evidence from the VMs of a run that got stuck. */
 async function orEvidence<Outcome>(
   hosts: DrillHosts,
   memoryMiB: number,
@@ -85,11 +85,12 @@ async function orEvidence<Outcome>(
   }
 }
 
-/** What a guest says whose kernel dies. */
+/** Console output of a guest whose kernel crashes. */
 const CRASH = /Kernel panic|BUG: |Oops: |general protection fault/;
 
 /**
- * What a guest has said that it says in a crash only. One that goes on from another does not boot.
+ * Console output that appears only in a crash. The secondary goes on from the primary's state and
+ * does not boot: there, a boot counts as a crash too.
  *
  * @param hosts Either may not have been started yet.
  */

@@ -1,4 +1,4 @@
-/** What a drill is told, and what it reports. */
+/** A drill's settings and its report. */
 import type { GuestImages, GuestKernel } from "../lab/guest/guest.ts";
 import type { QemuInstall } from "../lab/provision/qemu.ts";
 import type { TakeoverStatus } from "../control/receiver_status.ts";
@@ -7,8 +7,8 @@ import type { Devices, DiskMode, Fault, Phase } from "./plan.ts";
 import type { SeededRandom } from "./seeded_random.ts";
 
 /**
- * `memory`: the guest counts on its console and in memory. `client`: a client outside talks TCP to a
- * service in the guest that keeps each message on disk and in memory.
+ * `memory`: the guest counts on its console and in memory. `client`: a client outside talks TCP to
+ * a service in the guest that keeps each message on disk and in memory.
  */
 export type DrillForm = "memory" | "client";
 
@@ -17,33 +17,38 @@ export interface DrillSettings {
   readonly form: DrillForm | "auto";
   /** How often each fault is rehearsed with each device model. */
   readonly runs: number;
-  /** How long each run synchronizes before the fault. */
+  /** How long each run is protected before the fault. */
   readonly seconds: number;
   readonly memoryMiB: number;
   /** Bytes of random data, in MiB, whose checksum the guest must still get right. */
   readonly fillMiB: number;
   readonly syncIntervalMs: number;
   readonly faults: readonly Fault[];
-  /** Takeovers back and forth between the hosts, under one client connection, instead of a fault. */
+  /**
+   * Takeovers back and forth between the hosts, under one client connection, instead of a fault.
+   */
   readonly pingPong?: number;
   readonly devices: readonly Devices[];
   readonly diskMode: DiskMode;
   readonly commit: "sync" | "async";
-  /** Whether the secondary's QEMU waits with the replica's RAM, or is given all of it. */
+  /**
+   * Whether the secondary's QEMU waits with the replica's files as its RAM, or gets the whole RAM
+   * at the takeover.
+   */
   readonly standby: "warm" | "cold";
-  /** Silence after which either side counts as lost; the secondary may be given more. */
+  /** Silence after which either side counts as lost; some runs give the secondary more. */
   readonly graceMs: number;
-  /** Whether each run boots its guest, or all of a device model go on from one boot. */
+  /** Whether each run boots its guest, or all runs of a device model start from one boot. */
   readonly boot: "each" | "once";
-  /** How many runs there are at a time. */
+  /** How many runs are carried out at a time. */
   readonly jobs: number;
-  /** Chooses the moments. */
+  /** Seed of the random moments. */
   readonly seed: number;
-  /** Of which one is chosen at random for every death of the primary. */
+  /** The phases, of which each death of the primary gets one at random. */
   readonly phases: readonly Phase[];
   /** Whether the link is encrypted, with a key that is made for the run. */
   readonly key?: boolean;
-  /** Leave the working folders behind. */
+  /** Whether to keep the working folders. */
   readonly keep: boolean;
 }
 
@@ -59,7 +64,7 @@ export interface DrillCase {
 export interface DrillCheck {
   readonly name: string;
   readonly held: boolean;
-  /** What was found. */
+  /** The finding, in words. */
   readonly detail: string;
 }
 
@@ -68,7 +73,7 @@ export interface DrillRun {
   /** Absent in the form without a client, which has one fault, disk and device model only. */
   readonly case?: DrillCase;
   readonly checks: readonly DrillCheck[];
-  /** What the fault met: what the VM and its transactions were doing at that moment. */
+  /** The phase that the fault met: what the VM and its transactions were doing. */
   readonly phase?: string;
   /** The secondary's last committed transaction. */
   readonly transaction: number;
@@ -81,7 +86,7 @@ export interface DrillRun {
   readonly pauseP99Ms: number;
   /** The secondary's last commit before the kill, ms before it. */
   readonly commitAgeMs: number;
-  /** The last number that was heard before the kill, and the first after it. */
+  /** The last number printed or answered before the kill, and the first after it. */
   readonly lastCount: number;
   readonly firstCount: number;
   /**
@@ -91,10 +96,11 @@ export interface DrillRun {
   readonly outageMs?: number;
   /**
    * `client`: from the guest's last TCP segment at the first host to its first at the second; to
-   * within 5 ms, with one run at a time. Its answer takes longer: a QEMU that is new translates all of it anew under TCG.
+   * within 5 ms, with one run at a time. An answer to the client takes longer: a new QEMU
+   * translates all code again under TCG.
    */
   readonly silenceMs?: number;
-  /** The secondary's account of the takeover, while it can still be asked. */
+  /** The secondary's report of the takeover, if it could still be asked. */
   readonly takeover?: TakeoverStatus;
   /** `client`: how long the guest's frames were held, before the kill. */
   readonly heldP50Ms?: number;
@@ -103,22 +109,22 @@ export interface DrillRun {
 
 export interface DrillReport {
   readonly qemu: string;
-  /** Of the device models that were rehearsed, each once. */
+  /** The machine types of the device models that were rehearsed, each once. */
   readonly guestKernels: readonly string[];
   readonly memoryMiB: number;
   readonly form: DrillForm;
   readonly boot: "each" | "once";
-  /** So many runs at a time; several slow each other down. */
+  /** How many runs were carried out at a time; several slow each other down. */
   readonly jobs: number;
   readonly seed: number;
   readonly held: boolean;
   readonly runs: readonly DrillRun[];
 }
 
-/** Tells a person what happens; one line a call. */
+/** Shows the progress to a person; one line per call. */
 export type Narrate = (line: string) => void;
 
-/** What two hosts are made of. */
+/** The parts that the two hosts need. */
 export interface HostsContext {
   readonly qemu: QemuInstall;
   /** The words that start kemari; this very program by default. */
@@ -129,13 +135,13 @@ export interface HostsContext {
     DrillSettings,
     "memoryMiB" | "syncIntervalMs" | "standby" | "graceMs" | "key"
   >;
-  /** Where VMs that have booted are kept, if this one need not boot. */
+  /** The VMs that have booted, if this VM need not boot. */
   readonly booted?: BootedVms;
   readonly narrate: Narrate;
   readonly signal: AbortSignal;
 }
 
-/** What one run works with. */
+/** The parts that one run needs. */
 export interface RunContext extends HostsContext {
   readonly settings: DrillSettings;
   readonly random: SeededRandom;

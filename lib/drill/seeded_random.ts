@@ -1,13 +1,13 @@
-/** Random moments that can be had again. */
+/** Random moments that can be repeated. */
 
 /**
- * A sequence of numbers from a seed (mulberry32): the same seed asks for the same moments. What
- * the VM does at them is its own affair.
+ * A sequence of numbers from a seed (mulberry32): the same seed gives the same moments. What the VM
+ * does at those moments still varies.
  */
 export class SeededRandom {
   #state: number;
 
-  /** @param seed A whole number; its low 32 bits count. */
+  /** @param seed A whole number, of which the low 32 bits are used. */
   constructor(seed: number) {
     this.#state = seed >>> 0;
   }
@@ -21,7 +21,7 @@ export class SeededRandom {
     return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32 * limit;
   }
 
-  /** One of several. */
+  /** A random element of a list. */
   pick<T>(choices: readonly T[]): T {
     return choices[Math.floor(this.below(choices.length))];
   }

@@ -1,10 +1,10 @@
-/** What left each host, as seen from the client's side of both. */
+/** The frames that left each host, as seen on the client's bridge. */
 import type { NetLab } from "../lab/network/net_lab.ts";
 import { type PortFrame, PortSniffer } from "../lab/network/port_sniffer.ts";
 import { GUEST_MAC } from "./plan.ts";
 import type { DrillCheck } from "./report.ts";
 
-/** How exactly times are known. */
+/** Accuracy of the times. */
 const TAKE_MS = 5;
 const IPV4 = 0x0800;
 const TCP = 6;
@@ -28,13 +28,13 @@ export class DrillWire implements Disposable {
   #silenceMs: number | undefined;
   #missed = 0;
 
-  /** @param source Disposed of with this. */
+  /** @param source Disposed of together with this object. */
   constructor(source: FrameSource) {
     this.#source = source;
     this.#timer = setInterval(() => this.#take(), TAKE_MS);
   }
 
-  /** Watches the bridge that the hosts and the client hang on. */
+  /** Watches the bridge that connects the hosts and the client. */
   static watch(lab: NetLab): DrillWire {
     return new DrillWire(PortSniffer.open(lab.wire, ["primary-port", "secondary-port"]));
   }
@@ -47,22 +47,22 @@ export class DrillWire implements Disposable {
   }
 
   /**
-   * From the guest's last TCP segment at one host to its first at the other: how long the connection
-   * was without a sign of life. Undefined if it did not change hosts.
+   * From the guest's last TCP segment at one host to its first at the other: how long the
+   * connection was silent. Undefined if the guest did not change hosts.
    */
   get silenceMs(): number | undefined {
     this.#take();
     return this.#silenceMs;
   }
 
-  /** Forgets what has passed. */
+  /** Forgets all frames so far. */
   restart(): void {
     this.#take();
     this.#runs = [];
     this.#silenceMs = undefined;
   }
 
-  /** Once a frame has come from the other host, none may come from the one that was the primary. */
+  /** Once a frame has come from the other host, no more frames may come from the former primary. */
   check(primary: "primary" | "secondary" = "primary"): DrillCheck {
     this.#take();
     const first = `${primary}-port`;

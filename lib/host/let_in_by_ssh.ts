@@ -76,17 +76,21 @@ function overSsh(
   entrance: Pick<Entrance, "admit">,
 ): Promise<undefined> {
   return new Promise((resolve) => {
-    const peer = new PlainTransport({
-      input,
-      output,
-      name: "ssh",
-      isSocket: false,
-      close() {
-        libc().close(input);
-        libc().close(output);
-        resolve(undefined);
+    const peer = new PlainTransport(
+      {
+        input,
+        output,
+        name: "ssh",
+        isSocket: false,
+        close() {
+          libc().close(input);
+          libc().close(output);
+          resolve(undefined);
+        },
       },
-    }, "peer");
+      "peer",
+      { kind: "ssh" },
+    );
     // In front of whatever the session says.
     peer.push([new TextEncoder().encode(encodeAttached(undefined))]);
     entrance.admit(peer);

@@ -5,7 +5,7 @@ import { CopyOwner } from "./home/copy_owner.ts";
 import { ReplicaHome } from "./home/replica_home.ts";
 import { ReplicaOwner } from "./home/replica_owner.ts";
 import { lookForSameImages } from "./image/image_marks.ts";
-import { ReceiverHost } from "./link/receiver_host.ts";
+import { ReceiverHost } from "./receive/receiver_host.ts";
 import { freeMemoryBytes } from "./ram_dir/ram_room.ts";
 import { letInBySsh } from "./let_in_by_ssh.ts";
 import { SessionKeys } from "../keys/session_keys.ts";
@@ -365,12 +365,8 @@ class Reception {
   async #protect(request: ProtectRequest<unknown>, gone: AbortSignal): Promise<void> {
     const { survivor } = this.#side;
     if (this.#state.at === "active") return await survivor.protect(request, gone);
-    throw new TransportError(
-      "recv",
-      "read",
-      "this end has no VM to protect: it has not taken over",
-      { party: "user", hint: "see kemari status" },
-    );
+    const why = "this end has no VM to protect: it has not taken over";
+    throw new TransportError("recv", "read", why, { party: "user", hint: "see kemari status" });
   }
 
   #attach(request: AttachRequest, passed: number[]): Promise<AttachPlace | undefined> {

@@ -1,7 +1,8 @@
 import { parseTarget } from "./link/parse_target.ts";
 import type { SendFront } from "./send_front.ts";
 import { standardEnds } from "./send_ends.ts";
-import { Sending, type SendSettings } from "./sending.ts";
+import type { SendSettings } from "./send_settings.ts";
+import { Sending } from "./sending.ts";
 import { parseControlPath } from "./system/control_path.ts";
 import type { ProgressLine } from "./system/progress_line.ts";
 import { LinkGuard } from "./tls/link_guard.ts";

@@ -5,20 +5,19 @@ import {
   type SentEnd,
   sentFarewell,
 } from "../decisions/sent_end.ts";
-import type { LinkSecurity } from "../decisions/link_security.ts";
 import type { Answer } from "../decisions/primary_end.ts";
 import type { VmFate } from "../decisions/vm_fate.ts";
 import type { VmIdentity } from "../decisions/whose_replica.ts";
 import { exitCodeOf, InterruptedError, TransportError, WireError } from "../errors.ts";
 import type { PrimaryEvent } from "../replica/primary/primary.ts";
 import { formatBytes } from "../units.ts";
-import { compressionOf, type CompressSettings } from "./link/compress_settings.ts";
-import type { SenderLinkSettings } from "./link/sender_link_settings.ts";
+import { compressionOf } from "./link/compress_settings.ts";
 import { CONNECT_TIMEOUT_MS, connectPeer, type PeerConnection } from "./link/peer_connection.ts";
 import { openLink } from "./link/open_link.ts";
 import type { SenderLink } from "./link/sender_link.ts";
 import { inWordsOfCommand } from "./command_end.ts";
 import type { SendEnds } from "./send_ends.ts";
+import type { SendSettings } from "./send_settings.ts";
 import { givenUp, handoverInDoubt, hasGivenUsUp } from "./link/lost_secondary.ts";
 import { identityOfSent, putDelayBack, releaseSentVm, SentVm, stopSentVm } from "./sent_vm.ts";
 import { readDurations, senderStatus, vmStatus } from "./status/sender_status.ts";
@@ -27,14 +26,12 @@ import type { SenderStatus } from "../control/sender_status.ts";
 import type { Address } from "./system/address.ts";
 import { ControlServer } from "./system/control_server.ts";
 import { besides } from "./system/failure_beside.ts";
-import type { SshOptions } from "./system/ssh_address.ts";
 import type { ProgressLine } from "./system/progress_line.ts";
 import { RateMeter } from "./system/rate_meter.ts";
 import { Reactor } from "./system/reactor.ts";
 import { SOFTWARE } from "./system/software.ts";
 import { serveUntilUnused } from "./taps/serve_until_unused.ts";
 import type { PrimaryTapDevices } from "./taps/primary_tap_devices.ts";
-import type { SyncOn, TapSettings } from "./taps/tap_settings.ts";
 import type { LinkGuard } from "./tls/link_guard.ts";
 import { QmpClient } from "./vm/qmp_client.ts";
 import { isTakenOver } from "./vm/release_vm.ts";
@@ -45,27 +42,6 @@ const log = getLogger(["kemari", "send"]);
 const HOARDS = "QEMU goes on describing its state, and keeps 50 to 100 KB of memory for every " +
   "checkpoint because of that: start the VM with -machine …,suppress-vmdesc=on, or let kemari " +
   "protect set it";
-
-export interface SendSettings
-  extends
-    Omit<SenderLinkSettings, "software" | "taps" | "compression" | "vm" | "marks">,
-    CompressSettings {
-  readonly target: string;
-  readonly security: LinkSecurity;
-  /** How a target `ssh:HOST` is reached. */
-  readonly ssh?: SshOptions;
-  readonly control?: string;
-  readonly sessionName?: string;
-  /** The VM's name, in place of QEMU's UUID and name. */
-  readonly vm?: string;
-  /** The QMP socket by which to let a VM run that COLO has stopped, when the secondary is lost. */
-  readonly qmp?: string;
-  readonly taps: TapSettings;
-  readonly syncOn: SyncOn;
-  readonly syncMinIntervalMs: number;
-  /** QEMU's interval between checkpoints, which every request for a synchronization sets. */
-  readonly syncIntervalMs: number;
-}
 
 /** The states of a {@link Sending}. */
 type SendingState = "connecting" | "linked" | "parting" | "serving-on" | "closed";

@@ -1,28 +1,31 @@
 import { NBD_FLAG } from "./wire.ts";
 
-/** What a client is told about an export. */
+/** An export, as clients are told about it. */
 export interface ExportInfo {
-  /** As the client asks for it. Where there is one export only, no name means this one too. */
+  /**
+   * The name by which a client asks for it. If there is only one export, an empty name means it
+   * too.
+   */
   readonly name: string;
   readonly sizeBytes: number;
   /** Shown to people. */
   readonly description?: string;
   /** Writes, trims and zeroes are refused with EPERM. */
   readonly readOnly?: boolean;
-  /** Offsets and lengths must be multiples of it; 1 if absent. A power of two. */
+  /** Offsets and lengths must be multiples of this; 1 if absent. A power of two. */
   readonly minimumBlockBytes?: number;
-  /** What is read or written without extra work; 4096 if absent. */
+  /** The unit that can be read or written without extra work; 4096 if absent. */
   readonly preferredBlockBytes?: number;
-  /** All connections see each other's writes and flushes. */
+  /** Whether all connections see each other's writes and flushes. */
   readonly multiConn?: boolean;
 }
 
-/** What a client and we have agreed on when haggling ends. */
+/** What the client and the server have agreed on when haggling ends. */
 export interface Negotiated {
   readonly export: ExportInfo;
-  /** Reads are answered in chunks, errors with a text. */
+  /** Whether reads are answered in chunks, and errors with a text. */
   readonly structured: boolean;
-  /** NBD_CMD_BLOCK_STATUS may be asked, for `base:allocation`. */
+  /** Whether NBD_CMD_BLOCK_STATUS may be used, for `base:allocation`. */
   readonly allocation: boolean;
 }
 

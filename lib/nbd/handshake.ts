@@ -38,8 +38,8 @@ const DEFAULT_PREFERRED_BLOCK_BYTES = 4096;
  *                            └──ABORT──► aborted
  * ```
  *
- * What the client asks for wrongly is refused with an option reply and haggling goes on; what
- * cannot be answered so ends the connection with a WireError, as the specification demands.
+ * A wrong request of the client is refused with an option reply, and haggling goes on; if no such
+ * reply is possible, a WireError ends the connection, as the specification demands.
  */
 export class Handshake {
   readonly #exports: readonly ExportInfo[];
@@ -50,7 +50,7 @@ export class Handshake {
   /** The export that `base:allocation` was selected for. */
   #allocationOf: ExportInfo | undefined;
   #chosen: Negotiated | undefined;
-  /** The option whose data is being skipped, since it is longer than we take. */
+  /** The option whose data is being skipped, since it is too long. */
   #skipped = 0;
   #skipBytes = 0;
 
@@ -69,7 +69,7 @@ export class Handshake {
   get chosen(): Negotiated | undefined {
     return this.#chosen;
   }
-  /** The client has called it off. */
+  /** The client has aborted. */
   get aborted(): boolean {
     return this.#state === "aborted";
   }
@@ -88,7 +88,7 @@ export class Handshake {
    * Takes the client's flags or one option.
    *
    * @param offset Of `at` in the connection.
-   * @returns One past the last byte taken; `at` where more are needed.
+   * @returns One past the last byte taken; `at` if more bytes are needed.
    * @throws {WireError}
    */
   take(bytes: Uint8Array, at: number, end: number, offset: number): number {
@@ -105,7 +105,7 @@ export class Handshake {
       this.#clientFlags(readU32(bytes, at), offset);
       return at + 4;
     }
-    // A client that speaks something else is told so at once, not when it has sent 16 bytes.
+    // A client that speaks another protocol is told so at once, not only after 16 bytes.
     if (end - at >= 8 && !isMagic(bytes, at, IHAVEOPT)) {
       refuse(offset, "bad-magic", "an option does not begin with IHAVEOPT");
     }
@@ -168,7 +168,7 @@ export class Handshake {
     }
   }
 
-  /** The old way in: no error can be answered, so errors end the connection. */
+  /** The old way to choose an export, which has no error reply: errors end the connection. */
   #exportName(data: Uint8Array, offset: number): void {
     const name = decodeString(data);
     const info = name === undefined ? undefined : findExport(this.#exports, name);
@@ -194,7 +194,7 @@ export class Handshake {
     writeU64(body, 2, info.sizeBytes);
     writeU16(body, 10, transmissionFlags(info, this.#structured));
     this.#reply(option, NBD_REP.INFO, body);
-    // Constraints that a client did not ask for bind it all the same: better said than not.
+    // Constraints apply to a client that did not ask for them too: so they are sent.
     this.#reply(option, NBD_REP.INFO, blockSizes(info));
     if (query.wanted.includes(NBD_INFO.NAME)) {
       this.#reply(option, NBD_REP.INFO, infoKind(NBD_INFO.NAME), utf8.encode(info.name));
@@ -208,8 +208,8 @@ export class Handshake {
   }
 
   /**
-   * Listing: no query means all, a namespace (`base:`) all of its contexts.
-   * Setting: replaces what was set before, whatever comes of it.
+   * Listing: no query means all, a namespace (`base:`) all of its contexts. Setting: replaces the
+   * earlier selection, also if it fails.
    */
   #metaContext(option: number, data: Uint8Array): void {
     const setting = option === NBD_OPT.SET_META_CONTEXT;

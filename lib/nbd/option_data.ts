@@ -1,4 +1,4 @@
-/** What stands inside an option's data, decoded and bounded. */
+/** Decodes the data of options, within bounds. */
 import { MAX_STRING_BYTES, readU16, readU32 } from "./wire.ts";
 
 /** Data of NBD_OPT_INFO and NBD_OPT_GO: `u32 n, name, u16 count, count × u16 NBD_INFO_*`. */
@@ -15,7 +15,7 @@ interface ContextQuery {
 
 const utf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
-/** @returns The text, or `undefined` where it is too long, no UTF-8 or has a NUL in it. */
+/** @returns The text; `undefined` if it is too long, not UTF-8 or contains a NUL. */
 export function decodeString(bytes: Uint8Array): string | undefined {
   if (bytes.length > MAX_STRING_BYTES) return undefined;
   try {
@@ -47,7 +47,7 @@ class Fields {
   }
 }
 
-/** @returns `undefined` where the data does not have that shape, to the byte. */
+/** @returns `undefined` if the data does not have exactly this shape. */
 export function decodeInfoQuery(data: Uint8Array): InfoQuery | undefined {
   const fields = new Fields(data);
   const name = fields.string();
@@ -56,12 +56,13 @@ export function decodeInfoQuery(data: Uint8Array): InfoQuery | undefined {
   return { name, wanted: Array.from({ length: count }, () => fields.u16()!) };
 }
 
-/** @returns `undefined` where the data does not have that shape, to the byte. */
+/** @returns `undefined` if the data does not have exactly this shape. */
 export function decodeContextQuery(data: Uint8Array): ContextQuery | undefined {
   const fields = new Fields(data);
   const name = fields.string();
   const count = fields.u32();
-  // Every query takes four bytes at least: a count that cannot be true is not looped over.
+  // Every query has at least four bytes: a larger count cannot be true, and is refused before the
+  // loop.
   if (name === undefined || count === undefined || 4 * count > fields.left) return undefined;
   const queries: string[] = [];
   for (let i = 0; i < count; i++) {

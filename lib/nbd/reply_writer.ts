@@ -22,7 +22,7 @@ export interface Extent {
   readonly flags: number;
 }
 
-/** A piece of what was read, in the request's order: bytes, or so many zeroes. */
+/** A piece of the data read, in the request's order: bytes, or a number of zeroes. */
 export type ReadChunk = Uint8Array | { readonly zeroBytes: number };
 
 const SLAB_BYTES = 8192;
@@ -31,8 +31,8 @@ const utf8 = new TextEncoder();
 /**
  * Encodes replies into a list of views.
  *
- * Headers lie one after the other in slabs, so that a row of them is one view; data is passed on
- * as it is, and must not change until it has been written.
+ * Headers are put one after the other into slabs, so that several of them are one view; data is
+ * passed on without a copy, and must not change until it has been written.
  */
 export class ReplyWriter {
   #slab = new Uint8Array(SLAB_BYTES);
@@ -50,12 +50,14 @@ export class ReplyWriter {
     return output;
   }
 
-  /** Success without data. A simple reply is allowed, and shorter, where chunks were negotiated. */
+  /**
+   * Success without data. A simple reply is allowed, and shorter, also if chunks were negotiated.
+   */
   done(request: NbdRequest): void {
     this.#simple(request, 0);
   }
 
-  /** `data`: all that was asked for. */
+  /** @param data All that was asked for. */
   data(request: NbdRequest, data: Uint8Array): void {
     if (this.structured) {
       this.#dataChunk(request, NBD_REPLY_FLAG_DONE, request.offset, data);
@@ -65,7 +67,7 @@ export class ReplyWriter {
     }
   }
 
-  /** All that was asked for, in order; at least one, none empty. Structured replies only. */
+  /** All that was asked for, in order; at least one chunk, none empty. Structured replies only. */
   chunks(request: NbdRequest, chunks: readonly ReadChunk[]): void {
     let offset = request.offset;
     chunks.forEach((chunk, i) => {
@@ -98,7 +100,7 @@ export class ReplyWriter {
 
   /**
    * @param message For people; only structured replies carry it.
-   * @param offset Of the first byte in the export that is at fault, where that is known.
+   * @param offset The offset in the export of the first byte at fault, if known.
    */
   error(request: NbdRequest, error: NbdError, message: string, offset?: number): void {
     if (!this.structured) return this.#simple(request, error);
@@ -140,11 +142,11 @@ export class ReplyWriter {
     this.#pass(data);
   }
 
-  /** Where the next `bytes` of the slab begin. */
+  /** Room for `bytes` in the slab. */
   #room(bytes: number): number {
     if (this.#at + bytes > this.#slab.length) {
       this.#cut();
-      // The old one is still being written.
+      // The old slab is still being written.
       this.#slab = new Uint8Array(SLAB_BYTES);
       this.#from = this.#at = 0;
     }

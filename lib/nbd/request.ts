@@ -12,7 +12,7 @@ import {
   refuse,
 } from "./wire.ts";
 
-/** One request of the client's; also the ticket with which it is answered, once. */
+/** A request of the client; also the handle by which it is answered, once. */
 export interface NbdRequest {
   /** NBD_CMD. */
   readonly command: number;
@@ -21,12 +21,12 @@ export interface NbdRequest {
   /** The client's name for the request, as two halves of a 64-bit number. */
   readonly cookieHigh: number;
   readonly cookieLow: number;
-  /** In the export, in bytes; `Infinity` where the wire had 2^53 or more. */
+  /** The offset in the export, in bytes; `Infinity` if it is 2^53 or more. */
   readonly offset: number;
   readonly length: number;
 }
 
-/** Why a request is refused before anyone acts on it. */
+/** Why a request is refused before it is carried out. */
 export interface RequestFault {
   readonly error: NbdError;
   readonly message: string;
@@ -73,9 +73,9 @@ function fault(error: NbdError, message: string): RequestFault {
 }
 
 /**
- * Judges a whole request before anything is done about it.
+ * Judges a whole request before anything is done.
  *
- * @returns What the client is to be told, or `undefined` where the request can be served.
+ * @returns The error for the client; `undefined` if the request can be served.
  */
 export function judgeRequest(
   { command, flags, offset, length }: NbdRequest,

@@ -13,20 +13,20 @@ import {
 } from "./wire.ts";
 
 /**
- * Takes requests, whose ranges and flags have been judged. Each is answered once, now or later,
- * in any order, by the session's `reply…` method that fits.
+ * Takes requests whose ranges and flags have been checked. Each is answered once, now or later, in
+ * any order, by the session's `reply…` method that fits.
  */
 export interface RequestVisitor {
   /** Haggling has ended well; requests follow. */
   chosen(negotiated: Negotiated): void;
   /** Answer with `replyRead` or `replyReadChunks`. */
   read(request: NbdRequest): void;
-  /** Memory of at least so many bytes for a write's data, which it is then given in. */
+  /** Gives memory of at least this many bytes, in which a write's data is then passed. */
   room(lengthBytes: number): Uint8Array<ArrayBuffer>;
   /**
-   * `data` is the front of what {@link room} gave, and the visitor's from then on; or it lies in what
-   * the session was given to take, and is valid during the call only. Answer with `replyDone`, as all
-   * that follow.
+   * `data` is the front of the memory from {@link room}, and the visitor's from then on; or it is
+   * in the session's input, and valid during the call only. Answer with `replyDone`, also for the
+   * following methods.
    */
   write(request: NbdRequest, data: Uint8Array): void;
   flush(request: NbdRequest): void;
@@ -51,10 +51,10 @@ type State = "haggling" | "transmission" | "closed";
  *     └──ABORT──► closed
  * ```
  *
- * A write's data is passed on from the caller's buffer where it lies in it whole. Otherwise it is
- * gathered in one buffer of the visitor's, into which the caller may read directly
- * ({@link payloadRoom}): a byte is copied once at the most. The data of a write that is refused
- * is skipped, however long.
+ * A write's data is passed on from the caller's buffer if it is completely in it. Otherwise it is
+ * gathered in one buffer of the visitor's, into which the caller may read directly ({@link
+ * payloadRoom}): a byte is copied once at the most. The data of a refused write is skipped, however
+ * long.
  */
 export class NbdServerSession {
   readonly #handshake: Handshake;
@@ -64,19 +64,19 @@ export class NbdServerSession {
   #negotiated: Negotiated | undefined;
   #writer: ReplyWriter | undefined;
   readonly #inFlight = new Set<NbdRequest>();
-  /** The write whose data is on its way. */
+  /** The write whose data is arriving. */
   #write: NbdRequest | undefined;
   #fault: RequestFault | undefined;
   #payload: Uint8Array<ArrayBuffer> = NOTHING;
   #payloadBytes = 0;
 
-  /** @param exports What the client may choose from. Their sizes must stay. */
+  /** @param exports The exports to choose from. Their sizes must not change. */
   constructor(exports: readonly ExportInfo[], visitor: RequestVisitor) {
     this.#handshake = new Handshake(exports);
     this.#visitor = visitor;
   }
 
-  /** True once the client has taken its leave: write what is left, and close. */
+  /** True once the client has disconnected: write what is left, and close. */
   get closed(): boolean {
     return this.#state === "closed";
   }
@@ -97,7 +97,7 @@ export class NbdServerSession {
    * Takes bytes of the client's.
    *
    * @returns One past the last byte taken; the rest must be presented again, in front of more.
-   * @throws {WireError} where the client breaks the protocol: close the connection.
+   * @throws {WireError} if the client breaks the protocol: close the connection.
    */
   receive(bytes: Uint8Array, start: number, end: number): number {
     let at = start;
@@ -111,15 +111,15 @@ export class NbdServerSession {
   }
 
   /**
-   * Where the rest of a long write's data belongs: the caller may read from the socket into it,
-   * from its front, and then say {@link payloadFilled}. `undefined` if no data is awaited.
+   * The memory for the rest of a long write's data: the caller may read from the socket into it,
+   * from its front, and then call {@link payloadFilled}. `undefined` if no data is awaited.
    */
   get payloadRoom(): Uint8Array<ArrayBuffer> | undefined {
     if (this.#write === undefined || this.#fault !== undefined) return undefined;
     return this.#payload.subarray(this.#payloadBytes, this.#write.length);
   }
 
-  /** So many bytes were put into {@link payloadRoom}. */
+  /** This many bytes were put into {@link payloadRoom}. */
   payloadFilled(lengthBytes: number): void {
     if (this.#write === undefined || this.#payloadBytes + lengthBytes > this.#write.length) {
       throw new StateError("more NBD payload than was awaited");
@@ -141,7 +141,7 @@ export class NbdServerSession {
     );
   }
 
-  /** All that was asked for. `data` must not change until it has been written. */
+  /** Answers with all that was asked for. `data` must not change until it has been written. */
   replyRead(request: NbdRequest, data: Uint8Array): void {
     this.#answered(request, NBD_CMD.READ);
     if (data.length !== request.length) {
@@ -151,7 +151,7 @@ export class NbdServerSession {
   }
 
   /**
-   * All that was asked for, in order, zeroes as holes. Only where {@link holesAllowed}.
+   * Answers with all that was asked for, in order, zeroes as holes. Only if {@link holesAllowed}.
    * The views must not change until they have been written.
    */
   replyReadChunks(request: NbdRequest, chunks: readonly ReadChunk[]): void {
@@ -176,7 +176,7 @@ export class NbdServerSession {
     return this.#negotiated!.structured && (request.flags & NBD_CMD_FLAG.DF) === 0;
   }
 
-  /** Done, for everything without data in its answer. */
+  /** Answers "done", to requests without data in the answer. */
   replyDone(request: NbdRequest): void {
     this.#answered(request);
     if (request.command === NBD_CMD.READ || request.command === NBD_CMD.BLOCK_STATUS) {
@@ -186,10 +186,10 @@ export class NbdServerSession {
   }
 
   /**
-   * Refuses, or says what failed.
+   * Refuses a request, or reports its failure.
    *
    * @param message For people; clients without structured replies see the number only.
-   * @param offset Of the first byte of the export at fault, where known; within the request.
+   * @param offset The first byte of the export at fault, within the request, if known.
    */
   replyError(request: NbdRequest, error: NbdError, message: string, offset?: number): void {
     this.#answered(request);
@@ -198,7 +198,7 @@ export class NbdServerSession {
 
   /**
    * Extents from the request's offset on: at least one, together no longer than was asked. Equal
-   * neighbours are joined; one is sent where one was asked for, else 1024 at the most.
+   * neighbours are joined; one extent is sent if only one was asked for, else at most 1024.
    */
   replyBlockStatus(request: NbdRequest, extents: readonly Extent[]): void {
     this.#answered(request, NBD_CMD.BLOCK_STATUS);
@@ -246,7 +246,7 @@ export class NbdServerSession {
           ? this.#request(bytes, at, end)
           : this.#gather(bytes, at, end);
       case "closed":
-        // A client must be silent now; one that is not has nobody to listen to it.
+        // The client must send nothing now; if it does, the bytes are ignored.
         return end;
     }
   }

@@ -1,5 +1,5 @@
 /**
- * The NBD protocol's constants, in the specification's own spelling, and our bounds.
+ * The NBD protocol's constants, in the specification's spelling, and kemari's bounds.
  *
  * All integers on the wire are big-endian.
  *
@@ -15,7 +15,7 @@ export const NBD_REQUEST_MAGIC = 0x25609513;
 export const NBD_SIMPLE_REPLY_MAGIC = 0x67446698;
 export const NBD_STRUCTURED_REPLY_MAGIC = 0x668e33ef;
 
-/** Handshake flags, ours; the client's answer has the same bits. */
+/** The server's handshake flags; the client's answer has the same bits. */
 export const NBD_FLAG_FIXED_NEWSTYLE = 1 << 0;
 export const NBD_FLAG_NO_ZEROES = 1 << 1;
 
@@ -101,7 +101,7 @@ export const NBD_REPLY_TYPE = {
 export const NBD_STATE_HOLE = 1 << 0;
 export const NBD_STATE_ZERO = 1 << 1;
 
-/** Errors that may stand in a reply: the protocol's numbers, whatever the host's are. */
+/** The errors in replies: the protocol's numbers, whatever the host's are. */
 export const NBD_ERROR = {
   EPERM: 1,
   EIO: 5,
@@ -114,7 +114,7 @@ export const NBD_ERROR = {
 } as const;
 export type NbdError = typeof NBD_ERROR[keyof typeof NBD_ERROR];
 
-/** The one metadata context that we have, and its id on the wire. */
+/** The only metadata context that kemari has, and its id on the wire. */
 export const BASE_ALLOCATION = "base:allocation";
 export const BASE_ALLOCATION_ID = 1;
 
@@ -132,16 +132,16 @@ export const CHUNK_HEADER_BYTES = 20;
 /** Reserved bytes after the answer to NBD_OPT_EXPORT_NAME, which most clients waive. */
 export const EXPORT_NAME_ZEROES = 124;
 
-/** Bytes of one option's data, at the most; longer ones are skipped and refused. */
+/** The most bytes of an option's data; longer options are skipped and refused. */
 export const MAX_OPTION_BYTES = 32 * 1024;
-/** Bytes of a string, at the most: the specification's bound. */
+/** The most bytes of a string: the specification's bound. */
 export const MAX_STRING_BYTES = 4096;
-/** Bytes of one read or write, at the most: what every client respects without being told. */
+/** The most bytes of a read or write: every client respects this bound without being told. */
 export const MAX_PAYLOAD_BYTES = 32 * 1024 * 1024;
-/** Extents in one reply, at the most; a client asks again for the rest. */
+/** The most extents in a reply; a client asks again for the rest. */
 export const MAX_EXTENTS = 1024;
 
-/** Throws an error of the peer's. @param offset Of its connection. */
+/** Throws an error of the peer. @param offset The offset in its connection. */
 export function refuse(offset: number, fault: WireFault, message: string, hint?: string): never {
   throw new WireError("nbd", offset, fault, message, { hint });
 }
@@ -154,7 +154,7 @@ export function readU32(bytes: Uint8Array, at: number): number {
   return (bytes[at] << 24 | bytes[at + 1] << 16 | bytes[at + 2] << 8 | bytes[at + 3]) >>> 0;
 }
 
-/** @returns The number, or `Infinity` where it is 2^53 or more: beyond any export. */
+/** @returns The number, or `Infinity` if it is 2^53 or more: beyond any export. */
 export function readU64(bytes: Uint8Array, at: number): number {
   const high = readU32(bytes, at);
   return high >= 0x200000 ? Infinity : high * 0x1_0000_0000 + readU32(bytes, at + 4);

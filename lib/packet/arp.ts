@@ -1,7 +1,7 @@
 /** ARP and RARP: who has an address, and where a machine has moved to. */
 import { BROADCAST, decodeEthernet, ETHERTYPE, MAC_BYTES, u16 } from "./ethernet.ts";
 
-/** What an ARP or RARP packet asks or says. */
+/** The operations of ARP and RARP. */
 export const ARP_OPERATION = { REQUEST: 1, REPLY: 2, RARP_REQUEST: 3, RARP_REPLY: 4 } as const;
 
 const HARDWARE_ETHERNET = 1;
@@ -26,7 +26,7 @@ interface ArpPacket {
  * Wire shape, big-endian: `u16` hardware 1, `u16` protocol 0x0800, `u8` 6, `u8` 4, `u16`
  * operation, sender's hardware and IP address, target's hardware and IP address.
  *
- * @returns `undefined` if the frame holds none, or a cut one.
+ * @returns `undefined` if the frame has no such packet, or a cut one.
  */
 export function decodeArp(frame: Uint8Array): ArpPacket | undefined {
   const header = decodeEthernet(frame);
@@ -59,7 +59,7 @@ export function isAnnouncement(frame: Uint8Array): boolean {
 }
 
 /**
- * The frame by which a machine says where it is when its IP address is not known: a RARP request
+ * The frame by which a machine announces itself when its IP address is not known: a RARP request
  * for its own hardware address, to everyone, as QEMU itself sends it.
  *
  * @param mac Of the guest's network card; 6 bytes.

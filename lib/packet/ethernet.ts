@@ -1,6 +1,6 @@
 /** Ethernet: addresses and the header of a frame. */
 
-/** Kinds of payload, as the standard numbers them. */
+/** The standard's numbers of payload types. */
 export const ETHERTYPE = {
   IPV4: 0x0800,
   ARP: 0x0806,
@@ -13,14 +13,14 @@ export const ETHERTYPE = {
 /** Bytes of a hardware address. */
 export const MAC_BYTES = 6;
 
-/** The address that everyone listens to. */
+/** The broadcast address. */
 export const BROADCAST = new Uint8Array(MAC_BYTES).fill(0xff);
 
-/** What stands in front of a frame's payload. Addresses are views of the frame. */
+/** The header of a frame. Addresses are views of the frame. */
 interface EthernetHeader {
   readonly destination: Uint8Array;
   readonly source: Uint8Array;
-  /** Of the payload, behind any VLAN tags. */
+  /** The payload's type, behind any VLAN tags. */
   readonly etherType: number;
   /** The innermost VLAN's number. */
   readonly vlan?: number;

@@ -1,4 +1,4 @@
-/** IPv4 and, in it, the ports and numbers of TCP and UDP. */
+/** IPv4, and the ports and numbers of TCP and UDP in it. */
 import { decodeEthernet, ETHERTYPE, u16 } from "./ethernet.ts";
 
 /** Payloads of IPv4 that have a name in logs. */
@@ -56,7 +56,7 @@ interface TcpSegment {
   readonly ack: boolean;
   readonly fin: boolean;
   readonly rst: boolean;
-  /** What the segment carries: a view of the frame. */
+  /** The segment's data: a view of the frame. */
   readonly payload: Uint8Array;
 }
 
@@ -64,7 +64,8 @@ interface TcpSegment {
  * Decodes the TCP header in a frame.
  *
  * Wire shape, big-endian: `u16` source port, `u16` destination port, `u32` sequence, `u32`
- * acknowledgment, `u8` words of header << 4, `u8` flags, `u16` window, `u16` checksum, `u16` urgent.
+ * acknowledgment, `u8` words of header << 4, `u8` flags, `u16` window, `u16` checksum, `u16`
+ * urgent.
  *
  * @returns `undefined` if the frame holds none, a later fragment, or a cut one.
  */

@@ -25,8 +25,8 @@ export function encodeFrameHeader(into: Uint8Array, at: number, frameBytes: numb
 /**
  * Takes Ethernet frames out of what `-netdev stream` sends, cut anywhere.
  *
- * A frame's length is checked before room is made for it, so what is carried over is less than
- * one longest frame.
+ * A frame's length is checked before memory is allocated for it, so less than the longest frame is
+ * carried over.
  */
 export class StreamFrameDecoder {
   readonly #carry = new Carry();
@@ -55,8 +55,8 @@ export class StreamFrameDecoder {
    * Feeds `bytes[start, end)`.
    *
    * @param onFrame Gets each frame without its header: a view that is only valid during the call.
-   * @throws {WireError} `bad-length` or `too-large`, with the offset of the lying length. The
-   *   stream cannot be followed any further.
+   * @throws {WireError} `bad-length` or `too-large`, with the offset of the wrong length. The rest
+   *   of the stream cannot be decoded.
    */
   receive(
     bytes: Uint8Array,
@@ -71,7 +71,7 @@ export class StreamFrameDecoder {
   /**
    * The stream has ended.
    *
-   * @throws {WireError} `truncated` if that was inside a frame.
+   * @throws {WireError} `truncated` if it ended inside a frame.
    */
   end(): void {
     if (this.#carry.pendingBytes === 0) return;

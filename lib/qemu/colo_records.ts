@@ -1,5 +1,5 @@
 /**
- * COLO's messages from QEMU, which stand between the checkpoints and inside them.
+ * COLO's messages from QEMU, between checkpoints and inside them.
  *
  * @see QEMU migration/colo.c, colo_do_checkpoint_transaction()
  */

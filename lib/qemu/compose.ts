@@ -1,5 +1,5 @@
 /**
- * Pieces of a migration stream that QEMU loads: what `-incoming` expects around the pages.
+ * The pieces of a migration stream around the pages, as `-incoming` expects them.
  *
  * @see QEMU migration/savevm.c, qemu_loadvm_state(); migration/ram.c, ram_save_setup()
  */
@@ -21,8 +21,8 @@ const RAM_SECTION_VERSION = 4;
  *
  * @param configuration The section as received; empty if the machine sent none.
  * @param addresses Makes the stream one for a QEMU with `x-ignore-shared`: CONFIGURATION names the
- *   capability, and each block's length is followed by the `u64` address at which it lies in the
- *   region that holds it. QEMU compares that for the blocks that are shared; others may have any.
+ *   capability, and each block's length is followed by its `u64` address in the region that holds
+ *   it. QEMU compares the addresses of shared blocks; those of others do not matter.
  */
 export function composePrologue(
   configuration: Uint8Array,
@@ -53,7 +53,7 @@ export function composePrologue(
   return out.take();
 }
 
-/** What closes ram END, behind the last page. */
+/** The end of ram END, behind the last page. */
 export function composeRamEnd(): Uint8Array {
   const out = new ByteWriter();
   out.u64(RAM_SAVE_FLAG.EOS);
@@ -78,7 +78,7 @@ export function composeNamedHeader(name: string, offset: number, flags: number):
   return out.take();
 }
 
-/** The subsection of CONFIGURATION that says what changes the stream's shape. */
+/** The subsection of CONFIGURATION that names the capabilities that change the stream's format. */
 function capabilities(out: ByteWriter, names: readonly string[]): void {
   out.u8(SECTION.QEMU_VM_SUBSECTION);
   out.name("configuration/capabilities");

@@ -88,7 +88,7 @@ export function decodeConfiguration(
 }
 
 /**
- * Refuses a stream whose shape a capability changes that kemari does not follow.
+ * Refuses a stream with a capability that changes the format in a way that kemari does not support.
  *
  * @throws {WireError} `unsupported`, with the command that switches it off.
  */

@@ -1,15 +1,15 @@
 /**
- * Which format a disk image is in, by the marks that QEMU itself looks for.
+ * Finds a disk image's format by the marks that QEMU itself looks for.
  *
- * An image in such a format, served as raw, shows the guest the format's own tables as its disk, and
- * the guest's first write destroys them.
+ * If an image in such a format is served as raw, the guest sees the format's own tables as its
+ * disk, and its first write destroys them.
  *
  * @see QEMU block/*.c, the `bdrv_probe` functions
  */
 
-/** Bytes from an image's beginning that decide; an image may be shorter. */
+/** How many bytes at an image's beginning are examined; an image may be shorter. */
 export const FORMAT_HEAD_BYTES = 4096;
-/** Bytes from an image's end that decide. */
+/** How many bytes at an image's end are examined. */
 export const FORMAT_TAIL_BYTES = 512;
 
 interface Mark {
@@ -22,7 +22,7 @@ interface Mark {
 
 const text = (characters: string) => [...characters].map((each) => each.charCodeAt(0));
 
-/** The longer mark before one that it begins with. */
+/** A longer mark is before a mark with which it begins. */
 const MARKS: readonly Mark[] = [
   { format: "qcow2", at: 0, bytes: [...text("QFI\xfb"), 0, 0, 0, 2] },
   { format: "qcow2", at: 0, bytes: [...text("QFI\xfb"), 0, 0, 0, 3] },
@@ -42,7 +42,7 @@ const MARKS: readonly Mark[] = [
   { format: "parallels", at: 0, bytes: text("WithouFreSpacExt") },
   { format: "bochs", at: 0, bytes: text("Bochs Virtual HD Image") },
   { format: "cloop", at: 0, bytes: text("#!/bin/sh\n#V2.0 Format\n") },
-  // No formats of QEMU's, but what images are stored and sent as.
+  // Not formats of QEMU, but formats in which images are stored and sent.
   { format: "xz", at: 0, bytes: [0xfd, ...text("7zXZ"), 0] },
   { format: "zstd", at: 0, bytes: [0x28, 0xb5, 0x2f, 0xfd] },
   { format: "gzip", at: 0, bytes: [0x1f, 0x8b, 8] },
@@ -60,7 +60,7 @@ const MARKS: readonly Mark[] = [
  *
  * @param head Up to {@link FORMAT_HEAD_BYTES} from the image's beginning.
  * @param tail Its last {@link FORMAT_TAIL_BYTES}; fewer if it has no more.
- * @returns QEMU's name for the format; `raw` where nothing is recognized.
+ * @returns QEMU's name for the format; `raw` if none is recognized.
  */
 export function probeImageFormat(head: Uint8Array, tail: Uint8Array): string {
   const mark = MARKS.find(({ at, bytes, inTail }) => {

@@ -9,7 +9,7 @@ export type PageForm = "pages" | "zeroPages" | "fillPages" | "xbzrlePages";
 /** How many pages were sent in which form. */
 export type PageTally = { -readonly [form in PageForm]: number };
 
-/** A tally of nothing. */
+/** An empty tally. */
 export function emptyTally(): PageTally {
   return { pages: 0, zeroPages: 0, fillPages: 0, xbzrlePages: 0 };
 }
@@ -19,21 +19,21 @@ export function pagesSent(tally: PageTally): number {
   return tally.pages + tally.zeroPages + tally.fillPages + tally.xbzrlePages;
 }
 
-/** What was sent of one RAM block. */
+/** The pages sent of a RAM block. */
 export interface BlockCensus extends Readonly<PageTally> {
   readonly name: string;
   readonly lengthBytes: number;
-  /** Different pages among all that were sent. */
+  /** How many different pages were sent. */
   readonly distinctPages: number;
-  /** Pages that had been sent before in this stream: all sent, less the distinct ones. */
+  /** How many pages had been sent before in this stream: all sent, less the distinct ones. */
   readonly duplicatePages: number;
 }
 
 /**
- * Counts a stream's pages by block, and tells pages that come again from those that are new.
+ * Counts a stream's pages by block, and separates pages that come again from new ones.
  *
- * Keeps one bit a page, in leaves of 4 KiB for 128 MiB of guest memory that are made when the
- * first page of theirs comes: what a stream announces costs nothing.
+ * Keeps one bit a page, in leaves of 4 KiB for 128 MiB of guest memory, which are allocated with
+ * their first page: RAM that a stream only announces costs nothing.
  */
 export class PageCensus {
   readonly #blocks: readonly RamBlock[];

@@ -3,7 +3,7 @@ import type { KnownSection } from "./devices/device_sketch.ts";
 import type { RamContext } from "./ram_parser.ts";
 
 /**
- * Where the parser stands:
+ * The parser's place in the stream:
  *
  * ```text
  *                       CONFIGURATION, COMMAND
@@ -16,8 +16,8 @@ import type { RamContext } from "./ram_parser.ts";
  *                                                  └────────other COLO message──────────────┘
  * ```
  *
- * A machine with `suppress-vmdesc=on` sends no VMDESCRIPTION: `device` then ends when somebody says
- * so, or with the input.
+ * A machine with `suppress-vmdesc=on` sends no VMDESCRIPTION: `device` then ends by a call, or with
+ * the input.
  */
 export type ParserState =
   | "header"
@@ -39,7 +39,7 @@ const PLACES = {
   between: "the place between streams",
 } as const;
 
-/** Where a parser is, in words; of device state, how much of it has come. */
+/** A parser's place in words; in device state, with the number of bytes so far. */
 export function placeOf(state: ParserState, inCheckpoint: boolean, deviceBytes: number): string {
   if (state === "device" || state === "checkpoint-device") {
     return `device state (${deviceBytes} bytes so far)`;
@@ -47,23 +47,23 @@ export function placeOf(state: ParserState, inCheckpoint: boolean, deviceBytes: 
   return (inCheckpoint ? "a checkpoint, " : "") + PLACES[state];
 }
 
-/** What a later parser needs in order to go on with a COLO stream's checkpoints. */
+/** What another parser needs to go on with a COLO stream's checkpoints. */
 export interface CheckpointContext {
   readonly ram: RamContext;
   readonly ramSectionId: number;
   /** The first pass's device sections, whose sizes help to check later ones. */
   readonly sections: readonly KnownSection[];
-  /** The shape of the last checkpoint's device state; goes on with each. */
+  /** The layout of the last checkpoint's device state, updated with each. */
   readonly layout: DeviceLayout;
 }
 
-/** What may be assumed of the streams. */
+/** What the parser may assume about the streams. */
 export interface ParserConfig {
   /**
-   * Whether a whole device state without a description ends where another stream, or a checkpoint,
-   * follows it. Only for recordings: see `DeviceCollector.followed`.
+   * Whether a whole device state without a description ends if another stream or a checkpoint
+   * follows. Only for recordings: see `DeviceCollector.followed`.
    */
   readonly isRecording?: boolean;
-  /** Whether to stop behind a list of RAM blocks: what follows may have to wait. */
+  /** Whether to stop after a list of RAM blocks: the rest may have to wait. */
   readonly stopsAtBlocks?: boolean;
 }

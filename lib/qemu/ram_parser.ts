@@ -6,7 +6,7 @@ import { LIMITS, nameOf, RAM_SAVE_FLAG, type RamBlock } from "./wire.ts";
 /** Returned in place of a position when the bytes end inside a record. */
 export const NEED_MORE = -1;
 
-/** What a run of RAM records depends on beyond its own bytes. */
+/** The context on which RAM records depend. */
 export interface RamContext {
   readonly pageBytes: number;
   /** From MEM_SIZE; empty before it. */
@@ -28,8 +28,8 @@ export function emptyContext(pageBytes: number, addressed: boolean): RamContext 
  * Parses the payload of `ram` sections: records up to EOS.
  *
  * Wire shape of a record, big-endian: `u64` block offset | flags; unless CONTINUE is set (or the
- * record has no page) `u8` n and n bytes of block name; then what the flag calls for.
- * One instance lives as long as the stream, since CONTINUE may refer to an earlier section's block.
+ * record has no page) `u8` n and n bytes of block name; then the content that the flag implies. One
+ * instance lives as long as the stream, since CONTINUE may refer to an earlier section's block.
  *
  * @see QEMU migration/ram.c, save_page_header(), ram_load_precopy()
  */
@@ -38,7 +38,7 @@ export class RamParser {
   readonly #addressed: boolean;
   readonly #postcopyAdvised: boolean;
   readonly #indexOf = new Map<string, number>();
-  /** What visitors are handed, filled anew for each page. */
+  /** The record for visitors, filled anew for each page. */
   readonly #record = blankRamRecord();
   #blocks: readonly RamBlock[];
   #lastBlock: number;
@@ -64,7 +64,7 @@ export class RamParser {
 
   /** True once EOS has been passed by the last call of {@link parse}. */
   ended = false;
-  /** The list that the last call of {@link parse} met, if it met MEM_SIZE. */
+  /** The list in the last call of {@link parse}, if there was MEM_SIZE. */
   announced: readonly RamBlock[] | undefined;
 
   /**
@@ -166,9 +166,9 @@ export class RamParser {
   }
 
   /**
-   * The block list. Per block: `u8` n, name, `u64` length; `u64` page size where it is huge and
-   * postcopy was advised; `u64` address where shared RAM is ignored. A page size is told from what
-   * may follow it: no name is empty, and no record has all flags clear.
+   * The block list. Per block: `u8` n, name, `u64` length; `u64` page size if it is huge and
+   * postcopy was advised; `u64` address if shared RAM is ignored. A page size can be distinguished
+   * from what else may follow: no name is empty, and no record has all flags clear.
    */
   #memSize(
     bytes: Uint8Array,
@@ -275,9 +275,9 @@ export function fail(offset: number, fault: WireFault, message: string, hint?: s
 }
 
 /**
- * A u64 as it is on the wire, where a number may have lost digits.
+ * A u64 from the wire as text; a number may have lost digits.
  *
- * @param unit A power of 2: what is below it are flags, and left out.
+ * @param unit A power of 2: the bits below are flags, and left out.
  */
 function u64Text(view: DataView, at: number, unit = 1): string {
   const value = view.getBigUint64(at);

@@ -1,30 +1,30 @@
 /**
- * What a `ram` section says of one page.
+ * A record of a page in a `ram` section.
  *
- * Ownership: whoever makes records has one of them and fills it anew each time, so that a page on
- * its way costs no allocation; the parser has one, and so has whoever puts records off. A visitor
- * may use record and `bytes` during the call only, and changes neither.
+ * Ownership: each maker of records (the parser, and the code that holds records back) has one
+ * record, and fills it anew each time, so that a page costs no allocation. A visitor may use record
+ * and `bytes` during the call only, and changes neither.
  *
- * The content is never copied into the record. It stands at `bytes[at, at + lengthBytes)`, at the
- * record's very end, and is what `kind` says.
+ * The content is never copied into the record. It is at `bytes[at, at + lengthBytes)`, at the
+ * record's end, and depends on `kind`.
  */
 export interface RamRecord {
   /**
-   * `page`: the content is the whole page. `fill`: it is one byte, nearly always 0, that all of the
-   * page's are equal to. `xbzrle`: it is the XBZRLE difference to what the page held before.
+   * `page`: the content is the whole page. `fill`: one byte, nearly always 0, which all bytes of
+   * the page equal. `xbzrle`: the XBZRLE difference to the page's former content.
    */
   readonly kind: "page" | "fill" | "xbzrle";
   /** The page's RAM block: an index in the stream's list of blocks. */
   readonly block: number;
-  /** Bytes from the block's first to the page's. */
+  /** The page's offset in the block, in bytes. */
   readonly pageOffset: number;
-  /** Whether the header names the block; records behind it may rely on that. */
+  /** Whether the header names the block; later records may refer to that name. */
   readonly named: boolean;
   /** Stream offset of the header's first byte. */
   readonly offset: number;
   /** Stream offset one past the content. */
   readonly endOffset: number;
-  /** The buffer that the content stands in: the parser's caller's. */
+  /** The buffer with the content, which belongs to the parser's caller. */
   readonly bytes: Uint8Array;
   readonly at: number;
   readonly lengthBytes: number;
@@ -35,7 +35,7 @@ export type MutableRamRecord = { -readonly [K in keyof RamRecord]: RamRecord[K] 
 
 const NOTHING = new Uint8Array(0);
 
-/** Makes a record to be filled. One place for all of them gives them one shape in memory. */
+/** Makes a record to be filled. All are made here, so that they have the same shape in memory. */
 export function blankRamRecord(): MutableRamRecord {
   return {
     kind: "page",

@@ -12,7 +12,9 @@ export function encodePong(ping: Uint8Array): Uint8Array {
   return encodeReturnPath(RETURN_PATH.MIG_RP_MSG_PONG, ping);
 }
 
-/** The end of the return path; 0 tells QEMU that the load succeeded, anything else that not. */
+/**
+ * The end of the return path; 0 tells QEMU that the load succeeded, any other value that it failed.
+ */
 export function encodeShut(status: number): Uint8Array {
   const data = new Uint8Array(4);
   new DataView(data.buffer).setUint32(0, status);

@@ -1,8 +1,8 @@
 /**
- * The records that a migration stream consists of between its RAM pages and its device state.
+ * The records of a migration stream other than RAM pages and device state.
  *
  * Every decoder takes `bytes[at, end)` with `base`, the stream offset of `bytes[0]`, and returns
- * `undefined` if the record has not all come.
+ * `undefined` if the record is not complete.
  *
  * @see QEMU migration/savevm.c, qemu_loadvm_state_main()
  */
@@ -12,7 +12,7 @@ import { COMMAND, nameOf, QEMU_VM_FILE_MAGIC, QEMU_VM_FILE_VERSION, SECTION } fr
 /** The only version of the `ram` section since 2011. */
 const RAM_SECTION_VERSION = 4;
 
-/** Data lengths, in bytes, that a COMMAND may have; commands that are not here are refused. */
+/** The data lengths, in bytes, of the COMMANDs that are accepted. */
 const COMMAND_DATA_BYTES: ReadonlyMap<number, readonly number[]> = new Map([
   [COMMAND.MIG_CMD_OPEN_RETURN_PATH, [0]],
   [COMMAND.MIG_CMD_PING, [4]],
@@ -56,8 +56,8 @@ export function decodeStreamHeader(
  * `u8 0x08, u16 command, u16 n`, n bytes of data.
  *
  * @returns The command, a copy of its data, and one past it.
- * @throws {WireError} `unsupported` for what changes the stream's meaning in ways not understood;
- *   `bad-length` for data that the command does not have.
+ * @throws {WireError} `unsupported` for a command that changes the stream in a way that is not
+ *   supported; `bad-length` for data of a wrong length.
  */
 export function decodeCommand(
   bytes: Uint8Array,
@@ -121,7 +121,7 @@ export function decodeSectionStart(
   return { sectionId: u32(bytes, at + 1), next: nameEnd + 8 };
 }
 
-/** `u8 0x02` or `0x03`, `u32 section id` of a section that was started; its payload follows. */
+/** `u8 0x02` or `0x03`, `u32 section id` of a started section; its payload follows. */
 export function decodeSectionPart(
   bytes: Uint8Array,
   at: number,
@@ -160,7 +160,7 @@ export function decodeFooter(
   return at + 5;
 }
 
-/** A SECTION_FULL where RAM is still to come: such a device saves its state early. */
+/** Refuses a SECTION_FULL before the RAM, of a device that saves its state early. */
 export function refuseEarlyDevice(
   bytes: Uint8Array,
   at: number,

@@ -1,7 +1,7 @@
-/** Ends of streams that are none, as errors. */
+/** Errors for streams that do not end properly. */
 import { WireError } from "../errors.ts";
 
-/** Bytes of device state stand behind what somebody has said to be its end. */
+/** The error for bytes behind the announced end of device state. */
 export function refuseMore(offset: number, byte: number): never {
   throw new WireError(
     "migration",
@@ -15,19 +15,19 @@ export function refuseMore(offset: number, byte: number): never {
   );
 }
 
-/** What looks like several streams has no descriptions between them. */
+/** The error for several streams without descriptions between them. */
 export function refuseSeveral(offset: number): never {
   throw new WireError(
     "migration",
     offset,
     "unsupported",
     "several streams in a row, of a machine that does not describe its state: " +
-      "where the first one ends cannot be told for certain",
+      "the end of the first one is not certain",
     { hint: "send one stream at a time, or start the VM without -machine suppress-vmdesc=on" },
   );
 }
 
-/** @param place What the stream ends inside of, in words. */
+/** @param place The place of the stream's end, in words. */
 export function refuseTruncated(offset: number, place: string): never {
   throw new WireError("migration", offset, "truncated", `the stream ends inside ${place}`, {
     hint: "the migration was cancelled, QEMU died, or the file was cut",

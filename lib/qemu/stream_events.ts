@@ -1,22 +1,28 @@
-/** What a migration stream says, as {@link StreamParser} reports it: the records and the visitor. */
+/**
+ * The content of a migration stream, as {@link StreamParser} reports it: the records and the
+ * visitor.
+ */
 import type { DeviceSection, SectionName } from "./devices/device_state.ts";
 import type { RamRecord } from "./ram_record.ts";
 import type { RamBlock } from "./wire.ts";
 
-/** CONFIGURATION: which machine the stream is of. */
+/** CONFIGURATION: the stream's machine. */
 export interface Configuration {
   readonly machine: string;
-  /** log2 of the page size in bytes, where the stream names it. */
+  /** log2 of the page size in bytes, if the stream has it. */
   readonly targetPageBits?: number;
-  /** The VM's, as 32 hexadecimal digits, where the stream names it. */
+  /** The VM's UUID, as 32 hexadecimal digits, if the stream has it. */
   readonly uuid?: string;
-  /** Capabilities that change the stream's shape, such as `x-ignore-shared`. */
+  /** Capabilities that change the stream's format, such as `x-ignore-shared`. */
   readonly capabilities: readonly string[];
   /** The section as received, type byte included; a copy that the event's reader owns. */
   readonly raw: Uint8Array;
 }
 
-/** `offset` is the record's first byte, counted from the first byte ever parsed; `endOffset` is one past its last. */
+/**
+ * `offset` is the record's first byte, counted from the first byte ever parsed; `endOffset` is one
+ * past its last.
+ */
 interface Located {
   readonly offset: number;
   readonly endOffset: number;
@@ -41,13 +47,13 @@ export type StreamEvent =
       readonly kind: "device-state";
       readonly state: Uint8Array;
       /**
-       * The same bytes, told apart by the description that follows. Without one, by their headers
+       * The same bytes, split by the description that follows; without a description, by headers
        * and footers: then no section has fields.
        */
       readonly sections: readonly DeviceSection[];
     }
     | { readonly kind: "vmdescription"; readonly json: Uint8Array }
-    /** A whole stream has passed, VMDESCRIPTION included where the machine sends one. */
+    /** A whole stream has passed, including VMDESCRIPTION if the machine sends it. */
     | { readonly kind: "stream-complete" }
     /** A COLO message from QEMU; VMSTATE_SIZE comes with its size in bytes. */
     | { readonly kind: "colo"; readonly message: number; readonly sizeBytes?: number }
@@ -58,18 +64,20 @@ export type StreamEvent =
       readonly kind: "checkpoint";
       readonly state: Uint8Array;
       /**
-       * The same bytes as far as they can be told apart without a description: the same array as long
-       * as nothing in their shape changes; `undefined` where they could not be told apart.
+       * The same bytes, split without a description: the same array as long as their layout does
+       * not change; `undefined` if they could not be split.
        */
       readonly sections: readonly SectionName[] | undefined;
     }
   );
 
-/** Takes what `ram` sections say, one call for each record, while the parser runs. */
+/** Takes the records of `ram` sections, one call for each, while the parser runs. */
 export interface RamVisitor {
   /** A page. @param record Valid during the call only, as {@link RamRecord} says. */
   page(record: RamRecord): void;
-  /** HOOK or MULTIFD_FLUSH at stream offset `offset`: marks whose content travels on other channels. */
+  /**
+   * HOOK or MULTIFD_FLUSH at stream offset `offset`: marks whose content travels on other channels.
+   */
   mark(flag: number, offset: number): void;
 }
 

@@ -1,6 +1,7 @@
 /**
- * What `kemari inspect` finds in a migration file: the parser's events as a flat list of sections,
- * each with its place, handed on as they come so that a file of any size takes bounded memory.
+ * The findings of `kemari inspect` in a migration file: the parser's events as a flat list of
+ * sections, each with its place, passed on as they come, so that a file of any size takes bounded
+ * memory.
  */
 import type { DeviceField } from "./devices/device_fields.ts";
 import { sketchDeviceState } from "./devices/device_sketch.ts";
@@ -18,7 +19,7 @@ import type { StreamEvent, StreamVisitor } from "./stream_events.ts";
 import { parseVmdesc, type Vmdesc } from "./devices/vmdesc.ts";
 import { COLO_MESSAGE, COMMAND, nameOf, type RamBlock, SECTION } from "./wire.ts";
 
-/** Where something stands in the file, in bytes. */
+/** A place in the file, in bytes. */
 interface Placed {
   readonly offset: number;
   readonly sizeBytes: number;
@@ -29,14 +30,14 @@ interface Placed {
 /** A `ram` section. */
 export interface RamSection extends Placed, Readonly<PageTally> {
   readonly kind: "ram";
-  /** `null` for the one in which the stream breaks off. */
+  /** `null` for the section in which the stream breaks off. */
   readonly part: "START" | "PART" | "END" | null;
   readonly sectionId: number | null;
   /** Bytes of XBZRLE differences, without their headers. */
   readonly xbzrleBytes: number;
   /** HOOK and MULTIFD_FLUSH records. */
   readonly marks: number;
-  /** The list of blocks, where the section has it. */
+  /** The list of blocks, if the section has it. */
   readonly blocks?: readonly RamBlock[];
 }
 
@@ -50,7 +51,7 @@ interface DeviceFinding extends Placed {
   fields(): Iterable<DeviceField>;
 }
 
-/** One thing in a stream, in the order of the bytes. */
+/** A finding, in the order of the bytes. */
 export type SectionFinding =
   | Placed & { readonly kind: "header"; readonly version: number }
   | Placed & {
@@ -66,7 +67,7 @@ export type SectionFinding =
     /** A checkpoint's device state that the first pass's description does not fit. */
     readonly kind: "device-state";
     readonly devices: readonly string[];
-    /** Whether `devices` are all of them. */
+    /** Whether `devices` is complete. */
     readonly complete: boolean;
   }
   | Placed & { readonly kind: "eof" }
@@ -74,11 +75,11 @@ export type SectionFinding =
   | Placed & {
     readonly kind: "colo";
     readonly message: string;
-    /** What VMSTATE_SIZE announces. */
+    /** The size that VMSTATE_SIZE announces. */
     readonly stateBytes: number | null;
   }
   | Placed & {
-    /** Where the stream breaks off, other than in RAM. */
+    /** The place where the stream breaks off, other than in RAM. */
     readonly kind: "unfinished";
     readonly place: string;
   };
@@ -91,7 +92,7 @@ export interface StreamSummary {
   readonly offset: number;
   /** One past its last byte that was understood. */
   readonly endOffset: number;
-  /** False if it breaks off, or something in it is at fault. */
+  /** False if it breaks off, or is at fault. */
   readonly complete: boolean;
   /** Complete ones. */
   readonly checkpoints: number;
@@ -99,14 +100,14 @@ export interface StreamSummary {
   readonly blocks: readonly BlockCensus[];
 }
 
-/** Takes what is found, in order. */
+/** Takes the findings, in order. */
 export interface FindingSink {
   beginStream(number: number, offset: number): void;
   section(finding: SectionFinding): void;
   endStream(summary: StreamSummary): void;
 }
 
-/** What the inspector asks of the parser that drives it. */
+/** The part of the parser that the inspector uses. */
 interface ParserView {
   readonly pageBytes: number;
   readonly streamOffset: number;
@@ -126,7 +127,7 @@ export class StreamInspector implements StreamVisitor {
   #number = 0;
   #isOpen = false;
   #offset = 0;
-  /** One past the last byte that a finding stands for. */
+  /** One past the last byte of the findings so far. */
   #endOffset = 0;
   #isPassComplete = false;
   #isColo = false;
@@ -147,12 +148,12 @@ export class StreamInspector implements StreamVisitor {
     this.#parser = parser;
   }
 
-  /** Streams begun so far. */
+  /** How many streams have begun so far. */
   get streams(): number {
     return this.#number;
   }
 
-  /** Checkpoints completed so far, in all streams. */
+  /** How many checkpoints are complete so far, in all streams. */
   get checkpoints(): number {
     return this.#allCheckpoints;
   }
@@ -236,7 +237,7 @@ export class StreamInspector implements StreamVisitor {
   /**
    * Sums up the last stream.
    *
-   * @param endOffset Where the understanding ends: the file's length, or the fault's offset.
+   * @param endOffset The end of what could be parsed: the file's length, or the fault's offset.
    */
   end(endOffset: number): void {
     if (this.#isOpen && endOffset > this.#endOffset) this.#unfinished(endOffset);
@@ -313,7 +314,7 @@ export class StreamInspector implements StreamVisitor {
     this.#announced = undefined;
   }
 
-  /** Sections told apart by a description; what lies between them is COMMANDs. */
+  /** Sections split by a description; between them are COMMANDs. */
   #devices(state: Uint8Array, sections: readonly DeviceSection[], offset: number): void {
     let at = offset;
     const end = offset + state.length - 1;

@@ -33,8 +33,8 @@ import {
 /**
  * Parses QEMU's migration streams, plain or COLO, one after another, from any split of the bytes.
  *
- * The caller owns the bytes. {@link parse} takes whole records only and says how far it came; the
- * caller presents the rest again with more behind it. What was found goes to the visitor at once.
+ * The caller owns the bytes. {@link parse} takes whole records only and returns how far it came;
+ * the caller presents the rest again with more bytes. Everything found goes to the visitor at once.
  *
  * @see QEMU migration/savevm.c, qemu_loadvm_state_main(); migration/colo.c
  */
@@ -54,10 +54,10 @@ export class StreamParser {
   readonly #device = new DeviceCollector();
   #known: readonly KnownSection[] = [];
   #layout = new DeviceLayout();
-  /** The last device state ended because somebody said so. */
+  /** The last device state ended by {@link endState}. */
   #endedByWord = false;
   readonly #config: ParserConfig;
-  /** The last step has found a list of RAM blocks, and is to be the last for now. */
+  /** The last step has found a list of RAM blocks, at which parsing is to stop. */
   #stops = false;
 
   constructor(visitor: StreamVisitor, config: ParserConfig = {}) {
@@ -65,7 +65,7 @@ export class StreamParser {
     this.#config = config;
   }
 
-  /** A parser that stands where a checkpoint's RAM begins, just behind VMSTATE_SEND. */
+  /** Makes a parser that begins with a checkpoint's RAM, right behind VMSTATE_SEND. */
   static forCheckpoint(visitor: StreamVisitor, context: CheckpointContext): StreamParser {
     const parser = new StreamParser(visitor);
     parser.#ram = new RamParser(context.ram);
@@ -81,7 +81,7 @@ export class StreamParser {
   get streamOffset(): number {
     return this.#consumed;
   }
-  /** True between streams, and between a COLO stream's checkpoints: nothing is half said. */
+  /** True between streams, and between a COLO stream's checkpoints. */
   get atBoundary(): boolean {
     return this.#state === "between" || (this.#state === "header" && this.#consumed === 0);
   }
@@ -98,7 +98,7 @@ export class StreamParser {
     };
   }
 
-  /** In words, what the parser is inside of. */
+  /** The parser's place, in words. */
   get place(): string {
     return placeOf(this.#state, this.#inCheckpoint, this.#device.lengthBytes);
   }
@@ -107,14 +107,14 @@ export class StreamParser {
   get inDeviceState(): boolean {
     return this.#state === "device";
   }
-  /** Whether what has come is a whole stream, if it is one without VMDESCRIPTION that ends here. */
+  /** Whether the bytes so far are a whole stream, if it ends here without VMDESCRIPTION. */
   get mayEndHere(): boolean {
     return this.#state === "device" && this.#device.isWholeState;
   }
 
   /**
-   * Parses as many whole records of `bytes[start, end)` as there are, or until a whole stream (or, as
-   * configured, a list of RAM blocks) has passed: what follows may be the caller's to decide on first.
+   * Parses the whole records in `bytes[start, end)`, or until a whole stream (or, as configured, a
+   * list of RAM blocks) has passed, after which the caller may have to decide something.
    *
    * @returns One past the last byte taken. The bytes from there on must be presented again.
    * @throws {WireError} at the first byte that cannot be accounted for.
@@ -134,11 +134,11 @@ export class StreamParser {
   }
 
   /**
-   * Says that the stream's device state has ended with the last byte parsed: it is one without
-   * VMDESCRIPTION, of a machine with `suppress-vmdesc=on`. Only who knows that no more of it comes
-   * may say so.
+   * Ends the device state with the last byte parsed, for a stream without VMDESCRIPTION. To be
+   * called only if it is known that no more of the state comes.
    *
-   * @throws {WireError} if it is no whole state: see `partitionDeviceState`. Nothing has changed then.
+   * @throws {WireError} if the state is not whole; nothing has changed then. See
+   *   `partitionDeviceState`.
    */
   endState(): void {
     if (this.#state !== "device") {
@@ -150,11 +150,11 @@ export class StreamParser {
   }
 
   /**
-   * Says that no more bytes will come.
+   * Ends the input: no more bytes will come.
    *
    * @param unparsedBytes How many bytes {@link parse} left.
-   * @throws {WireError} `truncated` unless the parser is at a boundary, or where a stream without
-   *   VMDESCRIPTION may end.
+   * @throws {WireError} `truncated` unless the parser is at a boundary, or a stream without
+   *   VMDESCRIPTION may end there.
    */
   finish(unparsedBytes: number): void {
     if (this.atBoundary && unparsedBytes === 0) return;
@@ -321,7 +321,7 @@ export class StreamParser {
     return at;
   }
 
-  /** Collects until EOF and VMDESCRIPTION are found; what lies behind them is given back. */
+  /** Collects until EOF and VMDESCRIPTION are found; later bytes are not taken. */
   #deviceState(bytes: Uint8Array, at: number, end: number): number {
     const before = this.#device.lengthBytes;
     this.#device.add(bytes, at, end);

@@ -67,13 +67,13 @@ export const RETURN_PATH = {
   MIG_RP_MSG_PONG: 2,
 } as const;
 
-/** The name by which a wire constant is known, for messages. */
+/** The name of a wire constant, for messages. */
 export function nameOf(table: Readonly<Record<string, number>>, value: number): string {
   for (const [name, constant] of Object.entries(table)) if (constant === value) return name;
   return `0x${value.toString(16)}`;
 }
 
-/** What kemari accepts from a stream before it allocates anything. */
+/** The limits that kemari checks in a stream before it allocates anything. */
 export const LIMITS = {
   /** Bytes of all RAM blocks together: 16 TiB. */
   ramBytes: 2 ** 44,

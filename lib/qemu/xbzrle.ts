@@ -7,9 +7,9 @@ import { WireError } from "../errors.ts";
  * is left out. Each length is one or two bytes, as a page is at most 16 KiB.
  *
  * @param source Holds the difference at `[at, at + lengthBytes)`; only read.
- * @param page Its last content; becomes the new one. Undefined content after a throw.
+ * @param page The page's old content, which becomes the new one. Undefined after an error.
  * @param streamOffset Of `source[at]`, for errors.
- * @throws {WireError} `bad-length` if the difference runs out of the page or of itself.
+ * @throws {WireError} `bad-length` if the difference goes beyond the page, or ends too early.
  * @see QEMU migration/xbzrle.c, xbzrle_decode_buffer()
  */
 export function decodeXbzrle(
@@ -43,7 +43,7 @@ export function decodeXbzrle(
     if (to + fresh > page.length) {
       fail(`writes to byte ${to + fresh} of a ${page.length}-byte page`);
     }
-    // A view costs as much as some dozen bytes by hand.
+    // Making a view costs as much as copying some dozen bytes by hand.
     if (fresh > 48) {
       page.set(source.subarray(at, at + fresh), to);
       at += fresh;
@@ -59,20 +59,21 @@ export const MAX_XBZRLE_PAGE_BYTES = 16 * 1024;
 
 /**
  * Encodes a page as its difference to another, which becomes it. See {@link decodeXbzrle} for the
- * shape; runs begin and end at the first and last byte that differ, but words are what is compared.
+ * shape; runs begin and end at the first and last byte that differ, although the comparison is by
+ * words.
  *
- * What is equal, most of a page, is passed over two words at a time, as a double: of all loads of
- * eight bytes that is the only one that is quick here (0.3 µs a page against 0.5 µs by words, and
- * 2.4 µs by bigints). A NaN never equals itself: the words then decide. Zeros are equal whatever
- * their sign, so of them the word with the sign is compared too.
+ * The equal parts, most of a page, are skipped two words at a time, as doubles: this is the only
+ * fast load of eight bytes here (0.3 µs a page, against 0.5 µs by words and 2.4 µs by bigints). A
+ * NaN never equals itself: then the words decide. Zeros are equal whatever their sign, so for them
+ * the word with the sign is compared too.
  *
  * @param fresh The new content, from `at` on; need not be aligned.
  * @param old Its last content, `old[wordAt, wordAt + pageBytes / 4)` in the machine's own (little)
  *   byte order, `wordAt` even; overwritten with the new content, whatever is returned.
  * @param oldPairs The same memory, as doubles.
- * @param out Takes the difference.
+ * @param out Receives the difference.
  * @param limit Bytes of difference at the most.
- * @returns Its length; 0 where the pages are equal; -1 where it has more than `limit` bytes.
+ * @returns The difference's length; 0 if the pages are equal; -1 if it has more than `limit` bytes.
  */
 export function encodeXbzrle(
   fresh: DataView,
@@ -86,7 +87,7 @@ export function encodeXbzrle(
 ): number {
   const words = pageBytes >>> 2;
   let to = 0;
-  /** Page bytes that the difference covers so far. */
+  /** How many of the page's bytes the difference covers so far. */
   let done = 0;
   let i = 0;
   for (;;) {

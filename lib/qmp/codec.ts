@@ -1,8 +1,8 @@
 /**
  * QMP on the wire: one JSON object after another, in both directions.
  *
- * QEMU ends each with a line break, and with `pretty=on` puts line breaks inside too; so an
- * object's end is where its braces close, not where its line ends. Pure: no I/O.
+ * QEMU ends each object with a line break, and with `pretty=on` puts line breaks inside too; so an
+ * object ends where its braces close, not with its line. Pure: no I/O.
  *
  * @see QEMU docs/interop/qmp-spec.rst
  */
@@ -14,7 +14,7 @@ export type JsonObject = { readonly [key: string]: unknown };
 export interface QmpCommand {
   readonly execute: string;
   readonly arguments?: JsonObject;
-  /** Ask for execution ahead of commands that still run, where QEMU offers it. */
+  /** Whether to execute it ahead of commands that still run, if QEMU offers that. */
   readonly outOfBand?: boolean;
 }
 
@@ -57,8 +57,8 @@ export class MessageDecoder {
   }
 
   /**
-   * @throws {WireError} `bad-value` at a byte that begins no object, or if an object is no JSON;
-   * `too-large` if a message goes beyond the bound. The decoder is of no use afterwards.
+   * @throws {WireError} `bad-value` at a byte that begins no object, or if an object is not JSON;
+   *   `too-large` if a message is longer than the bound. The decoder must not be used afterwards.
    */
   receive(bytes: Uint8Array): void {
     let begin = 0;
@@ -89,7 +89,7 @@ export class MessageDecoder {
     if (this.#depth > 0) throw this.#fault(0, "truncated", "the connection ended in a message");
   }
 
-  /** Moves over one byte; whether it closes the message. */
+  /** Takes a byte. @returns Whether it closes the message. */
   #step(byte: number): boolean {
     if (this.#inText) {
       if (this.#escaped) this.#escaped = false;

@@ -1,9 +1,9 @@
 /**
- * Whether checkpoints make a guest's clock stand still, by what QEMU and its stream say of it.
+ * Whether checkpoints make a guest's clock stand still, judged by QEMU's answers and its stream.
  *
  * KVM's in-kernel 8254 timer (PIT) is set anew by QEMU whenever the VM goes on, and counts a whole
- * period from then. A guest that lives on its ticks gets, of the time between two checkpoints, whole
- * periods only: none at all if the checkpoints are closer than one period. Measured with QEMU 11.1;
+ * period from then. A guest that uses its ticks gets only whole periods of the time between two
+ * checkpoints: none at all if the checkpoints are closer than a period. Measured with QEMU 11.1;
  * 7.2 and 10.0 do the same:
  *
  * ```text
@@ -15,22 +15,24 @@
  *                200 ms   15      48     98     990
  * ```
  *
- * A PIT in QEMU (`kernel-irqchip=split`) goes on where it was, and loses the pauses alone; the local
- * APIC's timer loses nothing. So what matters is whose PIT it is, and whether the guest uses it: a
- * firmware leaves it running, and Linux, which lives on the APIC's timer, takes its interrupt away.
+ * A PIT in QEMU (`kernel-irqchip=split`) goes on where it was, and loses only the pauses; the local
+ * APIC's timer loses nothing. So it matters whether the PIT is KVM's, and whether the guest uses
+ * it: firmware leaves it running, and Linux, which uses the APIC's timer, masks its interrupt.
  *
  * @see QEMU hw/i386/kvm/i8254.c, kvm_pit_vm_state_change(); Linux arch/x86/kvm/i8254.c,
  *   kvm_pit_load_count()
  */
 import type { JsonObject, QmpCommand } from "./codec.ts";
 
-/** What is asked of QEMU. Any of them may be unknown to a QEMU, which is then no error. */
+/** The questions to QEMU. A QEMU that does not know one of them is no error. */
 export const GUEST_TIMER_QUERIES = {
   unattached: { execute: "qom-list", arguments: { path: "/machine/unattached" } },
   interrupts: { execute: "human-monitor-command", arguments: { "command-line": "info pic" } },
 } as const satisfies Record<string, QmpCommand>;
 
-/** Answers by the name of the question, and what a stream says; what is absent is unknown. */
+/**
+ * The answers by the names of the questions, and the stream's section; what is absent is unknown.
+ */
 interface GuestTimerFacts {
   readonly unattached?: unknown;
   readonly interrupts?: unknown;
@@ -38,24 +40,24 @@ interface GuestTimerFacts {
   readonly pitState?: Uint8Array;
 }
 
-/** What channel 0 of the PIT, the one that interrupts, is to the guest. */
+/** How the guest uses channel 0 of the PIT, the one that interrupts. */
 type PitUse = "periodic" | "one-shot" | "none" | "unknown";
 
-/** What is known of a guest's clock. */
+/** A guest's clock, as far as known. */
 export interface GuestTimer {
-  /** Whether the PIT is KVM's, and not QEMU's; `undefined` if QEMU does not tell. */
+  /** Whether the PIT is KVM's rather than QEMU's; `undefined` if QEMU does not tell. */
   readonly inKernelPit: boolean | undefined;
   readonly pit: PitUse;
-  /** Milliseconds from tick to tick, or of the longest wait; known with the PIT's state alone. */
+  /** Milliseconds from tick to tick, or of the longest wait; known only with the PIT's state. */
   readonly periodMs: number | undefined;
-  /** For the operator, in whole sentences; absent if checkpoints do no harm. */
+  /** A warning for the operator, in whole sentences; absent if checkpoints do no harm. */
   readonly warning: string | undefined;
 }
 
-/** Counts a second. */
+/** The PIT's counts per second. */
 const PIT_HZ = 1_193_182;
 
-/** Decides what is known of a guest's clock. Never throws. */
+/** Judges a guest's clock. Never throws. */
 export function judgeGuestTimer(facts: GuestTimerFacts): GuestTimer {
   const inKernelPit = decodeInKernelPit(facts.unattached);
   const reaches = decodePitRoute(facts.interrupts);
@@ -67,14 +69,14 @@ export function judgeGuestTimer(facts: GuestTimerFacts): GuestTimer {
 }
 
 /**
- * The interval between checkpoints at which an in-kernel PIT keeps nearly all of its ticks: a little
- * more than a whole number of periods, as many as fit into the interval that is wanted. Measured at
- * 11.1, ticks a second: 89 of 100 at 11 ms, 46 of 50 at 21 ms and 47 at 42 ms, 17.7 of 18.2 at 56 ms.
- * Checkpoints that held output asks for come in between, and undo it.
+ * The interval between checkpoints at which an in-kernel PIT keeps nearly all of its ticks: a
+ * little more than a whole number of periods, as many as fit into the wanted interval. Measured at
+ * 11.1, ticks a second: 89 of 100 at 11 ms, 46 of 50 at 21 ms and 47 at 42 ms, 17.7 of 18.2 at 56
+ * ms. Checkpoints that held output asks for come in between, and spoil this.
  *
- * @param wantedMs What the interval would be otherwise, and is not to be exceeded.
+ * @param wantedMs The wanted interval, which is not to be exceeded.
  * @param pauseMs How long a checkpoint stops the VM.
- * @returns `undefined` where not even one period fits.
+ * @returns `undefined` if not even one period fits.
  */
 export function tickingIntervalMs(
   periodMs: number,
@@ -103,11 +105,12 @@ const PIN_MASKED = 0x10000n;
 const DELIVERY_MODE_SHIFT = 8n;
 /** Fixed and lowest priority: the interrupt itself. In the mode ExtINT, the 8259 decides. */
 const OWN_DELIVERY_MODES: ReadonlySet<bigint> = new Set([0n, 1n]);
-/** ISA's interrupt 0 is wired to pin 2, and to pin 0 where the firmware does not say otherwise. */
+/** ISA's interrupt 0 is wired to pin 2, or to pin 0 if the firmware does not say otherwise. */
 const PIT_PINS: ReadonlySet<string> = new Set(["0", "2"]);
 
 /**
- * Reads HMP's `info pic`, in which 5.2 to 11.1 show the same lines, whoever has the controllers:
+ * Reads HMP's `info pic`, which has the same lines in 5.2 to 11.1, with KVM's controllers and with
+ * QEMU's:
  *
  * ```text
  * ioapic0: ver=0x11 id=0x00 sel=0x14 (redir[2])
@@ -115,7 +118,8 @@ const PIT_PINS: ReadonlySet<string> = new Set(["0", "2"]);
  * pic0: irr=01 imr=ff isr=00 hprio=0 irq_base=20 rr_sel=0 elcr=00 fnm=0
  * ```
  *
- * @returns Whether interrupt 0 gets through either controller; `undefined` if that is not told.
+ * @returns Whether interrupt 0 gets through either controller; `undefined` if the text does not
+ *   tell.
  */
 function decodePitRoute(reply: unknown): boolean | undefined {
   if (typeof reply !== "string") return undefined;
@@ -149,11 +153,11 @@ const PIT_STATE_BYTES = 4 + 3 * CHANNEL_BYTES + 8;
 /**
  * Decodes the fields of a section `i8254`.
  *
- * Wire shape, big-endian: `u32` irq_disabled; three channels of `i32` count, `u16` latched_count, ten
- * `u8` (count_latched, status_latched, status, read_state, write_state, write_latch, rw_mode, mode,
- * bcd, gate), `i64` count_load_time, `i64` next_transition_time; `i64` next_transition_time.
+ * Wire shape, big-endian: `u32` irq_disabled; three channels of `i32` count, `u16` latched_count,
+ * ten `u8` (count_latched, status_latched, status, read_state, write_state, write_latch, rw_mode,
+ * mode, bcd, gate), `i64` count_load_time, `i64` next_transition_time; `i64` next_transition_time.
  *
- * @returns `undefined` if they cannot be that.
+ * @returns `undefined` if the bytes cannot be such fields.
  * @see QEMU hw/timer/i8254_common.c, vmstate_pit_common
  */
 function decodePitState(bytes: Uint8Array): PitState | undefined {
@@ -164,7 +168,7 @@ function decodePitState(bytes: Uint8Array): PitState | undefined {
   const mode = view.getUint8(4 + 13);
   const gate = view.getUint8(4 + 15);
   if (irqDisabled > 1 || count < 0 || count > 65536 || mode > 7 || gate > 1) return undefined;
-  // A PIT that was never programmed counts from 0, which is the most.
+  // A PIT that was never programmed counts from 0, which means 65536.
   return { irqDisabled: irqDisabled === 1, count: count || 65536, mode };
 }
 
@@ -181,7 +185,8 @@ function useOf(reaches: boolean | undefined, state: PitState | undefined): PitUs
     case 5:
       return reaches === undefined ? "unknown" : "one-shot";
     default:
-      // Mode 0 is what Linux shuts a PIT down by: it comes once more, and is not waited for.
+      // Linux shuts a PIT down by mode 0: the interrupt comes once more, and the guest does not
+      // wait for it.
       return "none";
   }
 }
@@ -191,8 +196,8 @@ function warningOf(pit: PitUse, periodMs: number | undefined): string | undefine
   const cure = "Add kernel-irqchip=split to QEMU's -machine, on both sides.";
   const cause = "which KVM starts anew behind each checkpoint";
   if (pit === "unknown" || periodMs === undefined) {
-    return `The VM has KVM's own 8254 timer, ${cause}: a guest whose clock it is stands still with ` +
-      `checkpoints closer than its ticks (54.9 ms at the most). ${cure}`;
+    return `The VM has KVM's own 8254 timer, ${cause}: a guest whose clock it is stands still ` +
+      `with checkpoints closer than its ticks (54.9 ms at the most). ${cure}`;
   }
   const ms = periodMs.toFixed(1).replace(/\.0$/, "");
   if (pit === "one-shot") {
@@ -200,6 +205,7 @@ function warningOf(pit: PitUse, periodMs: number | undefined): string | undefine
       `with checkpoints closer than a wait, that never ends. ${cure}`;
   }
   return `The guest's clock is KVM's own 8254 timer, ${cause}: ` +
-    `with checkpoints closer than its ticks (${ms} ms) it stands still, and with others it is slow. ` +
+    `with checkpoints closer than its ticks (${ms} ms) it stands still, and with others it is ` +
+    `slow. ` +
     cure;
 }

@@ -1,5 +1,5 @@
 /**
- * How a QEMU's migration is steered over QMP: every command kemari gives for it, as data.
+ * All QMP commands of kemari for QEMU's migration, as data.
  *
  * @see QEMU qapi/migration.json, migration/options.c, docs/system/qemu-colo.rst
  */
@@ -7,8 +7,8 @@ import type { QmpCommand } from "./codec.ts";
 import type { MigrationSupport } from "./migration_support.ts";
 
 /**
- * Capabilities that change the stream or its end in a way kemari does not follow. They are switched off.
- * `return-path` is decided by the mode; `xbzrle` and the throttles may stay as they are.
+ * Capabilities that change the stream or its end in ways that kemari does not support. They are
+ * switched off. `return-path` depends on the mode; `xbzrle` and the throttles may stay as they are.
  */
 const UNFIT_CAPABILITIES: readonly string[] = [
   "background-snapshot",
@@ -42,18 +42,18 @@ export const CHANGED_PARAMETERS: readonly string[] = ["max-bandwidth", "x-checkp
 /** Bytes a second: more than any link, so that QEMU never waits for its own limit. */
 const UNLIMITED_BANDWIDTH = 2 ** 40;
 
-/** What to set before a continuous migration. */
+/** The configuration of a continuous migration. */
 interface ColoConfig {
-  /** Between checkpoints when nothing else asks for one. */
+  /** The interval of checkpoints when nothing else asks for one. */
   readonly checkpointDelayMs: number;
   /**
-   * Whether QEMU opens a return path. From 11 on COLO is refused without; before that the source ends
-   * with "Can't receive COLO message" where there is one (measured, 7.2).
+   * Whether QEMU opens a return path. From 11 on COLO is refused without a return path; before
+   * that, with a return path, the source ends with "Can't receive COLO message" (measured, 7.2).
    */
   readonly returnPath: boolean;
 }
 
-/** Sets QEMU up for checkpoint after checkpoint. */
+/** Sets QEMU up for a continuous migration (COLO). */
 export function enableColo(support: MigrationSupport, settings: ColoConfig): QmpCommand[] {
   return [
     setCapabilities(support, { "x-colo": true, "return-path": settings.returnPath }),
@@ -91,7 +91,7 @@ export function startMigration(uri: string): QmpCommand {
  * Starts a checkpoint at once, and sets the time to the next one.
  *
  * Setting the delay re-arms QEMU's timer from the last checkpoint's end; in COLO state QEMU also
- * takes it as the word to begin.
+ * begins a checkpoint.
  */
 export function triggerCheckpoint(checkpointDelayMs: number): QmpCommand {
   return setParameters({ "x-checkpoint-delay": checkpointDelayMs });
@@ -102,7 +102,9 @@ export function lostHeartbeat(): QmpCommand {
   return { execute: "x-colo-lost-heartbeat" };
 }
 
-/** Cuts the migration's connections where QEMU hangs in one. Comes before {@link lostHeartbeat}. */
+/**
+ * Cuts the migration's connections if QEMU hangs in one. To be sent before {@link lostHeartbeat}.
+ */
 export function yankMigration(): QmpCommand {
   return {
     execute: "yank",
@@ -131,7 +133,7 @@ export function queryStatus(): QmpCommand {
   return { execute: "query-status" };
 }
 
-/** One command: QEMU checks capabilities against each other, so they must change together. */
+/** A single command: QEMU checks capabilities against each other, so they must change together. */
 function setCapabilities(
   support: MigrationSupport,
   wanted: Readonly<Record<string, boolean>>,

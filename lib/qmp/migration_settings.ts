@@ -1,6 +1,6 @@
 /**
- * What of QEMU's own settings a protection changes, as it was before, so that it can be put back by
- * whoever is left to do so: the operator's next migration is to find everything as it was.
+ * QEMU's settings before a protection changes them, so that any surviving process can restore them:
+ * the operator's next migration is to find everything as it was.
  *
  * @see QEMU qapi/migration.json; hw/core/machine.c for `suppress-vmdesc`
  */
@@ -9,15 +9,15 @@ import type { QmpCommand } from "./codec.ts";
 import { CHANGED_CAPABILITIES, CHANGED_PARAMETERS } from "./migration.ts";
 import type { MigrationSupport } from "./migration_support.ts";
 
-/** The settings as they were; what QEMU does not have is not in it. Holds JSON values only. */
+/** The settings as they were, without those that this QEMU does not have. Has JSON values only. */
 interface MigrationSettings {
   readonly capabilities: Readonly<Record<string, boolean>>;
   readonly parameters: Readonly<Record<string, number>>;
-  /** The machine's property. */
+  /** The machine's property `suppress-vmdesc`. */
   readonly suppressVmdesc?: boolean;
 }
 
-/** What a protection of this QEMU is about to change, as it is now. */
+/** The present values of the settings that a protection of this QEMU will change. */
 export function settingsOf(support: MigrationSupport): MigrationSettings {
   const pick = <Value>(from: Readonly<Record<string, Value>>, names: readonly string[]) =>
     Object.fromEntries(names.filter((name) => name in from).map((name) => [name, from[name]]));
@@ -28,7 +28,9 @@ export function settingsOf(support: MigrationSupport): MigrationSettings {
   };
 }
 
-/** The commands that put them back. Each stands for itself: one that is refused leaves the others. */
+/**
+ * The commands that restore them. They are independent: if one is refused, the others still work.
+ */
 export function restoreSettings(settings: MigrationSettings): QmpCommand[] {
   const capabilities = Object.entries(settings.capabilities)
     .map(([capability, state]) => ({ capability, state }));
@@ -48,9 +50,9 @@ export function restoreSettings(settings: MigrationSettings): QmpCommand[] {
 /**
  * Has QEMU leave the description of device state out, from the next migration on.
  *
- * QEMU 11.1 writes it for every COLO checkpoint, sends none of them and keeps them all: 97 KB each for
- * a default `pc`, and half of the time that the guest stands still (measured). Which other versions do
- * so cannot be asked of them; where one does not, leaving it out costs nothing.
+ * QEMU 11.1 makes the description for every COLO checkpoint, sends none of them and keeps them all:
+ * 97 KB each for a default `pc`, and half of the time that the guest stands still (measured). Other
+ * versions cannot be asked whether they do the same; if not, leaving it out costs nothing.
  */
 export function setSuppressVmdesc(value: boolean): QmpCommand {
   return {
@@ -59,12 +61,12 @@ export function setSuppressVmdesc(value: boolean): QmpCommand {
   };
 }
 
-/** As text for {@link decodeSettings}. */
+/** Encodes settings as text, for {@link decodeSettings}. */
 export function encodeSettings(settings: MigrationSettings): string {
   return JSON.stringify(settings) + "\n";
 }
 
-/** @throws {WireError} `bad-value` if that is no text of {@link encodeSettings}. */
+/** @throws {WireError} `bad-value` if the text is not from {@link encodeSettings}. */
 export function decodeSettings(text: string): MigrationSettings {
   let value: unknown;
   try {

@@ -1,14 +1,14 @@
 import type { QmpCommand } from "./codec.ts";
 
-/** Asks how the migration goes; {@link decodeMigrationStatus} reads the answer. */
+/** Asks for the migration's status; {@link decodeMigrationStatus} reads the answer. */
 export function queryMigration(): QmpCommand {
   return { execute: "query-migrate" };
 }
 
-/** Where a migration stands. */
+/** The status of a migration. */
 export interface MigrationStatus {
   readonly phase: "none" | "running" | "colo" | "completed" | "failed" | "cancelled";
-  /** QEMU's own word, such as `pre-switchover`. */
+  /** QEMU's own name for it, such as `pre-switchover`. */
   readonly status: string;
   /** QEMU's reason for a failure. */
   readonly error?: string;

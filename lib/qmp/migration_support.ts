@@ -1,6 +1,6 @@
 /**
- * Whether a running QEMU can be protected, and how: knowledge about QEMU's versions, applied to
- * what one QEMU says of itself.
+ * Whether and how a running QEMU can be protected: knowledge about QEMU's versions, applied to a
+ * QEMU's answers.
  *
  * @see QEMU migration/colo.c, migration/options.c; the table of measured versions in docs/QEMU.md
  */
@@ -10,36 +10,41 @@ import type { JsonObject, QmpCommand } from "./codec.ts";
 import { decodeMigrationStatus, type MigrationStatus } from "./migration_status.ts";
 import { type AtStart, atStart } from "./run_state.ts";
 
-/** How a VM can be protected: by QEMU's endless migration, or by one whole migration after another. */
+/**
+ * How a VM can be protected: by QEMU's endless migration, or by one whole migration after another.
+ */
 export type ProtectionMode = "colo" | "snapshot";
 
-/** Whose version it is, as QEMU says it. */
+/** QEMU's version, as it reports it. */
 interface QemuVersion {
   readonly major: number;
   readonly minor: number;
   readonly micro: number;
-  /** With the distribution's package, where there is one. */
+  /** With the distribution's package, if any. */
   readonly text: string;
 }
 
-/** What a QEMU can do. Holds JSON values only. */
+/** A QEMU's abilities. Has JSON values only. */
 export interface MigrationSupport {
   readonly version: QemuVersion;
   /** `kvm`, `tcg`, or what else runs the vCPUs. */
   readonly accelerator: string;
-  /** `query-status`'s word, such as `running`. */
+  /** The run state by `query-status`, such as `running`. */
   readonly runState: string;
   /** Every migration capability that this QEMU knows, and whether it is on. */
   readonly capabilities: Readonly<Record<string, boolean>>;
-  /** Whether a return path can be had at all. */
+  /** Whether QEMU has the capability `return-path`. */
   readonly returnPath: boolean;
   /** Every migration parameter that is a number. */
   readonly parameters: Readonly<Record<string, number>>;
-  /** The machine's property `suppress-vmdesc`; undefined where it has none. */
+  /** The machine's property `suppress-vmdesc`; undefined if it has none. */
   readonly suppressVmdesc?: boolean;
   readonly colo: boolean;
   readonly coloReason: string;
-  /** Whether it can wait with its RAM in files and load device state alone: `recv --standby`. */
+  /**
+   * Whether it can be a standby, with its RAM in files and loading device state alone: `recv
+   * --standby`.
+   */
   readonly warmStandby: boolean;
   readonly warmStandbyReason: string;
   readonly mode: ProtectionMode;
@@ -47,15 +52,17 @@ export interface MigrationSupport {
   readonly reason: string;
   /** Why the VM cannot be protected as it is; empty if it can. Whole sentences. */
   readonly blockers: readonly string[];
-  /** Why there is no VM yet that could be protected; undefined if there is one. A whole sentence. */
+  /**
+   * Why there is no VM yet that could be protected; undefined if there is one. A whole sentence.
+   */
   readonly arrives?: string;
-  /** Why the VM stands still, and is to be waited for; undefined if it runs. A whole sentence. */
+  /** Why the VM stands still and has to be waited for; undefined if it runs. A whole sentence. */
   readonly standsStill?: string;
-  /** What the operator should know. Whole sentences. */
+  /** Warnings for the operator. Whole sentences. */
   readonly warnings: readonly string[];
 }
 
-/** What is asked for the decision. Any of them may be unknown to a QEMU, which is then no error. */
+/** The questions for the judgement. A QEMU that does not know one of them is no error. */
 export const SUPPORT_QUERIES = {
   version: { execute: "query-version" },
   capabilities: { execute: "query-migrate-capabilities" },
@@ -66,15 +73,19 @@ export const SUPPORT_QUERIES = {
   status: { execute: "query-status" },
   block: { execute: "query-block" },
   memdevs: { execute: "query-memdev" },
-  /** Where the machine's ACPI registers are, on pc and q35; {@link sleepQueries} asks on from there. */
+  /**
+   * The device with the machine's ACPI registers, on pc and q35; {@link sleepQueries} asks more
+   * about it.
+   */
   acpiDevice: { execute: "qom-get", arguments: { path: "/machine", property: "acpi-device" } },
   suppressVmdesc: {
     execute: "qom-get",
     arguments: { path: "/machine", property: "suppress-vmdesc" },
   },
   /**
-   * No vCPU has this number. Without a dirty ring QEMU has nothing to cancel and does not look at it;
-   * with one it refuses the number. Changes nothing either way; before 7.1 there is no such command.
+   * No vCPU has this number. Without a dirty ring QEMU has nothing to cancel and ignores the
+   * number; with a dirty ring it refuses the number. The command changes nothing either way; before
+   * 7.1 it does not exist.
    */
   dirtyRing: {
     execute: "cancel-vcpu-dirty-limit",
@@ -82,7 +93,7 @@ export const SUPPORT_QUERIES = {
   },
 } as const satisfies Record<string, QmpCommand>;
 
-/** What is asked of the device that {@link SUPPORT_QUERIES} has found, if it has found one. */
+/** Further questions about the device that {@link SUPPORT_QUERIES} has found, if any. */
 export function sleepQueries(acpiDevice: unknown): Readonly<Record<string, QmpCommand>> {
   if (typeof acpiDevice !== "string" || acpiDevice === "") return {};
   const get = (property: string) => ({
@@ -94,16 +105,16 @@ export function sleepQueries(acpiDevice: unknown): Readonly<Record<string, QmpCo
 
 type SupportQuery = keyof typeof SUPPORT_QUERIES | "acpiType" | "disableS3";
 
-/** Answers by the name of the question; one is missing where QEMU refused it. */
+/** The answers by the names of the questions; missing if QEMU refused. */
 export type SupportReplies = { readonly [name in SupportQuery]?: unknown };
 
 /** QMP's error class by the name of the question that QEMU refused. */
 type SupportRefusals = { readonly [name in SupportQuery]?: string };
 
 /**
- * Decides what a QEMU can do.
+ * Judges what a QEMU can do.
  *
- * @throws {QemuError} If it did not even tell its version.
+ * @throws {QemuError} If QEMU did not even tell its version.
  */
 export function probeCapabilities(
   replies: SupportReplies,
@@ -112,7 +123,8 @@ export function probeCapabilities(
   const version = decodeVersion(replies.version);
   const accelerator = acceleratorOf(replies);
   const capabilities = decodeCapabilities(replies.capabilities);
-  // The ring came with 6.1, the question with 7.1: where nobody can say, the VM is not put at risk.
+  // The ring came with 6.1, the question with 7.1: if it cannot be known, the VM is not put at
+  // risk.
   const since61 = version.major > 6 || version.major === 6 && version.minor >= 1;
   const dirtyRing = refusals.dirtyRing === "GenericError" ||
     refusals.dirtyRing !== undefined && since61;
@@ -204,7 +216,7 @@ function judgeColo(
   return { colo: true, coloReason: keepsThemUp(name, accelerator, isMeasured) };
 }
 
-/** Versions before 11 that were protected by COLO under KVM for long. */
+/** The versions before 11 whose COLO was tested for long under KVM. */
 const MEASURED_UNDER_KVM: ReadonlySet<string> = new Set(["5.2", "7.2", "10.0"]);
 
 function keepsThemUp(name: string, accelerator: string, isMeasured: boolean): string {
@@ -225,11 +237,11 @@ function findBlockers(
   for (const reason of migration.blockedReasons) blockers.push(explainBlock(reason));
   if (migration.status === "cancelling") {
     blockers.push(
-      "A migration was cancelled and has not ended (cancelling): if it was a COLO's, QEMU never ends it, " +
-        "and this VM cannot be protected or migrated until its QEMU is started anew.",
+      "A migration was cancelled and has not ended (cancelling): if it was a COLO's, QEMU never " +
+        "ends it, and this VM cannot be protected or migrated until its QEMU is started anew.",
     );
   } else if (isUnderWay(migration) && start.kind !== "arrives") {
-    // Of one that comes in, QEMU tells in the same words.
+    // QEMU reports an incoming migration in the same way.
     blockers.push(
       `A migration is under way already (${migration.status}): wait for it, or cancel it.`,
     );
@@ -238,18 +250,20 @@ function findBlockers(
   if (accelerator === "tcg") blockers.push(...findForgottenRam(replies));
   if (textAt(replies.parameters, "tls-creds")) {
     blockers.push(
-      "The migration parameter tls-creds is set, and kemari's end of the socket has no TLS: clear it.",
+      "The migration parameter tls-creds is set, and kemari's end of the socket has no TLS: " +
+        "clear it.",
     );
   }
   if (Object.keys(capabilities).length === 0) {
-    blockers.push("This QEMU tells no migration capabilities: it cannot migrate.");
+    blockers.push("This QEMU reports no migration capabilities: it cannot migrate.");
   }
   return blockers;
 }
 
 /**
- * What a VM's run state means, where a migration goes with it. In postcopy a VM runs where it arrives, with
- * a part of its memory still at the source; there it stands still (finish-migrate, postmigrate).
+ * What a VM's run state means together with a migration. In postcopy a VM runs at the destination
+ * while a part of its memory is still at the source, where the VM stands still (finish-migrate,
+ * postmigrate).
  *
  * @see QEMU migration/migration.c, fill_destination_migration_info()
  */
@@ -267,22 +281,22 @@ function isUnderWay({ phase }: MigrationStatus): boolean {
   return phase === "running" || phase === "colo";
 }
 
-/** QEMU's reason, and what can be done about it where that is known. */
+/** QEMU's reason, and what to do about it, if that is known. */
 function explainBlock(reason: string): string {
   const text = reason.replace(/\.$/, "");
   const advice = adviceOnBlocker(reason);
   return `Migration is blocked (${text})${advice === undefined ? "" : `: ${advice}`}.`;
 }
 
-/** Bytes of pages in one word of QEMU's dirty bitmap. */
+/** The bytes that a word of QEMU's dirty bitmap covers. */
 const DIRTY_WORD_BYTES = 64 * 4096;
 
 /**
- * RAM whose writes QEMU loses sight of. After it has taken over the dirty bits of a block, tcg must
- * notice the next write again; where a block is whole words of the bitmap, QEMU says so for the
+ * RAM in which QEMU misses writes. After QEMU has taken a block's dirty bits, tcg must notice the
+ * next write again; if a block consists of whole words of the bitmap, QEMU requests that for the
  * same range of the first block instead (measured: pages of a second back end were missing from
  * checkpoints, and the guest did not survive; cause in migration/ram.c,
- * physical_memory_sync_dirty_bitmap()). Other lengths take a way that is right.
+ * physical_memory_sync_dirty_bitmap()). Other lengths are handled correctly.
  */
 function findForgottenRam(replies: SupportReplies): string[] {
   const all = Array.isArray(replies.memdevs) ? replies.memdevs : [];
@@ -305,16 +319,18 @@ function findWarnings(replies: SupportReplies): string[] {
 }
 
 /**
- * A machine that offers its guest to suspend to RAM. QEMU has no way back to `suspended` for a VM that a
- * migration has stopped: it aborts (measured, 10.0 and 11.1), or wakes the guest unasked (7.2).
+ * The warning for a machine whose guest can suspend to RAM. QEMU cannot return to `suspended` with
+ * a VM that a migration has stopped: it aborts (measured, 10.0 and 11.1), or wakes the guest (7.2).
  */
 function findSleep({ acpiType, disableS3 }: SupportReplies): string[] {
   const isOffered = disableS3 === 0 || disableS3 === false;
   if (!isOffered || typeof acpiType !== "string") return [];
   return [
-    "The machine offers its guest to suspend to RAM (S3): while it sleeps it is unprotected, and one that " +
-    "falls asleep in the very moment of a checkpoint is lost to this QEMU. Turn S3 off, on both sides, " +
-    `by QEMU's -global ${acpiType}.disable_s3=1 (libvirt: <pm><suspend-to-mem enabled='no'/></pm>).`,
+    "The machine offers its guest to suspend to RAM (S3): while it sleeps it is unprotected, and " +
+    "one that falls asleep in the very moment of a checkpoint is lost to this QEMU. Turn S3 off, " +
+    "on both sides, " +
+    `by QEMU's -global ${acpiType}.disable_s3=1 (libvirt: <pm><suspend-to-mem ` +
+    `enabled='no'/></pm>).`,
   ];
 }
 

@@ -1,6 +1,6 @@
 /**
- * What a VM says to the outside past kemari: NICs, drives and character devices whose output is not
- * held until its transaction is committed, by what QEMU says of them.
+ * A VM's output that does not go through kemari: NICs, drives and character devices whose output is
+ * not held until its transaction is committed, found by QEMU's answers.
  *
  * @see QEMU net/net.c, `info network`; its words are the same from 5.2 to 11.1 (measured)
  */
@@ -8,31 +8,33 @@ import type { QmpCommand } from "./codec.ts";
 
 /** A NIC of the guest, and where its frames go. */
 interface GuestNic {
-  /** The device's id, or what QEMU calls one without. */
+  /** The device's id, or QEMU's name for a device without an id. */
   readonly name: string;
   readonly model: string;
   readonly mac: string;
-  /** What is on the other side of its cable; empty where nothing is. */
+  /** The back ends to which it is connected; empty if there are none. */
   readonly backends: readonly NicBackend[];
 }
 
-/** A network back end of QEMU's. */
+/** A network back end of QEMU. */
 interface NicBackend {
   readonly name: string;
   /** `tap`, `user`, `stream`, `socket`, `vhost-user`, … */
   readonly type: string;
-  /** What QEMU says of it, such as `ifname=tap0,script=no` or `unix:/run/vm.net`. */
+  /** QEMU's description, such as `ifname=tap0,script=no` or `unix:/run/vm.net`. */
   readonly info: string;
 }
 
-/** What goes past kemari. Holds JSON values only. */
+/** Output that does not go through kemari. Has JSON values only. */
 export interface OutsideOutput {
-  /** Why nothing at all is held; then the lists say what that is. `null` where something is. */
+  /**
+   * Why nothing at all is held, if so; the lists then have everything. `null` if something is held.
+   */
   readonly unheld: string | null;
   readonly nics: readonly (GuestNic & { readonly text: string })[];
   /** Drives that another NBD server than kemari serves. */
   readonly drives: readonly string[];
-  /** Serial ports, channels and other devices that somebody outside may listen to. */
+  /** Serial ports, channels and other devices that others may listen to. */
   readonly others: readonly string[];
 }
 
@@ -41,7 +43,7 @@ const monitor = (line: string): QmpCommand => ({
   arguments: { "command-line": line },
 });
 
-/** What is asked. Any of them may be unknown to a QEMU, which is then no error. */
+/** The questions to QEMU. A QEMU that does not know one of them is no error. */
 export const OUTSIDE_QUERIES = {
   network: monitor("info network"),
   devices: monitor("info qtree"),
@@ -51,7 +53,7 @@ export const OUTSIDE_QUERIES = {
 
 export type OutsideReplies = { readonly [name in keyof typeof OUTSIDE_QUERIES]?: unknown };
 
-/** What goes through kemari, as kemari knows it. */
+/** What goes through kemari. */
 export interface HeldPaths {
   /** Sockets that QEMU's netdevs are to connect to. */
   readonly nets: readonly string[];
@@ -59,12 +61,12 @@ export interface HeldPaths {
   readonly connected: number;
   /** Sockets of the disks that kemari serves. */
   readonly disks: readonly string[];
-  /** QEMU's monitor: what is said there is not the guest's. */
+  /** QEMU's monitor, which is not output of the guest. */
   readonly monitor?: string;
 }
 
 /**
- * Reads `info network`: NICs, and what they are connected to, by cable or by hub.
+ * Reads `info network`: NICs, and the back ends to which they are connected, directly or by a hub.
  *
  * ```ts
  * import assert from "node:assert/strict";
@@ -103,19 +105,20 @@ export function decodeNetwork(text: string): GuestNic[] {
   return nics;
 }
 
-/** Whether a back end is of a kind that may end at one of kemari's sockets. */
+/** Whether a back end is of a kind that can be connected to a socket of kemari. */
 function isStream({ type, info }: NicBackend): boolean {
   return type === "stream" || type === "socket" && !/mcast=|udp=/.test(info);
 }
 
-/** Whether a stream's other end is there. */
+/** Whether a stream is connected. */
 function isConnected({ info }: NicBackend): boolean {
   return !/^(|initializing|listening|connecting|disconnected)$/.test(info);
 }
 
 /**
- * Whether a back end ends at one of kemari's sockets. Where the path is another, it may be the same
- * socket in another mount namespace, or one behind a forwarder: then their numbers have to do.
+ * Whether a back end is connected to a socket of kemari. If the path differs, it may be the same
+ * socket in another mount namespace, or one behind a forwarder: then the number of connections has
+ * to serve.
  */
 function sortNics(nics: readonly GuestNic[], held: HeldPaths): GuestNic[] {
   const isNamed = ({ type, info }: NicBackend) =>
@@ -131,15 +134,16 @@ function sortNics(nics: readonly GuestNic[], held: HeldPaths): GuestNic[] {
   }
   const mayBeOurs = Math.max(0, held.connected - named);
   const connected = unnamed.filter(({ backends }) => backends.some(isConnected));
-  // Which of them it is cannot be told: where there are too many, all are named.
+  // Which of them is kemari's cannot be known: if there are too many, all are named.
   if (connected.length > mayBeOurs) outside.push(...connected);
   return nics.filter((nic) => outside.includes(nic));
 }
 
 /**
- * Concludes what goes past kemari.
+ * Finds the output that does not go through kemari.
  *
- * @param held Absent where nobody knows, as for a doctor: then what could be kemari's is taken to be.
+ * @param held Undefined if not known, as for `doctor`: then everything that could be kemari's
+ *   counts as kemari's.
  */
 export function judgeOutside(replies: OutsideReplies, held?: HeldPaths): OutsideOutput {
   const nics = typeof replies.network === "string" ? decodeNetwork(replies.network) : [];
@@ -168,7 +172,7 @@ function describe({ name, model, mac, backends }: GuestNic): string {
   return `${name} (${model}, ${mac}, ${ends.join("; ")})`;
 }
 
-/** Drives that are NBD clients, of somebody else. */
+/** Drives that are clients of another NBD server. */
 function foreignDrives(reply: unknown, ours: readonly string[]): string[] {
   if (ours.length === 0) return [];
   return listOf(reply).filter((drive) => {
@@ -188,7 +192,7 @@ function unescaped(text: string): string {
   }
 }
 
-/** Character devices that somebody may listen to; a file or nothing is nobody. */
+/** Character devices that others may listen to; not files, nor devices without a back end. */
 function listenedTo(reply: unknown, monitorPath: string | undefined): string[] {
   return listOf(reply).filter(({ label, filename }) => {
     if (typeof label !== "string" || typeof filename !== "string") return false;
@@ -201,14 +205,14 @@ function listenedTo(reply: unknown, monitorPath: string | undefined): string[] {
   );
 }
 
-/** Devices that reach past QEMU by themselves. */
+/** Devices with a connection of their own to the outside. */
 const REACHING = /^(vhost-|ivshmem|usb-host|usb-redir|virtio-9p|scsi-generic|scsi-block|vfio)/;
 
 function otherDevices(reply: unknown): string[] {
   if (typeof reply !== "string") return [];
   const found = new Set<string>();
   for (const [, type, id] of reply.matchAll(/^ *dev: ([^,]+), id "([^"]*)"$/gm)) {
-    // Each is in the tree twice, as what is plugged in and as what is in it; only one is named.
+    // Each is in the tree twice, as the plugged device and as the device inside; only one is named.
     if (REACHING.test(type) && !/-device$/.test(type)) {
       found.add(id === "" ? type : `${id} (${type})`);
     }
@@ -216,12 +220,13 @@ function otherDevices(reply: unknown): string[] {
   return [...found];
 }
 
-/** What an operator should know, each a whole sentence; the same sentence for the same finding. */
+/** Warnings for an operator, in whole sentences; the same sentence for the same finding. */
 export function sayOutside({ unheld, nics, drives, others }: OutsideOutput): string[] {
   const sentences = unheld !== null
     ? [unheld]
     : nics.map(({ text }) =>
-      `NIC ${text} does not go through kemari: what it sends leaves at once, and who hears it may be ` +
+      `NIC ${text} does not go through kemari: what it sends leaves at once, and who hears it ` +
+      `may be ` +
       "told what the secondary does not know. Give it a --net, or nothing to say."
     );
   if (drives.length > 0) {

@@ -1,18 +1,18 @@
 /**
- * What only the text of QEMU's answer tells: its error class is `GenericError` for nearly
- * everything. All texts of QEMU's errors that anything depends on stand here.
+ * Facts that only the text of QEMU's error shows: its class is `GenericError` for nearly
+ * everything. All texts of QEMU on which anything depends are here.
  */
 import type { QemuError } from "../errors.ts";
 
 /**
- * Whether QEMU refuses COLO because it wants the capability return-path with it. QEMU does so from
- * 11 on; before that COLO does not go with return-path.
+ * Whether QEMU refuses COLO because it requires the capability return-path. QEMU does so from 11
+ * on; before that COLO does not work with return-path.
  */
 export function wantsReturnPath({ reason }: QemuError): boolean {
   return /return-path/.test(reason);
 }
 
-/** What can be done about a reason that QEMU gives for not migrating, where that is known. */
+/** What to do about QEMU's reason for not migrating, if that is known. */
 export function adviceOnBlocker(reason: string): string | undefined {
   if (/non-migratable device|unmigratable|vfio|hostdev/i.test(reason)) {
     return "remove that device, or use one that can migrate";

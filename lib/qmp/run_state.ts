@@ -1,18 +1,18 @@
 /**
- * What each run state of QEMU's means to whoever protects its VM.
+ * What each run state of QEMU means for protecting its VM.
  *
  * @see QEMU qapi/run-state.json (RunState), system/runstate.c (which may follow which)
  */
 
-/** What is to be done about a VM that is found in a run state, before there is a session. */
+/** What to do with a VM in a run state, before there is a session. */
 export type AtStart =
   /** It can be protected. */
   | { readonly kind: "protect" }
-  /** It stands still, and comes back by itself or by somebody's word. */
+  /** It stands still, and will run again by itself or when an operator lets it. */
   | { readonly kind: "wait"; readonly reason: string }
   /** There is no VM yet, and one may come by an incoming migration. */
   | { readonly kind: "arrives"; readonly reason: string }
-  /** Nothing is to be protected here, unless somebody does more than let it go on. */
+  /** There is nothing to protect, unless an operator does more than let it go on. */
   | { readonly kind: "refuse"; readonly reason: string }
   /** It was shut down, or runs elsewhere. */
   | { readonly kind: "over"; readonly reason: string };
@@ -30,10 +30,12 @@ export const RUN_STATES: Readonly<Record<string, AtStart>> = {
     "The guest sleeps (suspended to RAM): it is protected once it wakes (system_wakeup).",
   ),
   "io-error": wait(
-    `A disk has failed, and QEMU has stopped the VM (io-error): ${RUNS_AGAIN}; mend the disk, then cont.`,
+    `A disk has failed, and QEMU has stopped the VM (io-error): ${RUNS_AGAIN}; mend the disk, ` +
+      `then cont.`,
   ),
   "watchdog": wait(
-    `The guest's watchdog has stopped the VM (watchdog): ${RUNS_AGAIN} (cont, or system_reset before it).`,
+    `The guest's watchdog has stopped the VM (watchdog): ${RUNS_AGAIN} (cont, or system_reset ` +
+      `before it).`,
   ),
   "guest-panicked": wait(
     `The guest has panicked, and QEMU has stopped the VM (guest-panicked): ${RUNS_AGAIN} ` +
@@ -42,8 +44,8 @@ export const RUN_STATES: Readonly<Record<string, AtStart>> = {
   "save-vm": wait(`A snapshot of the VM is being saved (save-vm): ${RUNS_AGAIN}.`),
   "restore-vm": wait(`A snapshot of the VM is being loaded (restore-vm): ${RUNS_AGAIN}.`),
   "internal-error": refuse(
-    "The accelerator cannot run the guest on (internal-error): it must be reset (system_reset, then " +
-      "cont) before it is protected.",
+    "The accelerator cannot run the guest on (internal-error): it must be reset (system_reset, " +
+      "then cont) before it is protected.",
   ),
   "inmigrate": {
     kind: "arrives",
@@ -57,10 +59,10 @@ export const RUN_STATES: Readonly<Record<string, AtStart>> = {
   "shutdown": over(
     "The guest has shut down, and QEMU keeps it (shutdown): system_reset and cont start it again.",
   ),
-  // No word of `cont` alone: where the VM has arrived somewhere, that would make two of it.
+  // Not only `cont`: if the VM has arrived somewhere, there would be two of it.
   "postmigrate": over(
-    "The VM was migrated (postmigrate): protect it where it runs now. Only if it runs nowhere, let it " +
-      "run here again (cont).",
+    "The VM was migrated (postmigrate): protect it where it runs now. Only if it runs nowhere, " +
+      "let it run here again (cont).",
   ),
 };
 
@@ -79,8 +81,8 @@ function over(reason: string): AtStart {
 /**
  * What to do about a VM in this state.
  *
- * @param runState `query-status`'s word; `unknown` where QEMU does not tell, which is no reason
- * against it.
+ * @param runState The run state by `query-status`; `unknown` if QEMU does not tell, which does not
+ *   prevent protection.
  */
 export function atStart(runState: string): AtStart {
   return RUN_STATES[runState] ??
@@ -90,12 +92,12 @@ export function atStart(runState: string): AtStart {
 }
 
 /**
- * Whether COLO's end would harm a VM in this state, and has to wait for another one. QEMU, told that
- * it is alone, lets the VM run whatever it was before (measured, 5.2 to 11.1):
+ * Whether the end of COLO would harm a VM in this state, and has to wait for another state. QEMU,
+ * told that the secondary is lost, lets the VM run from any state (measured, 5.2 to 11.1):
  *
- * - `suspended`: the guest goes on behind the instruction by which it has put itself to sleep, without
- *   having been woken; Linux waits there for ever;
- * - `internal-error`: QEMU aborts, since that state has no way to `running` but a reset.
+ * - `suspended`: the guest goes on after the instruction by which it suspended itself, without
+ *   having been woken; Linux then waits for ever;
+ * - `internal-error`: QEMU aborts, since only a reset leads from that state to `running`.
  */
 export function mustStayInColo(runState: string): boolean {
   return runState === "suspended" || runState === "internal-error";

@@ -1,13 +1,13 @@
 /**
- * One QMP connection as a state machine: greeting, negotiation, commands and their answers, events.
+ * A QMP connection as a state machine: greeting, negotiation, commands and their answers, events.
  *
  * ```text
  * greeting ──► negotiating ──► ready
  *                  ▲──greeting───┘
  * ```
  *
- * A QEMU that is connected to in the moment in which it starts may greet twice, and is back at the
- * negotiation then. Its words come in order, so that what is open then is refused, and said again.
+ * A QEMU that is just starting may greet twice, and is then back in the negotiation. Its messages
+ * come in order, so commands that are open then are refused by QEMU, and sent again.
  *
  * Bytes and commands in, bytes and notices out; no socket and no clock.
  *
@@ -22,23 +22,23 @@ import {
   type QmpMessage,
 } from "./codec.ts";
 
-/** What QEMU says of itself first. */
+/** QEMU's greeting. */
 export interface QmpGreeting {
   /** `query-version`'s answer. */
   readonly version: unknown;
-  /** What can be negotiated, such as `oob`. */
+  /** The capabilities to negotiate, such as `oob`. */
   readonly capabilities: readonly string[];
 }
 
-/** Something that happened in QEMU, unasked. */
+/** An event from QEMU. */
 export interface QmpEvent {
   readonly name: string;
   readonly data: JsonObject;
-  /** QEMU's own clock, milliseconds since 1970; absent where QEMU could not tell. */
+  /** Milliseconds since 1970, by QEMU's clock; absent if QEMU could not tell. */
   readonly timestampMs?: number;
 }
 
-/** What came in. */
+/** What QEMU has sent. */
 export type QmpNotice =
   | { readonly kind: "ready"; readonly greeting: QmpGreeting }
   | { readonly kind: "reply"; readonly id: number; readonly value: unknown }
@@ -50,11 +50,11 @@ export class QmpSession {
   readonly #decoder: MessageDecoder;
   readonly #notices: QmpNotice[] = [];
   readonly #output: Uint8Array[] = [];
-  /** Commands that have no answer yet, by id. */
+  /** The commands without an answer yet, by id. */
   readonly #open = new Map<number, QmpCommand>();
-  /** Of them, those that QEMU refuses because it has greeted again. */
+  /** Those among them that QEMU refuses because it has greeted again. */
   #refused = new Set<number>();
-  /** Of them, those that are said when that negotiation is over. */
+  /** Those among them that are sent when that negotiation is over. */
   #waiting: number[] = [];
   /** The last negotiation's own command. */
   #negotiation = 0;
@@ -74,7 +74,7 @@ export class QmpSession {
   /**
    * Takes bytes from QEMU.
    *
-   * @throws {WireError} If they are not QMP; the session is of no use afterwards.
+   * @throws {WireError} If they are not QMP; the session must not be used afterwards.
    * @throws {QemuError} If QEMU refuses the negotiation.
    */
   receive(bytes: Uint8Array): void {
@@ -159,7 +159,8 @@ export class QmpSession {
       version: qmp.version,
       capabilities: offered.filter((each) => typeof each === "string"),
     };
-    // What we have said to an earlier greeting, and QEMU has not answered, answers this one too.
+    // The negotiation sent after an earlier greeting, without an answer yet, serves for this one
+    // too.
     if (this.#state === "negotiating") return;
     const enable = this.#greeting.capabilities.filter((each) => each === "oob");
     this.#refused = new Set(this.#open.keys());

@@ -1,11 +1,11 @@
 /**
- * What QEMU tells of the VM that it runs, by which this VM is told from others.
+ * QEMU's answers on its VM that distinguish the VM from others.
  *
  * @see QEMU qapi/machine.json, qapi/misc.json, qapi/block-core.json
  */
 import type { QmpCommand } from "./codec.ts";
 
-/** What is asked of QEMU. Any of them may be unknown to a QEMU, which is then no error. */
+/** The questions to QEMU. A QEMU that does not know one of them is no error. */
 export const IDENTITY_QUERIES = {
   uuid: { execute: "query-uuid" },
   name: { execute: "query-name" },
@@ -17,17 +17,17 @@ export const IDENTITY_QUERIES = {
   anonymous: { execute: "qom-list", arguments: { path: "/machine/peripheral-anon" } },
 } as const satisfies Record<string, QmpCommand>;
 
-/** Answers by the name of the question; what is absent is unknown. */
+/** The answers by the names of the questions; what is absent is unknown. */
 export type IdentityReplies = Readonly<Partial<Record<keyof typeof IDENTITY_QUERIES, unknown>>>;
 
-/** What they say. */
+/** The facts in the answers. */
 interface VmFacts {
   /** As 32 hexadecimal digits; absent if QEMU was given none. */
   readonly uuid?: string;
   readonly name?: string;
   /** The vCPUs' threads on QEMU's host. */
   readonly threads: readonly number[];
-  /** Machine, RAM, MAC addresses and disks, as text, in an order of its own. */
+  /** Machine, RAM, MAC addresses and disks, as text, in a fixed order. */
   readonly devices: readonly string[];
 }
 
@@ -45,7 +45,7 @@ export function macQueries({ named, anonymous }: IdentityReplies): QmpCommand[] 
   return [...under("peripheral", named), ...under("peripheral-anon", anonymous)];
 }
 
-/** Reads the answers. Never throws: what is none is unknown. */
+/** Reads the answers. Never throws: an invalid answer counts as unknown. */
 export function decodeVmFacts(replies: IdentityReplies, macs: readonly unknown[]): VmFacts {
   const uuid = String(recordOf(replies.uuid).UUID ?? "").toLowerCase().replaceAll("-", "");
   const { name } = recordOf(replies.name);
@@ -58,7 +58,7 @@ export function decodeVmFacts(replies: IdentityReplies, macs: readonly unknown[]
     ...arrayOf(replies.drives).flatMap(decodeDrive),
   ];
   return {
-    // All zeros stands for none.
+    // All zeros means no UUID.
     ...(/^[0-9a-f]{32}$/.test(uuid) && /[^0]/.test(uuid) ? { uuid } : {}),
     ...(typeof name === "string" && name !== "" ? { name } : {}),
     threads: threads.toSorted((a, b) => a - b),
@@ -66,7 +66,7 @@ export function decodeVmFacts(replies: IdentityReplies, macs: readonly unknown[]
   };
 }
 
-/** Where a disk lies. A medium that can be changed is not the VM's. */
+/** A disk's place and size. Removable media do not belong to the VM. */
 function decodeDrive(drive: unknown): string[] {
   const { removable, inserted } = recordOf(drive);
   const { file, image } = recordOf(inserted);

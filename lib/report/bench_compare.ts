@@ -1,12 +1,13 @@
 /**
- * What changed between two runs beyond noise.
+ * Finds what changed between two runs beyond noise.
  *
- * A change is told when both hold:
- * - the samples are ranked apart further than chance would have it (Mann–Whitney, exact, p < 0.05,
- *   two-sided: four samples a side are the least that can show it; a curve's points are paired by x
- *   and judged by the sign test, six points at the least);
+ * A change is reported if both are true:
+ * - the samples' ranks differ by more than chance explains (Mann–Whitney, exact, p < 0.05,
+ *   two-sided: at least four samples a side are necessary; a curve's points are paired by x and
+ *   judged by the sign test, with at least six points);
  * - the medians differ by more than 3 % and by more than both sides' spreads together (half the
- *   distance between the quartiles): what is certain and yet small is mostly the machine's mood.
+ *   distance between the quartiles): a small difference, even if significant, mostly comes from the
+ *   machine's state.
  */
 import { UsageError } from "../errors.ts";
 import type { BenchExperiment, BenchReport } from "./bench_result.ts";
@@ -14,12 +15,12 @@ import { median, quantile } from "./bench_statistics.ts";
 
 const SIGNIFICANCE = 0.05;
 const LEAST_CHANGE = 0.03;
-/** Machines of one kind report memory that differs by what their firmware took. */
+/** Machines of one kind report slightly different memory sizes: their firmware takes a part. */
 const MEMORY_TOLERANCE = 0.05;
 
 type Verdict = "higher" | "lower" | "same" | "too few samples";
 
-/** One quantity in both runs. */
+/** A quantity in both runs. */
 export interface Difference {
   readonly experiment: string;
   /** The series; of a grid `row, column`; of a chart `chart: curve`. */
@@ -36,7 +37,7 @@ export interface Difference {
 /** Two runs against each other. */
 export interface Comparison {
   readonly differences: readonly Difference[];
-  /** Experiments and quantities that only one of the two has. */
+  /** Experiments and quantities that only one of the two runs has. */
   readonly onlyBefore: readonly string[];
   readonly onlyAfter: readonly string[];
 }
@@ -44,8 +45,8 @@ export interface Comparison {
 /**
  * Compares two runs.
  *
- * @param names Which experiments; all that both have if empty.
- * @throws {UsageError} They were made under different conditions, which it names.
+ * @param names Which experiments; if empty, all that both runs have.
+ * @throws {UsageError} The runs were made under different conditions, which the message names.
  */
 export function compareBenchReports(
   before: BenchReport,
@@ -135,8 +136,8 @@ interface Quantity {
 }
 
 /**
- * What of an experiment can be compared. Curves over time are not: their points depend on each
- * other; nor are distributions: one run does not tell how much they vary.
+ * The quantities of an experiment that can be compared. Curves over time cannot: their points
+ * depend on each other. Distributions cannot: a single run does not show how much they vary.
  */
 function quantitiesOf(experiment: BenchExperiment): Map<string, Quantity> {
   const found = new Map<string, Quantity>();
@@ -207,13 +208,14 @@ function halfWidth(samples: readonly number[]): number {
   return (quantile(samples, 0.75) - quantile(samples, 0.25)) / 2;
 }
 
-/** The smallest p that so many samples can give. */
+/** The smallest p that this number of samples can give. */
 function leastP(n: number, m: number): number {
   return n === 0 || m === 0 ? 1 : 2 / waysToRank(n, m, n * m).reduce((sum, ways) => sum + ways, 0);
 }
 
 /**
- * How likely chance alone ranks two lists so far apart: Mann–Whitney's U, two-sided.
+ * The probability that chance alone gives ranks as different as those of two lists: Mann–Whitney's
+ * U, two-sided.
  *
  * ```ts
  * import assert from "node:assert/strict";
@@ -231,7 +233,7 @@ export function rankP(one: readonly number[], other: readonly number[]): number 
   return Math.min(1, 2 * tail / all);
 }
 
-/** In how many orders of n and m samples U is 0, 1, … `most`. */
+/** The number of orders of n and m samples for which U is 0, 1, … `most`. */
 function waysToRank(n: number, m: number, most: number): number[] {
   // Partitions into at most n parts of at most m each: the Gaussian binomial, factor by factor.
   const ways = new Array<number>(most + 1).fill(0);
@@ -243,7 +245,7 @@ function waysToRank(n: number, m: number, most: number): number[] {
   return ways;
 }
 
-/** How likely chance alone gives so lopsided a split of `count` signs. */
+/** The probability that chance alone splits `count` signs as unevenly. */
 function signP(more: number, count: number): number {
   const least = Math.min(more, count - more);
   let term = 0.5 ** count;

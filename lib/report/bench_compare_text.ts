@@ -12,7 +12,7 @@ const COLUMNS: readonly Column[] = [
   { title: "" },
 ];
 
-/** Draws a comparison for a terminal: what changed, and how much did not. */
+/** Formats a comparison for a terminal: the changes, and how many quantities did not change. */
 export function formatComparison(comparison: Comparison): string {
   const { differences, onlyBefore, onlyAfter } = comparison;
   const changed = differences.filter(({ verdict }) => verdict === "higher" || verdict === "lower");

@@ -1,4 +1,4 @@
-/** What there is to draw of an experiment: one picture for each group of numbers of one unit. */
+/** The pictures of an experiment: one for each group of numbers with the same unit. */
 import type {
   BenchChart,
   BenchDistribution,
@@ -7,12 +7,12 @@ import type {
   BenchSeries,
 } from "./bench_result.ts";
 
-/** A picture, before a library draws it. */
+/** The contents of a picture, for a library to draw. */
 export type Drawing =
   | { readonly kind: "bars"; readonly title: string; readonly grid: BenchGrid }
   | { readonly kind: "curves"; readonly title: string; readonly chart: BenchChart };
 
-/** The drawings of an experiment, each with a name that is a file name and unique in it. */
+/** The drawings of an experiment, each with a unique name that is also a file name. */
 export function drawingsOf(experiment: BenchExperiment): { name: string; drawing: Drawing }[] {
   const titled = (title: string) => `${experiment.name}: ${title}`;
   const drawings: Drawing[] = [
@@ -54,7 +54,7 @@ function hasContent(drawing: Drawing): boolean {
     : drawing.chart.curves.some(({ points }) => points.some(([, y]) => y !== null));
 }
 
-/** Series of one unit stand beside each other; a single one is no picture. */
+/** Series with the same unit share a picture; a single series gets none. */
 function seriesGrids(series: readonly BenchSeries[]): BenchGrid[] {
   const units = [...new Set(series.map(({ unit }) => unit))];
   return units.map((unit) => ({ unit, of: series.filter((each) => each.unit === unit) }))
@@ -68,10 +68,10 @@ function seriesGrids(series: readonly BenchSeries[]): BenchGrid[] {
     }));
 }
 
-/** So many curves in one picture can be told apart. */
+/** The most curves that can be distinguished in one picture. */
 const MOST_CURVES = 8;
 
-/** Distributions that share a picture, and what they are of, where that is said of each. */
+/** Distributions that share a picture, and what they have in common, if their names say so. */
 interface DistributionGroup {
   readonly unit: string;
   readonly what: string;
@@ -79,8 +79,8 @@ interface DistributionGroup {
 }
 
 /**
- * Distributions of one unit share a picture; too many for one stand in one for each thing that they
- * are of, which is what their names say before the colon.
+ * Distributions with the same unit share a picture. If they are too many, they are split by the
+ * part of their names before the colon.
  */
 function distributionGroups(distributions: readonly BenchDistribution[]): DistributionGroup[] {
   const units = [...new Set(distributions.map(({ unit }) => unit))];
@@ -100,7 +100,7 @@ function distributionGroups(distributions: readonly BenchDistribution[]): Distri
   });
 }
 
-/** Which share of the values is at most so much. */
+/** The share of the values that are at most x. */
 function distributionCharts(distributions: readonly BenchDistribution[]): BenchChart[] {
   return distributionGroups(distributions).map(({ unit, what, of }) => {
     const values = of.flatMap(({ quantiles }) => quantiles.map(([, value]) => value));

@@ -20,7 +20,7 @@ thead th { border-bottom: 1px solid #888; }
 `;
 
 /**
- * Draws a report as HTML.
+ * Formats a report as HTML.
  *
  * @param charts SVG texts of each experiment, by the experiment's name.
  */

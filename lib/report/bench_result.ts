@@ -1,6 +1,6 @@
 /**
- * What a benchmark measured: the samples themselves, and enough to judge them by. Tables and
- * charts are drawn from this JSON and from nothing else.
+ * The result of a benchmark: the samples themselves, and the conditions for judging them. Tables
+ * and charts are made from this JSON alone.
  *
  * ```text
  * BenchReport             one run: which commit, on which machine
@@ -14,19 +14,19 @@
 import { UsageError } from "../errors.ts";
 import { isSoundExperiment } from "./bench_shape.ts";
 
-/** Changes when a reader of old files would misunderstand new ones. */
+/** Changes when a program for old files would misunderstand new files. */
 export const BENCH_FORMAT = "kemari-bench";
 /** 2: conditions of each experiment, grids, charts, distributions, partial runs. */
 export const BENCH_VERSION = 2;
 
-/** One quantity, measured several times. */
+/** A quantity that was measured several times. */
 export interface BenchSeries {
   readonly name: string;
   /** `ms`, `MB`, `MB/s`, `syncs/s`, `×`: decimal units. */
   readonly unit: string;
   /** In the order in which they were taken. */
   readonly samples: readonly number[];
-  /** What the median is meant to be. Missing it is a finding, not an error. */
+  /** The goal for the median. Missing the goal is a result, not an error. */
   readonly target?: { readonly kind: "at-least" | "at-most"; readonly value: number };
 }
 
@@ -37,13 +37,13 @@ export interface BenchGrid {
   readonly rows: readonly string[];
   readonly columns: readonly string[];
   /**
-   * `cells[row][column]`: samples in the order in which they were taken. Of two rows, samples of
-   * one index were taken in one round. Empty where nothing could be measured.
+   * `cells[row][column]`: samples in the order in which they were taken. Samples of different rows
+   * with the same index were taken in the same round. Empty where nothing could be measured.
    */
   readonly cells: readonly (readonly (readonly number[])[])[];
 }
 
-/** What an axis counts. */
+/** The quantity of an axis. */
 export interface BenchAxis {
   readonly name: string;
   /** Empty for a plain count. */
@@ -52,7 +52,7 @@ export interface BenchAxis {
   readonly scale?: "linear" | "log";
 }
 
-/** One line of a chart. */
+/** A line of a chart. */
 interface BenchCurve {
   readonly name: string;
   /** `[x, y]`, x ascending; y is null where nothing could be measured. */
@@ -65,11 +65,11 @@ export interface BenchChart {
   readonly x: BenchAxis;
   readonly y: BenchAxis;
   readonly curves: readonly BenchCurve[];
-  /** Curves stand on each other's shoulders: parts of a whole. `lines` if absent. */
+  /** Whether the curves are stacked, as parts of a whole. `lines` if absent. */
   readonly kind?: "lines" | "stacked";
 }
 
-/** Many values, such as every pause of a run: kept as quantiles. */
+/** Many values, such as every pause of a run, kept as quantiles. */
 export interface BenchDistribution {
   readonly name: string;
   readonly unit: string;
@@ -78,12 +78,14 @@ export interface BenchDistribution {
   readonly quantiles: readonly (readonly [number, number])[];
 }
 
-/** One experiment. A ratio is a series too: each of its samples comes from one round. */
+/**
+ * The result of an experiment. A ratio is a series too: each of its samples comes from one round.
+ */
 export interface BenchExperiment {
   readonly name: string;
   readonly about: string;
   /**
-   * What must be the same in another run for the two to be compared, beyond the machine: `qemu`,
+   * Conditions, besides the machine, that must be equal for two runs to be comparable: `qemu`,
    * `accelerator`, `guest memory`, `link`, `file size`, …
    */
   readonly conditions: Readonly<Record<string, string>>;
@@ -91,15 +93,15 @@ export interface BenchExperiment {
   readonly grids?: readonly BenchGrid[];
   readonly charts?: readonly BenchChart[];
   readonly distributions?: readonly BenchDistribution[];
-  /** What a reader must know: which program ran, what was left out and why. */
+  /** Notes for the reader: which program ran, what was left out and why. */
   readonly notes: readonly string[];
-  /** What this machine cannot show, each a sentence. */
+  /** What cannot be shown on this machine, each in a sentence. */
   readonly cannotShow: readonly string[];
-  /** Present when it was interrupted: how far it came. */
+  /** Present if the experiment was interrupted: how far it got. */
   readonly partial?: string;
 }
 
-/** The machine: runs on different ones are never compared. */
+/** The machine: runs on different machines are never compared. */
 interface BenchMachine {
   readonly cpu: string;
   readonly cores: number;
@@ -108,7 +110,7 @@ interface BenchMachine {
   readonly deno: string;
   /** `kvm` if VMs could have used it, else `tcg`. */
   readonly accelerator: "kvm" | "tcg";
-  /** The machine is itself a VM: its host may take its time away. */
+  /** Whether the machine is itself a VM: its host may take CPU time away. */
   readonly virtual: boolean;
 }
 
@@ -117,7 +119,9 @@ export interface BenchReport {
   readonly format: typeof BENCH_FORMAT;
   readonly version: typeof BENCH_VERSION;
   readonly kemari: string;
-  /** Commit of the sources; with `+` if they were changed since. Null outside a repository. */
+  /**
+   * Commit of the sources; with `+` if the sources were changed since. Null outside a repository.
+   */
   readonly commit: string | null;
   /** ISO 8601. */
   readonly startedAt: string;
@@ -125,7 +129,7 @@ export interface BenchReport {
   readonly full: boolean;
   readonly machine: BenchMachine;
   readonly experiments: readonly BenchExperiment[];
-  /** Experiments that were asked for and did not run to their end, with the reason. */
+  /** Experiments that were requested and did not complete, with the reason. */
   readonly missing: readonly { readonly name: string; readonly why: string }[];
 }
 
@@ -136,7 +140,7 @@ export function encodeBenchReport(report: BenchReport): string {
 /**
  * Reads a report.
  *
- * @throws {UsageError} It is none, or of another version.
+ * @throws {UsageError} It is not a report, or has another version.
  */
 export function decodeBenchReport(text: string): BenchReport {
   let value: unknown;

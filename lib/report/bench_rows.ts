@@ -31,7 +31,7 @@ export function tablesOf(experiment: BenchExperiment): BenchTable[] {
   return tables;
 }
 
-/** Which program was measured, on what: one line each. */
+/** The measured program and the machine: one line each. */
 export function headOf(report: BenchReport): string[] {
   const { machine } = report;
   return [
@@ -43,7 +43,7 @@ export function headOf(report: BenchReport): string[] {
   ];
 }
 
-/** The conditions of an experiment in one line; empty if it has none of its own. */
+/** The conditions of an experiment in one line; empty if there are none. */
 export function sayConditions(conditions: BenchExperiment["conditions"]): string {
   return Object.entries(conditions).map(([key, value]) => `${key} ${value}`).join(", ");
 }
@@ -63,14 +63,14 @@ function formatSeries(series: BenchSeries): string[] {
   ];
 }
 
-/** Whether a series reached its target; empty if it has none. */
+/** Whether a series reached its target; empty if there is no target. */
 function formatTarget({ target }: BenchSeries, median: number): string {
   if (target === undefined) return "";
   const met = target.kind === "at-least" ? median >= target.value : median <= target.value;
   return `${target.kind === "at-least" ? "≥" : "≤"} ${target.value} ${met ? "met" : "MISSED"}`;
 }
 
-/** Medians, with the spread behind them where there is one. */
+/** Medians, followed by the spread if there is one. */
 function gridTable(grid: BenchGrid): BenchTable {
   return {
     title: `${grid.name}, ${grid.unit}`,
@@ -86,7 +86,7 @@ function formatCell(samples: readonly number[]): string {
   return count > 1 ? `${formatValue(median)} ±${spreadPercent.toFixed(0)} %` : formatValue(median);
 }
 
-/** A curve of many points is told by its middle and its ends; a short one by all of them. */
+/** A long curve is shown by its middle and its ends, a short curve by all points. */
 const TOLD_POINTS = 16;
 
 function chartTable(chart: BenchChart): BenchTable {
@@ -122,7 +122,7 @@ function formatDistribution({ name, unit, count, quantiles }: BenchDistribution)
     .concat(String(count));
 }
 
-/** Three digits that mean something. */
+/** Formats with three significant digits. */
 export function formatValue(value: number): string {
   if (!Number.isFinite(value)) return "none";
   const digits = Math.max(0, Math.min(5, 2 - Math.floor(Math.log10(Math.abs(value) || 1))));

@@ -65,7 +65,7 @@ function isTextList(value: unknown): value is string[] {
   return isList(value, (item) => typeof item === "string");
 }
 
-/** A sample that was not finite stands as null in JSON: that is a fault of who measured. */
+/** A sample that was not finite is null in JSON: that is an error in the experiment. */
 function isNumberList(value: unknown): boolean {
   return isList(value, (item) => typeof item === "number");
 }

@@ -1,6 +1,6 @@
 import type { BenchDistribution, BenchGrid } from "./bench_result.ts";
 
-/** What a handful of samples amounts to. */
+/** Statistics of a few samples. */
 interface SampleSummary {
   readonly count: number;
   readonly median: number;
@@ -19,7 +19,7 @@ interface SampleSummary {
  * ```
  *
  * @param share From 0 to 1.
- * @returns NaN of no samples.
+ * @returns NaN if there are no samples.
  */
 export function quantile(samples: readonly number[], share: number): number {
   const sorted = [...samples].sort((a, b) => a - b);
@@ -53,7 +53,7 @@ export function pairedRatios(above: readonly number[], below: readonly number[])
   return Array.from({ length: rounds }, (_, i) => above[i] / below[i]);
 }
 
-/** Shares at which a distribution is kept: dense at its upper end, where pauses hurt. */
+/** Shares at which a distribution is kept: dense at the upper end, where the long pauses are. */
 const SHARES = [
   ...Array.from({ length: 50 }, (_, i) => i / 50),
   ...[0.985, 0.99, 0.995, 0.999, 1],
@@ -62,7 +62,7 @@ const SHARES = [
 /**
  * Keeps many values as quantiles.
  *
- * @returns `undefined` of no values.
+ * @returns `undefined` if there are no values.
  */
 export function distributionOf(
   name: string,
@@ -86,9 +86,9 @@ export function distributionOf(
 }
 
 /**
- * Each cell against the cell of one row in the same column and round.
+ * The ratio of each cell to the baseline row's cell in the same column and round.
  *
- * @param baseline The row that all are compared with; it is left out of the result.
+ * @param baseline The row that the others are compared with; the result does not contain it.
  */
 export function ratioGrid(grid: BenchGrid, name: string, baseline: string): BenchGrid {
   const base = grid.cells[grid.rows.indexOf(baseline)];

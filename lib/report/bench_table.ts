@@ -1,7 +1,7 @@
 import type { BenchExperiment, BenchReport } from "./bench_result.ts";
 import { headOf, sayConditions, tablesOf } from "./bench_rows.ts";
 
-/** Draws a report for people, as Markdown that also reads well on a terminal. */
+/** Formats a report as Markdown that also reads well on a terminal. */
 export function formatBenchReport(report: BenchReport): string {
   const lines = headOf(report);
   for (const experiment of report.experiments) lines.push("", ...formatExperiment(experiment));

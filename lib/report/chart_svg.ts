@@ -1,5 +1,5 @@
 /**
- * Draws with ECharts, without a browser: a drawing in, the text of an SVG file out.
+ * Draws a picture with ECharts, without a browser, as the text of an SVG file.
  *
  * The library is 2.7 MB of source, which the executable keeps out of its main bundle: only
  * `bench/chart_worker.ts` imports this.
@@ -26,12 +26,15 @@ use([
 const WIDTH = 820;
 const PLOT_HEIGHT = 300;
 const FONT = "system-ui, 'Segoe UI', 'DejaVu Sans', sans-serif";
-/** Told apart also by those who see fewer colours (after Okabe and Ito). */
+/** Colours that colour-blind people can distinguish too (after Okabe and Ito). */
 const COLORS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#666666"]
   .concat("#9a8500");
 const SYMBOLS = ["circle", "rect", "triangle", "diamond"];
 const LEGEND_ROW = 20;
-/** Width of a character against its height: no browser is here to tell, and a font may be wide. */
+/**
+ * Width of a character relative to its height: there is no browser to measure it, and a font may be
+ * wide.
+ */
 const CHARACTER_RATIO = 0.61;
 const CHARACTER = 12 * CHARACTER_RATIO;
 const BAR = { barMaxWidth: 18 };
@@ -95,7 +98,7 @@ function curveOption(title: string, chart: BenchChart): SizedOption {
   };
 }
 
-/** Bars lie on their side: the names of what is compared are long. */
+/** Bars are horizontal: their names are long. */
 function barOption(title: string, grid: BenchGrid): SizedOption {
   const single = grid.rows.length === 1;
   const { top, common } = frame(title, single ? [] : [...grid.rows]);
@@ -188,7 +191,7 @@ function spreadAndValue(x1: number, x2: number, y: number, value: string) {
 const TEXT = { fontFamily: FONT, fontSize: 12, color: "#333" };
 const PALE = { show: true, lineStyle: { color: "#e6e6e6" } };
 
-/** Title and legend, and where the plot may begin below them. */
+/** Title and legend, and where the plot begins below them. */
 function frame(title: string, names: readonly string[]) {
   let rows = names.length === 0 ? 0 : 1;
   let used = 0;
@@ -229,7 +232,7 @@ function isLog(axis: BenchAxis): boolean {
   return axis.scale === "log";
 }
 
-/** @param values What is on it: powers of two get an axis of powers of two. */
+/** @param values The values on the axis: powers of two get an axis of powers of two. */
 function axis({ name, unit, scale }: BenchAxis, values: readonly number[]) {
   const isBinary = scale === "log" && values.length > 0 &&
     values.every((value) => value > 0 && Number.isInteger(Math.log2(value)));

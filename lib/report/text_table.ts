@@ -1,7 +1,7 @@
 /** A column of a table of text. */
 export interface Column {
   readonly title: string;
-  /** Numbers stand to the right; text to the left, which is the default. */
+  /** Numbers are aligned right; text is aligned left, which is the default. */
   readonly align?: "left" | "right";
 }
 
@@ -34,7 +34,7 @@ export function formatTable(
   return [line(columns.map(({ title }) => title)), ...rows.map(line)];
 }
 
-/** Values under each other behind their names: `name   value`. A name may be empty. */
+/** Values in a column after their names: `name value`. A name may be empty. */
 export function formatPairs(pairs: readonly (readonly [string, string])[]): string[] {
   const width = Math.max(...pairs.map(([name]) => name.length));
   return pairs.map(([name, value]) => `${name.padEnd(width)}  ${value}`.trimEnd());

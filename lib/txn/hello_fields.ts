@@ -21,6 +21,9 @@ export const HELLO_FIELD = {
   diskMark: 5,
 } as const;
 
+/** How many fields a HELLO may have: some for the VM, and one for each disk. */
+export const MAX_HELLO_FIELDS = 256;
+
 /** Encodes fields: `u16 tag, u16 n, n bytes` each. */
 export function encodeHelloFields(fields: readonly HelloField[]): Uint8Array {
   const bytes = new Uint8Array(fields.reduce((sum, field) => sum + 4 + field.bytes.length, 0));
@@ -40,7 +43,7 @@ export function encodeHelloFields(fields: readonly HelloField[]): Uint8Array {
  *
  * @param offset Of `bytes[0]` in the connection.
  * @returns All of them, known or not; their bytes are copies.
- * @throws {WireError} `bad-length` where one is cut.
+ * @throws {WireError} `bad-length` where one is cut, or there are too many.
  */
 export function decodeHelloFields(bytes: Uint8Array, at: number, offset: number): HelloField[] {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
@@ -49,6 +52,9 @@ export function decodeHelloFields(bytes: Uint8Array, at: number, offset: number)
     const left = bytes.length - at;
     if (left < 4 || left < 4 + view.getUint16(at + 2)) {
       refuse(offset + at, "bad-length", "HELLO ends in a field");
+    }
+    if (fields.length === MAX_HELLO_FIELDS) {
+      refuse(offset + at, "bad-length", `HELLO with more than ${MAX_HELLO_FIELDS} fields`);
     }
     const end = at + 4 + view.getUint16(at + 2);
     fields.push({ tag: view.getUint16(at), bytes: bytes.slice(at + 4, end) });

@@ -5,7 +5,7 @@ import { MAX_NACK_TEXT_BYTES, NACK_REASON, type NackReason, TXN } from "./wire.t
 
 /** What a user can do about a refusal, by its reason. */
 const HINTS: Readonly<Record<string, string>> = {
-  "too-large": "raise recv's --max-transaction",
+  "too-large": "for a larger transaction raise recv's --max-transaction",
   silence: "see kemari status there before the VM goes on here: that end may have taken over",
   "taken-over": "the VM must not run here any more: end this QEMU",
   "other-vm":

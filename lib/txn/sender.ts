@@ -111,7 +111,6 @@ export class TxnSender implements FrameVisitor {
 
   /**
    * Opens the next transaction.
-   *
    * @param kind Says what pages that go unmentioned hold.
    * @throws {WireError} `bad-value` if there is no number left for it.
    */
@@ -142,7 +141,6 @@ export class TxnSender implements FrameVisitor {
 
   /**
    * Sends held output of the VM with the open transaction.
-   *
    * @param pieces One EVENT payload of at most MAX_EVENT_BYTES, in pieces; the caller's, as in
    *   {@link forward}.
    */
@@ -166,7 +164,6 @@ export class TxnSender implements FrameVisitor {
 
   /**
    * Copies to the peer what the world sent to the guest; at any time, where {@link takesInputs}.
-   *
    * @param transaction The one whose state will have it.
    * @param pieces One INPUT payload of at most MAX_INPUT_BYTES, none of them empty; the caller's,
    *   as in {@link forward}.
@@ -256,7 +253,6 @@ export class TxnSender implements FrameVisitor {
 
   /**
    * Asks for the digests of a disk's chunks, at any time; answers come in the order of the queries.
-   *
    * @param payload A DISK_QUERY payload, see `encodeDiskQuery`.
    */
   queryDisk(payload: Uint8Array): void {
@@ -267,7 +263,6 @@ export class TxnSender implements FrameVisitor {
 
   /**
    * Takes bytes from the peer.
-   *
    * @returns One past the last byte taken; the rest must be presented again.
    * @throws {WireError} where the peer breaks the protocol, or refuses (`refused`, its reason).
    */
@@ -276,11 +271,15 @@ export class TxnSender implements FrameVisitor {
     return this.#decoder.decode(bytes, start, end, this);
   }
 
-  /** Lets time pass: heartbeats are sent, silence is noticed. Call it often. */
-  tick(now: number): void {
+  /**
+   * Lets time pass: heartbeats are sent, silence is noticed. Call it often.
+   *
+   * @param isBacklogged What was said before is not written yet: a heartbeat behind it says nothing.
+   */
+  tick(now: number, isBacklogged = false): void {
     this.#clock.tick(now);
     if (this.isOver || this.#state === "leaving") return;
-    if (this.#may(TXN.HEARTBEAT) && this.#clock.mustSpeak(this.#peer)) {
+    if (!isBacklogged && this.#may(TXN.HEARTBEAT) && this.#clock.mustSpeak(this.#peer)) {
       this.#frame(TXN.HEARTBEAT, 0, 0);
     }
     if (this.#isLost || !this.#clock.isLost) return;

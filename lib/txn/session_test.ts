@@ -247,3 +247,12 @@ Deno.test("a sender that leaves cancels what is open, and says nothing more", ()
   link.pass(10_000);
   assert.ok(!link.events.some(({ kind }) => kind === "lost"), "nobody is missed");
 });
+
+Deno.test("a sender whose words are not written yet adds no heartbeat to them", () => {
+  const link = new Link();
+  for (let ms = 100; ms < 2000; ms += 100) link.sender.tick(link.now + ms, true);
+  assert.deepEqual(link.sender.takeOutput(), []);
+  link.sender.tick(link.now + 2000);
+  const [heartbeat] = link.sender.takeOutput();
+  assert.equal(heartbeat[2], TXN.HEARTBEAT);
+});

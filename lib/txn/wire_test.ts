@@ -3,6 +3,7 @@ import fc from "fast-check";
 import { WireError, type WireFault } from "../errors.ts";
 import { decodeHello, encodeHello, FEATURE, type Hello, PROTOCOL_VERSION } from "./hello.ts";
 import { decodeHeader, encodeHeader } from "./frame_header.ts";
+import { MAX_HELLO_FIELDS } from "./hello_fields.ts";
 import { HEADER_BYTES, MAX_CONTROL_BYTES, MAX_PAYLOAD_BYTES, TXN } from "./wire.ts";
 
 function expectFault(action: () => unknown, fault: WireFault, offset: number, message: RegExp) {
@@ -117,4 +118,13 @@ Deno.test("any bytes are a HELLO or are refused", () => {
     }),
     { numRuns: 1000, seed: 5 },
   );
+});
+
+Deno.test("HELLO has so many fields, and no more", () => {
+  const fields = (count: number) =>
+    Array.from({ length: count }, () => ({ tag: 77, bytes: new Uint8Array(2) }));
+  const told = decodeHello(encodeHello({ ...HELLO, fields: fields(MAX_HELLO_FIELDS) }), 0);
+  assert.equal(told.fields?.length, MAX_HELLO_FIELDS);
+  const more = encodeHello({ ...HELLO, fields: fields(MAX_HELLO_FIELDS + 1) });
+  expectFault(() => decodeHello(more, 0), "bad-length", more.length - 6, /more than 256 fields/);
 });

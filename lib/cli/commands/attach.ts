@@ -18,8 +18,7 @@ export const attach = defineCommand({
   groups: [start],
   help: {
     examples: [
-      `kemari protect ssh:secondary:/run/vm1.ctl …  # runs this on the secondary:
-  kemari attach /run/vm1.ctl`,
+      "kemari attach /run/vm1.ctl  # what a sender's ssh:HOST:/run/vm1.ctl runs",
       `command="kemari attach /run/kemari.ctl",restrict ssh-ed25519 …
       # in authorized_keys: this key can do nothing else`,
     ],

@@ -147,7 +147,7 @@ export const bench = defineCommand({
 /**
  * Reads `--link`: `1G,10G,none`.
  *
- * @throws {UsageError} A rate that is none of these.
+ * @throws {UsageError} Another word.
  */
 function parseLinkRates(text: string): ("none" | "1G" | "10G")[] {
   return [...new Set(text.split(",").map((word) => word.trim()))].map((word) => {
@@ -156,11 +156,11 @@ function parseLinkRates(text: string): ("none" | "1G" | "10G")[] {
   });
 }
 
-/** The most that iozone's file may have: the guest's disk is made for it. */
+/** The largest size of iozone's file: the guest's disk is made for it. */
 const MAX_FILE_BYTES = 4 * 2 ** 30;
 
 /**
- * Reads a size that iozone can be given: whole KiB, 4 KiB at least, since direct I/O is in blocks.
+ * Reads a size for iozone: whole KiB, at least 4 KiB, since direct I/O is in blocks.
  *
  * @throws {UsageError} Another size.
  */
@@ -175,7 +175,7 @@ export function parseIoSizeBytes(text: string): number {
 /**
  * Reads `--record-sizes`: `4K,64K,1M`.
  *
- * @throws {UsageError} A size that iozone cannot be given; iozone's largest record is 16 MiB.
+ * @throws {UsageError} A size that iozone does not accept; its largest record is 16 MiB.
  */
 export function parseRecordSizes(text: string): number[] {
   return [...new Set(text.split(",").map(parseIoSizeBytes))].map((sizeBytes) => {
@@ -185,7 +185,7 @@ export function parseRecordSizes(text: string): number[] {
 }
 
 /**
- * Refuses records that the file has no room for.
+ * Refuses records larger than the file.
  *
  * @throws {UsageError}
  */

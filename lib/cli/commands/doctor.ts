@@ -4,7 +4,7 @@ import { optionGroup } from "../options/option_group.ts";
 import { json } from "../options/output.ts";
 import type { QemuFindings } from "../output/diagnosis.ts";
 
-/** Which provisioned QEMUs to fall back to; the best one first. */
+/** The provisioned QEMUs to fall back to, the best one first. */
 const CACHED_VERSIONS = ["11.1", "10.0", "7.2", "5.2"];
 
 const subject = optionGroup("What to look at", (command) =>
@@ -37,7 +37,7 @@ export const doctor = defineCommand({
       qemu: "it cannot be protected, or there is no QEMU; the reasons are printed",
     },
   },
-  /** Prints what was found, and ends with an error if nothing here can be protected. */
+  /** Prints the findings, and ends with an error if nothing here can be protected. */
   async run(_args, options, context) {
     const { examineHost, examineVm, findQemu } = await import("../../host/doctor.ts");
     const { probeQemu } = await import("../../host/vm/probe_qemu.ts");
@@ -48,7 +48,7 @@ export const doctor = defineCommand({
     const host = await examineHost();
     const vm = options.qmp === undefined ? undefined : await examineVm(options.qmp);
     signal.throwIfAborted();
-    // A VM that runs has its QEMU; another one is looked at only if the user names it.
+    // A running VM has its QEMU; another QEMU is examined only if the user names it.
     const isWanted = vm === undefined || options.qemu !== undefined;
     const found = isWanted ? await findQemu(options.qemu, await cachedQemus()) : undefined;
     let qemu: QemuFindings | undefined;
@@ -56,7 +56,8 @@ export const doctor = defineCommand({
       status.set(`asking ${found.program}`);
       const withKvm = host.some(({ name, state }) => name === "/dev/kvm" && state === "ok");
       const support = await probeQemu(found.program, withKvm, signal);
-      // The mode depends on the accelerator, and which accelerator a VM will have is not known here.
+      // The mode depends on the accelerator, and which accelerator a VM will have is not known
+      // here.
       const emulating = support.accelerator === "tcg"
         ? support
         : await probeQemu(found.program, false, signal);
@@ -72,7 +73,7 @@ export const doctor = defineCommand({
   },
 });
 
-/** Where provisioned QEMUs lie, if they do. */
+/** The paths of provisioned QEMUs, if there are any. */
 async function cachedQemus(): Promise<string[]> {
   const { cacheDir } = await import("../../lab/provision/cache_dir.ts");
   try {

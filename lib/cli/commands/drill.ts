@@ -231,7 +231,7 @@ export const drill = defineCommand({
     };
     const write = (report: DrillReport) =>
       context.writeOut(options.json ? JSON.stringify(report) + "\n" : formatDrill(report));
-    // One that is left running for a long time is worth something when it is ended.
+    // A drill that has run for long has results when it is ended.
     const report = await drill(settings, narrate, context.signal, write);
     write(report);
     return report.held ? EXIT.done : EXIT.bytes;
@@ -241,7 +241,7 @@ export const drill = defineCommand({
 /**
  * Reads `--fault`.
  *
- * @throws {UsageError} if one is not known, or cannot happen to such a disk.
+ * @throws {UsageError} if a fault is not known, or cannot happen to such a disk.
  */
 export function parseFaults(text: string, diskMode: DiskMode): readonly Fault[] {
   const possible = faultsFor(diskMode);
@@ -259,12 +259,12 @@ export function parseDevices(text: string): readonly Devices[] {
   return parseNames("--devices", text, DEVICES, DEVICES);
 }
 
-/** Reads `--phase`. @throws {UsageError} if one is not known. */
+/** Reads `--phase`. @throws {UsageError} if a phase is not known. */
 export function parsePhases(text: string): readonly Phase[] {
   return parseNames("--phase", text, PHASES, PHASES);
 }
 
-/** @param all What `all` stands for. */
+/** @param all The meaning of `all`. */
 function parseNames<Name extends string>(
   option: string,
   text: string,

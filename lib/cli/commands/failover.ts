@@ -37,7 +37,7 @@ export const failover = defineCommand({
       await askFailover(socket, { stale, signal });
     } catch (error) {
       if (!(error instanceof RelayedError)) throw error;
-      // Whatever else has happened there: from here, that end cannot take over.
+      // Whatever the reason there: seen from here, that end cannot take over.
       const code = error.exitCode === EXIT.qemu ? EXIT.qemu : EXIT.connection;
       throw new RelayedError(code, error.message, { party: "control", hint: error.hint });
     }

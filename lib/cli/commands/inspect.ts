@@ -33,7 +33,7 @@ export const inspect = defineCommand({
       connection: "the file cannot be read",
     },
   },
-  /** A fault is thrown behind everything that precedes it. */
+  /** Prints everything before a fault, then throws the fault. */
   async run([path], options, { writeOut, status, signal }) {
     const { inspectStreamFile, openStreamFile } = await import("../../host/inspect.ts");
     const { InspectJson } = await import("../output/inspect_json.ts");

@@ -63,7 +63,9 @@ export const protect = defineCommand({
   ],
   help: {
     examples: [
-      `kemari protect secondary:4000 --key /etc/kemari.key --qmp /run/vm/qmp.sock`,
+      `kemari protect ssh:secondary --qmp /run/vm/qmp.sock`,
+      `kemari protect ssh:root@secondary:/run/vm1.ctl --over-ssh \\
+      --ssh "ssh -i /root/.ssh/kemari" --qmp /run/vm1/qmp.sock`,
       `kemari protect secondary:4000 --key /etc/kemari.key \\
       --qmp /run/vm/qmp.sock --commit sync --on-secondary-loss stop`,
       `kemari protect secondary:4000 --tls-dir /etc/pki/qemu \\
@@ -146,7 +148,7 @@ export const protect = defineCommand({
       });
     }
     const { protectVia } = await import("../../host/protect/protect_via.ts");
-    // Without --sync-on, the disks decide what asks for a synchronization: only that end knows them.
+    // Without --sync-on, the kinds of disks decide: only that end knows them.
     const syncOn = options.syncOn === undefined ? undefined : settings.syncOn;
     await protectVia(via, { ...rest, syncOn }, context.status, context.signal);
   },

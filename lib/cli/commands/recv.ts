@@ -78,6 +78,8 @@ export const recv = defineCommand({
   groups: [loss, activation, replica, connection, security, taps],
   help: {
     examples: [
+      `kemari recv 0.0.0.0:4000 --control /run/kemari.ctl \\
+      --exec "qemu-system-x86_64 … -incoming fd:0"  # for ssh:THIS-HOST`,
       `kemari recv 0.0.0.0:4000 --key /etc/kemari.key | qemu-system-x86_64 … \\
       -incoming fd:0`,
       `kemari recv unix:/run/kemari.sock > vm.stream`,
@@ -109,8 +111,8 @@ export const recv = defineCommand({
       {
         title: "Replay",
         parts: [
-          `What the primary may not have done is done again, at least once, before the VM goes
-            on.`,
+          `What may not have happened at the primary is repeated before the VM goes on, so it may
+            happen twice.`,
           {
             net: "packets that the guest had sent, and that were committed",
             disk: "writes to a shared image",
@@ -198,7 +200,7 @@ export const recv = defineCommand({
 /**
  * Refuses an activation that could leave two VMs running.
  *
- * @throws {UsageError} `--on-loss activate` without a word on fencing, or an empty `--fence`.
+ * @throws {UsageError} `--on-loss activate` without `--fence`, or with an empty one.
  */
 export function checkFencing(
   options: { readonly onLoss: "wait" | "activate" | "exit"; readonly fence?: string },

@@ -42,9 +42,10 @@ export const send = defineCommand({
   ],
   help: {
     examples: [
-      `migrate "exec:kemari send secondary:4000 --key KEY"  # into QEMU's monitor`,
+      `migrate "exec:kemari send ssh:secondary"  # into QEMU's monitor`,
+      `migrate "exec:kemari send secondary:4000 --key KEY"  # as well`,
       `kemari send unix:/run/kemari.sock < vm.stream`,
-      `kemari send "exec:ssh secondary kemari recv stdio: --exec ./start-vm" \\
+      `kemari send ssh:secondary --over-ssh --recv "unix:/run/k --exec ./start-vm" \\
       < vm.stream`,
     ],
     notes: [

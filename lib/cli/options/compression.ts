@@ -3,7 +3,7 @@ import type { Note } from "../help_tail.ts";
 import { choice, optionGroup, parsed } from "./option_group.ts";
 import { parseSizeBytes } from "../../units.ts";
 
-/** How a primary makes less of what QEMU sends. */
+/** How a primary compresses QEMU's stream. */
 export const compression = optionGroup(
   "Compression",
   (command) =>
@@ -34,18 +34,18 @@ export const compression = optionGroup(
   ({ deltaCache, ...rest }) => ({ ...rest, deltaCacheBytes: deltaCache }),
 );
 
-/** What each mode does and costs. */
+/** What each mode does, and its cost. */
 export const COMPRESSION: Note = {
   title: "Compression",
   parts: [
     {
       delta:
-        `A page that was sent before is sent as what changed in it, or not at all; then everything
-          is packed with zstd. Copies of pages take memory up to --delta-cache, and 4 bytes for each
-          page of RAM.`,
+        `A page that was sent before is sent as its difference, or not at all if unchanged; then
+          everything is packed with zstd. Copies of pages take memory up to --delta-cache, and 4
+          bytes for each page of RAM.`,
       zstd: "Everything is packed. Packing takes up to 64 MiB at each end.",
-      auto: `Whichever of these, or none, commits soonest on this link. That is measured all the
-        time.`,
+      auto: `The one of these, or none, that commits soonest on this link, which is measured all
+        the time.`,
       none: `QEMU's own bytes, sent while QEMU still writes: on a link of 10 Gb/s this commits
         soonest.`,
     },

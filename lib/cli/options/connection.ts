@@ -12,11 +12,11 @@ interface LinkTiming {
 }
 
 /**
- * The link, and the socket at which the end can be asked.
+ * The link, and the control socket.
  *
  * With a heartbeat every 100 ms, the longest silence between two idle ends on two busy cores was
- * 516 ms in 62 minutes, and 911 ms in 36 others, under a load of up to 15 (measured). The grace time
- * is more than three times that.
+ * 516 ms in 62 minutes, and 911 ms in 36 others, under a load of up to 15 (measured). The grace
+ * time is more than three times that.
  */
 export const connection = optionGroup(
   "Connection",
@@ -42,7 +42,7 @@ export const connection = optionGroup(
 );
 
 /**
- * Refuses timings under which a live peer would be declared dead.
+ * Refuses timings by which a live peer would be declared dead.
  *
  * @throws {UsageError} The grace time is not longer than the time between two heartbeats.
  */
@@ -60,7 +60,7 @@ const UNITS =
   `Durations are milliseconds unless they say ms, s, m or h. Sizes take the binary units K,
     M, G and T.`;
 
-/** What TARGET may look like: where `send` and `protect` find their secondary. */
+/** The forms of TARGET: where `send` and `protect` find their secondary. */
 export const TARGETS: Note = {
   title: "Addresses",
   parts: [
@@ -76,7 +76,7 @@ export const TARGETS: Note = {
   ],
 };
 
-/** What LISTEN may look like: where `recv` awaits its primary. */
+/** The forms of LISTEN: where `recv` waits for its primary. */
 export const LISTENERS: Note = {
   title: "Addresses",
   parts: [

@@ -1,6 +1,6 @@
 import { choice, flag, optionGroup, type OptionsOf } from "./option_group.ts";
 
-/** How a command speaks on stderr. Every command takes these options. */
+/** A command's output on stderr. Every command takes these options. */
 export const logging = optionGroup("Logging and help", (command) =>
   command
     .addOption(choice("--log-format <format>", "how to log on stderr", ["text", "json"], "text"))

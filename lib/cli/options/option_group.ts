@@ -2,16 +2,16 @@
 import { type Command, Option } from "@commander-js/extra-typings";
 import { KemariError, UsageError } from "../../errors.ts";
 
-/** What commander makes of a command line's options. */
+/** The options of a command line, parsed by commander. */
 type Flags = Record<string, unknown>;
 
 /** Options under one heading of a command's help. */
 export interface OptionGroup<Options extends object = object> {
-  /** Declares the group's options. @returns What reads their values out of all that was given. */
+  /** Declares the group's options. @returns A function that reads their values from all options. */
   addTo(command: Command): (given: Flags) => Options;
 }
 
-/** The options that a list of groups yields together. */
+/** The options of a list of groups together. */
 export type OptionsOf<Groups extends readonly OptionGroup[]> = Groups extends
   readonly [OptionGroup<infer First>, ...infer Rest extends readonly OptionGroup[]]
   ? First & OptionsOf<Rest>
@@ -22,7 +22,7 @@ export type OptionsOf<Groups extends readonly OptionGroup[]> = Groups extends
  *
  * The types of the values are commander's, inferred from the declarations.
  *
- * @param heading The heading in the help; groups with the same heading stand below it together.
+ * @param heading The heading in the help; groups with the same heading are listed together.
  * @param declare Adds the options to a command. Called once for each command that takes the group.
  */
 export function optionGroup<Given extends Flags>(
@@ -30,7 +30,7 @@ export function optionGroup<Given extends Flags>(
   declare: (command: Command) => Command<[], Given>,
 ): OptionGroup<Given>;
 /**
- * Declares a group whose values are renamed, with their units, or hold only together.
+ * Declares a group whose values are renamed, with their units, or checked together.
  *
  * @param read Gets the values of this group's options. It throws a `UsageError` if they do not fit.
  */
@@ -64,7 +64,7 @@ export function flag<Usage extends string>(
   return new Option(usage, description).default(false as boolean);
 }
 
-/** An option with one of a few words for a value, and the word that stands for it if it is absent. */
+/** An option whose value is one of a few words, with a default. */
 export function choice<Usage extends string, const Word extends string>(
   usage: Usage,
   description: string,
@@ -81,7 +81,7 @@ export function repeatable<Usage extends string>(usage: Usage, description: stri
     .default([] as string[], "none");
 }
 
-/** An option whose value is read by `parse`; a complaint about the value names the option. */
+/** An option whose value is read by `parse`; an error in the value names the option. */
 export function parsed<Usage extends string, Value>(
   usage: Usage,
   description: string,

@@ -1,4 +1,4 @@
-/** What `--net`, `--disk` and `--sync-on` say, as lib/host takes it. */
+/** Parses `--net`, `--disk` and `--sync-on` into the settings of lib/host. */
 import { UsageError } from "../../errors.ts";
 import {
   checkDiskTaps,
@@ -12,7 +12,8 @@ import type { PrimaryTapOptions, TapOptions } from "./taps.ts";
 /**
  * Reads `--net` and `--disk`.
  *
- * @throws {UsageError} An option of another shape, or two of one name, socket, image or device.
+ * @throws {UsageError} An option of another form, or two with the same name, socket, image or
+ *   device.
  */
 export function parseTaps(options: TapOptions): { nets: NetTapAddress[]; disks: DiskTapAddress[] } {
   const nets = options.net.map(parseNetTap);
@@ -25,7 +26,8 @@ export function parseTaps(options: TapOptions): { nets: NetTapAddress[]; disks: 
 /**
  * Reads a primary's taps, and which held output asks for a synchronization.
  *
- * @param options `syncOn` is `net,disk`, `net`, `disk` or `none`; the disks' modes decide if absent.
+ * @param options `syncOn` is `net,disk`, `net`, `disk` or `none`; the disks' modes decide if
+ *   absent.
  * @throws {UsageError} As {@link parseTaps}, and for another word in `syncOn`.
  */
 export function parsePrimaryTaps(
@@ -44,7 +46,7 @@ export function parsePrimaryTaps(
 /**
  * Reads some of the words, with commas between them, or `none`.
  *
- * @param option Named in the complaint.
+ * @param option The option's name, for errors.
  * @throws {UsageError} Another word.
  */
 export function parseWords<const Word extends string>(

@@ -2,7 +2,7 @@ import { chooseSecurity } from "../../decisions/link_security.ts";
 import type { Note } from "../help_tail.ts";
 import { optionGroup, repeatable } from "./option_group.ts";
 
-/** Who may be at the other end of the link, and who may hear what is said on it. */
+/** Authentication and encryption of the link. */
 export const security = optionGroup(
   "Security",
   (command) =>
@@ -24,14 +24,16 @@ export const security = optionGroup(
   }),
 );
 
-/** What the commands' help says of it. */
+/** The part of the commands' help. */
 export const SECURITY: Note = {
   title: "Security",
   parts: [
-    `What crosses the link is the VM's memory, with every key in it; and whoever may speak there may
-      give the secondary a VM to run. HOST:PORT beyond this host's loopback therefore takes --key,
+    `The VM's memory crosses the link, with every key in it; and a sender on the link can give the
+      secondary a VM to run. HOST:PORT beyond this host's loopback therefore takes --key,
       --tls-dir, or --plain for a network that nobody else can reach. Both ends need the same.
       Encryption is TLS 1.3, by the system's OpenSSL 3.`,
+    `A target ssh:HOST needs none of them. A recv that has a --control socket, and none of them,
+      lets in only senders that come by ssh; one that has --key or --tls-dir lets these in too.`,
     {
       "--key": `a file with lines IDENTITY:KEY, as QEMU and libvirt have it. A sender uses the first
         key; recv knows all of them. Nobody but its owner may be able to read the file.`,

@@ -2,7 +2,7 @@ import { DEFAULT_SSH, type SshOptions } from "../../host/system/ssh_address.ts";
 import type { Note } from "../help_tail.ts";
 import { flag, optionGroup } from "./option_group.ts";
 
-/** How `ssh:HOST` is reached. */
+/** How to connect to `ssh:HOST`. */
 export const ssh = optionGroup(
   "ssh",
   (command) =>
@@ -25,7 +25,7 @@ export const ssh = optionGroup(
   }),
 );
 
-/** What the commands' help says of it. */
+/** The part of the commands' help. */
 export const SSH: Note = {
   title: "By ssh",
   parts: [

@@ -11,7 +11,7 @@ export const commitOption = () =>
     "async",
   );
 
-/** When a primary synchronizes, and how far it may run ahead. */
+/** When a primary synchronizes, and how far it may be ahead of the secondary. */
 export const synchronization = optionGroup(
   "Synchronization",
   (command) =>

@@ -4,7 +4,7 @@ import { choice, optionGroup, type OptionsOf, repeatable } from "./option_group.
 
 const HEADING = "Disks and NICs";
 
-/** At either end. The values are strings of the shape that lib/host reads. */
+/** Options of both ends. The values are strings in the form that lib/host parses. */
 export const taps = optionGroup(HEADING, (command) =>
   command
     .addOption(
@@ -17,7 +17,7 @@ export const taps = optionGroup(HEADING, (command) =>
       ),
     ));
 
-/** What a primary does with its disks. */
+/** Options of a primary's disks. */
 export const primaryDisks = optionGroup(HEADING, (command) =>
   command.addOption(
     choice(
@@ -32,7 +32,7 @@ export type TapOptions = OptionsOf<readonly [typeof taps]>;
 
 export type PrimaryTapOptions = OptionsOf<readonly [typeof taps, typeof primaryDisks]>;
 
-/** Which images are served, and which are refused. */
+/** Help on which images are served, and which are refused. */
 export const IMAGES: Note = {
   title: "Images",
   parts: [
@@ -54,12 +54,12 @@ export const IMAGES: Note = {
   ],
 };
 
-/** How a primary's disks follow its checkpoints. */
+/** Help on how a primary's disks follow its checkpoints. */
 export const DISKS: Note = {
   title: "Disks",
   parts: [
-    `When a session begins, each replicated disk is compared with the secondary's copy while the
-      VM runs, and what differs is sent. Until that is done the secondary cannot take over.`,
+    `When a session begins, each replicated disk is compared with the secondary's copy while the VM
+      runs, and the differences are sent. Until that is done the secondary cannot take over.`,
     `Writes wait in memory for their transaction. When more than 32M of one disk wait, a
       synchronization is asked for; above 128M the guest's requests are delayed by up to a quarter
       of a second; above 512M the secondary is given up. Requests never wait for a commit, because

@@ -1,6 +1,6 @@
 import { optionGroup } from "./option_group.ts";
 
-/** What a primary calls its VM. */
+/** A primary's name for its VM. */
 export const vmName = optionGroup("VM", (command) =>
   command
     .option(

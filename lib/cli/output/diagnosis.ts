@@ -4,9 +4,9 @@ import { sayOutside } from "../../qmp/outside_output.ts";
 import type { MigrationSupport, ProtectionMode } from "../../qmp/migration_support.ts";
 
 export interface QemuFindings extends FoundQemu {
-  /** With KVM, where that can be had. */
+  /** The mode with KVM, if there is KVM. */
   readonly support: MigrationSupport;
-  /** What a VM without KVM would get. */
+  /** The mode of a VM without KVM. */
   readonly underTcg: Pick<MigrationSupport, "mode" | "reason">;
 }
 
@@ -25,9 +25,9 @@ export interface Diagnosis {
 }
 
 /**
- * Concludes from what was found. A running VM decides; without one, the QEMU does.
+ * Draws the conclusions. A running VM decides; without one, the QEMU does.
  *
- * @param qemu Absent if it was not looked for, or none was found.
+ * @param qemu Absent if none was looked for, or none was found.
  * @param vm Absent if none was named.
  */
 export function diagnose(

@@ -14,10 +14,10 @@
  *   "fault": null | { "error", "exitCode", "message", "hint"?, "protocol"?, "offset"?, "fault"? } }
  * ```
  *
- * Sections stand in the order of their bytes, one a line; without a fault their sizes add up to
- * the file's. The kinds are those of `SectionFinding` in lib/qemu/stream_inspector.ts; a device has its
- * decoded `fields`: 64-bit integers are decimal strings, runs of bytes
- * `{"hex", "lengthBytes", "shortened"}`, structs have `fields` in place of a `value`.
+ * Sections are in the order of their bytes, one on each line; without a fault their sizes add up to
+ * the file's. The kinds are those of `SectionFinding` in lib/qemu/stream_inspector.ts; a device has
+ * its decoded `fields`: 64-bit integers are decimal strings, runs of bytes `{"hex", "lengthBytes",
+ * "shortened"}`, structs have `fields` in place of a `value`.
  */
 import { type KemariError, WireError } from "../../errors.ts";
 import type { Inspection } from "../../host/inspect.ts";
@@ -26,7 +26,7 @@ import type { FindingSink, SectionFinding, StreamSummary } from "../../qemu/stre
 import { GatheredOutput } from "./gathered_output.ts";
 import { RamTotals } from "./ram_totals.ts";
 
-/** Writes the document; {@link end} completes it, whatever happened. */
+/** Writes the document; {@link end} completes it, also after a failure. */
 export class InspectJson implements FindingSink {
   readonly #out: GatheredOutput;
   readonly #totals = new RamTotals();

@@ -16,7 +16,7 @@ import { RamTotals } from "./ram_totals.ts";
 /** Width of offsets: 10 GB are 11 digits. */
 const OFFSET_WIDTH = 12;
 const SIZE_WIDTH = 11;
-/** Where a section's text begins. */
+/** The column where a section's text begins. */
 const INDENT = " ".repeat(OFFSET_WIDTH + SIZE_WIDTH + 4);
 
 const BLOCK_COLUMNS: readonly Column[] = [
@@ -161,7 +161,7 @@ function describeRam(section: RamSection): string {
   return parts.join(", ");
 }
 
-/** `12 pages + 300 zero + 4 xbzrle`, leaving out what there is none of. */
+/** `12 pages + 300 zero + 4 xbzrle`, without kinds that do not occur. */
 function pagesText(tally: Readonly<PageTally>): string {
   const parts = [count(tally.pages, "page")];
   if (tally.zeroPages > 0) parts.push(`${tally.zeroPages} zero`);

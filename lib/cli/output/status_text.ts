@@ -99,11 +99,11 @@ function receiverPairs(status: ReceiverStatus): Pair[] {
   return pairs;
 }
 
-/** Whether others can listen; nothing where an end is too old to say so, or there is no session. */
+/** The link's encryption; nothing if the end is too old to report it, or there is no session. */
 function encryptionPair(encryption: EncryptionStatus | null | undefined): Pair[] {
   if (!encryption) return [];
   const { kind, peer, cipher, inKernel } = encryption;
-  if (kind === "none") return [["encryption", "none"]];
+  if (kind !== "tls") return [["encryption", kind === "ssh" ? "by ssh" : "none"]];
   if (cipher === null) return [["encryption", "TLS 1.3, not yet agreed on"]];
   const by = inKernel ? "by the kernel" : "by OpenSSL, not by the kernel";
   return [["encryption", `${cipher}, ${by}; peer ${peer}`]];

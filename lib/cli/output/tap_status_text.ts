@@ -3,13 +3,14 @@ import { formatBytes, formatPercentiles, formatShare } from "../../units.ts";
 import type { DiskStatus, TapStatus } from "../../control/tap_status.ts";
 import type { LatencySummary } from "../../control/recent_durations.ts";
 
-/** One or a few lines for each disk, and where the time goes that output is held. */
+/** Some lines for each disk, and the parts of the time for which output is held. */
 export function tapPairs(taps: TapStatus): [string, string][] {
   const pairs: [string, string][] = [];
   for (const [name, net] of Object.entries(taps.nets)) {
     pairs.push([
       `net ${name}`,
-      `${net.heldFrames} frames held, ${net.releasedFrames} let go, ${net.passedIn} for the guest`,
+      `${net.heldFrames} frames held, ${net.releasedFrames} released, ` +
+      `${net.passedIn} for the guest`,
     ]);
   }
   for (const disk of taps.disks) pairs.push(...diskPairs(disk));

@@ -46,8 +46,9 @@ export async function interruptDrill(line: RegExp, ...options: string[]): Promis
     });
     await drill.waitFor(line, 60_000);
     drill.signal("SIGINT");
-    assert.equal((await drill.ended()).code, 130);
-    assert.deepEqual([...Deno.readDirSync(temporary)], []);
+    const { code, stderr } = await drill.ended();
+    assert.equal(code, 130, stderr);
+    assert.deepEqual([...Deno.readDirSync(temporary)].map(({ name }) => name), [], stderr);
     assert.deepEqual(namespacesOf(drill.pid), []);
   } finally {
     await Deno.remove(temporary, { recursive: true });

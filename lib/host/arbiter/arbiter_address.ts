@@ -1,8 +1,8 @@
-/** Where the arbiter is, as the command line says it. */
+/** The arbiter's address, from the command line. */
 import { UsageError } from "../../errors.ts";
 
 export type ArbiterAddress =
-  /** Members of one etcd, asked in this order; and what their keys begin with. */
+  /** Members of an etcd cluster, asked in this order; and the prefix of its keys. */
   | {
     readonly kind: "etcd";
     readonly urls: readonly string[];
@@ -16,7 +16,7 @@ const HINT = "write etcd:http://HOST:2379[,http://HOST:2379…][/PREFIX], or exe
 const DEFAULT_PREFIX = "kemari";
 
 /**
- * Reads the arbiter's address as `--arbiter` has it.
+ * Parses the value of `--arbiter`.
  *
  * ```ts
  * import assert from "node:assert/strict";

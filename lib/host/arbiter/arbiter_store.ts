@@ -1,20 +1,20 @@
 import type { Answer, Ask } from "../../arbiter/claim.ts";
 
 /**
- * Where the register is kept. What is asked may be asked again: swapping twice is swapping once.
+ * The store of the register. Requests may be repeated: a repeated swap has the effect of one.
  *
- * Nothing here throws for what the store does or does not do: that is an {@link Answer}, and a store that
- * cannot be understood has not answered (`unknown`).
+ * No method throws because of the store's behaviour: that is an {@link Answer}; an answer that
+ * cannot be understood counts as none (`unknown`).
  */
 export interface ArbiterStore {
   /** As the user wrote it, for messages. */
   readonly name: string;
   /**
-   * Asks, and waits for the answer for a few seconds.
+   * Sends a request, and waits for the answer for a few seconds.
    *
-   * @throws the signal's reason; what was asked for may be done all the same.
+   * @throws the signal's reason; the request may be carried out nevertheless.
    */
   ask(ask: Ask, signal: AbortSignal): Promise<Answer>;
-  /** Gives its connections back. */
+  /** Closes the store's connections. */
   close(): void;
 }

@@ -1,10 +1,11 @@
 /**
- * The register in etcd: one key, changed by etcd's own transactions (a comparison of the key's value, then
- * a put), which are decided by its members' majority. Spoken to by the JSON gateway that each member has.
+ * The register in etcd: one key, changed by etcd's own transactions (a comparison of the key's
+ * value, then a put), which are decided by its members' majority. Requests go to the JSON gateway
+ * that each member has.
  *
- * Whatever is no answer of etcd's (a refused connection, a proxy's page, silence, a store without a
- * leader or without room) is `unknown`, and the next member is asked: a swap that the first one has made
- * all the same is found made.
+ * Everything but a valid answer of etcd (a refused connection, a proxy's page, silence, a store
+ * without a leader or without room) is `unknown`, and the next member is asked: if the first member
+ * has made the swap nevertheless, the next finds it done.
  *
  * @see etcd's documentation, "gRPC gateway", and its rpc.proto: Txn, Range, Authenticate.
  */
@@ -13,9 +14,12 @@ import { decodeRegister, encodeRegister, isEqual, type Register } from "../../ar
 import { KemariError } from "../../errors.ts";
 import type { ArbiterStore } from "./arbiter_store.ts";
 
-/** The longest answer that is read, in bytes; a register's is a few hundred. */
+/** The longest answer that is read, in bytes; an answer with a register has a few hundred. */
 const MAX_ANSWER_BYTES = 64 * 1024;
-/** How long one member has. Behind a leader's death the others elect one within about a second. */
+/**
+ * How long each member may take. After a leader's death the others elect a new leader within about
+ * a second.
+ */
 const MEMBER_MS = 2000;
 
 export interface EtcdSettings {
@@ -26,11 +30,11 @@ export interface EtcdSettings {
   readonly login?: { readonly user: string; readonly password: string };
   /** PEM texts, for https. */
   readonly tls?: { readonly ca?: string; readonly cert?: string; readonly key?: string };
-  /** How long each member has to answer, in milliseconds. */
+  /** How long each member may take to answer, in milliseconds. */
   readonly memberMs?: number;
 }
 
-/** What one member's answer is made of. */
+/** Parts of a member's answer. */
 type Reply =
   | { readonly is: "json"; readonly body: Record<string, unknown> }
   | { readonly is: "unauthenticated" }
@@ -91,7 +95,7 @@ export class EtcdStore implements ArbiterStore {
     if (login === undefined) return await send();
     if (this.#token !== undefined) {
       const reply = await send();
-      // Tokens grow old, and a member that was started again knows none.
+      // Tokens expire, and a member that was restarted knows none.
       if (reply.is !== "unauthenticated") return reply;
       this.#token = undefined;
     }
@@ -151,12 +155,12 @@ export class EtcdStore implements ArbiterStore {
     }
   }
 
-  /** Reads etcd's answer; what is not understood is `unknown`. */
+  /** Parses etcd's answer; anything else is `unknown`. */
   #judge(body: Record<string, unknown>, ask: Ask, url: string): Answer {
     const strange: Answer = { is: "unknown", why: `${url}: what answers is not etcd` };
     if (!isObject(body.header)) return strange;
     if (ask.do === "read") return this.#current(body, strange);
-    // The gateway leaves out what is false or empty.
+    // The gateway leaves out false and empty fields.
     if (body.succeeded === true) return { is: "won" };
     if (body.succeeded !== undefined && body.succeeded !== false) return strange;
     const [only] = Array.isArray(body.responses) ? body.responses : [];
@@ -181,7 +185,7 @@ export class EtcdStore implements ArbiterStore {
   }
 }
 
-/** What a register's text answers. */
+/** The answer for a register's text. */
 export function registerAnswer(text: string): Answer {
   let register: Register;
   try {

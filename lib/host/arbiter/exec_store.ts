@@ -1,5 +1,6 @@
 /**
- * The register behind a command of the operator's, for stores that kemari does not know.
+ * A register that a command of the operator reads and changes, for stores that kemari does not
+ * support.
  *
  * The command is a line for `/bin/sh`, and finds in its environment:
  *
@@ -12,9 +13,10 @@
  * | `KEMARI_ARBITER_GENERATION` | swap: the generation of the latter                               |
  * | `KEMARI_ARBITER_SIDE`       | this side's name                                                 |
  *
- * `swap` exits with 0 if the register holds TO, be it that it does already; with 1 if it holds neither
- * FROM nor TO, or not FROM by then, and never will by this; with anything else if that is not known.
- * `read` prints the register's text, or nothing where there is none, and exits with 0.
+ * `swap` exits with 0 if the register holds TO, also if it did before; with 1 if the register holds
+ * something else than FROM and TO, and this swap will not be made later; with any other code if the
+ * result is unknown. `read` prints the register's text, or nothing if there is none, and exits with
+ * 0.
  */
 import type { Answer, Ask } from "../../arbiter/claim.ts";
 import { encodeRegister, isEqual, MAX_REGISTER_BYTES } from "../../arbiter/register.ts";
@@ -69,6 +71,7 @@ export class ExecStore implements ArbiterStore {
     env: Record<string, string>,
     signal: AbortSignal,
   ): Promise<{ code: number; why: string; text: string }> {
+    signal.throwIfAborted();
     const { command, vm, side, commandMs = COMMAND_MS } = this.#settings;
     const timeout = AbortSignal.timeout(commandMs);
     const ended = AbortSignal.any([signal, timeout]);
@@ -91,7 +94,10 @@ export class ExecStore implements ArbiterStore {
   }
 }
 
-/** A little more than a register; the rest is read and dropped, so that the command can end. */
+/**
+ * The part of the output that is kept, a little more than a register; the rest is read and dropped,
+ * so that the command can end.
+ */
 async function readStart(stream: ReadableStream<Uint8Array<ArrayBuffer>>): Promise<string> {
   const parts: Uint8Array<ArrayBuffer>[] = [];
   let lengthBytes = 0;

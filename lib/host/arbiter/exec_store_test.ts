@@ -48,6 +48,18 @@ Deno.test("the command finds whose VM and which generation it is about", async (
   assert.deepEqual(answer, { is: "won" });
 });
 
+Deno.test("who is interrupted already starts no command", async () => {
+  const folder = await Deno.makeTempDir();
+  try {
+    const interrupted = AbortSignal.abort(new Error("interrupted"));
+    const asking = store(`touch ${folder}/asked`).ask({ do: "read" }, interrupted);
+    await assert.rejects(asking, interrupted.reason);
+    assert.deepEqual([...Deno.readDirSync(folder)], []);
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+});
+
 const UNKNOWN: readonly (readonly [string, string, RegExp])[] = [
   ["fails", "exit 7", /exited with 7/],
   ["is not there", "/nonexistent/arbiter", /exited with 127/],

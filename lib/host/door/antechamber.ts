@@ -1,4 +1,4 @@
-/** Where connections wait until they have shown that they are a sender's. */
+/** Connections wait here until they have shown that they come from a sender. */
 import { KemariError, TransportError } from "../../errors.ts";
 import { reasonOf } from "../../replica/secondary/refusal_reason.ts";
 import { encodeConnectionRefusal } from "../../txn/refusal.ts";
@@ -8,45 +8,48 @@ import type { Transport } from "../system/transport.ts";
 import { closeAfterLastWords } from "./close_after_last_words.ts";
 import { FirstWords } from "./first_words.ts";
 
-/** What strangers may cost. */
+/** Limits for connections of strangers. */
 export interface DoorLimits {
-  /** Connections that wait; the oldest has to go for one more. */
+  /** How many connections may wait; for one more, the oldest is closed. */
   readonly waiting: number;
-  /** Connections that have been told why they are not wanted, and may not have read it yet. */
+  /** How many refused connections may stay open to read the reason. */
   readonly leaving: number;
   /**
-   * How long one may take to say HELLO; a handshake before it counts too. A sender puts its marks at
-   * the disks' images between connecting and HELLO, and gives their storage five seconds for that.
+   * How long a connection may take to send HELLO, including a handshake. Between connecting and
+   * HELLO a sender marks the disks' images, and allows their storage five seconds.
    */
   readonly helloMs: number;
 }
 
 export const DOOR_LIMITS: DoorLimits = { waiting: 64, leaving: 64, helloMs: 10_000 };
 
-/** Read at a time: a HELLO usually has a few hundred bytes. */
+/** Size of a read: a HELLO usually has a few hundred bytes. */
 const READ_BYTES = 4096;
 
-/** Who decides what becomes of a sender. */
+/** The owner, which decides what happens to a sender. */
 export interface AntechamberOwner {
   /**
-   * A connection is a sender's.
+   * A connection comes from a sender.
    *
-   * @param peer The owner's from now on.
-   * @param said All that it has said: a whole and valid HELLO, and what may stand behind it.
+   * @param peer Owned by the callee from now on.
+   * @param said All bytes received so far: a whole and valid HELLO, and perhaps bytes after it.
    */
   proven(peer: Transport, said: Uint8Array<ArrayBuffer>): void;
-  /** One was none: it has been told so, as far as it can be told anything, and is closed. */
+  /**
+   * A connection did not come from a sender: it has got the reason, if it can receive it, and is
+   * closed.
+   */
   stranger(error: KemariError): void;
 }
 
-/** Where one connection is. */
+/** State of a connection. */
 type NewcomerState =
-  /** It may still say HELLO. */
+  /** It may still send HELLO. */
   | { readonly at: "waiting"; readonly watch: Watch; readonly cancel: () => void }
-  /** It is the owner's, or leaving, or closed. */
+  /** It belongs to the owner, or is being refused, or is closed. */
   | { readonly at: "gone" };
 
-/** One that has connected. */
+/** A connection. */
 interface Newcomer {
   readonly peer: Transport;
   readonly words: FirstWords;
@@ -54,8 +57,8 @@ interface Newcomer {
 }
 
 /**
- * Keeps whoever connects apart from the session under way until a whole, valid HELLO has come: nothing
- * is begun, looked up or given up for anybody before.
+ * Keeps new connections apart from the current session until a whole, valid HELLO has come: before
+ * that, nothing is started, looked up or given up for them.
  *
  * ```text
  * admit() ──► waiting ──HELLO is whole──► proven(): the owner's ──turnAway()──┐
@@ -64,17 +67,17 @@ interface Newcomer {
  *               └──close()──► gone ◄──it has closed, 1 s, or too many leave───┘
  * ```
  *
- * A connection's handshake, if there is one, is a part of its waiting: a {@link Transport} gives
- * nothing to be read before that is done.
+ * A handshake, if there is one, is part of the wait: a {@link Transport} gives no data before its
+ * handshake is done.
  */
 export class Antechamber {
   readonly #reactor: Reactor;
   readonly #owner: AntechamberOwner;
   readonly #limits: DoorLimits;
   readonly #buffer = new Uint8Array(READ_BYTES);
-  /** The oldest first. */
+  /** Waiting connections, the oldest first. */
   readonly #waiting = new Set<Newcomer>();
-  /** Each can be closed at once; the oldest first. */
+  /** Functions that close the refused connections at once; the oldest first. */
   readonly #leaving = new Set<{ close(): void }>();
 
   constructor(reactor: Reactor, owner: AntechamberOwner, limits = DOOR_LIMITS) {
@@ -83,7 +86,7 @@ export class Antechamber {
     this.#limits = limits;
   }
 
-  /** Connections that may still say HELLO. */
+  /** Connections that may still send HELLO. */
   get waiting(): number {
     return this.#waiting.size;
   }
@@ -92,7 +95,7 @@ export class Antechamber {
     return this.#leaving.size;
   }
 
-  /** Takes a connection, which is this object's from now on. */
+  /** Takes a connection, which this object owns from now on. */
   admit(peer: Transport): void {
     const newcomer: Newcomer = { peer, words: new FirstWords(), state: { at: "gone" } };
     const look = () => this.#look(newcomer);
@@ -105,16 +108,16 @@ export class Antechamber {
   }
 
   /**
-   * Tells a connection why it is not wanted, and closes it.
+   * Tells a connection why it is refused, and closes it.
    *
-   * @param peer This object's from now on.
+   * @param peer Owned by this object from now on.
    */
   turnAway(peer: Transport, reason: NackReason, text: string): void {
     try {
       peer.push(encodeConnectionRefusal(reason, `${peer.name}: ${text}`));
       peer.flush();
     } catch {
-      // It has given up by itself.
+      // The peer has given up by itself.
     }
     const guest = { close: () => {} };
     this.#leaving.add(guest);
@@ -122,12 +125,14 @@ export class Antechamber {
     if (this.#leaving.size > this.#limits.leaving) first(this.#leaving)!.close();
   }
 
-  /** Closes all that wait. Those that leave have their moment still. */
+  /**
+   * Closes all waiting connections. Refused connections still get their time to read the reason.
+   */
   close(): void {
     for (const newcomer of [...this.#waiting]) if (this.#take(newcomer)) newcomer.peer.close();
   }
 
-  /** The oldest of those that wait has to go, unless it has said HELLO just now. */
+  /** Closes the oldest waiting connection, unless its HELLO has just come. */
   #makeRoom(): void {
     const oldest = first(this.#waiting)!;
     this.#look(oldest);
@@ -145,12 +150,12 @@ export class Antechamber {
     this.#owner.stranger(fault(newcomer.peer, what));
   }
 
-  /** Takes what it has said meanwhile, which decides what it is. */
+  /** Reads what the connection has sent, and decides whether it is a sender's. */
   #look(newcomer: Newcomer): void {
     if (newcomer.state.at === "gone") return;
     const { peer, words } = newcomer;
     try {
-      // A handshake may have something to say.
+      // A handshake may have bytes to send.
       newcomer.state.watch.want(true, !peer.flush());
       if (this.#hear(newcomer) === "more") return;
     } catch (error) {
@@ -173,7 +178,7 @@ export class Antechamber {
     }
   }
 
-  /** Ends its waiting. @returns Whether it did wait: it is the caller's then. */
+  /** Ends a connection's wait. @returns Whether it was waiting: then the caller owns it. */
   #take(newcomer: Newcomer): boolean {
     if (newcomer.state.at === "gone") return false;
     newcomer.state.cancel();

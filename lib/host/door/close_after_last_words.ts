@@ -48,5 +48,5 @@ export function closeAfterLastWords(
   return finish;
 }
 
-/** Takes what is read only to be forgotten. */
+/** Buffer for bytes that are read and ignored. */
 const scrap = new Uint8Array(64 * 1024);

@@ -1,4 +1,4 @@
-/** Where senders come in: a listening socket, and the antechamber behind it. */
+/** The entrance for senders: a listening socket, and its antechamber. */
 import { getLogger } from "@logtape/logtape";
 import type { NackReason } from "../../txn/wire.ts";
 import { KemariError } from "../../errors.ts";
@@ -11,29 +11,32 @@ import { StrangerLog } from "./stranger_log.ts";
 
 const log = getLogger(["kemari", "recv"]);
 
-/** Connections that are taken in one turn of the loop: a crowd costs a checkpoint next to nothing. */
+/**
+ * Connections that are accepted in one turn of the loop: so many connections hardly delay a
+ * checkpoint.
+ */
 const ACCEPTED_AT_A_TIME = 16;
 
-/** Why a sender is not wanted, in words. */
+/** Why a sender is refused, in words. */
 const WHY_NOT = {
   busy: "another sender is being served",
   activating: "its replica is about to become the VM",
   "taken-over": "its replica is the VM by now",
 } as const satisfies Partial<Record<NackReason, string>>;
 
-/** What an entrance leads to. */
+/** The user of an entrance. */
 export interface EntranceOwner {
   /**
-   * Makes a connection of a descriptor, which is the connection's from then on.
+   * Makes a connection from a descriptor, which the connection owns from then on.
    *
-   * @throws {KemariError} There is nothing to prove who we are with. The descriptor is closed.
+   * @throws {KemariError} There are no usable credentials. The descriptor is closed.
    */
   connectionOf(fd: number, name: string): Transport;
   /** A sender has come, see {@link Antechamber}. */
   receive(sender: Transport, said: Uint8Array<ArrayBuffer>): void;
 }
 
-/** Lets in who connects, and hands on who is a sender. */
+/** Accepts connections, and passes senders on. */
 export class Entrance {
   readonly #listener: Listener;
   readonly #watch: Watch;
@@ -45,7 +48,7 @@ export class Entrance {
   /**
    * Begins to listen.
    *
-   * @param admit Asked whether that may be done at this address.
+   * @param admit Checks whether listening at this address is allowed.
    * @throws {TransportError | UsageError}
    */
   static async open(
@@ -81,28 +84,30 @@ export class Entrance {
     this.#watch.want(true, false);
   }
 
-  /** Connections so far that were no sender's. */
+  /** Connections so far that did not come from a sender. */
   get strangers(): number {
     return this.#strangerCount;
   }
 
-  /** Where it listens; undefined at a Unix socket. */
+  /** The address that it listens at; undefined for a Unix socket. */
   get bound(): BoundAddress | undefined {
     return this.#listener.bound;
   }
 
-  /** Lets in who has come by another way. @param peer The entrance's from now on. */
+  /**
+   * Takes a connection that has come another way. @param peer Owned by the entrance from now on.
+   */
   admit(peer: Transport): void {
     this.#antechamber.admit(peer);
   }
 
-  /** Tells a sender that it is not wanted. @param sender The entrance's from now on. */
+  /** Refuses a sender. @param sender Owned by the entrance from now on. */
   turnAway(sender: Transport, reason: keyof typeof WHY_NOT): void {
     this.#strangers.tell("another sender was refused", WHY_NOT[reason]);
     this.#antechamber.turnAway(sender, reason, WHY_NOT[reason]);
   }
 
-  /** Closes it; who has been turned away still has a moment to read that. */
+  /** Closes the entrance; refused connections still get their time to read the reason. */
   close(): void {
     this.#antechamber.close();
     this.#strangers.close();
@@ -124,7 +129,7 @@ export class Entrance {
       return this.#owner.connectionOf(fd, this.#listener.text);
     } catch (error) {
       if (!(error instanceof KemariError)) throw error;
-      // Our credentials may be about to be replaced: whoever is here already is not to suffer.
+      // The credentials may be about to be replaced: present connections stay unaffected.
       log.error("nobody can be let in: {reason}", { reason: error.message });
       return undefined;
     }

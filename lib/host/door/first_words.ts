@@ -3,25 +3,25 @@ import { checkPlace } from "../../txn/frame_gate.ts";
 import { decodeHeader } from "../../txn/frame_header.ts";
 import { HEADER_BYTES } from "../../txn/wire.ts";
 
-/** Room for what a HELLO usually takes. */
+/** Room for a usual HELLO. */
 const USUAL_BYTES = 512;
 
-/** What a connection says until it is known whether that is a HELLO. */
+/** A connection's first bytes, until it is known whether they are a HELLO. */
 export class FirstWords {
   #bytes = new Uint8Array(0);
   #length = 0;
 
-  /** All of it so far: a view, until more comes. */
+  /** All bytes so far: a view, valid until more comes. */
   get said(): Uint8Array<ArrayBuffer> {
     return this.#bytes.subarray(0, this.#length);
   }
 
   /**
-   * Takes the next piece, which is copied. Whoever is no sender is known by the first byte that shows
-   * it: no more than a HELLO is ever kept, but for what comes in one piece with its end.
+   * Takes the next piece, which is copied. Other peers are detected at the first wrong byte: no
+   * more than a HELLO is ever kept, except for bytes in the same piece as its end.
    *
-   * @returns `hello` once all of HELLO is there, and it is a valid one.
-   * @throws {WireError} for anything else; to be used no more.
+   * @returns `hello` once all of HELLO has come and is valid.
+   * @throws {WireError} for anything else; the object must not be used after that.
    */
   add(piece: Uint8Array): "more" | "hello" {
     const length = this.#length + piece.length;

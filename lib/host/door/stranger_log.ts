@@ -3,10 +3,10 @@ import type { Reactor } from "../system/reactor.ts";
 
 const log = getLogger(["kemari", "recv"]);
 
-/** One of them is told of at once; of those that follow in this time, how many there were. */
+/** The first is logged at once; of those that follow in this time, only the number. */
 const QUIET_MS = 10_000;
 
-/** Tells of connections that came to nothing, however many there are, in a few lines. */
+/** Logs connections that were not senders', in a few lines however many there are. */
 export class StrangerLog {
   readonly #reactor: Reactor;
   readonly #quietMs: number;
@@ -18,7 +18,7 @@ export class StrangerLog {
     this.#quietMs = quietMs;
   }
 
-  /** @param what Who was turned away, or went; `reason` says why. */
+  /** @param what Message about the connection; `reason` says why it was refused or closed. */
   tell(what: string, reason: string): void {
     if (this.#cancel !== undefined) {
       this.#more++;
@@ -28,7 +28,7 @@ export class StrangerLog {
     this.#wait();
   }
 
-  /** Says now what was to be said later. */
+  /** Logs at once what was delayed. */
   close(): void {
     this.#cancel?.();
     this.#cancel = undefined;

@@ -19,7 +19,7 @@ import {
 import { CopyOwner } from "./copy_owner.ts";
 import { contentOf, Stage, tinyStream, wireOf } from "../link/testing/link_stage.ts";
 import { RamDir } from "../ram_dir/ram_dir.ts";
-import type { ReceiverSettings } from "../link/receiver_host.ts";
+import type { ReceiverSettings } from "../receive/receiver_host.ts";
 import { ReplicaHome } from "./replica_home.ts";
 import { ReplicaOwner } from "./replica_owner.ts";
 import { never } from "../system/never.ts";

@@ -8,9 +8,8 @@ export class AttachedQemu {
   readonly #input: Watch;
   readonly #output: Watch;
   /** Undefined if the channel has no way back. */
-  readonly #replies: OutputQueue | undefined;
-  /** Every byte of the channel has been read. */
-  hasEnded = false;
+  #replies: OutputQueue | undefined;
+  #hasEnded = false;
 
   constructor(
     reactor: Reactor,
@@ -24,6 +23,11 @@ export class AttachedQemu {
     this.#output = reactor.watch(output, { writable: handlers.writable });
   }
 
+  /** Nothing more can be read: every byte was, or the channel is broken. That is found once. */
+  get hasEnded(): boolean {
+    return this.#hasEnded;
+  }
+
   /** Whether QEMU can be answered. */
   get hears(): boolean {
     return this.#replies !== undefined;
@@ -31,13 +35,29 @@ export class AttachedQemu {
 
   /** @throws {TransportError} */
   read(room: Uint8Array<ArrayBuffer>): ReadResult {
-    return readSome(this.#channel.input, room, this.#channel.name, "qemu");
+    let count: ReadResult = 0;
+    try {
+      count = readSome(this.#channel.input, room, this.#channel.name, "qemu");
+    } finally {
+      if (count === 0) this.#end();
+    }
+    return count;
   }
 
-  /** Writes what can be written. @throws {TransportError} */
+  #end(): void {
+    this.#hasEnded = true;
+    this.#input.stop();
+  }
+
+  /** Writes what can be written. @throws {TransportError} once: then QEMU cannot be answered any more. */
   answer(replies: readonly Uint8Array[]): void {
-    this.#replies?.push(replies);
-    this.#replies?.flush();
+    try {
+      this.#replies?.push(replies);
+      this.#replies?.flush();
+    } catch (error) {
+      this.#replies = undefined;
+      throw error;
+    }
   }
 
   /** Waits for more of the stream, and for room if an answer was not written whole. */

@@ -84,13 +84,19 @@ export async function connectPeer(
   }
 }
 
-/** The command is not killed: a `kemari recv` ends by itself with its connection, or has a VM by then. */
+/**
+ * The command is not killed: a `kemari recv` ends by itself with its connection, or has a VM by then.
+ * What a terminal sends to all its processes is for us to hear: we still have last words to say.
+ */
 async function spawnPeer(
   command: string,
   name: string,
   guard: LinkGuard,
 ): Promise<PeerConnection> {
-  const { descriptors, exitCode, end } = await startPiped(command, name, { stderr: "inherit" });
+  const { descriptors, exitCode, end } = await startPiped(command, name, {
+    stderr: "inherit",
+    ignored: ["INT", "QUIT", "HUP"],
+  });
   const kill = () => end("SIGTERM");
   const explain = (code: number) => ({
     message: `the command ended with exit code ${code}`,

@@ -5,6 +5,8 @@ import type { Primary } from "../../replica/primary/primary.ts";
 import type { Transport } from "../system/transport.ts";
 
 const BUFFER_BYTES = 256 * 1024;
+/** Read in one turn of the loop: a peer that does not stop talking keeps nobody else waiting. */
+const MOST_READ_BYTES = 4 * 2 ** 20;
 
 /** Reads what the secondary sends, and hands it to the primary. */
 export class PeerInput {
@@ -32,14 +34,15 @@ export class PeerInput {
   }
 
   /**
-   * Reads what is there, up to the peer's last message: see {@link isOver}.
+   * Reads what is there, or as much of it as one turn takes, up to the peer's last message: see
+   * {@link isOver}.
    *
    * @returns `ended` if the peer closed the connection.
    * @throws {TransportError} if it cannot be read, or says that its process ends.
    * @throws {WireError} if the peer refused, or broke the protocol.
    */
   take(): "ended" | undefined {
-    while (!this.isOver) {
+    for (let bytes = 0; !this.isOver && bytes < MOST_READ_BYTES;) {
       const count = this.#transport.read(this.#buffer);
       if (count === undefined) return;
       if (count === 0) {
@@ -47,13 +50,14 @@ export class PeerInput {
         return "ended";
       }
       this.#receive(count);
+      bytes += count;
       if (count < this.#buffer.length) return;
     }
   }
 
   /** Reads the rest of a connection that failed. @throws as {@link take}, where the peer has said why. */
   takeLastWords(): void {
-    while (!this.isOver) {
+    for (let bytes = 0; !this.isOver && bytes < MOST_READ_BYTES;) {
       let count: number | undefined;
       try {
         count = this.#transport.read(this.#buffer);
@@ -64,6 +68,7 @@ export class PeerInput {
       }
       if (!count) return;
       this.#receive(count);
+      bytes += count;
     }
   }
 

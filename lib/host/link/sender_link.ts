@@ -96,7 +96,7 @@ export class SenderLink {
     this.#cancelTick = reactor.every(Math.max(1, Math.min(settings.heartbeatMs / 4, 50)), () => {
       const late = this.#ownSilence.tick(settings.graceMs, this.primary.peer?.graceMs ?? 0);
       if (late) this.#readPeer();
-      this.primary.tick(performance.now());
+      this.primary.tick(performance.now(), this.pendingBytes > 0);
       this.#pump();
       tellStuck(this.primary, performance.now());
     });
@@ -292,7 +292,6 @@ export class SenderLink {
       if (!this.primary.wantsLook(now)) return;
       this.primary.foundEmpty(segment.end - segment.start, now);
     } else if (count === 0) {
-      qemu.hasEnded = true;
       this.primary.endOfStream(segment.end - segment.start, now);
     } else {
       segment.end += count;

@@ -12,7 +12,7 @@ import type { Reactor } from "../system/reactor.ts";
 import { type Listener, listenSocket } from "../system/socket.ts";
 import type { NetTapAddress } from "./net_tap_address.ts";
 
-const DEFAULT_LIMITS: HeldLimits = { maxFrames: 16_384, maxBytes: 64 << 20 };
+export const DEFAULT_LIMITS: HeldLimits = { maxFrames: 16_384, maxBytes: 64 << 20 };
 /** How much is read in one turn of the loop, so that other descriptors get their turn. */
 const READ_BUDGET_BYTES = 256 * 1024;
 /**

@@ -25,11 +25,10 @@ const log = getLogger(["kemari", "protect"]);
  * that is lost and comes back, until it is interrupted or the VM ends.
  *
  * ```text
- * connecting ──► protecting (COLO or snapshots) ──secondary lost──► VM released ──retry──►
- *                      connecting ├──the VM is shut down──► the secondary is told; a good end
- *                      ├──the guest sleeps, somebody ends QEMU's migration──► told; later:
- *                      connecting └──QEMU lost──► TransportError signal ──► VM released,
- *                      InterruptedError
+ * connecting ──► protecting (COLO or snapshots) ──secondary lost──► VM released ──retry──► connecting
+ *                      ├──the VM is shut down──► the secondary is told; a good end
+ *                      ├──the guest sleeps, somebody ends QEMU's migration──► told; later: connecting
+ *                      └──QEMU lost──► TransportError     signal ──► VM released, InterruptedError
  * ```
  *
  * If the VM's disks or NICs go through kemari, an error that ends the protection ends the process

@@ -21,22 +21,24 @@ import { SshProcess } from "./ssh_process.ts";
 const log = getLogger(["kemari", "ssh"]);
 
 /**
- * How long a login may take, until kemari has answered there, in milliseconds: with slow name servers,
- * and, if there is a terminal, with somebody who types a password.
+ * How long a login may take, until kemari has answered there, in milliseconds: with slow name
+ * servers, and, at a terminal, with time to type a password.
  */
 const LOGIN_MS = { alone: 30_000, atTerminal: 120_000 };
-/** How long ssh may take to tell its configuration: names may be looked up for that. */
+/** How long ssh may take to print its configuration, for which it may look up names. */
 const CONFIG_MS = 5000;
 const NO_SUCH_COMMAND = 127;
+/** Lines of stderr that are logged while a session goes through ssh: the other host may say anything. */
+const MOST_TOLD = 100;
 
-/** What the connection is made of. */
+/** Parts of the connection. */
 export interface SshConnection {
   readonly transport: Transport;
-  /** The ssh that the session goes through, if it does. */
+  /** The ssh that the session goes through, if any. */
   readonly command?: {
     readonly exitCode: Promise<number>;
     kill(): void;
-    /** Why the session has ended, if ssh has ended with this. */
+    /** Why the session has ended, if ssh has ended with this exit code. */
     explain(code: number): SshFailureWords;
   };
 }
@@ -44,23 +46,24 @@ export interface SshConnection {
 export interface SshConnectOptions {
   /** How long a connection to the receiver's own port may take. */
   readonly timeoutMs: number;
-  /** How long the login may take; by default as long as makes sense here. */
+  /** How long the login may take; by default as suits the terminal. */
   readonly loginMs?: number;
   /** Whether a receiver may be started if none is found. */
   readonly starts?: boolean;
 }
 
 /**
- * Logs in by ssh, has a running `kemari recv` take us in, and connects.
+ * Logs in by ssh, asks a running `kemari recv` to let us in, and connects.
  *
  * ```text
  * ssh -G ──► ssh HOST kemari attach PATH ──greets──► asked ──► over ssh: the session goes on here
  *                                                        └───► direct: ssh ends, TLS to recv's port
  * ```
  *
- * The key of a direct connection is made here for this one session, and said over ssh's stdin alone.
+ * The key of a direct connection is made here for this session only, and sent only over ssh's
+ * stdin.
  *
- * @throws {TransportError} whatever has failed: nothing of ssh is left running then.
+ * @throws {TransportError} The connection has failed; no ssh process is left running.
  */
 export async function connectBySsh(
   address: SshAddress,
@@ -86,7 +89,7 @@ export async function connectBySsh(
   return { transport: await dial(address, config, place!, key, reactor, timeoutMs, signal) };
 }
 
-/** How far a login is. */
+/** Progress of a login. */
 type LoginState =
   | { readonly at: "talking" }
   | { readonly at: "attached"; readonly place: AttachPlace | undefined }
@@ -94,10 +97,10 @@ type LoginState =
   | { readonly at: "late" };
 
 /**
- * Has the receiver there take us in.
+ * Asks the receiver to let us in.
  *
- * @param key For a connection of our own; without it, the session stays here.
- * @returns Where to connect to with the key.
+ * @param key For a direct connection; without it, the session stays in ssh.
+ * @returns The address for the direct connection with the key.
  */
 async function attach(
   ssh: SshProcess,
@@ -121,7 +124,7 @@ async function attach(
       if (step?.do === "begin") login.state = { at: "attached", place: step.place };
       if (step?.do !== "say") return;
       said.push([new TextEncoder().encode(step.line)]);
-      // An empty pipe takes a line whole.
+      // An empty pipe takes a whole line.
       said.flush();
     },
   });
@@ -163,9 +166,13 @@ function hexOf(bytes: Uint8Array): string {
 
 function goOnOverSsh(ssh: SshProcess, address: SshAddress): SshConnection {
   const name = `${address.text} (over ssh)`;
-  ssh.onLine = (line) => tell(address, line);
+  let lines = 0;
+  ssh.onLine = (line) => {
+    if (++lines <= MOST_TOLD) tell(address, line);
+    if (lines === MOST_TOLD) tell(address, "what else ssh says in this session is not told");
+  };
   return {
-    transport: new PlainTransport({ ...ssh.descriptors, name }, "peer"),
+    transport: new PlainTransport({ ...ssh.descriptors, name }, "peer", { kind: "ssh" }),
     command: {
       exitCode: ssh.exitCode,
       kill: () => ssh.kill(),
@@ -177,7 +184,7 @@ function goOnOverSsh(ssh: SshProcess, address: SshAddress): SshConnection {
   };
 }
 
-/** Connects to where the receiver listens. */
+/** Connects to the receiver's address. */
 async function dial(
   address: SshAddress,
   { hostname }: SshConfig,
@@ -213,7 +220,7 @@ async function dial(
   return sessionTransport({ input: fd, output: fd, name, isSocket: true, close }, key);
 }
 
-/** What the user's ssh knows of the host; little, if it will not tell. */
+/** The ssh configuration for the host; only the host's name if ssh does not print it. */
 async function readConfig(address: SshAddress, signal: AbortSignal): Promise<SshConfig> {
   const { destination, options } = address;
   const output = new Deno.Command("/bin/sh", {
@@ -223,7 +230,7 @@ async function readConfig(address: SshAddress, signal: AbortSignal): Promise<Ssh
     stderr: "piped",
     signal: AbortSignal.any([signal, AbortSignal.timeout(CONFIG_MS)]),
   }).output();
-  // Whatever is wrong with the configuration, ssh itself will say, in its own words.
+  // ssh itself will report errors in its configuration, in its own words.
   const told = await output.catch(() => undefined);
   signal.throwIfAborted();
   if (told?.code === NO_SUCH_COMMAND) {
@@ -236,7 +243,7 @@ async function readConfig(address: SshAddress, signal: AbortSignal): Promise<Ssh
   return decodeSshConfig(told?.success ? new TextDecoder().decode(told.stdout) : "", destination);
 }
 
-/** As a person would log in there. */
+/** The command by which a person would log in there. */
 function loginOf({ destination, options }: SshAddress): string {
   return `${options.ssh} ${destination}`;
 }
@@ -260,7 +267,7 @@ function tell({ text }: SshAddress, line: string): void {
 
 function loginTime(): number {
   try {
-    // The one that ssh asks for a password at.
+    // The terminal at which ssh asks for a password.
     Deno.openSync("/dev/tty").close();
     return LOGIN_MS.atTerminal;
   } catch {

@@ -1,21 +1,22 @@
-/** The command lines of ssh, and what it tells of its configuration. */
+/** The command lines of ssh, and the configuration that it prints. */
 import type { SshAddress } from "../system/ssh_address.ts";
 
-/** How long ssh may take to connect where the user's configuration says nothing of it, in seconds. */
+/** How long ssh may take to connect, in seconds, unless the user's configuration sets a time. */
 const CONNECT_TIMEOUT_S = 10;
 
-/** What the user's configuration says of a host. */
+/** The user's ssh configuration for a host. */
 export interface SshConfig {
-  /** The host's name or address, behind the name that the user has for it. */
+  /** The real name or address of the host. */
   readonly hostname: string;
-  /** Whether a time is set in which a connection has to come about. */
+  /** Whether a time limit for connecting is set. */
   readonly hasTimeout: boolean;
-  /** Whether a command is set that ssh would run there instead of ours. */
+  /** Whether a remote command is set, which ssh would run instead of ours. */
   readonly hasCommand: boolean;
 }
 
 /**
- * Has ssh tell its configuration for a host, as lines `keyword value`; nothing is connected.
+ * Command that makes ssh print its configuration for a host, as lines `keyword value`, without
+ * connecting.
  *
  * @see ssh(1), -G
  */
@@ -32,7 +33,7 @@ export function configCommand({ destination, options }: SshAddress): string {
  * assert.deepEqual(config, { hostname: "192.0.2.7", hasTimeout: false, hasCommand: false });
  * ```
  *
- * @param destination Its host stands for itself where nothing is said of it.
+ * @param destination Its host is used if the configuration has no other name.
  */
 export function decodeSshConfig(text: string, destination: string): SshConfig {
   const values = new Map(
@@ -48,9 +49,9 @@ export function decodeSshConfig(text: string, destination: string): SshConfig {
 }
 
 /**
- * Runs `kemari attach` there. Whatever the user's configuration says of terminals, forwardings and
- * commands is for people who log in, and left out; so do scp and sftp. A connection that somebody
- * shares is used, but ours is nobody else's: it ends with us.
+ * Runs `kemari attach` there. Settings of terminals, forwardings and commands in the user's
+ * configuration are for logins by people, and are overridden, as scp and sftp do. An existing
+ * shared connection is used, but our own is not shared: it ends with us.
  *
  * @param starts Whether a `kemari recv` may be started there.
  */
@@ -70,7 +71,7 @@ export function attachCommand(
   return `exec ${ssh} ${flags} -- ${shellQuote(destination)} ${shellQuote(remote)}`;
 }
 
-/** A word as a shell takes it, whatever is in it. */
+/** Quotes a word for a shell, whatever characters it has. */
 export function shellQuote(word: string): string {
   return `'${word.replaceAll("'", `'\\''`)}'`;
 }

@@ -1,17 +1,17 @@
-/** What is said when ssh, or what it runs on the other host, has ended: what was found, and what to do. */
+/** Error messages for when ssh, or its remote command, has ended: the cause, and what to do. */
 import { foreignText } from "../../foreign_text.ts";
 
-/** What is known then. */
+/** The facts about a failure. */
 export interface SshEnd {
-  /** As a person would log in there: `ssh HOST`. */
+  /** The command by which a person would log in there: `ssh HOST`. */
   readonly login: string;
-  /** The exit code: ssh's own is 255; else the remote command's. */
+  /** The exit code: 255 for an error of ssh; else the remote command's. */
   readonly code: number;
-  /** The last lines of stderr, ssh's own and the remote command's. */
+  /** The last lines of stderr, of both ssh and the remote command. */
   readonly lines: readonly string[];
-  /** What was said on stdout that is no whole line, if anything. */
+  /** Output on stdout without a whole line, if any. */
   readonly said: string;
-  /** Whether kemari had spoken there: then ssh had logged in, and kemari had started. */
+  /** Whether kemari had answered there: then ssh had logged in, and kemari had started. */
   readonly isGreeted: boolean;
 }
 
@@ -20,12 +20,12 @@ export interface SshFailureWords {
   readonly hint: string;
 }
 
-/** Of what was said, the line that tells most stands last. */
+/** The most informative line is the last. */
 const MAX_LINE_CHARS = 300;
-/** What ssh ends with if it, and not the remote command, has failed. */
+/** The exit code if ssh itself, and not the remote command, has failed. */
 export const SSH_FAILED = 255;
 
-/** OpenSSH's words, and what to do about what they mean. They are not translated. */
+/** OpenSSH's messages, which are not translated, and what to do about them. */
 const KNOWN: readonly (readonly [words: RegExp, hint: string])[] = [
   [
     /HOST IDENTIFICATION HAS CHANGED|Host key for .* has changed/,
@@ -52,7 +52,7 @@ const KNOWN: readonly (readonly [words: RegExp, hint: string])[] = [
   [/Bad owner or permissions|Bad configuration option/, "mend ssh's own configuration"],
 ];
 
-/** Puts into words that ssh has ended before a session could begin. */
+/** Error for an ssh that has ended before a session could begin. */
 export function sshFailure(end: SshEnd): SshFailureWords {
   const { login, code, lines, said, isGreeted } = end;
   const last = foreignText(lines.at(-1) ?? "", MAX_LINE_CHARS);

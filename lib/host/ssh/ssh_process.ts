@@ -1,22 +1,22 @@
-/** The user's own ssh as a process, and what it says on stderr. */
+/** The user's own ssh as a process, and its stderr. */
 import { type PipedCommand, startPiped } from "../system/piped_command.ts";
 import type { Descriptors } from "../system/transport.ts";
 import { within } from "../system/within.ts";
 
-/** Lines of stderr that are kept, and the longest of them, in characters. */
+/** How many lines of stderr are kept, and how many characters of each. */
 const MOST_LINES = 20;
 const MAX_LINE_CHARS = 1000;
-/** How long ssh may take to end once nobody speaks to it any more, in milliseconds. */
+/** How long ssh may take to end after its stdin and stdout are closed, in milliseconds. */
 const END_MS = 1000;
-/** How long its last words may come after its end, in milliseconds. */
+/** How long after its end its last output may come, in milliseconds. */
 const LAST_WORDS_MS = 200;
 
 /**
- * An ssh that runs, or has run.
+ * An ssh process, which may have ended.
  *
- * It ignores what ends a group of processes: Ctrl-C, and a service that is stopped. The last words of
- * a session that ends because of that still go through it. Whoever asks for a password does hear
- * Ctrl-C.
+ * It ignores signals to a group of processes, such as from Ctrl-C or from stopping a service, so
+ * that the last messages of a session that ends by them still go through. While it asks for a
+ * password, ssh does react to Ctrl-C.
  */
 export class SshProcess {
   readonly #command: PipedCommand;
@@ -26,7 +26,7 @@ export class SshProcess {
   #isClosed = false;
   #reader: ReadableStreamDefaultReader<string> | undefined;
 
-  /** Told each line of stderr that comes from now on. */
+  /** Called with each line of stderr from now on. */
   onLine: (line: string) => void = () => {};
 
   private constructor(command: PipedCommand) {
@@ -34,7 +34,7 @@ export class SshProcess {
     this.#words = this.#readWords();
   }
 
-  /** @throws {TransportError} There is no process to be had. */
+  /** @throws {TransportError} The process cannot be started. */
   static async start(commandLine: string, name: string): Promise<SshProcess> {
     const ignored = ["INT", "QUIT", "HUP", "TERM"];
     return new SshProcess(await startPiped(commandLine, name, { stderr: "piped", ignored }));
@@ -53,9 +53,9 @@ export class SshProcess {
   }
 
   /**
-   * Waits for the end of an ssh that has nothing to do any more, and ends it if that takes too long.
+   * Waits for the end of an ssh that is no longer needed, and ends it if that takes too long.
    *
-   * @returns Its exit code; `undefined` if it had to be ended.
+   * @returns Its exit code; `undefined` if ssh had to be ended.
    */
   async end(): Promise<number | undefined> {
     this.#closePipes();
@@ -66,7 +66,7 @@ export class SshProcess {
     return code;
   }
 
-  /** Ends it at once. */
+  /** Ends ssh at once. */
   kill(): void {
     this.#closePipes();
     this.#command.end("SIGKILL");
@@ -91,7 +91,7 @@ export class SshProcess {
         this.#heard(value);
       }
     } catch {
-      // It was ended.
+      // ssh was ended already.
     }
     if (this.#begun !== "") this.#line(this.#begun);
     this.#begun = "";

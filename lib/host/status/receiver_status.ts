@@ -1,6 +1,6 @@
 /** The status of a receiver, for `kemari status`; the JSON is a contract. */
 import type { ReceiverStatus } from "../../control/receiver_status.ts";
-import type { ReceiverHost } from "../link/receiver_host.ts";
+import type { ReceiverHost } from "../receive/receiver_host.ts";
 import type { RateMeter } from "../system/rate_meter.ts";
 import { encryptionStatus, vmStatus } from "./sender_status.ts";
 

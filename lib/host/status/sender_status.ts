@@ -20,7 +20,7 @@ export function vmStatus({ name, uuid }: VmIdentity): VmStatus {
 export function encryptionStatus(encryption: Encryption | undefined): EncryptionStatus | null {
   if (encryption === undefined) return null;
   const none = { peer: null, cipher: null, inKernel: false };
-  if (encryption.kind === "none") return { kind: "none", ...none };
+  if (encryption.kind !== "tls") return { kind: encryption.kind, ...none };
   const { peer, cipher, inKernel } = encryption;
   return { kind: "tls", peer: peer ?? null, cipher: cipher ?? null, inKernel: inKernel ?? false };
 }

@@ -93,6 +93,7 @@ async function ask<T>(
   }
   const abort = () => closeQuietly(connection);
   signal.addEventListener("abort", abort);
+  if (signal.aborted) abort();
   let late = false;
   const timer = timeoutMs === undefined ? undefined : setTimeout(() => {
     late = true;

@@ -1,9 +1,19 @@
 import assert from "node:assert/strict";
 import { EARLY_RECEIVER, EARLY_SENDER, PROTECT, SENDER } from "../../control/testing/statuses.ts";
-import { RelayedError, TransportError, WireError } from "../../errors.ts";
+import { InterruptedError, RelayedError, TransportError, WireError } from "../../errors.ts";
 import { askDurations, askFailover, askProtection, askStatus } from "./ask_control.ts";
 import { type ControlHandlers, ControlServer } from "./control_server.ts";
+import type { AttachRequest } from "../../control/attach_request.ts";
+import { isUnread } from "./channel.ts";
+import {
+  openSocketPair,
+  receiveWithDescriptors,
+  sendWithDescriptors,
+} from "./descriptor_passing.ts";
+import { libc } from "./libc.ts";
 import { Reactor } from "./reactor.ts";
+import { connectSocket } from "./socket.ts";
+import { until } from "../../lab/program/until.ts";
 import { never } from "./never.ts";
 import { delay } from "./delay.ts";
 
@@ -141,14 +151,18 @@ Deno.test("a server that says nothing, or does not stop, is given up", async () 
   const path = `${folder}/c`;
   const listener = Deno.listen({ transport: "unix", path });
   const serving = (async () => {
-    using mute = await listener.accept();
-    // Its end is the asker's going.
-    while (await mute.read(new Uint8Array(4096)).catch(() => null) !== null);
+    for (let asked = 0; asked < 2; asked++) {
+      using mute = await listener.accept();
+      // Its end is the asker's going.
+      while (await mute.read(new Uint8Array(4096)).catch(() => null) !== null);
+    }
     using endless = await listener.accept();
     const spaces = new Uint8Array(65536).fill(0x20);
     while (await endless.write(spaces).catch(() => 0) > 0);
   })();
   try {
+    const gone = AbortSignal.abort(new InterruptedError("interrupted before it was asked"));
+    await assert.rejects(askStatus(path, gone, 60_000), gone.reason);
     await assert.rejects(askStatus(path, never, 50), (error) => {
       assert.ok(error instanceof TransportError && error.hint !== undefined);
       return /no answer in 50 ms/.test(error.message);
@@ -189,4 +203,48 @@ Deno.test("asking where there is no socket, and where its kemari has ended, is t
   } finally {
     await Deno.remove(folder, { recursive: true });
   }
+});
+
+Deno.test("descriptors come with the line that they were sent with, and are closed if nobody takes them", async () => {
+  const taken: number[][] = [];
+  const attach = (_request: AttachRequest, passed: number[]) => {
+    taken.push(passed);
+    return Promise.resolve(undefined);
+  };
+  const status = () => EARLY_RECEIVER;
+  const before = [...Deno.readDirSync("/proc/self/fd")].length;
+  await serving({ status, attach }, async (path) => {
+    const reactor = new Reactor();
+    const address = { kind: "unix", path, text: path } as const;
+    const control = await connectSocket(address, reactor, 1000, never);
+    const pipe = openSocketPair("test");
+    const say = (text: string, ...fds: number[]) => {
+      const bytes = new TextEncoder().encode(text);
+      sendWithDescriptors(control, bytes, fds, "test", "control");
+    };
+    const answers = async (count: number) => {
+      let text = "";
+      const buffer = new Uint8Array(4096);
+      while (text.split("\n").length <= count) {
+        const { count: length } = receiveWithDescriptors(control, buffer, "test", "control");
+        text += new TextDecoder().decode(buffer.subarray(0, length ?? 0));
+        await delay(1);
+      }
+      return text.trim().split("\n");
+    };
+    say('{"command":"attach","way":"over-ssh"}\n', pipe.ours, pipe.theirs);
+    assert.deepEqual(await answers(1), ['{"ok":true}']);
+    // A line in two pieces, and a line that asks for something else.
+    say('{"command":"status"}\n{"command":', pipe.ours);
+    say('"attach","way":"over-ssh"}\n', pipe.ours);
+    assert.equal((await answers(2)).length, 2);
+    assert.deepEqual(taken.map((fds) => fds.length), [2, 1]);
+    for (const fd of taken.flat()) libc().close(fd);
+    // More than two are nobody's.
+    say("no line yet", pipe.ours, pipe.theirs, pipe.ours);
+    await until(() => isUnread(control), "the client is let go of");
+    for (const fd of [control, pipe.ours, pipe.theirs]) libc().close(fd);
+    reactor.close();
+  });
+  assert.equal([...Deno.readDirSync("/proc/self/fd")].length, before);
 });

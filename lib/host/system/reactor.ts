@@ -63,6 +63,10 @@ export class Reactor {
   /** Tasks of the runtime that are waited for. */
   #tasks = 0;
   #turns = 0;
+  /** Where the next turn begins: behind a handler that has failed, which is not to starve the others. */
+  #first = 0;
+  /** A handler has failed before this turn's timers had their time. */
+  #owesTimers = false;
   /**
    * Sleeps in the thread pool that are under way; more than one if a task runs the loop inside
    * another run.
@@ -166,6 +170,10 @@ export class Reactor {
           const error = this.#error;
           this.#error = undefined;
           throw error;
+        }
+        if (this.#owesTimers) {
+          this.#owesTimers = false;
+          this.#fireTimers();
         }
         const now = performance.now();
         const quiet = this.#tasks > 0 || now - busyAt > HOT_MS;
@@ -323,10 +331,14 @@ export class Reactor {
   }
 
   #dispatch(entries: readonly Entry[], count: number): void {
-    for (let i = 0; i < count; i++) {
+    const first = this.#first;
+    this.#owesTimers = true;
+    for (let turn = 0; turn < count; turn++) {
+      const i = (first + turn) % count;
       const revents = this.#view.getInt16(i * POLLFD_BYTES + 6, true);
       if (revents === 0) continue;
       const entry = entries[i];
+      this.#first = i + 1;
       if (entry.stopped) continue;
       const failed = (revents & ~(POLLIN | POLLOUT)) !== 0;
       if ((entry.events & POLLIN) !== 0 && ((revents & POLLIN) !== 0 || failed)) {
@@ -337,6 +349,8 @@ export class Reactor {
         entry.handlers.writable?.();
       }
     }
+    this.#first = 0;
+    this.#owesTimers = false;
   }
 
   #nextTimer(): number {

@@ -241,6 +241,31 @@ Deno.test("a failure that is forgotten does not end the next run", async () => {
   }
 });
 
+Deno.test("a handler that fails in each turn keeps neither the others nor the timers waiting", () =>
+  withReactor(async (reactor) => {
+    using broken = new Pipe();
+    using mute = new Pipe();
+    using sound = new Pipe();
+    broken.put();
+    mute.put();
+    sound.put();
+    const fail = (name: string) => () => {
+      throw name;
+    };
+    reactor.watch(broken.read, { readable: fail("broken") }).want(true, false);
+    reactor.watch(mute.read, { readable: fail("mute") }).want(true, false);
+    let heard = 0;
+    reactor.watch(sound.read, { readable: () => heard += sound.take() }).want(true, false);
+    let isLate = false;
+    reactor.after(1, () => isLate = true);
+    const failures: unknown[] = [];
+    await reactor.runOn(() => heard === 1 && isLate || failures.length > 100, (failure) => {
+      failures.push(failure);
+    });
+    assert.deepEqual([heard, isLate], [1, true]);
+    assert.ok(failures.includes("broken") && failures.includes("mute"), `${failures}`);
+  }));
+
 Deno.test("what has to come to its end outlives the failures of others, which are told", () =>
   withReactor(async (reactor) => {
     const failures: unknown[] = [];

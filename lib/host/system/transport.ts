@@ -6,6 +6,8 @@ import type { Reactor, Watch, WatchHandlers } from "./reactor.ts";
 /** How a connection is kept from others. */
 export type Encryption =
   | { readonly kind: "none" }
+  /** By the ssh that the connection goes through. */
+  | { readonly kind: "ssh" }
   | {
     readonly kind: "tls";
     /** Who the peer has proven to be: a key's name, or a certificate's; undefined before. */
@@ -80,15 +82,19 @@ export interface Descriptors {
 
 /** Bytes as they are, over descriptors. */
 export class PlainTransport implements Transport {
-  readonly encryption = { kind: "none" } as const;
+  readonly encryption: Encryption;
   readonly name: string;
   readonly isSocket: boolean;
   readonly #descriptors: Descriptors;
   readonly #party: Party;
   readonly #output: OutputQueue;
 
-  /** @param descriptors Closed with this. */
-  constructor(descriptors: Descriptors, party: Party) {
+  /**
+   * @param descriptors Closed with this.
+   * @param encryption By whoever stands behind them.
+   */
+  constructor(descriptors: Descriptors, party: Party, encryption: Encryption = { kind: "none" }) {
+    this.encryption = encryption;
     this.name = descriptors.name;
     this.isSocket = descriptors.isSocket;
     this.#descriptors = descriptors;

@@ -21,6 +21,7 @@ export async function fence(
   log: (line: string) => void,
   mayBeAskedAgain: boolean,
 ): Promise<void> {
+  signal.throwIfAborted();
   const next = mayBeAskedAgain ? ", then run kemari failover again" : "";
   // In a process group of its own: the process that hangs may be a child of the shell.
   const child = new Deno.Command("setsid", {

@@ -11,7 +11,7 @@ import { FilePages } from "../ram_dir/file_pages.ts";
 import { formatBytes } from "../../units.ts";
 import { freeMemoryBytes } from "../ram_dir/ram_room.ts";
 import type { Standby } from "./standby.ts";
-import type { CommitGate } from "../link/commit_gate.ts";
+import type { CommitGate } from "../receive/commit_gate.ts";
 
 const log = getLogger(["kemari", "recv"]);
 

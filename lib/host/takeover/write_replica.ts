@@ -141,6 +141,7 @@ export async function writeToCommand(
   onProgress: OnProgress,
   onGiven: OnGiven,
 ): Promise<StreamConsumer> {
+  signal.throwIfAborted();
   const party = option === "--exec" ? "successor" : "standby";
   let child: Deno.ChildProcess;
   try {

@@ -1,5 +1,6 @@
 import { getLogger } from "@logtape/logtape";
-import { SecondaryTaps, type Unreleased } from "../../replica/events/secondary_taps.ts";
+import { SecondaryTaps } from "../../replica/events/secondary_taps.ts";
+import type { Unreleased } from "../../replica/events/unreleased_output.ts";
 import type { SecondaryDiskConfig } from "../../replica/events/disk_copy.ts";
 import type { Done } from "../../replica/events/done.ts";
 import { type DiskTapAddress, imageUseOf } from "../disk/disk_tap_address.ts";

@@ -1,6 +1,9 @@
 import assert from "node:assert/strict";
 import { encodeTapEvent, type TapEvent } from "../../replica/events/tap_events.ts";
 import type { Done } from "../../replica/events/done.ts";
+import { MOST_UNRELEASED_BYTES } from "../../replica/events/unreleased_output.ts";
+import { HELD_LIMITS } from "../disk/primary_disk.ts";
+import { DEFAULT_LIMITS } from "../net/net_tap.ts";
 import { ImageFile } from "../image/image_file.ts";
 import { parseDiskTap } from "../disk/disk_tap_address.ts";
 import { FrameSocket } from "../net/frame_socket.ts";
@@ -130,4 +133,9 @@ Deno.test("behind an activation that came to nothing a guest hears nothing, as b
     reactor.close();
     await Deno.remove(folder, { recursive: true });
   }
+});
+
+Deno.test("a primary is held back, or gives up, before it leaves too much unreleased", () => {
+  assert.ok(DEFAULT_LIMITS.maxBytes * 1.5 < MOST_UNRELEASED_BYTES.packets);
+  assert.ok(HELD_LIMITS.giveUp * 1.25 < MOST_UNRELEASED_BYTES.writes);
 });

@@ -11,7 +11,7 @@ const log = getLogger(["kemari", "tls"]);
 const DAY_S = 24 * 3600;
 
 /**
- * What a folder of certificates has for an end, by the names that QEMU and libvirt give them.
+ * The files of an end in a folder of certificates, by the names that QEMU and libvirt give them.
  *
  * @see QEMU docs/system/tls.rst
  */
@@ -27,9 +27,9 @@ export function certificateFiles(folder: string, role: TlsRole): CertificateFile
 }
 
 /**
- * Looks at the files before OpenSSL does, and says so where a certificate ends soon.
+ * Checks the files before OpenSSL reads them, and warns if a certificate expires soon.
  *
- * @throws {TransportError} One is missing, or is no secret, or is not valid now.
+ * @throws {TransportError} A file is missing, or not secret, or not valid now.
  */
 export function checkCertificates({ ca, certificate, key, crl }: CertificateFiles): void {
   for (const path of [ca, certificate, ...crl === undefined ? [] : [crl]]) checkFile(path, false);
@@ -56,7 +56,7 @@ function checkAge(path: string): void {
   }
 }
 
-/** Seconds since a certificate's first moment, and until its last. */
+/** Seconds since the start of a certificate's validity, and until its end. */
 function ageOf(path: string): { begunS: number; leftS: number } {
   const { crypto } = libssl();
   const file = crypto.BIO_new_file(cString(path), cString("r"));

@@ -1,7 +1,7 @@
 /**
- * The functions of OpenSSL that TLS takes, from the system's own libraries: the distribution keeps
- * them safe, and they use what the processor has. They are looked for at the first call of
- * {@link libssl}, so that nobody who needs no TLS needs OpenSSL.
+ * OpenSSL's functions for TLS, from the system's own libraries: the distribution updates them, and
+ * they use the processor's instructions. They are loaded at the first call of {@link libssl}, so
+ * that OpenSSL is only necessary for TLS.
  */
 import { TransportError } from "../../errors.ts";
 
@@ -17,6 +17,10 @@ const SSL_SYMBOLS = {
   SSL_CTX_set_info_callback: { parameters: ["pointer", "pointer"], result: "void" },
   SSL_CTX_set_psk_client_callback: { parameters: ["pointer", "pointer"], result: "void" },
   SSL_CTX_set_psk_server_callback: { parameters: ["pointer", "pointer"], result: "void" },
+  SSL_CTX_set_session_id_context: {
+    parameters: ["pointer", "buffer", "u32"],
+    result: "i32",
+  },
   SSL_CTX_set_verify: { parameters: ["pointer", "i32", "pointer"], result: "void" },
   SSL_CTX_use_certificate_chain_file: { parameters: ["pointer", "buffer"], result: "i32" },
   SSL_CTX_use_PrivateKey_file: { parameters: ["pointer", "buffer", "i32"], result: "i32" },
@@ -31,7 +35,7 @@ const SSL_SYMBOLS = {
   SSL_set_connect_state: { parameters: ["pointer"], result: "void" },
   SSL_set_accept_state: { parameters: ["pointer"], result: "void" },
   SSL_do_handshake: { parameters: ["pointer"], result: "i32" },
-  /** The buffers of these two are addresses: a number costs less than a view for each record. */
+  /** These two get their buffers as addresses: a number is cheaper than a view for each record. */
   SSL_read: { parameters: ["pointer", "usize", "i32"], result: "i32" },
   SSL_write: { parameters: ["pointer", "usize", "i32"], result: "i32" },
   SSL_shutdown: { parameters: ["pointer"], result: "i32" },
@@ -77,7 +81,7 @@ const CRYPTO_SYMBOLS = {
   ASN1_TIME_diff: { parameters: ["buffer", "buffer", "pointer", "pointer"], result: "i32" },
 } as const;
 
-/** OpenSSL's functions, and how old they are. */
+/** OpenSSL's functions and version. */
 export interface Libssl {
   readonly ssl: Deno.DynamicLibrary<typeof SSL_SYMBOLS>["symbols"];
   readonly crypto: Deno.DynamicLibrary<typeof CRYPTO_SYMBOLS>["symbols"];
@@ -85,18 +89,19 @@ export interface Libssl {
   readonly minor: number;
 }
 
-/** The names under which the dynamic linker has OpenSSL 3. */
+/** The names by which the dynamic linker finds OpenSSL 3. */
 const NAMES = { ssl: "libssl.so.3", crypto: "libcrypto.so.3" };
 
 /**
  * Opens OpenSSL.
  *
- * @param names Where it is; tests name others.
- * @throws {TransportError} There is none, or it is older than 3.0. Nothing is then sent in plain.
+ * @param names Names of the libraries; tests use others.
+ * @throws {TransportError} OpenSSL is missing or older than 3.0. Data is not sent unencrypted
+ *   instead.
  */
 export function openLibssl(names = NAMES): Libssl {
   try {
-    // In this order: the second is what the first depends on.
+    // In this order: the first depends on the second.
     const ssl = Deno.dlopen(names.ssl, SSL_SYMBOLS).symbols;
     const crypto = Deno.dlopen(names.crypto, CRYPTO_SYMBOLS).symbols;
     const [major, minor] = [crypto.OPENSSL_version_major(), crypto.OPENSSL_version_minor()];
@@ -123,18 +128,18 @@ export function libssl(): Libssl {
   return library ??= openLibssl();
 }
 
-/** Whose error numbers {@link TlsError} has: OpenSSL's `ERR_LIB_SSL`. */
+/** The library whose error numbers {@link TlsError} has: OpenSSL's `ERR_LIB_SSL`. */
 const ERR_LIB_SSL = 20;
 
-/** The first error in OpenSSL's queue, which is emptied. */
+/** The first error of OpenSSL's queue, taken when the queue was emptied. */
 export interface TlsError {
-  /** OpenSSL's number, where its TLS part has found it; else 0. */
+  /** OpenSSL's number, if its TLS part has found the error; else 0. */
   readonly reason: number;
   /** In OpenSSL's words. */
   readonly text: string;
 }
 
-/** Takes what OpenSSL has found wrong; undefined if nothing was. */
+/** Takes OpenSSL's error; undefined if there was none. */
 export function takeTlsError(): TlsError | undefined {
   const { crypto } = libssl();
   let first: TlsError | undefined;
@@ -148,7 +153,7 @@ export function takeTlsError(): TlsError | undefined {
   }
 }
 
-/** A C string; undefined where there is none. */
+/** A C string; undefined for a null pointer. */
 export function textAt(pointer: Deno.PointerValue): string | undefined {
   return pointer === null ? undefined : Deno.UnsafePointerView.getCString(pointer);
 }

@@ -19,17 +19,20 @@ const DAY_MS = 24 * 3600 * 1000;
 const LOOK_MS = DAY_MS / 4;
 
 /**
- * Sees to it that a link is as private as its command line says. Files are looked at again at each
- * connection, so that a new key, or a renewed certificate, takes no restart.
+ * Ensures that a link is as private as its command line says. The files are checked again at each
+ * connection, so that a new key, or a renewed certificate, needs no restart.
  */
 export class LinkGuard {
   #security: UsedSecurity;
   readonly #role: TlsRole;
-  /** Whom the peer's certificate has to name; anybody of the authority's where empty. */
+  /**
+   * Names, one of which the peer's certificate must have; if empty, any certificate of the
+   * authority is accepted.
+   */
   readonly #names: readonly string[];
   readonly #sessionKeys: SessionKeys | undefined;
   #context: TlsContext | undefined;
-  /** What the files were when they were read, and on which day they were looked at last. */
+  /** Identity of the files when they were read, and the day of the last check. */
   #stamp = "";
   #day = 0;
 
@@ -46,12 +49,12 @@ export class LinkGuard {
   }
 
   /**
-   * Reads what there is to read, so that what is wrong with it is said before anything is done.
+   * Reads the credentials, so that their errors are reported before anything else happens.
    *
    * @param address Where a sender connects to, or a receiver listens.
-   * @param sessionKeys What a receiver's senders may bring by ssh, if there is a way for them to.
-   * @throws {TransportError} Credentials cannot be used, or OpenSSL cannot; {UsageError} a sender does
-   *   not know whose certificate to expect.
+   * @param sessionKeys The keys that senders may bring to a receiver by ssh, if that is possible.
+   * @throws {TransportError} The credentials or OpenSSL cannot be used; {UsageError} a sender does
+   *   not know which name to expect in the certificate.
    */
   static open(
     security: LinkSecurity,
@@ -65,24 +68,24 @@ export class LinkGuard {
     return guard;
   }
 
-  /** Whether connections are encrypted, so that a key that comes by ssh can be of use. */
+  /** Whether connections are encrypted, so that a key that comes by ssh can be used. */
   get isEncrypted(): boolean {
     return this.#security.kind !== "plain";
   }
 
-  /** The keys that come by ssh; undefined if there is no way for them to. */
+  /** The keys that come by ssh; undefined if none can come. */
   get sessionKeys(): SessionKeys | undefined {
     return this.#sessionKeys;
   }
 
   /**
-   * Lets an address through, of a peer or to listen at; where nothing is said of a network, a receiver
-   * that senders can come to by ssh takes those alone.
+   * Checks an address, of a peer or to listen at. Without an option for a network, a receiver that
+   * senders can reach by ssh accepts only those.
    *
    * @param ip Its 4 or 16 bytes.
    * @param text The address as the user wrote it.
-   * @throws {UsageError} It is another host's, and nothing would protect the link; {TransportError}
-   *   OpenSSL cannot be used.
+   * @throws {UsageError} The address is another host's, and nothing would protect the link;
+   *   {TransportError} OpenSSL cannot be used.
    */
   admit(ip: Uint8Array, text: string): void {
     const security = this.#security;
@@ -108,7 +111,7 @@ export class LinkGuard {
   }
 
   /**
-   * Lets a target through, by its name, so that the user hears of it before anything is done.
+   * Checks a target by its name, so that an error is reported before anything else happens.
    *
    * @throws {UsageError} as {@link admit}.
    */
@@ -117,9 +120,9 @@ export class LinkGuard {
   }
 
   /**
-   * Makes a connection of descriptors, which are closed with it.
+   * Makes a connection from descriptors, which are closed together with the connection.
    *
-   * @throws {TransportError} Credentials cannot be used by now. The descriptors are closed.
+   * @throws {TransportError} The credentials can no longer be used. The descriptors are closed.
    */
   transport(descriptors: Descriptors): Transport {
     if (this.#security.kind === "plain") return new PlainTransport(descriptors, "peer");
@@ -132,8 +135,8 @@ export class LinkGuard {
   }
 
   /**
-   * Looks at the credentials again and again for as long as the reactor runs, since two connections
-   * may be months apart: what expires soon, or can be used no longer, is told.
+   * Checks the credentials regularly for as long as the reactor runs, since two connections may be
+   * months apart: warns if they expire soon, or can no longer be used.
    */
   keepLooking(reactor: Reactor, periodMs = LOOK_MS): void {
     if (this.#security.kind === "plain") return;
@@ -178,13 +181,16 @@ function namesOf(security: LinkSecurity, role: TlsRole, address: Address): reado
   return expectedNames(security, address.kind === "tcp" ? address.host : undefined);
 }
 
-/** What was asked for, and what became of it. */
+/** The security that was requested, and what is done for it. */
 type UsedSecurity = LinkSecurity | { readonly kind: "session-keys" };
 
 /** Credentials, unread. */
 interface Credentials {
   readonly files: readonly string[];
-  /** Looks at them; what expires soon is told. @throws {TransportError} They cannot be used. */
+  /**
+   * Checks the credentials; warns if they expire soon. @throws {TransportError} They cannot be
+   * used.
+   */
   check(): void;
   make(): TlsContext;
 }

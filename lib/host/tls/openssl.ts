@@ -30,7 +30,7 @@ export const SSL_VERIFY_PEER = 1;
 export const SSL_VERIFY_FAIL_IF_NO_PEER_CERT = 2;
 export const SSL_FILETYPE_PEM = 1;
 
-/** What `SSL_get_error` says. */
+/** Results of `SSL_get_error`. */
 export const SSL_ERROR = {
   SSL: 1,
   WANT_READ: 2,
@@ -39,12 +39,12 @@ export const SSL_ERROR = {
   ZERO_RETURN: 6,
 } as const;
 
-/** What an info callback is told: a message of the handshake's kind is looked at. */
+/** Argument of an info callback: a handshake message is being processed. */
 export const SSL_CB_LOOP = 1;
 
 export const SSL_KEY_UPDATE_NOT_REQUESTED = 0;
 
-/** OpenSSL's own reasons; those of 1000 and more are alerts that the peer has sent. */
+/** OpenSSL's own reasons; numbers of 1000 and more are alerts that the peer has sent. */
 export const SSL_R = {
   CERTIFICATE_VERIFY_FAILED: 134,
   HTTPS_PROXY_REQUEST: 155,
@@ -63,10 +63,10 @@ export const SSL_R = {
   UNEXPECTED_EOF_WHILE_READING: 294,
 } as const;
 
-/** How much higher than an alert's own number its reason is. */
+/** The difference between an alert's reason and its number. */
 export const SSL_AD_REASON_OFFSET = 1000;
 
-/** The alerts that mean something to us; RFC 8446, section 6. */
+/** The alerts that kemari distinguishes; RFC 8446, section 6. */
 export const ALERT = {
   UNEXPECTED_MESSAGE: 10,
   BAD_RECORD_MAC: 20,
@@ -84,7 +84,7 @@ export const ALERT = {
   CERTIFICATE_REQUIRED: 116,
 } as const;
 
-/** What is wrong with a certificate: OpenSSL's `X509_V_ERR_…`. */
+/** Errors of a certificate: OpenSSL's `X509_V_ERR_…`. */
 export const X509_V_ERR = {
   UNABLE_TO_GET_ISSUER_CERT: 2,
   UNABLE_TO_GET_CRL: 3,

@@ -4,7 +4,7 @@ import { cString } from "../system/libc.ts";
 import { libssl, takeTlsError } from "./libssl.ts";
 import { SSL_CTRL, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS } from "./openssl.ts";
 
-/** Has OpenSSL look for one of these names in the peer's certificate. */
+/** Makes OpenSSL require one of these names in the peer's certificate. */
 export function expectNames(
   ssl: Deno.PointerValue,
   names: readonly string[],

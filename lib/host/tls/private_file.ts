@@ -1,11 +1,11 @@
 import { TransportError } from "../../errors.ts";
 
-/** More is no key file, and no certificate. */
+/** The largest key file or certificate. */
 const MAX_BYTES = 1 << 20;
-/** What a mode says about everybody but the owner. */
+/** The mode bits for everybody but the owner. */
 const OTHERS = 0o077;
 
-/** What a file was when it was looked at: another file, or other content, is another stamp. */
+/** Identity of a file when it was checked: another file, or other content, has another stamp. */
 export function stampOf(path: string): string {
   try {
     const { ino, mtime, size, mode, uid } = Deno.statSync(path);
@@ -16,11 +16,11 @@ export function stampOf(path: string): string {
 }
 
 /**
- * Looks whether a file can be read.
+ * Checks whether a file can be read.
  *
- * @param isPrivate Whether it holds a secret, which nobody but its owner, and no other owner than
- *   ourselves or root, may know.
- * @throws {TransportError} It cannot, is too large, or is no secret.
+ * @param isPrivate Whether the file holds a secret. Its owner must be this user or root, and nobody
+ *   else may have access.
+ * @throws {TransportError} The file cannot be read, is too large, or is not secret.
  */
 export function checkFile(path: string, isPrivate: boolean): void {
   const fail = (what: string, hint?: string, cause?: unknown): never => {

@@ -1,12 +1,11 @@
 import { addressOf } from "../system/channel.ts";
 
-/** What one TLS record holds at the most; RFC 8446, section 5.1. */
+/** The most bytes in a TLS record; RFC 8446, section 5.1. */
 export const RECORD_BYTES = 16 * 1024;
 
 /**
- * Pieces that wait to be encrypted, cut into what one record each can hold. A record's worth of one
- * piece is taken from where it lies; smaller ones are gathered, so that no record is small while
- * more waits.
+ * Pieces that wait to be encrypted, cut into records. A full record from a single piece is not
+ * copied; smaller pieces are gathered, so that no record is small while more data waits.
  */
 export class RecordQueue {
   #pieces: Uint8Array[] = [];
@@ -16,10 +15,10 @@ export class RecordQueue {
   #written = 0;
   readonly #gathered = new Uint8Array(RECORD_BYTES);
   readonly #gatheredAddress = addressOf(this.#gathered.buffer);
-  /** The memory that the last large piece lay in: pieces of one segment come in rows. */
+  /** The memory of the last large piece: pieces of a segment come one after another. */
   #memory: ArrayBufferLike = this.#gathered.buffer;
   #memoryAddress = this.#gatheredAddress;
-  /** The record that is to be written: the very same until it is. */
+  /** The next record to be written; it does not change until it is written. */
   #address = 0;
   #length = 0;
 
@@ -43,17 +42,20 @@ export class RecordQueue {
     }
   }
 
-  /** Where the next record's bytes lie; read with {@link nextLength}. To be called while any wait. */
+  /**
+   * Address of the next record's bytes; their number is {@link nextLength}. Only to be called while
+   * bytes wait.
+   */
   nextAddress(): number {
     if (this.#length === 0) this.#prepare();
     return this.#address;
   }
-  /** How many they are: 1 to {@link RECORD_BYTES}. */
+  /** Number of bytes in the next record: 1 to {@link RECORD_BYTES}. */
   get nextLength(): number {
     return this.#length;
   }
 
-  /** The record has been written. */
+  /** Notes that the record has been written. */
   advance(): void {
     let left = this.#length;
     this.#length = 0;
@@ -74,7 +76,7 @@ export class RecordQueue {
     }
   }
 
-  /** Takes out all that waits: somebody else writes it. Counts as never pushed. */
+  /** Takes out all waiting bytes, for another writer. They count as never pushed. */
   takeRest(): Uint8Array[] {
     const rest = this.#pieces.slice(this.#first);
     if (this.#offset > 0) rest[0] = rest[0].subarray(this.#offset);

@@ -4,15 +4,15 @@ import { TlsContext } from "./tls_context.ts";
 import { TlsTransport } from "./tls_transport.ts";
 
 /**
- * Makes an encrypted connection of a sender's descriptors, with a key that is for this one session.
+ * Makes an encrypted connection from a sender's descriptors, with a key for this session only.
  *
- * @param descriptors Closed with the connection; at once if there is to be none.
+ * @param descriptors Closed together with the connection; at once if there is an error.
  * @throws {TransportError} OpenSSL cannot be used.
  */
 export function sessionTransport(descriptors: Descriptors, key: PresharedKey): Transport {
   let context: TlsContext | undefined;
   try {
-    context = TlsContext.ofKeys("sender", [key]);
+    context = TlsContext.ofSessionKey(key);
     return new TlsTransport(descriptors, context);
   } catch (error) {
     descriptors.close();

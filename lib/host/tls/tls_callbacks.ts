@@ -1,27 +1,27 @@
 /**
- * What OpenSSL asks and tells us while it shakes hands or reads: which key is meant, and that a
- * message of the handshake's kind has come. It calls on our own thread, inside of a call of ours, so
- * that the connection which made that call is the one in question.
+ * OpenSSL's callbacks during handshakes and reads: they ask for the key of a name, and report
+ * handshake messages. OpenSSL calls them on our own thread, within a call of ours, so they belong
+ * to the connection which made that call.
  */
 import { foreignText } from "../../foreign_text.ts";
 import { MAX_IDENTITY_BYTES, type PresharedKey } from "../../keys/psk_file.ts";
 import { SSL_CB_LOOP } from "./openssl.ts";
 
-/** The connection that OpenSSL works for during a call. */
+/** The connection that made the current call. */
 export interface TlsCaller {
-  /** A sender says the first. */
+  /** A sender's key is the first. */
   readonly keys: readonly PresharedKey[];
-  /** The key that a receiver knows by this name. */
+  /** The receiver's key of a name. */
   keyOf(identity: string): PresharedKey | undefined;
-  /** A sender has said this; undefined is told where no key has that name. */
+  /** Notes the key name that a sender has sent; undefined if no key has that name. */
   identified(identity: string, key: PresharedKey | undefined): void;
-  /** The handshake has got further, or a key update has come. */
+  /** Notes that a handshake message or a key update has come. */
   stepped(): void;
 }
 
 let caller: TlsCaller | undefined;
 
-/** What OpenSSL is called for from here to {@link endCalls} is this connection's. */
+/** All calls from here to {@link endCalls} are for this connection. */
 export function beginCalls(connection: TlsCaller): void {
   caller = connection;
 }
@@ -30,7 +30,7 @@ export function endCalls(): void {
   caller = undefined;
 }
 
-/** The name that a stranger has said, whatever bytes it is made of. */
+/** The key name that a stranger has sent, which may be any bytes. */
 function identityAt(said: Deno.PointerObject): string {
   const view = new Deno.UnsafePointerView(said);
   const bytes = new Uint8Array(MAX_IDENTITY_BYTES);
@@ -42,7 +42,7 @@ function identityAt(said: Deno.PointerObject): string {
   return foreignText(bytes.subarray(0, length), MAX_IDENTITY_BYTES);
 }
 
-/** @returns The key's length; 0 where it does not fit, or nobody asks. */
+/** @returns The key's length; 0 if it does not fit, or there is no current connection. */
 function giveKey(key: PresharedKey | undefined, to: Deno.PointerValue, most: number): number {
   if (key === undefined || to === null || key.key.length > most) return 0;
   new Uint8Array(Deno.UnsafePointerView.getArrayBuffer(to, key.key.length)).set(key.key);
@@ -82,7 +82,7 @@ function makeCallbacks() {
 
 let callbacks: ReturnType<typeof makeCallbacks> | undefined;
 
-/** Where OpenSSL finds us; for as long as the process lives. */
+/** Addresses of the callbacks; they live as long as the process. */
 export function tlsCallbacks(): ReturnType<typeof makeCallbacks> {
   return callbacks ??= makeCallbacks();
 }

@@ -1,4 +1,4 @@
-/** What all connections of one end have in common: its credentials, and how it speaks TLS. */
+/** Shared by all connections of an end: its credentials, and its TLS settings. */
 import { TransportError } from "../../errors.ts";
 import { kernelVersion, mayAskForKernelTls } from "../../decisions/kernel_tls.ts";
 import { tlsCiphers } from "../../decisions/tls_ciphers.ts";
@@ -45,19 +45,23 @@ export interface TlsHandle {
   readonly output: Deno.PointerValue;
 }
 
-/** An `SSL_CTX`; connections that were made from it live on when it is freed. */
+/** An `SSL_CTX`; its connections live on after it is freed. */
 export class TlsContext {
   readonly #pointer: Deno.PointerValue;
   /** Whether the kernel is asked to encrypt what is sent. */
   readonly #asksKernel: boolean;
+  /** Whether a sender's key is good for one session only. */
+  readonly isForOneSession: boolean;
 
   private constructor(
     readonly role: TlsRole,
-    /** Empty where certificates are used. */
+    /** Empty if certificates are used. */
     readonly keys: readonly PresharedKey[],
-    /** What a receiver knows besides; they come and go. */
+    /** Further keys of a receiver; they come and go. */
     readonly sessionKeys?: SessionKeys,
+    isForOneSession = false,
   ) {
+    this.isForOneSession = isForOneSession;
     const { major, minor } = libssl();
     this.#asksKernel = mayAskForKernelTls(kernelVersion(Deno.osRelease()), [major, minor]);
     this.#pointer = newContext(libssl(), role, this.#asksKernel);
@@ -65,6 +69,8 @@ export class TlsContext {
     const { client, server } = tlsCallbacks();
     if (role === "receiver" && (keys.length > 0 || sessionKeys !== undefined)) {
       ssl.SSL_CTX_set_psk_server_callback(this.#pointer, server);
+      // With certificates beside a key, OpenSSL wants it: SSL_CTX_set_session_id_context(3).
+      ssl.SSL_CTX_set_session_id_context(this.#pointer, cString("kemari"), 6);
     } else if (keys.length > 0) ssl.SSL_CTX_set_psk_client_callback(this.#pointer, client);
   }
 
@@ -77,11 +83,16 @@ export class TlsContext {
     return new TlsContext(role, keys, sessionKeys);
   }
 
+  /** Of a sender that ssh has brought a key for. @throws {TransportError} as {@link ofKeys}. */
+  static ofSessionKey(key: PresharedKey): TlsContext {
+    return new TlsContext("sender", [key], undefined, true);
+  }
+
   /**
-   * Both ends have to have a certificate from the authority in `files.ca`; a sender with a session's key
+   * Both ends need a certificate from the authority in `files.ca`; a sender with a session's key
    * needs none.
    *
-   * @throws {TransportError} OpenSSL cannot be used, or does not take a file.
+   * @throws {TransportError} OpenSSL cannot be used, or does not accept a file.
    */
   static ofCertificates(
     role: TlsRole,
@@ -96,6 +107,12 @@ export class TlsContext {
       context.free();
       throw error;
     }
+  }
+
+  /** The key that a sender means by this name. */
+  keyOf(identity: string): PresharedKey | undefined {
+    return this.keys.find((key) => key.identity === identity) ??
+      this.sessionKeys?.find(identity, performance.now());
   }
 
   /**
@@ -129,12 +146,12 @@ export class TlsContext {
   }
 }
 
-/** Where an end's certificates are: PEM files. */
+/** Paths of an end's certificates: PEM files. */
 export interface CertificateFiles {
   readonly ca: string;
   readonly certificate: string;
   readonly key: string;
-  /** What the authority has revoked, if it says so. */
+  /** The authority's revocation list, if there is one. */
   readonly crl?: string;
 }
 
@@ -145,13 +162,13 @@ function newContext({ ssl }: Libssl, role: TlsRole, asksKernel: boolean): Deno.P
     ssl.SSL_CTX_ctrl(context, command, value, null);
   control(SSL_CTRL.SET_MIN_PROTO_VERSION, TLS1_3_VERSION);
   control(SSL_CTRL.SET_MAX_PROTO_VERSION, TLS1_3_VERSION);
-  // A write is told record by record, and repeated from wherever its bytes are by then.
+  // A write reports each record, and may be repeated from another address.
   control(SSL_CTRL.MODE, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
-  // A read comes back from time to time, however many messages there are that hold no bytes of ours.
+  // A read returns from time to time, however many messages without data arrive.
   control(SSL_CTRL.CLEAR_MODE, SSL_MODE_AUTO_RETRY);
   control(SSL_CTRL.SET_READ_AHEAD, 1n);
   ssl.SSL_CTX_set_default_read_buffer_len(context, BigInt(BUFFER_BYTES));
-  // Nothing is resumed: each connection proves anew who is there.
+  // No session is resumed: each connection proves again who is there.
   control(SSL_CTRL.SET_SESS_CACHE_MODE, 0n);
   ssl.SSL_CTX_set_num_tickets(context, 0n);
   ssl.SSL_CTX_set_options(

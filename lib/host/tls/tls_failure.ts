@@ -1,26 +1,28 @@
-/** What is said when a TLS connection fails: what was found, and what there is to do. */
+/** Error messages for a failed TLS connection: the cause, and what to do. */
 import type { TlsRole } from "./tls_context.ts";
 import { ALERT, SSL_AD_REASON_OFFSET, SSL_R, X509_V_ERR } from "./openssl.ts";
 
-/** What is known then. */
+/** The facts about a failure. */
 export interface SeenFailure {
-  /** Which end we are. */
+  /** Our own end. */
   readonly role: TlsRole;
-  /** By what we prove who we are. */
+  /** How the ends prove who they are. */
   readonly by: "key" | "certificate";
-  /** Whether the peer has proven nothing yet, or may not have accepted us. */
+  /** Whether the peer has not proven who it is yet, or may not have accepted us. */
   readonly inHandshake: boolean;
-  /** OpenSSL's `SSL_R_…`; 0 where it has none. */
+  /** OpenSSL's `SSL_R_…`; 0 if there is none. */
   readonly reason: number;
   /** OpenSSL's words for it. */
   readonly text: string;
-  /** OpenSSL's `X509_V_ERR_…`, 0 for a certificate that is good; and its words. */
+  /** OpenSSL's `X509_V_ERR_…`, 0 for a valid certificate; and OpenSSL's words for it. */
   readonly verified: number;
   readonly verifiedText: string;
-  /** The name of the key that a sender has said, ourselves or the peer. */
+  /** The name of the key that the sender has sent: this end or the peer. */
   readonly identity?: string;
-  /** Whether we have a key of that name. */
+  /** Whether this end has a key of that name. */
   readonly isKnown?: boolean;
+  /** Whether ssh has brought that key, for one session. */
+  readonly isSessionKey?: boolean;
 }
 
 export interface FailureWords {
@@ -29,6 +31,9 @@ export interface FailureWords {
 }
 
 const SAME_FILE = "give both ends the same --key file";
+const ONE_SESSION =
+  "a key that ssh has brought is good for a minute, at the recv that ssh has found: " +
+  "does another one listen at this address?";
 const SAME_CREDENTIALS = "both ends need the same --key, or a --tls-dir of the same authority";
 
 /** Puts a failure into words. */
@@ -77,7 +82,7 @@ export function tlsFailure(seen: SeenFailure): FailureWords {
   return { message: `TLS with ${peer} did not come about: ${seen.text}`, hint: SAME_CREDENTIALS };
 }
 
-/** We do not believe the peer's certificate. */
+/** The peer's certificate was not accepted here. */
 function badCertificate({ verified, verifiedText, role }: SeenFailure, peer: string): FailureWords {
   const whose = `${peer}'s certificate`;
   switch (verified) {
@@ -116,7 +121,7 @@ function badCertificate({ verified, verifiedText, role }: SeenFailure, peer: str
   }
 }
 
-/** The peer has said in an alert that it does not want us. */
+/** The peer has refused us in an alert. */
 function refusedByPeer(seen: SeenFailure, peer: string, alert: number): FailureWords {
   const { by, identity, inHandshake } = seen;
   const ours = `${peer} refuses our certificate`;
@@ -139,12 +144,13 @@ function refusedByPeer(seen: SeenFailure, peer: string, alert: number): FailureW
     case ALERT.PROTOCOL_VERSION:
       return { message: `${peer} speaks no TLS 1.3`, hint: "only TLS 1.3 is spoken" };
   }
+  const keyHint = seen.isSessionKey ? ONE_SESSION : SAME_FILE;
   if (!inHandshake) return { message: `${peer} ended the connection: ${seen.text}` };
   if (by === "key" && (alert === ALERT.HANDSHAKE_FAILURE || alert === ALERT.UNKNOWN_PSK_IDENTITY)) {
-    return { message: `${peer} knows no key "${identity}"`, hint: SAME_FILE };
+    return { message: `${peer} knows no key "${identity}"`, hint: keyHint };
   }
   if (by === "key" && (alert === ALERT.ILLEGAL_PARAMETER || alert === ALERT.DECRYPT_ERROR)) {
-    return { message: `${peer}'s key "${identity}" is another one`, hint: SAME_FILE };
+    return { message: `${peer}'s key "${identity}" is another one`, hint: keyHint };
   }
   return { message: `${peer} refuses us: ${seen.text}`, hint: SAME_CREDENTIALS };
 }

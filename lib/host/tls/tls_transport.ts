@@ -13,29 +13,29 @@ import { TlsOutput, waitsFor } from "./tls_output.ts";
 import { type FailureWords, tlsFailure } from "./tls_failure.ts";
 import { type TlsNeeds, TlsWatch } from "./tls_watch.ts";
 
-/** How much is written under one key: a sixth of what AES-GCM may (RFC 8446, section 5.5). */
+/** How much is written under one key: a sixth of AES-GCM's limit (RFC 8446, section 5.5). */
 const RECORDS_PER_KEY = 2 ** 22;
 /**
- * Steps of the handshake's kind that a peer may have us take later: some, and one for so many
- * records. A renewal of its keys takes three (measured).
+ * Limit of handshake steps that a peer may cause after the handshake: some, and one more for a
+ * number of records. A renewal of its keys takes three (measured).
  */
 const SPARE_STEPS = 256;
 const RECORDS_PER_STEP = 256;
-/** Of 64 KiB, that are thrown away before a connection is closed over bytes that nobody believes. */
+/** Reads of 64 KiB that are discarded at most before an untrusted connection is closed. */
 const DROPPED_PIECES = 64;
 const FLOOD = "the peer floods this connection with key updates";
 
-export interface TlsOptions {
+export interface TlsSettings {
   readonly names?: readonly string[];
   readonly recordsPerKey?: number;
 }
 
 /** Where a connection is. */
 type TlsState =
-  /** Neither end knows who the other is. */
+  /** Neither end knows yet who the other is. */
   | { readonly at: "shaking" }
   | { readonly at: "open" }
-  /** Nothing of it is believed any more: once a reader has been told, what still comes is dropped. */
+  /** No data is trusted any more: after the reader got the error, further data is dropped. */
   | { readonly at: "failed"; readonly error: TransportError; told: boolean }
   | { readonly at: "closed" };
 
@@ -62,10 +62,10 @@ export class TlsTransport implements Transport, TlsCaller, TlsNeeds {
   #readNeeds: "read" | "write" = "read";
   #writeNeeds: "read" | "write" = "write";
   #mayHaveMore = false;
-  /** The peer has said that nothing follows. */
+  /** The peer has announced the end of its data. */
   #hasEnded = false;
   #saidEnd = false;
-  /** Nothing more can be written; what the peer has said before can still be read. */
+  /** Writing is no longer possible; the peer's earlier data can still be read. */
   #writeError: TransportError | undefined;
   #readRecords = 0;
   #steps = 0;
@@ -74,14 +74,14 @@ export class TlsTransport implements Transport, TlsCaller, TlsNeeds {
   #memoryAddress = 0;
 
   /**
-   * @param descriptors Closed with this.
-   * @param options Whom the peer's certificate has to name, one of these names, or anybody where there
-   *   are none; and after how many records a key is renewed.
+   * @param descriptors Closed together with this object.
+   * @param options Names, one of which the peer's certificate must have (any certificate if there
+   *   are none); and after how many records a key is renewed.
    */
   constructor(
     descriptors: Descriptors,
     context: TlsContext,
-    { names = [], recordsPerKey = RECORDS_PER_KEY }: TlsOptions = {},
+    { names = [], recordsPerKey = RECORDS_PER_KEY }: TlsSettings = {},
   ) {
     this.name = descriptors.name;
     this.isSocket = descriptors.isSocket;
@@ -129,8 +129,7 @@ export class TlsTransport implements Transport, TlsCaller, TlsNeeds {
   }
 
   keyOf(identity: string): PresharedKey | undefined {
-    return this.keys.find((key) => key.identity === identity) ??
-      this.#context.sessionKeys?.find(identity, performance.now());
+    return this.#context.keyOf(identity);
   }
 
   identified(identity: string, key: PresharedKey | undefined): void {
@@ -146,10 +145,10 @@ export class TlsTransport implements Transport, TlsCaller, TlsNeeds {
   }
 
   /**
-   * Gets the handshake further.
+   * Continues the handshake.
    *
-   * @returns Whether it is done.
-   * @throws {TransportError} in the phase `handshake`: the peer is not whom we expect, or is gone.
+   * @returns Whether the handshake is done.
+   * @throws {TransportError} in the phase `handshake`: the peer is not the expected one.
    */
   handshake(): boolean {
     if (this.#state.at === "failed") throw this.#state.error;
@@ -175,7 +174,7 @@ export class TlsTransport implements Transport, TlsCaller, TlsNeeds {
     if (this.#said?.isKnown) this.#context.sessionKeys?.use(this.#said.identity);
     this.#readNeeds = "read";
     this.#steps = 0;
-    // The peer's first bytes may have been read together with its last of the handshake.
+    // The peer's first data may have been read together with the last bytes of its handshake.
     this.#mayHaveMore = true;
     this.#output.begin(this.#descriptors.output, this.name);
   }
@@ -211,7 +210,7 @@ export class TlsTransport implements Transport, TlsCaller, TlsNeeds {
         }
         if (why === SSL_ERROR.ZERO_RETURN) {
           this.#hasEnded = true;
-          // Behind what came before it, it is to be told still.
+          // The end is reported after the data that came before it.
           this.#mayHaveMore = total > 0;
           return total;
         }
@@ -252,8 +251,8 @@ export class TlsTransport implements Transport, TlsCaller, TlsNeeds {
   }
 
   /**
-   * Throws away what has come, as far as it is here: a socket that is closed over unread bytes may
-   * take our alert with it, which says why.
+   * Discards the received bytes: closing a socket with unread bytes may destroy our alert, which
+   * says why.
    */
   #drop(): void {
     const scrap = new Uint8Array(64 * 1024);
@@ -266,14 +265,14 @@ export class TlsTransport implements Transport, TlsCaller, TlsNeeds {
     }
   }
 
-  /** Says that this is all, so that the peer knows that nothing was cut off; where all is written. */
+  /** Announces the end, once everything is written: so the peer knows that nothing was cut off. */
   #sayEnd(): void {
     if (this.#state.at !== "open" || this.#saidEnd || this.pendingBytes > 0) return;
     this.#saidEnd = libssl().ssl.SSL_shutdown(this.#ssl) >= 0;
     if (!this.#saidEnd) takeTlsError();
   }
 
-  /** Ends a read that has met a fault: what was read before it counts. */
+  /** Ends a read that has failed: the data before the failure counts. */
   #endRead(total: number, error: TransportError): ReadResult {
     if (total === 0 && this.#state.at === "failed") this.#state.told = true;
     if (total === 0) throw error;
@@ -281,7 +280,7 @@ export class TlsTransport implements Transport, TlsCaller, TlsNeeds {
     return total;
   }
 
-  /** Tells of the fault once. What comes then is thrown away, so that closing does not take our alert with it. */
+  /** Reports the failure once. Later bytes are discarded: closing must not destroy our alert. */
   #readFailed(failed: Extract<TlsState, { at: "failed" }>, scrap: Uint8Array<ArrayBuffer>) {
     if (!failed.told) {
       failed.told = true;
@@ -292,10 +291,10 @@ export class TlsTransport implements Transport, TlsCaller, TlsNeeds {
   }
 
   /**
-   * Notes what has become of a call.
+   * Notes the result of a call.
    *
-   * @param why What `SSL_get_error` says.
-   * @param code The system's error number, right behind the call.
+   * @param why Result of `SSL_get_error`.
+   * @param code The system's error number, taken right after the call.
    */
   #fail(phase: TransportPhase, why: number, code: number): TransportError {
     const { ssl, crypto } = libssl();
@@ -316,6 +315,7 @@ export class TlsTransport implements Transport, TlsCaller, TlsNeeds {
       text: found?.text ?? "unexpected end",
       verified,
       verifiedText: textAt(crypto.X509_verify_cert_error_string(BigInt(verified))) ?? "",
+      isSessionKey: this.#context.isForOneSession,
       ...this.#said,
     });
     return this.#failWith(inHandshake ? "handshake" : phase, words);

@@ -1,18 +1,18 @@
 import type { Reactor, Watch, WatchHandlers } from "../system/reactor.ts";
 import type { Descriptors } from "../system/transport.ts";
 
-/** What a connection waits for before it can be read or written, and whether it need not wait. */
+/** The events that a connection waits for before it can be read or written. */
 export interface TlsNeeds {
   /** While true, both reading and writing wait for {@link readNeeds}. */
   readonly isShaking: boolean;
-  /** What the descriptor has to be ready for before a read, or the handshake, gets further. */
+  /** What the descriptor must be ready for before a read, or the handshake, can continue. */
   readonly readNeeds: "read" | "write";
   readonly writeNeeds: "read" | "write";
-  /** Whether decrypted bytes, or an end, may lie in memory already: no descriptor tells of these. */
+  /** Whether decrypted bytes, or the end, may be in memory already: no descriptor reports these. */
   readonly mayHaveMore: boolean;
 }
 
-/** Waits for a TLS connection, in what its callers mean by readable and writable. */
+/** Waits until a TLS connection is readable or writable for its callers. */
 export class TlsWatch implements Watch {
   readonly #reactor: Reactor;
   readonly #needs: TlsNeeds;
@@ -45,12 +45,12 @@ export class TlsWatch implements Watch {
     this.#output.stop();
   }
 
-  /** A descriptor is ready for this. */
+  /** Notes that a descriptor is ready. */
   #ready(what: "read" | "write"): void {
     const { isShaking, readNeeds, writeNeeds } = this.#needs;
     if (isShaking ? readNeeds === what && (this.#reads || this.#writes) : false) {
       if (this.#reads) this.#handlers.readable?.();
-      // What waited for the handshake need wait no longer.
+      // Callers that waited for the handshake can go on.
       if (this.#mayWrite && (!this.#needs.isShaking || !this.#reads)) this.#handlers.writable?.();
     } else {
       if (this.#reads && readNeeds === what) this.#handlers.readable?.();
@@ -63,7 +63,7 @@ export class TlsWatch implements Watch {
     return !this.#stopped && this.#writes;
   }
 
-  /** Has the descriptors watched for what is needed now. */
+  /** Watches the descriptors for the events that are needed now. */
   #wait(): void {
     if (this.#stopped) return;
     const { isShaking, readNeeds, writeNeeds, mayHaveMore } = this.#needs;

@@ -6,6 +6,8 @@ import { ensurePrefix } from "./prefix.ts";
 
 interface Tool {
   readonly packageNames: readonly string[];
+  /** Packages that these depend on, and do not need when they are only unpacked. */
+  readonly assumed?: readonly string[];
   readonly path: string;
   /** Arguments that always come first. */
   readonly args?: readonly string[];
@@ -18,6 +20,33 @@ const TOOLS: Record<string, Tool> = {
   socat: { packageNames: ["socat"], path: "usr/bin/socat" },
   etcd: { packageNames: ["etcd-server"], path: "usr/bin/etcd" },
   openssl: { packageNames: ["openssl"], path: "usr/bin/openssl" },
+  ssh: { packageNames: ["openssh-client"], assumed: ["adduser", "passwd"], path: "usr/bin/ssh" },
+  "ssh-keygen": {
+    packageNames: ["openssh-client"],
+    assumed: ["adduser", "passwd"],
+    path: "usr/bin/ssh-keygen",
+  },
+  sshd: {
+    packageNames: ["openssh-server"],
+    assumed: [
+      "adduser",
+      "debconf",
+      "dpkg",
+      "init-system-helpers",
+      "libpam-modules",
+      "libpam-runtime",
+      "lsb-base",
+      "openssh-client",
+      "openssh-sftp-server",
+      "passwd",
+      "procps",
+      "runit-helper",
+      "ucf",
+    ],
+    path: "usr/sbin/sshd",
+    // Later ones are several programs, which know each other by paths.
+    provisionedOnly: true,
+  },
   iperf3: { packageNames: ["iperf3"], path: "usr/bin/iperf3" },
   nbdkit: { packageNames: ["nbdkit"], path: "usr/bin/nbdkit" },
   nbdinfo: { packageNames: ["libnbd-bin"], path: "usr/bin/nbdinfo" },
@@ -56,7 +85,12 @@ export async function ensureTool(name: string, options: ProvisionOptions = {}): 
   if (own) return own;
   const prefix = await ensurePrefix({
     name: `tool-${name}`,
-    set: { suites: ["bookworm"], components: ["main"], packages: tool.packageNames },
+    set: {
+      suites: ["bookworm"],
+      components: ["main"],
+      packages: tool.packageNames,
+      assumed: tool.assumed,
+    },
     programs: [{ name, path: tool.path, args: tool.args }],
   }, options);
   return `${prefix}/${name}`;

@@ -44,10 +44,14 @@ export abstract class KemariPair<V extends PairedVm> implements AsyncDisposable 
   /** Starts a QEMU that is what the primary is and waits for a stream on its stdin. */
   protected abstract startSecondary(stdin: { readonly path: string }): Promise<V>;
 
-  /** Where the sender finds the receiver. */
+  /** Where the receiver listens, and the sender finds it. */
   get link(): string {
     return `unix:${this.folder}/link`;
   }
+  /** Where the receiver listens instead. */
+  listen: string | undefined;
+  /** What the sender is told instead: its target, and options that belong to that. */
+  target: readonly string[] | undefined;
   get recvControl(): string {
     return `${this.folder}/recv`;
   }
@@ -62,7 +66,14 @@ export abstract class KemariPair<V extends PairedVm> implements AsyncDisposable 
     await new Deno.Command("mkfifo", { args: [fifo] }).output();
     const process = this.own(
       new KemariProcess(
-        ["recv", this.link, "--control", this.recvControl, ...PATIENCE, ...options],
+        [
+          "recv",
+          this.listen ?? this.link,
+          "--control",
+          this.recvControl,
+          ...PATIENCE,
+          ...options,
+        ],
         { stdout: { path: fifo } },
       ),
     );
@@ -89,7 +100,7 @@ export abstract class KemariPair<V extends PairedVm> implements AsyncDisposable 
 
   /** Starts `kemari protect` on the primary. */
   protect(...options: string[]): KemariProcess {
-    const words = ["protect", "--qmp", this.primary.qmpPath, this.link];
+    const words = ["protect", "--qmp", this.primary.qmpPath, ...this.target ?? [this.link]];
     const control = ["--control", this.sendControl];
     return this.own(new KemariProcess([...words, ...control, ...PATIENCE, ...options]));
   }

@@ -146,6 +146,10 @@ export class Vm implements AsyncDisposable {
    */
   static async start(options: VmOptions): Promise<Vm> {
     const folder = await Deno.makeTempDir({ prefix: "kemari-vm-" });
+    if (options.signal?.aborted) {
+      await Deno.remove(folder);
+      throw options.signal.reason;
+    }
     // QEMU connects to us: a socket that QEMU serves drops what is said before we connect.
     const listeners = ["console", "agent"].map((name) =>
       Deno.listen({ transport: "unix", path: `${folder}/${name}` })

@@ -1,4 +1,4 @@
-/** The client's side of the wire, as far as tests need it: what it says, and what it is told. */
+/** For tests: the client's messages, and the decoding of the server's. */
 import {
   CHUNK_HEADER_BYTES,
   IHAVEOPT,
@@ -54,7 +54,7 @@ export function encodeText(text: string): Uint8Array<ArrayBuffer> {
   return concatenate(u32(encoded.length), encoded);
 }
 
-/** @param lengthBytes What the header says, where that is not the data's length. */
+/** @param lengthBytes The length in the header, if it is not the data's. */
 export function encodeOption(
   option: number,
   data: Uint8Array = new Uint8Array(0),
@@ -86,7 +86,7 @@ export function encodeContexts(
   return encodeOption(option, data);
 }
 
-/** Haggling of a client that wants all there is. */
+/** The haggling of a client that wants every feature. */
 export function encodeFullHandshake(name: string): Uint8Array<ArrayBuffer> {
   return concatenate(
     u32(3),
@@ -96,7 +96,7 @@ export function encodeFullHandshake(name: string): Uint8Array<ArrayBuffer> {
   );
 }
 
-/** What a request is made of; what is left out is 0. */
+/** The fields of a request; fields that are left out are 0. */
 export interface RequestFields {
   readonly flags?: number;
   readonly cookie?: number;
@@ -157,7 +157,7 @@ export type Reply =
 /**
  * Decodes replies; `bytes` must hold whole ones only.
  *
- * @param readLength Bytes that the read of this cookie asked for: a simple reply does not say.
+ * @param readLength The length of the read with this cookie, which a simple reply does not have.
  */
 export function decodeReplies(
   bytes: Uint8Array,
@@ -190,7 +190,7 @@ export function decodeReplies(
   return replies;
 }
 
-/** An error's number and text, whichever way it came; `undefined` for a success. */
+/** An error's number and text, from either kind of reply; `undefined` for success. */
 export function errorOf(reply: Reply): { error: number; message: string; offset?: number } | void {
   if (reply.kind === "simple") {
     return reply.error === 0 ? undefined : { error: reply.error, message: "" };
@@ -207,5 +207,5 @@ export function errorOf(reply: Reply): { error: number; message: string; offset?
     : found;
 }
 
-/** Says goodbye. */
+/** Disconnects. */
 export const DISCONNECT = encodeRequest(NBD_CMD.DISC);

@@ -7,10 +7,10 @@ import { NBD_STATE_ZERO } from "../wire.ts";
 export class MemoryDisk implements RequestVisitor {
   readonly content: Uint8Array;
   readonly log: string[] = [];
-  /** Set once the session exists, which in turn wants its visitor. */
+  /** Set when the session exists, whose constructor needs this visitor. */
   session!: NbdServerSession;
   negotiated: Negotiated | undefined;
-  /** How many more requests are welcome. */
+  /** How many more requests it takes. */
   welcome = Infinity;
 
   constructor(sizeBytes: number) {

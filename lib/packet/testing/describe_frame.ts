@@ -3,7 +3,7 @@ import { decodeEthernet, ETHERTYPE, macText } from "../ethernet.ts";
 import { decodeIpv4, decodeTcp, decodeUdp, IP_PROTOCOL, ipv4Text } from "../ipv4.ts";
 
 /**
- * One line on a frame, for logs and failed tests. It takes any bytes.
+ * Describes a frame in a line, for logs and failed tests. Takes any bytes.
  *
  * ```ts
  * import assert from "node:assert/strict";

@@ -2,7 +2,7 @@ import { ETHERTYPE, MAC_BYTES } from "../ethernet.ts";
 import { ARP_OPERATION, encodeArp } from "../arp.ts";
 
 /**
- * The frame by which a machine says to everyone that an IP address is at its hardware address.
+ * The frame by which a machine announces to everyone that an IP address is at its hardware address.
  *
  * @param mac 6 bytes.
  * @param ip 4 bytes.

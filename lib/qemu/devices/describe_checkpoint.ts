@@ -2,9 +2,9 @@
  * The description of a checkpoint's device state.
  *
  * QEMU describes a COLO migration's first pass and none of its checkpoints. Their states may have
- * another shape: of a VM whose protection began in its firmware, the first pass lacks what devices
- * have only once a driver has set them up. QEMU loads such a state all the same; whoever
- * finds its way by the description does not. A machine with `suppress-vmdesc=on` describes nothing.
+ * another shape: if the protection of a VM began in its firmware, the first pass lacks what devices
+ * have only when a driver has set them up. QEMU loads such a state all the same; a reader that
+ * relies on the description cannot. A machine with `suppress-vmdesc=on` describes nothing.
  */
 import { WireError } from "../../errors.ts";
 import { partitionDeviceState } from "./device_partition.ts";
@@ -14,13 +14,13 @@ import { deviceKey, parseVmdesc, type Vmdesc, type VmdescDevice } from "./vmdesc
 import { SECTION } from "../wire.ts";
 
 /**
- * Describes a checkpoint's device state by the description of another state of the same VM. A section
- * that does not fit is described as one buffer of as many bytes as it has.
+ * Describes a checkpoint's device state by the description of another state of the same VM. A
+ * section that does not fit is described as one buffer of as many bytes as it has.
  *
  * @param json Not changed.
  * @param device From the first section's type byte up to and including EOF. Not changed.
- * @returns `json` itself where it fits already, where it is no description, or where the state's
- *   sections cannot be made out: a QEMU loads the state all the same.
+ * @returns `json` itself if it fits already, if it is not a description, or if the state's sections
+ *   cannot be found: QEMU loads the state all the same.
  */
 export function describeCheckpoint(json: Uint8Array, device: Uint8Array): Uint8Array {
   try {
@@ -32,18 +32,19 @@ export function describeCheckpoint(json: Uint8Array, device: Uint8Array): Uint8A
     const anew = describeAnew(json, described, device, sections);
     return fits(device, parseVmdesc(anew, 0)) ? anew : json;
   } catch {
-    // Whatever a peer has written there, what nobody may need must not keep a VM from going on.
+    // Whatever a peer has written there: a description that may not be needed must not keep a VM
+    // from going on.
     return json;
   }
 }
 
 /**
- * Describes device state of which QEMU has said nothing: each section as one buffer of as many bytes
- * as it has. A QEMU that expects a description reads it over, and warns where there is none.
+ * Describes device state that QEMU has not described: each section as one buffer of as many bytes
+ * as it has. A QEMU that expects a description skips it, and warns if there is none.
  *
  * @param device From the first section's type byte up to and including EOF. Not changed.
  * @param pageBytes The machine's page size.
- * @returns `undefined` where the state's sections cannot be told apart.
+ * @returns `undefined` if the state's sections cannot be found.
  */
 export function describeBlindly(device: Uint8Array, pageBytes: number): Uint8Array | undefined {
   try {
@@ -67,7 +68,7 @@ function describeAsBuffer(
   };
 }
 
-/** A device as QEMU's JSON has it; what else is in it is kept, as far as JSON can say it once. */
+/** A device in QEMU's JSON; its other fields are kept, except duplicate keys. */
 interface JsonDevice {
   readonly name: string;
   readonly instance_id: number;

@@ -13,7 +13,7 @@ import {
   SECTION,
 } from "../wire.ts";
 
-/** A whole device state, every byte of it accounted for. */
+/** A whole device state, with every byte accounted for. */
 interface CollectedState {
   /** From the first section to the EOF byte; owned by the reader. */
   readonly state: Uint8Array;
@@ -28,8 +28,8 @@ interface DescribedState extends CollectedState {
 }
 
 /**
- * Collects device state, whose end only shows when it has come: by the description behind it in a
- * plain stream, by an announced size in a COLO checkpoint, by somebody's word where there is neither.
+ * Collects device state, whose end is found by the description behind it in a plain stream, by the
+ * announced size in a COLO checkpoint, or, if there is neither, by a call.
  */
 export class DeviceCollector {
   #bytes = new Uint8Array(0);
@@ -51,7 +51,8 @@ export class DeviceCollector {
     this.#length = 0;
     this.#searchFrom = 0;
     this.#followedFrom = 0;
-    // A first pass with its description may be large; checkpoints should not keep its memory.
+    // A first pass with its description may be large; its memory should not be kept for
+    // checkpoints.
     if (this.#bytes.length > 4 * 2 ** 20) this.#bytes = new Uint8Array(0);
   }
 
@@ -66,7 +67,10 @@ export class DeviceCollector {
     this.#length = needed;
   }
 
-  /** Looks for the description, checks state and description; `undefined` if more is to come. */
+  /**
+   * Looks for the description, and checks state and description; `undefined` if more bytes are
+   * needed.
+   */
   described(): DescribedState | undefined {
     const collected = this.#bytes.subarray(0, this.#length);
     const search = findDeviceStateEnd(collected, this.#searchFrom);
@@ -89,7 +93,7 @@ export class DeviceCollector {
   }
 
   /**
-   * What was collected, as a whole state without a description.
+   * The collected bytes, as a whole state without a description.
    *
    * @param lengthBytes How much of it; all by default.
    * @throws {WireError} see {@link partitionDeviceState}.
@@ -105,9 +109,9 @@ export class DeviceCollector {
   }
 
   /**
-   * Looks for a whole state without a description that something else follows: another stream, or a
-   * COLO checkpoint. Only for recordings, whose bytes are nobody's orders: a guest can have a device
-   * hold such bytes.
+   * Looks for a whole state without a description that another stream or a COLO checkpoint follows.
+   * Only for recordings, whose content is trusted: a guest can make a device's state contain such
+   * bytes.
    *
    * @returns How many bytes the state has; `undefined` if there is no such place.
    */
@@ -115,7 +119,7 @@ export class DeviceCollector {
     const bytes = this.#bytes.subarray(0, this.#length);
     for (let footer = this.#followedFrom;;) {
       footer = bytes.indexOf(SECTION.QEMU_VM_SECTION_FOOTER, footer);
-      // It is looked at again once all that may follow it has come.
+      // This is tried again when everything that may follow has come.
       if (footer < 0 || footer + FOLLOWED_BYTES > bytes.length) {
         this.#followedFrom = footer < 0 ? bytes.length : footer;
         return undefined;
@@ -143,7 +147,7 @@ export class DeviceCollector {
     return this.#bytes.slice(0, this.#length);
   }
 
-  /** Whether what was collected is a whole state, if no more of it comes. */
+  /** Whether the collected bytes are a whole state, if no more come. */
   get isWholeState(): boolean {
     return endsLikeDeviceState(this.#bytes.subarray(0, this.#length)) &&
       this.#isWhole(this.#length);
@@ -152,10 +156,10 @@ export class DeviceCollector {
 
 function* noFields(): Generator<never> {}
 
-/** Footer, EOF and the eight bytes by which the next thing is known. */
+/** Footer, EOF and the eight bytes by which the following record is recognized. */
 const FOLLOWED_BYTES = FOOTER_BYTES + 1 + 8;
 
-/** Whether a stream's header, or a checkpoint's first two messages, stand at `at`. */
+/** Whether a stream's header, or a checkpoint's first two messages, are at `at`. */
 function isFollowed(bytes: Uint8Array, at: number): boolean {
   const first = u32(bytes, at);
   const second = u32(bytes, at + 4);

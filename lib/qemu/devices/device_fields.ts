@@ -1,5 +1,5 @@
 /**
- * Device fields as values: what `kemari inspect` shows of a section.
+ * Decodes device fields to values, for `kemari inspect`.
  *
  * @see QEMU migration/vmstate-types.c
  */
@@ -43,7 +43,7 @@ export interface DeviceField {
 /**
  * Decodes one struct's fields one after another, its subsections last.
  *
- * @param state Holds the whole struct; the walk made sure of it.
+ * @param state Has the whole struct, as the walk has checked.
  * @param position Where the struct begins in `state`.
  * @param streamOffset Where `state` begins in the stream.
  */
@@ -67,7 +67,7 @@ export function* decodeDeviceFields(
       position += sizeBytes;
       continue;
     }
-    // An element without bytes says nothing, however often it is repeated.
+    // Elements without bytes are left out, however many there are.
     const elements = field.elementBytes === 0 ? Math.min(1, field.arrayLength) : field.arrayLength;
     for (let element = 0; element < elements; element++) {
       const index = field.index ?? (field.arrayLength > 1 ? element : undefined);
@@ -120,8 +120,8 @@ function plainValue(bytes: Uint8Array, field: VmdescField): FieldValue {
 type ScalarDecoder = (view: DataView, offset: number) => ScalarValue;
 
 /**
- * What a type's element is decoded with; `undefined` shows its bytes. All are big-endian: the
- * "le" of `int32 le` means "less or equal" to what the loading side has, as "equal" means equal.
+ * The decoder for a type's elements; `undefined`: show the bytes. All are big-endian: the "le" in
+ * `int32 le` means "less or equal" to the loading side's value, as "equal" means equal.
  */
 function scalarDecoder(type: string, elementBytes: number): ScalarDecoder | undefined {
   switch (`${type.replace(/ (equal|le)$/, "")} ${elementBytes}`) {

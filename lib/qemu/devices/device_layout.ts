@@ -1,17 +1,17 @@
 import { type KnownSection, sketchDeviceState, type SketchedSection } from "./device_sketch.ts";
 import { FOOTER_BYTES } from "./device_state.ts";
 
-/** Bytes that stood at a place of the state. */
+/** Bytes at a place of the state. */
 interface Run {
   readonly at: number;
   readonly bytes: Uint8Array;
 }
 
 /**
- * Where one device state has its headers, footers and what is between sections, and what stood there.
- * Checkpoints follow each other in the same shape nearly always: one that has the same bytes in the
- * same places is a row of the same sections, and need not be told apart anew while the VM stands still.
- * (Measured: telling apart took a fifth of the sender's time.)
+ * The places and bytes of a device state's headers, footers and what is between sections. Nearly
+ * all checkpoints have the same layout: a state with the same bytes at these places has the same
+ * sections, and need not be split anew while the VM stands still. (Measured: splitting took a fifth
+ * of the sender's time.)
  */
 export class DeviceLayout {
   #lengthBytes = -1;
@@ -19,10 +19,10 @@ export class DeviceLayout {
   #sections: readonly SketchedSection[] = [];
 
   /**
-   * Checks a state: quickly if it has the shape of the last one, else as `sketchDeviceState` does.
+   * Checks a state: quickly if it has the layout of the last one, else as `sketchDeviceState` does.
    *
-   * @returns Its sections, the same array for the same shape; `undefined` where not all were found.
-   * @throws {WireError} as that.
+   * @returns Its sections, the same array for the same layout; `undefined` if not all were found.
+   * @throws {WireError} as `sketchDeviceState`.
    */
   check(
     state: Uint8Array,
@@ -37,7 +37,7 @@ export class DeviceLayout {
   }
 
   /**
-   * Notes a state that was told apart, all of it.
+   * Notes the layout of a state that was completely split.
    *
    * @param state Not kept.
    * @param sections In order, up to the EOF byte.
@@ -55,7 +55,7 @@ export class DeviceLayout {
     this.#sections = sections;
   }
 
-  /** Whether a state has the shape of the one remembered. */
+  /** Whether a state has the layout that was noted. */
   fits(state: Uint8Array): boolean {
     if (state.length !== this.#lengthBytes) return false;
     for (const { at, bytes } of this.#runs) {

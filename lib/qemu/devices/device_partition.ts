@@ -1,10 +1,10 @@
 /**
- * Device state that nobody describes: of a machine with `suppress-vmdesc=on`.
+ * Device state without a description, of a machine with `suppress-vmdesc=on`.
  *
- * Where such a state ends must be known before: from the end of its input, from QEMU's own word that
- * it is in COLO, or from a size on the wire. What is proven here is that it is a whole one. It must
- * be sections from its first byte to its last, each with a header, and a footer of the same section
- * id behind which another section begins, and an EOF byte behind the last.
+ * The end of such a state must be known before: by the end of the input, by QEMU's report that it
+ * is in COLO, or by a size on the wire. This file proves that the state is whole. It must consist
+ * of sections from the first byte to the last, each with a header, and a footer with the same
+ * section id; behind the footer another section begins, or the EOF byte.
  */
 import { WireError, type WireFault } from "../../errors.ts";
 import { isSectionOpening, mayGoOn, type SketchedSection, skipCommands } from "./device_sketch.ts";
@@ -12,20 +12,20 @@ import { decodeSectionHeader, FOOTER_BYTES, sectionLabel } from "./device_state.
 import { deviceKey } from "./vmdesc.ts";
 import { SECTION } from "../wire.ts";
 
-/** Places at which a section may end, and ways from one to another, that are looked at. */
+/** The most places at which a section may end, and steps between them, that are tried. */
 const MAX_STEPS = 1_000_000;
 
 /** A section whose end is being looked for. */
 interface OpenSection {
   readonly start: number;
-  /** One past each footer that may close it, and those before its first byte of payload. */
+  /** One past each footer with its id; some may be before its payload. */
   readonly ends: readonly number[];
-  /** Index of the next one to be tried. */
+  /** The index of the next place to try. */
   next: number;
 }
 
 /**
- * Whether `state` ends as device state does: a footer (0x7e, `u32`), then EOF. Cheap; to be asked
+ * Whether `state` ends as device state does: a footer (0x7e, `u32`), then EOF. Cheap; to be called
  * before {@link partitionDeviceState}.
  */
 export function endsLikeDeviceState(state: Uint8Array): boolean {
@@ -35,16 +35,16 @@ export function endsLikeDeviceState(state: Uint8Array): boolean {
 }
 
 /**
- * Tells the sections of a whole device state apart.
+ * Splits a whole device state into its sections.
  *
- * A payload may hold what looks like a footer with another section behind it. The first place at
- * which a section can end is tried first, and given up for the next one where it leads nowhere.
+ * A payload may contain bytes that look like a footer with another section behind it. The first
+ * place at which a section can end is tried first, and the next one if that leads nowhere.
  *
  * @param state From the first section's type byte up to and including EOF; not kept.
  * @param streamOffset Where `state` begins in the stream.
- * @throws {WireError} `truncated` if it does not end as device state does, or is no row of whole
- *   sections up to its end; `bad-value` if two sections are of the same device; `too-large` if it is
- *   made so that it takes too long to tell; `unsupported` for an iterable section.
+ * @throws {WireError} `truncated` if it does not end as device state does, or does not consist of
+ *   whole sections up to its end; `bad-value` if two sections are of the same device; `too-large`
+ *   if splitting would take too long; `unsupported` for an iterable section.
  */
 export function partitionDeviceState(
   state: Uint8Array,
@@ -59,10 +59,11 @@ export function partitionDeviceState(
   const path: OpenSection[] = [];
   const dead = new Set<number>();
   let steps = 0;
-  /** How far it can be understood, for the message. */
+  /** The last place up to which the sections are clear, for the message. */
   let furthest = first;
   const open = (start: number) => {
-    // A wrong turn may lead to what is no section; what stands first is one, or is said to be none.
+    // A wrong step may lead to bytes that are no section; only the first section's fault is
+    // reported.
     if (start > first && !isSectionOpening(state, start)) return false;
     const { sectionId, headerBytes } = decodeSectionHeader(state, start, streamOffset);
     const own = ends.get(sectionId) ?? [];
@@ -119,7 +120,7 @@ function firstFrom(ascending: readonly number[], least: number): number {
   return low;
 }
 
-/** One device has one section: names repeat, with instance numbers. */
+/** The key of a device, which has only one section: names repeat, with other instance numbers. */
 function checkDevices(
   state: Uint8Array,
   path: readonly OpenSection[],
@@ -134,7 +135,7 @@ function checkDevices(
       throw fault(
         streamOffset + start,
         "bad-value",
-        `section ${sectionLabel(header)} stands here a second time`,
+        `section ${sectionLabel(header)} is here a second time`,
       );
     }
     seen.add(key);

@@ -2,8 +2,8 @@
  * A checkpoint's device state, which comes without a description.
  *
  * In COLO only the first pass is described, and later states may differ from it in size: a
- * subsection appears, a queue grows. What stays certain is checked strictly; the rest is walked
- * as far as the bytes allow.
+ * subsection appears, a queue grows. What is certain is checked strictly; the rest is split as far
+ * as the bytes allow.
  */
 import { WireError, type WireFault } from "../../errors.ts";
 import {
@@ -16,7 +16,7 @@ import {
 import { deviceKey } from "./vmdesc.ts";
 import { SECTION } from "../wire.ts";
 
-/** What the first pass told of a section; every DeviceSection is one. */
+/** A section of the first pass; every DeviceSection is one. */
 export interface KnownSection {
   readonly name: string;
   readonly instance: number;
@@ -24,21 +24,21 @@ export interface KnownSection {
   readonly sizeBytes: number;
 }
 
-/** A section, as far as it can be told without a description. */
+/** A section, as far as known without a description. */
 export interface SketchedSection extends SectionHeader {
-  /** Where it begins in the state. */
+  /** Its offset in the state. */
   readonly start: number;
   /** With header and footer. */
   readonly sizeBytes: number;
 }
 
-/** What could be made out. */
+/** The result. */
 interface DeviceSketch {
   /** Section names in order. */
   readonly names: readonly string[];
-  /** The sections whose end was found: all of them, or all but the last. */
+  /** The sections whose end was found: all, or all but the last. */
   readonly sections: readonly SketchedSection[];
-  /** Whether every byte belongs to a section that was found. */
+  /** Whether the sections found cover every byte. */
   readonly isComplete: boolean;
 }
 
@@ -70,7 +70,8 @@ export function sketchDeviceState(
       position += commandBytes(state, position, streamOffset);
       continue;
     }
-    // Only the first header is certain; a later one may be payload behind a look-alike footer.
+    // Only the first header is certain; a later one may be payload behind bytes that look like a
+    // footer.
     if (names.length > 0 && !isSectionOpening(state, position)) break;
     const header = decodeSectionHeader(state, position, streamOffset);
     names.push(header.name);
@@ -100,7 +101,7 @@ function checkEnds(state: Uint8Array, streamOffset: number): void {
     throw fault(streamOffset + eof, "bad-value", "device state does not end with an EOF byte");
   }
   if (state[footer] !== SECTION.QEMU_VM_SECTION_FOOTER) {
-    throw fault(streamOffset + footer, "bad-value", "no footer stands before the EOF byte");
+    throw fault(streamOffset + footer, "bad-value", "there is no footer before the EOF byte");
   }
   const id = state.subarray(footer + 1, eof);
   for (let before = footer; before > 0;) {

@@ -2,12 +2,12 @@
  * Device state: the SECTION_FULL sections between the last `ram` section and the EOF byte.
  *
  * No section says how long it is. {@link walkDeviceState} takes the sizes from the description
- * (vmdesc) that follows the state, and accounts for every byte; what a checkpoint carries later,
- * without a description, is checked by `sketchDeviceState` in device_sketch.ts.
+ * (vmdesc) that follows the state, and accounts for every byte; the state of a checkpoint, which
+ * has no description, is checked by `sketchDeviceState` in device_sketch.ts.
  *
  * Wire shape, big-endian: `u8` 0x04, `u32` section id, `u8` n + n bytes of name, `u32` instance,
- * `u32` version, fields; subsections as `u8` 0x05, `u8` n + name, `u32` version, fields; then
- * `u8` 0x7e, `u32` section id. COMMANDs (`u8` 0x08, `u16`, `u16` n, n bytes) may stand between.
+ * `u32` version, fields; subsections as `u8` 0x05, `u8` n + name, `u32` version, fields; then `u8`
+ * 0x7e, `u32` section id. COMMANDs (`u8` 0x08, `u16`, `u16` n, n bytes) may be between.
  *
  * @see QEMU migration/savevm.c, migration/vmstate.c
  */
@@ -25,7 +25,7 @@ import { SECTION } from "../wire.ts";
 /** Bytes of a footer: its type byte and the section's id. */
 export const FOOTER_BYTES = 5;
 
-/** What a loading QEMU finds a section's device by. */
+/** The names by which a loading QEMU finds a section's device. */
 export interface SectionName {
   /** QEMU's idstr, such as `0000:00:04.0/virtio-rng`. */
   readonly name: string;
@@ -88,7 +88,7 @@ export function walkDeviceState(
       throw fault(
         streamOffset + position,
         "unsupported",
-        `section ${sectionLabel(header)} stands here, but the description has no such device left`,
+        `section ${sectionLabel(header)} is here, but the description has no such device left`,
       );
     }
     devices.delete(key);
@@ -200,7 +200,7 @@ export function decodeSectionHeader(
   };
 }
 
-/** How many bytes the COMMAND at `position` has, itself included. */
+/** The length of the COMMAND at `position`, including its header. */
 export function commandBytes(state: Uint8Array, position: number, streamOffset: number): number {
   const high = byteAt(state, position + 3, streamOffset, "a COMMAND");
   const low = byteAt(state, position + 4, streamOffset, "a COMMAND");
@@ -308,7 +308,10 @@ function byteAt(state: Uint8Array, position: number, streamOffset: number, what:
   return byte;
 }
 
-/** Names are ASCII in every QEMU; a byte beyond it must not match by accident, so one to one. */
+/**
+ * Decodes a name byte by byte: names are ASCII in every QEMU, and other bytes must not match by
+ * accident.
+ */
 function textOf(state: Uint8Array, start: number, lengthBytes: number): string {
   return String.fromCharCode(...state.subarray(start, start + lengthBytes));
 }

@@ -1,9 +1,9 @@
 /**
- * Where device state ends in a plain stream, while the stream is still coming in.
+ * Finds the end of device state in a plain stream while the stream is still coming in.
  *
- * Device state has no length of its own. What ends it is an EOF byte with a VMDESCRIPTION behind
- * it: 0x00, 0x06, `u32` n, n bytes of JSON. A device's payload may contain the same bytes by
- * chance or by intent, so a place counts only when its JSON is whole and describes devices.
+ * Device state has no length of its own. An EOF byte with a VMDESCRIPTION behind it ends it: 0x00,
+ * 0x06, `u32` n, n bytes of JSON. A device's payload may contain the same bytes by chance or on
+ * purpose, so a place counts only if its JSON is whole and describes devices.
  */
 import { MAX_VMDESC_BYTES } from "./vmdesc.ts";
 import { SECTION } from "../wire.ts";
@@ -12,14 +12,14 @@ import { SECTION } from "../wire.ts";
 const HEADER_BYTES = 6;
 /** The shortest JSON that can describe devices: `{"devices":[]}`. */
 const MIN_JSON_BYTES = 14;
-/** How much of a JSON that has not all come is looked at. */
+/** How much of an incomplete JSON is examined. */
 const GLANCE_BYTES = 4096;
 
-/** Outcome of one search; every offset is an index of the buffer that was searched. */
+/** The outcome of a search; every offset is an index in the buffer that was searched. */
 type DeviceStateSearch =
   | {
     readonly kind: "found";
-    /** Of the EOF byte that ends the device state. */
+    /** The index of the EOF byte that ends the device state. */
     readonly eofOffset: number;
     readonly jsonStart: number;
     /** One past the JSON's last byte. */
@@ -34,10 +34,9 @@ type DeviceStateSearch =
 /**
  * Looks for the end of device state.
  *
- * @param buffer Everything received since `from` was last given, and what is before it; nothing
- * is kept of it.
- * @param from Where to begin: at first, where the device state begins; later, what the last
- * search said.
+ * @param buffer Everything received so far; not kept.
+ * @param from Where to begin: at first, at the device state's beginning; later, where the last
+ *   search said.
  */
 export function findDeviceStateEnd(buffer: Uint8Array, from: number): DeviceStateSearch {
   let resume: number | undefined;
@@ -55,8 +54,8 @@ export function findDeviceStateEnd(buffer: Uint8Array, from: number): DeviceStat
       const jsonEnd = jsonStart + jsonLength(buffer, eofOffset);
       return { kind: "found", eofOffset, jsonStart, jsonEnd };
     }
-    // An undecided place may be payload that only looks like it: go on looking behind it. Real
-    // JSON has no byte 0x06, so no later place can lie within the true one.
+    // An undecided place may be payload that only looks like an end: search on behind it. JSON has
+    // no byte 0x06, so no later place can be inside the right one.
     if (verdict === "undecided") resume ??= eofOffset;
     eofOffset = typeOffset;
   }

@@ -1,11 +1,11 @@
 /**
- * Section `globalstate`: the run state in which a VM was before it was migrated.
+ * Section `globalstate`: the VM's run state before it was migrated.
  *
- * Wire shape of its fields: `u32` bytes of the name with the zero that ends it, then a buffer of 100
- * bytes that begins with the name. The section is found by its bytes, since a checkpoint, or a machine
- * with `suppress-vmdesc=on`, comes without a description: a header, the buffer and a footer that agree
- * with each other. It is looked for from the end, where QEMU has it, as bytes of the guest's own
- * stand before.
+ * Wire shape of its fields: `u32` bytes of the name with the zero that ends it, then a buffer of
+ * 100 bytes that begins with the name. The section is found by its bytes, since a checkpoint, or a
+ * machine with `suppress-vmdesc=on`, comes without a description: a header, the buffer and a footer
+ * that fit each other. The search begins at the end, where QEMU has the section, since bytes of the
+ * guest's own are before it.
  *
  * @see QEMU migration/global_state.c
  */
@@ -18,7 +18,7 @@ const RUN_STATE_BYTES = 100;
 const PAUSED = "paused";
 const RUNNING = "running";
 
-/** Where the fields of the last such section begin; `undefined` where there is none. */
+/** The offset of the last such section's fields; `undefined` if there is none. */
 function findFields(device: Uint8Array): number | undefined {
   const name = new TextEncoder().encode(`${String.fromCharCode(NAME.length)}${NAME}`);
   const view = new DataView(device.buffer, device.byteOffset, device.byteLength);
@@ -45,10 +45,10 @@ function nameAt(device: Uint8Array, fields: number): string {
 }
 
 /**
- * The run state in which a VM was before it was migrated, such as `running` or `paused`.
+ * The VM's run state before it was migrated, such as `running` or `paused`.
  *
- * @param device Its device state.
- * @returns `undefined` where the state does not say.
+ * @param device The VM's device state.
+ * @returns `undefined` if the state does not have it.
  */
 export function runStateOf(device: Uint8Array): string | undefined {
   const fields = findFields(device);
@@ -56,12 +56,12 @@ export function runStateOf(device: Uint8Array): string | undefined {
 }
 
 /**
- * Device state of a VM that goes on when it is loaded, if it was noted as a paused one. A checkpoint
- * notes what the VM was at the end of the migration's first pass: one that was stopped for it is
- * `paused` for good.
+ * Makes device state of a VM that was noted as paused one of a VM that goes on when it is loaded. A
+ * checkpoint has the VM's run state at the end of the migration's first pass: if the VM was stopped
+ * for that, all checkpoints say `paused`.
  *
  * @param device Not changed.
- * @returns A changed copy, or `device` itself where there is no such section.
+ * @returns A changed copy, or `device` itself if there is no such section.
  */
 export function asRunning(device: Uint8Array): Uint8Array {
   const fields = findFields(device);

@@ -2,8 +2,8 @@
  * QEMU's own description of its device state: the JSON in a VMDESCRIPTION section.
  *
  * Device state carries no lengths on the wire. This description, which follows it, gives the size
- * of every field, so the size of every section can be computed before one byte of it is looked at.
- * Pure: no I/O, nothing kept of the input.
+ * of every field, so the size of every section can be computed before reading it. Pure: no I/O; the
+ * input is not kept.
  *
  * @see QEMU migration/vmstate.c (vmsd_desc_field_start), scripts/analyze-migration.py
  */
@@ -15,7 +15,7 @@ export const MAX_VMDESC_BYTES = 64 * 1024 * 1024;
 
 const MAX_DEPTH = 32;
 
-/** Field types whose description stands in the field object itself instead of under `struct`. */
+/** Field types whose description is in the field object itself instead of under `struct`. */
 const INLINE_STRUCT_TYPES: ReadonlySet<string> = new Set(["tmp", "vstruct"]);
 
 /** One field, or a run of `arrayLength` equal ones that QEMU described once. */
@@ -23,23 +23,23 @@ export interface VmdescField {
   readonly name: string;
   /** QEMU's own type name, such as `uint32`, `timer`, `pci config`. */
   readonly type: string;
-  /** Which element of its array this is, where QEMU described the elements one by one. */
+  /** The element's index in its array, if QEMU described the elements one by one. */
   readonly index?: number;
   readonly arrayLength: number;
   readonly elementBytes: number;
-  /** What one element consists of; absent where only the size is known. */
+  /** The structure of an element; absent if only the size is known. */
   readonly struct?: VmdescStruct;
 }
 
-/** A VMStateDescription as it was written: its fields in order, then its subsections. */
+/** A described struct: its fields in order, then its subsections. */
 export interface VmdescStruct {
   readonly vmsdName: string;
   readonly version: number;
   readonly fields: readonly VmdescField[];
   readonly subsections: readonly VmdescStruct[];
-  /** Of all fields and subsections together, with the subsections' headers. */
+  /** The size of all fields and subsections together, with the subsections' headers. */
   readonly sizeBytes: number;
-  /** Whether a subsection stands in it at any depth. */
+  /** Whether it has a subsection at any depth. */
   readonly hasSubsections: boolean;
 }
 
@@ -66,9 +66,9 @@ type JsonObject = { readonly [key: string]: unknown };
  *
  * @param json The JSON's bytes, without the section's header.
  * @param streamOffset Where the JSON begins in the stream; every error names it.
- * @throws {WireError} `too-large` beyond {@link MAX_VMDESC_BYTES} or where sizes add up to more
- * than a device state may have; `bad-value` if it is no JSON or lacks what a description must have; `bad-length` if
- * a struct's fields do not add up to the struct.
+ * @throws {WireError} `too-large` beyond {@link MAX_VMDESC_BYTES} or if sizes add up to more than a
+ *   device state may have; `bad-value` if it is not JSON or lacks what a description must have;
+ *   `bad-length` if a struct's fields do not add up to the struct.
  */
 export function parseVmdesc(json: Uint8Array, streamOffset: number): Vmdesc {
   if (json.length > MAX_VMDESC_BYTES) {
@@ -112,7 +112,7 @@ export function parseVmdesc(json: Uint8Array, streamOffset: number): Vmdesc {
   };
 }
 
-/** What tells one device from another: section names repeat, with instance numbers. */
+/** The key of a device: section names repeat, with other instance numbers. */
 export function deviceKey(name: string, instance: number): string {
   return `${instance} ${name}`;
 }
@@ -131,7 +131,7 @@ function fault(offset: number, kind: WireFault, message: string, cause?: unknown
   return new WireError("vmdesc", offset, kind, message, { cause });
 }
 
-/** Reads typed values out of parsed JSON; `where` is the path that an error names. */
+/** Reads typed values from parsed JSON; `where` is the path for errors. */
 class Reader {
   readonly #offset: number;
 
@@ -210,8 +210,8 @@ class Reader {
     depth: number,
   ): VmdescStruct | undefined {
     const nested = object.struct ?? (INLINE_STRUCT_TYPES.has(type) ? object : undefined);
-    // Lists and trees repeat `fields` in one object; only their size can be relied on. The same
-    // holds for a null pointer, which old QEMUs describe as an empty struct of one byte.
+    // Lists and trees repeat `fields` in one object; only their size is reliable. The same applies
+    // to a null pointer, which old QEMUs describe as an empty struct of one byte.
     if (nested === undefined || this.object(nested, where).fields === undefined) return undefined;
     const struct = this.struct(nested, where, depth + 1);
     if (struct.sizeBytes === elementBytes) return struct;
@@ -250,7 +250,7 @@ class Reader {
     throw this.#bad(where, `has no whole number ${quote(key)}`);
   }
 
-  /** An integer that counts something. */
+  /** A non-negative integer. */
   count(object: JsonObject, key: string, where: string): number {
     const value = this.integer(object, key, where);
     if (value >= 0 && value <= 0xffff_ffff) return value;

@@ -1,4 +1,4 @@
-/** For tests: bytes that a parser must refuse, and where. */
+/** For tests: bytes that a parser must refuse, and the offset of the fault. */
 import assert from "node:assert/strict";
 import { WireError, type WireFault, type WireProtocol } from "../../errors.ts";
 import { StreamParser } from "../stream_parser.ts";
@@ -25,7 +25,7 @@ export function parse(stream: Uint8Array, log = new FoundLog()): StreamParser {
 
 export interface FaultCase {
   readonly of: string;
-  /** What is right, then what is not: the error must name the first byte of the second. */
+  /** Good bytes, then bad ones: the error must name the first bad byte. */
   readonly good: readonly Part[];
   readonly bad: readonly Part[];
   readonly fault: WireFault;

@@ -1,7 +1,7 @@
 /**
  * For tests: small migration streams of a made-up machine, and a record of what a parser found.
  *
- * The machine has pages of 1 KiB, so that every way to cut its stream can be tried.
+ * The machine has pages of 1 KiB, so that its stream can be cut at every byte.
  */
 import { crc32 } from "node:zlib";
 import type { RamRecord } from "../ram_record.ts";
@@ -113,7 +113,7 @@ export function ramSection(
   return concat(opening, records, EOS, footer());
 }
 
-/** A page whose bytes can be told from other pages'. */
+/** A page whose bytes differ from those of other pages. */
 export function pageOf(seed: number): Uint8Array {
   return new Uint8Array(PAGE_BYTES).map((_, i) => i * 7 + seed * 31 + 1);
 }
@@ -193,7 +193,7 @@ export function fullStream(seed = 1, beforeRam: readonly Part[] = []): Uint8Arra
 export const REQUEST = u32(COLO_MESSAGE.CHECKPOINT_REQUEST);
 export const SEND = u32(COLO_MESSAGE.VMSTATE_SEND);
 
-/** What follows VMSTATE_SEND: some pages, VMSTATE_SIZE and a device state. */
+/** The rest of a checkpoint behind VMSTATE_SEND: some pages, VMSTATE_SIZE and a device state. */
 export function checkpointBody(seed: number, ...records: readonly Part[]): Uint8Array {
   const state = deviceState(seed);
   return concat(

@@ -7,23 +7,19 @@ import { PendingWrites } from "./pending_writes.ts";
 import {
   decodeTapEvent,
   decodeTapInput,
+  EVENT_OVERHEAD_BYTES,
   INPUT_BYTES_PER_EPOCH,
   type TapEvent,
   type TapInput,
 } from "./tap_events.ts";
 import { checkDiskEvent } from "./check_disk_event.ts";
 import { refuse } from "../../txn/wire_fault.ts";
+import { MOST_UNRELEASED_BYTES, type Unreleased, UnreleasedOutput } from "./unreleased_output.ts";
 import { SessionDisks } from "./session_disks.ts";
 import type { DiskCopy, SecondaryDiskConfig } from "./disk_copy.ts";
 
-/** A packet or a write to a shared disk that the primary may not have released. */
-export interface Unreleased {
-  readonly transaction: number;
-  readonly event: TapEvent;
-}
-
 /** Bytes of frames for a NIC that are kept: those of some epochs. */
-const KEPT_INPUT_BYTES = 4 * INPUT_BYTES_PER_EPOCH;
+export const KEPT_INPUT_BYTES = 4 * INPUT_BYTES_PER_EPOCH;
 /** The most bytes that a kept frame takes beside its data. */
 const INPUT_OVERHEAD_BYTES = 128;
 /** A frame that came within this time before a commit may be missing in its state. */
@@ -60,13 +56,13 @@ interface KeptInput extends TapInput {
 export class SecondaryTaps {
   readonly #disks: ReadonlyMap<string, SecondaryDiskConfig>;
   readonly #nets: ReadonlySet<string>;
-  #staged: TapEvent[] = [];
+  #staged: { readonly event: TapEvent; readonly bytes: number }[] = [];
   #stagedBytes = 0;
   /** The committed writes that the copies lack, by disk. */
   readonly #pending = new Map<string, PendingWrites>();
   /** Called when no write is under way to a copy. */
   #waiting: Done[] = [];
-  #unreleased: Unreleased[] = [];
+  readonly #unreleased: UnreleasedOutput;
   /** Replicated disks whose first copy is complete in a committed transaction. */
   readonly #copied = new Set<string>();
   /** Disks whose copy is incomplete without the writes in this object's memory. */
@@ -94,12 +90,17 @@ export class SecondaryTaps {
   /** Nothing is pending any more. */
   onApplied: () => void = () => {};
 
-  /** @param keepsInputs Whether frames for the guest are kept, if the sender copies them. */
+  /**
+   * @param keepsInputs Whether frames for the guest are kept, if the sender copies them.
+   * @param mostUnreleased Bytes that may be kept of what is to be released, for a tap.
+   */
   constructor(
     disks: ReadonlyMap<string, SecondaryDiskConfig>,
     nets: ReadonlySet<string>,
     readonly keepsInputs = nets.size > 0,
+    mostUnreleased = MOST_UNRELEASED_BYTES,
   ) {
+    this.#unreleased = new UnreleasedOutput(mostUnreleased);
     this.#disks = disks;
     this.#nets = nets;
     for (const [name, { copy }] of disks) {
@@ -121,7 +122,7 @@ export class SecondaryTaps {
     return sum(this.#pending.values(), ({ bytes }) => bytes);
   }
   get unreleased(): readonly Unreleased[] {
-    return this.#unreleased;
+    return this.#unreleased.all;
   }
   /**
    * The world's frames for the guest since a little before the committed state, in order: the guest
@@ -255,8 +256,11 @@ export class SecondaryTaps {
       const fault = this.#sessionDisks.stage(event);
       if (fault !== undefined) refuse(offset, "bad-order", fault);
     }
-    this.#staged.push(event);
-    this.#stagedBytes += payload.length;
+    const bytes = payload.length + EVENT_OVERHEAD_BYTES;
+    if (event.kind === "disk") this.#unreleased.renew(event.tap);
+    else if (this.#isReleased(event)) this.#unreleased.stage(event, bytes, offset);
+    this.#staged.push({ event, bytes });
+    this.#stagedBytes += bytes;
   }
 
   /**
@@ -291,17 +295,15 @@ export class SecondaryTaps {
    * may be pending for a while, until {@link onApplied} or {@link onRefused} is called.
    */
   commit(transaction: number): void {
-    for (const event of this.#staged) {
+    for (const { event, bytes } of this.#staged) {
+      if (this.#isReleased(event)) this.#unreleased.add(transaction, event, bytes);
       switch (event.kind) {
         case "packet":
-          this.#unreleased.push({ transaction, event });
           this.#macs.set(event.tap, event.frame.subarray(6, 12));
           break;
         case "disk":
           // Events that an earlier session left unreleased, the primary has released by itself.
-          this.#unreleased = this.#unreleased.filter((each) =>
-            each.transaction === transaction || each.event.tap !== event.tap
-          );
+          this.#unreleased.forgetDisk(event.tap, transaction);
           this.#copied.delete(event.tap);
           this.#outrun.delete(event.tap);
           break;
@@ -310,9 +312,7 @@ export class SecondaryTaps {
           this.#filling.add(event.tap);
           break;
         default:
-          if (this.#disks.get(event.tap)!.mode === "shared") {
-            this.#unreleased.push({ transaction, event });
-          } else this.#pending.get(event.tap)?.add(event);
+          if (!this.#isReleased(event)) this.#pending.get(event.tap)?.add(event);
       }
     }
     this.#sessionDisks.commit();
@@ -326,17 +326,21 @@ export class SecondaryTaps {
   /** Drops the staged events of the open transaction. */
   abort(): void {
     this.#sessionDisks.abort();
+    this.#unreleased.unstage();
     this.#staged = [];
     this.#stagedBytes = 0;
   }
 
   /** The primary has released everything up to this transaction. */
   released(transaction: number): void {
-    let kept = 0;
-    while (
-      kept < this.#unreleased.length && this.#unreleased[kept].transaction <= transaction
-    ) kept++;
-    if (kept > 0) this.#unreleased = this.#unreleased.slice(kept);
+    this.#unreleased.released(transaction);
+  }
+
+  /** Whether an event is the primary's to release, and until then kept here. */
+  #isReleased({ kind, tap }: TapEvent): boolean {
+    if (kind === "packet") return true;
+    const isWrite = kind === "write" || kind === "zero";
+    return isWrite && this.#disks.get(tap)!.mode === "shared";
   }
 
   /**

@@ -77,6 +77,12 @@ export interface TapInput {
 export const INPUT_BYTES_PER_EPOCH = 64 * 1024;
 
 /**
+ * What an EVENT counts beside its payload where events are bounded: about what it takes in memory, or
+ * small ones would be for free.
+ */
+export const EVENT_OVERHEAD_BYTES = 128;
+
+/**
  * Encodes an event as pieces of one EVENT payload.
  *
  * @returns The head, and the data itself where there is any: not copied.

@@ -9,10 +9,16 @@ const LEAF_PAGES = 1 << LEAF_BITS;
 export class PageTable {
   readonly pages: number;
   readonly #leaves: (Int32Array | undefined)[];
+  #leafBytes = 0;
 
   constructor(pages: number) {
     this.pages = pages;
     this.#leaves = new Array(Math.ceil(pages / LEAF_PAGES));
+  }
+
+  /** Bytes of its leaves, which are never given back. */
+  get leafBytes(): number {
+    return this.#leafBytes;
   }
 
   get(page: number): number {
@@ -25,6 +31,7 @@ export class PageTable {
     if (leaf === undefined) {
       if (value === 0) return;
       leaf = this.#leaves[page >>> LEAF_BITS] = new Int32Array(LEAF_PAGES);
+      this.#leafBytes += leaf.byteLength;
     }
     leaf[page & (LEAF_PAGES - 1)] = value;
   }

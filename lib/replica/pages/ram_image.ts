@@ -37,6 +37,8 @@ export class RamImage {
   /** The store of the committed pages. */
   readonly store: PageStore;
   #stagedSlots = 0;
+  /** Bytes by which the staged transaction has made the tables larger. */
+  #tableBytes = 0;
   /** Whether pages go into the store as they come. */
   #writesThrough: boolean;
   #scratch: Uint8Array | undefined;
@@ -66,6 +68,10 @@ export class RamImage {
   /** Bytes that the staged transaction holds in memory. */
   get stagedBytes(): number {
     return this.#stagedSlots * this.#pool.pageBytes;
+  }
+  /** Bytes that the tables have grown by for the staged transaction. */
+  get stagedTableBytes(): number {
+    return this.#tableBytes;
   }
 
   /** Stages the page of a record; the record's bytes are read during the call. */
@@ -162,7 +168,7 @@ export class RamImage {
         staged.set(page, 0);
       });
     }
-    this.#stagedSlots = 0;
+    this.#stagedSlots = this.#tableBytes = 0;
     this.#writesThrough = false;
   }
 
@@ -175,7 +181,7 @@ export class RamImage {
         staged.set(page, 0);
       });
     }
-    this.#stagedSlots = 0;
+    this.#stagedSlots = this.#tableBytes = 0;
     this.store.unreserve?.();
   }
 
@@ -224,7 +230,9 @@ export class RamImage {
     if (before === 0) touched.set(page);
     const slot = this.#pool.acquire();
     this.#stagedSlots++;
+    const leafBytes = staged.leafBytes;
     staged.set(page, slot + STAGED_SLOT);
+    this.#tableBytes += staged.leafBytes - leafBytes;
     return slot;
   }
 
@@ -243,13 +251,20 @@ function copyPage(from: Uint8Array | undefined, to: Uint8Array): void {
   else to.set(from);
 }
 
-/** Throws if a transaction has more pages than it may. */
+/** Bytes that the tables may grow by for any transaction: as for pages all over 64 GiB. */
+const LEAST_TABLE_BYTES = 64 * 2 ** 20;
+
+/**
+ * Checks what a transaction makes the image keep: its pages, and the tables that say where they are,
+ * which are four times as large as pages that lie far apart.
+ *
+ * @throws {WireError} `too-large`
+ */
 export function checkStaged(image: RamImage, limitBytes: number, streamOffset: number): void {
-  if (image.stagedBytes <= limitBytes) return;
-  throw new WireError(
-    "transaction",
-    streamOffset,
-    "too-large",
-    `the transaction holds more than ${limitBytes} bytes of pages`,
-  );
+  const mostTableBytes = Math.max(limitBytes, LEAST_TABLE_BYTES);
+  if (image.stagedBytes <= limitBytes && image.stagedTableBytes <= mostTableBytes) return;
+  const what = image.stagedBytes > limitBytes
+    ? `more than ${limitBytes} bytes of pages`
+    : `pages so far apart that their tables take more than ${mostTableBytes} bytes`;
+  throw new WireError("transaction", streamOffset, "too-large", `the transaction holds ${what}`);
 }

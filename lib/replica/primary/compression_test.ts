@@ -383,13 +383,8 @@ Deno.test("what a cancelled transaction carried is not built upon, nor its block
     sent.length = 0;
     forwarder.open(bytes, 0);
     forwarder.beginCheckpoint(0);
-    forwarder.page({
-      ...blankRamRecord(),
-      endOffset: bytes.length,
-      bytes,
-      at: 8,
-      lengthBytes: PAGE_BYTES,
-    });
+    const extent = { endOffset: bytes.length, at: 8, lengthBytes: PAGE_BYTES };
+    forwarder.page({ ...blankRamRecord(), bytes, ...extent });
     forwarder.end(bytes.length);
     return concat(...sent).length;
   };

@@ -23,10 +23,11 @@ const STUCK_MS = 10_000;
  * waits behind it for an answer and its channel stays open.
  *
  * ```text
- *             VMDESCRIPTION open ──────────────────────────────────────────────────────► over
- * ├──enteredColo()──► told ──found empty, a whole state─────► over │ └─────found empty, anything
- * else────► WireError └──silent for SILENCE_MS, found empty, a whole state──────► over (not where
- * QEMU tells by QMP)
+ *             VMDESCRIPTION
+ * open ──────────────────────────────────────────────────────► over
+ *   ├──enteredColo()──► told ──found empty, a whole state─────► over
+ *   │                     └─────found empty, anything else────► WireError
+ *   └──silent for SILENCE_MS, found empty, a whole state──────► over   (not where QEMU tells by QMP)
  * ```
  *
  * {@link Primary} reports when bytes came ({@link heard}). The reader of the channel looks into it

@@ -22,10 +22,12 @@ type PrimarySession = Omit<SenderConfig, "packingClock">;
  * out. No I/O and no clock.
  *
  * ```text
- *           first bytes VMDESCRIPTION, or QEMU's word ACK idle ─────────────────► full
- * ──────────────────► settled ─────► (SHUT) ──► idle, plain: EOF → handover ▲ ▲ └─(READY)─► colo │
- * └── another "QEVM": a snapshot loop colo ──CHECKPOINT_REQUEST → REPLY──► VMSTATE_SEND → BEGIN
- * ──state complete → COMMIT──► colo RECEIVED, LOADED: at once, or at ACK
+ *           first bytes      VMDESCRIPTION, or QEMU's word   ACK
+ * idle ─────────────────► full ──────────────────► settled ─────► (SHUT) ──► idle, plain: EOF → handover
+ *   ▲ ▲                                                             └─(READY)─► colo
+ *   │ └── another "QEVM": a snapshot loop
+ * colo ──CHECKPOINT_REQUEST → REPLY──► VMSTATE_SEND → BEGIN ──state complete → COMMIT──► colo
+ *                                                     RECEIVED, LOADED: at once, or at ACK
  * ```
  *
  * {@link PrimaryStream} makes transactions of the stream, {@link QemuDialogue} holds the resulting
@@ -238,11 +240,15 @@ export class Primary {
     return next;
   }
 
-  /** Lets time pass. The peer's silence is judged here: hand in all its bytes before. */
-  tick(now: number): void {
+  /**
+   * Lets time pass. The peer's silence is judged here: hand in all its bytes before.
+   *
+   * @param isBacklogged Whether anything waits to be written to the peer.
+   */
+  tick(now: number, isBacklogged = false): void {
     this.#stream.tick(now);
     this.dialogue.tick(now);
-    this.#txn.tick(now);
+    this.#txn.tick(now, isBacklogged);
     this.#heedPeer(now);
     this.#maybeHandover();
   }

@@ -52,19 +52,16 @@ type Checkpoint =
  *                 │                       └── ACK ──► undecided ──PLAIN_END_MS──► ready
  *                 └── begin(), from anywhere               └── end() ──► over
  *
- * checkpoint none ──CHECKPOINT_REQUEST──► asked ──room, and the VM runs──► stopping,
- *                                            CHECKPOINT_REPLY ▲ └──QEMU has inputs to take──►
- *                                            draining ──taken──► stopping └── taken, and the VM is
- *                                            paused by now ───┘ stopping ──VMSTATE_SEND──► reading
- *                                            ──last byte──► read, VMSTATE_RECEIVED read ──at once,
- *                                            or ACK──► resuming, VMSTATE_LOADED ──the VM runs──►
- *                                            none
+ * checkpoint   none ──CHECKPOINT_REQUEST──► asked ──room, and the VM runs──► stopping, CHECKPOINT_REPLY
+ *                                            ▲ └──QEMU has inputs to take──► draining ──taken──► stopping
+ *                                            └── taken, and the VM is paused by now ───┘
+ *              stopping ──VMSTATE_SEND──► reading ──last byte──► read, VMSTATE_RECEIVED
+ *              read ──at once, or ACK──► resuming, VMSTATE_LOADED ──the VM runs──► none
  *
- * the VM unseen ──runs behind READY──► running ◄──runs, stops that nobody here gave leave for──►
- * paused
+ * the VM       unseen ──runs behind READY──► running ◄──runs, stops that nobody here gave leave for──► paused
  *
- * return path none ──OPEN_RETURN_PATH──► open ──► shut, SHUT: at the full state's ACK; at PING,
- *                                                  where QMP is to tell that COLO begins
+ * return path  none ──OPEN_RETURN_PATH──► open ──► shut, SHUT: at the full state's ACK; at PING, where
+ *                                                  QMP is to tell that COLO begins
  * ```
  *
  * SHUT is QEMU's leave to go from its first pass to COLO, which QEMU reports as its state over QMP

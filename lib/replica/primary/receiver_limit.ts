@@ -3,6 +3,7 @@ import type { RamRecord } from "../../qemu/ram_record.ts";
 import type { RamBlock } from "../../qemu/wire.ts";
 import type { TxnSender } from "../../txn/sender.ts";
 import { FEATURE } from "../../txn/hello.ts";
+import { EVENT_OVERHEAD_BYTES } from "../events/tap_events.ts";
 import { DirtyBitmap } from "../pages/dirty_bitmap.ts";
 
 /**
@@ -61,6 +62,7 @@ export class ReceiverLimit {
 
   /** An event is about to be sent. @throws {WireError} `too-large` */
   event(pieces: readonly Uint8Array[]): void {
+    this.#eventBytes += EVENT_OVERHEAD_BYTES;
     for (const { length } of pieces) this.#eventBytes += length;
     if (this.#eventBytes > this.#mostBytes) throw this.#tooLarge("events");
   }

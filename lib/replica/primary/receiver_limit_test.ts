@@ -18,7 +18,7 @@ import {
   zero,
 } from "../../qemu/testing/synthetic_stream.ts";
 import { HEADER_BYTES, TXN } from "../../txn/wire.ts";
-import { encodeTapEvent } from "../events/tap_events.ts";
+import { encodeTapEvent, EVENT_OVERHEAD_BYTES } from "../events/tap_events.ts";
 import { MemoryPages, type ReplicaStore } from "../pages/page_store.ts";
 import { Replica } from "../secondary/replica.ts";
 import { SecondaryTaps } from "../events/secondary_taps.ts";
@@ -154,7 +154,7 @@ function tapsWith(events: Uint8Array[][]): PrimaryTaps {
 
 Deno.test("events count by themselves, to the byte", async () => {
   const write = encodeTapEvent({ kind: "write", tap: "d", offset: 0, data: new Uint8Array(100) });
-  const bytes = write.reduce((sum, { length }) => sum + length, 0);
+  const bytes = write.reduce((sum, { length }) => sum + length, EVENT_OVERHEAD_BYTES);
   const LIMIT = 6 * PAGE_BYTES;
   const fits = Math.floor(LIMIT / bytes);
   for (const count of [fits, fits + 1]) {

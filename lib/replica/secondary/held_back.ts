@@ -1,5 +1,5 @@
 /** How many bytes may be kept in memory. */
-const MAX_BYTES = 4 * 2 ** 20;
+export const MAX_HELD_BACK_BYTES = 4 * 2 ** 20;
 /** The least that an action takes. */
 const ACTION_BYTES = 64;
 
@@ -15,7 +15,7 @@ export class HeldBack {
 
   /** Whether no more should be read; what has been read is kept all the same. */
   get isFull(): boolean {
-    return this.#bytes >= MAX_BYTES;
+    return this.#bytes >= MAX_HELD_BACK_BYTES;
   }
 
   /** @param bytes What the action keeps in memory. */

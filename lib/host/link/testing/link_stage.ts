@@ -22,7 +22,7 @@ import { cString, libc } from "../../system/libc.ts";
 import { connectPeer, type PeerConnection } from "../peer_connection.ts";
 import { PeerOutput } from "../peer_output.ts";
 import { Reactor } from "../../system/reactor.ts";
-import { ReceiverHost, type ReceiverSettings } from "../receiver_host.ts";
+import { ReceiverHost, type ReceiverSettings } from "../../receive/receiver_host.ts";
 import type { SenderLinkSettings } from "../sender_link_settings.ts";
 import { SenderLink } from "../sender_link.ts";
 import { connectSocket } from "../../system/socket.ts";

@@ -1,16 +1,16 @@
-/** For tests: somebody between two ends of a connection, who hears, changes and cuts. */
+/** For tests: a man in the middle of a connection, who records, changes and cuts. */
 import { libc } from "../../system/libc.ts";
 import type { Reactor, Watch } from "../../system/reactor.ts";
 import { SHUT_WR } from "../../system/linux.ts";
 
-/** More is not recorded of either direction. */
+/** The most bytes that are recorded of each direction. */
 const RECORDED_BYTES = 1 << 16;
 
 /**
- * What becomes of bytes on their way.
+ * Decides what happens to bytes on their way.
  *
- * @param offset Of the first one, since the connection began.
- * @returns What is passed on; undefined cuts the connection, both ways, without a word.
+ * @param offset Offset of the first byte since the connection began.
+ * @returns The bytes to pass on; undefined cuts the connection in both directions without notice.
  */
 export type Tamper = (bytes: Uint8Array, offset: number) => Uint8Array | undefined;
 
@@ -20,10 +20,10 @@ export class Relay {
   readonly #fds: readonly [number, number];
   readonly #watches: Watch[];
   #isCut = false;
-  /** All that went from left to right, and back, as it was sent. */
+  /** All bytes that were sent from left to right, and back. */
   readonly recorded = { up: [] as number[], down: [] as number[] };
 
-  /** @param left Closed with this, as `right` is: sockets that do not block. */
+  /** @param left Closed together with this object, as `right` is: non-blocking sockets. */
   constructor(
     reactor: Reactor,
     left: number,
@@ -38,7 +38,7 @@ export class Relay {
     ];
   }
 
-  /** Cuts both connections as a router does that dies. */
+  /** Cuts both connections, like a router that dies. */
   cut(): void {
     if (this.#isCut) return;
     this.#isCut = true;

@@ -1,12 +1,12 @@
-/** For tests: authorities, and certificates of theirs, made by the `openssl` command. */
+/** For tests: authorities and their certificates, made by the `openssl` command. */
 import { output } from "../../../lab/program/lab_process.ts";
 import { ensureTool } from "../../../lab/provision/tools.ts";
 import { never } from "../../system/never.ts";
 
-/** What a certificate is to be. */
+/** Properties of a certificate. */
 export interface Wanted {
   readonly usage: "client" | "server";
-  /** Names and addresses that it bears: `DNS:a,IP:10.0.0.1`. */
+  /** Its names and addresses: `DNS:a,IP:10.0.0.1`. */
   readonly names?: string;
   /** Days from now at which it begins and ends. */
   readonly fromDays?: number;
@@ -15,7 +15,7 @@ export interface Wanted {
 
 const DAY_MS = 24 * 3600 * 1000;
 
-/** `YYYYMMDDHHMMSSZ`, so many days from now. */
+/** `YYYYMMDDHHMMSSZ`, some days from now. */
 function daysFromNow(days: number): string {
   return new Date(Date.now() + days * DAY_MS).toISOString().replace(/\..*$/, "Z").replace(
     /[-:T]/g,
@@ -23,7 +23,7 @@ function daysFromNow(days: number): string {
   );
 }
 
-/** A certificate authority in a folder of its own, which the caller removes. */
+/** A certificate authority in its own folder, which the caller removes. */
 export class TestAuthority {
   #count = 0;
 
@@ -64,7 +64,8 @@ commonName = supplied
   }
 
   /**
-   * Issues a certificate into a folder, by QEMU's names, with the authority's beside it.
+   * Issues a certificate into a folder, with QEMU's file names, together with the authority's
+   * certificate.
    *
    * @returns The folder.
    */
@@ -93,7 +94,9 @@ commonName = supplied
     return folder;
   }
 
-  /** Takes a certificate back, and writes what says so beside another one. */
+  /**
+   * Revokes a certificate, and writes the revocation list into the folder of another certificate.
+   */
   async revoke(certificate: string, into: string): Promise<void> {
     const own = ["-config", `${this.folder}/ca.cnf`, "-keyfile", `${this.folder}/ca-key.pem`]
       .concat("-cert", this.certificate);

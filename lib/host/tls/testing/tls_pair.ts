@@ -1,4 +1,6 @@
-/** For tests: two ends of a connection with somebody in between, who hears, changes and cuts. */
+/** For tests: two ends of a connection with a man in the middle, who records, changes and cuts. */
+import assert from "node:assert/strict";
+import { TransportError } from "../../../errors.ts";
 import { openSocketPair } from "../../system/descriptor_passing.ts";
 import { F_SETFL, O_NONBLOCK } from "../../system/linux.ts";
 import { libc } from "../../system/libc.ts";
@@ -7,7 +9,7 @@ import { never } from "../../system/never.ts";
 import { Relay, type Tamper } from "./relay.ts";
 import type { Descriptors, Transport } from "../../system/transport.ts";
 
-/** A non-blocking socket's descriptor, both ways. */
+/** A non-blocking socket's descriptor, for both directions. */
 export function onSocket(fd: number, name: string): Descriptors {
   return { input: fd, output: fd, name, isSocket: true, close: () => void libc().close(fd) };
 }
@@ -19,7 +21,7 @@ export function socketPair(): [number, number] {
   return [ours, theirs];
 }
 
-/** One end as its user sees it: what was read, and how it ended. */
+/** An end as its user sees it: the data read, and how the connection ended. */
 export class TestEnd {
   #read: Uint8Array[] = [];
   ended = false;
@@ -27,7 +29,7 @@ export class TestEnd {
   readonly #watch: Watch;
   readonly #buffer: Uint8Array<ArrayBuffer>;
   #closed = false;
-  /** Whether it reads what is there. */
+  /** Whether this end reads. */
   #hears = true;
 
   constructor(readonly reactor: Reactor, readonly transport: Transport, bufferBytes = 65536) {
@@ -101,14 +103,14 @@ export class TestEnd {
   }
 }
 
-/** Two ends, and the man in the middle. */
+/** Two ends and the man in the middle. */
 export class TlsPair implements AsyncDisposable {
   readonly reactor = new Reactor();
   readonly sender: TestEnd;
   readonly receiver: TestEnd;
   readonly #relay: Relay;
 
-  /** @param open Makes the ends of their descriptors. */
+  /** @param open Makes the ends from their descriptors. */
   constructor(
     open: {
       readonly sender: (on: Descriptors) => Transport;
@@ -129,12 +131,12 @@ export class TlsPair implements AsyncDisposable {
     return this.reactor.run(done, never);
   }
 
-  /** All that went from the sender to the receiver, and back, as it was sent. */
+  /** All bytes that were sent from the sender to the receiver, and back. */
   get recorded(): Relay["recorded"] {
     return this.#relay.recorded;
   }
 
-  /** Cuts both connections as a router does that dies. */
+  /** Cuts both connections, like a router that dies. */
   cut(): void {
     this.#relay.cut();
   }
@@ -146,4 +148,18 @@ export class TlsPair implements AsyncDisposable {
     this.reactor.close();
     return Promise.resolve();
   }
+}
+
+/** The error of an end, which must be a lost or refused peer's. */
+export function failureOf({ error }: TestEnd): TransportError {
+  assert.ok(error instanceof TransportError, `${error}`);
+  assert.deepEqual([error.party, error.exitCode], ["peer", 4]);
+  return error;
+}
+
+/** Whether both ends know who the other is. */
+export function isOpen({ sender, receiver }: TlsPair): boolean {
+  return [sender, receiver].every(({ transport: { encryption } }) =>
+    encryption.kind === "tls" && encryption.peer !== undefined
+  );
 }

@@ -19,7 +19,7 @@ import type { CommitGate } from "./commit_gate.ts";
 import { allocateSlab } from "../system/libc.ts";
 import type { DoorLimits } from "../door/antechamber.ts";
 import { Entrance } from "../door/entrance.ts";
-import { connectPeer, socketDescriptors } from "./peer_connection.ts";
+import { connectPeer, socketDescriptors } from "../link/peer_connection.ts";
 import { never } from "../system/never.ts";
 import type { Reactor } from "../system/reactor.ts";
 import { ReplicaOwner } from "../home/replica_owner.ts";

@@ -10,7 +10,12 @@ import {
   type SecondaryCounters,
   type SecondaryEvent,
 } from "../../replica/secondary/secondary.ts";
-import { SessionAnswers } from "./session_answers.ts";
+import {
+  ANSWERS_PENDING_BYTES,
+  checkUnread,
+  MAX_UNREAD_BYTES,
+  SessionAnswers,
+} from "./session_answers.ts";
 import type { CommitGate } from "./commit_gate.ts";
 import { bootTimeMs } from "../system/boot_time.ts";
 import { closeAfterLastWords, LINGER_MS } from "../door/close_after_last_words.ts";
@@ -18,7 +23,7 @@ import { MOST_RELEASE_MS } from "../vm/release_vm.ts";
 import type { Reactor, Watch } from "../system/reactor.ts";
 import type { Encryption, Transport } from "../system/transport.ts";
 import { HelloGate, type LookAtSender } from "./hello_gate.ts";
-import type { LinkTiming } from "./sender_link_settings.ts";
+import type { LinkTiming } from "../link/sender_link_settings.ts";
 import type { NackReason } from "../../txn/wire.ts";
 
 const log = getLogger(["kemari", "recv"]);
@@ -33,6 +38,8 @@ export interface SessionSettings extends LinkTiming {
   readonly gate?: Pick<CommitGate, "mustHold">;
   /** How long a sender has to stop its VM when it was told to. */
   readonly yieldMs?: number;
+  /** Bytes of answers that a sender may leave unread. */
+  readonly maxUnreadBytes?: number;
 }
 
 /**
@@ -41,8 +48,6 @@ export interface SessionSettings extends LinkTiming {
  * is dead or cut off takes so long.
  */
 const YIELD_MS = MOST_RELEASE_MS + 2000;
-/** Bytes that may wait to be written before more answers are computed. */
-const ANSWERS_PENDING_BYTES = 1 << 20;
 
 /** Callbacks of a session, for its owner. */
 interface SessionOwner {
@@ -89,6 +94,7 @@ export class ReceiverSession {
   readonly #pauses: OwnPauses;
   readonly #hello: HelloGate;
   readonly #yieldMs: number;
+  readonly #maxUnreadBytes: number;
   /**
    * The sender was told that the VM is this end's: only the end of its connection, or a time limit,
    * ends the session.
@@ -107,6 +113,7 @@ export class ReceiverSession {
     this.#peer = peer;
     this.#owner = owner;
     this.#yieldMs = settings.yieldMs ?? YIELD_MS;
+    this.#maxUnreadBytes = settings.maxUnreadBytes ?? MAX_UNREAD_BYTES;
     this.#bootTimeMs = settings.bootTimeMs ?? bootTimeMs;
     this.#pauses = new OwnPauses(this.#bootTimeMs(), settings.graceMs);
     this.#hello = new HelloGate(reactor, settings, {
@@ -375,6 +382,7 @@ export class ReceiverSession {
     if (this.#peer.pendingBytes < ANSWERS_PENDING_BYTES) this.#answer();
     this.#peer.push(this.secondary.takeOutput());
     const written = this.#peer.flush();
+    checkUnread(this.#peer.pendingBytes, this.#maxUnreadBytes, this.#readBytes);
     this.#watch.want(this.secondary.mayRead && !this.#hello.isLooking, !written);
     if (written) this.#answers.goOnSoon();
   }

@@ -1,10 +1,28 @@
 import { createPageDigest, type PageDigest } from "../../replica/pages/page_digest.ts";
 import type { Waits } from "../../replica/events/disk_digest.ts";
 import type { Secondary, SecondaryEvent } from "../../replica/secondary/secondary.ts";
+import { refuse } from "../../txn/wire_fault.ts";
 import type { Reactor } from "../system/reactor.ts";
 
 /** The queries of a sender. */
 type Question = Extract<SecondaryEvent, { readonly kind: "digest-query" | "disk-query" }>;
+
+/** Bytes that may wait to be written before more answers are computed. */
+export const ANSWERS_PENDING_BYTES = 1 << 20;
+/**
+ * Bytes that a sender may leave unread before it is given up: with as many as 100,000 ACKs, it has not
+ * read a single answer for long.
+ */
+export const MAX_UNREAD_BYTES = 1 << 21;
+
+/**
+ * @param offset Where the connection has been read to, for errors.
+ * @throws {WireError} `too-large` if the sender leaves more unread than it may.
+ */
+export function checkUnread(pendingBytes: number, mostBytes: number, offset: number): void {
+  if (pendingBytes <= mostBytes) return;
+  refuse(offset, "too-large", `${pendingBytes} bytes of answers that the sender does not read`);
+}
 
 /**
  * Answers to a sender's queries, which are digests of pages or of a disk's chunks: computed a

@@ -4,10 +4,10 @@ import { type KemariError, QemuError, TransportError, WireError } from "../../er
 import { checkpoint, concat, fullStream } from "../../qemu/testing/synthetic_stream.ts";
 import type { CommitGate } from "./commit_gate.ts";
 import { libc } from "../system/libc.ts";
-import { Stage } from "./testing/link_stage.ts";
+import { Stage } from "../link/testing/link_stage.ts";
 import { never } from "../system/never.ts";
-import { socketConnection } from "./peer_connection.ts";
-import { SenderLink } from "./sender_link.ts";
+import { socketConnection } from "../link/peer_connection.ts";
+import { SenderLink } from "../link/sender_link.ts";
 import { delay } from "../system/delay.ts";
 
 /** A gate that holds what it is told to, and notes what it is asked. */

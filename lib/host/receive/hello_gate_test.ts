@@ -7,7 +7,7 @@ import { ImageMarks, lookForSameImages, type MarkedDisk } from "../image/image_m
 import { libc } from "../system/libc.ts";
 import { HelloGate } from "./hello_gate.ts";
 import type { ReceiverSettings } from "./receiver_host.ts";
-import { Stage, wireOf } from "./testing/link_stage.ts";
+import { Stage, wireOf } from "../link/testing/link_stage.ts";
 import { never } from "../system/never.ts";
 
 const FIRST = fullStream(1);
