@@ -93,8 +93,7 @@ export class TlsTransport implements Transport, TlsCaller, TlsNeeds {
   /**
    * @param descriptors Closed together with this object.
    * @param options Names, one of which the peer's certificate must have (any certificate if there
-   *   are none); after how many records a key is renewed; and whether a key is a session's, for
-   *   messages.
+   *   are none); and after how many records a key is renewed.
    */
   constructor(
     descriptors: Descriptors,

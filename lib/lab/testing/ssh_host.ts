@@ -46,7 +46,9 @@ export class SshHost implements AsyncDisposable {
       `ForceCommand ${folder}/command`,
     ]);
     await Deno.mkdir(`${folder}/bin`);
-    if (hasKemari) await host.script("bin/kemari", `exec ${FROM_SOURCE_WORDS} "$@"`);
+    if (hasKemari) {
+      await host.script("bin/kemari", `${cacheOfDeno()}exec ${FROM_SOURCE_WORDS} "$@"`);
+    }
     await host.script(
       "command",
       `export PATH=${folder}/bin:/usr/bin:/bin; ${before}\nexec /bin/sh -c "$SSH_ORIGINAL_COMMAND"`,
@@ -122,6 +124,14 @@ export class SshHost implements AsyncDisposable {
     }
     await Deno.remove(this.folder, { recursive: true });
   }
+}
+
+/** Where the runtime finds its packages, which a login does not hand on. */
+function cacheOfDeno(): string {
+  return ["DENO_DIR", "XDG_CACHE_HOME"].flatMap((name) => {
+    const value = Deno.env.get(name);
+    return value === undefined ? [] : [`export ${name}=${shellQuote(value)}; `];
+  }).join("");
 }
 
 function ensure(tool: string): Promise<string> {
