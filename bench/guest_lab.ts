@@ -26,7 +26,7 @@ const PORT = 4000;
  * Depth of the token buckets: what the rate moves in some milliseconds. Timers are that coarse, and
  * a smaller bucket would pass less than the rate.
  */
-const SHAPES: Readonly<Record<Exclude<LinkRate, "none">, readonly string[]>> = {
+export const SHAPES: Readonly<Record<Exclude<LinkRate, "none">, readonly string[]>> = {
   "1G": ["rate", "1gbit", "burst", "512kb", "latency", "50ms"],
   "10G": ["rate", "10gbit", "burst", "5mb", "latency", "50ms"],
 };

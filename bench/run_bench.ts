@@ -11,6 +11,7 @@ import { ProgressClock } from "../lib/lab/program/progress_clock.ts";
 import { benchActivation } from "./activation.ts";
 import { benchBitmap } from "./bitmap.ts";
 import { benchColo } from "./colo/colo.ts";
+import { benchColoKey } from "./colo/colo_key.ts";
 import { benchSoak } from "./colo/soak.ts";
 import { benchCompress } from "./compress.ts";
 import { benchCompressLive } from "./compress_live.ts";
@@ -20,6 +21,7 @@ import { sourceFolder } from "../lib/lab/program/kemari_program.ts";
 import { benchNet } from "./net.ts";
 import { benchStart } from "./start.ts";
 import { benchStream } from "./stream.ts";
+import { benchStreamKey } from "./stream_key.ts";
 import { benchSyncs } from "./syncs.ts";
 import { benchTraffic } from "./traffic.ts";
 import { benchWritev } from "./writev.ts";
@@ -32,10 +34,10 @@ const EXPERIMENTS: Experiments = {
   bitmap: benchBitmap,
   compress: benchCompress,
   writev: benchWritev,
-  stream: benchStream,
+  stream: (context) => context.key ? benchStreamKey(context) : benchStream(context),
   disk: benchDisk,
   net: benchNet,
-  colo: benchColo,
+  colo: (context) => context.key ? benchColoKey(context) : benchColo(context),
   activation: benchActivation,
   iozone: benchIozone,
   "compress-live": benchCompressLive,

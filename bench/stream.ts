@@ -25,10 +25,9 @@ import { pairedRatios } from "../lib/report/bench_statistics.ts";
 import type { BenchExperiment } from "../lib/report/bench_result.ts";
 import type { BenchContext } from "./bench_context.ts";
 import { kemariProgram } from "../lib/lab/program/kemari_program.ts";
+import { type Ends, kemariEnds, runTransfer, sharedMemoryHas, type Transfer } from "./transfer.ts";
 import { plainStreamShape, writePlainStream } from "./plain_stream.ts";
-import { watchPeakMemory } from "../lib/lab/vms/process_memory.ts";
-import { warmMemory } from "./warm_memory.ts";
-import { atExit, endQuietly, WorkFolder } from "../lib/lab/program/work_folder.ts";
+import { WorkFolder } from "../lib/lab/program/work_folder.ts";
 import { delay } from "../lib/host/system/delay.ts";
 
 const RAM_BYTES = 2 ** 30;
@@ -36,22 +35,6 @@ const QUICK_RAM_BYTES = 2 ** 29;
 const ROUNDS = 7;
 const QUICK_ROUNDS = 4;
 const PAGE_BYTES = 4096;
-/** Memory besides the replica: buffers, the programs themselves. */
-const WARM_EXTRA_BYTES = 2 ** 28;
-
-/** One transfer's result. */
-interface Transfer {
-  readonly seconds: number;
-  readonly senderPeakBytes: number;
-  readonly receiverPeakBytes: number;
-}
-
-/** The two ends of one competitor. */
-interface Ends {
-  /** Starts to listen. @returns The process, and the address to send to. */
-  listen(): Promise<{ child: Deno.ChildProcess; target: string }>;
-  send(target: string): Deno.ChildProcess;
-}
 
 /** @throws {TransportError} socat is missing, or a transfer fails. */
 export async function benchStream(context: BenchContext): Promise<BenchExperiment> {
@@ -138,81 +121,6 @@ export async function benchStream(context: BenchContext): Promise<BenchExperimen
   };
 }
 
-async function runTransfer(ends: Ends, ramBytes: number, signal: AbortSignal): Promise<Transfer> {
-  const children: Deno.ChildProcess[] = [];
-  const stops: (() => number)[] = [];
-  const forget = atExit(() => children.forEach(endQuietly));
-  try {
-    const { child: receiver, target } = await ends.listen();
-    children.push(receiver);
-    stops.push(watchPeakMemory(receiver.pid));
-    await warmMemory(ramBytes + WARM_EXTRA_BYTES);
-    signal.throwIfAborted();
-    const begun = performance.now();
-    const sender = ends.send(target);
-    children.push(sender);
-    stops.push(watchPeakMemory(sender.pid));
-    const statuses = await Promise.all([receiver.status, sender.status]);
-    const seconds = (performance.now() - begun) / 1000;
-    signal.throwIfAborted();
-    if (statuses.some(({ success }) => !success)) {
-      throw new TransportError(target, "close", `exit codes ${statuses.map(({ code }) => code)}`);
-    }
-    return { seconds, receiverPeakBytes: stops[0](), senderPeakBytes: stops[1]() };
-  } finally {
-    for (const stop of stops) stop();
-    for (const child of children) endQuietly(child);
-    forget();
-  }
-}
-
-function kemariEnds(command: readonly string[], file: string, signal: AbortSignal): Ends {
-  const [program, ...first] = command;
-  return {
-    async listen() {
-      const child = new Deno.Command(program, {
-        args: [...first, "recv", "127.0.0.1:0", "--progress", "never"],
-        stdin: "null",
-        stdout: "null",
-        stderr: "piped",
-        signal,
-      }).spawn();
-      return { child, target: await listeningAddress(child) };
-    },
-    // Only a shell can give a child an open file as its stdin; exec keeps the pid.
-    send: (target) =>
-      new Deno.Command("/bin/sh", {
-        args: ["-c", 'file=$1; shift; exec "$@" < "$file"', "sh", file, ...command]
-          .concat("send", target, "--quiet", "--progress", "never"),
-        stdin: "null",
-        stdout: "null",
-        stderr: "inherit",
-        signal,
-      }).spawn(),
-  };
-}
-
-/** The address in recv's first message; later messages are read and dropped. */
-async function listeningAddress(
-  child: Deno.ChildProcess & { readonly stderr: ReadableStream<Uint8Array<ArrayBuffer>> },
-): Promise<string> {
-  const reader = child.stderr.pipeThrough(new TextDecoderStream()).getReader();
-  let said = "";
-  for (;;) {
-    const { done, value } = await reader.read();
-    if (done) {
-      throw new TransportError("kemari recv", "listen", `ended at once: ${said.trim()}`);
-    }
-    said += value;
-    const found = /listening on (\S+:\d+)\n/.exec(said)?.[1];
-    if (found === undefined) continue;
-    void (async () => {
-      while (!(await reader.read()).done);
-    })().catch(() => {});
-    return found;
-  }
-}
-
 function socatEnds(
   socat: string,
   file: string,
@@ -278,16 +186,4 @@ async function versionOf(socat: string): Promise<string> {
   const { stdout } = await new Deno.Command(socat, { args: ["-V"] }).output();
   const version = /socat version \S+/.exec(new TextDecoder().decode(stdout))?.[0];
   return version ?? "socat of unknown version";
-}
-
-/** Whether /dev/shm has enough room: a file there is read without a disk. */
-async function sharedMemoryHas(bytes: number): Promise<boolean> {
-  try {
-    const { stdout } = await new Deno.Command("df", {
-      args: ["--output=avail", "-B1", "/dev/shm"],
-    }).output();
-    return Number(new TextDecoder().decode(stdout).split("\n")[1]) > bytes;
-  } catch {
-    return false;
-  }
 }

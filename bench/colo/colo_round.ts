@@ -2,6 +2,7 @@
 import { QemuError, TransportError } from "../../lib/errors.ts";
 import type { SenderStatus } from "../../lib/control/sender_status.ts";
 import type { QmpClient } from "../../lib/host/vm/qmp_client.ts";
+import { cpuMsOf } from "../../lib/lab/vms/process_cpu.ts";
 import { memoryOf } from "../../lib/lab/vms/process_memory.ts";
 import type { StopWatch } from "../../lib/lab/vms/stop_watch.ts";
 import {
@@ -73,9 +74,9 @@ async function kemariRound(
   const { senderPid, receiverPid, status } = ends!;
   let before: number[] = [];
   const checkpoints = await measureFor(stops, seconds, signal, () => {
-    before = [cpuMs(senderPid), cpuMs(receiverPid)];
+    before = [cpuMsOf(senderPid), cpuMsOf(receiverPid)];
   });
-  const after = [cpuMs(senderPid), cpuMs(receiverPid)];
+  const after = [cpuMsOf(senderPid), cpuMsOf(receiverPid)];
   return {
     ...checkpoints,
     sender: await status(),
@@ -157,14 +158,4 @@ function checkpointsOf(stops: StopWatch, fromMs: number, toMs: number): Checkpoi
     stoppedMs: these.map(({ durationMs }) => durationMs),
     runningMs: these.slice(1).map(({ atMs }, i) => atMs - these[i].atMs - these[i].durationMs),
   };
-}
-
-/** User and system time of a process, ms; a clock tick is 10 ms on every Linux there is. */
-function cpuMs(pid: number): number {
-  try {
-    const fields = Deno.readTextFileSync(`/proc/${pid}/stat`).split(") ")[1].split(" ");
-    return (Number(fields[11]) + Number(fields[12])) * 10;
-  } catch {
-    return NaN;
-  }
 }

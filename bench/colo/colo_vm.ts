@@ -38,6 +38,8 @@ export interface ColoSetup {
   readonly intervalMs: number;
   /** How to start kemari. */
   readonly kemari: readonly string[];
+  /** What both ends are told of their link's security; loopback and Unix sockets need nothing. */
+  readonly security?: readonly string[];
   readonly signal: AbortSignal;
 }
 
@@ -75,7 +77,7 @@ export async function protectedVm(
   setup: ProtectedSetup,
   stack: AsyncDisposableStack,
 ): Promise<ColoVm> {
-  const { kemari, prefix = [], signal, intervalMs, mode, commit } = setup;
+  const { kemari, prefix = [], security = [], signal, intervalMs, mode, commit } = setup;
   const folder = stack.use(new WorkFolder()).path;
   const address = linkAddress(setup.link, folder);
   const receiver = await startRecv(setup, address, folder, stack, setup.recvOptions);
@@ -85,6 +87,7 @@ export async function protectedVm(
     [
       ...[...prefix, ...kemari, "protect", "--qmp", vm.qmpPath, address, "--control", control],
       ...["--mode", mode, "--commit", commit, "--sync-on", "none", ...QUIET],
+      ...security,
       ...["--sync-interval", `${intervalMs}ms`, "--no-retry"],
     ],
     stack,
@@ -107,7 +110,7 @@ export async function protectedVm(
  * @param stack Ends all processes.
  */
 export async function sentVm(setup: ColoSetup, stack: AsyncDisposableStack): Promise<ColoVm> {
-  const { kemari, signal } = setup;
+  const { kemari, security = [], signal } = setup;
   const folder = stack.use(new WorkFolder()).path;
   const address = linkAddress(setup.link, folder);
   const receiver = await startRecv(setup, address, folder, stack);
@@ -115,7 +118,8 @@ export async function sentVm(setup: ColoSetup, stack: AsyncDisposableStack): Pro
   const stops = stack.use(await StopWatch.attach(vm.spareQmpPath));
   await prepareColo(stops.client, setup.intervalMs);
   const control = `${folder}/send`;
-  const send = [...kemari, "send", address, "--control", control, "--stream", "colo", ...QUIET];
+  const send = [...kemari, "send", address, "--control", control, "--stream", "colo", ...QUIET]
+    .concat(security);
   const command = `echo $$ > ${folder}/pid; exec ${send.map(quoteWord).join(" ")}`;
   await migrateStopped(stops.client, `exec:${command}`);
   await inColo(stops.client, signal);
@@ -189,7 +193,7 @@ function machineOf({ machine, described }: BareSetup): string | undefined {
 }
 
 async function startRecv(
-  { kemari, prefix = [], signal }: ColoSetup,
+  { kemari, prefix = [], security = [], signal }: ColoSetup,
   address: string,
   folder: string,
   stack: AsyncDisposableStack,
@@ -197,7 +201,7 @@ async function startRecv(
 ) {
   const control = `${folder}/recv`;
   const command = [...prefix, ...kemari, "recv", address, "--control", control];
-  const recv = startKemari([...command, ...QUIET, ...options], stack);
+  const recv = startKemari([...command, ...security, ...QUIET, ...options], stack);
   await recv.until("kemari recv", () => listens(control, signal), signal);
   return recv;
 }

@@ -92,7 +92,8 @@ Deno.test("packets that are never released are refused when they are too many", 
   }));
 
 Deno.test("inputs without end are forgotten, the oldest first", () =>
-  againstReceiver(SLACK_BYTES, async (peer) => {
+  // 480 MB come in: on a busy machine the runtime collects what is forgotten of them late.
+  againstReceiver(240 * MIB, async (peer) => {
     const inputs = concat(
       ...times(16, () =>
         rawFrame(
@@ -100,7 +101,7 @@ Deno.test("inputs without end are forgotten, the oldest first", () =>
           concat(name("n"), new Uint8Array(60_000)),
         )),
     );
-    await sayAll(peer, times(300, () => inputs));
+    await sayAll(peer, times(500, () => inputs));
     await peer.say(rawTransaction(2, fullStream(2)));
     await peer.expect(TXN.ACK);
   }));

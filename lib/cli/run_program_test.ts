@@ -228,6 +228,7 @@ const parsed: readonly (readonly [string, string, readonly unknown[], unknown])[
   ["bench", "bench", [[]], {
     quick: false,
     full: false,
+    key: false,
     json: false,
     links: undefined,
     outFolder: undefined,
@@ -240,6 +241,7 @@ const parsed: readonly (readonly [string, string, readonly unknown[], unknown])[
   ]], {
     quick: false,
     full: false,
+    key: false,
     json: false,
     links: undefined,
     outFolder: undefined,
@@ -252,6 +254,7 @@ const parsed: readonly (readonly [string, string, readonly unknown[], unknown])[
   ["bench a b --quick --json --out d --link 1G,none", "bench", [["a", "b"]], {
     quick: true,
     full: false,
+    key: false,
     json: true,
     links: ["1G", "none"],
     outFolder: "d",

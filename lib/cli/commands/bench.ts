@@ -32,6 +32,9 @@ const extent = optionGroup(
         parsed("--seconds <s>", "how long one workload or job runs each time", parseCount),
       )
       .addOption(
+        flag("--key", "encrypt the link; stream and colo: compare that with a plain one"),
+      )
+      .addOption(
         parsed("--checkpoints <n>", "how many a soak makes (default: 200000)", parseCount),
       ),
   ({ link, ...rest }) => ({ ...rest, links: link }),
@@ -69,6 +72,7 @@ export const bench = defineCommand({
     examples: [
       "kemari bench",
       "kemari bench stream --quick --json > samples.json",
+      "kemari bench stream colo --key",
       "kemari bench all --out report",
       "kemari bench iozone --link 1G,10G --record-sizes 4K,64K \\\n      --file-size 16M --rounds 5",
       "kemari bench traffic syncs --link 1G --seconds 10 --out report",
@@ -116,12 +120,15 @@ export const bench = defineCommand({
     const { formatBenchReport } = await import("../../report/bench_table.ts");
     const log = getLogger(["kemari", "bench"]);
     const { full, outFolder, json } = options;
-    const { links, rounds, seconds, checkpoints, fileBytes, recordBytes } = options;
+    const { links, rounds, seconds, checkpoints, key, fileBytes, recordBytes } = options;
     if (outFolder !== undefined) checkPlace(outFolder);
     const { signal, status } = context;
     const say = (text: string) => status.isShown ? status.set(text) : log.info("{text}", { text });
     const quick = options.quick || names.includes(ALL) && !full;
-    const settings = { quick, full, links, rounds, seconds, checkpoints, fileBytes, recordBytes };
+    const settings = {
+      ...{ quick, full, links, rounds, seconds, checkpoints, key },
+      ...{ fileBytes, recordBytes },
+    };
     const { report, failure } = await runBench(names, settings, {
       signal,
       say,

@@ -31,7 +31,7 @@ const SSL_SYMBOLS = {
   SSL_free: { parameters: ["pointer"], result: "void" },
   SSL_ctrl: { parameters: ["pointer", "i32", "i64", "buffer"], result: "i64" },
   SSL_set_rfd: { parameters: ["pointer", "i32"], result: "i32" },
-  SSL_set_wfd: { parameters: ["pointer", "i32"], result: "i32" },
+  SSL_set0_wbio: { parameters: ["pointer", "pointer"], result: "void" },
   SSL_set_connect_state: { parameters: ["pointer"], result: "void" },
   SSL_set_accept_state: { parameters: ["pointer"], result: "void" },
   SSL_do_handshake: { parameters: ["pointer"], result: "i32" },
@@ -46,7 +46,6 @@ const SSL_SYMBOLS = {
   SSL_get1_peer_certificate: { parameters: ["pointer"], result: "pointer" },
   SSL_get_current_cipher: { parameters: ["pointer"], result: "pointer" },
   SSL_CIPHER_get_name: { parameters: ["pointer"], result: "pointer" },
-  SSL_get_wbio: { parameters: ["pointer"], result: "pointer" },
 } as const;
 
 const CRYPTO_SYMBOLS = {
@@ -54,6 +53,11 @@ const CRYPTO_SYMBOLS = {
   OPENSSL_version_minor: { parameters: [], result: "u32" },
   ERR_get_error: { parameters: [], result: "u64" },
   ERR_reason_error_string: { parameters: ["u64"], result: "pointer" },
+  BIO_f_buffer: { parameters: [], result: "pointer" },
+  BIO_new: { parameters: ["pointer"], result: "pointer" },
+  BIO_int_ctrl: { parameters: ["pointer", "i32", "i64", "i32"], result: "i64" },
+  BIO_new_socket: { parameters: ["i32", "i32"], result: "pointer" },
+  BIO_push: { parameters: ["pointer", "pointer"], result: "pointer" },
   BIO_ctrl: { parameters: ["pointer", "i32", "i64", "pointer"], result: "i64" },
   BIO_new_file: { parameters: ["buffer", "buffer"], result: "pointer" },
   BIO_free: { parameters: ["pointer"], result: "i32" },

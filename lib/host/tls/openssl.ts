@@ -102,4 +102,8 @@ export const X509_V_ERR = {
 
 export const X509_V_FLAG_CRL_CHECK = 4n;
 export const X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS = 4;
-export const BIO_CTRL_GET_KTLS_SEND = 73;
+/** Commands of `BIO_ctrl` and `BIO_int_ctrl`. */
+export const BIO_CTRL = { FLUSH: 11, GET_KTLS_SEND: 73, SET_BUFF_SIZE: 117 } as const;
+/** Of `SET_BUFF_SIZE`: what is written. */
+export const BIO_WRITE_BUFFER = 1;
+export const BIO_NOCLOSE = 0;

@@ -1,28 +1,15 @@
 import { TransportError, type TransportPhase } from "../../errors.ts";
-import { foreignText } from "../../foreign_text.ts";
 import type { PresharedKey } from "../../keys/psk_file.ts";
-import {
-  addressOf,
-  OutputQueue,
-  type ReadResult,
-  readSome,
-  shutdownWrite,
-} from "../system/channel.ts";
-import { cString, errno, errnoText } from "../system/libc.ts";
+import { addressOf, type ReadResult, readSome, shutdownWrite } from "../system/channel.ts";
+import { errno, errnoText } from "../system/libc.ts";
 import type { Reactor, Watch, WatchHandlers } from "../system/reactor.ts";
 import type { Descriptors, Encryption, Transport } from "../system/transport.ts";
 import { libssl, takeTlsError, textAt } from "./libssl.ts";
-import {
-  BIO_CTRL_GET_KTLS_SEND,
-  SSL_CTRL,
-  SSL_ERROR,
-  SSL_KEY_UPDATE_NOT_REQUESTED,
-  SSL_R,
-  X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS,
-} from "./openssl.ts";
-import { RecordQueue } from "./record_queue.ts";
+import { SSL_ERROR, SSL_R } from "./openssl.ts";
+import { expectNames, subjectOf } from "./peer_names.ts";
 import { beginCalls, endCalls, type TlsCaller } from "./tls_callbacks.ts";
 import type { TlsContext } from "./tls_context.ts";
+import { TlsOutput, waitsFor } from "./tls_output.ts";
 import { type FailureWords, tlsFailure } from "./tls_failure.ts";
 import { type TlsNeeds, TlsWatch } from "./tls_watch.ts";
 
@@ -68,11 +55,9 @@ export class TlsTransport implements Transport, TlsCaller, TlsNeeds {
   readonly isSocket: boolean;
   readonly keys: readonly PresharedKey[];
   readonly #ssl: Deno.PointerObject;
+  readonly #output: TlsOutput;
   readonly #context: TlsContext;
   readonly #descriptors: Descriptors;
-  readonly #queue = new RecordQueue();
-  /** Output queue for connections that the kernel encrypts. */
-  #kernel: OutputQueue | undefined;
   #state: TlsState = { at: "shaking" };
   #readNeeds: "read" | "write" = "read";
   #writeNeeds: "read" | "write" = "write";
@@ -82,9 +67,7 @@ export class TlsTransport implements Transport, TlsCaller, TlsNeeds {
   #saidEnd = false;
   /** Writing is no longer possible; the peer's earlier data can still be read. */
   #writeError: TransportError | undefined;
-  readonly #recordsPerKey: number;
   #readRecords = 0;
-  #writtenRecords = 0;
   #steps = 0;
   #said: { readonly identity: string; readonly isKnown: boolean } | undefined;
   #memory: ArrayBufferLike | undefined;
@@ -100,15 +83,14 @@ export class TlsTransport implements Transport, TlsCaller, TlsNeeds {
     context: TlsContext,
     { names = [], recordsPerKey = RECORDS_PER_KEY }: TlsSettings = {},
   ) {
-    this.#recordsPerKey = recordsPerKey;
     this.name = descriptors.name;
     this.isSocket = descriptors.isSocket;
     this.keys = context.keys;
     this.#descriptors = descriptors;
     this.#context = context;
-    const ssl = this.#ssl = context.open();
-    libssl().ssl.SSL_set_rfd(ssl, descriptors.input);
-    libssl().ssl.SSL_set_wfd(ssl, descriptors.output);
+    const handle = context.open(descriptors.input, descriptors.output);
+    const ssl = this.#ssl = handle.ssl;
+    this.#output = new TlsOutput(handle, recordsPerKey);
     if (names.length > 0) expectNames(ssl, names, context.role === "sender");
     const [said] = this.keys;
     if (context.role === "sender" && said !== undefined) {
@@ -117,13 +99,13 @@ export class TlsTransport implements Transport, TlsCaller, TlsNeeds {
   }
 
   get queued(): number {
-    return this.#queue.queued + (this.#kernel?.queued ?? 0);
+    return this.#output.queued;
   }
   get written(): number {
-    return this.#queue.written + (this.#kernel?.written ?? 0);
+    return this.#output.written;
   }
   get pendingBytes(): number {
-    return this.queued - this.written;
+    return this.#output.pendingBytes;
   }
   get isShaking(): boolean {
     return this.#state.at === "shaking";
@@ -143,7 +125,7 @@ export class TlsTransport implements Transport, TlsCaller, TlsNeeds {
     const { ssl } = libssl();
     const cipher = textAt(ssl.SSL_CIPHER_get_name(ssl.SSL_get_current_cipher(this.#ssl)));
     const peer = this.#said?.isKnown ? this.#said.identity : subjectOf(this.#ssl);
-    return { kind: "tls", peer, cipher, inKernel: this.#kernel !== undefined };
+    return { kind: "tls", peer, cipher, inKernel: this.#output.isInKernel };
   }
 
   keyOf(identity: string): PresharedKey | undefined {
@@ -181,25 +163,20 @@ export class TlsTransport implements Transport, TlsCaller, TlsNeeds {
       return true;
     }
     const why = ssl.SSL_get_error(this.#ssl, result);
-    if (why === SSL_ERROR.WANT_READ) this.#readNeeds = "read";
-    else if (why === SSL_ERROR.WANT_WRITE) this.#readNeeds = "write";
-    else throw this.#fail("handshake", why, code);
+    const needs = waitsFor(why, code);
+    if (needs === undefined) throw this.#fail("handshake", why, code);
+    this.#readNeeds = needs;
     return false;
   }
 
   #opened(): void {
-    const { ssl, crypto } = libssl();
     this.#state = { at: "open" };
     if (this.#said?.isKnown) this.#context.sessionKeys?.use(this.#said.identity);
     this.#readNeeds = "read";
     this.#steps = 0;
     // The peer's first data may have been read together with the last bytes of its handshake.
     this.#mayHaveMore = true;
-    if (crypto.BIO_ctrl(ssl.SSL_get_wbio(this.#ssl), BIO_CTRL_GET_KTLS_SEND, 0n, null) <= 0n) {
-      return;
-    }
-    this.#kernel = new OutputQueue(this.#descriptors.output, this.name, "peer");
-    this.#kernel.push(this.#queue.takeRest());
+    this.#output.begin(this.#descriptors.output, this.name);
   }
 
   read(buffer: Uint8Array<ArrayBuffer>): ReadResult {
@@ -224,9 +201,10 @@ export class TlsTransport implements Transport, TlsCaller, TlsNeeds {
         if (this.#steps > SPARE_STEPS + this.#readRecords / RECORDS_PER_STEP) {
           return this.#endRead(total, this.#failWith("read", { message: FLOOD }));
         }
-        if (why === SSL_ERROR.WANT_READ && this.#steps !== steps) continue;
-        if (why === SSL_ERROR.WANT_READ || why === SSL_ERROR.WANT_WRITE) {
-          this.#readNeeds = why === SSL_ERROR.WANT_READ ? "read" : "write";
+        const needs = waitsFor(why, code);
+        if (needs === "read" && this.#steps !== steps) continue;
+        if (needs !== undefined) {
+          this.#readNeeds = needs;
           this.#mayHaveMore = false;
           return total > 0 ? total : undefined;
         }
@@ -246,35 +224,16 @@ export class TlsTransport implements Transport, TlsCaller, TlsNeeds {
   }
 
   push(pieces: readonly Uint8Array[]): void {
-    if (this.#kernel === undefined) this.#queue.push(pieces);
-    else this.#kernel.push(pieces);
+    this.#output.push(pieces);
   }
 
   flush(): boolean {
     if (!this.handshake()) return this.pendingBytes === 0;
-    if (this.#kernel !== undefined) return this.#kernel.flush();
     if (this.#writeError !== undefined) throw this.#writeError;
-    const { ssl } = libssl();
-    const queue = this.#queue;
-    while (queue.pendingBytes > 0) {
-      const address = queue.nextAddress();
-      const count = ssl.SSL_write(this.#ssl, BigInt(address), queue.nextLength);
-      if (count > 0) {
-        queue.advance();
-        if (++this.#writtenRecords % this.#recordsPerKey === 0) {
-          ssl.SSL_key_update(this.#ssl, SSL_KEY_UPDATE_NOT_REQUESTED);
-        }
-        continue;
-      }
-      const code = errno();
-      const why = ssl.SSL_get_error(this.#ssl, count);
-      if (why !== SSL_ERROR.WANT_READ && why !== SSL_ERROR.WANT_WRITE) {
-        throw this.#fail("write", why, code);
-      }
-      this.#writeNeeds = why === SSL_ERROR.WANT_READ ? "read" : "write";
-      return false;
-    }
-    return true;
+    const result = this.#output.flush();
+    if (result.at === "failed") throw this.#fail("write", result.why, result.code);
+    if (result.at === "waiting") this.#writeNeeds = result.needs;
+    return result.at === "done";
   }
 
   endOutput(): void {
@@ -375,28 +334,4 @@ export class TlsTransport implements Transport, TlsCaller, TlsNeeds {
     }
     return this.#memoryAddress;
   }
-}
-
-/** Makes OpenSSL require one of these names in the peer's certificate. */
-function expectNames(ssl: Deno.PointerValue, names: readonly string[], isSender: boolean): void {
-  const { ssl: tls, crypto } = libssl();
-  const param = tls.SSL_get0_param(ssl);
-  crypto.X509_VERIFY_PARAM_set_hostflags(param, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS);
-  for (const name of names) {
-    const text = cString(name);
-    if (crypto.X509_VERIFY_PARAM_set1_ip_asc(param, text) === 1) continue;
-    takeTlsError();
-    crypto.X509_VERIFY_PARAM_add1_host(param, text, 0n);
-    if (isSender) tls.SSL_ctrl(ssl, SSL_CTRL.SET_TLSEXT_HOSTNAME, 0n, text);
-  }
-}
-
-function subjectOf(ssl: Deno.PointerValue): string {
-  const { ssl: tls, crypto } = libssl();
-  const certificate = tls.SSL_get1_peer_certificate(ssl);
-  if (certificate === null) return "";
-  const text = new Uint8Array(256);
-  crypto.X509_NAME_oneline(crypto.X509_get_subject_name(certificate), text, text.length);
-  crypto.X509_free(certificate);
-  return foreignText(text.subarray(0, text.indexOf(0)));
 }

@@ -2,13 +2,9 @@ import assert from "node:assert/strict";
 import { createHash, randomBytes } from "node:crypto";
 import { TransportError } from "../../errors.ts";
 import { libc } from "../system/libc.ts";
-import { never } from "../system/never.ts";
-import { Reactor } from "../system/reactor.ts";
 import { PlainTransport } from "../system/transport.ts";
 import type { Tamper } from "./testing/relay.ts";
-import { onSocket, socketPair, TestEnd, TlsPair } from "./testing/tls_pair.ts";
-import { libssl, takeTlsError } from "./libssl.ts";
-import { beginCalls, endCalls } from "./tls_callbacks.ts";
+import { failureOf, isOpen, onSocket, socketPair, TlsPair } from "./testing/tls_pair.ts";
 import { TlsContext } from "./tls_context.ts";
 import { TlsTransport } from "./tls_transport.ts";
 
@@ -33,19 +29,6 @@ function pair(
     bufferBytes,
   );
 }
-
-/** The error of an end, which must be a lost or refused peer's. */
-function failureOf({ error }: TestEnd): TransportError {
-  assert.ok(error instanceof TransportError, `${error}`);
-  assert.deepEqual([error.party, error.exitCode], ["peer", 4]);
-  return error;
-}
-
-/** Whether both ends know who the other is. */
-const isOpen = (both: TlsPair) =>
-  [both.sender, both.receiver].every(({ transport: { encryption } }) =>
-    encryption.kind === "tls" && encryption.peer !== undefined
-  );
 
 const hashOf = (bytes: Uint8Array) => createHash("sha256").update(bytes).digest("hex");
 
@@ -357,71 +340,6 @@ for (const [who, bytes] of STRANGERS) {
     }
   });
 }
-
-Deno.test("keys are renewed while bytes go both ways", async () => {
-  await using both = new TlsPair({
-    sender: (on) => new TlsTransport(on, SENDER, { recordsPerKey: 3 }),
-    receiver: (on) => new TlsTransport(on, RECEIVER, { recordsPerKey: 2 }),
-  });
-  const bytes = new Uint8Array(randomBytes(60 * 16384));
-  both.sender.say(bytes);
-  both.receiver.say(bytes);
-  const isDone = (end: TestEnd) => end.heard.length === bytes.length || end.isOver;
-  await both.until(() => isDone(both.sender) && isDone(both.receiver));
-  assert.deepEqual([both.sender.error, both.receiver.error], [undefined, undefined]);
-  assert.equal(hashOf(both.sender.heard), hashOf(bytes));
-  assert.equal(hashOf(both.receiver.heard), hashOf(bytes));
-});
-
-Deno.test("a peer that does nothing but renew its keys is given up", async () => {
-  await using both = new TlsPair({
-    sender: (on) => new TlsTransport(on, SENDER, { recordsPerKey: 1 }),
-    receiver: (on) => new TlsTransport(on, RECEIVER),
-  });
-  await both.until(() => isOpen(both));
-  // A record, a renewal, and so on: more than any honest sender has.
-  for (let i = 0; i < 200; i++) both.sender.say("x");
-  await both.until(() => both.receiver.isOver);
-  assert.match(failureOf(both.receiver).message, /floods this connection with key updates/);
-});
-
-Deno.test("a peer that says nothing but that it renews its keys is given up, and holds nobody up", async () => {
-  const { ssl } = libssl();
-  const [ours, theirs] = socketPair();
-  const flooder = SENDER.open();
-  ssl.SSL_set_rfd(flooder, theirs);
-  ssl.SSL_set_wfd(flooder, theirs);
-  const caller = { keys: [KEY], keyOf: () => undefined, identified() {}, stepped() {} };
-  const step = () => {
-    beginCalls(caller);
-    const isDone = ssl.SSL_do_handshake(flooder) === 1;
-    endCalls();
-    if (!isDone) takeTlsError();
-    return isDone;
-  };
-  const transport = new TlsTransport(onSocket(ours, "recv"), RECEIVER);
-  const reactor = new Reactor();
-  const end = new TestEnd(reactor, transport);
-  try {
-    await reactor.run(() => step(), never);
-    let updates = 0;
-    await reactor.run(() => {
-      // Each wants an answer, which nobody reads.
-      for (let i = 0; i < 50 && !end.isOver; i++) {
-        ssl.SSL_key_update(flooder, 1);
-        if (step()) updates++;
-      }
-      return end.isOver;
-    }, never);
-    assert.match(failureOf(end).message, /floods this connection with key updates/);
-    assert.ok(updates > 50, `${updates}`);
-  } finally {
-    end.close();
-    ssl.SSL_free(flooder);
-    libc().close(theirs);
-    reactor.close();
-  }
-});
 
 Deno.test("a receiver answers any number of strangers, and its descriptors are given back", () => {
   const before = [...Deno.readDirSync("/proc/self/fd")].length;

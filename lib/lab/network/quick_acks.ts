@@ -39,6 +39,18 @@ export class QuickLoopback implements AsyncDisposable {
     return new QuickLoopback(lab);
   }
 
+  /**
+   * Limits what goes over it, in both directions together.
+   *
+   * @param shape A queueing discipline, as tc has it.
+   */
+  async limit(...shape: string[]): Promise<void> {
+    const words = ["tc", "qdisc", "replace", "dev", "lo", "root", ...shape] as const;
+    const { code, stderr } = await this.lab.run("wire", ...words);
+    if (code === 0) return;
+    throw new TransportError("lo", "connect", `it cannot be limited: ${stderr.trim()}`);
+  }
+
   /** Words that run a command where this is the loopback. */
   get prefix(): readonly string[] {
     return this.lab.prefix("wire");

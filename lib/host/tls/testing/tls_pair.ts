@@ -1,4 +1,6 @@
 /** For tests: two ends of a connection with a man in the middle, who records, changes and cuts. */
+import assert from "node:assert/strict";
+import { TransportError } from "../../../errors.ts";
 import { openSocketPair } from "../../system/descriptor_passing.ts";
 import { F_SETFL, O_NONBLOCK } from "../../system/linux.ts";
 import { libc } from "../../system/libc.ts";
@@ -146,4 +148,18 @@ export class TlsPair implements AsyncDisposable {
     this.reactor.close();
     return Promise.resolve();
   }
+}
+
+/** The error of an end, which must be a lost or refused peer's. */
+export function failureOf({ error }: TestEnd): TransportError {
+  assert.ok(error instanceof TransportError, `${error}`);
+  assert.deepEqual([error.party, error.exitCode], ["peer", 4]);
+  return error;
+}
+
+/** Whether both ends know who the other is. */
+export function isOpen({ sender, receiver }: TlsPair): boolean {
+  return [sender, receiver].every(({ transport: { encryption } }) =>
+    encryption.kind === "tls" && encryption.peer !== undefined
+  );
 }
